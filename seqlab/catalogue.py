@@ -1,0 +1,184 @@
+"""Finds models, data sets and tasks by file name; resolves an experiment, saves it and loads it.
+
+The only file that knows all the kinds of parts. A user's own parts live in a folder given by `--parts DIR`,
+as DIR/models/x.py, DIR/datasets/x.py and DIR/tasks/x.py.
+"""
+
+import dataclasses
+import difflib
+import importlib
+import importlib.util
+import json
+import pkgutil
+import runpy
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any, get_type_hints
+
+from flax import linen as nn
+
+from seqlab.config import Experiment
+from seqlab.errors import SeqlabError
+from seqlab.text import Tokenizers
+
+KINDS = ("models", "datasets", "tasks")
+_own_parts: list[Path] = []
+
+
+def use_parts(folder: Path) -> None:
+    """Adds a user's folder of parts, whose files are Python and are executed. Raises if it has none."""
+    if not any((folder / kind).is_dir() for kind in KINDS):
+        raise SeqlabError(f"{folder}: no parts; expected {', '.join(f'{folder}/{kind}/' for kind in KINDS)}")
+    if folder not in _own_parts:
+        _own_parts.append(folder)
+
+
+def names(kind: str) -> list[str]:
+    """The names of all models, datasets or tasks, in order."""
+    package = importlib.import_module(f"seqlab.{kind}")
+    found = {module.name for module in pkgutil.iter_modules(package.__path__)}
+    found |= {p.stem for folder in _own_parts for p in (folder / kind).glob("*.py")}
+    return sorted(name for name in found if not name.startswith("_"))
+
+
+def module(kind: str, name: str) -> ModuleType:
+    """The module of a part. Raises `SeqlabError` naming the nearest one for an unknown name."""
+    if name not in names(kind):
+        near = difflib.get_close_matches(name, names(kind), n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(names(kind))}"
+        raise SeqlabError(f"no {name!r} among the {kind}: {hint}")
+    for folder in _own_parts:
+        path = folder / kind / f"{name}.py"
+        if path.exists():
+            full = f"seqlab_parts.{kind}.{name}"
+            if full not in sys.modules:
+                spec = importlib.util.spec_from_file_location(full, path)
+                assert spec is not None
+                assert spec.loader is not None
+                sys.modules[full] = importlib.util.module_from_spec(spec)
+                spec.loader.exec_module(sys.modules[full])
+            return sys.modules[full]
+    return importlib.import_module(f"seqlab.{kind}.{name}")
+
+
+def part(kind: str, name: str) -> type:
+    """The class of a part: the type of a model's TINY, a data set's DATASET, a task's TASK."""
+    found = module(kind, name)
+    return {
+        "models": lambda: type(found.TINY),
+        "datasets": lambda: found.DATASET,
+        "tasks": lambda: found.TASK,
+    }[kind]()
+
+
+def describe(kind: str) -> dict[str, str]:
+    """Each name with the first line of its file's docstring."""
+    return {name: (module(kind, name).__doc__ or "").strip().split("\n")[0] for name in names(kind)}
+
+
+def dataset(name: str) -> Any:
+    """The data set that "multi30k/en-de" names: the part behind the slash is its first field."""
+    base, _, variant = name.partition("/")
+    cls = part("datasets", base)
+    return cls(variant) if variant else cls()
+
+
+def load_config(path: Path) -> Experiment:
+    """The `experiment` of a config file, which is Python and is executed."""
+    if not path.is_file():
+        near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.py")], n=1)
+        hint = f"; did you mean {path.parent / near[0]}?" if near else ""
+        raise SeqlabError(f"no config {path}{hint}")
+    try:
+        experiment = runpy.run_path(str(path)).get("experiment")
+    except SyntaxError as error:
+        raise SeqlabError(f"{path}:{error.lineno}: {error.msg}") from None
+    if not isinstance(experiment, Experiment):
+        raise SeqlabError(f"{path}: a config defines `experiment`, a seqlab.config.Experiment")
+    return experiment
+
+
+def resolve(experiment: Experiment, tokenizers: Tokenizers) -> Experiment:
+    """Fills in the vocabulary sizes of the model from the tokenizers. Raises if a config says otherwise."""
+    model = experiment.model
+    sizes = {"vocabulary": len(tokenizers["target"])}
+    if "source" in tokenizers:
+        sizes["source_vocabulary"] = len(tokenizers["source"])
+    for name, size in sizes.items():
+        stated = getattr(model, name, None)
+        if stated is None:
+            raise SeqlabError(
+                f"{type(model).__name__} has no {name}: it does not fit {type(experiment.task).__name__}"
+            )
+        if stated not in (0, size):
+            raise SeqlabError(f"model.{name} is {stated}, but the tokenizer has {size} entries: leave it 0")
+    if hasattr(model, "source_vocabulary") and "source" not in tokenizers:
+        raise SeqlabError(f"{type(model).__name__} reads a source, and {type(experiment.task).__name__} has none")
+    return dataclasses.replace(experiment, model=dataclasses.replace(model, **sizes))
+
+
+def to_json(experiment: Experiment) -> dict[str, Any]:
+    """Plain values; each part carries the name of its file."""
+    return {field.name: _encode(getattr(experiment, field.name)) for field in dataclasses.fields(experiment)}
+
+
+def _encode(value: Any) -> Any:
+    if not dataclasses.is_dataclass(value):
+        return value
+    fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value) if f.name not in ("parent", "name")}
+    encoded = {name: _encode(field) for name, field in fields.items()}
+    home = type(value).__module__.split(".")
+    return {"part": home[-1], **encoded} if home[-2] in KINDS else encoded
+
+
+def from_json(values: dict[str, Any]) -> Experiment:
+    """The experiment behind `to_json`. Raises `SeqlabError` for names and fields that do not exist."""
+    hints = get_type_hints(Experiment)
+    decoded = {}
+    try:
+        for name, value in values.items():
+            kind = {"model": "models", "data": "datasets", "task": "tasks"}.get(name)
+            if kind is not None:
+                fields = dict(value)
+                decoded[name] = part(kind, fields.pop("part"))(**fields)
+            elif isinstance(value, dict):
+                decoded[name] = hints[name](**value)
+            else:
+                decoded[name] = value
+        return Experiment(**decoded)
+    except (TypeError, KeyError, AttributeError) as error:
+        raise SeqlabError(f"not an experiment of this version: {error}") from None
+
+
+def save_experiment(experiment: Experiment, path: Path) -> None:
+    path.write_text(json.dumps(to_json(experiment), indent=1) + "\n", encoding="utf-8")
+
+
+def load_experiment(path: Path) -> Experiment:
+    if not path.is_file():
+        raise SeqlabError(f"{path.parent} is not a run: it has no {path.name}")
+    try:
+        return from_json(json.loads(path.read_text(encoding="utf-8")))
+    except ValueError as error:
+        raise SeqlabError(f"{path}: {error}") from None
+
+
+def differences(old: Experiment, new: Experiment) -> list[str]:
+    """The fields in which two experiments differ, as "name: old -> new"."""
+    return list(_differences("", to_json(old), to_json(new)))
+
+
+def _differences(prefix: str, old: Any, new: Any):
+    if isinstance(old, dict) and isinstance(new, dict):
+        for name in {**old, **new}:
+            yield from _differences(f"{prefix}{name}.", old.get(name), new.get(name))
+    elif old != new:
+        yield f"{prefix[:-1]}: {old} -> {new}"
+
+
+def check_model(model: nn.Module, task: Any) -> None:
+    """Refuses a model that the task cannot use."""
+    kind = next((module("models", n).KIND for n in names("models") if part("models", n) is type(model)), None)
+    if kind is not None and kind != task.KIND:
+        raise SeqlabError(f"{type(task).__name__} needs a {task.KIND}, and {type(model).__name__} is a {kind}")

@@ -1,0 +1,309 @@
+"""The `seqlab` command. What takes long to import is imported inside the commands."""
+
+import dataclasses
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+from tyro.conf import Positional, arg
+
+from seqlab.errors import SeqlabError
+
+DataDir = Annotated[Path, arg(help="Where prepared data lives; $SEQLAB_DATA, or data.")]
+Parts = Annotated[Path | None, arg(help="A folder of your own models/, datasets/ and tasks/: Python, executed.")]
+Run = Annotated[Positional[Path], arg(metavar="RUN")]
+Which = Annotated[str, arg(metavar="best|last|STEP", help="Which checkpoint.")]
+DATA_DIR = Path(os.environ.get("SEQLAB_DATA", "data"))
+
+
+@dataclasses.dataclass
+class TrainOptions:
+    """Trains CONFIG into the folder RUN. The same command again goes on where the run was."""
+
+    experiment: Annotated[Any, arg(name="")]
+    out: Annotated[Path, arg(metavar="RUN", help="The run's folder.")]
+    init_from: Annotated[Path | None, arg(metavar="RUN", help="Start from another run's best parameters.")] = None
+    tokenizer: Annotated[Path | None, arg(metavar="FILE", help="A SentencePiece model, instead of a new one.")] = None
+    data_dir: DataDir = DATA_DIR
+    parts: Parts = None
+
+
+def train(arguments: list[str]) -> None:
+    """Trains CONFIG into RUN: seqlab train CONFIG --out RUN [--steps N] [--model.dim N] ..."""
+    usage = "usage: seqlab train CONFIG --out RUN [options]; seqlab train CONFIG --help lists CONFIG's options"
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(f"{usage}\n\n{TrainOptions.__doc__}")
+        return
+    if arguments[0].startswith("-"):
+        raise SeqlabError(f"CONFIG comes first; {usage}")
+    if "--parts" in arguments[:-1]:  # a config may build on them
+        use_parts(Path(arguments[arguments.index("--parts") + 1]))
+    from seqlab import catalogue
+
+    config = catalogue.load_config(Path(arguments[0]))
+    options = tyro.cli(
+        TrainOptions,
+        prog=f"seqlab train {arguments[0]}",
+        default=TrainOptions(config, tyro.MISSING),
+        args=arguments[1:],
+    )
+    from seqlab import train
+
+    train.train(options.experiment, options.out, options.data_dir, options.init_from, options.tokenizer)
+
+
+def decode(
+    run: Run,
+    input: Annotated[Path | None, arg(metavar="F", help="Text, a line each; .gz is read. Default: stdin.")] = None,
+    output: Annotated[Path | None, arg(metavar="F", help="Where to; .gz is written. Default: stdout.")] = None,
+    beam: Annotated[int | None, arg(help="Hypotheses kept a sentence; 1 is greedy. Default: the run's.")] = None,
+    alpha: Annotated[float | None, arg(help="Exponent of the length penalty. Default: the run's.")] = None,
+    max_length: Annotated[int | None, arg(help="Most tokens to write, EOS included.")] = None,
+    nbest: Annotated[int, arg(help='N lines "line ||| text ||| score" for each input line.')] = 0,
+    scores: Annotated[bool, arg(help='Adds " ||| score" to each line.')] = False,
+    checkpoint: Which = "best",
+    parts: Parts = None,
+) -> None:
+    """Writes a line for each line of input, by beam search."""
+    use_parts(parts)
+    from seqlab import text
+    from seqlab.decode import decode_stream, load
+
+    if nbest < 0:
+        raise SeqlabError(f"--nbest must be at least 1, not {nbest}")
+    if output is not None and not output.parent.is_dir():
+        raise SeqlabError(f"{output}: no folder {output.parent}")
+    if input is not None and not input.is_file():
+        raise SeqlabError(f"no input {input}")
+    loaded = load(run, checkpoint)
+    search = {"beam": beam, "alpha": alpha, "max_length": max_length}
+    if nbest > loaded.search(**search).beam:
+        raise SeqlabError(f"--nbest {nbest} needs a beam of {nbest} or more")
+    if input is None and sys.stdin.isatty():
+        lines = iter(lambda: read_typed(), None)
+        for line in lines:
+            print("\n".join(decode_stream(loaded, [line], nbest, scores, **search)))
+        return
+    source = text.read_lines(input if input is not None else sys.stdin.buffer)
+    with text.open_output(output) as stream:
+        for line in decode_stream(loaded, source, nbest, scores, **search):
+            stream.write(line.replace("\n", " ") + "\n")
+
+
+def read_typed() -> str | None:
+    try:
+        return input("> ")
+    except EOFError:
+        return None
+
+
+def evaluate(
+    run: Run,
+    split: str = "test",
+    beam: Annotated[int | None, arg(help="Hypotheses kept a sentence. Default: the run's.")] = None,
+    alpha: Annotated[float | None, arg(help="Exponent of the length penalty. Default: the run's.")] = None,
+    max_length: Annotated[int | None, arg(help="Most tokens to write, EOS included.")] = None,
+    checkpoint: Which = "best",
+    output: Annotated[Path | None, arg(metavar="F", help="Writes the decoded lines there too.")] = None,
+    json: bool = False,
+    data_dir: DataDir = DATA_DIR,
+    parts: Parts = None,
+) -> None:
+    """Decodes a split and prints the task's scores with their signatures."""
+    use_parts(parts)
+    from seqlab import text
+    from seqlab.decode import evaluate, load
+
+    loaded = load(run, checkpoint)
+    result = evaluate(loaded, split, data_dir, beam=beam, alpha=alpha, max_length=max_length)
+    if output is not None:
+        with text.open_output(output) as stream:
+            stream.writelines(line.replace("\n", " ") + "\n" for line in result.texts)
+    facts = {
+        "run": str(run),
+        "checkpoint": loaded.step,
+        "split": split,
+        "lines": len(result.texts),
+        "search": dataclasses.asdict(result.search),
+        "decoding_seconds": round(result.seconds, 2),
+    }
+    show_scores(result.scores, json, facts)
+
+
+def score(
+    metric: Annotated[str, arg(metavar="NAME", help="bleu, chrf, ter, rouge or exact_match.")],
+    hypotheses: Annotated[Path, arg(metavar="H", help="A text file.")],
+    references: Annotated[tuple[Path, ...], arg(metavar="R", help="One or more text files.")],
+    json: bool = False,
+) -> None:
+    """Scores a text file against references, line by line."""
+    from seqlab.metrics import score
+    from seqlab.text import read_lines
+
+    lines = [list(read_lines(path)) for path in (hypotheses, *references)]
+    show_scores(score(metric, lines[0], lines[1:]), json, {"lines": len(lines[0])})
+
+
+def show_scores(scores: list[Any], as_json: bool, facts: dict[str, Any]) -> None:
+    if as_json:
+        print(json.dumps({**facts, "scores": [one._asdict() for one in scores]}, ensure_ascii=False, indent=1))
+        return
+    for name, value, signature in scores:
+        print(f"{name:12} {value:8.2f}  {signature}")
+
+
+def prepare(arguments: list[str]) -> None:
+    """Prepares a data set: seqlab prepare multi30k/en-de --folder DIR [--data-dir DIR]"""
+    usage = "usage: seqlab prepare DATASET [options]; seqlab list datasets shows them"
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(f"{usage}\n\nseqlab prepare DATASET --help lists a data set's options.")
+        return
+    if arguments[0].startswith("-"):
+        raise SeqlabError(f"DATASET comes first; {usage}")
+    if "--parts" in arguments[:-1]:
+        use_parts(Path(arguments[arguments.index("--parts") + 1]))
+    from seqlab import catalogue, datasets
+
+    default = catalogue.dataset(arguments[0])
+
+    @dataclasses.dataclass
+    class PrepareOptions:
+        """Prepares a data set, once."""
+
+        data: Annotated[Any, arg(name="")]
+        data_dir: DataDir = DATA_DIR
+        parts: Parts = None
+
+    options = tyro.cli(
+        PrepareOptions,
+        prog=f"seqlab prepare {arguments[0]}",
+        default=PrepareOptions(default),
+        args=arguments[1:],
+    )
+    prepared = datasets.prepare(options.data, options.data_dir)
+    print(prepared.folder)
+    for split, count in prepared.counts.items():
+        print(f"{split:20} {count:10,} examples  sha256 {prepared.hashes[split][:16]}")
+
+
+def list_parts(
+    what: Positional[Literal["models", "tasks", "datasets", "configs", "metrics"]],
+    json: bool = False,
+    parts: Parts = None,
+) -> None:
+    """Lists models, tasks, datasets, configs or metrics."""
+    use_parts(parts)
+    if what == "configs":
+        found = {str(path): first_line(path) for path in sorted(Path("configs").glob("*.py"))}
+    elif what == "metrics":
+        from seqlab.metrics import METRICS
+
+        found = {name: (metric.__doc__ or "").split("\n")[0] for name, metric in METRICS.items()}
+    else:
+        from seqlab import catalogue
+
+        found = catalogue.describe(what)
+    if json:
+        print(dump(found))
+        return
+    width = max(map(len, found), default=0)
+    for name, line in found.items():
+        print(f"{name:{width}}  {line}")
+
+
+def first_line(path: Path) -> str:
+    import ast
+
+    return (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").split("\n")[0]
+
+
+def fingerprint(run: Run, json: bool = False) -> None:
+    """SHA-256 of the newest checkpoint: parameters, optimizer state, carry and step."""
+    from seqlab import checkpoint
+
+    step = checkpoint.choose_step(run, "last")
+    digest = checkpoint.fingerprint(run, step)
+    print(dump({"step": step, "sha256": digest}) if json else digest)
+
+
+def average(
+    run: Run,
+    last: Annotated[int, arg(metavar="N", help="How many of the newest checkpoints.")],
+    out: Annotated[Path | None, arg(metavar="RUN", help="The new run's folder. Default: RUN-average.")] = None,
+    parts: Parts = None,
+) -> None:
+    """Writes a run with the mean of the last N checkpoints' parameters, to decode with."""
+    use_parts(parts)
+    from seqlab.decode import average
+
+    out = out or run.with_name(run.name + "-average")
+    steps = average(run, last, out)
+    print(f"{out}: the mean of steps {', '.join(map(str, steps))}")
+
+
+def dump(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, indent=1)
+
+
+def use_parts(folder: Path | None) -> None:
+    if folder is not None:
+        from seqlab import catalogue
+
+        catalogue.use_parts(folder)
+
+
+COMMANDS = {
+    "train": train,
+    "decode": decode,
+    "evaluate": evaluate,
+    "score": score,
+    "prepare": prepare,
+    "list": list_parts,
+    "fingerprint": fingerprint,
+    "average": average,
+}
+
+
+def main() -> None:
+    """Runs a command; bad input is one line on standard error and exit code 2, an interrupt 130."""
+    arguments = sys.argv[1:]
+    try:
+        if not arguments or arguments[0] in ("-h", "--help"):
+            print(help_text())
+        elif arguments[0] not in COMMANDS:
+            import difflib
+
+            near = difflib.get_close_matches(arguments[0], COMMANDS, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"one of {', '.join(COMMANDS)}"
+            raise SeqlabError(f"no command {arguments[0]!r}: {hint}")
+        elif arguments[0] in ("train", "prepare"):
+            COMMANDS[arguments[0]](arguments[1:])
+        else:
+            command = COMMANDS[arguments[0]]
+            tyro.cli(command, prog=f"seqlab {arguments[0]}", args=arguments[1:])
+    except SeqlabError as error:
+        print(f"seqlab: {error}", file=sys.stderr)
+        sys.exit(2)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads: end quietly
+    except KeyboardInterrupt:
+        print("seqlab: interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+def help_text() -> str:
+    lines = [
+        "usage: seqlab COMMAND ...",
+        "",
+        "Sequence models: train, decode with beam search, cite a score.",
+        "",
+    ]
+    lines += [f"  {name:12} {(command.__doc__ or '').split(chr(10))[0]}" for name, command in COMMANDS.items()]
+    return "\n".join([*lines, "", "seqlab COMMAND --help says more."])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,126 @@
+"""An experiment and its parts: frozen dataclasses. Every hyperparameter stands here or in a model, once."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from flax import linen as nn
+
+
+@dataclass(frozen=True)
+class Text:
+    """How strings become ids."""
+
+    kind: str = "bpe"
+    """SentencePiece model: bpe, char or word."""
+    size: int = 8000
+    """Entries of the vocabulary, special tokens and bytes included; for char and word the most there may be."""
+    joint: bool = True
+    """One vocabulary for source and target."""
+
+
+@dataclass(frozen=True)
+class Batching:
+    """How examples become batches of few shapes."""
+
+    tokens: int = 4096
+    """Most tokens a batch, source and target, pads included."""
+    buckets: int = 6
+    """Most shapes, so most compilations, of a training batch."""
+    max_length: int = 256
+    """Examples with a longer side are left out, counted and reported."""
+    max_ratio: float = 9.0
+    """Pairs with a side this many times as long as the other are left out, counted and reported."""
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """An optax transformation."""
+
+    name: str = "adam"
+    """adam, adamw, sgd, momentum, nesterov, rmsprop or adagrad."""
+    beta1: float = 0.9
+    """Decay of the first moment (adam, adamw); the momentum (momentum, nesterov)."""
+    beta2: float = 0.98
+    """Decay of the second moment (adam, adamw, rmsprop)."""
+    epsilon: float = 1e-9
+    weight_decay: float = 0.0
+    """Decoupled weight decay (adamw), on matrices only."""
+    clip: float = 1.0
+    """Largest global norm of the gradient; 0 does not clip."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The learning rate over the steps of training, after a linear warm-up to `peak`."""
+
+    name: str = "inverse_sqrt"
+    """constant, inverse_sqrt, noam, cosine, linear or step."""
+    peak: float = 1e-3
+    """The highest rate; for noam a factor on `dim ** -0.5`."""
+    warmup: int = 800
+    """Steps of linear warm-up."""
+    dim: int = 512
+    """Width of the model in the noam formula (Vaswani et al. 2017, equation 3)."""
+    every: int = 1000
+    """step: the rate is multiplied by `decay` every so many steps."""
+    decay: float = 0.5
+
+
+@dataclass(frozen=True)
+class Search:
+    """How text is generated, in validation and by default afterwards."""
+
+    beam: int = 5
+    """Hypotheses kept a sentence; 1 is greedy search."""
+    alpha: float = 0.6
+    """Exponent of the length penalty ((5 + n) / 6) ** alpha."""
+    max_length: int = 0
+    """Most tokens to write, EOS included; 0: twice the source and 10 more, or 128 for a language model."""
+
+
+@dataclass(frozen=True)
+class Validation:
+    """What is looked at during training, and what for."""
+
+    every: int = 500
+    """Steps between validations; each is followed by a checkpoint."""
+    examples: int = 1000
+    """Examples of the validation split used, the first ones."""
+    metric: str = "loss"
+    """What makes a checkpoint the best and stops early: loss, or a score of the task (bleu)."""
+    beam: int = 1
+    """Beam of the translations that are scored; 0 scores none and looks at the loss alone."""
+    patience: int = 0
+    """Validations without a better one before training stops; 0 never stops early."""
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """What is kept of a run."""
+
+    last: int = 3
+    """How many of the newest are kept, besides the best."""
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One experiment: the objects that run, and all their numbers."""
+
+    model: nn.Module
+    task: Any
+    data: Any
+    steps: int = 10_000
+    """Updates in all."""
+    seed: int = 0
+    """Of parameters, dropout and the order of batches."""
+    parallel: str = "jit"
+    """How a step runs on several devices: jit over a mesh, or pmap."""
+    log_every: int = 50
+    """Steps between lines of the metrics log."""
+    text: Text = field(default_factory=Text)
+    batching: Batching = field(default_factory=Batching)
+    optimizer: Optimizer = field(default_factory=Optimizer)
+    schedule: Schedule = field(default_factory=Schedule)
+    search: Search = field(default_factory=Search)
+    validation: Validation = field(default_factory=Validation)
+    checkpoints: Checkpoints = field(default_factory=Checkpoints)

@@ -1,0 +1,124 @@
+"""What all data sets share: preparation, once, into array_record through TFDS, and random access to it.
+
+A data set is a frozen dataclass with
+
+- `splits()`, which gives for each split an iterator of examples: dicts of plain strings;
+- `key()`, the folder its prepared form has below the data root: equal data, equal key.
+"""
+
+import contextlib
+import hashlib
+import io
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+from seqlab.errors import SeqlabError
+from seqlab.progress import progress
+
+VERSION = "1.0.0"
+CHUNK = 1000
+RECORD = "prepared.json"  # written last: without it a preparation does not count
+
+
+class Dataset(Protocol):
+    def key(self) -> str: ...
+    def splits(self) -> dict[str, Iterator[dict[str, str]]]: ...
+
+
+class Prepared(NamedTuple):
+    """A prepared data set: its folder, and for each split the number of examples and their SHA-256."""
+
+    folder: Path
+    counts: dict[str, int]
+    hashes: dict[str, str]
+
+    def source(self, split: str) -> Any:
+        """Random access to a split; strings come as bytes."""
+        if split not in self.counts:
+            raise SeqlabError(f"no split {split!r}: there are {', '.join(self.counts)}")
+        import tensorflow_datasets as tfds
+
+        builder: Any = tfds.builder_from_directory(str(self.folder))
+        return builder.as_data_source(split)
+
+    def read(self, split: str, start: int = 0, stop: int | None = None) -> Iterator[dict[str, str]]:
+        """Examples `start` to `stop` as strings, in their order."""
+        source = self.source(split)
+        stop = self.counts[split] if stop is None else min(stop, self.counts[split])
+        for at in range(start, stop, CHUNK):  # array_record reads many at once several times as fast
+            for example in source.__getitems__(range(at, min(at + CHUNK, stop))):
+                yield {name: value.decode() for name, value in example.items()}
+
+
+def prepare(dataset: Dataset, root: Path) -> Prepared:
+    """The prepared form of a data set below `root`; builds it first where it is not there yet.
+
+    An interrupted or failed build leaves nothing that counts, and the next one starts clean.
+    """
+    key = Path(root) / dataset.key()
+    record = key / RECORD
+    if not record.exists():
+        shutil.rmtree(key, ignore_errors=True)
+        try:
+            _build(dataset, key, record)
+        except BaseException:
+            shutil.rmtree(key, ignore_errors=True)
+            raise
+    facts = json.loads(record.read_text())
+    return Prepared(key / VERSION, facts["counts"], facts["hashes"])
+
+
+def _build(dataset: Dataset, key: Path, record: Path) -> None:
+    import tensorflow_datasets as tfds
+    from tensorflow_datasets.core import registered
+
+    tfds.disable_progress_bar()
+    splits = dataset.splits()
+    first = {name: next(examples, None) for name, examples in splits.items()}
+    empty = [name for name, example in first.items() if example is None]
+    if empty:
+        raise SeqlabError(f"{dataset.key()}: no examples in {', '.join(empty)}")
+    columns = list(next(iter(first.values())) or {})
+    counts = dict.fromkeys(splits, 0)
+    digests = {name: hashlib.sha256() for name in splits}
+
+    with progress(f"preparing {dataset.key()}", None) as advance, registered.skip_registration():
+
+        class Builder(tfds.core.GeneratorBasedBuilder):
+            name = "seqlab"
+            VERSION = tfds.core.Version(VERSION)
+
+            def _info(self) -> Any:
+                features = tfds.features.FeaturesDict({name: tfds.features.Text() for name in columns})
+                # Order is kept: line n of a test set stays line n.
+                return tfds.core.DatasetInfo(builder=self, features=features, disable_shuffling=True)
+
+            def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
+                return {name: self._generate_examples(name) for name in splits}
+
+            def _generate_examples(self, split: str) -> Iterator[tuple[int, dict[str, str]]]:
+                example = first[split]
+                while example is not None:
+                    line = json.dumps(example, ensure_ascii=False, sort_keys=True)
+                    digests[split].update(line.encode() + b"\n")
+                    yield counts[split], example
+                    counts[split] += 1
+                    advance()
+                    example = next(splits[split], None)
+
+        builder = Builder(data_dir=str(key), file_format="array_record")
+        with contextlib.redirect_stdout(io.StringIO()):  # TFDS announces every build
+            builder.download_and_prepare()
+
+    # TFDS nests the version below the builder's name; the key names the data already.
+    built = key / "seqlab" / VERSION
+    built.rename(key / VERSION)
+    shutil.rmtree(key / "seqlab")
+    shutil.rmtree(key / "downloads", ignore_errors=True)
+    temporary = record.with_suffix(".part")
+    hashes = {name: digest.hexdigest() for name, digest in digests.items()}
+    temporary.write_text(json.dumps({"counts": counts, "hashes": hashes}, indent=1))
+    temporary.rename(record)

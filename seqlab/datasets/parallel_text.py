@@ -1,0 +1,49 @@
+"""Two parallel text files a split, line for line, each gzipped if its name ends in .gz."""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from seqlab.errors import SeqlabError
+from seqlab.text import read_pairs
+
+
+@dataclass(frozen=True)
+class ParallelText:
+    train_source: str = ""
+    train_target: str = ""
+    validation_source: str = ""
+    validation_target: str = ""
+    test_source: str = ""
+    """May be left out, as may test_target."""
+    test_target: str = ""
+
+    def files(self) -> dict[str, tuple[Path, Path]]:
+        files = {}
+        for split in ("train", "validation", "test"):
+            pair = getattr(self, f"{split}_source"), getattr(self, f"{split}_target")
+            if split == "test" and not any(pair):
+                continue
+            for side, name in zip(("source", "target"), pair, strict=True):
+                if not name:
+                    raise SeqlabError(f"parallel_text needs {split}_{side}: the path of a text file")
+                if not Path(name).is_file():
+                    raise SeqlabError(f"{split}_{side}: no file {name}")
+            files[split] = Path(pair[0]), Path(pair[1])
+        return files
+
+    def key(self) -> str:
+        """Names the files, their sizes and times of change: an edited file is prepared anew."""
+        identity = [
+            (split, str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns)
+            for split, pair in self.files().items()
+            for path in pair
+        ]
+        return f"parallel_text/{hashlib.sha256(repr(identity).encode()).hexdigest()[:16]}"
+
+    def splits(self) -> dict[str, Iterator[dict[str, str]]]:
+        return {split: read_pairs(*pair) for split, pair in self.files().items()}
+
+
+DATASET = ParallelText

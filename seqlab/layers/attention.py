@@ -1,0 +1,116 @@
+"""Masked multi-head scaled dot-product attention, for all positions at once and one step at a time."""
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Bool, Float, Int
+
+from seqlab.errors import SeqlabError
+from seqlab.layers.dropout import Dropout
+
+MASKED = -1e9  # finite, so that a row with nothing to attend to gives zeros and not NaN
+
+
+def causal_mask(mask: Bool[Array, "B T"]) -> Bool[Array, "B T T"]:
+    """Position t may see the real positions up to t.
+
+    mask  1 1 1 0        1 0 0 0
+                         1 1 0 0
+                         1 1 1 0
+                         1 1 1 0
+    """
+    length = mask.shape[-1]
+    return jnp.tril(jnp.ones((length, length), bool)) & mask[:, None, :]
+
+
+def masked_softmax(scores: Float[Array, "..."], mask: Bool[Array, "..."]) -> Float[Array, "..."]:
+    """Softmax over the last axis in float32; masked entries are exactly zero, an all-masked row too."""
+    weights = jax.nn.softmax(jnp.where(mask, scores.astype(jnp.float32), MASKED), axis=-1)
+    return weights * mask
+
+
+def slot_mask(ancestors: Int[Array, "B K T"], offset: Int[Array, "B"], t: Int[Array, ""]) -> Bool[Array, "B K N"]:
+    """Which cache slots a hypothesis may see; N = T x K, and slot (t, j) stands at t K + j.
+
+    Slot (t', j) was written by hypothesis j at position t'. Hypothesis k sees it if j is its ancestor
+    there, if t' is not in the future, and if t' is not a pad left of the prompt.
+    """
+    batch, hypotheses, capacity = ancestors.shape
+    mine = ancestors[..., None] == jnp.arange(hypotheses)  # [B K T K]
+    when = jnp.arange(capacity)
+    seen = (when <= t) & (when >= offset[:, None])  # [B T]
+    return (mine & seen[:, None, :, None]).reshape(batch, hypotheses, capacity * hypotheses)
+
+
+class Attention(nn.Module):
+    """Multi-head attention (Vaswani et al. 2017, section 3.2), without biases.
+
+    Projections are apart from attending, so that keys and values can be kept: `keys_values` of a memory
+    once, then `attend` with whatever mask.
+    """
+
+    dim: int
+    heads: int
+    dropout: float = 0.0
+    dtype: str = "float32"
+
+    def setup(self):
+        if self.dim % self.heads:
+            raise SeqlabError(f"{self.heads} heads do not divide a width of {self.dim}")
+        shape = (self.heads, self.dim // self.heads)
+        self.query = nn.DenseGeneral(shape, use_bias=False, dtype=self.dtype, kernel_init=_xavier(1, 2))
+        self.key = nn.DenseGeneral(shape, use_bias=False, dtype=self.dtype, kernel_init=_xavier(1, 2))
+        self.value = nn.DenseGeneral(shape, use_bias=False, dtype=self.dtype, kernel_init=_xavier(1, 2))
+        self.out = nn.DenseGeneral(
+            self.dim, axis=(-2, -1), use_bias=False, dtype=self.dtype, kernel_init=_xavier(2, 1)
+        )
+        self.drop = Dropout(self.dropout)
+
+    def keys_values(self, memory: Float[Array, "B S D"]) -> tuple[jax.Array, jax.Array]:
+        """Keys and values, each [B S H D/H]."""
+        return self.key(memory), self.value(memory)
+
+    def attend(
+        self,
+        x: Float[Array, "B T D"],
+        keys: Float[Array, "B S H d"],
+        values: Float[Array, "B S H d"],
+        mask: Bool[Array, "B #T S"],
+        *,
+        train: bool = False,
+    ) -> tuple[Float[Array, "B T D"], Float[Array, "B H T S"]]:
+        """The attended values and the weights."""
+        query = self.query(x) * (self.dim // self.heads) ** -0.5
+        weights = masked_softmax(jnp.einsum("bthd,bshd->bhts", query, keys), mask[:, None])
+        dropped = self.drop(weights, train=train).astype(values.dtype)
+        return self.out(jnp.einsum("bhts,bshd->bthd", dropped, values)), weights
+
+    def step(
+        self,
+        x: Float[Array, "B K D"],
+        cache: tuple[Float[Array, "B H N d"], Float[Array, "B H N d"]],
+        mask: Bool[Array, "B K N"],
+        t: Int[Array, ""],
+    ) -> tuple[Float[Array, "B K D"], tuple[jax.Array, jax.Array]]:
+        """Writes this position's keys and values into the cache, where they stay; attends to the slots in `mask`."""
+        slot = t * x.shape[1]
+        new = [heads_first(self.key(x)), heads_first(self.value(x))]
+        keys, values = (
+            jax.lax.dynamic_update_slice_in_dim(old, fresh, slot, axis=2)
+            for old, fresh in zip(cache, new, strict=True)
+        )
+        query = self.query(x) * (self.dim // self.heads) ** -0.5
+        weights = masked_softmax(jnp.einsum("bkhd,bhnd->bhkn", query, keys), mask[:, None])
+        mixed = jnp.einsum("bhkn,bhnd->bkhd", weights.astype(values.dtype), values)
+        return self.out(mixed), (keys, values)
+
+
+def heads_first(x: Float[Array, "B T H d"]) -> Float[Array, "B H T d"]:
+    return x.transpose(0, 2, 1, 3)
+
+
+def _xavier(inputs: int, outputs: int) -> nn.initializers.Initializer:
+    """Glorot uniform of the product as a plain matrix: the first `inputs` axes against the last `outputs`."""
+    return nn.initializers.variance_scaling(
+        1.0, "fan_avg", "uniform", in_axis=tuple(range(inputs)), out_axis=tuple(range(-outputs, 0))
+    )

@@ -1,0 +1,57 @@
+"""Token embeddings and positions."""
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Bool, Float, Int
+
+from seqlab.errors import SeqlabError
+
+
+def positions_of(mask: Bool[Array, "B T"]) -> Int[Array, "B T"]:
+    """The position of each real token in its row, wherever the pads stand: [0 0 1 1 1] -> [0 0 0 1 2]."""
+    return jnp.maximum(jnp.cumsum(mask, axis=-1) - 1, 0)
+
+
+def sinusoidal(positions: Int[Array, "..."], dim: int) -> Float[Array, "... D"]:
+    """Sine and cosine of geometrically spaced frequencies (Vaswani et al. 2017, section 3.5), halves side by side."""
+    frequencies = jnp.exp(jnp.arange(dim // 2) * (-jnp.log(10_000.0) / max(dim // 2 - 1, 1)))
+    angles = positions[..., None] * frequencies
+    return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
+
+
+class Embedding(nn.Module):
+    """Scaled token embedding plus position; `attend` reuses the table as the output projection."""
+
+    vocabulary: int
+    dim: int
+    positions: str = "sinusoidal"
+    max_length: int = 1024
+    dtype: str = "float32"
+
+    def setup(self):
+        if self.positions not in ("sinusoidal", "learned"):
+            raise SeqlabError(f"positions must be 'sinusoidal' or 'learned', not {self.positions!r}")
+        if self.dim % 2:
+            raise SeqlabError(f"the width must be even for sine and cosine halves, not {self.dim}")
+        # A standard deviation of 1/sqrt(D): unit vectors after scaling, moderate logits when tied.
+        self.table = self.param("table", nn.initializers.normal(self.dim**-0.5), (self.vocabulary, self.dim))
+        if self.positions == "learned":
+            self.learned = self.param("positions", nn.initializers.normal(0.02), (self.max_length, self.dim))
+
+    def check_length(self, length: int) -> None:
+        """Learned positions end at `max_length`; a gather past it would silently repeat the last one."""
+        if self.positions == "learned" and length > self.max_length:
+            raise SeqlabError(
+                f"{length} positions asked of a model with {self.max_length} learned ones: raise model.max_length"
+            )
+
+    def __call__(self, ids: Int[Array, "..."], positions: Int[Array, "..."]) -> Float[Array, "... D"]:
+        tokens = self.table[ids] * self.dim**0.5
+        if self.positions == "learned":
+            where = self.learned[positions]
+        else:
+            where = sinusoidal(positions, self.dim)
+        return (tokens + where).astype(self.dtype)
+
+    def attend(self, features: Float[Array, "... D"]) -> Float[Array, "... V"]:
+        return jnp.einsum("...d,vd->...v", features, self.table.astype(self.dtype)).astype(jnp.float32)

@@ -1,0 +1,218 @@
+"""Transformer encoder and decoder stacks (Vaswani et al. 2017)."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Bool, Float, Int
+
+from seqlab.errors import SeqlabError
+from seqlab.layers.attention import Attention, causal_mask, heads_first, slot_mask
+from seqlab.layers.dropout import Dropout
+from seqlab.layers.norm import LayerNorm
+
+
+class FeedForward(nn.Module):
+    """Two dense layers with a ReLU between, at every position alike."""
+
+    dim: int
+    hidden: int
+    dropout: float
+    dtype: str = "float32"
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B T D"], *, train: bool = False) -> Float[Array, "B T D"]:
+        xavier = nn.initializers.xavier_uniform()
+        x = nn.relu(nn.Dense(self.hidden, dtype=self.dtype, kernel_init=xavier, name="inner")(x))
+        x = Dropout(self.dropout)(x, train=train)
+        return nn.Dense(self.dim, dtype=self.dtype, kernel_init=xavier, name="outer")(x)
+
+
+class Layer(nn.Module):
+    """One layer: self-attention, attention to a memory if `cross`, feed-forward; each in a residual branch.
+
+    `norm` is "pre", x + f(LN(x)), or "post", LN(x + f(x)) as in the paper.
+    """
+
+    dim: int
+    heads: int
+    hidden: int
+    dropout: float
+    norm: str = "pre"
+    cross: bool = False
+    dtype: str = "float32"
+
+    def setup(self):
+        if self.norm not in ("pre", "post"):
+            raise SeqlabError(f"norm must be 'pre' or 'post', not {self.norm!r}")
+        self.self_attention = Attention(self.dim, self.heads, self.dropout, self.dtype)
+        self.self_norm = LayerNorm(self.dtype)
+        if self.cross:
+            self.cross_attention = Attention(self.dim, self.heads, self.dropout, self.dtype)
+            self.cross_norm = LayerNorm(self.dtype)
+        self.feed_forward = FeedForward(self.dim, self.hidden, self.dropout, self.dtype)
+        self.feed_forward_norm = LayerNorm(self.dtype)
+        self.drop = Dropout(self.dropout)
+
+    def before(self, norm: nn.Module, x: jax.Array) -> jax.Array:
+        return norm(x) if self.norm == "pre" else x
+
+    def after(self, norm: nn.Module, x: jax.Array, branch: jax.Array, train: bool) -> jax.Array:
+        x = x + self.drop(branch, train=train)
+        return x if self.norm == "pre" else norm(x)
+
+    def __call__(
+        self,
+        x: Float[Array, "B T D"],
+        mask: Bool[Array, "B #T T"],
+        memory: Any = None,
+        memory_mask: Bool[Array, "B 1 S"] | None = None,
+        *,
+        train: bool = False,
+    ) -> tuple[Float[Array, "B T D"], Any, Any]:
+        """The layer's output, its own keys and values, and its weights [B H T S] over the memory (or None)."""
+        y = self.before(self.self_norm, x)
+        own = self.self_attention.keys_values(y)
+        y, _ = self.self_attention.attend(y, *own, mask, train=train)
+        x = self.after(self.self_norm, x, y, train)
+        x, weights = self.cross_block(x, memory, memory_mask, train=train)
+        y = self.feed_forward(self.before(self.feed_forward_norm, x), train=train)
+        return self.after(self.feed_forward_norm, x, y, train), own, weights
+
+    def step(
+        self,
+        x: Float[Array, "B K D"],
+        cache: Any,
+        mask: Bool[Array, "B K N"],
+        memory: Any,
+        memory_mask: Bool[Array, "B 1 S"] | None,
+        t: Int[Array, ""],
+    ) -> tuple[Float[Array, "B K D"], Any]:
+        """One position of K hypotheses: what `__call__` gives there."""
+        y, cache = self.self_attention.step(self.before(self.self_norm, x), cache, mask, t)
+        x = self.after(self.self_norm, x, y, False)
+        x, _ = self.cross_block(x, memory, memory_mask, train=False)
+        y = self.feed_forward(self.before(self.feed_forward_norm, x))
+        return self.after(self.feed_forward_norm, x, y, False), cache
+
+    def cross_block(self, x: jax.Array, memory: Any, memory_mask: Any, *, train: bool) -> tuple[jax.Array, Any]:
+        if not self.cross:
+            return x, None
+        y = self.before(self.cross_norm, x)
+        keys, values = memory
+        y, weights = self.cross_attention.attend(y, keys, values, memory_mask, train=train)
+        return self.after(self.cross_norm, x, y, train), weights
+
+    def remember(self, memory: Float[Array, "B S D"]) -> tuple[jax.Array, jax.Array]:
+        """Cross-attention keys and values of an encoder output, computed once a sentence."""
+        return self.cross_attention.keys_values(memory)
+
+
+class Stack(nn.Module):
+    """`layers` layers, and the last normalization that pre-norm needs."""
+
+    layers: int
+    dim: int
+    heads: int
+    hidden: int
+    dropout: float
+    norm: str = "pre"
+    cross: bool = False
+    dtype: str = "float32"
+
+    def setup(self):
+        self.stack = [
+            Layer(self.dim, self.heads, self.hidden, self.dropout, self.norm, self.cross, self.dtype)
+            for _ in range(self.layers)
+        ]
+        if self.norm == "pre":
+            self.last_norm = LayerNorm(self.dtype)
+        self.drop = Dropout(self.dropout)
+
+    def finish(self, x: jax.Array) -> jax.Array:
+        return self.last_norm(x) if self.norm == "pre" else x
+
+    def encode(
+        self, x: Float[Array, "B S D"], mask: Bool[Array, "B S"], *, train: bool = False
+    ) -> Float[Array, "B S D"]:
+        """Every position sees every real one."""
+        x = self.drop(x, train=train)
+        for layer in self.stack:
+            x, _, _ = layer(x, mask[:, None, :], train=train)
+        return self.finish(x)
+
+    def decode(
+        self,
+        x: Float[Array, "B T D"],
+        mask: Bool[Array, "B T"],
+        memory: Any = None,
+        memory_mask: Bool[Array, "B S"] | None = None,
+        *,
+        train: bool = False,
+    ) -> tuple[Float[Array, "B T D"], list[Any], list[Any]]:
+        """Every position sees itself and the past: output, keys and values, cross-attention weights, by layer."""
+        x = self.drop(x, train=train)
+        causal = causal_mask(mask)
+        seen = None if memory_mask is None else memory_mask[:, None, :]
+        caches, weights = [], []
+        for i, layer in enumerate(self.stack):
+            x, own, attention = layer(x, causal, memory and memory[i], seen, train=train)
+            caches.append(own)
+            weights.append(attention)
+        return self.finish(x), caches, weights
+
+    def remember(self, memory: Float[Array, "B S D"]) -> list[Any]:
+        return [layer.remember(memory) for layer in self.stack]
+
+    def start(
+        self, caches: list[Any] | None, mask: Bool[Array, "B P"], capacity: int, hypotheses: int
+    ) -> dict[str, Any]:
+        """The state before the first step: keys and values `caches` of a right-aligned prompt of length P - 1,
+        None if P is 1, in a cache with room for `capacity` positions of `hypotheses` hypotheses.
+
+        A prompt's keys stand in the slots of hypothesis 0, and the table of ancestors, all zeros at first,
+        points every hypothesis to them.
+        """
+        batch, prompt = mask.shape
+        shape = (batch, self.heads, capacity * hypotheses, self.dim // self.heads)
+        empty = jnp.zeros(shape, self.dtype)
+        if caches is None:
+            cache = [(empty, empty) for _ in self.stack]
+        else:
+            slots = jnp.arange(prompt - 1) * hypotheses
+            cache = [
+                (empty.at[:, :, slots].set(heads_first(k)), empty.at[:, :, slots].set(heads_first(v)))
+                for k, v in caches
+            ]
+        return {
+            "cache": cache,
+            "ancestors": jnp.zeros((batch, hypotheses, capacity), jnp.int32),
+            "offset": prompt - mask.sum(-1).astype(jnp.int32),
+        }
+
+    def step(
+        self,
+        x: Float[Array, "B K D"],
+        state: dict[str, Any],
+        t: Int[Array, ""],
+        memory: Any = None,
+        memory_mask: Bool[Array, "B S"] | None = None,
+    ) -> tuple[Float[Array, "B K D"], dict[str, Any]]:
+        """Position `t` of K hypotheses; the keys and values of the past stay where they were written."""
+        batch, hypotheses, _ = x.shape
+        own = jnp.broadcast_to(jnp.arange(hypotheses, dtype=jnp.int32)[None, :, None], (batch, hypotheses, 1))
+        ancestors = jax.lax.dynamic_update_slice_in_dim(state["ancestors"], own, t, axis=2)
+        mask = slot_mask(ancestors, state["offset"], t)
+        seen = None if memory_mask is None else memory_mask[:, None, :]
+        caches = []
+        for i, layer in enumerate(self.stack):
+            x, cache = layer.step(x, state["cache"][i], mask, memory and memory[i], seen, t)
+            caches.append(cache)
+        return self.finish(x), {**state, "cache": caches, "ancestors": ancestors}
+
+
+def reorder(state: dict[str, Any], parents: Int[Array, "B K"]) -> dict[str, Any]:
+    """Only the table of ancestors moves; the cache stays."""
+    ancestors = jnp.take_along_axis(state["ancestors"], parents[..., None], axis=1)
+    return {**state, "ancestors": ancestors}

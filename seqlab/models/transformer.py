@@ -1,0 +1,117 @@
+"""Encoder-decoder Transformer (Vaswani et al. 2017, "Attention is all you need")."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float, Int
+
+from seqlab.errors import SeqlabError
+from seqlab.layers.embed import Embedding, positions_of
+from seqlab.layers.transformer import Stack, reorder
+from seqlab.types import Tokens
+
+KIND = "generator"
+
+
+class Transformer(nn.Module):
+    """Sequence to sequence. The vocabulary sizes are 0 in a config and come from the tokenizer."""
+
+    source_vocabulary: int = 0
+    vocabulary: int = 0
+    encoder_layers: int = 6
+    decoder_layers: int = 6
+    dim: int = 512
+    heads: int = 8
+    hidden: int = 2048
+    """Width of the feed-forward layer."""
+    dropout: float = 0.1
+    norm: str = "pre"
+    """"pre" or "post": where layer normalization stands in a residual branch."""
+    positions: str = "sinusoidal"
+    """"sinusoidal" or "learned"."""
+    max_length: int = 1024
+    """How many positions there are, if they are learned."""
+    tie: str = "all"
+    """"all": source, target and output share one table (a joint vocabulary); "target": target and output; "none"."""
+    dtype: str = "float32"
+    """What the layers compute in; parameters, softmax and logits are float32."""
+
+    def setup(self):
+        if self.tie not in ("all", "target", "none"):
+            raise SeqlabError(f"tie must be 'all', 'target' or 'none', not {self.tie!r}")
+        if self.tie == "all" and self.source_vocabulary != self.vocabulary:
+            raise SeqlabError(
+                f"tie='all' needs one joint vocabulary, not {self.source_vocabulary} and {self.vocabulary} entries: "
+                "set text.joint, or tie='target'"
+            )
+        embed = (self.dim, self.positions, self.max_length, self.dtype)
+        self.target_embedding = Embedding(self.vocabulary, *embed)
+        if self.tie != "all":
+            self.own_source_embedding = Embedding(self.source_vocabulary, *embed)
+        if self.tie == "none":
+            self.output = nn.Dense(self.vocabulary, use_bias=False, dtype=self.dtype)
+        sizes = (self.dim, self.heads, self.hidden, self.dropout, self.norm)
+        self.encoder = Stack(self.encoder_layers, *sizes, dtype=self.dtype)
+        self.decoder = Stack(self.decoder_layers, *sizes, cross=True, dtype=self.dtype)
+
+    def encode(self, inputs: Tokens, *, train: bool = False) -> Float[Array, "B S D"]:
+        embedding = self.target_embedding if self.tie == "all" else self.own_source_embedding
+        embedding.check_length(inputs.ids.shape[1])
+        return self.encoder.encode(embedding(inputs.ids, positions_of(inputs.mask)), inputs.mask, train=train)
+
+    def decode(self, inputs: Tokens, prefix: Tokens, *, train: bool = False) -> tuple[jax.Array, list, list]:
+        memory = self.decoder.remember(self.encode(inputs, train=train))
+        return self.decode_from(memory, inputs, prefix, train=train)
+
+    def decode_from(self, memory: Any, inputs: Tokens, prefix: Tokens, *, train: bool = False):
+        self.target_embedding.check_length(prefix.ids.shape[1])
+        x = self.target_embedding(prefix.ids, positions_of(prefix.mask))
+        return self.decoder.decode(x, prefix.mask, memory, inputs.mask, train=train)
+
+    def features(
+        self, inputs: Tokens, prefix: Tokens, carry: Any = None, *, train: bool
+    ) -> tuple[Float[Array, "B T D"], Any]:
+        return self.decode(inputs, prefix, train=train)[0], carry
+
+    def attention(self, inputs: Tokens, prefix: Tokens) -> Float[Array, "L B H T S"]:
+        """Cross-attention weights of a forced pass, by decoder layer and head."""
+        return jnp.stack(self.decode(inputs, prefix)[2])
+
+    def project(self, features: Float[Array, "... D"]) -> Float[Array, "... V"]:
+        if self.tie == "none":
+            return self.output(features).astype(jnp.float32)
+        return self.target_embedding.attend(features)
+
+    def start(self, inputs: Tokens, prompt: Tokens, capacity: int, hypotheses: int) -> tuple[Any, Any]:
+        self.target_embedding.check_length(capacity)
+        memory = self.decoder.remember(self.encode(inputs))
+        past, caches = Tokens(prompt.ids[:, :-1], prompt.mask[:, :-1]), None
+        if past.ids.shape[1]:
+            _, caches, _ = self.decode_from(memory, inputs, past)
+        state = self.decoder.start(caches, prompt.mask, capacity, hypotheses)
+        return {"layers": memory, "mask": inputs.mask}, state
+
+    def step(
+        self, memory: Any, state: Any, token: Int[Array, "B K"], t: Int[Array, ""]
+    ) -> tuple[Float[Array, "B K V"], Any]:
+        x = self.target_embedding(token, (t - state["offset"])[:, None])
+        x, state = self.decoder.step(x, state, t, memory["layers"], memory["mask"])
+        return self.project(x), state
+
+    @nn.nowrap
+    def reorder(self, state: Any, parents: Int[Array, "B K"]) -> Any:
+        return reorder(state, parents)
+
+
+TINY = Transformer(
+    source_vocabulary=9,
+    vocabulary=7,
+    encoder_layers=2,
+    decoder_layers=2,
+    dim=8,
+    heads=2,
+    hidden=12,
+    tie="target",
+)

@@ -1,0 +1,78 @@
+"""Decoder-only Transformer language model (Radford et al. 2018; layers as in Vaswani et al. 2017)."""
+
+from typing import Any
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float, Int
+
+from seqlab.layers.embed import Embedding, positions_of
+from seqlab.layers.transformer import Stack, reorder
+from seqlab.types import Tokens
+
+KIND = "generator"
+
+
+class TransformerLM(nn.Module):
+    """Language model. The vocabulary size is 0 in a config and comes from the tokenizer."""
+
+    vocabulary: int = 0
+    layers: int = 6
+    dim: int = 512
+    heads: int = 8
+    hidden: int = 2048
+    """Width of the feed-forward layer."""
+    dropout: float = 0.1
+    norm: str = "pre"
+    """"pre" or "post": where layer normalization stands in a residual branch."""
+    positions: str = "sinusoidal"
+    """"sinusoidal" or "learned"."""
+    max_length: int = 1024
+    """How many positions there are, if they are learned."""
+    tie: bool = True
+    """Whether the embedding table is the output projection too."""
+    dtype: str = "float32"
+    """What the layers compute in; parameters, softmax and logits are float32."""
+
+    def setup(self):
+        self.embedding = Embedding(self.vocabulary, self.dim, self.positions, self.max_length, self.dtype)
+        if not self.tie:
+            self.output = nn.Dense(self.vocabulary, use_bias=False, dtype=self.dtype)
+        sizes = (self.dim, self.heads, self.hidden, self.dropout, self.norm)
+        self.decoder = Stack(self.layers, *sizes, dtype=self.dtype)
+
+    def decode(self, prefix: Tokens, *, train: bool = False) -> Any:
+        self.embedding.check_length(prefix.ids.shape[1])
+        x = self.embedding(prefix.ids, positions_of(prefix.mask))
+        return self.decoder.decode(x, prefix.mask, train=train)
+
+    def features(
+        self, inputs: None, prefix: Tokens, carry: Any = None, *, train: bool
+    ) -> tuple[Float[Array, "B T D"], Any]:
+        return self.decode(prefix, train=train)[0], carry
+
+    def project(self, features: Float[Array, "... D"]) -> Float[Array, "... V"]:
+        if self.tie:
+            return self.embedding.attend(features)
+        return self.output(features).astype(jnp.float32)
+
+    def start(self, inputs: None, prompt: Tokens, capacity: int, hypotheses: int) -> tuple[Any, Any]:
+        self.embedding.check_length(capacity)
+        past, caches = Tokens(prompt.ids[:, :-1], prompt.mask[:, :-1]), None
+        if past.ids.shape[1]:
+            _, caches, _ = self.decode(past)
+        return {}, self.decoder.start(caches, prompt.mask, capacity, hypotheses)
+
+    def step(
+        self, memory: Any, state: Any, token: Int[Array, "B K"], t: Int[Array, ""]
+    ) -> tuple[Float[Array, "B K V"], Any]:
+        x = self.embedding(token, (t - state["offset"])[:, None])
+        x, state = self.decoder.step(x, state, t)
+        return self.project(x), state
+
+    @nn.nowrap
+    def reorder(self, state: Any, parents: Int[Array, "B K"]) -> Any:
+        return reorder(state, parents)
+
+
+TINY = TransformerLM(vocabulary=7, layers=2, dim=8, heads=2, hidden=12)

@@ -1,0 +1,1 @@
+"""Search over a model's `step` and `reorder`."""

@@ -1,0 +1,159 @@
+"""From requests of token ids to hypotheses: few shapes, each compiled once, results in the order asked."""
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Array, Int
+
+from seqlab.errors import SeqlabError
+from seqlab.search.beam import NEVER, Hypotheses, beam_search
+from seqlab.search.greedy import greedy_search
+from seqlab.types import Generator, Params, Tokens
+
+ROWS = (1, 8, 64)  # sentences a batch; the smallest that holds what is left is taken
+
+
+class Request(NamedTuple):
+    """One sentence to decode: source ids (None for a language model), prompt ids, most tokens to write."""
+
+    source: Sequence[int] | None
+    prompt: Sequence[int]
+    limit: int
+
+
+class Result(NamedTuple):
+    """Generated ids with EOS; the score normalized by length; the plain log-probability."""
+
+    ids: list[int]
+    score: float
+    log_prob: float
+
+
+@functools.lru_cache(maxsize=16)
+def make_search(model: Any, eos: int, beam: int, alpha: float, wanted: int, stop: str) -> Callable[..., Hypotheses]:
+    """The jitted function behind every decoding: (params, inputs, prompt, limit, length) to hypotheses."""
+
+    @functools.partial(jax.jit, static_argnames="length")
+    def search(
+        params: Params, inputs: Tokens | None, prompt: Tokens, limit: Int[Array, "B"], length: int
+    ) -> Hypotheses:
+        position = prompt.ids.shape[1] - 1
+        memory, state = model.apply(params, inputs, prompt, position + length, beam, method=type(model).start)
+
+        def step(state: Any, token: jax.Array, t: jax.Array) -> Any:
+            return model.apply(params, memory, state, token, t, method=type(model).step)
+
+        first = prompt.ids[:, -1]
+        if beam == 1 and stop == "first":
+            return greedy_search(
+                step, model.reorder, state, first, position, limit, length=length, eos=eos, alpha=alpha
+            )
+        return beam_search(
+            step,
+            model.reorder,
+            state,
+            first,
+            position,
+            limit,
+            length=length,
+            eos=eos,
+            beam=beam,
+            alpha=alpha,
+            wanted=wanted,
+            stop=stop,
+        )
+
+    return search
+
+
+def generate(
+    model: Generator,
+    params: Params,
+    requests: Sequence[Request],
+    *,
+    eos: int,
+    beam: int = 5,
+    alpha: float = 0.6,
+    wanted: int = 1,
+    stop: str = "optimal",
+    progress: Callable[[int], None] = lambda count: None,
+) -> list[list[Result]]:
+    """The `wanted` best results of every request, best first (fewer where fewer exist), in the order of `requests`.
+
+    Greedy search if `beam` is 1. `progress` is told how many sentences each finished batch held.
+    """
+    if not 1 <= wanted <= beam:
+        raise SeqlabError(f"a beam of {beam} holds 1 to {beam} hypotheses a sentence, not {wanted}")
+    search = make_search(model, eos, beam, alpha, wanted, "first" if beam == 1 else stop)
+    results: list[list[Result]] = [[] for _ in requests]
+    waiting: list[tuple[list[int], Hypotheses]] = []
+
+    def collect() -> None:
+        chosen, hypotheses = waiting.pop(0)
+        tokens, lengths, scores, log_probs = (
+            np.asarray(x) for x in (hypotheses.tokens, hypotheses.lengths, hypotheses.scores, hypotheses.log_probs)
+        )
+        for row, index in enumerate(chosen):
+            results[index] = [
+                Result(
+                    tokens[row, k, : lengths[row, k]].tolist(),
+                    float(scores[row, k]),
+                    float(log_probs[row, k]),
+                )
+                for k in range(wanted)
+                if scores[row, k] > NEVER
+            ]
+        progress(len(chosen))
+
+    for chosen, shape in _batches(requests):
+        waiting.append((chosen, search(params, *_collate([requests[i] for i in chosen], shape))))
+        if len(waiting) > 1:  # one batch is always under way while the last one is read
+            collect()
+    while waiting:
+        collect()
+    return results
+
+
+def _round_up(n: int) -> int:
+    """Lengths come in steps of about a third: 8 12 16 24 32 48 64 96 ..., so that there are few shapes."""
+    size = 8
+    while size < n:
+        size = size * 3 // 2 if size & (size - 1) == 0 else size * 4 // 3
+    return size
+
+
+def _batches(requests: Sequence[Request]) -> Iterator[tuple[list[int], tuple[int, int, int, int]]]:
+    """Indices of requests of like length, at most `ROWS[-1]` of them, and their shape: (rows, source length,
+    prompt length, room for the answer)."""
+    groups: dict[tuple[int, int], list[int]] = {}
+    for i, (source, prompt, _) in enumerate(requests):
+        # A prompt of one token, BOS, stays one: nothing of it has to be read ahead of the first step.
+        prompt_length = 1 if len(prompt) == 1 else 1 + _round_up(len(prompt) - 1)
+        source_length = 0 if source is None else _round_up(len(source))
+        groups.setdefault((source_length, prompt_length), []).append(i)
+    for shape, members in sorted(groups.items()):
+        room = _round_up(max(requests[i].limit for i in members))
+        for at in range(0, len(members), ROWS[-1]):
+            chosen = members[at : at + ROWS[-1]]
+            yield chosen, (next(rows for rows in ROWS if rows >= len(chosen)), *shape, room)
+
+
+def _collate(
+    requests: list[Request], shape: tuple[int, int, int, int]
+) -> tuple[Tokens | None, Tokens, np.ndarray, int]:
+    """Padded arrays: sources left-aligned, prompts right-aligned, filled-up rows with a limit of 0."""
+    rows, source_length, prompt_length, room = shape
+    source = np.zeros((2, rows, source_length), np.int32)
+    prompt = np.zeros((2, rows, prompt_length), np.int32)
+    prompt[1, :, -1] = 1
+    limit = np.zeros(rows, np.int32)
+    for row, request in enumerate(requests):
+        if request.source is not None:
+            source[:, row, : len(request.source)] = request.source, np.ones(len(request.source))
+        prompt[:, row, prompt_length - len(request.prompt) :] = request.prompt, np.ones(len(request.prompt))
+        limit[row] = request.limit
+    inputs = Tokens(source[0], source[1] > 0) if source_length else None
+    return inputs, Tokens(prompt[0], prompt[1] > 0), limit, room

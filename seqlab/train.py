@@ -1,0 +1,362 @@
+"""The training loop."""
+
+import dataclasses
+import functools
+import math
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from seqlab import catalogue, checkpoint
+from seqlab.batching import Plan, Rows, describe, epoch_batches, make_plan
+from seqlab.config import Experiment
+from seqlab.datasets import Prepared, prepare
+from seqlab.errors import SeqlabError
+from seqlab.logbook import Logbook, draw_curves
+from seqlab.memory import keep_freed_memory
+from seqlab.metrics import score
+from seqlab.optim import make_optimizer, make_schedule
+from seqlab.parallel import make_runner
+from seqlab.progress import progress
+from seqlab.step import TrainState, make_step
+from seqlab.tasks import decode_lines
+from seqlab.text import (
+    Corpus,
+    Tokenizer,
+    Tokenizers,
+    load_tokenizers,
+    save_tokenizers,
+    tokenize,
+    train_tokenizer,
+)
+from seqlab.types import Params
+
+LOWER_IS_BETTER = ("loss", "ter")
+
+
+def train(
+    experiment: Experiment,
+    run: Path,
+    data_dir: Path,
+    init_from: Path | None = None,
+    tokenizer: Path | None = None,
+    say: Callable[[str], None] = print,
+) -> None:
+    """Trains into the folder `run`; called again with the same arguments it goes on where it was.
+
+    Raises `SeqlabError` for an experiment that cannot run, a run of another experiment, a loss that is not finite.
+    """
+    check(experiment)
+    keep_freed_memory()
+    data = prepare(experiment.data, data_dir)
+    tokenizers = make_tokenizers(experiment, data, run, init_from, tokenizer)
+    experiment = open_run(catalogue.resolve(experiment, tokenizers), tokenizers, run)
+    task, model = experiment.task, experiment.model
+
+    corpus = tokenize_split(data, "train", tokenizers, data_dir)
+    held_out = tokenize_split(data, "validation", tokenizers, data_dir, experiment.validation.examples)
+    plan = plan_batches(experiment, corpus, say)
+    collate = functools.partial(task.collate, corpus, tokenizers=tokenizers)
+
+    runner = make_runner(experiment.parallel)
+    optimizer = make_optimizer(experiment.optimizer, experiment.schedule, experiment.steps)
+    loss = functools.partial(task.loss, model)
+    step_function = make_step(loss, optimizer, experiment.seed, runner.axis)
+    state = initial_state(experiment, loss, optimizer, collate(epoch_batches(plan, 0, 0)[0]))
+    if init_from is not None:
+        state = dataclasses.replace(state, params=load_params(init_from, state.params))
+    say(f"{sum(x.size for x in jax.tree.leaves(state.params)):,} parameters, {len(jax.devices())} device(s)")
+
+    position = {"epoch": 0, "index": 0, "best": None, "best_step": None, "waited": 0, "stopped": False}
+    start = (checkpoint.checkpoint_steps(run) or [0])[-1]
+    if start:
+        state = TrainState(**{"carry": None, **checkpoint.restore(run, start, checkpoint.saved_tree(state))})
+        position = checkpoint.read_manifest(run, start)["progress"]
+        say(f"resuming from step {start}")
+    if start >= experiment.steps or position["stopped"]:
+        say(f"{run} is trained: {start} steps")
+        return
+
+    zeros = jax.tree.map(np.zeros_like, jax.tree.map(np.asarray, state.sums))
+    state = runner.place(state)
+    run_step = runner.compile(step_function)
+    validate = make_validation(experiment, data, tokenizers, held_out)
+    rate = make_schedule(experiment.schedule, experiment.steps)
+    saver = checkpoint.Saver(run, experiment.checkpoints.last)
+    log = Logbook(run, start)
+    unchecked: Any = None  # what the step before tells: read one step late, so that the device never waits
+    unlogged: Any = None
+    batches = batch_stream(plan, experiment.seed, position["epoch"], position["index"], collate)
+    clock = time.perf_counter()
+
+    def settle() -> None:
+        """Looks at what the last step and the last stretch of the log told, now that they are computed."""
+        nonlocal unchecked, unlogged, clock
+        if unchecked is not None:
+            at, epoch, index, finite = unchecked
+            check_finite(at, epoch, index, finite, run)
+            unchecked = None
+        if unlogged is not None:
+            at, sums = unlogged
+            seconds, clock = time.perf_counter() - clock, time.perf_counter()
+            values = training_metrics(sums) | {"learning rate": float(rate(at - 1))}
+            log.write(at, values, **{"tokens per second": float(sums["weight"]) / seconds})
+            unlogged = None
+
+    try:
+        with progress("training", experiment.steps, start) as advance:
+            for step in range(start + 1, experiment.steps + 1):
+                position["epoch"], position["index"], batch = next(batches)
+                state, metrics = run_step(state, runner.feed(batch))
+                settle()
+                unchecked = step, position["epoch"], position["index"] - 1, runner.fetch(metrics)["finite"]
+                if step % experiment.log_every == 0:
+                    unlogged = step, jax.tree.map(jnp.copy, runner.fetch(state.sums))
+                    state = dataclasses.replace(state, sums=runner.place(zeros))
+                advance()
+                if step % experiment.validation.every == 0 or step == experiment.steps:
+                    settle()
+                    values = validate(runner.fetch(state.params))
+                    log.write(step, {f"validation {name}": value for name, value in values.items()})
+                    say(f"step {step}: " + ", ".join(f"{name} {value:.4g}" for name, value in values.items()))
+                    judge(position, experiment, step, values)
+                    saver.save(checkpoint.saved_tree(runner.fetch(state)), step, dict(position))
+                    draw_curves(run)
+                    clock = time.perf_counter()
+                    if position["stopped"]:
+                        say(f"stopping early: {position['waited']} validations without a better one")
+                        break
+    finally:
+        log.close()
+        saver.close()
+
+
+def check(experiment: Experiment) -> None:
+    """Refuses, before any work is done, what could only fail later."""
+    catalogue.check_model(experiment.model, experiment.task)
+    make_optimizer(experiment.optimizer, experiment.schedule, experiment.steps).init({})
+    make_schedule(experiment.schedule, experiment.steps)(0)
+    make_runner(experiment.parallel)
+    known = ("loss", *experiment.task.metrics)
+    metric = experiment.validation.metric
+    if metric not in known:
+        raise SeqlabError(f"validation.metric {metric!r} is none of this task's: {', '.join(known)}")
+    if metric != "loss" and not experiment.validation.beam:
+        raise SeqlabError(f"validation.metric {metric!r} needs translations: set validation.beam to 1 or more")
+    for name, value in (
+        ("steps", experiment.steps),
+        ("log_every", experiment.log_every),
+        ("validation.every", experiment.validation.every),
+        ("validation.examples", experiment.validation.examples),
+        ("batching.tokens", experiment.batching.tokens),
+        ("batching.buckets", experiment.batching.buckets),
+    ):
+        if value < 1:
+            raise SeqlabError(f"{name} must be at least 1, not {value}")
+
+
+def make_tokenizers(
+    experiment: Experiment, data: Prepared, run: Path, init_from: Path | None, tokenizer: Path | None
+) -> Tokenizers:
+    """Those of the run if it has them, of `init_from`, from the file `tokenizer`, or newly trained."""
+    columns = experiment.task.columns
+    if (run / "experiment.json").exists():
+        return load_tokenizers(run, columns)
+    if tokenizer is not None:
+        if not tokenizer.is_file():
+            raise SeqlabError(f"no tokenizer {tokenizer}")
+        return dict.fromkeys(columns, Tokenizer(tokenizer.read_bytes()))
+    if init_from is not None:
+        catalogue.load_experiment(init_from / "experiment.json")
+        return load_tokenizers(init_from, columns)
+
+    def column(*wanted: str) -> Iterator[str]:
+        return (example[name] for example in data.read("train") for name in wanted)
+
+    if experiment.text.joint:
+        return dict.fromkeys(columns, train_tokenizer(column(*columns), experiment.text))
+    return {name: train_tokenizer(column(name), experiment.text) for name in columns}
+
+
+def open_run(experiment: Experiment, tokenizers: Tokenizers, run: Path) -> Experiment:
+    """Makes the run's folder, or checks that the one there is of the same experiment."""
+    path = run / "experiment.json"
+    if path.exists():
+        changed = catalogue.differences(catalogue.load_experiment(path), experiment)
+        if changed:
+            raise SeqlabError(
+                f"{run} is a run of another experiment:\n  " + "\n  ".join(changed) + "\nchoose another --out, or "
+                f"start from its parameters with --init-from {run}"
+            )
+        return experiment
+    if run.exists() and (not run.is_dir() or any(p.name == "checkpoints" for p in run.iterdir())):
+        raise SeqlabError(f"{run} exists and is no run: choose another --out")
+    run.mkdir(parents=True, exist_ok=True)
+    save_tokenizers(tokenizers, run)
+    catalogue.save_experiment(experiment, path)
+    return experiment
+
+
+def tokenize_split(
+    data: Prepared, split: str, tokenizers: Tokenizers, data_dir: Path, most: int | None = None
+) -> Corpus:
+    count = min(data.counts[split], most or data.counts[split])
+    content = f"{split} {count} {data.hashes[split]}"
+    return tokenize(data.read(split, 0, count), count, content, tokenizers, data_dir)
+
+
+def plan_batches(experiment: Experiment, corpus: Corpus, say: Callable[[str], None]) -> Plan:
+    sizes = experiment.task.sizes(corpus.lengths())
+    plan = make_plan(sizes, experiment.batching)
+    for line in describe(plan, sizes):
+        say(line)
+    if not plan.buckets:
+        raise SeqlabError("no training example is short enough: raise batching.max_length")
+    return plan
+
+
+def initial_state(experiment: Experiment, loss: Any, optimizer: Any, batch: Any) -> TrainState:
+    """Step 0. Raises `SeqlabError` for a model that cannot be built."""
+    params = init_params(experiment.model, experiment.seed, batch)
+    key = jax.random.key(0)
+    loss_sum, weight, sums, carry = jax.eval_shape(loss, params, batch, None, key)
+    sums = {"loss": loss_sum, "weight": weight, **sums, "gradient_norm": weight, "steps": weight}
+    return TrainState(
+        step=jnp.int32(0),
+        params=params,
+        optimizer=optimizer.init(params),
+        carry=jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), carry),
+        sums={name: jnp.float32(0) for name in sums},
+    )
+
+
+def init_params(model: Any, seed: int, batch: Any) -> Params:
+    """Parameters of a generator from one batch; rows and lengths are cut, since they shape no parameter."""
+    few = jax.tree.map(lambda x: x[:1, :2], batch)
+
+    def run(module: Any) -> Any:
+        return module.project(module.features(few.inputs, few.prefix, train=False)[0])
+
+    return jax.jit(functools.partial(model.init, method=run))(jax.random.key(seed))
+
+
+def load_params(run: Path, like: Params) -> Params:
+    """The best parameters of a run, for a model of the same shapes."""
+    step = checkpoint.choose_step(run)
+    params = checkpoint.restore(run, step)["params"]
+    old, new = (
+        {jax.tree_util.keystr(path): x.shape for path, x in jax.tree_util.tree_flatten_with_path(tree)[0]}
+        for tree in (params, like)
+    )
+    if old != new:
+        name = next(n for n in {**old, **new} if old.get(n) != new.get(n))
+        raise SeqlabError(f"{run} has another model: {name} is {old.get(name)} there and {new.get(name)} here")
+    return params
+
+
+def batch_stream(
+    plan: Plan, seed: int, epoch: int, index: int, collate: Callable[[Rows], Any]
+) -> Iterator[tuple[int, int, Any]]:
+    """Batches from the cursor on, for ever, each with the cursor of the next one; made ahead by threads."""
+    import grain
+
+    ahead = grain.ReadOptions(num_threads=2, prefetch_buffer_size=8)
+    while True:
+        rows = epoch_batches(plan, seed, epoch)[index:]
+        if rows:
+            for batch in grain.MapDataset.source(rows).map(collate).to_iter_dataset(ahead):
+                index += 1
+                yield epoch, index, batch
+        epoch, index = epoch + 1, 0
+
+
+def check_finite(step: int, epoch: int, index: int, finite: jax.Array, run: Path) -> None:
+    if not bool(finite):
+        steps = checkpoint.checkpoint_steps(run)
+        good = f"the last good checkpoint is of step {steps[-1]}" if steps else "there is no checkpoint yet"
+        raise SeqlabError(
+            f"the loss of step {step} is not finite (epoch {epoch}, batch {index}); {good}. "
+            "Try a lower schedule.peak, a longer warm-up, or clipping, in a new run with --init-from"
+        )
+
+
+def training_metrics(sums: dict[str, jax.Array]) -> dict[str, float]:
+    s = {name: float(value) for name, value in sums.items()}
+    weight = max(s["weight"], 1.0)
+    return {
+        "loss": s["loss"] / weight,
+        "perplexity": perplexity(s["nll"] / weight),
+        "gradient norm": s["gradient_norm"] / s["steps"],
+    }
+
+
+def perplexity(nll: float) -> float:
+    return math.exp(min(nll, 700.0))
+
+
+def loss_of_split(
+    experiment: Experiment, tokenizers: Tokenizers, corpus: Corpus
+) -> Callable[[Params], tuple[dict[str, float], int]]:
+    """A function from parameters to loss, perplexity and accuracy of a split, and the number of its tokens.
+
+    No label smoothing: the loss is nats a token. Examples that training would leave out are left out here too.
+    """
+    task = experiment.task
+    runner = make_runner("jit")
+    batching = dataclasses.replace(experiment.batching, buckets=2)
+    batches = epoch_batches(make_plan(task.sizes(corpus.lengths()), batching), 0, None)
+    if not batches:
+        raise SeqlabError("no held-out example is short enough: raise batching.max_length")
+    sums_of = jax.jit(lambda params, batch: task.loss(experiment.model, params, batch, None, None)[1:3])
+
+    def judge(params: Params) -> tuple[dict[str, float], int]:
+        params = runner.place(params)
+        total: Any = None
+        for rows in batches:
+            sums = sums_of(params, runner.feed(task.collate(corpus, rows, tokenizers)))
+            total = sums if total is None else jax.tree.map(jnp.add, total, sums)
+        weight, sums = total
+        nll = float(sums["nll"] / weight)
+        values = {"loss": nll, "perplexity": perplexity(nll), "accuracy": float(sums["correct"] / weight)}
+        return values, int(weight)
+
+    return judge
+
+
+def make_validation(
+    experiment: Experiment, data: Prepared, tokenizers: Tokenizers, corpus: Corpus
+) -> Callable[[Params], dict[str, float]]:
+    """What `loss_of_split` gives on the validation split, and the task's scores if validation.beam asks."""
+    task = experiment.task
+    loss_of = loss_of_split(experiment, tokenizers, corpus)
+    search = dataclasses.replace(experiment.search, beam=experiment.validation.beam)
+
+    def validate(params: Params) -> dict[str, float]:
+        values, _ = loss_of(params)
+        if task.metrics and search.beam:
+            examples = list(data.read("validation", 0, len(corpus)))
+            sources, references = ([example[side] for example in examples] for side in ("source", "target"))
+            with progress("decoding", len(examples)) as advance:
+                written = decode_lines(task, experiment.model, params, tokenizers, sources, search, progress=advance)
+            texts = [best[0].text for best in written]
+            for name in task.metrics:
+                values[name] = score(name, texts, [references])[0].value
+        return values
+
+    return validate
+
+
+def judge(position: dict[str, Any], experiment: Experiment, step: int, values: dict[str, float]) -> None:
+    """Writes into `position` whether this step is the best, and whether to stop."""
+    value = values[experiment.validation.metric]
+    sign = -1 if experiment.validation.metric in LOWER_IS_BETTER else 1
+    if position["best"] is None or sign * value > sign * position["best"]:
+        position.update(best=value, best_step=step, waited=0)
+    else:
+        position["waited"] += 1
+    position["stopped"] = 0 < experiment.validation.patience <= position["waited"]

@@ -1,0 +1,69 @@
+"""Axes, batch structs and the protocols that models obey.
+
+Axes, as they appear in every shape annotation:
+
+    B sentences    K hypotheses of a sentence    S source positions    T target positions
+    D width        H heads                       V vocabulary          C classes    F features
+"""
+
+from typing import Any, Protocol, runtime_checkable
+
+import jax
+from flax import struct
+
+AnyArray = Any  # NumPy on the host, JAX on a device
+Params = Any  # a nested dict of float32 arrays
+Carry = Any  # what a recurrent language model hands to the next stretch of the same stream
+Memory = Any  # per sentence: every leaf [B ...]
+State = Any  # per hypothesis: every leaf [B ...]
+
+
+@struct.dataclass
+class Tokens:
+    """A padded batch of token sequences: `ids` int [B T]; `mask` bool [B T], true where a token is real."""
+
+    ids: AnyArray
+    mask: AnyArray
+
+
+@struct.dataclass
+class Batch:
+    """What a generator is trained on: `prefix` is the target shifted right, behind BOS.
+
+    `targets` int [B T] and `weights` float32 [B T]; a weight is zero at a pad and in a filled-up row.
+    `inputs` is None for a language model.
+    """
+
+    inputs: Tokens | None
+    prefix: Tokens
+    targets: AnyArray
+    weights: AnyArray
+
+
+@runtime_checkable
+class Generator(Protocol):
+    """A model that writes: language model, translation, summarization, dialogue.
+
+    Every leaf of memory and state has B as its first axis, so that a sentence leaves the batch by one
+    gather. Prompts are right-aligned, so the position `t` of a step is one scalar for the whole batch.
+    """
+
+    def features(self, inputs: Tokens | None, prefix: Tokens, carry: Carry = None, *, train: bool) -> Any:
+        """Teacher forcing, all positions at once: ([B T D], carry)."""
+        ...
+
+    def project(self, features: jax.Array) -> jax.Array:
+        """[... D] to float32 logits [... V]."""
+        ...
+
+    def start(self, inputs: Tokens | None, prompt: Tokens, capacity: int, hypotheses: int) -> Any:
+        """Reads all of `prompt` [B P] but its last token: (memory, state with room for `capacity` positions)."""
+        ...
+
+    def step(self, memory: Memory, state: State, token: jax.Array, t: jax.Array) -> Any:
+        """`token` [B K] stands at position `t`: (logits [B K V] of the next token, state)."""
+        ...
+
+    def reorder(self, state: State, parents: jax.Array) -> State:
+        """Hypothesis k of a sentence goes on from hypothesis `parents[b, k]`; `parents` int [B K]."""
+        ...
