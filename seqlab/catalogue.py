@@ -72,6 +72,11 @@ def part(kind: str, name: str) -> type:
     }[kind]()
 
 
+def home(value: Any) -> ModuleType:
+    """The module that defines a part's class."""
+    return sys.modules[type(value).__module__]
+
+
 def describe(kind: str) -> dict[str, str]:
     """Each name with the first line of its file's docstring."""
     return {name: (module(kind, name).__doc__ or "").strip().split("\n")[0] for name in names(kind)}

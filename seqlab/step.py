@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from seqlab.types import Carry, Params
+from seqlab.types import AnyArray, Carry, Params
 
 # loss(params, batch, carry, key) -> (loss_sum, weight_sum, metric_sums, carry); key None: no dropout
 Loss = Callable[[Params, Any, Carry, Any], tuple[jax.Array, jax.Array, dict[str, jax.Array], Carry]]
@@ -18,11 +18,11 @@ Loss = Callable[[Params, Any, Carry, Any], tuple[jax.Array, jax.Array, dict[str,
 class TrainState:
     """All that training changes. `sums` adds up the metrics since the log was last written."""
 
-    step: jax.Array
+    step: AnyArray
     params: Params
     optimizer: Any
     carry: Carry
-    sums: dict[str, jax.Array]
+    sums: dict[str, AnyArray]
 
 
 def make_step(

@@ -178,7 +178,7 @@ class Corpus(NamedTuple):
     def __len__(self) -> int:
         return len(next(iter(self.offsets.values()))) - 1
 
-    def row(self, column: str, i: int) -> np.ndarray:
+    def row(self, column: str, i: int | np.integer) -> np.ndarray:
         return self.ids[column][self.offsets[column][i] : self.offsets[column][i + 1]]
 
     def lengths(self) -> np.ndarray:

@@ -237,7 +237,7 @@ def initial_state(experiment: Experiment, loss: Any, optimizer: Any, batch: Any)
 
 def init_params(model: Any, seed: int, batch: Any) -> Params:
     """Parameters of a generator from one batch; rows and lengths are cut, since they shape no parameter."""
-    few = jax.tree.map(lambda x: x[:1, :2], batch)
+    few = jax.tree.map(lambda x: jnp.asarray(x[:1, :2]), batch)
 
     def run(module: Any) -> Any:
         return module.project(module.features(few.inputs, few.prefix, train=False)[0])

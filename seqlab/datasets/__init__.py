@@ -13,7 +13,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from seqlab.errors import SeqlabError
 from seqlab.progress import progress
@@ -23,6 +23,7 @@ CHUNK = 1000
 RECORD = "prepared.json"  # written last: without it a preparation does not count
 
 
+@runtime_checkable
 class Dataset(Protocol):
     def key(self) -> str: ...
     def splits(self) -> dict[str, Iterator[dict[str, str]]]: ...

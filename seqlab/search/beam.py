@@ -31,7 +31,7 @@ class Hypotheses:
     log_probs: jax.Array
 
 
-def length_penalty(length: Int[Array, "..."], alpha: float) -> Float[Array, "..."]:
+def length_penalty(length: Int[Array, "..."], alpha: Float[Array, ""] | float) -> Float[Array, "..."]:
     """`((5 + n) / 6) ** alpha`, EOS counted in n (Wu et al. 2016, equation 14)."""
     return ((5.0 + length) / 6.0) ** alpha
 
@@ -47,7 +47,7 @@ def beam_search(
     length: int,
     eos: int,
     beam: int,
-    alpha: float,
+    alpha: Float[Array, ""] | float,
     wanted: int = 1,
     stop: str = "optimal",
 ) -> Hypotheses:
@@ -139,7 +139,7 @@ def _merge(
     log_probs: Float[Array, "B N"],
     may_finish: jax.Array,
     length: jax.Array,
-    alpha: float,
+    alpha: Float[Array, ""] | float,
 ) -> Hypotheses:
     """The K best of what was finished and what finishes now, at `length` tokens."""
     exists = may_finish & (log_probs > NEVER / 2)

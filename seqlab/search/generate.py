@@ -33,12 +33,15 @@ class Result(NamedTuple):
 
 
 @functools.lru_cache(maxsize=16)
-def make_search(model: Any, eos: int, beam: int, alpha: float, wanted: int, stop: str) -> Callable[..., Hypotheses]:
-    """The jitted function behind every decoding: (params, inputs, prompt, limit, length) to hypotheses."""
+def make_search(model: Any, eos: int, beam: int, wanted: int, rule: str) -> Callable[..., Hypotheses]:
+    """The jitted function behind every decoding: (params, inputs, prompt, limit, alpha, length) to hypotheses.
+
+    `rule` is "greedy", or a stop rule of `beam_search`.
+    """
 
     @functools.partial(jax.jit, static_argnames="length")
     def search(
-        params: Params, inputs: Tokens | None, prompt: Tokens, limit: Int[Array, "B"], length: int
+        params: Params, inputs: Tokens | None, prompt: Tokens, limit: Int[Array, "B"], alpha: jax.Array, length: int
     ) -> Hypotheses:
         position = prompt.ids.shape[1] - 1
         memory, state = model.apply(params, inputs, prompt, position + length, beam, method=type(model).start)
@@ -47,7 +50,7 @@ def make_search(model: Any, eos: int, beam: int, alpha: float, wanted: int, stop
             return model.apply(params, memory, state, token, t, method=type(model).step)
 
         first = prompt.ids[:, -1]
-        if beam == 1 and stop == "first":
+        if rule == "greedy":
             return greedy_search(
                 step, model.reorder, state, first, position, limit, length=length, eos=eos, alpha=alpha
             )
@@ -63,7 +66,7 @@ def make_search(model: Any, eos: int, beam: int, alpha: float, wanted: int, stop
             beam=beam,
             alpha=alpha,
             wanted=wanted,
-            stop=stop,
+            stop=rule,
         )
 
     return search
@@ -78,16 +81,17 @@ def generate(
     beam: int = 5,
     alpha: float = 0.6,
     wanted: int = 1,
-    stop: str = "optimal",
+    stop: str | None = None,
     progress: Callable[[int], None] = lambda count: None,
 ) -> list[list[Result]]:
     """The `wanted` best results of every request, best first (fewer where fewer exist), in the order of `requests`.
 
-    Greedy search if `beam` is 1. `progress` is told how many sentences each finished batch held.
+    `stop` is a rule of `beam_search`; by default search is greedy if `beam` is 1, else stops when "optimal".
+    `progress` is told how many sentences each finished batch held.
     """
     if not 1 <= wanted <= beam:
         raise SeqlabError(f"a beam of {beam} holds 1 to {beam} hypotheses a sentence, not {wanted}")
-    search = make_search(model, eos, beam, alpha, wanted, "first" if beam == 1 else stop)
+    search = make_search(model, eos, beam, wanted, stop or ("greedy" if beam == 1 else "optimal"))
     results: list[list[Result]] = [[] for _ in requests]
     waiting: list[tuple[list[int], Hypotheses]] = []
 
@@ -109,7 +113,9 @@ def generate(
         progress(len(chosen))
 
     for chosen, shape in _batches(requests):
-        waiting.append((chosen, search(params, *_collate([requests[i] for i in chosen], shape))))
+        waiting.append(
+            (chosen, search(params, *_collate([requests[i] for i in chosen], shape), alpha=alpha, length=shape[-1]))
+        )
         if len(waiting) > 1:  # one batch is always under way while the last one is read
             collect()
     while waiting:
@@ -141,11 +147,9 @@ def _batches(requests: Sequence[Request]) -> Iterator[tuple[list[int], tuple[int
             yield chosen, (next(rows for rows in ROWS if rows >= len(chosen)), *shape, room)
 
 
-def _collate(
-    requests: list[Request], shape: tuple[int, int, int, int]
-) -> tuple[Tokens | None, Tokens, np.ndarray, int]:
+def _collate(requests: list[Request], shape: tuple[int, int, int, int]) -> tuple[Tokens | None, Tokens, np.ndarray]:
     """Padded arrays: sources left-aligned, prompts right-aligned, filled-up rows with a limit of 0."""
-    rows, source_length, prompt_length, room = shape
+    rows, source_length, prompt_length, _ = shape
     source = np.zeros((2, rows, source_length), np.int32)
     prompt = np.zeros((2, rows, prompt_length), np.int32)
     prompt[1, :, -1] = 1
@@ -156,4 +160,4 @@ def _collate(
         prompt[:, row, prompt_length - len(request.prompt) :] = request.prompt, np.ones(len(request.prompt))
         limit[row] = request.limit
     inputs = Tokens(source[0], source[1] > 0) if source_length else None
-    return inputs, Tokens(prompt[0], prompt[1] > 0), limit, room
+    return inputs, Tokens(prompt[0], prompt[1] > 0), limit

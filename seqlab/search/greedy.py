@@ -4,7 +4,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int
+from jaxtyping import Array, Float, Int
 
 from seqlab.search.beam import Hypotheses, Reorder, Step, length_penalty
 
@@ -19,7 +19,7 @@ def greedy_search(
     *,
     length: int,
     eos: int,
-    alpha: float,
+    alpha: Float[Array, ""] | float,
 ) -> Hypotheses:
     """One hypothesis a sentence; arguments, maximum length and scores as in `beam_search` (a tie: the smaller id)."""
     batch = first.shape[0]

@@ -6,7 +6,7 @@ and which metrics judge the answers.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +20,7 @@ from seqlab.text import Corpus, Tokenizer, Tokenizers
 from seqlab.types import Batch, Carry, Generator, Params, Tokens
 
 
+@runtime_checkable
 class Task(Protocol):
     KIND: ClassVar[str]
     """What kind of model it needs."""

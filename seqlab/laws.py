@@ -1,0 +1,557 @@
+"""What every part must obey, as functions: each raises `LawBroken` with what it saw.
+
+`MODEL_LAWS` take a `Subject`, a small model with parameters and ragged inputs. `TASK_LAWS` take a task,
+`STEP_LAWS` nothing; `RUN_LAWS` take an empty folder. What "equal" means is `same` (to the bit) or `close`
+(1e-5 relative to the largest entry, float32).
+"""
+
+import dataclasses
+import functools
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from seqlab import catalogue
+from seqlab.batching import Rows, epoch_batches, make_plan
+from seqlab.checkpoint import checkpoint_steps, restore
+from seqlab.config import Batching, Experiment, Schedule, Text, Validation
+from seqlab.datasets.cldr_phrases import CldrPhrases
+from seqlab.parallel import fill_rows, make_runner
+from seqlab.search.generate import Request, generate
+from seqlab.step import TrainState, make_step
+from seqlab.text import Corpus, Tokenizer, Tokenizers, train_tokenizer
+from seqlab.train import init_params, train
+from seqlab.types import Batch, Params, Tokens
+
+LENGTHS = (6, 1, 4, 3, 2)  # of the rows in a subject's inputs
+ALPHAS = (0.0, 0.6, 1.5)
+EOS = Tokenizer.eos
+
+
+class LawBroken(AssertionError):
+    """A law does not hold."""
+
+
+def require(holds: Any, message: str) -> None:
+    if not bool(holds):
+        raise LawBroken(message)
+
+
+def close(a: Any, b: Any, what: str) -> None:
+    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    require(a.shape == b.shape, f"{what}: shapes {a.shape} and {b.shape}")
+    require(np.isfinite(a).all() and np.isfinite(b).all(), f"{what}: not finite")
+    gap, scale = np.abs(a - b).max(initial=0.0), max(np.abs(b).max(initial=0.0), 1e-30)
+    require(gap <= 1e-5 * scale, f"{what}: differ by {gap / scale:.2g}, relative to the largest entry")
+
+
+def same(a: Any, b: Any, what: str) -> None:
+    require(np.array_equal(np.asarray(a), np.asarray(b)), f"{what}: not the same to the bit")
+
+
+class Subject(NamedTuple):
+    """A generator under test: `forward(params, inputs, prefix)` gives its logits [B T V], jitted, no dropout."""
+
+    model: Any
+    params: Params
+    inputs: Tokens | None
+    prefix: Tokens
+    forward: Callable[..., jax.Array]
+
+
+def make_subject(model: Any, seed: int = 0) -> Subject:
+    """A subject with ragged rows, no two alike, and parameters drawn with `seed`."""
+    random = np.random.default_rng(seed)
+    mask = np.arange(max(LENGTHS)) < np.array(LENGTHS)[:, None]
+
+    def tokens(vocabulary: int, lengths: np.ndarray) -> Tokens:
+        return Tokens(
+            jnp.asarray(np.where(lengths, random.integers(3, vocabulary, mask.shape), 0)), jnp.asarray(lengths)
+        )
+
+    sources = getattr(model, "source_vocabulary", 0)
+    inputs = tokens(sources, mask) if sources else None
+    prefix = tokens(model.vocabulary, mask[::-1])
+    params = init_params(model, seed, Batch(inputs, prefix, prefix.ids, prefix.mask))
+    return Subject(model, params, inputs, prefix, jax.jit(functools.partial(logits_of, model)))
+
+
+def logits_of(
+    model: Any, params: Params, inputs: Tokens | None, prefix: Tokens, key: Any = None, train: bool = False
+):
+    """Logits [B T V] of a forced pass; `key` drives dropout."""
+    rngs = None if key is None else {"dropout": key}
+    return model.apply(params, rngs=rngs, method=lambda m: m.project(m.features(inputs, prefix, train=train)[0]))
+
+
+def at_real(logits: jax.Array, prefix: Tokens) -> np.ndarray:
+    return np.asarray(logits)[np.asarray(prefix.mask)]
+
+
+def rows_of(tokens: Tokens | None, rows: Any) -> Tokens | None:
+    return None if tokens is None else Tokens(tokens.ids[rows], tokens.mask[rows])
+
+
+# Models
+
+
+def pads_are_inert(s: Subject) -> None:
+    """Garbage in the pads changes nothing, to the bit."""
+
+    def garbage(tokens: Tokens | None) -> Tokens | None:
+        return None if tokens is None else Tokens(jnp.where(tokens.mask, tokens.ids, 5), tokens.mask)
+
+    clean = s.forward(s.params, s.inputs, s.prefix)
+    dirty = s.forward(s.params, garbage(s.inputs), garbage(s.prefix))
+    same(at_real(clean, s.prefix), at_real(dirty, s.prefix), "logits with garbage in the pads")
+
+
+def longer_padding_changes_nothing(s: Subject) -> None:
+    """Three more pads on every side change no logit."""
+
+    def longer(tokens: Tokens | None) -> Tokens | None:
+        if tokens is None:
+            return None
+        return Tokens(jnp.pad(tokens.ids, ((0, 0), (0, 3))), jnp.pad(tokens.mask, ((0, 0), (0, 3))))
+
+    prefix = longer(s.prefix)
+    assert prefix is not None
+    close(
+        at_real(s.forward(s.params, longer(s.inputs), prefix), prefix),
+        at_real(s.forward(s.params, s.inputs, s.prefix), s.prefix),
+        "logits with longer padding",
+    )
+
+
+def rows_are_independent(s: Subject) -> None:
+    """Permuted rows give permuted logits, and a row alone what it gives among others."""
+    logits = s.forward(s.params, s.inputs, s.prefix)
+    order = np.roll(np.arange(len(LENGTHS)), 2)
+    close(s.forward(s.params, rows_of(s.inputs, order), rows_of(s.prefix, order)), logits[order], "permuted rows")
+    one = slice(3, 4)
+    close(s.forward(s.params, rows_of(s.inputs, one), rows_of(s.prefix, one)), logits[one], "a row alone")
+
+
+def empty_rows_are_finite(s: Subject) -> None:
+    """A row without a single real token gives finite logits, and changes no other row."""
+    mask = np.ones((len(LENGTHS), 1), bool)
+    mask[0] = False
+
+    def emptied(tokens: Tokens | None) -> Tokens | None:
+        return None if tokens is None else Tokens(tokens.ids, tokens.mask & mask)
+
+    logits = s.forward(s.params, emptied(s.inputs), emptied(s.prefix))
+    require(jnp.isfinite(logits).all(), "an empty row gives logits that are not finite")
+    close(logits[1:], s.forward(s.params, s.inputs, s.prefix)[1:], "rows beside an empty one")
+
+
+def future_is_unseen(s: Subject) -> None:
+    """A changed id leaves all logits before it as they were, to the bit."""
+    before = s.forward(s.params, s.inputs, s.prefix)
+    for t in range(1, max(LENGTHS)):
+        changed = Tokens(s.prefix.ids.at[:, t:].set(4 - s.prefix.ids[:, t:] % 2), s.prefix.mask)
+        after = s.forward(s.params, s.inputs, changed)
+        same(before[:, :t], after[:, :t], f"logits before position {t} when ids from there on change")
+
+
+def past_matters(s: Subject) -> None:
+    """A changed id changes later logits, as far back as the model's `receptive_field` (None: all)."""
+    reach = getattr(s.model, "receptive_field", None) or max(LENGTHS)
+    last = len(LENGTHS) - 1  # the row with the longest prefix
+    length = int(s.prefix.mask[last].sum())
+    for distance in range(1, min(reach, length)):
+        moved = []
+        for seed in range(3):
+            subject = s if seed == 0 else s._replace(params=jax.tree.map(lambda x, n=seed: x * (1 + n), s.params))
+            changed = s.prefix.ids.at[last, length - 1 - distance].add(1) % s.model.vocabulary
+            logits = subject.forward(subject.params, s.inputs, s.prefix)[last, length - 1]
+            other = subject.forward(subject.params, s.inputs, Tokens(changed, s.prefix.mask))[last, length - 1]
+            moved.append(float(jnp.abs(logits - other).max()))
+        require(max(moved) > 1e-6, f"an id {distance} positions back changes nothing")
+
+
+def jit_agrees_with_eager(s: Subject) -> None:
+    """Compiled and op by op, the logits agree."""
+    eager = logits_of(s.model, s.params, s.inputs, s.prefix)
+    close(s.forward(s.params, s.inputs, s.prefix), eager, "jit and eager")
+
+
+def dropout_acts_only_in_training(s: Subject) -> None:
+    """In evaluation a dropout key changes nothing; in training two keys give two results."""
+    model = s.model.clone(dropout=0.5)
+    run = jax.jit(functools.partial(logits_of, model), static_argnames="train")
+    first, second = jax.random.key(1), jax.random.key(2)
+    same(
+        run(s.params, s.inputs, s.prefix, first, train=False),
+        run(s.params, s.inputs, s.prefix, second, train=False),
+        "evaluation with two dropout keys",
+    )
+    trained = [run(s.params, s.inputs, s.prefix, key, train=True) for key in (first, second)]
+    require(jnp.abs(trained[0] - trained[1]).max() > 1e-3, "training with two dropout keys gives the same")
+
+
+def gradients_reach_every_parameter(s: Subject) -> None:
+    """The largest entry of each leaf's gradient is above 1e-6 of the global norm.
+
+    A model's file names in ZERO_GRADIENTS the leaves whose gradient is zero by construction.
+    """
+
+    def loss(params: Params) -> jax.Array:
+        logits = logits_of(s.model, params, s.inputs, s.prefix)
+        nll = optax.softmax_cross_entropy_with_integer_labels(logits, (s.prefix.ids + 1) % s.model.vocabulary)
+        return (nll * s.prefix.mask).sum()
+
+    gradients = jax.jit(jax.grad(loss))(s.params)
+    norm = optax.tree.norm(gradients)
+    for path, gradient in jax.tree_util.tree_flatten_with_path(gradients)[0]:
+        name = jax.tree_util.keystr(path)
+        if not any(zero in name for zero in getattr(catalogue.home(s.model), "ZERO_GRADIENTS", ())):
+            require(jnp.abs(gradient).max() > 1e-6 * norm, f"no gradient reaches {name}")
+
+
+class Stepper(NamedTuple):
+    """`start(params, inputs, prompt)` and `step(params, memory, state, token, t)`, jitted, for K hypotheses."""
+
+    start: Callable[..., Any]
+    step: Callable[..., Any]
+
+
+def make_stepper(model: Any, capacity: int, hypotheses: int) -> Stepper:
+    def start(params: Params, inputs: Tokens | None, prompt: Tokens) -> Any:
+        return model.apply(params, inputs, prompt, capacity, hypotheses, method=type(model).start)
+
+    def step(params: Params, memory: Any, state: Any, token: jax.Array, t: jax.Array) -> Any:
+        return model.apply(params, memory, state, token, t, method=type(model).step)
+
+    return Stepper(jax.jit(start), jax.jit(step))
+
+
+def step_agrees_with_features(s: Subject) -> None:
+    """Step by step the logits are those of the forced pass, after prompts of one and of unequal lengths."""
+    total = max(LENGTHS)
+    logits = s.forward(s.params, s.inputs, s.prefix)
+    stepper = make_stepper(s.model, total, 2)
+    for prompt_length in (1, 3):
+        # A row's prompt is its first tokens, as many as it has; right-aligned, pads to the left.
+        held = np.minimum(np.asarray(s.prefix.mask.sum(1)), prompt_length)
+        at = np.arange(prompt_length) - (prompt_length - held[:, None])
+        ids = np.take_along_axis(np.asarray(s.prefix.ids), np.maximum(at, 0), axis=1)
+        memory, state = stepper.start(s.params, s.inputs, Tokens(jnp.asarray(ids), jnp.asarray(at >= 0)))
+        for t in range(prompt_length - 1, total):
+            own = np.minimum(t - prompt_length + held, total - 1)  # the position in the row itself
+            token = np.take_along_axis(np.asarray(s.prefix.ids), own[:, None], axis=1)
+            found, state = stepper.step(s.params, memory, state, jnp.asarray(np.repeat(token, 2, 1)), jnp.int32(t))
+            real = own < np.asarray(s.prefix.mask.sum(1))
+            for k in range(2):
+                close(
+                    np.asarray(found)[real, k],
+                    np.asarray(logits)[np.flatnonzero(real), own[real]],
+                    f"step {t} after a prompt of {prompt_length} against the forced pass",
+                )
+
+
+def reorder_follows_parents(s: Subject) -> None:
+    """After a reorder the next logits are those of the permuted histories, computed anew."""
+    steps, hypotheses, batch = 4, 3, len(LENGTHS)
+    stepper = make_stepper(s.model, steps, hypotheses)
+    random = np.random.default_rng(0)
+    memory, state = stepper.start(s.params, s.inputs, first_prompt(batch))
+    histories = np.ones((batch, hypotheses, steps), np.int32)
+    histories[:, :, 1:] = random.integers(3, s.model.vocabulary, (batch, hypotheses, steps - 1))
+    every = np.repeat(np.arange(batch), hypotheses)
+    for t in range(steps):
+        found, state = stepper.step(s.params, memory, state, jnp.asarray(histories[:, :, t]), jnp.int32(t))
+        prefix = Tokens(jnp.asarray(histories.reshape(-1, steps)), jnp.ones((batch * hypotheses, steps), bool))
+        expected = s.forward(s.params, rows_of(s.inputs, every), prefix)[:, t]
+        close(np.asarray(found).reshape(expected.shape), expected, f"logits after {t} reorders")
+        parents = random.integers(0, hypotheses, (batch, hypotheses))
+        state = s.model.reorder(state, jnp.asarray(parents))
+        past = np.take_along_axis(histories, parents[..., None], axis=1)
+        histories[:, :, : t + 1] = past[:, :, : t + 1]
+
+
+def first_prompt(batch: int) -> Tokens:
+    """BOS for each row."""
+    return Tokens(jnp.ones((batch, 1), jnp.int32), jnp.ones((batch, 1), bool))
+
+
+def four_examples_can_be_memorized(s: Subject) -> None:
+    """A hundred steps of Adam through `make_step` bring four rows' loss below a tenth of what it was."""
+    rows = slice(0, 4)
+    inputs, prefix = rows_of(s.inputs, rows), rows_of(s.prefix, rows)
+    assert prefix is not None
+    targets = (prefix.ids * 3 + jnp.arange(4)[:, None] + 1) % s.model.vocabulary
+    batch = Batch(inputs, prefix, targets, prefix.mask.astype(jnp.float32))
+    model = s.model.clone(dropout=0.0)
+    loss = functools.partial(catalogue.part("tasks", "translation")(label_smoothing=0.0).loss, model)
+    optimizer = optax.adam(3e-2)
+    step = jax.jit(make_step(loss, optimizer, 0))
+    losses = [0.0]
+    state = first_state(s.params, optimizer)
+    for _ in range(100):
+        state, _ = step(state, batch)
+        losses.append(float(state.sums["loss"]))
+    first, last = losses[1] - losses[0], losses[-1] - losses[-2]
+    require(last < 0.1 * first, f"in 100 steps the loss of four rows went from {first:.3g} to {last:.3g}")
+
+
+def first_state(params: Params, optimizer: optax.GradientTransformation) -> TrainState:
+    sums = {name: jnp.float32(0) for name in ("loss", "weight", "nll", "gradient_norm", "steps")}
+    return TrainState(jnp.int32(0), params, optimizer.init(params), None, sums)
+
+
+# Search, on any generator
+
+
+def requests_of(s: Subject, limit: int) -> list[Request]:
+    """A request for each row of the subject: its source, or the first tokens of its prefix as a prompt."""
+    if s.inputs is not None:
+        sources = zip(np.asarray(s.inputs.ids).tolist(), LENGTHS, strict=True)
+        return [Request(ids[:n], [1], limit) for ids, n in sources]
+    prefixes = enumerate(np.asarray(s.prefix.ids).tolist())
+    return [Request(None, [1, *ids[: i % 3]], limit) for i, ids in prefixes]
+
+
+def forced_logits(s: Subject, row: int, prefixes: list[list[int]]) -> np.ndarray:
+    """Logits [N T V] after each of some prefixes of a row of the subject; in one shape, so compiled once."""
+    width = 8
+    mask = np.arange(width) < np.array([len(prefix) for prefix in prefixes])[:, None]
+    ids = np.array([prefix + [0] * (width - len(prefix)) for prefix in prefixes])
+    prefix = Tokens(jnp.asarray(ids), jnp.asarray(mask))
+    return np.asarray(s.forward(s.params, rows_of(s.inputs, np.full(len(ids), row)), prefix))
+
+
+def forced_scores(
+    s: Subject, row: int, prompt: Any, answers: list[list[int]], alpha: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Scores, normalized by ((5 + n) / 6) ** alpha, and log-probabilities of answers, by forced passes."""
+    logits = forced_logits(s, row, [[*prompt, *answer[:-1]] for answer in answers])
+    log_probs = logits - np.asarray(jax.nn.logsumexp(logits, axis=-1, keepdims=True))
+    start = len(prompt) - 1
+    sums = np.array([sum(log_probs[i, start + j, y] for j, y in enumerate(a)) for i, a in enumerate(answers)])
+    return sums / ((5 + np.array([len(answer) for answer in answers])) / 6) ** alpha, sums
+
+
+def returned_scores_are_the_models(s: Subject) -> None:
+    """Scores of a beam of 3 are the forced log-probabilities of its tokens, divided by the length penalty once."""
+    requests = requests_of(s, 5)
+    for alpha in ALPHAS:
+        found = generate(s.model, s.params, requests, eos=EOS, beam=3, alpha=alpha, wanted=3)
+        for row, results in enumerate(found):
+            scores, sums = forced_scores(s, row, requests[row].prompt, [r.ids for r in results], alpha)
+            close([r.score for r in results], scores, f"scores at alpha {alpha}")
+            close([r.log_prob for r in results], sums, f"log-probabilities at alpha {alpha}")
+
+
+def a_beam_that_holds_everything_is_exact(s: Subject) -> None:
+    """The best of all answers of up to three tokens, by enumeration, is what a beam that holds them all returns."""
+    others = [token for token in range(s.model.vocabulary) if token != EOS]
+    answers = [[*head, EOS] for n in range(3) for head in itertools.product(others, repeat=n)]
+    requests = requests_of(s, 3)
+    for alpha in ALPHAS:
+        beam = len(others) ** 2
+        found = generate(s.model, s.params, requests, eos=EOS, beam=beam, alpha=alpha)
+        for row, (best,) in enumerate(found):
+            scores, _ = forced_scores(s, row, requests[row].prompt, answers, alpha)
+            close(best.score, scores.max(), f"the best score at alpha {alpha}")
+            require(scores[answers.index(best.ids)] > scores.max() - 1e-4, "the returned answer is not a best one")
+
+
+def greedy_is_a_beam_of_one(s: Subject) -> None:
+    """Greedy search takes the best token each time; a beam of 1 that stops at its first end writes the same."""
+    limit = 5
+    requests = requests_of(s, limit)
+    found = {stop: generate(s.model, s.params, requests, eos=EOS, beam=1, stop=stop) for stop in (None, "first")}
+    for row, (_, prompt, _) in enumerate(requests):
+        answer: list[int] = []
+        while len(answer) < limit and EOS not in answer:
+            logits = forced_logits(s, row, [[*prompt, *answer]])[0, len(prompt) + len(answer) - 1]
+            answer.append(EOS if len(answer) + 1 == limit else int(logits.argmax()))
+        for stop, results in found.items():
+            written = results[row][0].ids
+            require(written == answer, f"search with a beam of 1 (stop: {stop}) writes {written}, not {answer}")
+
+
+# Tasks
+
+
+def tiny_corpus(task: Any) -> tuple[Corpus, Tokenizers, list[dict[str, str]]]:
+    examples = [{"source": f"{'a b ' * n}c", "target": f"{'x ' * (n % 3)}yz {n}"} for n in range(1, 12)]
+    tokenizer = tiny_tokenizer()
+    ids: dict[str, np.ndarray] = {}
+    offsets: dict[str, np.ndarray] = {}
+    for column in task.columns:
+        rows = tokenizer.encode([example[column] for example in examples])
+        ids[column] = np.concatenate(rows).astype(np.int32)
+        offsets[column] = np.cumsum([0, *map(len, rows)])
+    return Corpus(ids, offsets), dict.fromkeys(task.columns, tokenizer), examples
+
+
+@functools.cache
+def tiny_tokenizer() -> Tokenizer:
+    return train_tokenizer(["a b c xyz yz 0 1 2 3 4 5 6 7 8 9"] * 20, Text("char", 300))
+
+
+def targets_are_the_next_tokens(task: Any) -> None:
+    """A batch's prefix is BOS and the text, its targets are the text and EOS, and nothing else has weight."""
+    corpus, tokenizers, examples = tiny_corpus(task)
+    tokenizer = tokenizers["target"]
+    plan = make_plan(task.sizes(corpus.lengths()), Batching(tokens=60, buckets=2))
+    for rows in epoch_batches(plan, 0, None):
+        batch = task.collate(corpus, rows, tokenizers)
+        require(len(batch.targets) == rows.rows, "a batch has not the rows it should")
+        require((batch.weights[len(rows.indices) :] == 0).all(), "a filled-up row has weight")
+        for i, index in enumerate(rows.indices):
+            real = batch.weights[i] > 0
+            same(real, batch.prefix.mask[i], "weights and the prefix's mask")
+            target, prefix = batch.targets[i][real], batch.prefix.ids[i][real]
+            require(tokenizer.decode(target.tolist()) == examples[index]["target"], "targets are not the text")
+            require(target[-1] == tokenizer.eos, "targets do not end with EOS")
+            same(prefix, [tokenizer.bos, *target[:-1]], "prefix and shifted targets")
+
+
+def every_example_comes_once_an_epoch(task: Any) -> None:
+    """An epoch's batches hold each example once, in an order that hinges on seed and epoch alone."""
+    corpus, _, _ = tiny_corpus(task)
+    plan = make_plan(task.sizes(corpus.lengths()), Batching(tokens=60, buckets=3))
+    orders = [epoch_batches(plan, 7, epoch) for epoch in (0, 0, 1)]
+    for batches in orders:
+        require(all(len(rows.indices) <= rows.rows for rows in batches), "a batch has more examples than rows")
+        seen = sorted(i for rows in batches for i in rows.indices.tolist())
+        require(seen == list(range(len(corpus))), f"an epoch holds examples {seen}")
+    flat = [[i for rows in batches for i in rows.indices.tolist()] for batches in orders]
+    require(flat[0] == flat[1], "the same epoch twice has two orders")
+    require(flat[0] != flat[2], "two epochs have one order")
+
+
+def filled_rows_weigh_nothing(task: Any) -> None:
+    """Rows added to make a multiple of the devices change no sum of the loss."""
+    corpus, tokenizers, _ = tiny_corpus(task)
+    model = next(m for m in models_for(task) if hasattr(m, "source_vocabulary") == ("source" in task.columns))
+    size = len(tokenizers["target"])
+    names = [name for name in ("vocabulary", "source_vocabulary") if hasattr(model, name)]
+    model = dataclasses.replace(model, **dict.fromkeys(names, size))
+    shape = tuple(int(n) for n in task.sizes(corpus.lengths()).max(axis=0))
+    batch = task.collate(corpus, Rows(np.arange(5), shape, 5), tokenizers)
+    params = init_params(model, 0, batch)
+    sums = jax.jit(lambda params, batch: jax.tree.leaves(task.loss(model, params, batch, None, None)[:3]))
+    close(sums(params, fill_rows(batch, 8)), sums(params, batch), "sums of the loss with filled-up rows")
+
+
+def models_for(task: Any) -> list[Any]:
+    modules = [catalogue.module("models", name) for name in catalogue.names("models")]
+    return [module.TINY for module in modules if module.KIND == task.KIND]
+
+
+# Steps and runs
+
+
+def devices_agree() -> None:
+    """One device, and all devices by jit and by pmap, end with the same parameters after SGD on uneven rows."""
+    model = catalogue.module("models", "transformer").TINY
+    subject = make_subject(model)
+    assert subject.inputs is not None
+    batch = Batch(subject.inputs, subject.prefix, subject.prefix.ids, subject.prefix.mask.astype(jnp.float32))
+    batch = jax.tree.map(np.asarray, batch)
+    loss = functools.partial(catalogue.part("tasks", "translation")().loss, model.clone(dropout=0.0))
+    optimizer = optax.sgd(0.1)
+
+    def trained(run: Callable[..., Any], place: Any, feed: Any, fetch: Any) -> Any:
+        state = place(jax.tree.map(jnp.array, first_state(subject.params, optimizer)))
+        for _ in range(3):
+            state, _ = run(state, feed(batch))
+        return jax.tree.map(np.asarray, fetch(state))
+
+    alone = trained(jax.jit(make_step(loss, optimizer, 0)), lambda x: x, lambda x: x, lambda x: x)
+    for name in ("jit", "pmap"):
+        runner = make_runner(name)
+        step = runner.compile(make_step(loss, optimizer, 0, runner.axis))
+        found = trained(step, runner.place, runner.feed, runner.fetch)
+        pairs = zip(*(jax.tree.leaves((state.params, state.sums)) for state in (found, alone)), strict=True)
+        for i, (leaf, expected) in enumerate(pairs):
+            close(leaf, expected, f"{name} on {len(jax.devices())} devices, leaf {i}")
+
+
+def tiny_experiment() -> Experiment:
+    """Ten steps on a handful of phrases; a checkpoint every second."""
+    return Experiment(
+        model=catalogue.module("models", "transformer").TINY.clone(
+            vocabulary=0, source_vocabulary=0, tie="all", dropout=0.2
+        ),
+        task=catalogue.part("tasks", "translation")(),
+        data=CldrPhrases(train=60, validation=6, test=6),
+        steps=10,
+        log_every=3,
+        text=Text("char", 400),
+        batching=Batching(tokens=1200, buckets=1, max_length=200),
+        schedule=Schedule(peak=1e-2, warmup=2),
+        validation=Validation(every=2, examples=6, beam=0),
+    )
+
+
+class Killed(Exception):
+    """Stands for the end of the process."""
+
+
+def resuming_changes_nothing(folder: Path) -> None:
+    """A run cut off between two checkpoints and started again ends, to the bit, as an uninterrupted one."""
+    experiment = tiny_experiment()
+
+    def until(line: str) -> Callable[[str], None]:
+        def say(text: str) -> None:
+            if text.startswith(line):
+                raise Killed
+
+        return say
+
+    def quiet(text: str) -> None: ...
+
+    train(experiment, folder / "whole", folder / "data", say=quiet)
+    for line in ("step 4:", "step 8:"):  # told before that step's checkpoint is written
+        try:
+            train(experiment, folder / "cut", folder / "data", say=until(line))
+        except Killed:
+            continue
+        raise LawBroken("the run was not cut off")
+    require(checkpoint_steps(folder / "cut")[-1] == 6, "the last checkpoint before the cut is not that of step 6")
+    train(experiment, folder / "cut", folder / "data", say=quiet)
+    trees = [restore(folder / name, 10) for name in ("whole", "cut")]
+    for (path, whole), cut in zip(
+        jax.tree_util.tree_flatten_with_path(trees[0])[0], jax.tree.leaves(trees[1]), strict=True
+    ):
+        same(whole, cut, f"after resuming, {jax.tree_util.keystr(path)}")
+    logs = [(folder / name / "metrics.jsonl").read_text() for name in ("whole", "cut")]
+    require(logs[0] == logs[1], "the logs differ after resuming")
+
+
+Law = Callable[..., None]
+MODEL_LAWS: tuple[Law, ...] = (
+    pads_are_inert,
+    longer_padding_changes_nothing,
+    rows_are_independent,
+    empty_rows_are_finite,
+    future_is_unseen,
+    past_matters,
+    jit_agrees_with_eager,
+    dropout_acts_only_in_training,
+    gradients_reach_every_parameter,
+    step_agrees_with_features,
+    reorder_follows_parents,
+    four_examples_can_be_memorized,
+    returned_scores_are_the_models,
+    a_beam_that_holds_everything_is_exact,
+    greedy_is_a_beam_of_one,
+)
+TASK_LAWS: tuple[Law, ...] = (
+    targets_are_the_next_tokens,
+    every_example_comes_once_an_epoch,
+    filled_rows_weigh_nothing,
+)
+STEP_LAWS: tuple[Law, ...] = (devices_agree,)
+RUN_LAWS: tuple[Law, ...] = (resuming_changes_nothing,)

@@ -1,0 +1,38 @@
+"""Every law, on every part found. Adding a part changes nothing here."""
+
+import functools
+
+import pytest
+
+from seqlab import catalogue, laws
+
+
+@functools.cache
+def subject(name: str) -> laws.Subject:
+    return laws.make_subject(catalogue.module("models", name).TINY)
+
+
+def named(functions):
+    return pytest.mark.parametrize("law", functions, ids=lambda law: law.__name__)
+
+
+@pytest.mark.parametrize("model", catalogue.names("models"))
+@named(laws.MODEL_LAWS)
+def test_model(law, model):
+    law(subject(model))
+
+
+@pytest.mark.parametrize("task", catalogue.names("tasks"))
+@named(laws.TASK_LAWS)
+def test_task(law, task):
+    law(catalogue.part("tasks", task)())
+
+
+@named(laws.STEP_LAWS)
+def test_step(law):
+    law()
+
+
+@named(laws.RUN_LAWS)
+def test_run(law, tmp_path):
+    law(tmp_path)

@@ -1,0 +1,226 @@
+"""Planted bugs: each changes a line of production code and must break the law it names.
+
+A mutant's package is imported afresh, with the changed source, beside the real one.
+"""
+
+import contextlib
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import NamedTuple
+
+
+class Mutant(NamedTuple):
+    bug: str
+    module: str
+    old: str
+    new: str
+    law: str
+    part: str = "transformer"  # the model or task it is tried on
+
+
+MUTANTS = (
+    Mutant(
+        "causal mask dropped",
+        "layers.attention",
+        "jnp.tril(jnp.ones((length, length), bool)) & mask[:, None, :]",
+        "jnp.ones((length, length), bool) & mask[:, None, :]",
+        "future_is_unseen",
+        "transformer_lm",
+    ),
+    Mutant(
+        "source mask dropped",
+        "layers.transformer",
+        "layer(x, mask[:, None, :], train=train)",
+        "layer(x, jnp.ones_like(mask[:, None, :]), train=train)",
+        "pads_are_inert",
+    ),
+    Mutant(
+        "target shifted by one",
+        "tasks",
+        "np.append(tokenizer.bos, row[:-1])",
+        "row",
+        "targets_are_the_next_tokens",
+        "translation",
+    ),
+    Mutant(
+        "positions off by one in step",
+        "models.transformer",
+        'self.target_embedding(token, (t - state["offset"])[:, None])',
+        'self.target_embedding(token, (t + 1 - state["offset"])[:, None])',
+        "step_agrees_with_features",
+    ),
+    Mutant(
+        "parents ignored in reorder",
+        "layers.transformer",
+        'jnp.take_along_axis(state["ancestors"], parents[..., None], axis=1)',
+        'state["ancestors"]',
+        "reorder_follows_parents",
+        "transformer_lm",
+    ),
+    Mutant(
+        "length penalty applied twice",
+        "search.beam",
+        "log_probs / length_penalty(length, alpha)",
+        "log_probs / length_penalty(length, alpha) ** 2",
+        "returned_scores_are_the_models",
+    ),
+    Mutant(
+        "finished score overwritten",
+        "search.beam",
+        "jnp.concatenate([finished.scores, scores], axis=1)",
+        "jnp.concatenate([jnp.full_like(finished.scores, 2 * NEVER), scores], axis=1)",
+        "a_beam_that_holds_everything_is_exact",
+    ),
+    Mutant(
+        "gradients averaged by device instead of by token",
+        "step",
+        "gradients, sums = jax.lax.psum((gradients, sums), axis)",
+        'mean = jax.tree.map(lambda g: g / jnp.maximum(sums["weight"], 1.0), gradients)\n'
+        "            sums = jax.lax.psum(sums, axis)\n"
+        '            gradients = jax.tree.map(lambda g: jax.lax.pmean(g, axis) * sums["weight"], mean)',
+        "devices_agree",
+    ),
+    Mutant(
+        "dropout active in evaluation",
+        "layers.dropout",
+        "if not train or threshold == 0:",
+        "if threshold == 0:",
+        "dropout_acts_only_in_training",
+    ),
+    Mutant(
+        "data cursor not restored",
+        "train",
+        'plan, experiment.seed, position["epoch"], position["index"], collate',
+        "plan, experiment.seed, 0, 0, collate",
+        "resuming_changes_nothing",
+    ),
+    Mutant(
+        "positions counted from the end",
+        "layers.embed",
+        "jnp.maximum(jnp.cumsum(mask, axis=-1) - 1, 0)",
+        "jnp.broadcast_to(jnp.arange(mask.shape[-1])[::-1], mask.shape)",
+        "longer_padding_changes_nothing",
+    ),
+    Mutant(
+        "every row reads the values of the first",
+        "layers.attention",
+        'jnp.einsum("bhts,bshd->bthd", dropped, values)',
+        'jnp.einsum("bhts,shd->bthd", dropped, values[0])',
+        "rows_are_independent",
+    ),
+    Mutant(
+        "masked scores infinite",
+        "layers.attention",
+        "MASKED = -1e9",
+        'MASKED = -float("inf")',
+        "empty_rows_are_finite",
+    ),
+    Mutant(
+        "only the present seen",
+        "layers.attention",
+        "jnp.tril(jnp.ones((length, length), bool))",
+        "jnp.eye(length, dtype=bool)",
+        "past_matters",
+        "transformer_lm",
+    ),
+    Mutant(
+        "a branch on being traced",
+        "layers.embed",
+        "tokens = self.table[ids] * self.dim**0.5",
+        "import jax\n        tokens = self.table[ids] * (1.0 if isinstance(ids, jax.core.Tracer) else self.dim**0.5)",
+        "jit_agrees_with_eager",
+    ),
+    Mutant(
+        "values cut off from the gradient",
+        "layers.attention",
+        "return self.key(memory), self.value(memory)",
+        "import jax\n\n        return self.key(memory), jax.lax.stop_gradient(self.value(memory))",
+        "gradients_reach_every_parameter",
+    ),
+    Mutant(
+        "steps uphill",
+        "step",
+        "optax.apply_updates(state.params, updates)",
+        "optax.apply_updates(state.params, jax.tree.map(jnp.negative, updates))",
+        "four_examples_can_be_memorized",
+        "transformer_lm",
+    ),
+    Mutant(
+        "any of the 2K best may finish",
+        "search.beam",
+        "(jnp.arange(2 * beam) < beam)",
+        "(jnp.arange(2 * beam) < 2 * beam)",
+        "greedy_is_a_beam_of_one",
+    ),
+    Mutant(
+        "the last example of a bucket lost",
+        "batching",
+        "range(0, len(members), bucket.rows)",
+        "range(0, len(members) - 1, bucket.rows)",
+        "every_example_comes_once_an_epoch",
+        "translation",
+    ),
+    Mutant(
+        "rows filled up with ones",
+        "parallel",
+        "np.zeros((missing, *x.shape[1:]), x.dtype)",
+        "np.ones((missing, *x.shape[1:]), x.dtype)",
+        "filled_rows_weigh_nothing",
+        "translation",
+    ),
+)
+
+
+class _MutantLoader(importlib.machinery.SourceFileLoader):
+    """Loads a module from its source, changed if it is the mutant's."""
+
+    def __init__(self, name: str, path: str, mutant: Mutant):
+        super().__init__(name, path)
+        self.mutant = mutant
+
+    def get_code(self, fullname: str):
+        source = Path(self.path).read_text(encoding="utf-8")
+        if fullname == f"seqlab.{self.mutant.module}":
+            assert source.count(self.mutant.old) == 1, (
+                f"{self.mutant.old!r} stands {source.count(self.mutant.old)} times"
+            )
+            source = source.replace(self.mutant.old, self.mutant.new)
+        return compile(source, self.path, "exec")
+
+
+class _Finder(importlib.abc.MetaPathFinder):
+    def __init__(self, mutant: Mutant):
+        self.mutant = mutant
+
+    def find_spec(self, fullname: str, path=None, target=None):
+        if fullname.partition(".")[0] != "seqlab":
+            return None
+        found = importlib.machinery.PathFinder.find_spec(fullname, path)
+        if found is None or found.origin is None:
+            return found
+        loader = _MutantLoader(fullname, found.origin, self.mutant)
+        return importlib.util.spec_from_file_location(
+            fullname, found.origin, loader=loader, submodule_search_locations=found.submodule_search_locations
+        )
+
+
+@contextlib.contextmanager
+def planted(mutant: Mutant) -> Iterator[ModuleType]:
+    """`seqlab.laws` of a package with the bug; the real package is back afterwards."""
+
+    def take_out() -> dict[str, ModuleType]:
+        return {name: sys.modules.pop(name) for name in list(sys.modules) if name.partition(".")[0] == "seqlab"}
+
+    real, finder = take_out(), _Finder(mutant)
+    sys.meta_path.insert(0, finder)
+    try:
+        yield importlib.import_module("seqlab.laws")
+    finally:
+        sys.meta_path.remove(finder)
+        take_out()
+        sys.modules.update(real)
