@@ -18,6 +18,7 @@ from typing import Any, get_type_hints
 
 from flax import linen as nn
 
+from seqlab.checkpoint import write_atomically
 from seqlab.config import Experiment
 from seqlab.errors import SeqlabError
 from seqlab.text import Tokenizers
@@ -131,8 +132,9 @@ def to_json(experiment: Experiment) -> dict[str, Any]:
 def _encode(value: Any) -> Any:
     if not dataclasses.is_dataclass(value):
         return value
-    fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value) if f.name not in ("parent", "name")}
-    encoded = {name: _encode(field) for name, field in fields.items()}
+    linen_own = ("parent", "name") if isinstance(value, nn.Module) else ()
+    names = [field.name for field in dataclasses.fields(value) if field.name not in linen_own]
+    encoded = {name: _encode(getattr(value, name)) for name in names}
     home = type(value).__module__.split(".")
     return {"part": home[-1], **encoded} if home[-2] in KINDS else encoded
 
@@ -157,7 +159,7 @@ def from_json(values: dict[str, Any]) -> Experiment:
 
 
 def save_experiment(experiment: Experiment, path: Path) -> None:
-    path.write_text(json.dumps(to_json(experiment), indent=1) + "\n", encoding="utf-8")
+    write_atomically(path, json.dumps(to_json(experiment), indent=1) + "\n")
 
 
 def load_experiment(path: Path) -> Experiment:

@@ -19,40 +19,40 @@ Which = Annotated[str, arg(metavar="best|last|STEP", help="Which checkpoint.")]
 DATA_DIR = Path(os.environ.get("SEQLAB_DATA", "data"))
 
 
-@dataclasses.dataclass
-class TrainOptions:
-    """Trains CONFIG into the folder RUN. The same command again goes on where the run was."""
-
-    experiment: Annotated[Any, arg(name="")]
-    out: Annotated[Path, arg(metavar="RUN", help="The run's folder.")]
-    init_from: Annotated[Path | None, arg(metavar="RUN", help="Start from another run's best parameters.")] = None
-    tokenizer: Annotated[Path | None, arg(metavar="FILE", help="A SentencePiece model, instead of a new one.")] = None
-    data_dir: DataDir = DATA_DIR
-    parts: Parts = None
-
-
 def train(arguments: list[str]) -> None:
     """Trains CONFIG into RUN: seqlab train CONFIG --out RUN [--steps N] [--model.dim N] ..."""
     usage = "usage: seqlab train CONFIG --out RUN [options]; seqlab train CONFIG --help lists CONFIG's options"
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(f"{usage}\n\n{TrainOptions.__doc__}")
-        return
-    if arguments[0].startswith("-"):
-        raise SeqlabError(f"CONFIG comes first; {usage}")
-    if "--parts" in arguments[:-1]:  # a config may build on them
-        use_parts(Path(arguments[arguments.index("--parts") + 1]))
+    name, rest = first_argument(arguments, "CONFIG", usage)
     from seqlab import catalogue
 
-    config = catalogue.load_config(Path(arguments[0]))
-    options = tyro.cli(
-        TrainOptions,
-        prog=f"seqlab train {arguments[0]}",
-        default=TrainOptions(config, tyro.MISSING),
-        args=arguments[1:],
-    )
-    from seqlab import train
+    config = catalogue.load_config(Path(name))
 
-    train.train(options.experiment, options.out, options.data_dir, options.init_from, options.tokenizer)
+    def run(
+        out: Annotated[Path, arg(metavar="RUN", help="The run's folder.")],
+        experiment: Annotated[Any, arg(name="")] = config,
+        init_from: Annotated[Path | None, arg(metavar="RUN", help="Another run, to start from its best.")] = None,
+        tokenizer: Annotated[Path | None, arg(metavar="FILE", help="A SentencePiece model to use.")] = None,
+        data_dir: DataDir = DATA_DIR,
+        parts: Parts = None,
+    ) -> None:
+        """Trains CONFIG into the folder RUN. The same command again goes on where the run was."""
+        from seqlab import train
+
+        train.train(experiment, out, data_dir, init_from, tokenizer)
+
+    tyro.cli(run, prog=f"seqlab train {name}", args=rest)
+
+
+def first_argument(arguments: list[str], what: str, usage: str) -> tuple[str, list[str]]:
+    """The first argument, on which the options hinge, and the others; a user's parts are found from here on."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(usage)
+        sys.exit(0)
+    if arguments[0].startswith("-"):
+        raise SeqlabError(f"{what} comes first; {usage}")
+    if "--parts" in arguments[:-1]:
+        use_parts(Path(arguments[arguments.index("--parts") + 1]))
+    return arguments[0], arguments[1:]
 
 
 def decode(
@@ -157,36 +157,22 @@ def show_scores(scores: list[Any], as_json: bool, facts: dict[str, Any]) -> None
 
 def prepare(arguments: list[str]) -> None:
     """Prepares a data set: seqlab prepare multi30k/en-de --folder DIR [--data-dir DIR]"""
-    usage = "usage: seqlab prepare DATASET [options]; seqlab list datasets shows them"
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(f"{usage}\n\nseqlab prepare DATASET --help lists a data set's options.")
-        return
-    if arguments[0].startswith("-"):
-        raise SeqlabError(f"DATASET comes first; {usage}")
-    if "--parts" in arguments[:-1]:
-        use_parts(Path(arguments[arguments.index("--parts") + 1]))
+    usage = "usage: seqlab prepare DATASET [options]; seqlab prepare DATASET --help lists DATASET's options"
+    name, rest = first_argument(arguments, "DATASET", usage)
     from seqlab import catalogue, datasets
 
-    default = catalogue.dataset(arguments[0])
+    default = catalogue.dataset(name)
 
-    @dataclasses.dataclass
-    class PrepareOptions:
+    def run(
+        dataset: Annotated[Any, arg(name="")] = default, data_dir: DataDir = DATA_DIR, parts: Parts = None
+    ) -> None:
         """Prepares a data set, once."""
+        prepared = datasets.prepare(dataset, data_dir)
+        print(prepared.folder)
+        for split, count in prepared.counts.items():
+            print(f"{split:20} {count:10,} examples  sha256 {prepared.hashes[split][:16]}")
 
-        data: Annotated[Any, arg(name="")]
-        data_dir: DataDir = DATA_DIR
-        parts: Parts = None
-
-    options = tyro.cli(
-        PrepareOptions,
-        prog=f"seqlab prepare {arguments[0]}",
-        default=PrepareOptions(default),
-        args=arguments[1:],
-    )
-    prepared = datasets.prepare(options.data, options.data_dir)
-    print(prepared.folder)
-    for split, count in prepared.counts.items():
-        print(f"{split:20} {count:10,} examples  sha256 {prepared.hashes[split][:16]}")
+    tyro.cli(run, prog=f"seqlab prepare {name}", args=rest)
 
 
 def list_parts(

@@ -355,7 +355,7 @@ def a_beam_that_holds_everything_is_exact(s: Subject) -> None:
     answers = [[*head, EOS] for n in range(3) for head in itertools.product(others, repeat=n)]
     requests = requests_of(s, 3)
     for alpha in ALPHAS:
-        beam = len(others) ** 2
+        beam = len(others) * s.model.vocabulary  # room for every continuation of one token
         found = generate(s.model, s.params, requests, eos=EOS, beam=beam, alpha=alpha)
         for row, (best,) in enumerate(found):
             scores, _ = forced_scores(s, row, requests[row].prompt, answers, alpha)

@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, TextIO
+from typing import Any, NamedTuple, TextIO
 
 import numpy as np
 
@@ -25,8 +25,8 @@ from seqlab.progress import progress
 CHUNK = 20_000  # lines tokenized at once
 
 
-def read_lines(source: Path | BinaryIO) -> Iterator[str]:
-    """The lines of a UTF-8 text file (gzipped if its name ends in .gz) or of a binary stream, without line ends.
+def read_lines(source: Path | Iterable[bytes]) -> Iterator[str]:
+    """The lines of a UTF-8 text file (gzipped if its name ends in .gz) or of a stream of lines, without line ends.
 
     Raises `SeqlabError` naming the file, and the line where there is one, for a file that is missing, not
     gzipped though named so, or not UTF-8.
@@ -45,7 +45,7 @@ def read_lines(source: Path | BinaryIO) -> Iterator[str]:
         raise SeqlabError(f"{name}: cannot be read after line {number}: {reason}") from None
 
 
-def _opened(source: Path | BinaryIO) -> contextlib.AbstractContextManager[Any]:
+def _opened(source: Path | Iterable[bytes]) -> contextlib.AbstractContextManager[Any]:
     if not isinstance(source, Path):
         return contextlib.nullcontext(source)
     return gzip.open(source) if source.suffix == ".gz" else source.open("rb")

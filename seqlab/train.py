@@ -55,7 +55,7 @@ def train(
     keep_freed_memory()
     data = prepare(experiment.data, data_dir)
     tokenizers = make_tokenizers(experiment, data, run, init_from, tokenizer)
-    experiment = open_run(catalogue.resolve(experiment, tokenizers), tokenizers, run)
+    experiment = catalogue.resolve(experiment, tokenizers)
     task, model = experiment.task, experiment.model
 
     corpus = tokenize_split(data, "train", tokenizers, data_dir)
@@ -70,6 +70,7 @@ def train(
     state = initial_state(experiment, loss, optimizer, collate(epoch_batches(plan, 0, 0)[0]))
     if init_from is not None:
         state = dataclasses.replace(state, params=load_params(init_from, state.params))
+    open_run(experiment, tokenizers, run)
     say(f"{sum(x.size for x in jax.tree.leaves(state.params)):,} parameters, {len(jax.devices())} device(s)")
 
     position = {"epoch": 0, "index": 0, "best": None, "best_step": None, "waited": 0, "stopped": False}
@@ -183,7 +184,7 @@ def make_tokenizers(
     return {name: train_tokenizer(column(name), experiment.text) for name in columns}
 
 
-def open_run(experiment: Experiment, tokenizers: Tokenizers, run: Path) -> Experiment:
+def open_run(experiment: Experiment, tokenizers: Tokenizers, run: Path) -> None:
     """Makes the run's folder, or checks that the one there is of the same experiment."""
     path = run / "experiment.json"
     if path.exists():
@@ -193,13 +194,12 @@ def open_run(experiment: Experiment, tokenizers: Tokenizers, run: Path) -> Exper
                 f"{run} is a run of another experiment:\n  " + "\n  ".join(changed) + "\nchoose another --out, or "
                 f"start from its parameters with --init-from {run}"
             )
-        return experiment
-    if run.exists() and (not run.is_dir() or any(p.name == "checkpoints" for p in run.iterdir())):
+        return
+    if run.exists() and (not run.is_dir() or (run / "checkpoints").exists()):
         raise SeqlabError(f"{run} exists and is no run: choose another --out")
     run.mkdir(parents=True, exist_ok=True)
     save_tokenizers(tokenizers, run)
     catalogue.save_experiment(experiment, path)
-    return experiment
 
 
 def tokenize_split(

@@ -1,0 +1,36 @@
+"""From nothing to a BLEU score: trains configs/quickstart.py and shows what it learned. `make quickstart` runs it."""
+
+from pathlib import Path
+
+from seqlab import catalogue, decode
+from seqlab.datasets import prepare
+from seqlab.metrics import score
+from seqlab.metrics.nearest import nearest_targets
+from seqlab.train import train
+
+ROOT = Path(__file__).parents[1]
+RUN, DATA = ROOT / "runs" / "quickstart", ROOT / "data"
+
+
+def main() -> None:
+    experiment = catalogue.load_config(ROOT / "configs" / "quickstart.py")
+    train(experiment, RUN, DATA)
+    run = decode.load(RUN)
+    result = decode.evaluate(run, "test", DATA)
+
+    data = prepare(experiment.data, DATA)
+    seen = {example["source"] for example in data.read("train")}
+    baseline = nearest_targets(result.sources, data.read("train"))
+    bleu = next(s for s in result.scores if s.name == "BLEU")
+    baseline_bleu = score("bleu", baseline, [result.references])[0]
+    print("\nfive phrases it never saw:")
+    unseen = [pair for pair in zip(result.sources, result.texts, strict=True) if pair[0] not in seen]
+    for source, text in unseen[:5]:
+        print(f"  {source}\n    {text}")
+    for one in result.scores:
+        print(f"{one.name:12} {one.value:8.2f}  {one.signature}")
+    print(f"test BLEU {bleu.value:.1f} (nearest training phrase: {baseline_bleu.value:.1f})")
+
+
+if __name__ == "__main__":
+    main()

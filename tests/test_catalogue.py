@@ -1,0 +1,147 @@
+"""Experiments: found, resolved, saved, loaded; and every config of the project."""
+
+import dataclasses
+import functools
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from seqlab import catalogue
+from seqlab.config import Experiment
+from seqlab.errors import SeqlabError
+from seqlab.laws import tiny_experiment, tiny_tokenizer
+from seqlab.optim import make_optimizer
+from seqlab.train import check, init_params
+from seqlab.types import Batch, Tokens
+
+ROOT = Path(__file__).parents[1]
+CONFIGS = sorted((ROOT / "configs").glob("*.py"))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_config_builds_at_full_size(path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    experiment = catalogue.load_config(path)
+    check(experiment)
+    sizes = [n for n in ("vocabulary", "source_vocabulary") if hasattr(experiment.model, n)]
+    model = experiment.model.clone(**dict.fromkeys(sizes, experiment.text.size))
+    tokens = Tokens(jnp.ones((2, 2), jnp.int32), jnp.ones((2, 2), bool))
+    inputs = tokens if "source" in experiment.task.columns else None
+    batch = Batch(inputs, tokens, tokens.ids, jnp.ones((2, 2)))
+    params = jax.eval_shape(functools.partial(init_params, model, 0), batch)
+    state = jax.eval_shape(make_optimizer(experiment.optimizer, experiment.schedule, experiment.steps).init, params)
+    loss, *_ = jax.eval_shape(functools.partial(experiment.task.loss, model), params, batch, None, jax.random.key(0))
+    assert loss.shape == ()
+    assert jax.tree.leaves(state)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_saved_and_loaded(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    experiment = catalogue.load_config(path)
+    catalogue.save_experiment(experiment, tmp_path / "experiment.json")
+    assert catalogue.load_experiment(tmp_path / "experiment.json") == experiment
+    assert catalogue.differences(experiment, experiment) == []
+
+
+def test_differences_are_named():
+    old = tiny_experiment()
+    new = dataclasses.replace(old, steps=11, model=old.model.clone(dim=16))
+    assert sorted(catalogue.differences(old, new)) == ["model.dim: 8 -> 16", "steps: 10 -> 11"]
+
+
+def test_resolve():
+    tokenizers = dict.fromkeys(("source", "target"), tiny_tokenizer())
+    size = len(tiny_tokenizer())
+    resolved = catalogue.resolve(tiny_experiment(), tokenizers)
+    assert (resolved.model.vocabulary, resolved.model.source_vocabulary) == (size, size)
+    assert catalogue.resolve(resolved, tokenizers) == resolved
+    wrong = dataclasses.replace(resolved, model=resolved.model.clone(vocabulary=5))
+    with pytest.raises(SeqlabError, match=r"model\.vocabulary is 5, but the tokenizer has"):
+        catalogue.resolve(wrong, tokenizers)
+
+
+def test_a_model_that_does_not_fit_the_task():
+    tokenizers = dict.fromkeys(("source", "target"), tiny_tokenizer())
+    lm = catalogue.part("models", "transformer_lm")()
+    with pytest.raises(SeqlabError, match="does not fit Translation"):
+        catalogue.resolve(dataclasses.replace(tiny_experiment(), model=lm), tokenizers)
+    modeling = catalogue.part("tasks", "language_modeling")()
+    with pytest.raises(SeqlabError, match="reads a source, and LanguageModeling has none"):
+        catalogue.resolve(dataclasses.replace(tiny_experiment(), task=modeling), {"target": tiny_tokenizer()})
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "message"),
+    [
+        ("models", "transfomer", "no 'transfomer' among the models: did you mean 'transformer'"),
+        ("datasets", "zzz", "there are cldr_phrases"),
+        ("models", "../config", "among the models"),
+    ],
+)
+def test_unknown_parts(kind, name, message):
+    with pytest.raises(SeqlabError, match=message):
+        catalogue.module(kind, name)
+
+
+def test_data_sets_by_name():
+    assert catalogue.dataset("multi30k/de-en").pair == "de-en"
+    assert catalogue.dataset("cldr_phrases").pair == "en-de"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"steps_": 3},
+        {"model": {"part": "nope"}},
+        {"model": {"part": "transformer", "width": 3}},
+        {"model": 3},
+        {"text": {"kinds": 1}},
+    ],
+)
+def test_a_foreign_experiment_is_one_error(tmp_path, change):
+    path = tmp_path / "experiment.json"
+    path.write_text(json.dumps({**catalogue.to_json(tiny_experiment()), **change}))
+    with pytest.raises(SeqlabError):
+        catalogue.load_experiment(path)
+
+
+def test_not_a_run(tmp_path):
+    with pytest.raises(SeqlabError, match=r"is not a run: it has no experiment\.json"):
+        catalogue.load_experiment(tmp_path / "experiment.json")
+    (tmp_path / "experiment.json").write_text("{")
+    with pytest.raises(SeqlabError, match=r"experiment\.json: "):
+        catalogue.load_experiment(tmp_path / "experiment.json")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("x = 1", "a config defines `experiment`"), ("x = (", r"c\.py:1: "), ("experiment = 3", "a config defines")],
+)
+def test_bad_configs(tmp_path, text, message):
+    path = tmp_path / "c.py"
+    path.write_text(text)
+    with pytest.raises(SeqlabError, match=message):
+        catalogue.load_config(path)
+    with pytest.raises(SeqlabError, match=r"no config .*did you mean .*c\.py"):
+        catalogue.load_config(tmp_path / "cc.py")
+
+
+def test_own_parts(tmp_path, monkeypatch):
+    monkeypatch.setattr(catalogue, "_own_parts", [])
+    with pytest.raises(SeqlabError, match="no parts; expected"):
+        catalogue.use_parts(tmp_path)
+    (tmp_path / "models").mkdir()
+    source = (ROOT / "seqlab" / "models" / "transformer_lm.py").read_text()
+    (tmp_path / "models" / "my_lm.py").write_text(source.replace("TransformerLM", "MyLM"))
+    catalogue.use_parts(tmp_path)
+    assert "my_lm" in catalogue.names("models")
+    model = catalogue.part("models", "my_lm")(layers=1)
+    experiment = dataclasses.replace(
+        tiny_experiment(), model=model, task=catalogue.part("tasks", "language_modeling")()
+    )
+    assert catalogue.from_json(catalogue.to_json(experiment)) == experiment
+    assert isinstance(experiment, Experiment)

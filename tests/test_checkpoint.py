@@ -1,0 +1,102 @@
+"""Checkpoints: whole or not there."""
+
+import json
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from seqlab import checkpoint
+from seqlab.errors import SeqlabError
+
+
+def tree(value=1.0):
+    return {
+        "step": jnp.int32(3),
+        "params": {"a": jnp.full((2, 3), value), "b": [jnp.arange(4)]},
+        "sums": {"x": value},
+    }
+
+
+def saved(run, steps, keep=2, best=None):
+    saver = checkpoint.Saver(run, keep)
+    for step in steps:
+        saver.save(tree(float(step)), step, {"best_step": best})
+    saver.close()
+
+
+def test_the_last_and_the_best_are_kept(tmp_path):
+    saved(tmp_path, [1, 2, 3, 4, 5], best=2)
+    assert checkpoint.checkpoint_steps(tmp_path) == [2, 4, 5]
+    assert [checkpoint.choose_step(tmp_path, which) for which in ("best", "last", "4")] == [2, 5, 4]
+    with pytest.raises(SeqlabError, match="no checkpoint '3': best, last or one of 2, 4, 5"):
+        checkpoint.choose_step(tmp_path, "3")
+
+
+def test_a_step_without_a_manifest_does_not_exist(tmp_path):
+    saved(tmp_path, [1, 2])
+    (tmp_path / "checkpoints" / "2" / "manifest.json").unlink()
+    assert checkpoint.checkpoint_steps(tmp_path) == [1]
+    saved(tmp_path, [2])  # what an interrupted save left is written over
+    assert checkpoint.restore(tmp_path, 2)["params"]["a"].tolist() == np.full((2, 3), 2.0).tolist()
+
+
+def test_no_checkpoint(tmp_path):
+    with pytest.raises(SeqlabError, match="no checkpoint; train it first"):
+        checkpoint.choose_step(tmp_path)
+
+
+def test_damage_is_seen(tmp_path):
+    saved(tmp_path, [1])
+    path = max((tmp_path / "checkpoints" / "1" / "state").rglob("*"), key=lambda p: p.stat().st_size * p.is_file())
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(SeqlabError, match="damaged"):
+        checkpoint.restore(tmp_path, 1)
+
+
+def test_restored_as_it_was(tmp_path):
+    saved(tmp_path, [7])
+    like = tree(0.0)
+    found = checkpoint.restore(tmp_path, 7, like)
+    assert found["params"]["b"][0].dtype == np.int32
+    assert found["params"]["a"].tolist() == np.full((2, 3), 7.0).tolist()
+
+
+def test_fingerprint(tmp_path):
+    for name, steps in (("a", [1]), ("b", [1]), ("c", [2])):
+        saved(tmp_path / name, steps)
+    prints = [checkpoint.fingerprint(tmp_path / name, step) for name, step in (("a", 1), ("b", 1), ("c", 2))]
+    assert prints[0] == prints[1] != prints[2]
+    assert len(prints[0]) == 64
+
+
+def test_average(tmp_path):
+    saved(tmp_path, [1, 2, 6], keep=3)
+    mean, steps = checkpoint.average(tmp_path, 2)
+    assert (steps, mean["a"].tolist()) == ([2, 6], np.full((2, 3), 4.0).tolist())
+    assert mean["a"].dtype == np.float32
+    with pytest.raises(SeqlabError, match="3 checkpoints, so not 4 to average"):
+        checkpoint.average(tmp_path, 4)
+
+
+def test_a_failed_save_is_told(tmp_path, monkeypatch):
+    def full(path, text):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "write_atomically", full)
+    saver = checkpoint.Saver(tmp_path, 2)
+    saver.save(tree(), 1, {})
+    with pytest.raises(SeqlabError, match=r"could not be written: .*No space left"):
+        saver.close()
+    assert checkpoint.checkpoint_steps(tmp_path) == []
+
+
+def test_manifest_names_every_file(tmp_path):
+    saved(tmp_path, [1])
+    folder = tmp_path / "checkpoints" / "1"
+    manifest = json.loads((folder / "manifest.json").read_text())
+    files = {str(p.relative_to(folder / "state")) for p in (folder / "state").rglob("*") if p.is_file()}
+    assert set(manifest["files"]) == files
+    assert manifest["step"] == 1

@@ -1,0 +1,66 @@
+"""The jitted functions that `train` and `decode` call, at the quickstart's shapes, lower for TPU and CUDA."""
+
+import functools
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from seqlab import catalogue
+from seqlab.optim import make_optimizer
+from seqlab.search.generate import make_search
+from seqlab.step import make_step
+from seqlab.train import initial_state
+from seqlab.types import Batch, Tokens
+
+CONFIG = Path(__file__).parents[1] / "configs" / "quickstart.py"
+
+
+@pytest.fixture(scope="module")
+def quickstart():
+    experiment = catalogue.load_config(CONFIG)
+    size = experiment.text.size
+    return experiment, experiment.model.clone(vocabulary=size, source_vocabulary=size)
+
+
+def tokens(rows: int, length: int) -> Tokens:
+    return Tokens(np.ones((rows, length), np.int32), np.ones((rows, length), bool))
+
+
+@pytest.mark.parametrize("platform", ["tpu", "cuda"])
+def test_training_step(quickstart, platform):
+    experiment, model = quickstart
+    inputs = tokens(experiment.batching.tokens // 48, 24)
+    batch = Batch(inputs, inputs, inputs.ids, np.ones(inputs.ids.shape, np.float32))
+    loss = functools.partial(experiment.task.loss, model)
+    optimizer = make_optimizer(experiment.optimizer, experiment.schedule, experiment.steps)
+    state = jax.eval_shape(
+        functools.partial(initial_state, experiment_with(experiment, model), loss, optimizer), batch
+    )
+    step = jax.jit(make_step(loss, optimizer, experiment.seed), donate_argnums=0)
+    exported = jax.export.export(step, platforms=[platform])(state, batch)
+    assert exported.platforms == (platform,)
+
+
+def experiment_with(experiment, model):
+    import dataclasses
+
+    return dataclasses.replace(experiment, model=model)
+
+
+@pytest.mark.parametrize("platform", ["tpu", "cuda"])
+@pytest.mark.parametrize("beam", [1, 5])
+def test_search(quickstart, platform, beam):
+    experiment, model = quickstart
+    batch = Batch(tokens(1, 2), tokens(1, 2), tokens(1, 2).ids, np.ones((1, 2), np.float32))
+    loss = functools.partial(experiment.task.loss, model)
+    optimizer = make_optimizer(experiment.optimizer, experiment.schedule, experiment.steps)
+    start = functools.partial(initial_state, experiment_with(experiment, model), loss, optimizer)
+    params = jax.eval_shape(start, batch).params
+    search = make_search(model, 2, beam, 1, "greedy" if beam == 1 else "optimal")
+    exported = jax.export.export(search, platforms=[platform])(
+        params, tokens(64, 24), tokens(64, 1), np.full(64, 48, np.int32), jnp.float32(0.6), length=48
+    )
+    assert exported.platforms == (platform,)

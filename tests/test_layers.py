@@ -1,0 +1,115 @@
+"""Layers against plain NumPy."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from seqlab.layers.attention import Attention, causal_mask, slot_mask
+from seqlab.layers.dropout import Dropout
+from seqlab.layers.embed import Embedding, positions_of, sinusoidal
+from seqlab.layers.norm import LayerNorm
+from seqlab.tasks import cross_entropy
+from tests.oracles import layers as oracle
+
+RANDOM = np.random.default_rng(0)
+
+
+def test_attention():
+    x, memory = RANDOM.normal(size=(3, 5, 6)), RANDOM.normal(size=(3, 7, 6))
+    mask = RANDOM.random((3, 5, 7)) < 0.5
+    mask[0, 2] = False  # nothing to attend to: zeros
+    layer = Attention(dim=6, heads=3)
+
+    def run(module):
+        return module.attend(jnp.float32(x), *module.keys_values(jnp.float32(memory)), jnp.asarray(mask))[0]
+
+    found, params = layer.init_with_output(jax.random.key(0), method=run)
+    kernels = [np.asarray(params["params"][name]["kernel"]) for name in ("query", "key", "value", "out")]
+    for row in range(3):
+        expected = oracle.attention(*kernels, x[row], memory[row], mask[row])
+        np.testing.assert_allclose(found[row], expected, rtol=1e-4, atol=1e-6)
+    assert not np.asarray(found)[0, 2].any()
+
+
+def test_attention_wants_a_divisible_width():
+    with pytest.raises(ValueError, match="3 heads do not divide"):
+        Attention(dim=8, heads=3).init(jax.random.key(0), jnp.ones((1, 2, 8)), method="keys_values")
+
+
+def test_causal_mask():
+    mask = causal_mask(jnp.array([[True, True, False], [False, True, True]]))
+    assert np.asarray(mask).astype(int).tolist() == [
+        [[1, 0, 0], [1, 1, 0], [1, 1, 0]],
+        [[0, 0, 0], [0, 1, 0], [0, 1, 1]],
+    ]
+
+
+def test_slot_mask():
+    """A hypothesis sees the slots of its ancestors, from the prompt's first token to now."""
+    ancestors = jnp.array([[[0, 0, 1, 0], [0, 1, 0, 0]]])  # [B=1 K=2 T=4]
+    mask = slot_mask(ancestors, jnp.array([1]), jnp.int32(2))
+    assert np.asarray(mask).astype(int).tolist() == [[[0, 0, 1, 0, 0, 1, 0, 0], [0, 0, 0, 1, 1, 0, 0, 0]]]
+
+
+def test_layer_norm():
+    x = RANDOM.normal(size=(4, 3, 5)) * 7 + 3
+    scale, bias = RANDOM.normal(size=5), RANDOM.normal(size=5)
+    found = LayerNorm().apply({"params": {"scale": jnp.float32(scale), "bias": jnp.float32(bias)}}, jnp.float32(x))
+    np.testing.assert_allclose(found, oracle.layer_norm(x, scale, bias), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("dim", [2, 6, 64])
+def test_sinusoidal(dim):
+    found = sinusoidal(jnp.array([0, 1, 17, 300]), dim)
+    expected = np.stack([oracle.sinusoidal(position, dim) for position in (0, 1, 17, 300)])
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def test_positions_of():
+    mask = jnp.array([[False, False, True, True], [True, True, True, False], [False] * 4])
+    assert positions_of(mask).tolist() == [[0, 0, 0, 1], [0, 1, 2, 2], [0, 0, 0, 0]]
+
+
+def test_learned_positions_end():
+    layer = Embedding(vocabulary=5, dim=4, positions="learned", max_length=3)
+    ids = jnp.zeros((1, 2), jnp.int32)
+    params = layer.init(jax.random.key(0), ids, ids)
+    layer.apply(params, 3, method="check_length")
+    with pytest.raises(ValueError, match=r"raise model\.max_length"):
+        layer.apply(params, 4, method="check_length")
+
+
+@pytest.mark.parametrize(("arguments", "message"), [({"positions": "rotary"}, "sinusoidal"), ({"dim": 5}, "even")])
+def test_embedding_refuses(arguments, message):
+    ids = jnp.zeros((1, 2), jnp.int32)
+    with pytest.raises(ValueError, match=message):
+        Embedding(**{"vocabulary": 5, "dim": 4, **arguments}).init(jax.random.key(0), ids, ids)
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.5, 0.9])
+def test_dropout_keeps_the_mean(rate):
+    x = jnp.ones((50, 40, 37))
+    found = np.asarray(Dropout(rate).apply({}, x, train=True, rngs={"dropout": jax.random.key(3)}))
+    kept = 1 - round(rate * 256) / 256
+    assert set(np.unique(found).tolist()) == {0.0, np.float32(1 / kept).item()}
+    assert abs((found > 0).mean() - kept) < 5 * np.sqrt(kept * (1 - kept) / found.size)
+
+
+def test_dropout_refuses_everything():
+    with pytest.raises(ValueError, match=r"lies in \[0, 1\)"):
+        Dropout(1.0).apply({}, jnp.ones((2, 2)), train=True, rngs={"dropout": jax.random.key(0)})
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_cross_entropy(smoothing):
+    logits = RANDOM.normal(size=(3, 4, 7)) * 3
+    targets = RANDOM.integers(0, 7, (3, 4))
+    weights = (RANDOM.random((3, 4)) < 0.6).astype(np.float32)
+    arrays = jnp.float32(logits), jnp.asarray(targets), jnp.asarray(weights)
+    loss, weight, sums = cross_entropy(*arrays, smoothing)
+    where = np.argwhere(weights > 0)
+    expected = sum(oracle.smoothed_cross_entropy(logits[b, t], targets[b, t], smoothing) for b, t in where)
+    plain = sum(oracle.smoothed_cross_entropy(logits[b, t], targets[b, t], 0.0) for b, t in where)
+    np.testing.assert_allclose([loss, weight, sums["nll"]], [expected, weights.sum(), plain], rtol=1e-5)
+    assert sums["correct"] == sum(logits[b, t].argmax() == targets[b, t] for b, t in where)

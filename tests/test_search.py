@@ -1,0 +1,115 @@
+"""Search against exhaustive search on a tiny vocabulary."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from seqlab import catalogue, laws
+from seqlab.search.beam import NEVER, beam_search
+from seqlab.search.generate import Request, _round_up, generate
+from tests.oracles.search import exhaustive
+
+VOCABULARY, LENGTH, EOS, ROWS = 4, 4, 2, 6
+LIMITS = np.array([4, 3, 2, 1, 4, 4])
+
+
+@functools.partial(jax.jit, static_argnames=("beam", "wanted", "stop"))
+def search(table, limit, alpha, beam, wanted=1, stop="optimal"):
+    """Beam search over a model that is a table: logits [B T V V] by row, step and previous token."""
+
+    def step(state, token, t):
+        return table[jnp.arange(ROWS)[:, None], t, token], state
+
+    first = jnp.ones(ROWS, jnp.int32)
+    return beam_search(
+        step, lambda state, parents: state, (), first, 0, limit,
+        length=LENGTH, eos=EOS, beam=beam, alpha=alpha, wanted=wanted, stop=stop,
+    )  # fmt: skip
+
+
+def tables(kind: str) -> np.ndarray:
+    random = np.random.default_rng(5)
+    logits = random.normal(size=(ROWS, LENGTH, VOCABULARY, VOCABULARY)).astype(np.float32) * 2
+    if kind == "ties":
+        return np.round(logits / 2)
+    if kind == "eos at once":
+        logits[:, 0, :, EOS] += 8
+    if kind == "no eos":
+        logits[..., EOS] -= 12
+    return logits
+
+
+@pytest.mark.parametrize("kind", ["random", "ties", "eos at once", "no eos"])
+@pytest.mark.parametrize("alpha", [0.0, 0.6, 1.0, 2.5, -0.5])
+def test_a_beam_that_covers_the_space_is_exact(kind, alpha):
+    table = tables(kind)
+    # 9 hypotheses of two tokens have 36 continuations: with as many places, each that ends may finish.
+    found = search(table, LIMITS, alpha, beam=36, wanted=3)
+    for row, limit in enumerate(LIMITS):
+        truth = exhaustive(table[row], 1, EOS, int(limit), alpha)
+        scores = np.asarray(found.scores)[row, : min(3, len(truth))]
+        expected = np.array([score for score, _ in truth[:3]])
+        np.testing.assert_allclose(scores, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+        by_answer = {tuple(answer): score for score, answer in truth}
+        for k, score in enumerate(scores):
+            answer = tuple(np.asarray(found.tokens)[row, k, : int(found.lengths[row, k])].tolist())
+            assert by_answer[answer] == pytest.approx(score, abs=1e-5 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("kind", ["random", "ties"])
+@pytest.mark.parametrize("beam", [1, 2, 3, 5])
+def test_no_beam_beats_exhaustive_search(kind, beam):
+    table = tables(kind)
+    found = search(table, LIMITS, 0.6, beam=beam)
+    for row, limit in enumerate(LIMITS):
+        truth = exhaustive(table[row], 1, EOS, int(limit), 0.6)
+        by_answer = {tuple(answer): score for score, answer in truth}
+        answer = tuple(np.asarray(found.tokens)[row, 0, : int(found.lengths[row, 0])].tolist())
+        assert by_answer[answer] == pytest.approx(float(found.scores[row, 0]), rel=1e-5)
+        assert len(answer) <= limit
+        assert float(found.scores[row, 0]) <= truth[0][0] + 1e-5
+
+
+def test_hypotheses_that_do_not_exist_are_empty():
+    found = search(tables("random"), LIMITS, 0.6, beam=3, wanted=3)
+    assert np.asarray(found.lengths)[3].tolist() == [1, 0, 0]  # a limit of one token allows EOS alone
+    assert (np.asarray(found.scores)[3, 1:] <= NEVER).all()
+
+
+def test_first_stops_at_the_first_end():
+    table = tables("random")
+    table[:, 1, :, EOS] += 9  # every row ends at its second token at the latest
+    found = search(table, LIMITS, 0.0, beam=2, stop="first")
+    assert (np.asarray(found.lengths)[:, 0] <= 2).all()
+
+
+@pytest.mark.parametrize("name", catalogue.names("models"))
+def test_alone_and_in_a_batch(name):
+    """A sentence's text does not hinge on what stands beside it, nor on the order of the requests."""
+    s = laws.make_subject(catalogue.module("models", name).TINY, seed=3)
+    requests = laws.requests_of(s, 5)
+    search = functools.partial(generate, s.model, s.params, eos=EOS, beam=3, wanted=2)
+    together = search(requests)
+    assert [[r.ids for r in results] for results in search(requests[::-1])[::-1]] == [
+        [r.ids for r in results] for results in together
+    ]
+    for request, results in list(zip(requests, together, strict=True))[:2]:
+        (alone,) = search([request])
+        assert [r.ids for r in alone] == [r.ids for r in results]
+        np.testing.assert_allclose([r.score for r in alone], [r.score for r in results], rtol=1e-5)
+
+
+def test_nothing_asked_nothing_found():
+    s = laws.make_subject(catalogue.module("models", "transformer_lm").TINY)
+    assert generate(s.model, s.params, [], eos=EOS) == []
+    with pytest.raises(ValueError, match="beam of 2"):
+        generate(s.model, s.params, [Request(None, [1], 3)], eos=EOS, beam=2, wanted=3)
+
+
+def test_few_shapes():
+    sizes = {_round_up(n) for n in range(1, 1025)}
+    assert len(sizes) <= 16
+    assert all(n <= _round_up(n) < max(1.51 * n, 9) for n in range(1, 1025))

@@ -1,0 +1,168 @@
+"""Text files, tokenizers, the cache of ids."""
+
+import gzip
+import io
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from seqlab.config import Text
+from seqlab.errors import SeqlabError
+from seqlab.laws import tiny_tokenizer
+from seqlab.text import (
+    Tokenizer,
+    load_tokenizers,
+    open_output,
+    read_lines,
+    read_pairs,
+    save_tokenizers,
+    tokenize,
+    train_tokenizer,
+)
+
+
+def write(path, data: bytes):
+    path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
+    return path
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.txt.gz"])
+def test_lines(tmp_path, name):
+    path = write(tmp_path / name, "\ufeffeins\r\nzwei \n\ndrei".encode())
+    assert list(read_lines(path)) == ["eins", "zwei ", "", "drei"]
+    assert list(read_lines(io.BytesIO(b"x\ny\n"))) == ["x", "y"]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.binary(max_size=200))
+def test_any_bytes_are_lines_or_one_error(data):
+    try:
+        lines = list(read_lines(io.BytesIO(data)))
+    except SeqlabError as error:
+        assert "standard input:" in str(error)
+    else:
+        assert all(line == line.rstrip("\r\n") and "\n" not in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "message"),
+    [
+        ("a.txt", b"good\nb\xffd\n", r"a\.txt:2: not UTF-8"),
+        ("a.gz", None, r"a\.gz: cannot be read.*Not a gzipped file"),
+        ("a.txt.gz", "cut", r"a\.txt\.gz: cannot be read"),
+        ("none.txt", "missing", r"none\.txt: cannot be read.*No such file"),
+    ],
+)
+def test_unreadable(tmp_path, name, data, message):
+    path = tmp_path / name
+    if data == "cut":
+        path.write_bytes(gzip.compress(b"line\n" * 1000)[:-12])
+    elif data is None:
+        path.write_bytes(b"plain text\n")
+    elif data != "missing":
+        write(path, data)
+    with pytest.raises(SeqlabError, match=message):
+        list(read_lines(path))
+
+
+def test_pairs(tmp_path):
+    source, target = write(tmp_path / "s", b"a\nb\n"), write(tmp_path / "t", b"x\ny\nz\n")
+    with pytest.raises(SeqlabError, match=r"s ends after line 2, but .*t goes on"):
+        list(read_pairs(source, target))
+    write(target, b"x\n  \n")
+    with pytest.raises(SeqlabError, match=r"t:2: empty line"):
+        list(read_pairs(source, target))
+
+
+TRAINING = ["ein Hund läuft", "zwei Hunde laufen über die Wiese", "und noch ein Satz, mit Komma."] * 30
+
+
+@pytest.fixture(scope="module")
+def bpe():
+    return train_tokenizer(TRAINING, Text("bpe", 300))
+
+
+def test_tokenizer_is_deterministic(bpe):
+    assert train_tokenizer(TRAINING, Text("bpe", 300)).digest == bpe.digest
+    assert (bpe.pad, bpe.bos, bpe.eos, bpe.unk) == tuple(
+        getattr(bpe.processor, f"{name}_id")() for name in ("pad", "bos", "eos", "unk")
+    )
+
+
+# SentencePiece's own mark for a blank reads as one, and a NUL ends its strings.
+TEXTS = st.text(st.characters(exclude_characters="\u2581\0", exclude_categories=("Cs",)), max_size=40)
+
+
+@settings(max_examples=80, deadline=None)
+@given(TEXTS)
+def test_any_text_comes_back(text):
+    """But for runs of blanks, and those at the ends."""
+    text = " ".join(part for part in text.split(" ") if part)
+    tokenizer = tiny_tokenizer()
+    (ids,) = tokenizer.encode([text])
+    assert tokenizer.decode([tokenizer.bos, *ids, tokenizer.eos, tokenizer.pad]) == text.strip()
+
+
+@pytest.mark.parametrize("kind", ["bpe", "char", "word"])
+def test_kinds(kind, bpe):
+    tokenizer = train_tokenizer(TRAINING, Text(kind, 300))
+    ids = tokenizer.encode(["ein Satz, unbekannt 東京"])[0]
+    assert tokenizer.decode(ids) == "ein Satz, unbekannt 東京"
+    assert tokenizer.unk not in ids
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [(Text("unigram", 400), "bpe, char or word"), (Text("bpe", 100), "too small"), (Text("bpe", 50_000), "no bpe")],
+)
+def test_tokenizers_that_cannot_be(text, message):
+    with pytest.raises(SeqlabError, match=message):
+        train_tokenizer(TRAINING, text)
+
+
+def test_not_a_tokenizer():
+    with pytest.raises(SeqlabError, match="not a SentencePiece model"):
+        Tokenizer(b"garbage").encode(["x"])
+
+
+def test_saved_tokenizers(tmp_path, bpe):
+    save_tokenizers({"source": bpe, "target": bpe}, tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["tokenizer.model"]
+    assert load_tokenizers(tmp_path, ("source", "target"))["source"].digest == bpe.digest
+    apart = tmp_path / "apart"
+    apart.mkdir()
+    save_tokenizers({"source": bpe, "target": tiny_tokenizer()}, apart)
+    loaded = load_tokenizers(apart, ("source", "target"))
+    assert (loaded["source"].digest, loaded["target"].digest) == (bpe.digest, tiny_tokenizer().digest)
+
+
+def test_cache(tmp_path):
+    tokenizers = {"source": tiny_tokenizer(), "target": tiny_tokenizer()}
+    examples = [{"source": "a b", "target": ""}, {"source": "c", "target": "xyz"}]
+
+    def broken():
+        yield examples[0]
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        tokenize(broken(), 2, "data", tokenizers, tmp_path)
+    assert not any((tmp_path / "cache").iterdir())
+    first = tokenize(iter(examples), 2, "data", tokenizers, tmp_path)
+    again = tokenize(broken(), 2, "data", tokenizers, tmp_path)  # reads no text
+    assert np.array_equal(first.lengths(), again.lengths())
+    assert again.lengths()[0, 1] == 0
+    assert tiny_tokenizer().decode(again.row("target", 1).tolist()) == "xyz"
+
+
+@pytest.mark.parametrize("name", ["out.txt", "out.txt.gz"])
+def test_output_is_whole_or_not_there(tmp_path, name):
+    path = tmp_path / name
+    with pytest.raises(RuntimeError), open_output(path) as stream:
+        stream.write("half")
+        raise RuntimeError
+    assert not any(tmp_path.iterdir())
+    with open_output(path) as stream:
+        stream.write("ganz\n")
+    assert list(read_lines(path)) == ["ganz"]

@@ -1,0 +1,274 @@
+"""The loop and the command on a tiny experiment, trained once for the whole file."""
+
+import dataclasses
+import gzip
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import seqlab
+from seqlab import checkpoint, cli, decode
+from seqlab.errors import SeqlabError
+from seqlab.laws import tiny_experiment
+from seqlab.train import train
+
+ROOT = Path(__file__).parents[1]
+CONFIG = """
+import dataclasses
+from seqlab.laws import tiny_experiment
+from seqlab.config import Validation
+experiment = dataclasses.replace(tiny_experiment(), steps=4, validation=Validation(every=2, examples=3, beam=1))
+"""
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """A folder with a config, a data root, and a run of it, trained by the command."""
+    home = tmp_path_factory.mktemp("home")
+    (home / "tiny.py").write_text(CONFIG)
+    assert call(home, "train", "tiny.py", "--out", "run", "--data-dir", "data") == 0
+    return home
+
+
+def call(folder: Path, *arguments: str, stdin: str | None = None) -> int:
+    """The command in this process; its exit code."""
+    here, old, old_in = os.getcwd(), sys.argv, sys.stdin
+    os.chdir(folder)
+    sys.argv = ["seqlab", *arguments]
+    try:
+        if stdin is not None:
+            path = folder / "stdin"
+            path.write_text(stdin, encoding="utf-8")
+            sys.stdin = path.open(encoding="utf-8")
+        cli.main()
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    finally:
+        os.chdir(here)
+        if sys.stdin is not old_in:
+            sys.stdin.close()
+        sys.argv, sys.stdin = old, old_in
+    return 0
+
+
+def test_what_a_run_holds(home):
+    run = home / "run"
+    assert checkpoint.checkpoint_steps(run) == [2, 4]
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [2, 3, 4]
+    assert {"loss", "perplexity", "learning rate"} <= lines[1].keys()
+    assert {"validation loss", "validation bleu", "validation accuracy"} <= lines[0].keys()
+    assert (run / "curve.png").read_bytes().startswith(b"\x89PNG")
+    assert list((run / "tensorboard").glob("events*"))
+    assert not list(run.glob("*.part"))
+
+
+def test_the_same_command_again_does_nothing(home, capsys):
+    before = checkpoint.fingerprint(home / "run", 4)
+    assert call(home, "train", "tiny.py", "--out", "run", "--data-dir", "data") == 0
+    assert "is trained: 4 steps" in capsys.readouterr().out
+    assert checkpoint.fingerprint(home / "run", 4) == before
+
+
+def test_another_config_is_refused(home, capsys):
+    assert call(home, "train", "tiny.py", "--out", "run", "--data-dir", "data", "--steps", "9") == 2
+    error = capsys.readouterr().err
+    assert "steps: 4 -> 9" in error
+    assert "--init-from" in error
+
+
+def test_init_from(home, capsys):
+    arguments = ("train", "tiny.py", "--data-dir", "data", "--init-from", "run", "--steps", "1")
+    assert call(home, *arguments, "--out", "again", "--schedule.peak", "0.0") == 0
+    best = checkpoint.choose_step(home / "run")
+    old, new = (checkpoint.restore(home / run, step)["params"] for run, step in (("run", best), ("again", 1)))
+    leaves = zip(*(catalogue_leaves(tree) for tree in (old, new)), strict=True)
+    assert all(np.array_equal(a, b) for a, b in leaves)
+    assert call(home, *arguments, "--out", "other", "--model.dim", "16") == 2
+    assert "has another model" in capsys.readouterr().err
+
+
+def catalogue_leaves(tree):
+    import jax
+
+    return jax.tree.leaves(tree)
+
+
+def test_decode_and_its_files(home, capsys):
+    lines = ["3 hours", "", "Monday and Tuesday"]
+    with gzip.open(home / "in.gz", "wt", encoding="utf-8") as stream:
+        stream.write("\n".join(lines) + "\n")
+    assert call(home, "decode", "run", "--input", "in.gz", "--output", "out.gz", "--beam", "2") == 0
+    with gzip.open(home / "out.gz", "rt", encoding="utf-8") as stream:
+        written = stream.read().split("\n")[:-1]
+    assert len(written) == 3
+    assert written[1] == ""
+    assert seqlab.load(home / "run").translate(lines, beam=2) == written
+    capsys.readouterr()
+    assert call(home, "decode", "run", "--nbest", "2", "--beam", "2", "--max-length", "4", stdin="a\n\nb\n") == 0
+    rows = [line.split(" ||| ") for line in capsys.readouterr().out.splitlines()]
+    assert [row[0] for row in rows] == ["0", "0", "1", "1", "2", "2"]
+    assert float(rows[0][2]) >= float(rows[1][2])
+    assert call(home, "decode", "run", "--scores", "--beam", "1", stdin="a\n") == 0
+    assert len(capsys.readouterr().out.split(" ||| ")) == 2
+
+
+def test_evaluate(home, capsys):
+    assert call(home, "evaluate", "run", "--data-dir", "data", "--json", "--beam", "2", "--output", "texts") == 0
+    found = json.loads(capsys.readouterr().out)
+    scores = {score["name"]: score for score in found["scores"]}
+    assert {"perplexity", "accuracy", "BLEU", "chrF2", "TER", "exact match"} == scores.keys()
+    assert (found["split"], found["lines"], found["search"]["beam"]) == ("test", 6, 2)
+    prepared = decode.prepare(tiny_experiment().data, home / "data")
+    (home / "references").write_text("".join(example["target"] + "\n" for example in prepared.read("test")))
+    assert (
+        call(home, "score", "--metric", "bleu", "--hypotheses", "texts", "--references", "references", "--json") == 0
+    )
+    (bleu,) = json.loads(capsys.readouterr().out)["scores"]
+    assert bleu == scores["BLEU"]
+
+
+def test_fingerprint_and_average(home, capsys):
+    assert call(home, "fingerprint", "run", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found == {"step": 4, "sha256": checkpoint.fingerprint(home / "run", 4)}
+    assert call(home, "average", "run", "--last", "2") == 0
+    averaged = seqlab.load(home / "run-average")
+    assert averaged.translate(["3 hours"], max_length=3)
+    assert call(home, "average", "run", "--last", "2") == 2
+    assert "run-average exists" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("what", ["models", "tasks", "datasets", "metrics"])
+def test_list(home, capsys, what):
+    assert call(home, "list", what, "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found
+    assert all(found.values())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["trian"], "no command 'trian': did you mean 'train'"),
+        (["train", "nope.py", "--out", "x"], "no config nope.py"),
+        (["train", "--out", "x"], "CONFIG comes first"),
+        (["train", "tiny.py", "--out", "x", "--model.heads", "3"], "3 heads do not divide"),
+        (["train", "tiny.py", "--out", "x", "--optimizer.name", "lion"], "unknown optimizer"),
+        (["train", "tiny.py", "--out", "x", "--schedule.name", "up"], "unknown schedule"),
+        (["train", "tiny.py", "--out", "x", "--parallel", "threads"], "unknown parallel"),
+        (["train", "tiny.py", "--out", "x", "--steps", "0"], "steps must be at least 1"),
+        (["train", "tiny.py", "--out", "x", "--validation.metric", "blue"], "validation.metric 'blue'"),
+        (["train", "tiny.py", "--out", "x", "--text.size", "20"], "too small"),
+        (["train", "tiny.py", "--out", "x", "--data.pair", "en-xx"], "unknown locale 'xx'"),
+        (["train", "tiny.py", "--out", "x", "--tokenizer", "none.model"], "no tokenizer none.model"),
+        (["train", "tiny.py", "--out", "tiny.py"], "exists and is no run"),
+        (["decode", "nowhere"], "nowhere is not a run"),
+        (["decode", "run", "--checkpoint", "99"], "no checkpoint '99': best, last or one of 2, 4"),
+        (["decode", "run", "--input", "missing.txt"], "no input missing.txt"),
+        (["decode", "run", "--output", "no/folder/out", "--input", "tiny.py"], "no folder no/folder"),
+        (["decode", "run", "--beam", "0", "--input", "tiny.py"], "a beam holds at least 1"),
+        (["decode", "run", "--nbest", "9", "--input", "tiny.py"], "--nbest 9 needs a beam of 9"),
+        (["evaluate", "run", "--split", "tset", "--data-dir", "data"], "no split 'tset': there are train"),
+        (["score", "--metric", "blue", "--hypotheses", "tiny.py", "--references", "tiny.py"], "unknown metric"),
+        (["score", "--metric", "bleu", "--hypotheses", "none", "--references", "tiny.py"], "none: cannot be read"),
+        (["prepare", "multi40k/en-de"], "did you mean 'multi30k'"),
+        (["prepare", "multi30k/en-de", "--data-dir", "data"], "--folder DIR"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(home, capsys, arguments, message):
+    if arguments[0] == "train" and "--data-dir" not in arguments:
+        arguments = [*arguments, "--data-dir", "data"]
+    assert call(home, *arguments) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
+    assert not (home / "x" / "checkpoints").exists()
+
+
+def test_a_typo_names_the_nearest_option(home, capsys):
+    assert call(home, "train", "tiny.py", "--out", "x", "--model.dmi", "16") == 2
+    printed = capsys.readouterr()
+    assert "--model.dim" in printed.out + printed.err
+
+
+def test_a_loss_that_is_not_finite(tmp_path):
+    experiment = dataclasses.replace(
+        tiny_experiment(),
+        schedule=dataclasses.replace(tiny_experiment().schedule, name="constant", peak=1e38, warmup=0),
+        optimizer=dataclasses.replace(tiny_experiment().optimizer, name="sgd", clip=0.0),
+    )
+    with pytest.raises(
+        SeqlabError, match=r"loss of step \d is not finite \(epoch 0, batch \d\); there is no checkpoint"
+    ):
+        train(experiment, tmp_path / "run", tmp_path / "data", say=lambda line: None)
+    assert checkpoint.checkpoint_steps(tmp_path / "run") == []
+
+
+def test_stopping_early(tmp_path):
+    experiment = tiny_experiment()
+    experiment = dataclasses.replace(
+        experiment,
+        schedule=dataclasses.replace(experiment.schedule, peak=1e-12),
+        optimizer=dataclasses.replace(experiment.optimizer, name="sgd"),
+        validation=dataclasses.replace(experiment.validation, every=1, patience=2),
+    )
+    told = []
+    train(experiment, tmp_path / "run", tmp_path / "data", say=told.append)
+    assert any("stopping early: 2 validations" in line for line in told)
+    assert checkpoint.checkpoint_steps(tmp_path / "run")[-1] < experiment.steps
+    train(experiment, tmp_path / "run", tmp_path / "data", say=told.append)
+    assert "is trained" in told[-1]
+
+
+def run_python(code: str) -> str:
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def test_help_imports_nothing_heavy():
+    code = "import sys; sys.argv = ['seqlab', '--help']; from seqlab.cli import main; main(); "
+    heavy = run_python(code + "print({'jax', 'numpy', 'flax', 'tensorflow_datasets'} & set(sys.modules))")
+    assert heavy.splitlines()[-1] == "set()"
+
+
+def test_everything_imports_without_tensorflow():
+    code = """
+import importlib, pkgutil, sys
+sys.modules["tensorflow"] = None
+import seqlab
+for module in pkgutil.walk_packages(seqlab.__path__, "seqlab."):
+    importlib.import_module(module.name)
+import tensorflow_datasets
+print("ok")
+"""
+    assert run_python(code).splitlines()[-1] == "ok"
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("wait", [2.0, 5.0])
+def test_kill_9(tmp_path, wait):
+    """A real process, killed while it trains, and the same command again: the fingerprint of a whole run."""
+    (tmp_path / "tiny.py").write_text(CONFIG.replace("steps=4", "steps=300"))
+    command = [sys.executable, "-m", "seqlab.cli", "train", "tiny.py", "--data-dir", "data", "--out"]
+    environment = {**os.environ, "XLA_FLAGS": "", "PYTHONPATH": str(ROOT)}
+    subprocess.run([*command, "whole"], cwd=tmp_path, env=environment, check=True)
+    process = subprocess.Popen([*command, "cut"], cwd=tmp_path, env=environment)
+    while not checkpoint.checkpoint_steps(tmp_path / "cut"):
+        time.sleep(0.05)
+    time.sleep(wait)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert 0 < checkpoint.checkpoint_steps(tmp_path / "cut")[-1] < 300
+    subprocess.run([*command, "cut"], cwd=tmp_path, env=environment, check=True)
+    prints = [checkpoint.fingerprint(tmp_path / name, 300) for name in ("whole", "cut")]
+    assert prints[0] == prints[1]
+    assert (tmp_path / "whole/metrics.jsonl").read_text() == (tmp_path / "cut/metrics.jsonl").read_text()
