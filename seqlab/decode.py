@@ -19,8 +19,9 @@ from seqlab.metrics import Score, score
 from seqlab.progress import progress
 from seqlab.tasks import Written, decode_lines
 from seqlab.text import Tokenizers, load_tokenizers
-from seqlab.train import loss_of_split, open_run, tokenize_split
+from seqlab.train import open_run
 from seqlab.types import Params
+from seqlab.validate import loss_of_split, tokenize_split
 
 WINDOW = 10_000  # lines read ahead and sorted by length
 

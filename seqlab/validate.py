@@ -1,0 +1,85 @@
+"""Judging parameters on a held-out split: by loss, and by the scores of decoded text."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from seqlab.batching import epoch_batches, make_plan
+from seqlab.config import Experiment
+from seqlab.datasets import Prepared
+from seqlab.errors import SeqlabError
+from seqlab.metrics import score
+from seqlab.parallel import make_runner
+from seqlab.progress import progress
+from seqlab.tasks import decode_lines
+from seqlab.text import Corpus, Tokenizers, tokenize
+from seqlab.types import Params
+
+
+def tokenize_split(
+    data: Prepared, split: str, tokenizers: Tokenizers, data_dir: Path, most: int | None = None
+) -> Corpus:
+    count = min(data.counts[split], most or data.counts[split])
+    content = f"{split} {count} {data.hashes[split]}"
+    return tokenize(data.read(split, 0, count), count, content, tokenizers, data_dir)
+
+
+def perplexity(nll: float) -> float:
+    return math.exp(min(nll, 700.0))
+
+
+def loss_of_split(
+    experiment: Experiment, tokenizers: Tokenizers, corpus: Corpus
+) -> Callable[[Params], tuple[dict[str, float], int]]:
+    """A function from parameters to loss, perplexity and accuracy of a split, and the number of its tokens.
+
+    No label smoothing: the loss is nats a token. Examples that training would leave out are left out here too.
+    """
+    task = experiment.task
+    runner = make_runner("jit")
+    batching = dataclasses.replace(experiment.batching, buckets=2)
+    batches = epoch_batches(make_plan(task.sizes(corpus.lengths()), batching), 0, None)
+    if not batches:
+        raise SeqlabError("no held-out example is short enough: raise batching.max_length")
+    sums_of = jax.jit(lambda params, batch: task.loss(experiment.model, params, batch, None, None)[1:3])
+
+    def judge(params: Params) -> tuple[dict[str, float], int]:
+        params = runner.place(params)
+        total: Any = None
+        for rows in batches:
+            sums = sums_of(params, runner.feed(task.collate(corpus, rows, tokenizers)))
+            total = sums if total is None else jax.tree.map(jnp.add, total, sums)
+        weight, sums = total
+        nll = float(sums["nll"] / weight)
+        values = {"loss": nll, "perplexity": perplexity(nll), "accuracy": float(sums["correct"] / weight)}
+        return values, int(weight)
+
+    return judge
+
+
+def make_validation(
+    experiment: Experiment, data: Prepared, tokenizers: Tokenizers, corpus: Corpus
+) -> Callable[[Params], dict[str, float]]:
+    """What `loss_of_split` gives on the validation split, and the task's scores if validation.beam asks."""
+    task = experiment.task
+    loss_of = loss_of_split(experiment, tokenizers, corpus)
+    search = dataclasses.replace(experiment.search, beam=experiment.validation.beam)
+
+    def validate(params: Params) -> dict[str, float]:
+        values, _ = loss_of(params)
+        if task.metrics and search.beam:
+            examples = list(data.read("validation", 0, len(corpus)))
+            sources, references = ([example[side] for example in examples] for side in ("source", "target"))
+            with progress("decoding", len(examples)) as advance:
+                written = decode_lines(task, experiment.model, params, tokenizers, sources, search, progress=advance)
+            texts = [best[0].text for best in written]
+            for name in task.metrics:
+                values[name] = score(name, texts, [references])[0].value
+        return values
+
+    return validate
