@@ -54,11 +54,12 @@ CURRENCIES = (
 ).split()
 UNITS = (
     "area-hectare area-square-kilometer area-square-meter duration-century duration-day duration-hour "
-    "duration-minute duration-month duration-second duration-week duration-year electric-volt length- "
-    "centimeter length-foot length-inch length-kilometer length-meter length-mile length-millimeter length- "
-    "yard mass-gram mass-kilogram mass-ounce mass-pound mass-tonne power-kilowatt power-watt speed-kilometer- "
-    "per-hour speed-meter-per-second speed-mile-per-hour temperature-celsius temperature-fahrenheit volume- "
-    "cubic-meter volume-cup volume-gallon volume-liter volume-milliliter volume-tablespoon"
+    "duration-minute duration-month duration-second duration-week duration-year electric-volt "
+    "length-centimeter length-foot length-inch length-kilometer length-meter length-mile length-millimeter "
+    "length-yard mass-gram mass-kilogram mass-ounce mass-pound mass-tonne power-kilowatt power-watt "
+    "speed-kilometer-per-hour speed-meter-per-second speed-mile-per-hour temperature-celsius "
+    "temperature-fahrenheit volume-cubic-meter volume-cup volume-gallon volume-liter volume-milliliter "
+    "volume-tablespoon"
 ).split()
 FIELDS = "year month week day hour minute second".split()
 RELATIVE = [f"{field} {side}" for field in FIELDS for side in ("past", "future")]
