@@ -13,12 +13,12 @@ from seqlab.models.transformer import Transformer
 from seqlab.tasks.translation import Translation
 
 experiment = Experiment(
-    model=Transformer(encoder_layers=2, decoder_layers=2, dim=192, heads=4, hidden=512, dropout=0.05),
+    model=Transformer(encoder_layers=2, decoder_layers=2, dim=160, heads=4, hidden=512, dropout=0.05),
     task=Translation(label_smoothing=0.05),
     data=CldrPhrases(pair="en-de"),
-    steps=1500,
-    text=Text(kind="bpe", size=3000),
-    batching=Batching(tokens=4096, buckets=3, max_length=64),
-    schedule=Schedule(name="linear", peak=3e-3, warmup=150),
-    validation=Validation(every=500, examples=500),
+    steps=900,
+    text=Text(kind="bpe", size=2000),
+    batching=Batching(tokens=2048, buckets=3, max_length=64),
+    schedule=Schedule(name="linear", peak=3e-3, warmup=100),
+    validation=Validation(every=450, examples=500),
 )

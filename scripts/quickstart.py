@@ -1,9 +1,12 @@
 """From nothing to a BLEU score: trains configs/quickstart.py and shows what it learned. `make quickstart` runs it."""
 
+import sys
 from pathlib import Path
 
 from seqlab import catalogue, decode
 from seqlab.datasets import prepare
+from seqlab.errors import SeqlabError
+from seqlab.memory import keep_freed_memory
 from seqlab.metrics import score
 from seqlab.metrics.nearest import nearest_targets
 from seqlab.train import train
@@ -13,6 +16,7 @@ RUN, DATA = ROOT / "runs" / "quickstart", ROOT / "data"
 
 
 def main() -> None:
+    keep_freed_memory()
     experiment = catalogue.load_config(ROOT / "configs" / "quickstart.py")
     train(experiment, RUN, DATA)
     run = decode.load(RUN)
@@ -33,4 +37,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except SeqlabError as error:
+        sys.exit(f"{error}\n(`make quickstart` trains into {RUN}: remove that folder to begin anew)")

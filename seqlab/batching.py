@@ -50,7 +50,8 @@ def make_plan(lengths: np.ndarray, batching: Batching) -> Plan:
         for i in range(len(edges)):
             members = kept[which == i]
             shape = tuple(int(n) for n in np.maximum(lengths[members].max(axis=0), 1))
-            buckets.append(Bucket(shape, max(batching.tokens // sum(shape), 1), members))
+            rows = min(max(batching.tokens // sum(shape), 1), len(members))
+            buckets.append(Bucket(shape, rows, members))
     return Plan(buckets, int(too_long.sum()), int(lopsided.sum()))
 
 
@@ -70,7 +71,7 @@ def _edges(lengths: np.ndarray, buckets: int) -> np.ndarray:
     for _ in range(min(buckets, n) - 1):
         table = np.concatenate([[np.inf], cost[:-1]])[:, None] + last
         starts.append(table.argmin(axis=0))
-        cost = np.minimum(table.min(axis=0), np.inf)
+        cost = table.min(axis=0)
     edges, end = [], n - 1
     for start in reversed(starts):
         edges.append(sizes[end])

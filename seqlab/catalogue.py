@@ -18,9 +18,9 @@ from typing import Any, get_type_hints
 
 from flax import linen as nn
 
-from seqlab.checkpoint import write_atomically
 from seqlab.config import Experiment
 from seqlab.errors import SeqlabError
+from seqlab.files import write_atomically
 from seqlab.text import Tokenizers
 
 KINDS = ("models", "datasets", "tasks")
@@ -121,6 +121,8 @@ def resolve(experiment: Experiment, tokenizers: Tokenizers) -> Experiment:
             raise SeqlabError(f"model.{name} is {stated}, but the tokenizer has {size} entries: leave it 0")
     if hasattr(model, "source_vocabulary") and "source" not in tokenizers:
         raise SeqlabError(f"{type(model).__name__} reads a source, and {type(experiment.task).__name__} has none")
+    if getattr(model, "tie", None) == "all" and tokenizers["source"] != tokenizers["target"]:
+        raise SeqlabError("model.tie 'all' needs one joint vocabulary: set text.joint, or model.tie to 'target'")
     return dataclasses.replace(experiment, model=dataclasses.replace(model, **sizes))
 
 
@@ -148,7 +150,9 @@ def from_json(values: dict[str, Any]) -> Experiment:
             kind = {"model": "models", "data": "datasets", "task": "tasks"}.get(name)
             if kind is not None:
                 fields = dict(value)
-                decoded[name] = part(kind, fields.pop("part"))(**fields)
+                cls = part(kind, fields.pop("part"))
+                # JSON knows no tuples, and a linen module must be hashable.
+                decoded[name] = cls(**{n: tuple(v) if isinstance(v, list) else v for n, v in fields.items()})
             elif isinstance(value, dict):
                 decoded[name] = hints[name](**value)
             else:
@@ -184,8 +188,13 @@ def _differences(prefix: str, old: Any, new: Any):
         yield f"{prefix[:-1]}: {old} -> {new}"
 
 
-def check_model(model: nn.Module, task: Any) -> None:
-    """Refuses a model that the task cannot use."""
-    kind = next((module("models", n).KIND for n in names("models") if part("models", n) is type(model)), None)
-    if kind is not None and kind != task.KIND:
-        raise SeqlabError(f"{type(task).__name__} needs a {task.KIND}, and {type(model).__name__} is a {kind}")
+def check_parts(experiment: Experiment) -> None:
+    """Refuses parts that are not in the catalogue, and a model of a kind that the task cannot use."""
+    for kind, value in (("models", experiment.model), ("datasets", experiment.data), ("tasks", experiment.task)):
+        name = type(value).__module__.split(".")[-1]
+        if name not in names(kind) or part(kind, name) is not type(value):
+            raise SeqlabError(f"{type(value).__name__} is none of the {kind}: it must live in {kind}/, see --parts")
+    kind = home(experiment.model).KIND
+    if kind != experiment.task.KIND:
+        model, task = type(experiment.model).__name__, type(experiment.task).__name__
+        raise SeqlabError(f"{task} needs a {experiment.task.KIND}, and {model} is a {kind}")

@@ -23,14 +23,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from seqlab.errors import SeqlabError
+from seqlab.files import write_atomically
 
 MANIFEST = "manifest.json"
-
-
-def write_atomically(path: Path, text: str) -> None:
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    part.rename(path)
 
 
 def checkpoint_steps(run: Path) -> list[int]:
@@ -85,7 +80,11 @@ def restore(run: Path, step: int, like: Any = None) -> Any:
 
 def _hash_files(folder: Path) -> dict[str, str]:
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    hashes = {}
+    for path in files:
+        with path.open("rb") as stream:
+            hashes[str(path.relative_to(folder))] = hashlib.file_digest(stream, "sha256").hexdigest()
+    return hashes
 
 
 class Saver:

@@ -11,6 +11,7 @@ import tyro
 from tyro.conf import Positional, arg
 
 from seqlab.errors import SeqlabError
+from seqlab.memory import keep_freed_memory
 
 DataDir = Annotated[Path, arg(help="Where prepared data lives; $SEQLAB_DATA, or data.")]
 Parts = Annotated[Path | None, arg(help="A folder of your own models/, datasets/ and tasks/: Python, executed.")]
@@ -38,6 +39,7 @@ def train(arguments: list[str]) -> None:
         """Trains CONFIG into the folder RUN. The same command again goes on where the run was."""
         from seqlab import train
 
+        keep_freed_memory()
         train.train(experiment, out, data_dir, init_from, tokenizer)
 
     tyro.cli(run, prog=f"seqlab train {name}", args=rest)
@@ -50,8 +52,10 @@ def first_argument(arguments: list[str], what: str, usage: str) -> tuple[str, li
         sys.exit(0)
     if arguments[0].startswith("-"):
         raise SeqlabError(f"{what} comes first; {usage}")
-    if "--parts" in arguments[:-1]:
-        use_parts(Path(arguments[arguments.index("--parts") + 1]))
+    for i, argument in enumerate(arguments):
+        option, equals, value = argument.partition("=")
+        if option == "--parts":
+            use_parts(Path(value if equals else (arguments[i + 1 : i + 2] or [""])[0]))
     return arguments[0], arguments[1:]
 
 
@@ -74,23 +78,28 @@ def decode(
 
     if nbest < 0:
         raise SeqlabError(f"--nbest must be at least 1, not {nbest}")
-    if output is not None and not output.parent.is_dir():
-        raise SeqlabError(f"{output}: no folder {output.parent}")
+    check_output(output)
     if input is not None and not input.is_file():
         raise SeqlabError(f"no input {input}")
+    keep_freed_memory()
     loaded = load(run, checkpoint)
     search = {"beam": beam, "alpha": alpha, "max_length": max_length}
     if nbest > loaded.search(**search).beam:
         raise SeqlabError(f"--nbest {nbest} needs a beam of {nbest} or more")
-    if input is None and sys.stdin.isatty():
-        lines = iter(lambda: read_typed(), None)
-        for line in lines:
+    if input is None and output is None and sys.stdin.isatty():
+        for line in iter(read_typed, None):
             print("\n".join(decode_stream(loaded, [line], nbest, scores, **search)))
         return
     source = text.read_lines(input if input is not None else sys.stdin.buffer)
     with text.open_output(output) as stream:
         for line in decode_stream(loaded, source, nbest, scores, **search):
             stream.write(line.replace("\n", " ") + "\n")
+
+
+def check_output(path: Path | None) -> None:
+    """Refuses, before the work is done, a file that could not be written after it."""
+    if path is not None and (path.is_dir() or not path.parent.is_dir()):
+        raise SeqlabError(f"{path}: {'is a folder' if path.is_dir() else f'no folder {path.parent}'}")
 
 
 def read_typed() -> str | None:
@@ -117,6 +126,8 @@ def evaluate(
     from seqlab import text
     from seqlab.decode import evaluate, load
 
+    check_output(output)
+    keep_freed_memory()
     loaded = load(run, checkpoint)
     result = evaluate(loaded, split, data_dir, beam=beam, alpha=alpha, max_length=max_length)
     if output is not None:
@@ -270,6 +281,7 @@ def main() -> None:
         else:
             command = COMMANDS[arguments[0]]
             tyro.cli(command, prog=f"seqlab {arguments[0]}", args=arguments[1:])
+        sys.stdout.flush()  # here, where a reader that has gone is no error
     except SeqlabError as error:
         print(f"seqlab: {error}", file=sys.stderr)
         sys.exit(2)

@@ -14,14 +14,13 @@ from seqlab import catalogue, checkpoint
 from seqlab.config import Experiment, Search
 from seqlab.datasets import prepare
 from seqlab.errors import SeqlabError
-from seqlab.memory import keep_freed_memory
+from seqlab.files import folder_made_whole
 from seqlab.metrics import Score, score
 from seqlab.progress import progress
 from seqlab.tasks import Written, decode_lines
-from seqlab.text import Tokenizers, load_tokenizers
-from seqlab.train import open_run
+from seqlab.text import Tokenizers, load_tokenizers, save_tokenizers
 from seqlab.types import Params
-from seqlab.validate import loss_of_split, tokenize_split
+from seqlab.validate import check_search, loss_of_split, tokenize_split
 
 WINDOW = 10_000  # lines read ahead and sorted by length
 
@@ -36,7 +35,7 @@ class Run(NamedTuple):
     params: Params
 
     def translate(self, lines: Sequence[str], **search: Any) -> list[str]:
-        """The best text for each line; `search` overrides fields of `seqlab.config.Search`, such as beam=5.
+        """The best text for each of a list of lines; `search` overrides fields of `config.Search`, such as beam=5.
 
         For a language model a line is a prompt, and the text begins with it.
         """
@@ -44,6 +43,8 @@ class Run(NamedTuple):
 
     def write(self, lines: Sequence[str], nbest: int = 1, **search: Any) -> list[list[Written]]:
         """The `nbest` best texts for each line with their scores, best first."""
+        if isinstance(lines, str):
+            raise SeqlabError("lines are a list of strings, not one string")
         experiment, found = self.experiment, self.search(**search)
         with progress("decoding", len(lines)) as advance:
             return decode_lines(
@@ -61,18 +62,12 @@ class Run(NamedTuple):
         """The experiment's search with what is not None in `changes`."""
         given = {name: value for name, value in changes.items() if value is not None}
         search = dataclasses.replace(self.experiment.search, **given)
-        if search.beam < 1:
-            raise SeqlabError(f"a beam holds at least 1 hypothesis, not {search.beam}")
-        if search.max_length < 0:
-            raise SeqlabError(f"the maximum length is at least 1 token, not {search.max_length}")
-        if not math.isfinite(search.alpha):
-            raise SeqlabError(f"alpha is a finite number, not {search.alpha}")
+        check_search(search)
         return search
 
 
 def load(run: str | Path, which: str = "best") -> Run:
     """The run in a folder, at its checkpoint "best", "last" or of a step. Raises `SeqlabError` if there is none."""
-    keep_freed_memory()
     folder = Path(run)
     experiment = catalogue.load_experiment(folder / "experiment.json")
     step = checkpoint.choose_step(folder, which)
@@ -122,10 +117,11 @@ def evaluate(run: Run, split: str, data_dir: Path, **search: Any) -> Evaluation:
         raise SeqlabError(f"{experiment.data.key()} has no split {split!r}: there are {', '.join(data.counts)}")
     corpus = tokenize_split(data, split, run.tokenizers, data_dir)
     found = run.search(**search)
-    values, tokens = loss_of_split(experiment, run.tokenizers, corpus)(run.params)
+    values, tokens, left_out = loss_of_split(experiment, run.tokenizers, corpus)(run.params)
+    signature = f"unit:token|tokens:{tokens}|left-out:{left_out}"
     scores = [
-        Score("perplexity", values["perplexity"], f"unit:token|tokens:{tokens}"),
-        Score("accuracy", 100 * values["accuracy"], f"unit:token|tokens:{tokens}"),
+        Score("perplexity", values["perplexity"], signature),
+        Score("accuracy", 100 * values["accuracy"], signature),
     ]
     sources: list[str] = []
     texts: list[str] = []
@@ -151,8 +147,10 @@ def average(run: Path, last: int, out: Path) -> list[int]:
     if out.exists():
         raise SeqlabError(f"{out} exists: choose another --out")
     params, steps = checkpoint.average(run, last)
-    open_run(experiment, load_tokenizers(run, experiment.task.columns), out)
-    saver = checkpoint.Saver(out, 1)
-    saver.save({"params": params, "step": np.int32(steps[-1])}, steps[-1], {"averaged": steps})
-    saver.close()
+    with folder_made_whole(out) as part:
+        save_tokenizers(load_tokenizers(run, experiment.task.columns), part)
+        catalogue.save_experiment(experiment, part / "experiment.json")
+        saver = checkpoint.Saver(part, 1)
+        saver.save({"params": params, "step": np.int32(steps[-1])}, steps[-1], {"averaged": steps})
+        saver.close()
     return steps

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from seqlab.checkpoint import write_atomically
+from seqlab.files import write_atomically
 
 
 class Logbook:

@@ -44,7 +44,7 @@ def make_runner(name: str) -> Runner:
             axis=None,
             place=lambda state: jax.device_put(state, everywhere),
             feed=lambda batch: jax.device_put(fill_rows(batch, count), by_row),
-            compile=lambda step: jax.jit(step, donate_argnums=0),
+            compile=lambda step: jax.jit(step, donate_argnums=0, out_shardings=everywhere),
             fetch=lambda tree: tree,
         )
     if name == "pmap":

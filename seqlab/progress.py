@@ -4,12 +4,17 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+_showing: list[str] = []
+
 
 @contextmanager
 def progress(label: str, total: int | None, start: int = 0) -> Iterator[Callable[..., None]]:
-    """Gives `advance(count=1, note="")`; shows share, rate and time left on standard error if it is a terminal."""
-    if not sys.stderr.isatty():
-        yield lambda count=1, note="": None
+    """Gives `advance(count=1)`; shows share, rate and time left on standard error if it is a terminal.
+
+    One bar at a time: what goes on inside another's stretch shows none.
+    """
+    if not sys.stderr.isatty() or _showing:
+        yield lambda count=1: None
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -20,13 +25,17 @@ def progress(label: str, total: int | None, start: int = 0) -> Iterator[Callable
         MofNCompleteColumn(),
         TextColumn("{task.fields[rate]}"),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
-        task = bars.add_task(label, total=total, completed=start, rate="", note="")
+    bars = Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=sys.stdout.isatty())
+    _showing.append(label)
+    try:
+        with bars:
+            task = bars.add_task(label, total=total, completed=start, rate="")
 
-        def advance(count: int = 1, note: str = "") -> None:
-            speed = bars.tasks[0].speed
-            bars.update(task, advance=count, rate=f"{speed:,.1f}/s" if speed else "", note=note)
+            def advance(count: int = 1) -> None:
+                speed = bars.tasks[0].speed
+                bars.update(task, advance=count, rate=f"{speed:,.1f}/s" if speed else "")
 
-        yield advance
+            yield advance
+    finally:
+        _showing.remove(label)

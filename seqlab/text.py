@@ -8,7 +8,6 @@ import io
 import itertools
 import json
 import os
-import shutil
 import sys
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,6 +19,7 @@ import numpy as np
 
 from seqlab.config import Text
 from seqlab.errors import SeqlabError
+from seqlab.files import folder_made_whole, locked
 from seqlab.progress import progress
 
 CHUNK = 20_000  # lines tokenized at once
@@ -79,9 +79,13 @@ class Tokenizer:
         import sentencepiece
 
         try:
-            return sentencepiece.SentencePieceProcessor(model_proto=self.model)
+            processor = sentencepiece.SentencePieceProcessor(model_proto=self.model)
         except RuntimeError:
             raise SeqlabError("not a SentencePiece model") from None
+        found = processor.pad_id(), processor.bos_id(), processor.eos_id(), processor.unk_id()
+        if found != (self.pad, self.bos, self.eos, self.unk):
+            raise SeqlabError(f"this SentencePiece model has pad, bos, eos, unk at {found}; 0, 1, 2, 3 are needed")
+        return processor
 
     @functools.cached_property
     def digest(self) -> str:
@@ -150,7 +154,9 @@ def train_tokenizer(lines: Iterable[str], text: Text) -> Tokenizer:
 
 
 def save_tokenizers(tokenizers: Tokenizers, folder: Path) -> None:
-    """One file a column, or a single `tokenizer.model` where the columns share it."""
+    """One file a column, or a single `tokenizer.model` where the columns share it; others are removed."""
+    for old in folder.glob("tokenizer*.model"):
+        old.unlink()
     for name, model in _tokenizer_files(tokenizers).items():
         (folder / name).write_bytes(model)
 
@@ -197,14 +203,10 @@ def tokenize(
     identity = json.dumps([content, {name: t.digest for name, t in sorted(tokenizers.items())}])
     folder = Path(root) / "cache" / hashlib.sha256(identity.encode()).hexdigest()[:24]
     if not folder.exists():
-        part = folder.with_name(f"{folder.name}.{os.getpid()}.part")
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
-        try:
-            _tokenize_into(part, examples, count, tokenizers)
-            _rename_folder(part, folder)
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
+        with locked(folder.parent / ".lock"):
+            if not folder.exists():  # otherwise another process was first
+                with folder_made_whole(folder) as part:
+                    _tokenize_into(part, examples, count, tokenizers)
     ids = {c: _map(folder / f"{c}.ids", np.dtype("<i4")) for c in tokenizers}
     offsets = {c: _map(folder / f"{c}.offsets", np.dtype("<i8")) for c in tokenizers}
     return Corpus(ids, offsets)
@@ -232,14 +234,6 @@ def _tokenize_into(folder: Path, examples: Iterable[dict[str, str]], count: int,
             stream.close()
 
 
-def _rename_folder(part: Path, folder: Path) -> None:
-    try:
-        part.rename(folder)
-    except OSError:
-        if not folder.exists():  # otherwise another process was first, with the same content
-            raise
-
-
 def _map(path: Path, dtype: np.dtype) -> np.ndarray:
     return np.memmap(path, dtype, "r") if path.stat().st_size else np.zeros(0, dtype)
 
@@ -253,6 +247,11 @@ def open_output(path: Path | None) -> Iterator[TextIO]:
     if path is None:
         yield sys.stdout
         return
+    if path.exists() and not path.is_file():  # a device or a pipe; a folder is an error
+        with path.open("w", encoding="utf-8") as stream:
+            yield stream
+        return
+    path = path.resolve()
     part = path.with_name(path.name + ".part")
     try:
         zipped = path.suffix == ".gz"

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import json
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,12 +17,12 @@ from seqlab.batching import Plan, Rows, describe, epoch_batches, make_plan
 from seqlab.config import Experiment
 from seqlab.datasets import Prepared, prepare
 from seqlab.errors import SeqlabError
+from seqlab.files import locked, write_atomically
 from seqlab.logbook import Logbook, draw_curves
-from seqlab.memory import keep_freed_memory
 from seqlab.optim import make_optimizer, make_schedule
 from seqlab.parallel import make_runner
 from seqlab.progress import progress
-from seqlab.step import TrainState, make_step
+from seqlab.step import Loss, TrainState, make_step
 from seqlab.text import (
     Corpus,
     Tokenizer,
@@ -30,8 +31,8 @@ from seqlab.text import (
     save_tokenizers,
     train_tokenizer,
 )
-from seqlab.types import Params
-from seqlab.validate import make_validation, perplexity, tokenize_split
+from seqlab.types import Batch, Params, Tokens
+from seqlab.validate import check_search, make_validation, perplexity, tokenize_split
 
 LOWER_IS_BETTER = ("loss", "ter")
 
@@ -49,7 +50,6 @@ def train(
     Raises `SeqlabError` for an experiment that cannot run, a run of another experiment, a loss that is not finite.
     """
     check(experiment)
-    keep_freed_memory()
     data = prepare(experiment.data, data_dir)
     tokenizers = make_tokenizers(experiment, data, run, init_from, tokenizer)
     experiment = catalogue.resolve(experiment, tokenizers)
@@ -60,19 +60,39 @@ def train(
     plan = plan_batches(experiment, corpus, say)
     collate = functools.partial(task.collate, corpus, tokenizers=tokenizers)
 
-    runner = make_runner(experiment.parallel)
     optimizer = make_optimizer(experiment.optimizer, experiment.schedule, experiment.steps)
     loss = functools.partial(task.loss, model)
-    step_function = make_step(loss, optimizer, experiment.seed, runner.axis)
     state = initial_state(experiment, loss, optimizer, collate(epoch_batches(plan, 0, 0)[0]))
     if init_from is not None:
         state = dataclasses.replace(state, params=load_params(init_from, state.params))
-    open_run(experiment, tokenizers, run)
+    open_run(experiment, tokenizers, data, run)
+    with locked(run / ".lock", f"another process is training {run}"):
+        run_steps(experiment, data, tokenizers, plan, collate, held_out, loss, optimizer, state, run, say)
+
+
+def run_steps(
+    experiment: Experiment,
+    data: Prepared,
+    tokenizers: Tokenizers,
+    plan: Plan,
+    collate: Callable[[Rows], Any],
+    held_out: Corpus,
+    loss: Loss,
+    optimizer: Any,
+    state: TrainState,
+    run: Path,
+    say: Callable[[str], None],
+) -> None:
+    """The loop itself, from `state` or the run's last checkpoint to the last step."""
     say(f"{sum(x.size for x in jax.tree.leaves(state.params)):,} parameters, {len(jax.devices())} device(s)")
 
     position = {"epoch": 0, "index": 0, "best": None, "best_step": None, "waited": 0, "stopped": False}
     start = (checkpoint.checkpoint_steps(run) or [0])[-1]
     if start:
+        if "averaged" in checkpoint.read_manifest(run, start)["progress"]:
+            raise SeqlabError(
+                f"{run} holds averaged parameters, which do not train on: start from it with --init-from"
+            )
         state = TrainState(**{"carry": None, **checkpoint.restore(run, start, checkpoint.saved_tree(state))})
         position = checkpoint.read_manifest(run, start)["progress"]
         say(f"resuming from step {start}")
@@ -81,8 +101,9 @@ def train(
         return
 
     zeros = jax.tree.map(np.zeros_like, jax.tree.map(np.asarray, state.sums))
+    runner = make_runner(experiment.parallel)
     state = runner.place(state)
-    run_step = runner.compile(step_function)
+    run_step = runner.compile(make_step(loss, optimizer, experiment.seed, runner.axis))
     validate = make_validation(experiment, data, tokenizers, held_out)
     rate = make_schedule(experiment.schedule, experiment.steps)
     saver = checkpoint.Saver(run, experiment.checkpoints.last)
@@ -114,18 +135,21 @@ def train(
                 settle()
                 unchecked = step, position["epoch"], position["index"] - 1, runner.fetch(metrics)["finite"]
                 if step % experiment.log_every == 0:
-                    unlogged = step, jax.tree.map(jnp.copy, runner.fetch(state.sums))
+                    unlogged = step, runner.fetch(state.sums)
                     state = dataclasses.replace(state, sums=runner.place(zeros))
                 advance()
                 if step % experiment.validation.every == 0 or step == experiment.steps:
                     settle()
+                    begun = time.perf_counter()
                     values = validate(runner.fetch(state.params))
+                    finite = np.isfinite(values["loss"])
+                    check_finite(step, position["epoch"], position["index"] - 1, finite, run)
                     log.write(step, {f"validation {name}": value for name, value in values.items()})
                     say(f"step {step}: " + ", ".join(f"{name} {value:.4g}" for name, value in values.items()))
                     judge(position, experiment, step, values)
                     saver.save(checkpoint.saved_tree(runner.fetch(state)), step, dict(position))
                     draw_curves(run)
-                    clock = time.perf_counter()
+                    clock += time.perf_counter() - begun
                     if position["stopped"]:
                         say(f"stopping early: {position['waited']} validations without a better one")
                         break
@@ -136,26 +160,44 @@ def train(
 
 def check(experiment: Experiment) -> None:
     """Refuses, before any work is done, what could only fail later."""
-    catalogue.check_model(experiment.model, experiment.task)
-    make_optimizer(experiment.optimizer, experiment.schedule, experiment.steps).init({})
-    make_schedule(experiment.schedule, experiment.steps)(0)
-    make_runner(experiment.parallel)
-    known = ("loss", *experiment.task.metrics)
-    metric = experiment.validation.metric
+    e = experiment
+    catalogue.check_parts(e)
+    make_optimizer(e.optimizer, e.schedule, e.steps).init({})
+    make_schedule(e.schedule, e.steps)(0)
+    make_runner(e.parallel)
+    check_search(e.search)
+    known = ("loss", *e.task.metrics)
+    metric = e.validation.metric
     if metric not in known:
         raise SeqlabError(f"validation.metric {metric!r} is none of this task's: {', '.join(known)}")
-    if metric != "loss" and not experiment.validation.beam:
+    if metric != "loss" and not e.validation.beam:
         raise SeqlabError(f"validation.metric {metric!r} needs translations: set validation.beam to 1 or more")
-    for name, value in (
-        ("steps", experiment.steps),
-        ("log_every", experiment.log_every),
-        ("validation.every", experiment.validation.every),
-        ("validation.examples", experiment.validation.examples),
-        ("batching.tokens", experiment.batching.tokens),
-        ("batching.buckets", experiment.batching.buckets),
+    for name, value, least in (
+        ("steps", e.steps, 1),
+        ("seed", e.seed, 0),
+        ("log_every", e.log_every, 1),
+        ("batching.tokens", e.batching.tokens, 1),
+        ("batching.buckets", e.batching.buckets, 1),
+        ("optimizer.clip", e.optimizer.clip, 0),
+        ("schedule.every", e.schedule.every, 1),
+        ("schedule.warmup", e.schedule.warmup, 0),
+        ("validation.every", e.validation.every, 1),
+        ("validation.examples", e.validation.examples, 1),
+        ("validation.beam", e.validation.beam, 0),
     ):
-        if value < 1:
-            raise SeqlabError(f"{name} must be at least 1, not {value}")
+        if value < least:
+            raise SeqlabError(f"{name} must be at least {least}, not {value}")
+    tokens = Tokens(np.ones((1, 2), np.int32), np.ones((1, 2), bool))
+    inputs = tokens if "source" in e.task.columns else None
+    batch = Batch(inputs, tokens, tokens.ids, np.ones((1, 2), np.float32))
+    sizes = [name for name in ("vocabulary", "source_vocabulary") if getattr(e.model, name, None) == 0]
+    model = dataclasses.replace(e.model, **dict.fromkeys(sizes, e.text.size))
+    try:
+        jax.eval_shape(lambda: init_params(model, e.seed, batch))
+    except SeqlabError:
+        raise
+    except (TypeError, ValueError, ZeroDivisionError) as error:
+        raise SeqlabError(f"this model cannot be built: {error}") from None
 
 
 def make_tokenizers(
@@ -163,12 +205,18 @@ def make_tokenizers(
 ) -> Tokenizers:
     """Those of the run if it has them, of `init_from`, from the file `tokenizer`, or newly trained."""
     columns = experiment.task.columns
-    if (run / "experiment.json").exists():
-        return load_tokenizers(run, columns)
+    given = None
     if tokenizer is not None:
         if not tokenizer.is_file():
             raise SeqlabError(f"no tokenizer {tokenizer}")
-        return dict.fromkeys(columns, Tokenizer(tokenizer.read_bytes()))
+        given = dict.fromkeys(columns, Tokenizer(tokenizer.read_bytes()))
+    if (run / "experiment.json").exists():
+        own = load_tokenizers(run, columns)
+        if given is not None and given != own:
+            raise SeqlabError(f"{run} has another tokenizer than {tokenizer}: choose another --out")
+        return own
+    if given is not None:
+        return given
     if init_from is not None:
         catalogue.load_experiment(init_from / "experiment.json")
         return load_tokenizers(init_from, columns)
@@ -181,9 +229,9 @@ def make_tokenizers(
     return {name: train_tokenizer(column(name), experiment.text) for name in columns}
 
 
-def open_run(experiment: Experiment, tokenizers: Tokenizers, run: Path) -> None:
-    """Makes the run's folder, or checks that the one there is of the same experiment."""
-    path = run / "experiment.json"
+def open_run(experiment: Experiment, tokenizers: Tokenizers, data: Prepared, run: Path) -> None:
+    """Makes the run's folder, or checks that the one there is of the same experiment and the same data."""
+    path, hashes = run / "experiment.json", run / "data.json"
     if path.exists():
         changed = catalogue.differences(catalogue.load_experiment(path), experiment)
         if changed:
@@ -191,11 +239,17 @@ def open_run(experiment: Experiment, tokenizers: Tokenizers, run: Path) -> None:
                 f"{run} is a run of another experiment:\n  " + "\n  ".join(changed) + "\nchoose another --out, or "
                 f"start from its parameters with --init-from {run}"
             )
+        if hashes.exists() and json.loads(hashes.read_text()) != data.hashes:
+            raise SeqlabError(f"the data of {run} has changed since it began: choose another --out")
         return
-    if run.exists() and (not run.is_dir() or (run / "checkpoints").exists()):
+    ours = {"data.json", "data.json.part", "experiment.json.part", ".lock"}
+    if run.exists() and (
+        not run.is_dir() or any(p.name not in ours and not p.match("tokenizer*.model") for p in run.iterdir())
+    ):
         raise SeqlabError(f"{run} exists and is no run: choose another --out")
     run.mkdir(parents=True, exist_ok=True)
     save_tokenizers(tokenizers, run)
+    write_atomically(hashes, json.dumps(data.hashes, indent=1))
     catalogue.save_experiment(experiment, path)
 
 
@@ -264,7 +318,7 @@ def batch_stream(
         epoch, index = epoch + 1, 0
 
 
-def check_finite(step: int, epoch: int, index: int, finite: jax.Array, run: Path) -> None:
+def check_finite(step: int, epoch: int, index: int, finite: Any, run: Path) -> None:
     if not bool(finite):
         steps = checkpoint.checkpoint_steps(run)
         good = f"the last good checkpoint is of step {steps[-1]}" if steps else "there is no checkpoint yet"
@@ -278,7 +332,7 @@ def training_metrics(sums: dict[str, jax.Array]) -> dict[str, float]:
     s = {name: float(value) for name, value in sums.items()}
     weight = max(s["weight"], 1.0)
     return {
-        "loss": s["loss"] / weight,
+        "loss": s["nll"] / weight,  # without label smoothing, to stand beside the validation loss
         "perplexity": perplexity(s["nll"] / weight),
         "gradient norm": s["gradient_norm"] / s["steps"],
     }

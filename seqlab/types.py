@@ -44,7 +44,7 @@ class Batch:
 class Generator(Protocol):
     """A model that writes: language model, translation, summarization, dialogue.
 
-    Every leaf of memory and state has B as its first axis, so that a sentence leaves the batch by one
+    Every leaf of memory and state has B as its first axis, so that a sentence can leave the batch by one
     gather. Prompts are right-aligned, so the position `t` of a step is one scalar for the whole batch.
     """
 

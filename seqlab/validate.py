@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from seqlab.batching import epoch_batches, make_plan
-from seqlab.config import Experiment
+from seqlab.config import Experiment, Search
 from seqlab.datasets import Prepared
 from seqlab.errors import SeqlabError
 from seqlab.metrics import score
@@ -35,20 +35,21 @@ def perplexity(nll: float) -> float:
 
 def loss_of_split(
     experiment: Experiment, tokenizers: Tokenizers, corpus: Corpus
-) -> Callable[[Params], tuple[dict[str, float], int]]:
-    """A function from parameters to loss, perplexity and accuracy of a split, and the number of its tokens.
-
-    No label smoothing: the loss is nats a token. Examples that training would leave out are left out here too.
+) -> Callable[[Params], tuple[dict[str, float], int, int]]:
+    """A function from parameters to loss, perplexity and accuracy of a split, the number of its tokens, and the
+    number of examples that are left out, by the same limits as in training. No label smoothing: the loss is nats
+    a token.
     """
     task = experiment.task
     runner = make_runner("jit")
     batching = dataclasses.replace(experiment.batching, buckets=2)
-    batches = epoch_batches(make_plan(task.sizes(corpus.lengths()), batching), 0, None)
+    plan = make_plan(task.sizes(corpus.lengths()), batching)
+    batches = epoch_batches(plan, 0, None)
     if not batches:
         raise SeqlabError("no held-out example is short enough: raise batching.max_length")
     sums_of = jax.jit(lambda params, batch: task.loss(experiment.model, params, batch, None, None)[1:3])
 
-    def judge(params: Params) -> tuple[dict[str, float], int]:
+    def judge(params: Params) -> tuple[dict[str, float], int, int]:
         params = runner.place(params)
         total: Any = None
         for rows in batches:
@@ -57,7 +58,7 @@ def loss_of_split(
         weight, sums = total
         nll = float(sums["nll"] / weight)
         values = {"loss": nll, "perplexity": perplexity(nll), "accuracy": float(sums["correct"] / weight)}
-        return values, int(weight)
+        return values, int(weight), plan.too_long + plan.lopsided
 
     return judge
 
@@ -71,8 +72,8 @@ def make_validation(
     search = dataclasses.replace(experiment.search, beam=experiment.validation.beam)
 
     def validate(params: Params) -> dict[str, float]:
-        values, _ = loss_of(params)
-        if task.metrics and search.beam:
+        values, _, _ = loss_of(params)
+        if task.metrics and search.beam and math.isfinite(values["loss"]):
             examples = list(data.read("validation", 0, len(corpus)))
             sources, references = ([example[side] for example in examples] for side in ("source", "target"))
             with progress("decoding", len(examples)) as advance:
@@ -83,3 +84,13 @@ def make_validation(
         return values
 
     return validate
+
+
+def check_search(search: Search) -> None:
+    """Raises `SeqlabError` for a search that cannot be."""
+    if search.beam < 1:
+        raise SeqlabError(f"a beam holds at least 1 hypothesis, not {search.beam}")
+    if search.max_length < 0:
+        raise SeqlabError(f"the maximum length is at least 1 token, not {search.max_length}")
+    if not math.isfinite(search.alpha):
+        raise SeqlabError(f"alpha is a finite number, not {search.alpha}")

@@ -53,10 +53,26 @@ def test_an_interrupted_preparation_leaves_nothing(tmp_path):
     assert prepare(Numbers(5, breaks=True), tmp_path).counts["train"] == 5
 
 
-def test_killed_before_the_record_was_written(tmp_path):
-    prepare(Numbers(), tmp_path)
-    (tmp_path / "numbers" / "prepared.json").unlink()
+def test_left_by_a_killed_process(tmp_path):
+    (tmp_path / "numbers.part").mkdir()
+    (tmp_path / "numbers.part" / "half").write_text("written")
     assert prepare(Numbers(7), tmp_path).counts["train"] == 7
+    assert not (tmp_path / "numbers.part").exists()
+
+
+def test_nothing_of_the_users_is_touched(tmp_path):
+    (tmp_path / "numbers").mkdir()
+    (tmp_path / "numbers" / "my.txt").write_text("mine")
+    with pytest.raises(SeqlabError, match="exists and is no prepared data"):
+        prepare(Numbers(), tmp_path)
+    assert (tmp_path / "numbers" / "my.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("key", ["", "..", "../numbers", "a/../../b"])
+def test_a_key_stays_below_the_root(tmp_path, monkeypatch, key):
+    monkeypatch.setattr(Numbers, "key", lambda self: key)
+    with pytest.raises(SeqlabError, match="leaves the data root"):
+        prepare(Numbers(), tmp_path / "data")
 
 
 def test_no_examples(tmp_path):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from seqlab import catalogue, laws
+from seqlab.parallel import make_runner
 from seqlab.search.beam import NEVER, beam_search
 from seqlab.search.generate import Request, _round_up, generate
 from tests.oracles.search import exhaustive
@@ -80,15 +81,21 @@ def test_hypotheses_that_do_not_exist_are_empty():
 
 
 def test_first_stops_at_the_first_end():
-    table = tables("random")
-    table[:, 1, :, EOS] += 9  # every row ends at its second token at the latest
-    found = search(table, LIMITS, 0.0, beam=2, stop="first")
-    assert (np.asarray(found.lengths)[:, 0] <= 2).all()
+    """Where a longer answer is likelier, "first" is content with the short one, and "optimal" is not."""
+    table = np.zeros((ROWS, LENGTH, VOCABULARY, VOCABULARY), np.float32)
+    table[:, 0, :, 3] = 1.0  # the first token is 3, EOS is second best: among the K best
+    table[:, 0, :, EOS] = 0.9
+    table[:, 1:, :, EOS] = 9.0
+    limit = np.full(ROWS, LENGTH)
+    first, optimal = (search(table, limit, 2.5, beam=2, stop=stop) for stop in ("first", "optimal"))
+    assert np.asarray(first.lengths)[:, 0].tolist() == [1] * ROWS
+    assert np.asarray(optimal.lengths)[:, 0].tolist() == [2] * ROWS
+    assert (np.asarray(optimal.scores)[:, 0] > np.asarray(first.scores)[:, 0]).all()
 
 
 @pytest.mark.parametrize("name", catalogue.names("models"))
 def test_alone_and_in_a_batch(name):
-    """A sentence's text does not hinge on what stands beside it, nor on the order of the requests."""
+    """A sentence's text hinges neither on what stands beside it, nor on the order of requests, nor on the devices."""
     s = laws.make_subject(catalogue.module("models", name).TINY, seed=3)
     requests = laws.requests_of(s, 5)
     search = functools.partial(generate, s.model, s.params, eos=EOS, beam=3, wanted=2)
@@ -96,6 +103,8 @@ def test_alone_and_in_a_batch(name):
     assert [[r.ids for r in results] for results in search(requests[::-1])[::-1]] == [
         [r.ids for r in results] for results in together
     ]
+    everywhere = generate(s.model, make_runner("jit").place(s.params), requests, eos=EOS, beam=3, wanted=2)
+    assert [[r.ids for r in results] for results in everywhere] == [[r.ids for r in results] for results in together]
     for request, results in list(zip(requests, together, strict=True))[:2]:
         (alone,) = search([request])
         assert [r.ids for r in alone] == [r.ids for r in results]

@@ -2,6 +2,7 @@
 
 import gzip
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -127,6 +128,17 @@ def test_not_a_tokenizer():
         Tokenizer(b"garbage").encode(["x"])
 
 
+def test_a_tokenizer_of_another_kind():
+    import sentencepiece
+
+    output = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(TRAINING), model_writer=output, model_type="char", vocab_size=30, minloglevel=2
+    )
+    with pytest.raises(SeqlabError, match="0, 1, 2, 3 are needed"):
+        Tokenizer(output.getvalue()).encode(["x"])
+
+
 def test_saved_tokenizers(tmp_path, bpe):
     save_tokenizers({"source": bpe, "target": bpe}, tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["tokenizer.model"]
@@ -148,12 +160,18 @@ def test_cache(tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         tokenize(broken(), 2, "data", tokenizers, tmp_path)
-    assert not any((tmp_path / "cache").iterdir())
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == [".lock"]
     first = tokenize(iter(examples), 2, "data", tokenizers, tmp_path)
     again = tokenize(broken(), 2, "data", tokenizers, tmp_path)  # reads no text
     assert np.array_equal(first.lengths(), again.lengths())
     assert again.lengths()[0, 1] == 0
     assert tiny_tokenizer().decode(again.row("target", 1).tolist()) == "xyz"
+
+
+def test_output_to_a_device():
+    with open_output(Path("/dev/null")) as stream:
+        stream.write("nothing")
+    assert Path("/dev/null").is_char_device()
 
 
 @pytest.mark.parametrize("name", ["out.txt", "out.txt.gz"])

@@ -15,8 +15,10 @@ import pytest
 
 import seqlab
 from seqlab import checkpoint, cli, decode
+from seqlab import train as train_module
 from seqlab.errors import SeqlabError
-from seqlab.laws import tiny_experiment
+from seqlab.files import locked
+from seqlab.laws import tiny_experiment, tiny_tokenizer
 from seqlab.train import train
 
 ROOT = Path(__file__).parents[1]
@@ -34,6 +36,8 @@ def home(tmp_path_factory):
     home = tmp_path_factory.mktemp("home")
     (home / "tiny.py").write_text(CONFIG)
     assert call(home, "train", "tiny.py", "--out", "run", "--data-dir", "data") == 0
+    assert call(home, "average", "run", "--last", "2") == 0
+    (home / "own.model").write_bytes(tiny_tokenizer().model)
     return home
 
 
@@ -139,7 +143,6 @@ def test_fingerprint_and_average(home, capsys):
     assert call(home, "fingerprint", "run", "--json") == 0
     found = json.loads(capsys.readouterr().out)
     assert found == {"step": 4, "sha256": checkpoint.fingerprint(home / "run", 4)}
-    assert call(home, "average", "run", "--last", "2") == 0
     averaged = seqlab.load(home / "run-average")
     assert averaged.translate(["3 hours"], max_length=3)
     assert call(home, "average", "run", "--last", "2") == 2
@@ -170,6 +173,15 @@ def test_list(home, capsys, what):
         (["train", "tiny.py", "--out", "x", "--data.pair", "en-xx"], "unknown locale 'xx'"),
         (["train", "tiny.py", "--out", "x", "--tokenizer", "none.model"], "no tokenizer none.model"),
         (["train", "tiny.py", "--out", "tiny.py"], "exists and is no run"),
+        (["train", "tiny.py", "--out", "x", "--model.heads", "0"], "this model cannot be built"),
+        (["train", "tiny.py", "--out", "x", "--model.dtype", "bf16"], "this model cannot be built"),
+        (["train", "tiny.py", "--out", "x", "--seed", "-1"], "seed must be at least 0"),
+        (["train", "tiny.py", "--out", "x", "--optimizer.clip", "-1"], "optimizer.clip must be at least 0"),
+        (["train", "tiny.py", "--out", "x", "--text.no-joint"], "needs one joint vocabulary"),
+        (["train", "tiny.py", "--out", "run-average"], "holds averaged parameters"),
+        (["train", "tiny.py", "--out", "run", "--tokenizer", "own.model"], "has another tokenizer"),
+        (["evaluate", "run", "--data-dir", "data", "--output", "no/dir/f"], "no folder no/dir"),
+        (["decode", "run", "--input", "tiny.py", "--output", "data"], "data: is a folder"),
         (["decode", "nowhere"], "nowhere is not a run"),
         (["decode", "run", "--checkpoint", "99"], "no checkpoint '99': best, last or one of 2, 4"),
         (["decode", "run", "--input", "missing.txt"], "no input missing.txt"),
@@ -212,6 +224,37 @@ def test_a_loss_that_is_not_finite(tmp_path):
     assert checkpoint.checkpoint_steps(tmp_path / "run") == []
 
 
+def test_other_data_under_a_run_is_seen(home, capsys):
+    record = home / "run" / "data.json"
+    before = record.read_text()
+    record.write_text(before.replace(json.loads(before)["train"], "0" * 64))
+    assert call(home, "train", "tiny.py", "--out", "run", "--data-dir", "data") == 2
+    assert "data of run has changed" in capsys.readouterr().err
+    record.write_text(before)
+
+
+def test_two_processes_on_one_run(home, capsys):
+    with locked(home / "run" / ".lock"):
+        assert call(home, "train", "tiny.py", "--out", "run", "--data-dir", "data") == 2
+    assert "another process is training run" in capsys.readouterr().err
+
+
+def test_learned_positions_bound_decoding(tmp_path):
+    """Lengths are rounded up and doubled for the search, but never past the positions there are."""
+    experiment = tiny_experiment()
+    experiment = dataclasses.replace(
+        experiment,
+        model=experiment.model.clone(positions="learned", max_length=200),
+        steps=1,
+        validation=dataclasses.replace(experiment.validation, beam=1),
+    )
+    train(experiment, tmp_path / "run", tmp_path / "data", say=lambda line: None)
+    run = decode.load(tmp_path / "run")
+    assert len(run.translate(["a" * 150], max_length=500)) == 1
+    with pytest.raises(SeqlabError, match="line 2 has more tokens than the 200 positions of the model: bbb"):
+        run.translate(["a", "b" * 300])
+
+
 def test_stopping_early(tmp_path):
     experiment = tiny_experiment()
     experiment = dataclasses.replace(
@@ -226,6 +269,32 @@ def test_stopping_early(tmp_path):
     assert checkpoint.checkpoint_steps(tmp_path / "run")[-1] < experiment.steps
     train(experiment, tmp_path / "run", tmp_path / "data", say=told.append)
     assert "is trained" in told[-1]
+
+
+def test_one_compilation_a_bucket(tmp_path, monkeypatch):
+    """Three buckets, three compilations of the step, over two epochs, logs, validations and checkpoints."""
+    compiled = []
+    make = train_module.make_runner
+
+    def watched(name):
+        runner = make(name)
+        return runner._replace(compile=lambda step: compiled.append(runner.compile(step)) or compiled[-1])
+
+    monkeypatch.setattr(train_module, "make_runner", watched)
+    experiment = tiny_experiment()
+    experiment = dataclasses.replace(
+        experiment,
+        log_every=2,
+        batching=dataclasses.replace(experiment.batching, buckets=3),
+        validation=dataclasses.replace(experiment.validation, every=3),
+    )
+    told = []
+    train(experiment, tmp_path / "run", tmp_path / "data", say=told.append)
+    buckets = sum(line.startswith("bucket") for line in told)
+    batches = next(int(line.split()[0]) for line in told if "batches an epoch" in line)
+    assert (buckets, batches < experiment.steps) == (3, True)
+    (step,) = compiled
+    assert step._cache_size() == 3
 
 
 def run_python(code: str) -> str:

@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from seqlab.errors import SeqlabError
+from seqlab.files import folder_made_whole, locked
 from seqlab.progress import progress
 
 VERSION = "1.0.0"
 CHUNK = 1000
-RECORD = "prepared.json"  # written last: without it a preparation does not count
+RECORD = "prepared.json"
 
 
 @runtime_checkable
@@ -60,19 +61,21 @@ def prepare(dataset: Dataset, root: Path) -> Prepared:
     An interrupted or failed build leaves nothing that counts, and the next one starts clean.
     """
     key = Path(root) / dataset.key()
+    if not key.resolve().is_relative_to(Path(root).resolve()) or key.resolve() == Path(root).resolve():
+        raise SeqlabError(f"{dataset.key()!r} is no key of a data set: it leaves the data root")
     record = key / RECORD
     if not record.exists():
-        shutil.rmtree(key, ignore_errors=True)
-        try:
-            _build(dataset, key, record)
-        except BaseException:
-            shutil.rmtree(key, ignore_errors=True)
-            raise
+        with locked(key.parent / ".lock"):
+            if key.exists() and not record.exists():
+                raise SeqlabError(f"{key} exists and is no prepared data: move it away")
+            if not key.exists():  # otherwise another process was first
+                with folder_made_whole(key) as part:
+                    _build(dataset, part)
     facts = json.loads(record.read_text())
     return Prepared(key / VERSION, facts["counts"], facts["hashes"])
 
 
-def _build(dataset: Dataset, key: Path, record: Path) -> None:
+def _build(dataset: Dataset, folder: Path) -> None:
     import tensorflow_datasets as tfds
     from tensorflow_datasets.core import registered
 
@@ -110,16 +113,13 @@ def _build(dataset: Dataset, key: Path, record: Path) -> None:
                     advance()
                     example = next(splits[split], None)
 
-        builder = Builder(data_dir=str(key), file_format="array_record")
+        builder = Builder(data_dir=str(folder), file_format="array_record")
         with contextlib.redirect_stdout(io.StringIO()):  # TFDS announces every build
             builder.download_and_prepare()
 
     # TFDS nests the version below the builder's name; the key names the data already.
-    built = key / "seqlab" / VERSION
-    built.rename(key / VERSION)
-    shutil.rmtree(key / "seqlab")
-    shutil.rmtree(key / "downloads", ignore_errors=True)
-    temporary = record.with_suffix(".part")
+    (folder / "seqlab" / VERSION).rename(folder / VERSION)
+    shutil.rmtree(folder / "seqlab")
+    shutil.rmtree(folder / "downloads", ignore_errors=True)
     hashes = {name: digest.hexdigest() for name, digest in digests.items()}
-    temporary.write_text(json.dumps({"counts": counts, "hashes": hashes}, indent=1))
-    temporary.rename(record)
+    (folder / RECORD).write_text(json.dumps({"counts": counts, "hashes": hashes}, indent=1))

@@ -54,4 +54,5 @@ class Embedding(nn.Module):
         return (tokens + where).astype(self.dtype)
 
     def attend(self, features: Float[Array, "... D"]) -> Float[Array, "... V"]:
-        return jnp.einsum("...d,vd->...v", features, self.table.astype(self.dtype)).astype(jnp.float32)
+        table = self.table.astype(self.dtype)
+        return jnp.einsum("...d,vd->...v", features, table, preferred_element_type=jnp.float32)

@@ -100,18 +100,17 @@ class Transformer(nn.Module):
         x, state = self.decoder.step(x, state, t, memory["layers"], memory["mask"])
         return self.project(x), state
 
+    @property
+    def longest(self) -> int | None:
+        """Most positions of a source, or of a prompt and what follows it; None: no bound."""
+        return self.max_length if self.positions == "learned" else None
+
     @nn.nowrap
     def reorder(self, state: Any, parents: Int[Array, "B K"]) -> Any:
         return reorder(state, parents)
 
 
 TINY = Transformer(
-    source_vocabulary=9,
-    vocabulary=7,
-    encoder_layers=2,
-    decoder_layers=2,
-    dim=8,
-    heads=2,
-    hidden=12,
-    tie="target",
+    source_vocabulary=9, vocabulary=7, encoder_layers=2, decoder_layers=2, dim=8, heads=2, hidden=12, tie="target"
 )
+VARIANTS = (TINY.clone(norm="post", positions="learned", max_length=16, tie="none"),)

@@ -70,9 +70,15 @@ class TransformerLM(nn.Module):
         x, state = self.decoder.step(x, state, t)
         return self.project(x), state
 
+    @property
+    def longest(self) -> int | None:
+        """Most positions of a source, or of a prompt and what follows it; None: no bound."""
+        return self.max_length if self.positions == "learned" else None
+
     @nn.nowrap
     def reorder(self, state: Any, parents: Int[Array, "B K"]) -> Any:
         return reorder(state, parents)
 
 
 TINY = TransformerLM(vocabulary=7, layers=2, dim=8, heads=2, hidden=12)
+VARIANTS = (TINY.clone(norm="post", positions="learned", max_length=16, tie=False),)

@@ -14,6 +14,7 @@ from seqlab.search.greedy import greedy_search
 from seqlab.types import Generator, Params, Tokens
 
 ROWS = (1, 8, 64)  # sentences a batch; the smallest that holds what is left is taken
+POSITIONS = 1 << 16  # most positions of sources and hypotheses a batch: long lines come in smaller batches
 
 
 class Request(NamedTuple):
@@ -91,6 +92,8 @@ def generate(
     """
     if not 1 <= wanted <= beam:
         raise SeqlabError(f"a beam of {beam} holds 1 to {beam} hypotheses a sentence, not {wanted}")
+    longest = getattr(model, "longest", None)
+    params = jax.device_put(params)
     search = make_search(model, eos, beam, wanted, stop or ("greedy" if beam == 1 else "optimal"))
     results: list[list[Result]] = [[] for _ in requests]
     waiting: list[tuple[list[int], Hypotheses]] = []
@@ -112,7 +115,7 @@ def generate(
             ]
         progress(len(chosen))
 
-    for chosen, shape in _batches(requests):
+    for chosen, shape in _batches(requests, beam, longest):
         waiting.append(
             (chosen, search(params, *_collate([requests[i] for i in chosen], shape), alpha=alpha, length=shape[-1]))
         )
@@ -131,25 +134,33 @@ def _round_up(n: int) -> int:
     return size
 
 
-def _batches(requests: Sequence[Request]) -> Iterator[tuple[list[int], tuple[int, int, int, int]]]:
-    """Indices of requests of like length, at most `ROWS[-1]` of them, and their shape: (rows, source length,
-    prompt length, room for the answer)."""
+def _batches(
+    requests: Sequence[Request], beam: int, longest: int | None
+) -> Iterator[tuple[list[int], tuple[int, int, int, int]]]:
+    """Indices of requests of like length, and their shape: (rows, source length, prompt length, room for the answer).
+
+    Where the model has a `longest` sequence, all lengths are held to it.
+    """
+    most = longest or 1 << 30
     groups: dict[tuple[int, int], list[int]] = {}
     for i, (source, prompt, _) in enumerate(requests):
+        if max(len(source or ()), len(prompt)) > most:
+            raise SeqlabError(f"request {i} is longer than the {most} positions of the model")
         # A prompt of one token, BOS, stays one: nothing of it has to be read ahead of the first step.
-        prompt_length = 1 if len(prompt) == 1 else 1 + _round_up(len(prompt) - 1)
-        source_length = 0 if source is None else _round_up(len(source))
+        prompt_length = 1 if len(prompt) == 1 else min(1 + _round_up(len(prompt) - 1), most)
+        source_length = 0 if source is None else min(_round_up(len(source)), most)
         groups.setdefault((source_length, prompt_length), []).append(i)
     for shape, members in sorted(groups.items()):
-        room = _round_up(max(requests[i].limit for i in members))
-        for at in range(0, len(members), ROWS[-1]):
-            chosen = members[at : at + ROWS[-1]]
+        room = min(_round_up(max(requests[i].limit for i in members)), most - shape[1] + 1)
+        fitting = [rows for rows in ROWS if rows * (shape[0] + beam * (shape[1] + room)) <= POSITIONS] or [1]
+        for at in range(0, len(members), fitting[-1]):
+            chosen = members[at : at + fitting[-1]]
             yield chosen, (next(rows for rows in ROWS if rows >= len(chosen)), *shape, room)
 
 
 def _collate(requests: list[Request], shape: tuple[int, int, int, int]) -> tuple[Tokens | None, Tokens, np.ndarray]:
     """Padded arrays: sources left-aligned, prompts right-aligned, filled-up rows with a limit of 0."""
-    rows, source_length, prompt_length, _ = shape
+    rows, source_length, prompt_length, room = shape
     source = np.zeros((2, rows, source_length), np.int32)
     prompt = np.zeros((2, rows, prompt_length), np.int32)
     prompt[1, :, -1] = 1
@@ -158,6 +169,6 @@ def _collate(requests: list[Request], shape: tuple[int, int, int, int]) -> tuple
         if request.source is not None:
             source[:, row, : len(request.source)] = request.source, np.ones(len(request.source))
         prompt[:, row, prompt_length - len(request.prompt) :] = request.prompt, np.ones(len(request.prompt))
-        limit[row] = request.limit
+        limit[row] = min(request.limit, room)
     inputs = Tokens(source[0], source[1] > 0) if source_length else None
     return inputs, Tokens(prompt[0], prompt[1] > 0), limit

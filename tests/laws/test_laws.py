@@ -22,6 +22,23 @@ def test_model(law, model):
     law(subject(model))
 
 
+VARIANTS = [(n, i) for n in catalogue.names("models") for i in range(len(catalogue.module("models", n).VARIANTS))]
+
+
+@functools.cache
+def variant(name: str, index: int) -> laws.Subject:
+    return laws.make_subject(catalogue.module("models", name).VARIANTS[index])
+
+
+@pytest.mark.parametrize(("model", "index"), VARIANTS)
+@named(
+    [laws.pads_are_inert, laws.future_is_unseen, laws.step_agrees_with_features, laws.gradients_reach_every_parameter]
+)
+def test_variant(law, model, index):
+    """The fields TINY leaves at their defaults, under the laws that hinge on them."""
+    law(variant(model, index))
+
+
 @pytest.mark.parametrize("task", catalogue.names("tasks"))
 @named(laws.TASK_LAWS)
 def test_task(law, task):

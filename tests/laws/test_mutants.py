@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from mutants import MUTANTS, planted
+from mutants import MUTANTS, Mutant, planted
 
 from seqlab import laws
 
@@ -16,6 +16,16 @@ KINDS = {"model": laws.MODEL_LAWS, "task": laws.TASK_LAWS, "step": laws.STEP_LAW
 def test_every_law_has_a_mutant():
     named = {mutant.law for mutant in MUTANTS}
     assert {law.__name__ for group in KINDS.values() for law in group} == named
+
+
+def test_without_a_bug_nothing_is_caught():
+    """What `planted` imports is the package as it is, so a mutant is caught for its bug alone."""
+    harmless = Mutant("none", "search.beam", "NEVER = -1e9", "NEVER = -1.0e9", "")
+    with planted(harmless) as package:
+        subject = package.make_subject(package.catalogue.module("models", "transformer_lm").TINY)
+        package.step_agrees_with_features(subject)
+        package.greedy_is_a_beam_of_one(subject)
+        package.targets_are_the_next_tokens(package.catalogue.part("tasks", "translation")())
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.bug.replace(" ", "-"))

@@ -1,0 +1,47 @@
+"""Files that are whole or not there, and one writer at a time."""
+
+import contextlib
+import fcntl
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from seqlab.errors import SeqlabError
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """The file appears, whole, by rename."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(text, encoding="utf-8")
+    part.rename(path)
+
+
+@contextlib.contextmanager
+def locked(path: Path, busy: str | None = None) -> Iterator[None]:
+    """Holds the lock file `path`; it is free again when the process ends, however it ends.
+
+    If another process holds it: waits, or raises `SeqlabError` with the message `busy`.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX if busy is None else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise SeqlabError(busy or "") from None
+        yield
+
+
+@contextlib.contextmanager
+def folder_made_whole(folder: Path) -> Iterator[Path]:
+    """An empty folder to fill, which becomes `folder` when the block ends; an error in between leaves nothing.
+
+    What a killed process left half-made is removed first: only one process may make `folder` at a time.
+    """
+    part = folder.with_name(folder.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    try:
+        yield part
+        part.rename(folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
