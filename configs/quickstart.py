@@ -16,9 +16,9 @@ experiment = Experiment(
     model=Transformer(encoder_layers=2, decoder_layers=2, dim=160, heads=4, hidden=512, dropout=0.05),
     task=Translation(label_smoothing=0.05),
     data=CldrPhrases(pair="en-de"),
-    steps=900,
+    steps=600,
     text=Text(kind="bpe", size=2000),
     batching=Batching(tokens=2048, buckets=3, max_length=64),
     schedule=Schedule(name="linear", peak=3e-3, warmup=100),
-    validation=Validation(every=450, examples=500),
+    validation=Validation(every=300, examples=500, beam=0),
 )
