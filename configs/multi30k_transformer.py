@@ -4,9 +4,9 @@
     seqlab train configs/multi30k_transformer.py --out runs/multi30k
     seqlab evaluate runs/multi30k --split test_2016_flickr
 
-3+3 pre-norm layers of width 256 (Vaswani et al. 2017), a joint BPE vocabulary of 8,000, about 2,048 tokens
-a batch, and a rate that falls linearly to zero: made for less than half an hour on two slow cores, some five passes over the
-data. With more time, raise `--steps`, `--model.hidden` and `--model.dropout`.
+3+3 pre-norm layers of width 256 (Vaswani et al. 2017), a joint BPE vocabulary of 8,000, about 2,048 tokens a
+batch, and a rate that falls linearly to zero: made for less than half an hour on two slow cores, some five
+passes over the data. With more time, raise `--steps`, `--model.hidden` and `--model.dropout`.
 """
 
 from seqlab.config import Batching, Experiment, Optimizer, Schedule, Text, Validation
