@@ -22,7 +22,11 @@ def test_model(law, model):
     law(subject(model))
 
 
-VARIANTS = [(n, i) for n in catalogue.names("models") for i in range(len(catalogue.module("models", n).VARIANTS))]
+VARIANTS = [
+    (name, index)
+    for name in catalogue.names("models")
+    for index in range(len(getattr(catalogue.module("models", name), "VARIANTS", ())))
+]
 
 
 @functools.cache
