@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from seqlab import catalogue, laws
 from seqlab.layers.attention import Attention, causal_mask, slot_mask
 from seqlab.layers.dropout import Dropout
 from seqlab.layers.embed import Embedding, positions_of, sinusoidal
@@ -113,3 +114,14 @@ def test_cross_entropy(smoothing):
     plain = sum(oracle.smoothed_cross_entropy(logits[b, t], targets[b, t], 0.0) for b, t in where)
     np.testing.assert_allclose([loss, weight, sums["nll"]], [expected, weights.sum(), plain], rtol=1e-5)
     assert sums["correct"] == sum(logits[b, t].argmax() == targets[b, t] for b, t in where)
+
+
+def test_cross_attention_on_request():
+    """By layer and head, over the real source positions alone, and a distribution."""
+    s = laws.make_subject(catalogue.module("models", "transformer").TINY)
+    assert s.inputs is not None
+    weights = np.asarray(s.model.apply(s.params, s.inputs, s.prefix, method="attention"))
+    assert weights.shape == (2, len(laws.LENGTHS), 2, max(laws.LENGTHS), max(laws.LENGTHS))
+    np.testing.assert_allclose(weights.sum(-1), 1.0, rtol=1e-5)
+    pads = ~np.asarray(s.inputs.mask)[None, :, None, None, :]
+    assert not (weights * pads).any()

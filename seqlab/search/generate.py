@@ -52,9 +52,7 @@ def make_search(model: Any, eos: int, beam: int, wanted: int, rule: str) -> Call
 
         first = prompt.ids[:, -1]
         if rule == "greedy":
-            return greedy_search(
-                step, model.reorder, state, first, position, limit, length=length, eos=eos, alpha=alpha
-            )
+            return greedy_search(step, state, first, position, limit, length=length, eos=eos, alpha=alpha)
         return beam_search(
             step,
             model.reorder,

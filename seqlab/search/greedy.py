@@ -6,12 +6,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from seqlab.search.beam import Hypotheses, Reorder, Step, length_penalty
+from seqlab.search.beam import Hypotheses, Step, length_penalty
 
 
 def greedy_search(
     step: Step,
-    reorder: Reorder,
     state: Any,
     first: Int[Array, "B"],
     start: int,
