@@ -160,7 +160,7 @@ def score(
 
 def show_scores(scores: list[Any], as_json: bool, facts: dict[str, Any]) -> None:
     if as_json:
-        print(json.dumps({**facts, "scores": [one._asdict() for one in scores]}, ensure_ascii=False, indent=1))
+        print(dump({**facts, "scores": [one._asdict() for one in scores]}))
         return
     for name, value, signature in scores:
         print(f"{name:12} {value:8.2f}  {signature}")
