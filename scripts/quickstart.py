@@ -20,18 +20,18 @@ def main() -> None:
     experiment = catalogue.load_config(ROOT / "configs" / "quickstart.py")
     train(experiment, RUN, DATA)
     run = decode.load(RUN)
-    result = decode.evaluate(run, "test", DATA)
+    scores, decoded, _ = decode.evaluate(run, "test", DATA)
 
     data = prepare(experiment.data, DATA)
     seen = {example["source"] for example in data.read("train")}
-    baseline = nearest_targets(result.sources, data.read("train"))
-    bleu = next(s for s in result.scores if s.name == "BLEU")
-    baseline_bleu = score("bleu", baseline, [result.references])[0]
+    baseline = nearest_targets(decoded.sources, data.read("train"))
+    bleu = next(s for s in scores if s.name == "BLEU")
+    baseline_bleu = score("bleu", baseline, [decoded.references])[0]
     print("\nfive phrases it never saw:")
-    unseen = [pair for pair in zip(result.sources, result.texts, strict=True) if pair[0] not in seen]
+    unseen = [pair for pair in zip(decoded.sources, decoded.texts, strict=True) if pair[0] not in seen]
     for source, text in unseen[:5]:
         print(f"  {source}\n    {text}")
-    for one in result.scores:
+    for one in scores:
         print(f"{one.name:12} {one.value:8.2f}  {one.signature}")
     print(f"test BLEU {bleu.value:.1f} (nearest training phrase: {baseline_bleu.value:.1f})")
 

@@ -132,14 +132,14 @@ def evaluate(
     result = evaluate(loaded, split, data_dir, beam=beam, alpha=alpha, max_length=max_length)
     if output is not None:
         with text.open_output(output) as stream:
-            stream.writelines(line.replace("\n", " ") + "\n" for line in result.texts)
+            stream.writelines(line.replace("\n", " ") + "\n" for line in result.decoded.texts)
     facts = {
         "run": str(run),
         "checkpoint": loaded.step,
         "split": split,
-        "lines": len(result.texts),
+        "lines": len(result.decoded.texts),
         "search": dataclasses.asdict(result.search),
-        "decoding_seconds": round(result.seconds, 2),
+        "decoding_seconds": round(result.decoded.seconds, 2),
     }
     show_scores(result.scores, json, facts)
 

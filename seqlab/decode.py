@@ -3,7 +3,6 @@
 import dataclasses
 import itertools
 import math
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,12 +14,12 @@ from seqlab.config import Experiment, Search
 from seqlab.datasets import prepare
 from seqlab.errors import SeqlabError
 from seqlab.files import folder_made_whole
-from seqlab.metrics import Score, score
+from seqlab.metrics import Score
 from seqlab.progress import progress
 from seqlab.tasks import Written, decode_lines
 from seqlab.text import Tokenizers, load_tokenizers, save_tokenizers
 from seqlab.types import Params
-from seqlab.validate import check_search, loss_of_split, tokenize_split
+from seqlab.validate import Decoded, check_search, decode_split, loss_of_split, tokenize_split
 
 WINDOW = 10_000  # lines read ahead and sorted by length
 
@@ -97,45 +96,28 @@ def decode_stream(run: Run, lines: Iterable[str], nbest: int, scores: bool, **se
 
 
 class Evaluation(NamedTuple):
-    """Scores of a split, and the texts they judge (none for a task that is judged by its loss alone)."""
+    """Scores of a split, what they judge, and the search that wrote it."""
 
-    split: str
     scores: list[Score]
-    sources: list[str]
-    texts: list[str]
-    references: list[str]
+    decoded: Decoded
     search: Search
-    seconds: float
 
 
 def evaluate(run: Run, split: str, data_dir: Path, **search: Any) -> Evaluation:
     """Perplexity and accuracy of a split, and the task's metrics over its decoded texts."""
-    experiment = run.experiment
-    task = experiment.task
-    data = prepare(experiment.data, data_dir)
-    if split not in data.counts:
-        raise SeqlabError(f"{experiment.data.key()} has no split {split!r}: there are {', '.join(data.counts)}")
-    corpus = tokenize_split(data, split, run.tokenizers, data_dir)
     found = run.search(**search)
+    experiment = dataclasses.replace(run.experiment, search=found)
+    data = prepare(experiment.data, data_dir)
+    corpus = tokenize_split(data, split, run.tokenizers, data_dir)
     values, tokens, left_out = loss_of_split(experiment, run.tokenizers, corpus)(run.params)
     signature = f"unit:token|tokens:{tokens}|left-out:{left_out}"
+    decoded = decode_split(experiment, run.params, run.tokenizers, data, split, data.size(split))
     scores = [
         Score("perplexity", values["perplexity"], signature),
         Score("accuracy", 100 * values["accuracy"], signature),
+        *itertools.chain.from_iterable(decoded.scores.values()),
     ]
-    sources: list[str] = []
-    texts: list[str] = []
-    references: list[str] = []
-    seconds = 0.0
-    if task.metrics:
-        examples = list(data.read(split))
-        sources, references = ([example[side] for example in examples] for side in ("source", "target"))
-        start = time.perf_counter()
-        texts = run.translate(sources, **search)
-        seconds = time.perf_counter() - start
-        for metric in task.metrics:
-            scores += score(metric, texts, [references])
-    return Evaluation(split, scores, sources, texts, references, found, seconds)
+    return Evaluation(scores, decoded, found)
 
 
 def average(run: Path, last: int, out: Path) -> list[int]:

@@ -20,9 +20,9 @@ from seqlab.errors import SeqlabError
 from seqlab.files import locked, write_atomically
 from seqlab.logbook import Logbook, draw_curves
 from seqlab.optim import make_optimizer, make_schedule
-from seqlab.parallel import make_runner
+from seqlab.parallel import Runner, make_runner
 from seqlab.progress import progress
-from seqlab.step import Loss, TrainState, make_step
+from seqlab.step import TrainState, make_step
 from seqlab.text import (
     Corpus,
     Tokenizer,
@@ -50,10 +50,11 @@ def train(
     Raises `SeqlabError` for an experiment that cannot run, a run of another experiment, a loss that is not finite.
     """
     check(experiment)
+    refuse_other_folder(run)
     data = prepare(experiment.data, data_dir)
     tokenizers = make_tokenizers(experiment, data, run, init_from, tokenizer)
     experiment = catalogue.resolve(experiment, tokenizers)
-    task, model = experiment.task, experiment.model
+    task = experiment.task
 
     corpus = tokenize_split(data, "train", tokenizers, data_dir)
     held_out = tokenize_split(data, "validation", tokenizers, data_dir, experiment.validation.examples)
@@ -61,56 +62,47 @@ def train(
     collate = functools.partial(task.collate, corpus, tokenizers=tokenizers)
 
     optimizer = make_optimizer(experiment.optimizer, experiment.schedule, experiment.steps)
-    loss = functools.partial(task.loss, model)
+    loss = functools.partial(task.loss, experiment.model)
+    runner = make_runner(experiment.parallel)
+    step = runner.compile(make_step(loss, optimizer, experiment.seed, runner.axis))
     state = initial_state(experiment, loss, optimizer, collate(epoch_batches(plan, 0, 0)[0]))
+    say(f"{sum(x.size for x in jax.tree.leaves(state.params)):,} parameters, {len(jax.devices())} device(s)")
     if init_from is not None:
         state = dataclasses.replace(state, params=load_params(init_from, state.params))
+
     open_run(experiment, tokenizers, data, run)
+    validate = make_validation(experiment, data, tokenizers, held_out)
+    batches = functools.partial(batch_stream, plan, experiment.seed, collate)
     with locked(run / ".lock", f"another process is training {run}"):
-        run_steps(experiment, data, tokenizers, plan, collate, held_out, loss, optimizer, state, run, say)
+        run_steps(experiment, runner, step, state, batches, validate, run, say)
 
 
 def run_steps(
     experiment: Experiment,
-    data: Prepared,
-    tokenizers: Tokenizers,
-    plan: Plan,
-    collate: Callable[[Rows], Any],
-    held_out: Corpus,
-    loss: Loss,
-    optimizer: Any,
+    runner: Runner,
+    run_step: Callable[[TrainState, Any], tuple[TrainState, dict[str, jax.Array]]],
     state: TrainState,
+    batches: Callable[[int, int], Iterator[tuple[int, int, Any]]],
+    validate: Callable[[Params], dict[str, float]],
     run: Path,
     say: Callable[[str], None],
 ) -> None:
     """The loop itself, from `state` or the run's last checkpoint to the last step."""
-    say(f"{sum(x.size for x in jax.tree.leaves(state.params)):,} parameters, {len(jax.devices())} device(s)")
-
-    position = {"epoch": 0, "index": 0, "best": None, "best_step": None, "waited": 0, "stopped": False}
-    start = (checkpoint.checkpoint_steps(run) or [0])[-1]
+    state, start, position = resume(run, state)
     if start:
-        if "averaged" in checkpoint.read_manifest(run, start)["progress"]:
-            raise SeqlabError(
-                f"{run} holds averaged parameters, which do not train on: start from it with --init-from"
-            )
-        state = TrainState(**{"carry": None, **checkpoint.restore(run, start, checkpoint.saved_tree(state))})
-        position = checkpoint.read_manifest(run, start)["progress"]
         say(f"resuming from step {start}")
     if start >= experiment.steps or position["stopped"]:
         say(f"{run} is trained: {start} steps")
         return
 
     zeros = jax.tree.map(np.zeros_like, jax.tree.map(np.asarray, state.sums))
-    runner = make_runner(experiment.parallel)
     state = runner.place(state)
-    run_step = runner.compile(make_step(loss, optimizer, experiment.seed, runner.axis))
-    validate = make_validation(experiment, data, tokenizers, held_out)
     rate = make_schedule(experiment.schedule, experiment.steps)
     saver = checkpoint.Saver(run, experiment.checkpoints.last)
     log = Logbook(run, start)
     unchecked: Any = None  # what the step before tells: read one step late, so that the device never waits
     unlogged: Any = None
-    batches = batch_stream(plan, experiment.seed, position["epoch"], position["index"], collate)
+    stream = batches(position["epoch"], position["index"])
     clock = time.perf_counter()
 
     def settle() -> None:
@@ -130,7 +122,7 @@ def run_steps(
     try:
         with progress("training", experiment.steps, start) as advance:
             for step in range(start + 1, experiment.steps + 1):
-                position["epoch"], position["index"], batch = next(batches)
+                position["epoch"], position["index"], batch = next(stream)
                 state, metrics = run_step(state, runner.feed(batch))
                 settle()
                 unchecked = step, position["epoch"], position["index"] - 1, runner.fetch(metrics)["finite"]
@@ -156,6 +148,21 @@ def run_steps(
     finally:
         log.close()
         saver.close()
+
+
+def resume(run: Path, state: TrainState) -> tuple[TrainState, int, dict[str, Any]]:
+    """The state, step and position of the run's last checkpoint; `state` at its beginning if there is none.
+
+    A position is where the data is (epoch, index of the next batch) and what has been the best validation.
+    """
+    steps = checkpoint.checkpoint_steps(run)
+    if not steps:
+        return state, 0, {"epoch": 0, "index": 0, "best": None, "best_step": None, "waited": 0, "stopped": False}
+    position = checkpoint.read_manifest(run, steps[-1])["progress"]
+    if "averaged" in position:
+        raise SeqlabError(f"{run} holds averaged parameters, which do not train on: start from it with --init-from")
+    saved = checkpoint.restore(run, steps[-1], checkpoint.saved_tree(state))
+    return TrainState(**{"carry": None, **saved}), steps[-1], position
 
 
 def check(experiment: Experiment) -> None:
@@ -229,6 +236,15 @@ def make_tokenizers(
     return {name: train_tokenizer(column(name), experiment.text) for name in columns}
 
 
+def refuse_other_folder(run: Path) -> None:
+    """Raises for a path that holds something else than a run, or the beginnings of one."""
+    ours = {"data.json", "data.json.part", "experiment.json.part", ".lock"}
+    if not run.exists() or (run / "experiment.json").exists():
+        return
+    if not run.is_dir() or any(p.name not in ours and not p.match("tokenizer*.model") for p in run.iterdir()):
+        raise SeqlabError(f"{run} exists and is no run: choose another --out")
+
+
 def open_run(experiment: Experiment, tokenizers: Tokenizers, data: Prepared, run: Path) -> None:
     """Makes the run's folder, or checks that the one there is of the same experiment and the same data."""
     path, hashes = run / "experiment.json", run / "data.json"
@@ -242,11 +258,6 @@ def open_run(experiment: Experiment, tokenizers: Tokenizers, data: Prepared, run
         if hashes.exists() and json.loads(hashes.read_text()) != data.hashes:
             raise SeqlabError(f"the data of {run} has changed since it began: choose another --out")
         return
-    ours = {"data.json", "data.json.part", "experiment.json.part", ".lock"}
-    if run.exists() and (
-        not run.is_dir() or any(p.name not in ours and not p.match("tokenizer*.model") for p in run.iterdir())
-    ):
-        raise SeqlabError(f"{run} exists and is no run: choose another --out")
     run.mkdir(parents=True, exist_ok=True)
     save_tokenizers(tokenizers, run)
     write_atomically(hashes, json.dumps(data.hashes, indent=1))
@@ -303,7 +314,7 @@ def load_params(run: Path, like: Params) -> Params:
 
 
 def batch_stream(
-    plan: Plan, seed: int, epoch: int, index: int, collate: Callable[[Rows], Any]
+    plan: Plan, seed: int, collate: Callable[[Rows], Any], epoch: int, index: int
 ) -> Iterator[tuple[int, int, Any]]:
     """Batches from the cursor on, for ever, each with the cursor of the next one; made ahead by threads."""
     import grain

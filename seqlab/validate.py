@@ -2,9 +2,10 @@
 
 import dataclasses
 import math
+import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,7 @@ from seqlab.batching import epoch_batches, make_plan
 from seqlab.config import Experiment, Search
 from seqlab.datasets import Prepared
 from seqlab.errors import SeqlabError
-from seqlab.metrics import score
+from seqlab.metrics import Score, score
 from seqlab.parallel import make_runner
 from seqlab.progress import progress
 from seqlab.tasks import decode_lines
@@ -24,7 +25,7 @@ from seqlab.types import Params
 def tokenize_split(
     data: Prepared, split: str, tokenizers: Tokenizers, data_dir: Path, most: int | None = None
 ) -> Corpus:
-    count = min(data.counts[split], most or data.counts[split])
+    count = min(data.size(split), most or data.size(split))
     content = f"{split} {count} {data.hashes[split]}"
     return tokenize(data.read(split, 0, count), count, content, tokenizers, data_dir)
 
@@ -63,24 +64,49 @@ def loss_of_split(
     return judge
 
 
+class Decoded(NamedTuple):
+    """The first examples of a split, decoded, and by metric what it says; empty for a task without metrics."""
+
+    sources: list[str]
+    texts: list[str]
+    references: list[str]
+    scores: dict[str, list[Score]]
+    seconds: float
+
+
+def decode_split(
+    experiment: Experiment, params: Params, tokenizers: Tokenizers, data: Prepared, split: str, count: int
+) -> Decoded:
+    """Decodes and scores the first `count` examples of a split, by the experiment's search."""
+    task = experiment.task
+    if not task.metrics:
+        return Decoded([], [], [], {}, 0.0)
+    examples = list(data.read(split, 0, count))
+    sources, references = ([example[side] for example in examples] for side in ("source", "target"))
+    begun = time.perf_counter()
+    with progress("decoding", len(examples)) as advance:
+        written = decode_lines(
+            task, experiment.model, params, tokenizers, sources, experiment.search, progress=advance
+        )
+    seconds = time.perf_counter() - begun
+    texts = [best[0].text for best in written]
+    scores = {metric: score(metric, texts, [references]) for metric in task.metrics}
+    return Decoded(sources, texts, references, scores, seconds)
+
+
 def make_validation(
     experiment: Experiment, data: Prepared, tokenizers: Tokenizers, corpus: Corpus
 ) -> Callable[[Params], dict[str, float]]:
-    """What `loss_of_split` gives on the validation split, and the task's scores if validation.beam asks."""
-    task = experiment.task
+    """What `loss_of_split` gives on the validation split, and the task's metrics if validation.beam asks."""
     loss_of = loss_of_split(experiment, tokenizers, corpus)
-    search = dataclasses.replace(experiment.search, beam=experiment.validation.beam)
+    beam = experiment.validation.beam
+    experiment = dataclasses.replace(experiment, search=dataclasses.replace(experiment.search, beam=beam))
 
     def validate(params: Params) -> dict[str, float]:
         values, _, _ = loss_of(params)
-        if task.metrics and search.beam and math.isfinite(values["loss"]):
-            examples = list(data.read("validation", 0, len(corpus)))
-            sources, references = ([example[side] for example in examples] for side in ("source", "target"))
-            with progress("decoding", len(examples)) as advance:
-                written = decode_lines(task, experiment.model, params, tokenizers, sources, search, progress=advance)
-            texts = [best[0].text for best in written]
-            for name in task.metrics:
-                values[name] = score(name, texts, [references])[0].value
+        if beam and math.isfinite(values["loss"]):
+            decoded = decode_split(experiment, params, tokenizers, data, "validation", len(corpus))
+            values |= {metric: found[0].value for metric, found in decoded.scores.items()}
         return values
 
     return validate

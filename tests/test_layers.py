@@ -7,6 +7,7 @@ import pytest
 
 from seqlab import catalogue, laws
 from seqlab.layers.attention import Attention, causal_mask, slot_mask
+from seqlab.layers.dense import Dense, product
 from seqlab.layers.dropout import Dropout
 from seqlab.layers.embed import Embedding, positions_of, sinusoidal
 from seqlab.layers.norm import LayerNorm
@@ -36,6 +37,44 @@ def test_attention():
 def test_attention_wants_a_divisible_width():
     with pytest.raises(ValueError, match="3 heads do not divide"):
         Attention(dim=8, heads=3).init(jax.random.key(0), jnp.ones((1, 2, 8)), method="keys_values")
+
+
+@pytest.mark.parametrize("spec", ["btd,dhe->bthe", "bthe,hed->btd", "abd,vd->abv"])
+def test_product_and_its_gradients(spec):
+    sizes = dict(zip("abtdhev", (3, 5, 4, 6, 2, 7, 9), strict=True))
+    terms, out = spec.split("->")
+    left, right, weight = (RANDOM.normal(size=[sizes[c] for c in term]) for term in (*terms.split(","), out))
+
+    def rounded(x, dtype):
+        return np.asarray(jnp.asarray(x, dtype), np.float64)
+
+    for dtype in ("float32", "bfloat16"):
+        a, b, g = (rounded(x, dtype) for x in (left, right, weight))
+        found, pull = jax.vjp(lambda x, y: product(spec, x, y, dtype), jnp.float32(left), jnp.float32(right))  # noqa: B023
+        assert found.dtype == jnp.float32
+        np.testing.assert_allclose(found, np.einsum(spec, a, b), rtol=1e-5, atol=1e-5)
+        first, second = pull(jnp.float32(weight))
+        one, other = terms.split(",")
+        np.testing.assert_allclose(first, np.einsum(f"{out},{other}->{one}", g, b), rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(second, np.einsum(f"{one},{out}->{other}", a, g), rtol=1e-5, atol=1e-5)
+
+
+def test_dense_is_drawn_glorot_uniform():
+    layer = Dense("bthe,hed->btd", (4, 50, 100), bias=True)
+    params = layer.init(jax.random.key(0), jnp.ones((1, 1, 4, 50)))["params"]
+    bound = (6 / (4 * 50 + 100)) ** 0.5
+    assert 0.99 * bound < abs(np.asarray(params["kernel"])).max() <= bound
+    assert params["bias"].shape == (100,)
+
+
+@pytest.mark.parametrize("name", ["transformer", "transformer_lm"])
+def test_bfloat16_is_close(name):
+    subject = laws.make_subject(catalogue.module("models", name).TINY)
+    model = subject.model.clone(dtype="bfloat16")
+    exact = np.asarray(subject.forward(subject.params, subject.inputs, subject.prefix))
+    rounded = np.asarray(laws.make_subject(model).forward(subject.params, subject.inputs, subject.prefix))
+    gap = abs(exact - rounded).max() / abs(exact).max()
+    assert 1e-5 < gap < 0.05, gap
 
 
 def test_causal_mask():

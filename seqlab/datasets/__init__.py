@@ -37,10 +37,14 @@ class Prepared(NamedTuple):
     counts: dict[str, int]
     hashes: dict[str, str]
 
-    def source(self, split: str) -> Any:
-        """Random access to a split; strings come as bytes."""
+    def size(self, split: str) -> int:
+        """Examples of a split. Raises `SeqlabError` if there is no such split."""
         if split not in self.counts:
             raise SeqlabError(f"no split {split!r}: there are {', '.join(self.counts)}")
+        return self.counts[split]
+
+    def source(self, split: str) -> Any:
+        """Random access to a split; strings come as bytes."""
         import tensorflow_datasets as tfds
 
         builder: Any = tfds.builder_from_directory(str(self.folder))
@@ -48,8 +52,8 @@ class Prepared(NamedTuple):
 
     def read(self, split: str, start: int = 0, stop: int | None = None) -> Iterator[dict[str, str]]:
         """Examples `start` to `stop` as strings, in their order."""
+        stop = self.size(split) if stop is None else min(stop, self.size(split))
         source = self.source(split)
-        stop = self.counts[split] if stop is None else min(stop, self.counts[split])
         for at in range(start, stop, CHUNK):  # array_record reads many at once several times as fast
             for example in source.__getitems__(range(at, min(at + CHUNK, stop))):
                 yield {name: value.decode() for name, value in example.items()}

@@ -6,6 +6,7 @@ from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int
 
 from seqlab.errors import SeqlabError
+from seqlab.layers.dense import Dense
 from seqlab.layers.dropout import Dropout
 
 MASKED = -1e9  # finite, so that a row with nothing to attend to gives zeros and not NaN
@@ -46,7 +47,8 @@ class Attention(nn.Module):
     """Multi-head attention (Vaswani et al. 2017, section 3.2), without biases.
 
     Projections are apart from attending, so that keys and values can be kept: `keys_values` of a memory
-    once, then `attend` with whatever mask.
+    once, then `attend` with whatever mask. `dtype` is that of the projections; scores and sums over the
+    memory are float32, for they are small, and XLA on CPU refuses batched bfloat16 products of some shapes.
     """
 
     dim: int
@@ -57,13 +59,11 @@ class Attention(nn.Module):
     def setup(self):
         if self.dim % self.heads:
             raise SeqlabError(f"{self.heads} heads do not divide a width of {self.dim}")
-        shape = (self.heads, self.dim // self.heads)
-        self.query = nn.DenseGeneral(shape, use_bias=False, dtype=self.dtype, kernel_init=_xavier(1, 2))
-        self.key = nn.DenseGeneral(shape, use_bias=False, dtype=self.dtype, kernel_init=_xavier(1, 2))
-        self.value = nn.DenseGeneral(shape, use_bias=False, dtype=self.dtype, kernel_init=_xavier(1, 2))
-        self.out = nn.DenseGeneral(
-            self.dim, axis=(-2, -1), use_bias=False, dtype=self.dtype, kernel_init=_xavier(2, 1)
-        )
+        shape = (self.dim, self.heads, self.dim // self.heads)
+        self.query = Dense("btd,dhe->bthe", shape, dtype=self.dtype)
+        self.key = Dense("btd,dhe->bthe", shape, dtype=self.dtype)
+        self.value = Dense("btd,dhe->bthe", shape, dtype=self.dtype)
+        self.out = Dense("bthe,hed->btd", (*shape[1:], self.dim), dtype=self.dtype)
         self.drop = Dropout(self.dropout)
 
     def keys_values(self, memory: Float[Array, "B S D"]) -> tuple[jax.Array, jax.Array]:
@@ -82,7 +82,7 @@ class Attention(nn.Module):
         """The attended values and the weights."""
         query = self.query(x) * (self.dim // self.heads) ** -0.5
         weights = masked_softmax(jnp.einsum("bthd,bshd->bhts", query, keys), mask[:, None])
-        dropped = self.drop(weights, train=train).astype(values.dtype)
+        dropped = self.drop(weights, train=train)
         return self.out(jnp.einsum("bhts,bshd->bthd", dropped, values)), weights
 
     def step(
@@ -101,16 +101,9 @@ class Attention(nn.Module):
         )
         query = self.query(x) * (self.dim // self.heads) ** -0.5
         weights = masked_softmax(jnp.einsum("bkhd,bhnd->bhkn", query, keys), mask[:, None])
-        mixed = jnp.einsum("bhkn,bhnd->bkhd", weights.astype(values.dtype), values)
+        mixed = jnp.einsum("bhkn,bhnd->bkhd", weights, values)
         return self.out(mixed), (keys, values)
 
 
 def heads_first(x: Float[Array, "B T H d"]) -> Float[Array, "B H T d"]:
     return x.transpose(0, 2, 1, 3)
-
-
-def _xavier(inputs: int, outputs: int) -> nn.initializers.Initializer:
-    """Glorot uniform of the product as a plain matrix: the first `inputs` axes against the last `outputs`."""
-    return nn.initializers.variance_scaling(
-        1.0, "fan_avg", "uniform", in_axis=tuple(range(inputs)), out_axis=tuple(range(-outputs, 0))
-    )

@@ -5,6 +5,7 @@ from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int
 
 from seqlab.errors import SeqlabError
+from seqlab.layers.dense import product
 
 
 def positions_of(mask: Bool[Array, "B T"]) -> Int[Array, "B T"]:
@@ -51,8 +52,8 @@ class Embedding(nn.Module):
             where = self.learned[positions]
         else:
             where = sinusoidal(positions, self.dim)
-        return (tokens + where).astype(self.dtype)
+        return tokens + where
 
     def attend(self, features: Float[Array, "... D"]) -> Float[Array, "... V"]:
-        table = self.table.astype(self.dtype)
-        return jnp.einsum("...d,vd->...v", features, table, preferred_element_type=jnp.float32)
+        lead = "abc"[: features.ndim - 1]
+        return product(f"{lead}d,vd->{lead}v", features, self.table, self.dtype)

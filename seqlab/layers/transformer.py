@@ -9,6 +9,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from seqlab.errors import SeqlabError
 from seqlab.layers.attention import Attention, causal_mask, heads_first, slot_mask
+from seqlab.layers.dense import Dense
 from seqlab.layers.dropout import Dropout
 from seqlab.layers.norm import LayerNorm
 
@@ -23,10 +24,9 @@ class FeedForward(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B T D"], *, train: bool = False) -> Float[Array, "B T D"]:
-        xavier = nn.initializers.xavier_uniform()
-        x = nn.relu(nn.Dense(self.hidden, dtype=self.dtype, kernel_init=xavier, name="inner")(x))
-        x = Dropout(self.dropout)(x, train=train)
-        return nn.Dense(self.dim, dtype=self.dtype, kernel_init=xavier, name="outer")(x)
+        x = Dense("btd,dh->bth", (self.dim, self.hidden), bias=True, dtype=self.dtype, name="inner")(x)
+        x = Dropout(self.dropout)(nn.relu(x), train=train)
+        return Dense("bth,hd->btd", (self.hidden, self.dim), bias=True, dtype=self.dtype, name="outer")(x)
 
 
 class Layer(nn.Module):
@@ -47,12 +47,12 @@ class Layer(nn.Module):
         if self.norm not in ("pre", "post"):
             raise SeqlabError(f"norm must be 'pre' or 'post', not {self.norm!r}")
         self.self_attention = Attention(self.dim, self.heads, self.dropout, self.dtype)
-        self.self_norm = LayerNorm(self.dtype)
+        self.self_norm = LayerNorm()
         if self.cross:
             self.cross_attention = Attention(self.dim, self.heads, self.dropout, self.dtype)
-            self.cross_norm = LayerNorm(self.dtype)
+            self.cross_norm = LayerNorm()
         self.feed_forward = FeedForward(self.dim, self.hidden, self.dropout, self.dtype)
-        self.feed_forward_norm = LayerNorm(self.dtype)
+        self.feed_forward_norm = LayerNorm()
         self.drop = Dropout(self.dropout)
 
     def before(self, norm: nn.Module, x: jax.Array) -> jax.Array:
@@ -127,7 +127,7 @@ class Stack(nn.Module):
             for _ in range(self.layers)
         ]
         if self.norm == "pre":
-            self.last_norm = LayerNorm(self.dtype)
+            self.last_norm = LayerNorm()
         self.drop = Dropout(self.dropout)
 
     def finish(self, x: jax.Array) -> jax.Array:
@@ -176,7 +176,7 @@ class Stack(nn.Module):
         """
         batch, prompt = mask.shape
         shape = (batch, self.heads, capacity * hypotheses, self.dim // self.heads)
-        empty = jnp.zeros(shape, self.dtype)
+        empty = jnp.zeros(shape, jnp.float32)
         if caches is None:
             cache = [(empty, empty) for _ in self.stack]
         else:

@@ -8,6 +8,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
 from seqlab.errors import SeqlabError
+from seqlab.layers.dense import Dense
 from seqlab.layers.embed import Embedding, positions_of
 from seqlab.layers.transformer import Stack, reorder
 from seqlab.types import Tokens
@@ -36,7 +37,8 @@ class Transformer(nn.Module):
     tie: str = "all"
     """"all": source, target and output share one table (a joint vocabulary); "target": target and output; "none"."""
     dtype: str = "float32"
-    """What the layers compute in; parameters, softmax and logits are float32."""
+    """What the operands of products with parameters are rounded to; all else is float32. "bfloat16" is what matrix
+    units take, AMX of recent CPUs too."""
 
     def setup(self):
         if self.tie not in ("all", "target", "none"):
@@ -51,7 +53,7 @@ class Transformer(nn.Module):
         if self.tie != "all":
             self.own_source_embedding = Embedding(self.source_vocabulary, *embed)
         if self.tie == "none":
-            self.output = nn.Dense(self.vocabulary, use_bias=False, dtype=self.dtype)
+            self.output = Dense("btd,dv->btv", (self.dim, self.vocabulary), dtype=self.dtype)
         sizes = (self.dim, self.heads, self.hidden, self.dropout, self.norm)
         self.encoder = Stack(self.encoder_layers, *sizes, dtype=self.dtype)
         self.decoder = Stack(self.decoder_layers, *sizes, cross=True, dtype=self.dtype)
@@ -81,7 +83,7 @@ class Transformer(nn.Module):
 
     def project(self, features: Float[Array, "... D"]) -> Float[Array, "... V"]:
         if self.tie == "none":
-            return self.output(features).astype(jnp.float32)
+            return self.output(features)
         return self.target_embedding.attend(features)
 
     def start(self, inputs: Tokens, prompt: Tokens, capacity: int, hypotheses: int) -> tuple[Any, Any]:

@@ -2,10 +2,10 @@
 
 from typing import Any
 
-import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
+from seqlab.layers.dense import Dense
 from seqlab.layers.embed import Embedding, positions_of
 from seqlab.layers.transformer import Stack, reorder
 from seqlab.types import Tokens
@@ -32,12 +32,13 @@ class TransformerLM(nn.Module):
     tie: bool = True
     """Whether the embedding table is the output projection too."""
     dtype: str = "float32"
-    """What the layers compute in; parameters, softmax and logits are float32."""
+    """What the operands of products with parameters are rounded to; all else is float32. "bfloat16" is what matrix
+    units take, AMX of recent CPUs too."""
 
     def setup(self):
         self.embedding = Embedding(self.vocabulary, self.dim, self.positions, self.max_length, self.dtype)
         if not self.tie:
-            self.output = nn.Dense(self.vocabulary, use_bias=False, dtype=self.dtype)
+            self.output = Dense("btd,dv->btv", (self.dim, self.vocabulary), dtype=self.dtype)
         sizes = (self.dim, self.heads, self.hidden, self.dropout, self.norm)
         self.decoder = Stack(self.layers, *sizes, dtype=self.dtype)
 
@@ -54,7 +55,7 @@ class TransformerLM(nn.Module):
     def project(self, features: Float[Array, "... D"]) -> Float[Array, "... V"]:
         if self.tie:
             return self.embedding.attend(features)
-        return self.output(features).astype(jnp.float32)
+        return self.output(features)
 
     def start(self, inputs: None, prompt: Tokens, capacity: int, hypotheses: int) -> tuple[Any, Any]:
         self.embedding.check_length(capacity)

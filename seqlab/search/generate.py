@@ -71,6 +71,13 @@ def make_search(model: Any, eos: int, beam: int, wanted: int, rule: str) -> Call
     return search
 
 
+def first_too_long(model: Any, requests: Sequence[Request]) -> int | None:
+    """Index of the first request with more tokens than the model has positions, if there is one."""
+    longest = getattr(model, "longest", None)
+    sizes = (max(len(source or ()), len(prompt)) for source, prompt, _ in requests)
+    return None if longest is None else next((i for i, size in enumerate(sizes) if size > longest), None)
+
+
 def generate(
     model: Generator,
     params: Params,
@@ -90,7 +97,8 @@ def generate(
     """
     if not 1 <= wanted <= beam:
         raise SeqlabError(f"a beam of {beam} holds 1 to {beam} hypotheses a sentence, not {wanted}")
-    longest = getattr(model, "longest", None)
+    if (index := first_too_long(model, requests)) is not None:
+        raise SeqlabError(f"request {index} has more tokens than the model has positions")
     params = jax.device_put(params)
     search = make_search(model, eos, beam, wanted, stop or ("greedy" if beam == 1 else "optimal"))
     results: list[list[Result]] = [[] for _ in requests]
@@ -113,7 +121,7 @@ def generate(
             ]
         progress(len(chosen))
 
-    for chosen, shape in _batches(requests, beam, longest):
+    for chosen, shape in _batches(requests, beam, getattr(model, "longest", None)):
         waiting.append(
             (chosen, search(params, *_collate([requests[i] for i in chosen], shape), alpha=alpha, length=shape[-1]))
         )
@@ -142,8 +150,6 @@ def _batches(
     most = longest or 1 << 30
     groups: dict[tuple[int, int], list[int]] = {}
     for i, (source, prompt, _) in enumerate(requests):
-        if max(len(source or ()), len(prompt)) > most:
-            raise SeqlabError(f"request {i} is longer than the {most} positions of the model")
         # A prompt of one token, BOS, stays one: nothing of it has to be read ahead of the first step.
         prompt_length = 1 if len(prompt) == 1 else min(1 + _round_up(len(prompt) - 1), most)
         source_length = 0 if source is None else min(_round_up(len(source)), most)

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Int
 from seqlab.batching import Rows, pad
 from seqlab.config import Search
 from seqlab.errors import SeqlabError
-from seqlab.search.generate import Request, generate
+from seqlab.search.generate import Request, first_too_long, generate
 from seqlab.text import Corpus, Tokenizer, Tokenizers
 from seqlab.types import Batch, Carry, Generator, Params, Tokens
 
@@ -105,12 +105,10 @@ def decode_lines(
     """The `wanted` best texts for each line, best first. A blank line gives one empty text, unsearched."""
     asked = [i for i, line in enumerate(lines) if line.strip()]
     requests = task.requests([lines[i] for i in asked], tokenizers, search.max_length)
-    longest = getattr(model, "longest", None)
-    for i, request in zip(asked, requests, strict=True):
-        if longest is not None and max(len(request.source or ()), len(request.prompt)) > longest:
-            raise SeqlabError(
-                f"line {i + 1} has more tokens than the {longest} positions of the model: {lines[i][:40]}"
-            )
+    if (index := first_too_long(model, requests)) is not None:
+        raise SeqlabError(
+            f"line {asked[index] + 1} has more tokens than the model has positions: {lines[asked[index]][:40]}"
+        )
     results = generate(
         model,
         params,
