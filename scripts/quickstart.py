@@ -20,7 +20,7 @@ def main() -> None:
     experiment = catalogue.load_config(ROOT / "configs" / "quickstart.py")
     train(experiment, RUN, DATA)
     run = decode.load(RUN)
-    scores, decoded, _ = decode.evaluate(run, "test", DATA)
+    scores, decoded, *_ = decode.evaluate(run, "test", DATA)
 
     data = prepare(experiment.data, DATA)
     seen = {example["source"] for example in data.read("train")}
@@ -32,7 +32,7 @@ def main() -> None:
     for source, text in unseen[:5]:
         print(f"  {source}\n    {text}")
     for one in scores:
-        print(f"{one.name:12} {one.value:8.2f}  {one.signature}")
+        print(f"{one.name:28} {one.value:8.2f}  {one.signature}")
     print(f"test BLEU {bleu.value:.1f} (nearest training phrase: {baseline_bleu.value:.1f})")
 
 

@@ -1,58 +1,206 @@
-"""The batch plan: a pure function of (lengths, seed, epoch).
+"""Batch plans: pure functions of (data, seed, epoch).
 
-Examples of like length share a bucket, and a bucket has one shape, so each is compiled once.
+A plan is one of three: `Buckets` of examples of like length, one shape each; `Packing` of short examples into long
+rows; `Streams`, stretches of one long text. Whatever the size of the data, a plan is ready at once and an epoch's
+order is never written down: it is a permutation that is computed where it is looked at.
 """
 
-from collections.abc import Iterator
-from typing import NamedTuple
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
 from seqlab.config import Batching
-
-
-class Bucket(NamedTuple):
-    """`shape`: padded length of each column; `rows`: examples a batch; `members`: indices of its examples."""
-
-    shape: tuple[int, ...]
-    rows: int
-    members: np.ndarray
-
-
-class Plan(NamedTuple):
-    buckets: list[Bucket]
-    too_long: int  # examples left out
-    lopsided: int  # pairs left out
-
-    def __len__(self) -> int:
-        """Batches an epoch."""
-        return sum(-(-len(bucket.members) // bucket.rows) for bucket in self.buckets)
+from seqlab.files import folder_made_whole, locked
 
 
 class Rows(NamedTuple):
-    """One batch to be: indices of at most `rows` examples, to be padded to `shape` and filled up to `rows`."""
+    """One batch to be, of `rows` rows padded to `shape`.
+
+    `indices`, of examples: at most `rows` in a bucket, any number in a packing; of tokens, where rows begin, in a
+    stream.
+    """
 
     indices: np.ndarray
     shape: tuple[int, ...]
     rows: int
 
 
-def make_plan(lengths: np.ndarray, batching: Batching) -> Plan:
-    """Buckets for examples of `lengths` [examples, columns], chosen so that the least is padded."""
+@runtime_checkable
+class Plan(Protocol):
+    @property
+    def left_out(self) -> int:
+        """Examples that are in no batch."""
+        ...
+
+    def batches(self, seed: int, epoch: int | None) -> Sequence[Rows]:
+        """The batches of an epoch in their order; epoch None: everything once, in the order of the data."""
+        ...
+
+    def describe(self) -> Iterator[str]:
+        """The plan in lines of text: shapes, rows, share of padding; what is left out."""
+        ...
+
+
+def shuffled(at: np.ndarray, count: int, *seed: int) -> np.ndarray:
+    """Where a random permutation of 0 .. count - 1, drawn with `seed`, takes the numbers `at`.
+
+    A Feistel network of four rounds on as many bits as `count` needs; what falls outside goes through again
+    (Black & Rogaway 2002, "Ciphers with arbitrary finite domains").
+    """
+    half = np.uint64(max((max(count - 1, 1).bit_length() + 1) // 2, 1))
+    low = np.uint64((1 << int(half)) - 1)
+    keys = np.random.default_rng(seed).integers(1 << 63, size=4, dtype=np.uint64)
+
+    def through(x: np.ndarray) -> np.ndarray:
+        left, right = x >> half, x & low
+        for key in keys:
+            mixed = (right ^ key) * np.uint64(0xBF58476D1CE4E5B9)  # constants of SplitMix64
+            mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+            left, right = right, left ^ ((mixed ^ (mixed >> np.uint64(31))) & low)
+        return (left << half) | right
+
+    x = through(np.asarray(at, np.uint64))
+    while (outside := x >= count).any():
+        x[outside] = through(x[outside])
+    return x.astype(np.int64)
+
+
+class Lazy(Sequence[Rows]):
+    """`length` batches, each made when it is asked for."""
+
+    def __init__(self, length: int, make: Callable[[int], Rows]):
+        self.length, self.make = length, make
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, i: Any) -> Any:
+        if isinstance(i, slice):
+            raise TypeError("batches are taken one at a time")
+        if not -self.length <= i < self.length:
+            raise IndexError(i)
+        return self.make(i % self.length)
+
+
+class Group(NamedTuple):
+    """Examples of a bucket that come from one part of the data, and how many of them an epoch takes."""
+
+    members: np.ndarray
+    taken: int
+
+
+class Bucket(NamedTuple):
+    """`shape`: padded length of each column; `rows`: examples a batch; `used`: tokens of all its members."""
+
+    shape: tuple[int, ...]
+    rows: int
+    groups: list[Group]
+    used: int
+
+    @property
+    def taken(self) -> int:
+        return sum(group.taken for group in self.groups)
+
+
+class Buckets(NamedTuple):
+    """Examples of like length share a bucket, and a bucket has one shape, so each is compiled once."""
+
+    buckets: list[Bucket]
+    too_long: int  # examples left out
+    lopsided: int  # pairs left out
+
+    @property
+    def left_out(self) -> int:
+        return self.too_long + self.lopsided
+
+    def batches(self, seed: int, epoch: int | None) -> Sequence[Rows]:
+        if epoch is None:
+            every = [(bucket, np.sort(np.concatenate([g.members for g in bucket.groups]))) for bucket in self.buckets]
+            return [
+                Rows(members[at : at + bucket.rows], bucket.shape, bucket.rows)
+                for bucket, members in every
+                for at in range(0, len(members), bucket.rows)
+            ]
+        ends = np.cumsum([-(-bucket.taken // bucket.rows) for bucket in self.buckets])
+
+        def batch(i: int) -> Rows:
+            i = int(shuffled(np.array([i]), int(ends[-1]), seed, epoch, 0)[0])
+            which = int(np.searchsorted(ends, i, side="right"))
+            bucket = self.buckets[which]
+            at = (i - (ends[which - 1] if which else 0)) * bucket.rows
+            places = np.arange(at, min(at + bucket.rows, bucket.taken))
+            return Rows(_drawn(bucket, which, places, seed, epoch), bucket.shape, bucket.rows)
+
+        return Lazy(int(ends[-1]) if self.buckets else 0, batch)
+
+    def describe(self) -> Iterator[str]:
+        real = padded = count = 0
+        for bucket in self.buckets:
+            members = sum(len(group.members) for group in bucket.groups)
+            positions = members * sum(bucket.shape)
+            shape, share = " + ".join(map(str, bucket.shape)), 1 - bucket.used / positions
+            yield f"bucket {shape:>9} x {bucket.rows:4} rows: {members:8,} examples, {share:5.1%} padding"
+            real, padded = real + bucket.used, padded + positions
+            count += -(-bucket.taken // bucket.rows)
+        yield f"{count:,} batches an epoch, {1 - real / max(padded, 1):.1%} padding"
+        if self.too_long:
+            yield f"left out: {self.too_long:,} examples longer than batching.max_length"
+        if self.lopsided:
+            yield f"left out: {self.lopsided:,} pairs more lopsided than batching.max_ratio"
+
+
+def _drawn(bucket: Bucket, which: int, places: np.ndarray, seed: int, epoch: int) -> np.ndarray:
+    """The examples at some places of a bucket's epoch. A group is gone through again and again, each time in
+    another order, and an epoch takes up where the last one stopped.
+    """
+    spots = shuffled(places, bucket.taken, seed, epoch, 1, which)
+    found = np.empty(len(spots), np.int64)
+    start = 0
+    for number, (members, taken) in enumerate(bucket.groups):
+        mine = (spots >= start) & (spots < start + taken)
+        rounds, within = np.divmod(spots[mine] - start + epoch * taken, max(len(members), 1))
+        drawn = within.copy()
+        for turn in np.unique(rounds):
+            same = rounds == turn
+            drawn[same] = shuffled(within[same], len(members), seed, int(turn), 2, which, number)
+        found[mine] = members[drawn]
+        start += taken
+    return found
+
+
+def make_buckets(lengths: np.ndarray, batching: Batching, parts: Sequence[tuple[int, float]] = ()) -> Buckets:
+    """Buckets for examples of `lengths` [examples, columns], chosen so that the least is padded.
+
+    `parts` are the sizes of the stretches that the examples come from, one behind the other, and how often an
+    epoch takes an example of each; by default one stretch, once.
+    """
+    parts = parts or ((len(lengths), 1.0),)
     longest, shortest = lengths.max(axis=1), lengths.min(axis=1)
     too_long = longest > batching.max_length
     lopsided = ~too_long & (longest > batching.max_ratio * np.maximum(shortest, 1))
     kept = np.flatnonzero(~too_long & ~lopsided)
+    edges = _edges(longest[kept], batching.buckets) if len(kept) else []
+    which = np.searchsorted(edges, longest[kept])
+    part_of = np.searchsorted(np.cumsum([size for size, _ in parts]), kept, side="right")
     buckets = []
-    if len(kept):
-        edges = _edges(longest[kept], batching.buckets)
-        which = np.searchsorted(edges, longest[kept])
-        for i in range(len(edges)):
-            members = kept[which == i]
-            shape = tuple(int(n) for n in np.maximum(lengths[members].max(axis=0), 1))
-            rows = min(max(batching.tokens // sum(shape), 1), len(members))
-            buckets.append(Bucket(shape, rows, members))
-    return Plan(buckets, int(too_long.sum()), int(lopsided.sum()))
+    for i in range(len(edges)):
+        inside = which == i
+        members = kept[inside]
+        shape = tuple(int(n) for n in np.maximum(lengths[members].max(axis=0), 1))
+        groups = [
+            Group(mine, round(len(mine) * times))
+            for j, (_, times) in enumerate(parts)
+            for mine in [members[part_of[inside] == j]]
+            if len(mine)
+        ]
+        taken = sum(group.taken for group in groups)
+        rows = min(max(batching.tokens // sum(shape), 1), max(taken, 1))
+        if taken:
+            buckets.append(Bucket(shape, rows, groups, int(lengths[members].sum())))
+    return Buckets(buckets, int(too_long.sum()), int(lopsided.sum()))
 
 
 def _edges(lengths: np.ndarray, buckets: int) -> np.ndarray:
@@ -79,34 +227,110 @@ def _edges(lengths: np.ndarray, buckets: int) -> np.ndarray:
     return np.array(edges[::-1])
 
 
-def epoch_batches(plan: Plan, seed: int, epoch: int | None) -> list[Rows]:
-    """The batches of an epoch in their order; epoch None: every example in the order of the data."""
-    random = None if epoch is None else np.random.default_rng([seed, epoch])
-    batches = []
-    for bucket in plan.buckets:
-        members = bucket.members if random is None else random.permutation(bucket.members)
-        for at in range(0, len(members), bucket.rows):
-            batches.append(Rows(members[at : at + bucket.rows], bucket.shape, bucket.rows))
-    if random is not None:
-        batches = [batches[i] for i in random.permutation(len(batches))]
-    return batches
+def kept_buckets(folder: Path, make: Callable[[], Buckets]) -> Buckets:
+    """What `make` gives, made once and then read from `folder`: the members stay in a memory map."""
+    if not folder.exists():
+        with locked(folder.parent / ".lock"):
+            if not folder.exists():  # otherwise another process was first
+                plan = make()
+                with folder_made_whole(folder) as part:
+                    _save(plan, part)
+    facts = json.loads((folder / "plan.json").read_text())
+    path = folder / "members"
+    members = np.memmap(path, "<i8", "r") if path.stat().st_size else np.zeros(0, np.int64)
+    buckets, start = [], 0
+    for bucket in facts["buckets"]:
+        groups = []
+        for size, taken in bucket["groups"]:
+            groups.append(Group(members[start : start + size], taken))
+            start += size
+        buckets.append(Bucket(tuple(bucket["shape"]), bucket["rows"], groups, bucket["used"]))
+    return Buckets(buckets, facts["too_long"], facts["lopsided"])
 
 
-def describe(plan: Plan, lengths: np.ndarray) -> Iterator[str]:
-    """The plan in lines of text: shapes, rows, examples, share of padding; what was left out."""
-    real = padded = 0
-    for bucket in plan.buckets:
-        positions = len(bucket.members) * sum(bucket.shape)
-        used = int(lengths[bucket.members].sum())
-        shape = " + ".join(map(str, bucket.shape))
-        share = 1 - used / positions
-        yield f"bucket {shape:>9} x {bucket.rows:4} rows: {len(bucket.members):8,} examples, {share:5.1%} padding"
-        real, padded = real + used, padded + positions
-    yield f"{len(plan):,} batches an epoch, {1 - real / max(padded, 1):.1%} padding"
-    if plan.too_long:
-        yield f"left out: {plan.too_long:,} examples longer than batching.max_length"
-    if plan.lopsided:
-        yield f"left out: {plan.lopsided:,} pairs more lopsided than batching.max_ratio"
+def _save(plan: Buckets, folder: Path) -> None:
+    with (folder / "members").open("wb") as stream:
+        for bucket in plan.buckets:
+            for members, _ in bucket.groups:
+                stream.write(members.astype("<i8").tobytes())
+    buckets = [
+        {**bucket._asdict(), "groups": [(len(members), taken) for members, taken in bucket.groups]}
+        for bucket in plan.buckets
+    ]
+    (folder / "plan.json").write_text(json.dumps({**plan._asdict(), "buckets": buckets}))
+
+
+class Packing(NamedTuple):
+    """Examples of `sizes` tokens, shuffled, as many to a row of `length` as fit one behind the other."""
+
+    sizes: np.ndarray
+    length: int
+    rows: int
+
+    @property
+    def left_out(self) -> int:
+        return int((self.sizes > self.length).sum())
+
+    def batches(self, seed: int, epoch: int | None) -> Sequence[Rows]:
+        order = (
+            np.arange(len(self.sizes))
+            if epoch is None
+            else shuffled(np.arange(len(self.sizes)), len(self.sizes), seed, epoch)
+        )
+        order = order[self.sizes[order] <= self.length]
+        starts = row_starts(self.sizes[order], self.length)
+        firsts = [*starts[:: self.rows], len(order)]
+        return Lazy(len(firsts) - 1, lambda i: Rows(order[firsts[i] : firsts[i + 1]], (self.length,), self.rows))
+
+    def describe(self) -> Iterator[str]:
+        kept = self.sizes[self.sizes <= self.length]
+        count = len(row_starts(kept, self.length))
+        share = 1 - kept.sum() / max(count * self.length, 1)
+        rows = f"{count:,} rows of {self.length}, {self.rows} a batch"
+        yield f"{len(kept):,} examples packed into {rows}, {share:.1%} padding"
+        if self.left_out:
+            yield f"left out: {self.left_out:,} examples longer than a row"
+
+
+def row_starts(sizes: np.ndarray, length: int) -> list[int]:
+    """Which of some examples, laid one behind the other, begin a new row of `length`."""
+    ends = np.cumsum(sizes)
+    starts, at = [], 0
+    while at < len(sizes):
+        starts.append(at)
+        before = ends[at - 1] if at else 0
+        at = int(np.searchsorted(ends, before + length, side="right"))
+    return starts
+
+
+class Streams(NamedTuple):
+    """A text of `tokens`, cut into `rows` stretches that are read side by side, `length` tokens a batch.
+
+    A row of a batch goes on where that row of the last batch stopped. Each epoch begins elsewhere in the text.
+    """
+
+    tokens: int
+    length: int
+    rows: int
+
+    @property
+    def left_out(self) -> int:
+        return 0
+
+    def batches(self, seed: int, epoch: int | None) -> Sequence[Rows]:
+        begin = 0 if epoch is None else int(np.random.default_rng([seed, epoch]).integers(self.tokens))
+        count = -(-self.tokens // (self.rows * self.length))
+        stretches = begin + np.arange(self.rows) * count * self.length
+
+        def batch(i: int) -> Rows:
+            at = stretches + i * self.length
+            return Rows(at if epoch is None else at % self.tokens, (self.length,), self.rows)
+
+        return Lazy(count, batch)
+
+    def describe(self) -> Iterator[str]:
+        count = len(self.batches(0, 0))
+        yield f"{self.tokens:,} tokens in {self.rows} streams, {self.length} a batch: {count:,} batches an epoch"
 
 
 def pad(rows: list[np.ndarray], length: int, count: int) -> tuple[np.ndarray, np.ndarray]:

@@ -24,6 +24,8 @@ from seqlab.files import write_atomically
 from seqlab.text import Tokenizers
 
 KINDS = ("models", "datasets", "tasks")
+# Fields of a model that are 0 in a config, and the column whose tokenizer fills each in.
+SIZES = {"vocabulary": "target", "source_vocabulary": "source", "classes": "label"}
 _own_parts: list[Path] = []
 
 
@@ -78,6 +80,11 @@ def home(value: Any) -> ModuleType:
     return sys.modules[type(value).__module__]
 
 
+def kind_of(model: Any) -> str:
+    """The protocol a model obeys: "generator" or "classifier"."""
+    return home(model).KIND
+
+
 def describe(kind: str) -> dict[str, str]:
     """Each name with the first line of its file's docstring."""
     return {name: (module(kind, name).__doc__ or "").strip().split("\n")[0] for name in names(kind)}
@@ -106,11 +113,9 @@ def load_config(path: Path) -> Experiment:
 
 
 def resolve(experiment: Experiment, tokenizers: Tokenizers) -> Experiment:
-    """Fills in the vocabulary sizes of the model from the tokenizers. Raises if a config says otherwise."""
+    """Fills in the model's vocabulary sizes and classes from the tokenizers. Raises if a config says otherwise."""
     model = experiment.model
-    sizes = {"vocabulary": len(tokenizers["target"])}
-    if "source" in tokenizers:
-        sizes["source_vocabulary"] = len(tokenizers["source"])
+    sizes = {name: len(tokenizers[column]) for name, column in SIZES.items() if column in tokenizers}
     for name, size in sizes.items():
         stated = getattr(model, name, None)
         if stated is None:
@@ -118,7 +123,7 @@ def resolve(experiment: Experiment, tokenizers: Tokenizers) -> Experiment:
                 f"{type(model).__name__} has no {name}: it does not fit {type(experiment.task).__name__}"
             )
         if stated not in (0, size):
-            raise SeqlabError(f"model.{name} is {stated}, but the tokenizer has {size} entries: leave it 0")
+            raise SeqlabError(f"model.{name} is {stated}, but the data has {size}: leave it 0")
     if hasattr(model, "source_vocabulary") and "source" not in tokenizers:
         raise SeqlabError(f"{type(model).__name__} reads a source, and {type(experiment.task).__name__} has none")
     if getattr(model, "tie", None) == "all" and tokenizers["source"] != tokenizers["target"]:
@@ -132,6 +137,8 @@ def to_json(experiment: Experiment) -> dict[str, Any]:
 
 
 def _encode(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_encode(one) for one in value]
     if not dataclasses.is_dataclass(value):
         return value
     linen_own = ("parent", "name") if isinstance(value, nn.Module) else ()
@@ -149,10 +156,7 @@ def from_json(values: dict[str, Any]) -> Experiment:
         for name, value in values.items():
             kind = {"model": "models", "data": "datasets", "task": "tasks"}.get(name)
             if kind is not None:
-                fields = dict(value)
-                cls = part(kind, fields.pop("part"))
-                # JSON knows no tuples, and a linen module must be hashable.
-                decoded[name] = cls(**{n: tuple(v) if isinstance(v, list) else v for n, v in fields.items()})
+                decoded[name] = _decode(kind, value)
             elif isinstance(value, dict):
                 decoded[name] = hints[name](**value)
             else:
@@ -160,6 +164,16 @@ def from_json(values: dict[str, Any]) -> Experiment:
         return Experiment(**decoded)
     except (TypeError, KeyError, AttributeError) as error:
         raise SeqlabError(f"not an experiment of this version: {error}") from None
+
+
+def _decode(kind: str, value: Any) -> Any:
+    """A part, or a field of one: JSON knows no tuples, and a linen module must be hashable."""
+    if isinstance(value, list):
+        return tuple(_decode(kind, one) for one in value)
+    if not isinstance(value, dict):
+        return value
+    fields = {name: _decode(kind, one) for name, one in value.items() if name != "part"}
+    return part(kind, value["part"])(**fields)
 
 
 def save_experiment(experiment: Experiment, path: Path) -> None:
@@ -194,7 +208,7 @@ def check_parts(experiment: Experiment) -> None:
         name = type(value).__module__.split(".")[-1]
         if name not in names(kind) or part(kind, name) is not type(value):
             raise SeqlabError(f"{type(value).__name__} is none of the {kind}: it must live in {kind}/, see --parts")
-    kind = home(experiment.model).KIND
+    kind = kind_of(experiment.model)
     if kind != experiment.task.KIND:
         model, task = type(experiment.model).__name__, type(experiment.task).__name__
         raise SeqlabError(f"{task} needs a {experiment.task.KIND}, and {model} is a {kind}")

@@ -140,12 +140,16 @@ def evaluate(
         "lines": len(result.decoded.texts),
         "search": dataclasses.asdict(result.search),
         "decoding_seconds": round(result.decoded.seconds, 2),
+        "data": {"sha256": result.data.hashes[split], **result.data.origin},
     }
     show_scores(result.scores, json, facts)
+    if not json:
+        for name, value in facts["data"].items():
+            print(f"data: {name} {value}")
 
 
 def score(
-    metric: Annotated[str, arg(metavar="NAME", help="bleu, chrf, ter, rouge or exact_match.")],
+    metric: Annotated[str, arg(metavar="NAME", help="bleu, chrf, ter, rouge, exact_match or accuracy.")],
     hypotheses: Annotated[Path, arg(metavar="H", help="A text file.")],
     references: Annotated[tuple[Path, ...], arg(metavar="R", help="One or more text files.")],
     json: bool = False,
@@ -162,8 +166,9 @@ def show_scores(scores: list[Any], as_json: bool, facts: dict[str, Any]) -> None
     if as_json:
         print(dump({**facts, "scores": [one._asdict() for one in scores]}))
         return
+    width = max(12, *(len(one.name) for one in scores))
     for name, value, signature in scores:
-        print(f"{name:12} {value:8.2f}  {signature}")
+        print(f"{name:{width}} {value:8.2f}  {signature}")
 
 
 def prepare(arguments: list[str]) -> None:
@@ -182,6 +187,8 @@ def prepare(arguments: list[str]) -> None:
         print(prepared.folder)
         for split, count in prepared.counts.items():
             print(f"{split:20} {count:10,} examples  sha256 {prepared.hashes[split][:16]}")
+        for name, value in prepared.origin.items():
+            print(f"{name}: {value}")
 
     tyro.cli(run, prog=f"seqlab prepare {name}", args=rest)
 

@@ -11,10 +11,11 @@ import numpy as np
 
 from seqlab import catalogue, checkpoint
 from seqlab.config import Experiment, Search
-from seqlab.datasets import prepare
+from seqlab.datasets import Prepared, prepare
 from seqlab.errors import SeqlabError
 from seqlab.files import folder_made_whole
-from seqlab.metrics import Score
+from seqlab.metrics import BY_LINE, Score, score
+from seqlab.metrics.significance import SAMPLES, paired_bootstrap
 from seqlab.progress import progress
 from seqlab.tasks import Written, decode_lines
 from seqlab.text import Tokenizers, load_tokenizers, save_tokenizers
@@ -70,7 +71,7 @@ def load(run: str | Path, which: str = "best") -> Run:
     folder = Path(run)
     experiment = catalogue.load_experiment(folder / "experiment.json")
     step = checkpoint.choose_step(folder, which)
-    tokenizers = load_tokenizers(folder, experiment.task.columns)
+    tokenizers = load_tokenizers(folder, (*experiment.task.columns, *experiment.task.labels))
     return Run(folder, step, experiment, tokenizers, checkpoint.restore(folder, step)["params"])
 
 
@@ -96,28 +97,44 @@ def decode_stream(run: Run, lines: Iterable[str], nbest: int, scores: bool, **se
 
 
 class Evaluation(NamedTuple):
-    """Scores of a split, what they judge, and the search that wrote it."""
+    """Scores of a split, what they judge, the search that wrote it, and the data."""
 
     scores: list[Score]
     decoded: Decoded
     search: Search
+    data: Prepared
 
 
 def evaluate(run: Run, split: str, data_dir: Path, **search: Any) -> Evaluation:
-    """Perplexity and accuracy of a split, and the task's metrics over its decoded texts."""
+    """Perplexity of a split, the task's metrics over its decoded texts, and over those of the task's baseline."""
     found = run.search(**search)
     experiment = dataclasses.replace(run.experiment, search=found)
     data = prepare(experiment.data, data_dir)
     corpus = tokenize_split(data, split, run.tokenizers, data_dir)
-    values, tokens, left_out = loss_of_split(experiment, run.tokenizers, corpus)(run.params)
-    signature = f"unit:token|tokens:{tokens}|left-out:{left_out}"
+    values, units, left_out = loss_of_split(experiment, run.tokenizers, corpus)(run.params)
+    unit = "token" if experiment.task.KIND == "generator" else "document"
+    signature = f"unit:{unit}|{unit}s:{units}|left-out:{left_out}"
     decoded = decode_split(experiment, run.params, run.tokenizers, data, split, data.size(split))
-    scores = [
-        Score("perplexity", values["perplexity"], signature),
-        Score("accuracy", 100 * values["accuracy"], signature),
-        *itertools.chain.from_iterable(decoded.scores.values()),
-    ]
-    return Evaluation(scores, decoded, found)
+    scores = [Score("perplexity", values["perplexity"], signature)]
+    if unit == "token":
+        scores.append(Score("accuracy", 100 * values["accuracy"], signature))
+    scores += itertools.chain.from_iterable(decoded.scores.values())
+    if decoded.texts and hasattr(experiment.task, "baseline"):
+        name, answers = experiment.task.baseline(decoded.sources, data.read("train"))
+        scores += baseline_scores(name, answers, decoded)
+    return Evaluation(scores, decoded, found, data)
+
+
+def baseline_scores(name: str, answers: list[str], decoded: Decoded) -> Iterator[Score]:
+    """What trivial answers score, and for means over lines the p-value of being ahead of them."""
+    for metric in decoded.scores:
+        by_line = BY_LINE.get(metric)
+        lines = [by_line(texts, [decoded.references]) for texts in (decoded.texts, answers)] if by_line else None
+        for label, value, signature in score(metric, answers, [decoded.references]):
+            if lines is not None:
+                p = paired_bootstrap(lines[0][label], lines[1][label])
+                signature += f"|bootstrap:{SAMPLES}|p:{p:.4f}"
+            yield Score(f"{label} ({name})", value, signature)
 
 
 def average(run: Path, last: int, out: Path) -> list[int]:
@@ -130,7 +147,7 @@ def average(run: Path, last: int, out: Path) -> list[int]:
         raise SeqlabError(f"{out} exists: choose another --out")
     params, steps = checkpoint.average(run, last)
     with folder_made_whole(out) as part:
-        save_tokenizers(load_tokenizers(run, experiment.task.columns), part)
+        save_tokenizers(load_tokenizers(run, (*experiment.task.columns, *experiment.task.labels)), part)
         catalogue.save_experiment(experiment, part / "experiment.json")
         saver = checkpoint.Saver(part, 1)
         saver.save({"params": params, "step": np.int32(steps[-1])}, steps[-1], {"averaged": steps})

@@ -1,6 +1,6 @@
 """What every part must obey, as functions: each raises `LawBroken` with what it saw.
 
-`MODEL_LAWS` take a `Subject`, a small model with parameters and ragged inputs. `TASK_LAWS` take a task,
+`model_laws` take a `Subject`, a small model with parameters and ragged inputs. `task_laws` take a task,
 `STEP_LAWS` nothing; `RUN_LAWS` take an empty folder. What "equal" means is `same` (to the bit) or `close`
 (1e-5 relative to the largest entry, float32).
 """
@@ -18,14 +18,14 @@ import numpy as np
 import optax
 
 from seqlab import catalogue
-from seqlab.batching import Rows, epoch_batches, make_plan
+from seqlab.batching import Plan, Streams
 from seqlab.checkpoint import checkpoint_steps, read_manifest, restore
 from seqlab.config import Batching, Experiment, Schedule, Text, Validation
 from seqlab.datasets.cldr_phrases import CldrPhrases
 from seqlab.parallel import fill_rows, make_runner
 from seqlab.search.generate import Request, generate
 from seqlab.step import TrainState, make_step
-from seqlab.text import Corpus, Tokenizer, Tokenizers, train_tokenizer
+from seqlab.text import Corpus, Labels, Tokenizer, Tokenizers, train_tokenizer
 from seqlab.train import init_params, train
 from seqlab.types import Batch, Params, Tokens
 
@@ -56,12 +56,16 @@ def same(a: Any, b: Any, what: str) -> None:
 
 
 class Subject(NamedTuple):
-    """A generator under test: `forward(params, inputs, prefix)` gives its logits [B T V], jitted, no dropout."""
+    """A model under test: `forward(params, inputs, prefix)` gives its logits, [B T V] or, without a prefix, [B C];
+    jitted, no dropout. `targets` and `weights` are something to learn.
+    """
 
     model: Any
     params: Params
-    inputs: Tokens | None
-    prefix: Tokens
+    inputs: Any
+    prefix: Any
+    targets: jax.Array
+    weights: jax.Array
     forward: Callable[..., jax.Array]
 
 
@@ -71,31 +75,37 @@ def make_subject(model: Any, seed: int = 0) -> Subject:
     mask = np.arange(max(LENGTHS)) < np.array(LENGTHS)[:, None]
 
     def tokens(vocabulary: int, lengths: np.ndarray) -> Tokens:
-        return Tokens(
-            jnp.asarray(np.where(lengths, random.integers(3, vocabulary, mask.shape), 0)), jnp.asarray(lengths)
-        )
+        ids = np.where(lengths, random.integers(3, vocabulary, mask.shape), 0)
+        return Tokens(jnp.asarray(ids), jnp.asarray(lengths))
 
     sources = getattr(model, "source_vocabulary", 0)
     inputs = tokens(sources, mask) if sources else None
-    prefix = tokens(model.vocabulary, mask[::-1])
-    params = init_params(model, seed, Batch(inputs, prefix, prefix.ids, prefix.mask))
-    return Subject(model, params, inputs, prefix, jax.jit(functools.partial(logits_of, model)))
+    if catalogue.kind_of(model) == "classifier":
+        prefix, targets, weights = None, jnp.arange(len(LENGTHS)) % model.classes, jnp.ones(len(LENGTHS))
+    else:
+        prefix = tokens(model.vocabulary, mask[::-1])
+        targets = (prefix.ids * 3 + jnp.arange(len(LENGTHS))[:, None] + 1) % model.vocabulary
+        weights = prefix.mask.astype(jnp.float32)
+    params = init_params(model, seed, Batch(inputs, prefix, targets, weights))
+    return Subject(model, params, inputs, prefix, targets, weights, jax.jit(functools.partial(logits_of, model)))
 
 
 def logits_of(
-    model: Any, params: Params, inputs: Tokens | None, prefix: Tokens, key: Any = None, train: bool = False
-):
-    """Logits [B T V] of a forced pass; `key` drives dropout."""
+    model: Any, params: Params, inputs: Any, prefix: Any, key: Any = None, *, train: bool = False
+) -> jax.Array:
+    """Logits of a forced pass, [B T V], or of a classifier, [B C]; `key` drives dropout."""
     rngs = None if key is None else {"dropout": key}
+    if prefix is None:
+        return model.apply(params, inputs, train=train, rngs=rngs)
     return model.apply(params, rngs=rngs, method=lambda m: m.project(m.features(inputs, prefix, train=train)[0]))
 
 
-def at_real(logits: jax.Array, prefix: Tokens) -> np.ndarray:
-    return np.asarray(logits)[np.asarray(prefix.mask)]
+def at_real(logits: jax.Array, prefix: Any) -> np.ndarray:
+    return np.asarray(logits) if prefix is None else np.asarray(logits)[np.asarray(prefix.mask)]
 
 
-def rows_of(tokens: Tokens | None, rows: Any) -> Tokens | None:
-    return None if tokens is None else Tokens(tokens.ids[rows], tokens.mask[rows])
+def rows_of(tree: Any, rows: Any) -> Any:
+    return jax.tree.map(lambda x: x[rows], tree)
 
 
 # Models
@@ -104,8 +114,8 @@ def rows_of(tokens: Tokens | None, rows: Any) -> Tokens | None:
 def pads_are_inert(s: Subject) -> None:
     """Garbage in the pads changes nothing, to the bit."""
 
-    def garbage(tokens: Tokens | None) -> Tokens | None:
-        return None if tokens is None else Tokens(jnp.where(tokens.mask, tokens.ids, 5), tokens.mask)
+    def garbage(tokens: Any) -> Any:
+        return tokens and tokens.replace(ids=jnp.where(tokens.mask, tokens.ids, 5))
 
     clean = s.forward(s.params, s.inputs, s.prefix)
     dirty = s.forward(s.params, garbage(s.inputs), garbage(s.prefix))
@@ -115,13 +125,10 @@ def pads_are_inert(s: Subject) -> None:
 def longer_padding_changes_nothing(s: Subject) -> None:
     """Three more pads on every side change no logit."""
 
-    def longer(tokens: Tokens | None) -> Tokens | None:
-        if tokens is None:
-            return None
-        return Tokens(jnp.pad(tokens.ids, ((0, 0), (0, 3))), jnp.pad(tokens.mask, ((0, 0), (0, 3))))
+    def longer(tokens: Any) -> Any:
+        return jax.tree.map(lambda x: jnp.pad(x, ((0, 0), (0, 3))), tokens)
 
     prefix = longer(s.prefix)
-    assert prefix is not None
     close(
         at_real(s.forward(s.params, longer(s.inputs), prefix), prefix),
         at_real(s.forward(s.params, s.inputs, s.prefix), s.prefix),
@@ -143,8 +150,8 @@ def empty_rows_are_finite(s: Subject) -> None:
     mask = np.ones((len(LENGTHS), 1), bool)
     mask[0] = False
 
-    def emptied(tokens: Tokens | None) -> Tokens | None:
-        return None if tokens is None else Tokens(tokens.ids, tokens.mask & mask)
+    def emptied(tokens: Any) -> Any:
+        return tokens and tokens.replace(mask=tokens.mask & mask)
 
     logits = s.forward(s.params, emptied(s.inputs), emptied(s.prefix))
     require(jnp.isfinite(logits).all(), "an empty row gives logits that are not finite")
@@ -204,8 +211,7 @@ def gradients_reach_every_parameter(s: Subject) -> None:
 
     def loss(params: Params) -> jax.Array:
         logits = logits_of(s.model, params, s.inputs, s.prefix)
-        nll = optax.softmax_cross_entropy_with_integer_labels(logits, (s.prefix.ids + 1) % s.model.vocabulary)
-        return (nll * s.prefix.mask).sum()
+        return (optax.softmax_cross_entropy_with_integer_labels(logits, s.targets) * s.weights).sum()
 
     gradients = jax.jit(jax.grad(loss))(s.params)
     norm = optax.tree.norm(gradients)
@@ -276,6 +282,17 @@ def reorder_follows_parents(s: Subject) -> None:
         histories[:, :, : t + 1] = past[:, :, : t + 1]
 
 
+def segments_are_apart(s: Subject) -> None:
+    """Texts packed into one row give the logits that each gives in a row of its own."""
+    order = np.argsort(LENGTHS)
+    texts = [np.asarray(s.prefix.ids)[i][np.asarray(s.prefix.mask)[i]] for i in order]
+    ids = np.concatenate([*texts, [0, 0]])
+    marks = np.concatenate([*(np.full(len(text), n + 1) for n, text in enumerate(texts)), [0, 0]])
+    row = Tokens(jnp.asarray(ids)[None], jnp.asarray(marks > 0)[None], segments=jnp.asarray(marks)[None])
+    alone = at_real(s.forward(s.params, None, rows_of(s.prefix, order)), rows_of(s.prefix, order))
+    close(at_real(s.forward(s.params, None, row), row), alone, "logits of packed texts")
+
+
 def first_prompt(batch: int) -> Tokens:
     """BOS for each row."""
     return Tokens(jnp.ones((batch, 1), jnp.int32), jnp.ones((batch, 1), bool))
@@ -283,17 +300,14 @@ def first_prompt(batch: int) -> Tokens:
 
 def four_examples_can_be_memorized(s: Subject) -> None:
     """A hundred steps of Adam through `make_step` bring four rows' loss below a tenth of what it was."""
-    rows = slice(0, 4)
-    inputs, prefix = rows_of(s.inputs, rows), rows_of(s.prefix, rows)
-    assert prefix is not None
-    targets = (prefix.ids * 3 + jnp.arange(4)[:, None] + 1) % s.model.vocabulary
-    batch = Batch(inputs, prefix, targets, prefix.mask.astype(jnp.float32))
+    batch = rows_of(Batch(s.inputs, s.prefix, s.targets, s.weights), slice(0, 4))
     model = s.model.clone(dropout=0.0)
-    loss = functools.partial(catalogue.part("tasks", "translation")(label_smoothing=0.0).loss, model)
+    task = catalogue.part("tasks", "classification" if s.prefix is None else "translation")(label_smoothing=0.0)
+    loss = functools.partial(task.loss, model)
     optimizer = optax.adam(3e-2)
     step = jax.jit(make_step(loss, optimizer, 0))
     losses = [0.0]
-    state = first_state(s.params, optimizer)
+    state = first_state(s.params, optimizer, ("nll", "correct") if s.prefix is None else ("nll",))
     for _ in range(100):
         state, _ = step(state, batch)
         losses.append(float(state.sums["loss"]))
@@ -301,9 +315,9 @@ def four_examples_can_be_memorized(s: Subject) -> None:
     require(last < 0.1 * first, f"in 100 steps the loss of four rows went from {first:.3g} to {last:.3g}")
 
 
-def first_state(params: Params, optimizer: optax.GradientTransformation) -> TrainState:
-    sums = {name: jnp.float32(0) for name in ("loss", "weight", "nll", "gradient_norm", "steps")}
-    return TrainState(jnp.int32(0), params, optimizer.init(params), None, sums)
+def first_state(params: Params, optimizer: optax.GradientTransformation, sums: tuple[str, ...]) -> TrainState:
+    names = ("loss", "weight", *sums, "gradient_norm", "steps")
+    return TrainState(jnp.int32(0), params, optimizer.init(params), None, {name: jnp.float32(0) for name in names})
 
 
 # Search, on any generator
@@ -382,15 +396,18 @@ def greedy_is_a_beam_of_one(s: Subject) -> None:
 
 
 def tiny_corpus(task: Any) -> tuple[Corpus, Tokenizers, list[dict[str, str]]]:
-    examples = [{"source": f"{'a b ' * n}c", "target": f"{'x ' * (n % 3)}yz {n}"} for n in range(1, 12)]
-    tokenizer = tiny_tokenizer()
+    examples = [
+        {"source": f"{'a b ' * n}c\nb", "target": f"{'x ' * (n % 3)}yz {n}", "label": "xyz"[n % 3]}
+        for n in range(1, 12)
+    ]
+    tokenizers = dict.fromkeys(task.columns, tiny_tokenizer()) | dict.fromkeys(task.labels, Labels(("x", "y", "z")))
     ids: dict[str, np.ndarray] = {}
     offsets: dict[str, np.ndarray] = {}
-    for column in task.columns:
+    for column, tokenizer in tokenizers.items():
         rows = tokenizer.encode([example[column] for example in examples])
         ids[column] = np.concatenate(rows).astype(np.int32)
         offsets[column] = np.cumsum([0, *map(len, rows)])
-    return Corpus(ids, offsets), dict.fromkeys(task.columns, tokenizer), examples
+    return Corpus(ids, offsets), tokenizers, examples
 
 
 @functools.cache
@@ -398,47 +415,83 @@ def tiny_tokenizer() -> Tokenizer:
     return train_tokenizer(["a b c xyz yz 0 1 2 3 4 5 6 7 8 9"] * 20, Text("char", 300))
 
 
+def tiny_plan(task: Any, corpus: Corpus) -> Plan:
+    return task.plan(corpus, Batching(tokens=140, buckets=3, max_length=60, max_ratio=99.0))
+
+
 def targets_are_the_next_tokens(task: Any) -> None:
-    """A batch's prefix is BOS and the text, its targets are the text and EOS, and nothing else has weight."""
+    """A batch's targets are the texts, and its prefix is what stands before each: BOS first, and EOS is the last
+    target. In a stream the targets are the whole text but its first token.
+    """
     corpus, tokenizers, examples = tiny_corpus(task)
     tokenizer = tokenizers["target"]
-    plan = make_plan(task.sizes(corpus.lengths()), Batching(tokens=60, buckets=2))
-    for rows in epoch_batches(plan, 0, None):
+    texts = [example["target"] for example in examples]
+    found: list[str] = []
+    streams: dict[int, list[int]] = {}
+    plan = tiny_plan(task, corpus)
+    for rows in plan.batches(0, None):
         batch = task.collate(corpus, rows, tokenizers)
         require(len(batch.targets) == rows.rows, "a batch has not the rows it should")
-        require((batch.weights[len(rows.indices) :] == 0).all(), "a filled-up row has weight")
+        same(batch.weights > 0, batch.prefix.mask, "where there is weight, and the prefix's mask")
+        marks = batch.prefix.mask if batch.prefix.segments is None else batch.prefix.segments
+        for i, mark in ((i, mark) for i, row in enumerate(marks) for mark in np.unique(row[row > 0])):
+            target, prefix = batch.targets[i][marks[i] == mark], batch.prefix.ids[i][marks[i] == mark]
+            same(prefix[1:], target[:-1], "prefix and shifted targets")
+            if isinstance(plan, Streams):
+                streams.setdefault(i, []).extend(target.tolist())
+            else:
+                require(prefix[0] == tokenizer.bos, "a prefix does not begin with BOS")
+                require(target[-1] == tokenizer.eos, "targets do not end with EOS")
+                found.append(tokenizer.decode(target.tolist()))
+    if streams:
+        whole = [token for row in sorted(streams) for token in streams[row]]
+        same(whole, tokenizer.encode(["\n".join(texts)])[0][1:], "the targets of a stream, and the text")
+    else:
+        require(sorted(found) == sorted(texts), "the targets are not the texts")
+
+
+def targets_are_the_labels(task: Any) -> None:
+    """A batch's targets are its documents' classes; a document is whole, and its sentences are told apart."""
+    corpus, tokenizers, examples = tiny_corpus(task)
+    for rows in tiny_plan(task, corpus).batches(0, None):
+        batch = task.collate(corpus, rows, tokenizers)
+        require(batch.weights.sum() == len(rows.indices), "a filled-up row has weight")
         for i, index in enumerate(rows.indices):
-            real = batch.weights[i] > 0
-            same(real, batch.prefix.mask[i], "weights and the prefix's mask")
-            target, prefix = batch.targets[i][real], batch.prefix.ids[i][real]
-            require(tokenizer.decode(target.tolist()) == examples[index]["target"], "targets are not the text")
-            require(target[-1] == tokenizer.eos, "targets do not end with EOS")
-            same(prefix, [tokenizer.bos, *target[:-1]], "prefix and shifted targets")
+            real, example = batch.inputs.mask[i], examples[index]
+            sentences, ids = batch.inputs.sentences[i][real], batch.inputs.ids[i][real]
+            parts = [tokenizers["source"].decode(ids[sentences == n].tolist()) for n in range(sentences[-1] + 1)]
+            require(parts == example["source"].split("\n"), "the sentences are not those of the document")
+            require(
+                tokenizers["label"].decode([int(batch.targets[i])]) == example["label"], "the class is another one"
+            )
 
 
 def every_example_comes_once_an_epoch(task: Any) -> None:
-    """An epoch's batches hold each example once, in an order that hinges on seed and epoch alone."""
-    corpus, _, _ = tiny_corpus(task)
-    plan = make_plan(task.sizes(corpus.lengths()), Batching(tokens=60, buckets=3))
-    orders = [epoch_batches(plan, 7, epoch) for epoch in (0, 0, 1)]
-    for batches in orders:
-        require(all(len(rows.indices) <= rows.rows for rows in batches), "a batch has more examples than rows")
-        seen = sorted(i for rows in batches for i in rows.indices.tolist())
+    """An epoch's batches hold each example once, or each token of a stream, in an order that hinges on seed and
+    epoch alone.
+    """
+    corpus, tokenizers, _ = tiny_corpus(task)
+    plan = tiny_plan(task, corpus)
+    orders = [[rows.indices.tolist() for rows in plan.batches(7, epoch)] for epoch in (0, 0, 1)]
+    require(orders[0] == orders[1], "the same epoch twice has two orders")
+    require(orders[0] != orders[2], "two epochs have one order")
+    if isinstance(plan, Streams):
+        weights = [task.collate(corpus, rows, tokenizers).weights.sum() for rows in plan.batches(7, None)]
+        require(sum(weights) == plan.tokens, f"{sum(weights)} of {plan.tokens} tokens come in validation")
+        return
+    for order in (*orders, [rows.indices.tolist() for rows in plan.batches(7, None)]):
+        seen = sorted(i for indices in order for i in indices)
         require(seen == list(range(len(corpus))), f"an epoch holds examples {seen}")
-    flat = [[i for rows in batches for i in rows.indices.tolist()] for batches in orders]
-    require(flat[0] == flat[1], "the same epoch twice has two orders")
-    require(flat[0] != flat[2], "two epochs have one order")
 
 
 def filled_rows_weigh_nothing(task: Any) -> None:
     """Rows added to make a multiple of the devices change no sum of the loss."""
     corpus, tokenizers, _ = tiny_corpus(task)
-    model = next(m for m in models_for(task) if hasattr(m, "source_vocabulary") == ("source" in task.columns))
-    size = len(tokenizers["target"])
-    names = [name for name in ("vocabulary", "source_vocabulary") if hasattr(model, name)]
-    model = dataclasses.replace(model, **dict.fromkeys(names, size))
-    shape = tuple(int(n) for n in task.sizes(corpus.lengths()).max(axis=0))
-    batch = task.collate(corpus, Rows(np.arange(5), shape, 5), tokenizers)
+    wanted = {name for name, column in catalogue.SIZES.items() if column in tokenizers}
+    model = next(m for m in models_for(task) if {name for name in catalogue.SIZES if hasattr(m, name)} == wanted)
+    sizes = {name: len(tokenizers[column]) for name, column in catalogue.SIZES.items() if name in wanted}
+    model = dataclasses.replace(model, **sizes)
+    batch = task.collate(corpus, tiny_plan(task, corpus).batches(0, None)[0], tokenizers)
     params = init_params(model, 0, batch)
     sums = jax.jit(lambda params, batch: jax.tree.leaves(task.loss(model, params, batch, None, None)[:3]))
     close(sums(params, fill_rows(batch, 8)), sums(params, batch), "sums of the loss with filled-up rows")
@@ -459,13 +512,12 @@ def devices_agree() -> None:
     """
     model = catalogue.module("models", "transformer").TINY
     subject = make_subject(model)
-    assert subject.inputs is not None
-    batch = Batch(subject.inputs, subject.prefix, subject.prefix.ids, subject.prefix.mask.astype(jnp.float32))
+    batch = Batch(subject.inputs, subject.prefix, subject.targets, subject.weights)
     batch = jax.tree.map(np.asarray, batch)
     optimizer = optax.sgd(0.1)
 
     def trained(run: Callable[..., Any], place: Any, feed: Any, fetch: Any) -> Any:
-        state = place(jax.tree.map(jnp.array, first_state(subject.params, optimizer)))
+        state = place(jax.tree.map(jnp.array, first_state(subject.params, optimizer, ("nll",))))
         for _ in range(3):
             state, _ = run(state, feed(batch))
         return jax.tree.leaves(jax.tree.map(np.asarray, fetch((state.params, state.sums))))
@@ -535,27 +587,41 @@ def resuming_changes_nothing(folder: Path) -> None:
 
 
 Law = Callable[..., None]
-MODEL_LAWS: tuple[Law, ...] = (
+ANY_MODEL_LAWS: tuple[Law, ...] = (
     pads_are_inert,
     longer_padding_changes_nothing,
     rows_are_independent,
     empty_rows_are_finite,
-    future_is_unseen,
-    past_matters,
     jit_agrees_with_eager,
     dropout_acts_only_in_training,
     gradients_reach_every_parameter,
+    four_examples_can_be_memorized,
+)
+GENERATOR_LAWS: tuple[Law, ...] = (
+    future_is_unseen,
+    past_matters,
     step_agrees_with_features,
     reorder_follows_parents,
-    four_examples_can_be_memorized,
     returned_scores_are_the_models,
     a_beam_that_holds_everything_is_exact,
     greedy_is_a_beam_of_one,
 )
-TASK_LAWS: tuple[Law, ...] = (
-    targets_are_the_next_tokens,
-    every_example_comes_once_an_epoch,
-    filled_rows_weigh_nothing,
-)
+LANGUAGE_MODEL_LAWS: tuple[Law, ...] = (segments_are_apart,)
+ANY_TASK_LAWS: tuple[Law, ...] = (every_example_comes_once_an_epoch, filled_rows_weigh_nothing)
+GENERATOR_TASK_LAWS: tuple[Law, ...] = (targets_are_the_next_tokens,)
+CLASSIFIER_TASK_LAWS: tuple[Law, ...] = (targets_are_the_labels,)
 STEP_LAWS: tuple[Law, ...] = (devices_agree,)
 RUN_LAWS: tuple[Law, ...] = (resuming_changes_nothing,)
+
+
+def model_laws(model: Any) -> tuple[Law, ...]:
+    """The laws that a model must obey."""
+    if catalogue.kind_of(model) == "classifier":
+        return ANY_MODEL_LAWS
+    reads_a_source = hasattr(model, "source_vocabulary")
+    return ANY_MODEL_LAWS + GENERATOR_LAWS + (() if reads_a_source else LANGUAGE_MODEL_LAWS)
+
+
+def task_laws(task: Any) -> tuple[Law, ...]:
+    """The laws that a task must obey."""
+    return ANY_TASK_LAWS + (CLASSIFIER_TASK_LAWS if task.KIND == "classifier" else GENERATOR_TASK_LAWS)

@@ -10,6 +10,7 @@ import json
 import os
 import sys
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,21 +26,29 @@ from seqlab.progress import progress
 CHUNK = 20_000  # lines tokenized at once
 
 
-def read_lines(source: Path | Iterable[bytes]) -> Iterator[str]:
-    """The lines of a UTF-8 text file (gzipped if its name ends in .gz) or of a stream of lines, without line ends.
+LONGEST_LINE = 1 << 20  # bytes
 
-    Raises `SeqlabError` naming the file, and the line where there is one, for a file that is missing, not
-    gzipped though named so, or not UTF-8.
+# What was mended, by kind, where a reader is to mend ("replace"); None where it is to raise ("strict").
+Repairs = Counter[str] | None
+
+
+def read_lines(source: Path | Iterable[bytes], repairs: Repairs = None) -> Iterator[str]:
+    """The lines of a UTF-8 text file (gzipped if its name ends in .gz) or of a stream of lines.
+
+    Line ends (\\n or \\r\\n) and a byte-order mark at the beginning are taken off. Raises `SeqlabError` naming
+    the file, and the line where there is one, for a file that is missing or of another compression than its
+    name says, and for a line that is not UTF-8, holds a NUL, or is longer than a megabyte. With `repairs` such
+    a line is mended, and counted there: U+FFFD for bad bytes, NULs left out, the rest of a long line cut off.
     """
     name = str(source) if isinstance(source, Path) else "standard input"
     number = 0
     try:
         with _opened(source) as stream:
             for number, line in enumerate(stream, 1):
-                text = line.decode("utf-8")
+                if number == 1 and line.startswith(b"\x1f\x8b"):
+                    raise SeqlabError(f"{name}: gzipped text, and its name does not end in .gz")
+                text = _decoded(line, f"{name}:{number}", repairs)
                 yield (text.removeprefix("\ufeff") if number == 1 else text).rstrip("\r\n")
-    except UnicodeDecodeError as error:
-        raise SeqlabError(f"{name}:{number}: not UTF-8 ({error.reason} at byte {error.start} of the line)") from None
     except (OSError, EOFError, zlib.error) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise SeqlabError(f"{name}: cannot be read after line {number}: {reason}") from None
@@ -51,17 +60,102 @@ def _opened(source: Path | Iterable[bytes]) -> contextlib.AbstractContextManager
     return gzip.open(source) if source.suffix == ".gz" else source.open("rb")
 
 
-def read_pairs(source: Path, target: Path) -> Iterator[dict[str, str]]:
-    """Parallel files as examples. An empty side and files of unequal length are errors that name the line."""
-    pairs = itertools.zip_longest(read_lines(source), read_lines(target))
+def _decoded(line: bytes, place: str, repairs: Repairs) -> str:
+    if len(line) > LONGEST_LINE:
+        _mend(repairs, "cut at a megabyte", f"{place}: a line of {len(line):,} bytes")
+        line = line[:LONGEST_LINE]
+    try:
+        text = line.decode("utf-8")
+    except UnicodeDecodeError as error:
+        _mend(repairs, "not UTF-8", f"{place}: not UTF-8 ({error.reason} at byte {error.start} of the line)")
+        text = line.decode("utf-8", errors="replace")
+    if "\0" in text:
+        _mend(repairs, "NUL", f"{place}: a NUL character")
+        text = text.replace("\0", "")
+    return text
+
+
+def _mend(repairs: Repairs, kind: str, message: str) -> None:
+    """Counts a repair, or raises."""
+    if repairs is None:
+        raise SeqlabError(message)
+    repairs[kind] += 1
+
+
+def repairs_of(errors: str) -> Repairs:
+    """What a data set's field `errors` asks of the readers: "strict" or "replace"."""
+    if errors not in ("strict", "replace"):
+        raise SeqlabError(f"errors must be 'strict' or 'replace', not {errors!r}")
+    return Counter() if errors == "replace" else None
+
+
+def read_pairs(source: Path, target: Path, repairs: Repairs = None) -> Iterator[dict[str, str]]:
+    """Parallel files as examples. Files of unequal length are an error that names the line; so is an empty side,
+    whose pair is left out and counted with `repairs`.
+    """
+    pairs = itertools.zip_longest(read_lines(source, repairs), read_lines(target, repairs))
     for number, (left, right) in enumerate(pairs, 1):
         if left is None or right is None:
             short, long = (source, target) if left is None else (target, source)
             raise SeqlabError(f"{short} ends after line {number - 1}, but {long} goes on: the files are not parallel")
-        for path, side in ((source, left), (target, right)):
-            if not side.strip():
-                raise SeqlabError(f"{path}:{number}: empty line in parallel text")
-        yield {"source": left, "target": right}
+        empty = next((path for path, side in ((source, left), (target, right)) if not side.strip()), None)
+        if empty is not None:
+            _mend(repairs, "left out, empty", f"{empty}:{number}: empty line in parallel text")
+        else:
+            yield {"source": left, "target": right}
+
+
+def read_table(path: Path, columns: dict[str, str], repairs: Repairs = None) -> Iterator[dict[str, str]]:
+    """Examples with the keys of `columns` from the columns it names, of a .tsv, .jsonl or .txt file, or one of
+    these with .gz behind.
+
+    A .tsv begins with a line of names and knows no quotes; a .jsonl has an object a line; a .txt has one column,
+    of any name. Raises with file and line for a column that is missing, a row of another width than the first, a
+    line that is no object, and a value that is empty or no text; with `repairs` that line is left out and counted.
+    """
+    kind = path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix
+    if kind not in (".tsv", ".jsonl", ".txt"):
+        raise SeqlabError(f"{path}: a table is a .tsv, .jsonl or .txt file, or one of these with .gz behind")
+    if kind == ".txt" and len(columns) != 1:
+        raise SeqlabError(f"{path}: a text file has one column, and {', '.join(columns)} are asked of it")
+    lines = enumerate(read_lines(path, repairs), 1)
+    names: list[str] = []
+    if kind == ".tsv":
+        names = next(lines, (1, ""))[1].split("\t")
+        missing = [name for name in columns.values() if name not in names]
+        if missing:
+            raise SeqlabError(f"{path}:1: no column {missing[0]!r}: there are {', '.join(map(repr, names))}")
+    for number, line in lines:
+        if kind == ".txt":
+            yield dict.fromkeys(columns, line)
+            continue
+        row, reason = _fields(line, names) if kind == ".tsv" else _object(line)
+        absent = next((name for name in columns.values() if reason is None and name not in row), None)
+        if absent is not None:
+            reason = f"no column {absent!r}"
+        example = {ours: row.get(theirs) for ours, theirs in columns.items()}
+        for ours, value in example.items():
+            if reason is None and not (isinstance(value, str | int) and str(value).strip()):
+                reason = f"{columns[ours]!r} is empty or no text"
+        if reason is None:
+            yield {ours: str(value) for ours, value in example.items()}
+        else:
+            _mend(repairs, "left out, broken", f"{path}:{number}: {reason}")
+
+
+def _fields(line: str, names: list[str]) -> tuple[dict[str, Any], str | None]:
+    values = line.split("\t")
+    if len(values) != len(names):
+        return {}, f"{len(values)} columns where the first line has {len(names)}"
+    return dict(zip(names, values, strict=True)), None
+
+
+def _object(line: str) -> tuple[dict[str, Any], str | None]:
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        return {}, f"broken JSON: {error}"
+    return (value, None) if isinstance(value, dict) else ({}, "no JSON object")
 
 
 @dataclass(frozen=True)
@@ -94,25 +188,68 @@ class Tokenizer:
     def __len__(self) -> int:
         return self.processor.get_piece_size()
 
-    def encode(self, lines: Sequence[str]) -> list[list[int]]:
-        """Ids without BOS and EOS, on all cores."""
-        return self.processor.encode(list(lines), num_threads=os.cpu_count() or 1)
+    @functools.cached_property
+    def newline(self) -> int:
+        """The id that stands between the lines of a text: the byte of that number."""
+        return self.processor.piece_to_id("<0x0A>")
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids without BOS and EOS, on all cores. The lines of a text are encoded each for itself."""
+        parts = [text.split("\n") for text in texts]
+        lines = [line for part in parts for line in part]
+        rows = iter(self.processor.encode(lines, num_threads=os.cpu_count() or 1))
+        return [
+            functools.reduce(lambda ids, row: [*ids, self.newline, *row], itertools.islice(rows, len(part)))
+            for part in parts
+        ]
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of ids; the special ones are left out. An id outside the vocabulary is an error."""
-        special = (self.pad, self.bos, self.eos)
-        text = self.processor.decode([i for i in ids if i not in special])
+        lines: list[list[int]] = [[]]
+        for i in ids:
+            if i == self.newline:
+                lines.append([])
+            elif i not in (self.pad, self.bos, self.eos):
+                lines[-1].append(i)
         # A word missing from a vocabulary of words keeps SentencePiece's mark for a blank.
-        return text.replace("\u2581", " ").strip()
+        return "\n".join(
+            text.removeprefix("\u2581").replace("\u2581", " ") for text in self.processor.decode(lines)
+        ).strip()
 
 
-Tokenizers = dict[str, Tokenizer]  # by column of the data: "source", "target"
+@dataclass(frozen=True)
+class Labels:
+    """The classes of a data set, by name: a tokenizer whose every text is one id."""
+
+    names: tuple[str, ...]
+
+    @functools.cached_property
+    def digest(self) -> str:
+        return hashlib.sha256("\n".join(self.names).encode()).hexdigest()
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """Raises `SeqlabError` for a label that the training data does not have."""
+        ids = {name: i for i, name in enumerate(self.names)}
+        unknown = next((text for text in texts if text not in ids), None)
+        if unknown is not None:
+            raise SeqlabError(f"the label {unknown!r} is none of the training data's {len(ids)}")
+        return [[ids[text]] for text in texts]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return self.names[ids[0]]
 
 
-def train_tokenizer(lines: Iterable[str], text: Text) -> Tokenizer:
-    """SentencePiece with byte fallback, trained on `lines`; the same lines give the same model.
+Tokenizers = dict[str, Any]  # by column of the data ("source", "target", "label"): a Tokenizer, or Labels
 
-    Text is not normalized: what is decoded is what was encoded, but for runs of blanks and those at the ends.
+
+def train_tokenizer(texts: Iterable[str], text: Text) -> Tokenizer:
+    """SentencePiece with byte fallback, trained on `texts`; the same texts give the same model.
+
+    Text is not normalized: what is decoded is what was encoded, but for runs of blanks and those at the ends of
+    lines; with characters every one of them is a token.
     """
     import sentencepiece
 
@@ -124,9 +261,9 @@ def train_tokenizer(lines: Iterable[str], text: Text) -> Tokenizer:
     with progress(f"training a tokenizer ({text.kind}, {text.size})", None) as advance:
 
         def counted() -> Iterator[str]:
-            for line in lines:
+            for one in texts:
                 advance()
-                yield line
+                yield from one.split("\n")
 
         try:
             sentencepiece.SentencePieceTrainer.train(
@@ -137,6 +274,8 @@ def train_tokenizer(lines: Iterable[str], text: Text) -> Tokenizer:
                 character_coverage=1.0,
                 byte_fallback=True,
                 normalization_rule_name="identity",
+                add_dummy_prefix=text.kind != "char",
+                remove_extra_whitespaces=text.kind != "char",
                 max_sentence_length=1 << 20,
                 hard_vocab_limit=text.kind == "bpe",
                 pad_id=Tokenizer.pad,
@@ -154,32 +293,44 @@ def train_tokenizer(lines: Iterable[str], text: Text) -> Tokenizer:
 
 
 def save_tokenizers(tokenizers: Tokenizers, folder: Path) -> None:
-    """One file a column, or a single `tokenizer.model` where the columns share it; others are removed."""
-    for old in folder.glob("tokenizer*.model"):
+    """One file a column, or a single `tokenizer.model` where columns share it; others are removed."""
+    for old in [*folder.glob("tokenizer*.model"), *folder.glob("labels.*.json")]:
         old.unlink()
-    for name, model in _tokenizer_files(tokenizers).items():
-        (folder / name).write_bytes(model)
+    models = {column: t.model for column, t in tokenizers.items() if isinstance(t, Tokenizer)}
+    for column, model in models.items():
+        shared = len(set(models.values())) == 1
+        (folder / ("tokenizer.model" if shared else f"tokenizer.{column}.model")).write_bytes(model)
+    for column, labels in tokenizers.items():
+        if isinstance(labels, Labels):
+            (folder / f"labels.{column}.json").write_text(json.dumps(labels.names, ensure_ascii=False, indent=0))
 
 
 def load_tokenizers(folder: Path, columns: Sequence[str]) -> Tokenizers:
-    shared = folder / "tokenizer.model"
-    if shared.exists():
-        return dict.fromkeys(columns, Tokenizer(shared.read_bytes()))
-    return {column: Tokenizer((folder / f"tokenizer.{column}.model").read_bytes()) for column in columns}
-
-
-def _tokenizer_files(tokenizers: Tokenizers) -> dict[str, bytes]:
-    models = {tokenizer.model for tokenizer in tokenizers.values()}
-    if len(models) == 1:
-        return {"tokenizer.model": models.pop()}
-    return {f"tokenizer.{column}.model": tokenizer.model for column, tokenizer in tokenizers.items()}
+    """Those that `save_tokenizers` wrote. Raises `SeqlabError` where one is missing."""
+    tokenizers: Tokenizers = {}
+    for column in columns:
+        labels = folder / f"labels.{column}.json"
+        if labels.exists():
+            tokenizers[column] = Labels(tuple(json.loads(labels.read_text(encoding="utf-8"))))
+            continue
+        found = [p for p in (folder / f"tokenizer.{column}.model", folder / "tokenizer.model") if p.exists()]
+        if not found:
+            raise SeqlabError(f"{folder} has no tokenizer for the column {column!r}")
+        tokenizers[column] = Tokenizer(found[0].read_bytes())
+    return tokenizers
 
 
 class Corpus(NamedTuple):
-    """A tokenized split: for each column all ids in one memory map, and where each example starts."""
+    """A tokenized split: for each column all ids in one memory map, and where each example starts.
+
+    `parts`: the sizes of the stretches that the examples come from, one behind the other, and how often an epoch
+    takes an example of each; empty: one stretch, once. `folder`: where what is derived from the ids may be kept.
+    """
 
     ids: dict[str, np.ndarray]
     offsets: dict[str, np.ndarray]
+    parts: tuple[tuple[int, float], ...] = ()
+    folder: Path | None = None
 
     def __len__(self) -> int:
         return len(next(iter(self.offsets.values()))) - 1
@@ -187,13 +338,17 @@ class Corpus(NamedTuple):
     def row(self, column: str, i: int | np.integer) -> np.ndarray:
         return self.ids[column][self.offsets[column][i] : self.offsets[column][i + 1]]
 
-    def lengths(self) -> np.ndarray:
+    def lengths(self, *columns: str) -> np.ndarray:
         """Tokens of each example, int64 [examples, columns]."""
-        return np.stack([np.diff(offsets) for offsets in self.offsets.values()], axis=1)
+        return np.stack([np.diff(self.offsets[column]) for column in columns], axis=1)
 
 
 def tokenize(
-    examples: Iterable[dict[str, str]], count: int, content: str, tokenizers: Tokenizers, root: Path
+    examples: Iterable[dict[str, str]],
+    count: int,
+    content: str,
+    tokenizers: Tokenizers,
+    root: Path,
 ) -> Corpus:
     """The ids of `count` examples, from the cache below `root` or into it.
 
@@ -209,7 +364,7 @@ def tokenize(
                     _tokenize_into(part, examples, count, tokenizers)
     ids = {c: _map(folder / f"{c}.ids", np.dtype("<i4")) for c in tokenizers}
     offsets = {c: _map(folder / f"{c}.offsets", np.dtype("<i8")) for c in tokenizers}
-    return Corpus(ids, offsets)
+    return Corpus(ids, offsets, folder=folder)
 
 
 def _tokenize_into(folder: Path, examples: Iterable[dict[str, str]], count: int, tokenizers: Tokenizers) -> None:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from seqlab import catalogue, checkpoint
-from seqlab.batching import Plan, Rows, describe, epoch_batches, make_plan
+from seqlab.batching import Plan, Rows
 from seqlab.config import Experiment
 from seqlab.datasets import Prepared, prepare
 from seqlab.errors import SeqlabError
@@ -25,6 +25,7 @@ from seqlab.progress import progress
 from seqlab.step import TrainState, make_step
 from seqlab.text import (
     Corpus,
+    Labels,
     Tokenizer,
     Tokenizers,
     load_tokenizers,
@@ -56,7 +57,7 @@ def train(
     experiment = catalogue.resolve(experiment, tokenizers)
     task = experiment.task
 
-    corpus = tokenize_split(data, "train", tokenizers, data_dir)
+    corpus = tokenize_split(data, "train", tokenizers, data_dir, rates=getattr(experiment.data, "rates", ()))
     held_out = tokenize_split(data, "validation", tokenizers, data_dir, experiment.validation.examples)
     plan = plan_batches(experiment, corpus, say)
     collate = functools.partial(task.collate, corpus, tokenizers=tokenizers)
@@ -65,7 +66,7 @@ def train(
     loss = functools.partial(task.loss, experiment.model)
     runner = make_runner(experiment.parallel)
     step = runner.compile(make_step(loss, optimizer, experiment.seed, runner.axis))
-    state = initial_state(experiment, loss, optimizer, collate(epoch_batches(plan, 0, 0)[0]))
+    state = initial_state(experiment, loss, optimizer, collate(plan.batches(experiment.seed, 0)[0]))
     say(f"{sum(x.size for x in jax.tree.leaves(state.params)):,} parameters, {len(jax.devices())} device(s)")
     if init_from is not None:
         state = dataclasses.replace(state, params=load_params(init_from, state.params))
@@ -197,7 +198,7 @@ def check(experiment: Experiment) -> None:
     tokens = Tokens(np.ones((1, 2), np.int32), np.ones((1, 2), bool))
     inputs = tokens if "source" in e.task.columns else None
     batch = Batch(inputs, tokens, tokens.ids, np.ones((1, 2), np.float32))
-    sizes = [name for name in ("vocabulary", "source_vocabulary") if getattr(e.model, name, None) == 0]
+    sizes = [name for name in catalogue.SIZES if getattr(e.model, name, None) == 0]
     model = dataclasses.replace(e.model, **dict.fromkeys(sizes, e.text.size))
     try:
         jax.eval_shape(lambda: init_params(model, e.seed, batch))
@@ -211,29 +212,30 @@ def make_tokenizers(
     experiment: Experiment, data: Prepared, run: Path, init_from: Path | None, tokenizer: Path | None
 ) -> Tokenizers:
     """Those of the run if it has them, of `init_from`, from the file `tokenizer`, or newly trained."""
-    columns = experiment.task.columns
+    columns, labels = experiment.task.columns, experiment.task.labels
     given = None
     if tokenizer is not None:
         if not tokenizer.is_file():
             raise SeqlabError(f"no tokenizer {tokenizer}")
         given = dict.fromkeys(columns, Tokenizer(tokenizer.read_bytes()))
     if (run / "experiment.json").exists():
-        own = load_tokenizers(run, columns)
-        if given is not None and given != own:
+        own = load_tokenizers(run, (*columns, *labels))
+        if given is not None and given != {name: own[name] for name in columns}:
             raise SeqlabError(f"{run} has another tokenizer than {tokenizer}: choose another --out")
         return own
-    if given is not None:
-        return given
-    if init_from is not None:
+    if init_from is not None and given is None:
         catalogue.load_experiment(init_from / "experiment.json")
-        return load_tokenizers(init_from, columns)
+        return load_tokenizers(init_from, (*columns, *labels))
 
     def column(*wanted: str) -> Iterator[str]:
         return (example[name] for example in data.read("train") for name in wanted)
 
+    classes = {name: Labels(tuple(sorted(set(column(name))))) for name in labels}
+    if given is not None:
+        return given | classes
     if experiment.text.joint:
-        return dict.fromkeys(columns, train_tokenizer(column(*columns), experiment.text))
-    return {name: train_tokenizer(column(name), experiment.text) for name in columns}
+        return dict.fromkeys(columns, train_tokenizer(column(*columns), experiment.text)) | classes
+    return {name: train_tokenizer(column(name), experiment.text) for name in columns} | classes
 
 
 def refuse_other_folder(run: Path) -> None:
@@ -265,11 +267,10 @@ def open_run(experiment: Experiment, tokenizers: Tokenizers, data: Prepared, run
 
 
 def plan_batches(experiment: Experiment, corpus: Corpus, say: Callable[[str], None]) -> Plan:
-    sizes = experiment.task.sizes(corpus.lengths())
-    plan = make_plan(sizes, experiment.batching)
-    for line in describe(plan, sizes):
+    plan = experiment.task.plan(corpus, experiment.batching)
+    for line in plan.describe():
         say(line)
-    if not plan.buckets:
+    if not plan.batches(experiment.seed, 0):
         raise SeqlabError("no training example is short enough: raise batching.max_length")
     return plan
 
@@ -290,10 +291,13 @@ def initial_state(experiment: Experiment, loss: Any, optimizer: Any, batch: Any)
 
 
 def init_params(model: Any, seed: int, batch: Any) -> Params:
-    """Parameters of a generator from one batch; rows and lengths are cut, since they shape no parameter."""
-    few = jax.tree.map(lambda x: jnp.asarray(x[:1, :2]), batch)
+    """Parameters of a model from one batch; rows and lengths are cut, since they shape no parameter."""
+    few = jax.tree.map(lambda x: jnp.asarray(x[:1, :2]), (batch.inputs, batch.prefix))
+    few = batch.replace(inputs=few[0], prefix=few[1])
 
     def run(module: Any) -> Any:
+        if catalogue.kind_of(model) == "classifier":
+            return module(few.inputs, train=False)
         return module.project(module.features(few.inputs, few.prefix, train=False)[0])
 
     return jax.jit(functools.partial(model.init, method=run))(jax.random.key(seed))
@@ -321,11 +325,10 @@ def batch_stream(
 
     ahead = grain.ReadOptions(num_threads=2, prefetch_buffer_size=8)
     while True:
-        rows = epoch_batches(plan, seed, epoch)[index:]
-        if rows:
-            for batch in grain.MapDataset.source(rows).map(collate).to_iter_dataset(ahead):
-                index += 1
-                yield epoch, index, batch
+        rows = grain.MapDataset.source(plan.batches(seed, epoch))
+        for batch in rows.slice(slice(index, None)).map(collate).to_iter_dataset(ahead):
+            index += 1
+            yield epoch, index, batch
         epoch, index = epoch + 1, 0
 
 

@@ -20,22 +20,28 @@ State = Any  # per hypothesis: every leaf [B ...]
 
 @struct.dataclass
 class Tokens:
-    """A padded batch of token sequences: `ids` int [B T]; `mask` bool [B T], true where a token is real."""
+    """A padded batch of token sequences: `ids` int [B T]; `mask` bool [B T], true where a token is real.
+
+    `segments` int [B T], where a row holds several texts: which one a token is of, from 1 on; nothing passes from
+    one to another. `sentences` int [B T], where a row is a document: which sentence a token is of, from 0 on.
+    """
 
     ids: AnyArray
     mask: AnyArray
+    segments: AnyArray | None = None
+    sentences: AnyArray | None = None
 
 
 @struct.dataclass
 class Batch:
-    """What a generator is trained on: `prefix` is the target shifted right, behind BOS.
+    """What a model is trained on: `targets` int and `weights` float32, [B T] for a generator, [B] for a classifier.
 
-    `targets` int [B T] and `weights` float32 [B T]; a weight is zero at a pad and in a filled-up row.
+    A weight is zero at a pad and in a filled-up row. `prefix`, for a generator alone, is the target shifted right;
     `inputs` is None for a language model.
     """
 
     inputs: Tokens | None
-    prefix: Tokens
+    prefix: Tokens | None
     targets: AnyArray
     weights: AnyArray
 
@@ -66,4 +72,13 @@ class Generator(Protocol):
 
     def reorder(self, state: State, parents: jax.Array) -> State:
         """Hypothesis k of a sentence goes on from hypothesis `parents[b, k]`; `parents` int [B K]."""
+        ...
+
+
+@runtime_checkable
+class Classifier(Protocol):
+    """A model that names a class: document classification."""
+
+    def __call__(self, inputs: Tokens, *, train: bool) -> jax.Array:
+        """[B S] tokens to float32 logits [B C]."""
         ...

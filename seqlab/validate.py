@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from seqlab.batching import epoch_batches, make_plan
 from seqlab.config import Experiment, Search
 from seqlab.datasets import Prepared
 from seqlab.errors import SeqlabError
@@ -23,11 +22,22 @@ from seqlab.types import Params
 
 
 def tokenize_split(
-    data: Prepared, split: str, tokenizers: Tokenizers, data_dir: Path, most: int | None = None
+    data: Prepared,
+    split: str,
+    tokenizers: Tokenizers,
+    data_dir: Path,
+    most: int | None = None,
+    rates: tuple[float, ...] = (),
 ) -> Corpus:
+    """The ids of a split, of its first `most` examples. `rates`: those of a mixture, which only training heeds."""
     count = min(data.size(split), most or data.size(split))
     content = f"{split} {count} {data.hashes[split]}"
-    return tokenize(data.read(split, 0, count), count, content, tokenizers, data_dir)
+    corpus = tokenize(data.read(split, 0, count), count, content, tokenizers, data_dir)
+    if not rates:
+        return corpus
+    sizes = data.part_sizes[split]
+    times = [rate / sum(rates) * count / size for rate, size in zip(rates, sizes, strict=True)]
+    return corpus._replace(parts=tuple(zip(sizes, times, strict=True)))
 
 
 def perplexity(nll: float) -> float:
@@ -43,9 +53,8 @@ def loss_of_split(
     """
     task = experiment.task
     runner = make_runner("jit")
-    batching = dataclasses.replace(experiment.batching, buckets=2)
-    plan = make_plan(task.sizes(corpus.lengths()), batching)
-    batches = epoch_batches(plan, 0, None)
+    plan = task.plan(corpus, dataclasses.replace(experiment.batching, buckets=2))
+    batches = plan.batches(0, None)
     if not batches:
         raise SeqlabError("no held-out example is short enough: raise batching.max_length")
     sums_of = jax.jit(lambda params, batch: task.loss(experiment.model, params, batch, None, None)[1:3])
@@ -59,7 +68,7 @@ def loss_of_split(
         weight, sums = total
         nll = float(sums["nll"] / weight)
         values = {"loss": nll, "perplexity": perplexity(nll), "accuracy": float(sums["correct"] / weight)}
-        return values, int(weight), plan.too_long + plan.lopsided
+        return values, int(weight), plan.left_out
 
     return judge
 
@@ -82,7 +91,8 @@ def decode_split(
     if not task.metrics:
         return Decoded([], [], [], {}, 0.0)
     examples = list(data.read(split, 0, count))
-    sources, references = ([example[side] for example in examples] for side in ("source", "target"))
+    answer = task.labels[0] if task.labels else "target"
+    sources, references = ([example[column] for example in examples] for column in ("source", answer))
     begun = time.perf_counter()
     with progress("decoding", len(examples)) as advance:
         written = decode_lines(

@@ -42,8 +42,8 @@ MUTANTS = (
     Mutant(
         "target shifted by one",
         "tasks",
-        "np.append(tokenizer.bos, row[:-1])",
-        "row",
+        "np.append(tokenizer.bos, example) for",
+        "np.append(example, tokenizer.eos) for",
         "targets_are_the_next_tokens",
         "translation",
     ),
@@ -95,8 +95,8 @@ MUTANTS = (
     Mutant(
         "data cursor not restored",
         "train",
-        'plan, experiment.seed, position["epoch"], position["index"], collate',
-        "plan, experiment.seed, 0, 0, collate",
+        'batches(position["epoch"], position["index"])',
+        "batches(0, 0)",
         "resuming_changes_nothing",
     ),
     Mutant(
@@ -164,6 +164,22 @@ MUTANTS = (
         "range(0, len(members) - 1, bucket.rows)",
         "every_example_comes_once_an_epoch",
         "translation",
+    ),
+    Mutant(
+        "segments see each other",
+        "layers.attention",
+        "return seen if segments is None else seen & (segments[:, :, None] == segments[:, None, :])",
+        "return seen",
+        "segments_are_apart",
+        "transformer_lm",
+    ),
+    Mutant(
+        "a newline begins the next sentence",
+        "tasks.classification",
+        "(np.cumsum(ends, axis=1) - ends)",
+        "np.cumsum(ends, axis=1)",
+        "targets_are_the_labels",
+        "classification",
     ),
     Mutant(
         "rows filled up with ones",

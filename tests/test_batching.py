@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seqlab.batching import _edges, describe, epoch_batches, make_plan
+from seqlab.batching import Packing, Streams, _edges, kept_buckets, make_buckets, row_starts, shuffled
 from seqlab.config import Batching
 
 
@@ -35,29 +35,108 @@ def test_edges_pad_the_least(lengths, buckets):
 )
 def test_every_batch_fits(lengths, tokens, buckets, epoch):
     lengths = np.array(lengths)
-    plan = make_plan(lengths, Batching(tokens=tokens, buckets=buckets, max_length=25, max_ratio=4.0))
-    batches = epoch_batches(plan, 3, epoch)
-    seen = np.concatenate([rows.indices for rows in batches]) if batches else np.zeros(0, int)
+    plan = make_buckets(lengths, Batching(tokens=tokens, buckets=buckets, max_length=25, max_ratio=4.0))
     longest, shortest = lengths.max(1), lengths.min(1)
     kept = (longest <= 25) & (longest <= 4 * shortest)
-    assert sorted(seen.tolist()) == np.flatnonzero(kept).tolist()
-    assert plan.too_long + plan.lopsided == (~kept).sum()
-    assert len(batches) == len(plan)
-    for rows in batches:
-        assert len(rows.indices) <= rows.rows
-        assert rows.rows == 1 or rows.rows * sum(rows.shape) <= tokens
-        assert (lengths[rows.indices] <= rows.shape).all()
-    assert len({rows.shape for rows in batches}) <= buckets
+    assert plan.left_out == plan.too_long + plan.lopsided == (~kept).sum()
+    for batches in (plan.batches(3, epoch), plan.batches(3, None)):
+        seen = np.concatenate([rows.indices for rows in batches]) if len(batches) else np.zeros(0, int)
+        assert sorted(seen.tolist()) == np.flatnonzero(kept).tolist()
+        for rows in batches:
+            assert len(rows.indices) <= rows.rows
+            assert rows.rows == 1 or rows.rows * sum(rows.shape) <= tokens
+            assert (lengths[rows.indices] <= rows.shape).all()
+        assert len({rows.shape for rows in batches}) <= buckets
 
 
 def test_what_is_left_out_is_told():
     lengths = np.array([[3, 4], [40, 41], [20, 2]])
-    plan = make_plan(lengths, Batching(max_length=30, max_ratio=9.0))
-    told = "\n".join(describe(plan, lengths))
+    told = "\n".join(make_buckets(lengths, Batching(max_length=30, max_ratio=9.0)).describe())
     assert "left out: 1 examples longer" in told
     assert "left out: 1 pairs more lopsided" in told
 
 
 def test_nothing_is_short_enough():
-    plan = make_plan(np.array([[50, 50]]), Batching(max_length=10))
-    assert (len(plan), epoch_batches(plan, 0, 0)) == (0, [])
+    plan = make_buckets(np.array([[50, 50]]), Batching(max_length=10))
+    assert (len(plan.batches(0, 0)), list(plan.batches(0, None))) == (0, [])
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(1, 3000), st.integers(0, 99))
+def test_shuffled_is_a_permutation(count, seed):
+    found = shuffled(np.arange(count), count, seed)
+    assert sorted(found.tolist()) == list(range(count))
+    some = np.arange(0, count, 7)
+    assert np.array_equal(shuffled(some, count, seed), found[some])
+
+
+def test_shuffled_goes_everywhere():
+    """Over seeds each number comes to each place about equally often."""
+    counts = np.zeros((7, 7))
+    for seed in range(2100):
+        counts[np.arange(7), shuffled(np.arange(7), 7, seed)] += 1
+    assert 200 < counts.min() <= counts.max() < 420
+
+
+def test_a_kept_plan_is_the_same(tmp_path):
+    lengths = np.random.default_rng(0).integers(1, 40, size=(200, 2))
+    batching = Batching(tokens=300, buckets=4, max_length=35)
+    made = []
+
+    def make():
+        made.append(1)
+        return make_buckets(lengths, batching, ((150, 0.5), (50, 2.5)))
+
+    first, again = (kept_buckets(tmp_path / "plan", make) for _ in range(2))
+    assert len(made) == 1
+    assert list(first.describe()) == list(again.describe()) == list(make().describe())
+    for epoch in (0, 3, None):
+        for ours, theirs, new in zip(*(p.batches(1, epoch) for p in (first, again, make())), strict=True):
+            assert ours.indices.tolist() == theirs.indices.tolist() == new.indices.tolist()
+            assert ours[1:] == theirs[1:] == new[1:]
+
+
+def test_a_mixture_keeps_its_rates():
+    """A part with a rate of 1/4 gives a quarter of each epoch; in the long run its examples come alike often."""
+    lengths = np.full((90, 1), 5)
+    plan = make_buckets(lengths, Batching(tokens=50, buckets=1), ((60, 0.375), (30, 2.25)))
+    seen = np.zeros(90, int)
+    for epoch in range(8):
+        indices = np.concatenate([rows.indices for rows in plan.batches(1, epoch)])
+        assert len(indices) == 90
+        assert (indices < 60).sum() == 22
+        seen += np.bincount(indices, minlength=90)
+    assert set(seen[:60]) == {2, 3}
+    assert set(seen[60:]) == {18, 19}
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.integers(1, 12), min_size=1, max_size=50), st.integers(5, 14), st.integers(1, 4), st.integers(0, 2)
+)
+def test_packed_rows_fit(sizes, length, rows, epoch):
+    sizes = np.array(sizes)
+    plan = Packing(sizes, length, rows)
+    seen = []
+    for batch in plan.batches(2, epoch):
+        assert batch.rows == rows
+        starts = row_starts(sizes[batch.indices], length)
+        assert len(starts) <= rows
+        for members in np.split(batch.indices, starts[1:]):
+            assert sizes[members].sum() <= length
+        seen += batch.indices.tolist()
+    assert sorted(seen) == np.flatnonzero(sizes <= length).tolist()
+    assert plan.left_out == len(sizes) - len(seen)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 300), st.integers(1, 9), st.integers(1, 5))
+def test_streams_go_on(tokens, length, rows):
+    plan = Streams(tokens, length, rows)
+    for epoch in (None, 1):
+        batches = list(plan.batches(0, epoch))
+        for before, after in itertools.pairwise(batches):
+            step = after.indices - before.indices
+            assert ((step == length) | ((step - length) % tokens == 0)).all()
+    covered = np.concatenate([(b.indices[:, None] + np.arange(length)).ravel() for b in plan.batches(0, None)])
+    assert sorted(covered[covered < tokens].tolist()) == list(range(tokens))

@@ -26,11 +26,13 @@ def test_every_config_builds_at_full_size(path, monkeypatch):
     monkeypatch.chdir(ROOT)
     experiment = catalogue.load_config(path)
     check(experiment)
-    sizes = [n for n in ("vocabulary", "source_vocabulary") if hasattr(experiment.model, n)]
+    sizes = [n for n in catalogue.SIZES if hasattr(experiment.model, n)]
     model = experiment.model.clone(**dict.fromkeys(sizes, experiment.text.size))
     tokens = Tokens(jnp.ones((2, 2), jnp.int32), jnp.ones((2, 2), bool))
     inputs = tokens if "source" in experiment.task.columns else None
     batch = Batch(inputs, tokens, tokens.ids, jnp.ones((2, 2)))
+    if experiment.task.KIND == "classifier":
+        batch = Batch(inputs, None, jnp.ones(2, jnp.int32), jnp.ones(2))
     params = jax.eval_shape(functools.partial(init_params, model, 0), batch)
     state = jax.eval_shape(make_optimizer(experiment.optimizer, experiment.schedule, experiment.steps).init, params)
     loss, *_ = jax.eval_shape(functools.partial(experiment.task.loss, model), params, batch, None, jax.random.key(0))
@@ -60,7 +62,7 @@ def test_resolve():
     assert (resolved.model.vocabulary, resolved.model.source_vocabulary) == (size, size)
     assert catalogue.resolve(resolved, tokenizers) == resolved
     wrong = dataclasses.replace(resolved, model=resolved.model.clone(vocabulary=5))
-    with pytest.raises(SeqlabError, match=r"model\.vocabulary is 5, but the tokenizer has"):
+    with pytest.raises(SeqlabError, match=r"model\.vocabulary is 5, but the data has"):
         catalogue.resolve(wrong, tokenizers)
 
 

@@ -2,14 +2,21 @@
 
 import dataclasses
 import gzip
+import hashlib
+import sys
 
 import pytest
 
 from seqlab import catalogue
 from seqlab.datasets import prepare
 from seqlab.datasets.cldr_phrases import CldrPhrases
+from seqlab.datasets.debian_descriptions import DebianDescriptions
+from seqlab.datasets.local_files import LocalFiles
+from seqlab.datasets.mixture import Mixture
 from seqlab.datasets.multi30k import Multi30k
 from seqlab.datasets.parallel_text import ParallelText
+from seqlab.datasets.tfds import Tfds, _complement
+from seqlab.datasets.tiny_shakespeare import TinyShakespeare
 from seqlab.errors import SeqlabError
 
 
@@ -158,3 +165,172 @@ def test_bad_text_leaves_nothing(tmp_path):
     with pytest.raises(SeqlabError, match=r"train\.target ends after line 1"):
         prepare(dataset, tmp_path / "data")
     assert not list((tmp_path / "data").rglob("*.array_record*"))
+
+
+PACKAGES = """Package: {name}
+Source: {source} (1.0)
+Description: dogs {number}
+Description-md5: {md5}
+Section: contrib/{section}
+"""
+ENGLISH = """Package: {name}
+Description-md5: {md5}
+Description-en: dogs {number}
+ A dog is number {number}. It barks
+ at {name}.
+ .
+ Everybody knows it.
+"""
+GERMAN = """Package: {name}
+Description-md5: {md5}
+Description-de: Hunde {number}
+ Ein Hund ist Nummer {number}.
+{dot} Jeder kennt ihn.
+"""
+
+
+def write_indices(folder, count=400):
+    """Two packages of each source, with descriptions of their own; a seventh of them translated in one paragraph."""
+    folder.mkdir()
+    entries = [
+        {
+            "name": f"p{i}",
+            "source": f"s{i // 2}",
+            "number": i,
+            "md5": f"{i:032x}",
+            "section": "games" if i % 3 else "net",
+        }
+        for i in range(count)
+    ]
+    (folder / "x_Packages").write_text("\n".join(PACKAGES.format(**entry) for entry in entries))
+    (folder / "x_Translation-en.gz").write_bytes(
+        gzip.compress("\n".join(ENGLISH.format(**e) for e in entries).encode())
+    )
+    german = [GERMAN.format(**e, dot="" if e["number"] % 7 else " .\n") for e in entries[::2]]
+    (folder / "x_Translation-de").write_text("\n".join(german).replace("\n\n Jeder", "\n Jeder"))
+    return folder
+
+
+def test_debian_translation(tmp_path):
+    data = prepare(DebianDescriptions("en-de", str(write_indices(tmp_path / "lists"))), tmp_path / "data")
+    pairs = [pair for split in data.counts for pair in data.read(split)]
+    assert {"source": "dogs 0", "target": "Hunde 0"} in pairs
+    assert {"source": "A dog is number 14. It barks at p14.", "target": "Ein Hund ist Nummer 14."} in pairs
+    assert {"source": "Everybody knows it.", "target": "Jeder kennt ihn."} in pairs
+    assert not any(pair["source"] == "A dog is number 2. It barks at p2." for pair in pairs)  # paragraphs differ
+    packages = (tmp_path / "lists" / "x_Packages").read_bytes()
+    assert data.origin["sha256 of x_Packages"] == hashlib.sha256(packages).hexdigest()
+    texts = {split: {text for pair in data.read(split) for text in pair.values()} for split in data.counts}
+    assert not texts["train"] & texts["validation"] | texts["train"] & texts["test"]
+
+
+@pytest.mark.parametrize("variant", ["synopsis", "section"])
+def test_debian_splits_by_source_package(tmp_path, variant):
+    data = prepare(DebianDescriptions(variant, str(write_indices(tmp_path / "lists"))), tmp_path / "data")
+    assert sum(data.counts.values()) == 400
+    homes = {}
+    for split in data.counts:
+        for example in data.read(split):
+            number = int(example["source"].split("number ")[1].split(".")[0])
+            assert homes.setdefault(number // 2, split) == split
+            if variant == "section":
+                assert example["label"] == ("games" if number % 3 else "net")
+                assert example["source"].split("\n")[0] == f"dogs {number}"
+                assert len(example["source"].split("\n")) == 4
+            else:
+                assert example["target"] == f"dogs {number}"
+
+
+@pytest.mark.parametrize(
+    ("break_it", "message"),
+    [
+        (lambda folder: (folder / "x_Translation-de").unlink(), "no index Translation-de in"),
+        (
+            lambda folder: (folder / "x_Packages").write_text("Package: a\nnonsense\n"),
+            "x_Packages:2: neither a field",
+        ),
+        (
+            lambda folder: (folder / "x_Translation-en.gz").write_bytes(b"no gzip"),
+            "cannot be read: Not a gzipped file",
+        ),
+    ],
+)
+def test_debian_refuses(tmp_path, break_it, message):
+    folder = write_indices(tmp_path / "lists")
+    break_it(folder)
+    with pytest.raises(SeqlabError, match=message):
+        prepare(DebianDescriptions("en-de", str(folder)), tmp_path / "data")
+    assert not list((tmp_path / "data").rglob("*.json"))
+
+
+def test_debian_without_apt(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(SeqlabError, match="apt-get is not there: give the index files"):
+        prepare(DebianDescriptions("en-de"), tmp_path)
+
+
+def test_local_files(tmp_path):
+    (tmp_path / "train.tsv").write_text("en\tkind\nnice\tgood\nbroken\nbad\tpoor\n")
+    (tmp_path / "dev.tsv").write_text("kind\ten\ngood\tfine\n")
+    files = {"train": str(tmp_path / "train.tsv"), "validation": str(tmp_path / "dev.tsv")}
+    with pytest.raises(SeqlabError, match="train.tsv:3: 1 columns where the first line has 2"):
+        prepare(LocalFiles(**files, source="en", label="kind"), tmp_path / "data")
+    data = prepare(LocalFiles(**files, source="en", label="kind", errors="replace"), tmp_path / "data")
+    assert list(data.read("train")) == [{"source": "nice", "label": "good"}, {"source": "bad", "label": "poor"}]
+    assert list(data.read("validation")) == [{"source": "fine", "label": "good"}]
+    assert data.origin == {"lines mended (left out, broken)": "1"}
+    with pytest.raises(SeqlabError, match="errors must be 'strict' or 'replace', not 'ignore'"):
+        LocalFiles(errors="ignore")
+
+
+def test_tiny_shakespeare_is_checked(tmp_path):
+    with pytest.raises(SeqlabError, match="no file input.txt"):
+        TinyShakespeare(str(tmp_path)).splits()
+    (tmp_path / "input.txt").write_text("To be")
+    with pytest.raises(SeqlabError, match=r"input.txt: wrong checksum .*, expected 86c4e6aa9db7c042"):
+        TinyShakespeare(str(tmp_path)).splits()
+
+
+def test_mixture(tmp_path):
+    data = prepare(Mixture((Numbers(3), Numbers(7)), (1.0, 3.0)), tmp_path)
+    assert data.counts == {"train": 10, "test_2016": 10}
+    assert data.part_sizes == {"train": [3, 7], "test_2016": [3, 7]}
+    with pytest.raises(SeqlabError, match="needs as many rates above zero"):
+        Mixture((Numbers(3), Numbers(7)), (1.0, 0.0))
+
+
+def test_tfds_reads_what_is_prepared(tmp_path):
+    import tensorflow_datasets as tfds
+
+    prepare(Numbers(6), tmp_path)
+    folder = str(tmp_path / "numbers" / "1.0.0")
+    there = {"folder": folder, "source": "source", "target": "target", "validation": "test_2016", "test": ""}
+    data = prepare(Tfds(**there), tmp_path / "data")
+    assert data.counts == {"train": 6, "validation": 6}
+    assert next(data.read("train")) == {"source": "eins und 0", "target": "\u00fcnd 0"}
+    part = prepare(Tfds(**{**there, "validation": "train[:50%]"}), tmp_path / "data")
+    assert part.counts == {"train": 3, "validation": 3}
+    assert tfds.__name__ in sys.modules
+    assert "tensorflow" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"name": "wmt14_translate/de-en", "source": "en"}, r"without TensorFlow: `pip install seqlab\[tfds-tf\]`"),
+        ({"name": "cnn_dailymail", "source": "article"}, "which `seqlab prepare` alone needs"),
+        ({"name": "imdb_revews", "source": "text"}, "knows no 'imdb_revews': did you mean 'imdb_reviews'?"),
+        ({"name": "imdb_reviews"}, "say which features to take"),
+        ({"folder": "/nowhere", "source": "x"}, "/nowhere is no prepared set"),
+        ({"source": "x"}, "say which set"),
+    ],
+)
+def test_tfds_refuses(arguments, message):
+    with pytest.raises(SeqlabError, match=message):
+        Tfds(**arguments).splits()
+
+
+def test_slices_and_their_rest():
+    assert [_complement(part) for part in ("train[:2%]", "train[90%:]")] == ["train[2%:]", "train[:90%]"]
+    with pytest.raises(SeqlabError, match="a slice that leaves a rest"):
+        _complement("train[5%:10%]")

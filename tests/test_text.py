@@ -2,6 +2,9 @@
 
 import gzip
 import io
+import json
+import re
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +16,13 @@ from seqlab.config import Text
 from seqlab.errors import SeqlabError
 from seqlab.laws import tiny_tokenizer
 from seqlab.text import (
+    Labels,
     Tokenizer,
     load_tokenizers,
     open_output,
     read_lines,
     read_pairs,
+    read_table,
     save_tokenizers,
     tokenize,
     train_tokenizer,
@@ -150,6 +155,9 @@ def test_saved_tokenizers(tmp_path, bpe):
     assert (loaded["source"].digest, loaded["target"].digest) == (bpe.digest, tiny_tokenizer().digest)
 
 
+COLUMNS = ("source", "target")
+
+
 def test_cache(tmp_path):
     tokenizers = {"source": tiny_tokenizer(), "target": tiny_tokenizer()}
     examples = [{"source": "a b", "target": ""}, {"source": "c", "target": "xyz"}]
@@ -163,8 +171,8 @@ def test_cache(tmp_path):
     assert [path.name for path in (tmp_path / "cache").iterdir()] == [".lock"]
     first = tokenize(iter(examples), 2, "data", tokenizers, tmp_path)
     again = tokenize(broken(), 2, "data", tokenizers, tmp_path)  # reads no text
-    assert np.array_equal(first.lengths(), again.lengths())
-    assert again.lengths()[0, 1] == 0
+    assert np.array_equal(first.lengths(*COLUMNS), again.lengths(*COLUMNS))
+    assert again.lengths(*COLUMNS)[0, 1] == 0
     assert tiny_tokenizer().decode(again.row("target", 1).tolist()) == "xyz"
 
 
@@ -184,3 +192,113 @@ def test_output_is_whole_or_not_there(tmp_path, name):
     with open_output(path) as stream:
         stream.write("ganz\n")
     assert list(read_lines(path)) == ["ganz"]
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.binary(max_size=60), st.booleans())
+def test_any_bytes_are_lines_or_an_error(tmp_path_factory, content, zipped):
+    path = tmp_path_factory.mktemp("lines") / ("file.gz" if zipped else "file")
+    path.write_bytes(gzip.compress(content) if zipped else content)
+    repairs = Counter()
+    if content.startswith(b"\x1f\x8b"):
+        with pytest.raises(SeqlabError, match="its name does not end in .gz"):
+            list(read_lines(path, repairs))
+        return
+    lines = content.split(b"\n")
+    mended = list(read_lines(path, repairs))
+    assert len(mended) == len(lines) - (not lines[-1])
+    assert not any("\0" in line or "\n" in line for line in mended)
+    try:
+        assert list(read_lines(path)) == mended
+        assert not repairs
+    except SeqlabError as error:
+        assert re.search(rf"{re.escape(str(path))}:\d+: ", str(error))
+        assert repairs
+
+
+def test_a_line_of_a_megabyte(tmp_path):
+    path = tmp_path / "long"
+    path.write_bytes(b"ok\n" + b"x" * (1 << 20) + b"\nok\n")
+    with pytest.raises(SeqlabError, match="long:2: a line of 1,048,577 bytes"):
+        list(read_lines(path))
+    repairs = Counter()
+    assert [len(line) for line in read_lines(path, repairs)] == [2, 1 << 20, 2]
+    assert repairs == {"cut at a megabyte": 1}
+
+
+TABLES = {
+    "a.tsv": "en\tde\n{}\n",
+    "a.jsonl": '{{"en": "a", "de": "b"}}\n{}\n',
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "line", "message"),
+    [
+        ("a.tsv", "x\ty\tz", "a.tsv:2: 3 columns where the first line has 2"),
+        ("a.tsv", "x\t ", "a.tsv:2: 'de' is empty or no text"),
+        ("a.jsonl", '{"en": "a"', "a.jsonl:2: broken JSON: "),
+        ("a.jsonl", "[1]", "a.jsonl:2: no JSON object"),
+        ("a.jsonl", '{"en": "a"}', "a.jsonl:2: no column 'de'"),
+        ("a.jsonl", '{"en": "a", "de": ["b"]}', "a.jsonl:2: 'de' is empty or no text"),
+    ],
+)
+def test_broken_rows(tmp_path, name, line, message):
+    path = tmp_path / name
+    path.write_text(TABLES[name].format(line))
+    columns = {"source": "en", "target": "de"}
+    with pytest.raises(SeqlabError, match=re.escape(message)):
+        list(read_table(path, columns))
+    repairs = Counter()
+    assert len(list(read_table(path, columns, repairs))) == (0 if name == "a.tsv" else 1)
+    assert repairs == {"left out, broken": 1}
+
+
+def test_tables(tmp_path):
+    rows = [{"en": "a dog", "de": "ein Hund", "n": "1"}, {"en": "x", "de": "\u00fc", "n": "2"}]
+    (tmp_path / "a.jsonl").write_text("\ufeff" + "\r\n".join(json.dumps(row) for row in rows) + "\r\n")
+    table = "\n".join("\t".join(line) for line in [list(rows[0]), *(row.values() for row in rows)]) + "\n"
+    (tmp_path / "a.tsv.gz").write_bytes(gzip.compress(table.encode()))
+    expected = [{"source": row["en"], "target": row["de"]} for row in rows]
+    for name in ("a.jsonl", "a.tsv.gz"):
+        assert list(read_table(tmp_path / name, {"source": "en", "target": "de"})) == expected
+    with pytest.raises(SeqlabError, match="a.tsv.gz:1: no column 'fr': there are 'en', 'de', 'n'"):
+        list(read_table(tmp_path / "a.tsv.gz", {"source": "fr"}))
+    with pytest.raises(SeqlabError, match="a table is a .tsv"):
+        list(read_table(tmp_path / "a.csv", {"source": "fr"}))
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.text(max_size=40), st.sampled_from([".tsv", ".jsonl", ".txt"]))
+def test_any_text_is_a_table_or_an_error(tmp_path_factory, content, ending):
+    path = tmp_path_factory.mktemp("tables") / f"file{ending}"
+    path.write_text(content, newline="")
+    try:
+        for example in read_table(path, {"target": "a"}):
+            assert list(example) == ["target"]
+    except SeqlabError as error:
+        assert str(path) in str(error)
+
+
+@pytest.mark.parametrize("kind", ["bpe", "char", "word"])
+def test_newlines_survive(kind):
+    tokenizer = train_tokenizer(TRAINING, Text(kind, 380))
+    for text in ("a\nb", "one\n\ntwo three\nfour"):
+        ids = tokenizer.encode([text])[0]
+        assert ids.count(tokenizer.newline) == text.count("\n")
+        assert tokenizer.decode(ids) == text
+
+
+def test_a_character_is_a_token():
+    text = "  to be,  or\nnot "
+    tokenizer = train_tokenizer([text], Text("char", 300))
+    assert len(tokenizer.encode([text])[0]) == len(text)
+
+
+def test_labels(tmp_path):
+    labels = Labels(("no", "yes\u00df"))
+    save_tokenizers({"source": tiny_tokenizer(), "label": labels}, tmp_path)
+    assert load_tokenizers(tmp_path, ("source", "label")) == {"source": tiny_tokenizer(), "label": labels}
+    assert labels.encode(["yes\u00df", "no"]) == [[1], [0]]
+    with pytest.raises(SeqlabError, match="the label 'maybe' is none"):
+        labels.encode(["no", "maybe"])

@@ -3,7 +3,9 @@
 A data set is a frozen dataclass with
 
 - `splits()`, which gives for each split an iterator of examples: dicts of plain strings;
-- `key()`, the folder its prepared form has below the data root: equal data, equal key.
+- `key()`, the folder its prepared form has below the data root: equal data, equal key;
+- `origin`, if there is more to tell about the data than its own hash, and `part_sizes`, for a mixture: read after
+  the examples, kept with them.
 """
 
 import contextlib
@@ -31,11 +33,15 @@ class Dataset(Protocol):
 
 
 class Prepared(NamedTuple):
-    """A prepared data set: its folder, and for each split the number of examples and their SHA-256."""
+    """A prepared data set: its folder, for each split the number of examples and their SHA-256; its origin, and the
+    sizes of the parts that a mixture's splits are made of, one behind the other.
+    """
 
     folder: Path
     counts: dict[str, int]
     hashes: dict[str, str]
+    origin: dict[str, str]
+    part_sizes: dict[str, list[int]]
 
     def size(self, split: str) -> int:
         """Examples of a split. Raises `SeqlabError` if there is no such split."""
@@ -76,7 +82,9 @@ def prepare(dataset: Dataset, root: Path) -> Prepared:
                 with folder_made_whole(key) as part:
                     _build(dataset, part)
     facts = json.loads(record.read_text())
-    return Prepared(key / VERSION, facts["counts"], facts["hashes"])
+    return Prepared(
+        key / VERSION, facts["counts"], facts["hashes"], facts.get("origin", {}), facts.get("part_sizes", {})
+    )
 
 
 def _build(dataset: Dataset, folder: Path) -> None:
@@ -126,4 +134,6 @@ def _build(dataset: Dataset, folder: Path) -> None:
     shutil.rmtree(folder / "seqlab")
     shutil.rmtree(folder / "downloads", ignore_errors=True)
     hashes = {name: digest.hexdigest() for name, digest in digests.items()}
-    (folder / RECORD).write_text(json.dumps({"counts": counts, "hashes": hashes}, indent=1))
+    extra = {name: getattr(dataset, name, {}) for name in ("origin", "part_sizes")}
+    facts = {"counts": counts, "hashes": hashes, **extra}
+    (folder / RECORD).write_text(json.dumps(facts, indent=1))

@@ -61,7 +61,7 @@ class Multi30k:
         if self.version == "raw":
             names["test_2017_flickr"] = "test_2017_flickr"
         paths = {
-            split: [self._verified(f"{name}{middle}.{language}") for language in (source, target)]
+            split: (self._verified(f"{name}{middle}.{source}"), self._verified(f"{name}{middle}.{target}"))
             for split, name in names.items()
         }
         return {split: read_pairs(*both) for split, both in paths.items()}

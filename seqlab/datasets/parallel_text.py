@@ -1,12 +1,13 @@
 """Two parallel text files a split, line for line, each gzipped if its name ends in .gz."""
 
+import functools
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from seqlab.errors import SeqlabError
-from seqlab.text import read_pairs
+from seqlab.text import Repairs, read_pairs, repairs_of
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,11 @@ class ParallelText:
     test_source: str = ""
     """May be left out, as may test_target."""
     test_target: str = ""
+    errors: str = "strict"
+    """strict: a broken line is an error. replace: it is mended or left out, and counted."""
+
+    def __post_init__(self) -> None:
+        repairs_of(self.errors)
 
     def files(self) -> dict[str, tuple[Path, Path]]:
         files = {}
@@ -40,10 +46,18 @@ class ParallelText:
             for split, pair in self.files().items()
             for path in pair
         ]
-        return f"parallel_text/{hashlib.sha256(repr(identity).encode()).hexdigest()[:16]}"
+        return f"parallel_text/{hashlib.sha256(repr((identity, self.errors)).encode()).hexdigest()[:16]}"
 
     def splits(self) -> dict[str, Iterator[dict[str, str]]]:
-        return {split: read_pairs(*pair) for split, pair in self.files().items()}
+        return {split: read_pairs(*pair, self._repairs) for split, pair in self.files().items()}
+
+    @property
+    def origin(self) -> dict[str, str]:
+        return {f"lines mended ({kind})": str(count) for kind, count in (self._repairs or {}).items()}
+
+    @functools.cached_property
+    def _repairs(self) -> Repairs:
+        return repairs_of(self.errors)
 
 
 DATASET = ParallelText

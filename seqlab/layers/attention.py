@@ -12,16 +12,17 @@ from seqlab.layers.dropout import Dropout
 MASKED = -1e9  # finite, so that a row with nothing to attend to gives zeros and not NaN
 
 
-def causal_mask(mask: Bool[Array, "B T"]) -> Bool[Array, "B T T"]:
-    """Position t may see the real positions up to t.
+def causal_mask(mask: Bool[Array, "B T"], segments: Int[Array, "B T"] | None = None) -> Bool[Array, "B T T"]:
+    """Position t may see the real positions up to t, of its own segment if there are any.
 
-    mask  1 1 1 0        1 0 0 0
-                         1 1 0 0
-                         1 1 1 0
-                         1 1 1 0
+    mask  1 1 1 0        1 0 0 0         segments  1 1 2 0        1 0 0 0
+                         1 1 0 0                                  1 1 0 0
+                         1 1 1 0                                  0 0 1 0
+                         1 1 1 0                                  0 0 0 0
     """
     length = mask.shape[-1]
-    return jnp.tril(jnp.ones((length, length), bool)) & mask[:, None, :]
+    seen = jnp.tril(jnp.ones((length, length), bool)) & mask[:, None, :]
+    return seen if segments is None else seen & (segments[:, :, None] == segments[:, None, :])
 
 
 def masked_softmax(scores: Float[Array, "..."], mask: Bool[Array, "..."]) -> Float[Array, "..."]:

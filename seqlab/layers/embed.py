@@ -1,5 +1,6 @@
 """Token embeddings and positions."""
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int
@@ -8,9 +9,16 @@ from seqlab.errors import SeqlabError
 from seqlab.layers.dense import product
 
 
-def positions_of(mask: Bool[Array, "B T"]) -> Int[Array, "B T"]:
-    """The position of each real token in its row, wherever the pads stand: [0 0 1 1 1] -> [0 0 0 1 2]."""
-    return jnp.maximum(jnp.cumsum(mask, axis=-1) - 1, 0)
+def positions_of(mask: Bool[Array, "B T"], segments: Int[Array, "B T"] | None = None) -> Int[Array, "B T"]:
+    """The position of each real token in its row, wherever the pads stand: [0 0 1 1 1] -> [0 0 0 1 2].
+
+    With segments the count begins anew in each: [1 1 2 2 2] -> [0 1 0 1 2].
+    """
+    counted = jnp.maximum(jnp.cumsum(mask, axis=-1) - 1, 0)
+    if segments is None:
+        return counted
+    first = jnp.diff(segments, axis=-1, prepend=-1) != 0
+    return counted - jax.lax.cummax(jnp.where(first, counted, 0), axis=1)
 
 
 def sinusoidal(positions: Int[Array, "..."], dim: int) -> Float[Array, "... D"]:

@@ -149,11 +149,12 @@ class Stack(nn.Module):
         memory: Any = None,
         memory_mask: Bool[Array, "B S"] | None = None,
         *,
+        segments: Int[Array, "B T"] | None = None,
         train: bool = False,
     ) -> tuple[Float[Array, "B T D"], list[Any], list[Any]]:
         """Every position sees itself and the past: output, keys and values, cross-attention weights, by layer."""
         x = self.drop(x, train=train)
-        causal = causal_mask(mask)
+        causal = causal_mask(mask, segments)
         seen = None if memory_mask is None else memory_mask[:, None, :]
         caches, weights = [], []
         for i, layer in enumerate(self.stack):

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import numpy as np
+
 from seqlab.errors import SeqlabError
 
 
@@ -71,30 +73,39 @@ def rouge(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> lis
     """
     from importlib.metadata import version
 
+    signature = f"nrefs:{len(references)}|f1:mean|stemming:no|tok:ascii|rouge-score:{version('rouge-score')}"
+    return [Score(name, float(x.mean()), signature) for name, x in rouge_by_line(hypotheses, references).items()]
+
+
+def rouge_by_line(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, np.ndarray]:
     from rouge_score.rouge_scorer import RougeScorer
 
-    names = ("rouge1", "rouge2", "rougeL", "rougeLsum")
+    names = {"rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L", "rougeLsum": "ROUGE-Lsum"}
     scorer = RougeScorer(list(names), use_stemmer=False)
-    totals = dict.fromkeys(names, 0.0)
-    for hypothesis, *lines in zip(hypotheses, *references, strict=True):
-        for name, result in scorer.score_multi(lines, hypothesis).items():
-            totals[name] += result.fmeasure
-    count = f"nrefs:{len(references)}"
-    signature = f"{count}|f1:mean|stemming:no|tok:ascii|rouge-score:{version('rouge-score')}"
-    labels = ("ROUGE-1", "ROUGE-2", "ROUGE-L", "ROUGE-Lsum")
-    return [
-        Score(label, 100 * totals[name] / len(hypotheses), signature)
-        for label, name in zip(labels, names, strict=True)
-    ]
+    lines = [scorer.score_multi(refs, line) for line, *refs in zip(hypotheses, *references, strict=True)]
+    return {label: 100 * np.array([one[name].fmeasure for one in lines]) for name, label in names.items()}
 
 
 def exact_match(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> list[Score]:
     """The share of lines, in percent, that equal one of their references but for blanks at the ends."""
-    hits = sum(
-        any(hypothesis.strip() == line.strip() for line in lines)
-        for hypothesis, *lines in zip(hypotheses, *references, strict=True)
-    )
-    return [Score("exact match", 100 * hits / len(hypotheses), f"nrefs:{len(references)}|case:mixed")]
+    hits = matches_by_line(hypotheses, references)["exact match"]
+    return [Score("exact match", float(hits.mean()), f"nrefs:{len(references)}|case:mixed")]
+
+
+def matches_by_line(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, np.ndarray]:
+    pairs = zip(hypotheses, *references, strict=True)
+    hits = [any(line.strip() == reference.strip() for reference in refs) for line, *refs in pairs]
+    return {"exact match": 100.0 * np.array(hits)}
+
+
+def accuracy(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> list[Score]:
+    """The share of lines, in percent, whose class is the right one."""
+    hits = accuracy_by_line(hypotheses, references)["accuracy"]
+    return [Score("accuracy", float(hits.mean()), f"nrefs:{len(references)}|lines:{len(hypotheses)}")]
+
+
+def accuracy_by_line(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, np.ndarray]:
+    return {"accuracy": matches_by_line(hypotheses, references)["exact match"]}
 
 
 METRICS: dict[str, Metric] = {
@@ -103,4 +114,7 @@ METRICS: dict[str, Metric] = {
     "ter": ter,
     "rouge": rouge,
     "exact_match": exact_match,
+    "accuracy": accuracy,
 }
+# Of the metrics that are means over lines: what is averaged.
+BY_LINE = {"rouge": rouge_by_line, "exact_match": matches_by_line, "accuracy": accuracy_by_line}

@@ -44,8 +44,8 @@ class TransformerLM(nn.Module):
 
     def decode(self, prefix: Tokens, *, train: bool = False) -> Any:
         self.embedding.check_length(prefix.ids.shape[1])
-        x = self.embedding(prefix.ids, positions_of(prefix.mask))
-        return self.decoder.decode(x, prefix.mask, train=train)
+        x = self.embedding(prefix.ids, positions_of(prefix.mask, prefix.segments))
+        return self.decoder.decode(x, prefix.mask, segments=prefix.segments, train=train)
 
     def features(
         self, inputs: None, prefix: Tokens, carry: Any = None, *, train: bool

@@ -1,10 +1,14 @@
-"""What tasks share: their shape, cross-entropy, and decoding of text.
+"""What tasks share: their shape, their plan over buckets, cross-entropy, and answers to lines of text.
 
-A task is a frozen dataclass. It says what an example is (`columns`), how examples become a `Batch`
-(`sizes`, `collate`), what is minimized (`loss`), what a line of input asks of the search (`requests`),
-and which metrics judge the answers.
+A task is a frozen dataclass. It says what an example is (`columns` of text, `labels` that name classes), how
+examples become batches (`plan`, `collate`), what is minimized (`loss`), and which `metrics` judge the answers. A task
+for generators says what a line of input asks of the search (`requests`), one for classifiers answers itself
+(`answer`). `baseline`, if it has one, gives the trivial answers that a model must beat, and what they are.
 """
 
+import dataclasses
+import hashlib
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
@@ -13,12 +17,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from seqlab.batching import Rows, pad
-from seqlab.config import Search
+from seqlab.batching import Buckets, Plan, Rows, kept_buckets, make_buckets, pad
+from seqlab.config import Batching, Search
 from seqlab.errors import SeqlabError
-from seqlab.search.generate import Request, first_too_long, generate
+from seqlab.search.generate import first_too_long, generate
 from seqlab.text import Corpus, Tokenizer, Tokenizers
-from seqlab.types import Batch, Carry, Generator, Params, Tokens
+from seqlab.types import Batch, Carry, Params, Tokens
 
 
 @runtime_checkable
@@ -27,19 +31,39 @@ class Task(Protocol):
     """What kind of model it needs."""
     columns: tuple[str, ...]
     """The columns of an example that are tokenized."""
+    labels: tuple[str, ...]
+    """The columns whose text is the name of a class."""
     metrics: tuple[str, ...]
-    """The names in `seqlab.metrics` that judge decoded text; none: the task is judged by its loss alone."""
+    """The names in `seqlab.metrics` that judge answers; none: the task is judged by its loss alone."""
 
-    def sizes(self, lengths: np.ndarray) -> np.ndarray: ...
+    def plan(self, corpus: Corpus, batching: Batching) -> Plan: ...
     def collate(self, corpus: Corpus, rows: Rows, tokenizers: Tokenizers) -> Batch: ...
-    def loss(self, model: Generator, params: Params, batch: Batch, carry: Carry, key: Any) -> Any: ...
-    def requests(self, lines: Sequence[str], tokenizers: Tokenizers, max_length: int) -> list[Request]: ...
+    def loss(self, model: Any, params: Params, batch: Batch, carry: Carry, key: Any) -> Any: ...
+
+
+def bucket_plan(
+    task: Any, corpus: Corpus, batching: Batching, sizes: Callable[[], np.ndarray], *, any_ratio: bool = False
+) -> Buckets:
+    """Buckets over the positions that examples take, `sizes()` [examples, columns]; kept beside the corpus.
+
+    `any_ratio`: a pair may be as lopsided as it likes.
+    """
+    if any_ratio:
+        batching = dataclasses.replace(batching, max_ratio=math.inf)
+
+    def make() -> Buckets:
+        return make_buckets(sizes(), batching, corpus.parts)
+
+    if corpus.folder is None:
+        return make()
+    identity = hashlib.sha256(repr((task, batching, corpus.parts)).encode()).hexdigest()[:24]
+    return kept_buckets(corpus.folder / f"plan-{identity}", make)
 
 
 def cross_entropy(
-    logits: Float[Array, "B T V"],
-    targets: Int[Array, "B T"],
-    weights: Float[Array, "B T"],
+    logits: Float[Array, "*N V"],
+    targets: Int[Array, "*N"],
+    weights: Float[Array, "*N"],
     label_smoothing: float = 0.0,
 ) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
     """(loss_sum, weight_sum, {"nll", "correct"} sums) over weighted positions, in nats.
@@ -75,12 +99,14 @@ def generator_loss(
     return loss, weight, sums, carry
 
 
-def shifted(corpus: Corpus, rows: Rows, tokenizer: Tokenizer, length: int) -> tuple[Tokens, np.ndarray, np.ndarray]:
-    """(prefix, targets, weights) of the target column: the prefix is BOS y1 .. ym, the targets y1 .. ym EOS."""
-    targets = [np.append(corpus.row("target", i), tokenizer.eos) for i in rows.indices]
-    prefixes = [np.append(tokenizer.bos, row[:-1]) for row in targets]
-    ids, mask = pad(targets, length, rows.rows)
-    return Tokens(*pad(prefixes, length, rows.rows)), ids, mask.astype(np.float32)
+def shifted(
+    examples: Sequence[np.ndarray], tokenizer: Tokenizer, length: int, count: int
+) -> tuple[Tokens, np.ndarray, np.ndarray]:
+    """(prefix, targets, weights) of target ids: the prefix is BOS y1 .. ym, the targets y1 .. ym EOS."""
+    targets = [np.append(example, tokenizer.eos) for example in examples]
+    prefixes = [np.append(tokenizer.bos, example) for example in examples]
+    ids, mask = pad(targets, length, count)
+    return Tokens(*pad(prefixes, length, count)), ids, mask.astype(np.float32)
 
 
 class Written(NamedTuple):
@@ -92,7 +118,7 @@ class Written(NamedTuple):
 
 
 def decode_lines(
-    task: Task,
+    task: Any,
     model: Any,
     params: Params,
     tokenizers: Tokenizers,
@@ -102,8 +128,18 @@ def decode_lines(
     wanted: int = 1,
     progress: Callable[[int], None] = lambda count: None,
 ) -> list[list[Written]]:
-    """The `wanted` best texts for each line, best first. A blank line gives one empty text, unsearched."""
+    """The `wanted` best texts for each line, best first. A blank line gives one empty text, unsearched.
+
+    A classifier's text is the name of the class.
+    """
     asked = [i for i, line in enumerate(lines) if line.strip()]
+    written: list[list[Written]] = [[Written("", 0.0, 0.0)] for _ in lines]
+    if task.KIND == "classifier":
+        answers = task.answer(model, params, tokenizers, [lines[i] for i in asked])
+        for i, answer in zip(asked, answers, strict=True):
+            written[i] = [Written(answer, 0.0, 0.0)]
+        progress(len(asked))
+        return written
     requests = task.requests([lines[i] for i in asked], tokenizers, search.max_length)
     if (index := first_too_long(model, requests)) is not None:
         raise SeqlabError(
@@ -119,7 +155,6 @@ def decode_lines(
         wanted=wanted,
         progress=progress,
     )
-    written: list[list[Written]] = [[Written("", 0.0, 0.0)] for _ in lines]
     decode = tokenizers["target"].decode
     for i, request, found in zip(asked, requests, results, strict=True):
         # A language model's text begins with its prompt; a translation's prompt is BOS alone.

@@ -1,4 +1,4 @@
-"""Language modeling, a line at a time; judged by perplexity. Decoding goes on from a prompt."""
+"""Language modeling; judged by perplexity. Decoding goes on from a prompt."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,40 +6,101 @@ from typing import Any
 
 import numpy as np
 
-from seqlab.batching import Rows
+from seqlab.batching import Packing, Plan, Rows, Streams, pad, row_starts
+from seqlab.config import Batching
+from seqlab.errors import SeqlabError
 from seqlab.search.generate import Request
-from seqlab.tasks import generator_loss, shifted
+from seqlab.tasks import bucket_plan, generator_loss, shifted
 from seqlab.text import Corpus, Tokenizers
-from seqlab.types import Batch, Carry, Params
+from seqlab.types import Batch, Carry, Params, Tokens
 
 DEFAULT_LENGTH = 128  # most tokens written after a prompt
 
 
 @dataclass(frozen=True)
 class LanguageModeling:
+    rows: str = "lines"
+    """What a row of a batch is. lines: one example. packed: as many examples as fit into batching.max_length, none of
+    which sees another. stream: the next batching.max_length tokens of one of several stretches of the whole text, its
+    examples joined by newlines; a recurrent model's state is carried on."""
     label_smoothing: float = 0.0
     """Share of the target distribution that is spread over the whole vocabulary."""
 
     KIND = "generator"
     columns = ("target",)
+    labels = ()
     metrics = ()
 
-    def sizes(self, lengths: np.ndarray) -> np.ndarray:
-        """Positions a line takes: one more than its ids, for EOS, or BOS in the prefix."""
-        return lengths + 1
+    def __post_init__(self) -> None:
+        if self.rows not in ("lines", "packed", "stream"):
+            raise SeqlabError(f"task.rows must be lines, packed or stream, not {self.rows!r}")
+
+    def plan(self, corpus: Corpus, batching: Batching) -> Plan:
+        count = max(batching.tokens // batching.max_length, 1)
+        if self.rows == "stream":
+            return Streams(len(corpus.ids["target"]) + len(corpus) - 2, batching.max_length, count)
+        if self.rows == "packed":
+            return Packing(corpus.lengths("target")[:, 0] + 1, batching.max_length, count)
+        return bucket_plan(self, corpus, batching, lambda: corpus.lengths("target") + 1)
 
     def collate(self, corpus: Corpus, rows: Rows, tokenizers: Tokenizers) -> Batch:
-        """prefix: BOS y1 .. ym; targets: y1 .. ym EOS."""
-        return Batch(None, *shifted(corpus, rows, tokenizers["target"], *rows.shape))
+        """prefix: BOS y1 .. ym; targets: y1 .. ym EOS; in a stream what stands there, and what comes next."""
+        tokenizer = tokenizers["target"]
+        if self.rows == "stream":
+            ids, real = stretch(corpus, rows.indices, rows.shape[0] + 1, tokenizer.newline)
+            mask = real[:, 1:]  # the last token of the text has nothing after it
+            return Batch(None, Tokens(ids[:, :-1] * mask, mask), ids[:, 1:], mask.astype(np.float32))
+        examples = [corpus.row("target", i) for i in rows.indices]
+        if self.rows == "lines":
+            return Batch(None, *shifted(examples, tokenizer, rows.shape[0], rows.rows))
+        return packed(examples, tokenizer, rows.shape[0], rows.rows)
 
     def loss(self, model: Any, params: Params, batch: Batch, carry: Carry, key: Any) -> Any:
         """Cross-entropy of each next token; see `generator_loss`."""
         return generator_loss(model, params, batch, carry, key, self.label_smoothing)
 
     def requests(self, lines: Sequence[str], tokenizers: Tokenizers, max_length: int) -> list[Request]:
-        """A line is a prompt."""
+        """A line is a prompt; in a stream no BOS stands before it."""
         tokenizer = tokenizers["target"]
-        return [Request(None, [tokenizer.bos, *ids], max_length or DEFAULT_LENGTH) for ids in tokenizer.encode(lines)]
+        begin = [] if self.rows == "stream" else [tokenizer.bos]
+        return [Request(None, [*begin, *ids], max_length or DEFAULT_LENGTH) for ids in tokenizer.encode(lines)]
+
+
+def stretch(corpus: Corpus, starts: np.ndarray, count: int, newline: int) -> tuple[np.ndarray, np.ndarray]:
+    """`count` ids from each of some places of the text, [rows, count], and which of them are in the text."""
+    offsets, ids = corpus.offsets["target"], corpus.ids["target"]
+    places = starts[:, None] + np.arange(count)
+    # Example i begins at place offsets[i] + i, for there is a newline behind each: bisection over i.
+    low, high = np.zeros_like(places), np.full_like(places, len(corpus))
+    while (high - low > 1).any():
+        middle = (low + high) // 2
+        before = offsets[middle] + middle <= places
+        low, high = np.where(before, middle, low), np.where(before, high, middle)
+    at = places - low
+    real = places < len(ids) + len(corpus) - 1
+    between = at >= offsets[low + 1]
+    found = np.where(between, newline, ids[np.minimum(at, len(ids) - 1)])
+    return np.where(real, found, 0).astype(np.int32), real
+
+
+def packed(examples: list[np.ndarray], tokenizer: Any, length: int, count: int) -> Batch:
+    """Examples one behind the other in rows of `length`, each a segment that begins with BOS."""
+    firsts = {*row_starts(np.array([len(example) + 1 for example in examples]), length)}
+    prefixes: list[list[np.ndarray]] = []
+    targets: list[list[np.ndarray]] = []
+    segments: list[list[np.ndarray]] = []
+    for i, example in enumerate(examples):
+        if i in firsts:
+            for rows in (prefixes, targets, segments):
+                rows.append([])
+        prefixes[-1].append(np.append(tokenizer.bos, example))
+        targets[-1].append(np.append(example, tokenizer.eos))
+        segments[-1].append(np.full(len(example) + 1, len(segments[-1]) + 1))
+    (ids, mask), (wanted, _), (marks, _) = (
+        pad([np.concatenate(row) for row in rows], length, count) for rows in (prefixes, targets, segments)
+    )
+    return Batch(None, Tokens(ids, mask, segments=marks), wanted, mask.astype(np.float32))
 
 
 TASK = LanguageModeling
+VARIANTS = (LanguageModeling("packed"), LanguageModeling("stream"))

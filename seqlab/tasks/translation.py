@@ -1,14 +1,15 @@
 """Translation: a source sentence to a target sentence; judged by BLEU, chrF, TER and exact match."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from seqlab.batching import Rows, pad
+from seqlab.batching import Plan, Rows, pad
+from seqlab.config import Batching
 from seqlab.search.generate import Request
-from seqlab.tasks import generator_loss, shifted
+from seqlab.tasks import bucket_plan, generator_loss, shifted
 from seqlab.text import Corpus, Tokenizers
 from seqlab.types import Batch, Carry, Params, Tokens
 
@@ -20,19 +21,21 @@ class Translation:
 
     KIND = "generator"
     columns = ("source", "target")
+    labels = ()
     metrics = ("bleu", "chrf", "ter", "exact_match")
 
-    def sizes(self, lengths: np.ndarray) -> np.ndarray:
-        """Positions an example takes: both sides have one more than their ids, for EOS, or BOS in the prefix."""
-        return lengths + 1
+    def plan(self, corpus: Corpus, batching: Batching) -> Plan:
+        """Both sides take one position more than their ids, for EOS, or BOS in the prefix."""
+        return bucket_plan(self, corpus, batching, lambda: corpus.lengths(*self.columns) + 1)
 
     def collate(self, corpus: Corpus, rows: Rows, tokenizers: Tokenizers) -> Batch:
         """source: x1 .. xn EOS; prefix: BOS y1 .. ym; targets: y1 .. ym EOS."""
         source_length, target_length = rows.shape
         sources = [np.append(corpus.row("source", i), tokenizers["source"].eos) for i in rows.indices]
+        targets = [corpus.row("target", i) for i in rows.indices]
         return Batch(
             Tokens(*pad(sources, source_length, rows.rows)),
-            *shifted(corpus, rows, tokenizers["target"], target_length),
+            *shifted(targets, tokenizers["target"], target_length, rows.rows),
         )
 
     def loss(self, model: Any, params: Params, batch: Batch, carry: Carry, key: Any) -> Any:
@@ -46,6 +49,10 @@ class Translation:
             Request([*ids, tokenizer.eos], [tokenizers["target"].bos], max_length or 2 * len(ids) + 10)
             for ids in tokenizer.encode(lines)
         ]
+
+    def baseline(self, sources: Sequence[str], train: Iterable[dict[str, str]]) -> tuple[str, list[str]]:
+        """The source itself."""
+        return "copied source", list(sources)
 
 
 TASK = Translation

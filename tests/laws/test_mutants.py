@@ -10,7 +10,12 @@ from mutants import MUTANTS, Mutant, planted
 
 from seqlab import laws
 
-KINDS = {"model": laws.MODEL_LAWS, "task": laws.TASK_LAWS, "step": laws.STEP_LAWS, "run": laws.RUN_LAWS}
+KINDS = {
+    "model": laws.ANY_MODEL_LAWS + laws.GENERATOR_LAWS + laws.LANGUAGE_MODEL_LAWS,
+    "task": laws.ANY_TASK_LAWS + laws.GENERATOR_TASK_LAWS + laws.CLASSIFIER_TASK_LAWS,
+    "step": laws.STEP_LAWS,
+    "run": laws.RUN_LAWS,
+}
 
 
 def test_every_law_has_a_mutant():

@@ -1,0 +1,236 @@
+"""Debian package descriptions: volunteer translations, one-line synopses, archive sections.
+
+`en-de` and `en-fr`: synopses and paragraphs with their translations. `synopsis`: the long description to the
+synopsis. `section`: the description, a sentence a line, to the section of the archive.
+
+The text is that of the package indices of the machine's own Debian mirror, fetched by apt into a folder of
+its own, so without root and without a trace in the system's apt. Translations are matched by the checksum of the
+description (https://wiki.debian.org/RepositoryFormat).
+"""
+
+import functools
+import gzip
+import hashlib
+import lzma
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from seqlab.errors import SeqlabError
+from seqlab.progress import progress
+
+LANGUAGES = {"en-de": ("en", "de"), "en-fr": ("en", "fr"), "synopsis": ("en",), "section": ("en",)}
+HELD_OUT = 25  # of 1000 source packages: as many for validation, as many for test
+APT_HELPER = "/usr/lib/apt/apt-helper"
+SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z0-9])")
+
+
+class Index(NamedTuple):
+    """One index file: "Packages", or "Translation-de" and the like; its name and its text."""
+
+    kind: str
+    name: str
+    text: str
+
+
+@dataclass(frozen=True)
+class DebianDescriptions:
+    variant: str = "en-de"
+    """en-de, en-fr, synopsis or section."""
+    folder: str = ""
+    """Index files to read (*Packages*, *Translation-de*, plain, .gz or .xz) in place of those apt fetches."""
+
+    def __post_init__(self) -> None:
+        if self.variant not in LANGUAGES:
+            raise SeqlabError(f"debian_descriptions has no {self.variant!r}: {', '.join(LANGUAGES)}")
+
+    def key(self) -> str:
+        if not self.folder:
+            return f"debian_descriptions/{self.variant}"
+        files = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in sorted(self._paths())]
+        return f"debian_descriptions/{self.variant}-{hashlib.sha256(repr(files).encode()).hexdigest()[:16]}"
+
+    def splits(self) -> dict[str, Iterator[dict[str, str]]]:
+        return {name: iter(examples) for name, examples in self._loaded[0].items()}
+
+    @property
+    def origin(self) -> dict[str, str]:
+        """What the examples were made of: SHA-256 of the index files, and what was counted on the way."""
+        return self._loaded[1]
+
+    @functools.cached_property
+    def _loaded(self) -> tuple[dict[str, list[dict[str, str]]], dict[str, str]]:
+        languages = LANGUAGES[self.variant]
+        indices = [_read(path) for path in self._paths()] if self.folder else _fetch(languages)
+        for kind in ("Packages", *(f"Translation-{language}" for language in languages)):
+            if not any(index.kind == kind for index in indices):
+                raise SeqlabError(f"no index {kind} {f'in {self.folder}' if self.folder else 'on this mirror'}")
+        origin = {f"sha256 of {x.name}": hashlib.sha256(x.text.encode()).hexdigest() for x in indices}
+        packages = [entry for x in indices if x.kind == "Packages" for entry in _entries(x)]
+        described = {
+            language: _descriptions([x for x in indices if x.kind == f"Translation-{language}"], language)
+            for language in languages
+        }
+        owners: dict[str, str] = {}  # source package of each description: the first by name
+        for entry in packages:
+            source = entry.get("Source", entry["Package"]).split()[0]
+            owners[entry["Description-md5"]] = min(source, owners.get(entry["Description-md5"], source))
+        if self.variant == "section":
+            sections = {entry["Description-md5"]: entry.get("Section", "").split("/")[-1] for entry in packages}
+            found = _sections(described["en"], sections)
+        elif self.variant == "synopsis":
+            found = _synopses(described["en"])
+        else:
+            found = _translations(described["en"], described[languages[1]])
+        examples, dropped = _split((owners[md5], example) for md5, example in found if md5 in owners)
+        origin["examples left out, since one side stands in another split"] = str(dropped)
+        if self.variant == "synopsis":
+            copied = sum(e["target"] in e["source"] for split in examples.values() for e in split)
+            origin["examples whose synopsis stands in the description"] = str(copied)
+        return examples, origin
+
+    def _paths(self) -> list[Path]:
+        folder = Path(self.folder)
+        if not folder.is_dir():
+            raise SeqlabError(f"no folder {folder}")
+        return sorted(p for p in folder.iterdir() if "Packages" in p.name or "Translation-" in p.name)
+
+
+def _fetch(languages: tuple[str, ...]) -> list[Index]:
+    """The indices of the mirrors in the machine's sources.list, in the languages given."""
+    if shutil.which("apt-get") is None:
+        raise SeqlabError("apt-get is not there: give the index files of a Debian mirror with --folder")
+    with tempfile.TemporaryDirectory() as folder, progress("fetching package indices", None):
+        for part in ("state/lists/partial", "cache/archives/partial"):
+            (Path(folder) / part).mkdir(parents=True)
+        hooks = ("Pre-Invoke", "Post-Invoke", "Post-Invoke-Success", "Post-Invoke-Stats")
+        lines = [f"#clear APT::Update::{hook};" for hook in hooks]  # they act on the system
+        wanted = " ".join(f'"{language}";' for language in languages)
+        lines += ["#clear Acquire::Languages;", f"Acquire::Languages {{ {wanted} }};"]
+        lines += [f'Dir::State "{folder}/state";', f'Dir::State::lists "{folder}/state/lists";']
+        lines += [f'Dir::Cache "{folder}/cache";', 'APT::Sandbox::User "";', 'Acquire::Retries "3";']
+        config = Path(folder) / "apt.conf"
+        config.write_text("\n".join(lines) + "\n")
+        _run(["apt-get", "update", "-qq", "-c", str(config)])
+        fields = "$(IDENTIFIER)\t$(LANGUAGE)\t$(FILENAME)"
+        targets = _run(["apt-get", "indextargets", "-c", str(config), "--format", fields]).decode()
+        indices = []
+        for identifier, language, name in (line.split("\t") for line in targets.splitlines()):
+            kind = {"Packages": "Packages", "Translations": f"Translation-{language}"}.get(identifier)
+            if kind is not None and Path(name).exists():
+                text = _run([APT_HELPER, "cat-file", name])  # whatever it is compressed with
+                indices.append(Index(kind, re.sub(r"\.(lz4|gz|xz|zst)$", "", Path(name).name), text.decode()))
+        return indices
+
+
+def _run(command: list[str]) -> bytes:
+    done = subprocess.run(command, capture_output=True, check=False, stdin=subprocess.DEVNULL)
+    if done.returncode:
+        reason = done.stderr.decode(errors="replace").strip().splitlines() or ["no reason given"]
+        raise SeqlabError(f"{' '.join(command[:2])} failed: {reason[-1]}")
+    return done.stdout
+
+
+def _read(path: Path) -> Index:
+    kind = re.search(r"Packages|Translation-[a-z]+", path.name)
+    assert kind is not None
+    try:
+        opened = {".gz": gzip.open, ".xz": lzma.open}.get(path.suffix, open)(path, "rb")
+        with opened as stream:
+            return Index(kind[0], path.name, stream.read().decode())
+    except (OSError, EOFError, lzma.LZMAError, UnicodeDecodeError) as error:
+        raise SeqlabError(f"{path}: cannot be read: {error}") from None
+
+
+def _entries(index: Index) -> Iterator[dict[str, str]]:
+    """The stanzas of an index: "Field: value", goes on in lines that begin with a blank; an empty line between."""
+    entry: dict[str, str] = {}
+    field = ""
+    for number, line in enumerate([*index.text.splitlines(), ""], 1):
+        if not line:
+            if "Package" in entry and "Description-md5" in entry:
+                yield entry
+            entry, field = {}, ""
+        elif line[0] in " \t" and field:
+            entry[field] += "\n" + line
+        else:
+            field, colon, value = line.partition(":")
+            if not colon:
+                raise SeqlabError(f"{index.name}:{number}: neither a field nor the next line of one: {line[:40]}")
+            entry[field] = value.strip()
+
+
+class Description(NamedTuple):
+    synopsis: str
+    paragraphs: list[str]
+
+
+def _descriptions(indices: list[Index], language: str) -> dict[str, Description]:
+    """By checksum. A line with a dot alone parts paragraphs; line breaks in a paragraph are no more than blanks."""
+    found = {}
+    for index in indices:
+        for entry in _entries(index):
+            synopsis, _, rest = entry.get(f"Description-{language}", "").partition("\n")
+            paragraphs = [" ".join(part.split()) for part in re.split(r"^ \.\s*$", rest, flags=re.MULTILINE)]
+            if synopsis:
+                found[entry["Description-md5"]] = Description(
+                    " ".join(synopsis.split()), [p for p in paragraphs if p]
+                )
+    return found
+
+
+Described = Iterator[tuple[str, dict[str, str]]]  # checksum of a description, example
+
+
+def _translations(english: dict[str, Description], other: dict[str, Description]) -> Described:
+    """Synopses, and paragraphs where both sides have as many."""
+    for md5, translated in other.items():
+        if md5 in english:
+            yield md5, {"source": english[md5].synopsis, "target": translated.synopsis}
+            if len(english[md5].paragraphs) == len(translated.paragraphs):
+                for source, target in zip(english[md5].paragraphs, translated.paragraphs, strict=True):
+                    yield md5, {"source": source, "target": target}
+
+
+def _synopses(english: dict[str, Description]) -> Described:
+    for md5, (synopsis, paragraphs) in english.items():
+        if paragraphs:
+            yield md5, {"source": "\n".join(paragraphs), "target": synopsis}
+
+
+def _sections(english: dict[str, Description], sections: dict[str, str]) -> Described:
+    for md5, (synopsis, paragraphs) in english.items():
+        if sections.get(md5):
+            sentences = [sentence for text in (synopsis, *paragraphs) for sentence in SENTENCE_END.split(text)]
+            yield md5, {"source": "\n".join(sentences), "label": sections[md5]}
+
+
+def _split(described: Iterator[tuple[str, dict[str, str]]]) -> tuple[dict[str, list[dict[str, str]]], int]:
+    """From (source package, example): examples by split, each once, and how many were left out.
+
+    A source package falls on one side by a hash of its name, so near-copies stay together. A text that packages
+    of two splits share stays with the first by name; examples that would carry it over are left out.
+    """
+    examples: dict[str, list[dict[str, str]]] = {"train": [], "validation": [], "test": []}
+    homes: dict[tuple[str, str], str] = {}  # of each text; a label is none
+    seen = set()
+    dropped = 0
+    for owner, example in sorted(described, key=lambda x: (x[0], *x[1].values())):
+        place = int(hashlib.sha256(owner.encode()).hexdigest(), 16) % 1000
+        split = "validation" if place < HELD_OUT else "test" if place < 2 * HELD_OUT else "train"
+        texts = [item for item in example.items() if item[0] != "label"]
+        if any(homes.get(text, split) != split for text in texts):
+            dropped += 1
+        elif tuple(example.values()) not in seen:
+            seen.add(tuple(example.values()))
+            homes.update(dict.fromkeys(texts, split))
+            examples[split].append(example)
+    return examples, dropped
+
+
+DATASET = DebianDescriptions

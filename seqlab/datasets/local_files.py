@@ -1,0 +1,71 @@
+"""Your own tables and texts: a .tsv, .jsonl or .txt file a split, each gzipped if its name ends in .gz.
+
+    seqlab train CONFIG --data.train my.tsv --data.validation dev.tsv --data.source english --data.target german
+
+Columns go by name. A text file has one column, the target of a language model. What a broken line is, and what
+`errors` can mend, is written at `seqlab.text.read_lines` and `read_table`.
+"""
+
+import functools
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from seqlab.errors import SeqlabError
+from seqlab.text import Repairs, read_table, repairs_of
+
+
+@dataclass(frozen=True)
+class LocalFiles:
+    train: str = ""
+    validation: str = ""
+    test: str = ""
+    """May be left out."""
+    source: str = ""
+    """The column of the source; empty: there is none."""
+    target: str = ""
+    """The column of the target; empty: there is none."""
+    label: str = ""
+    """The column of the class; empty: there is none."""
+    errors: str = "strict"
+    """strict: a broken line is an error. replace: it is mended or left out, and counted."""
+
+    def __post_init__(self) -> None:
+        repairs_of(self.errors)
+
+    def files(self) -> dict[str, Path]:
+        paths = {split: getattr(self, split) for split in ("train", "validation", "test")}
+        for split, name in paths.items():
+            if not name and split != "test":
+                raise SeqlabError(f"local_files needs {split}: the path of a .tsv, .jsonl or .txt file")
+            if name and not Path(name).is_file():
+                raise SeqlabError(f"{split}: no file {name}")
+        return {split: Path(name) for split, name in paths.items() if name}
+
+    @property
+    def columns(self) -> dict[str, str]:
+        given = {ours: getattr(self, ours) for ours in ("source", "target", "label")}
+        return {ours: theirs for ours, theirs in given.items() if theirs} or {"target": "text"}
+
+    def key(self) -> str:
+        """Names the columns, the files, their sizes and times of change: an edited file is prepared anew."""
+        stats = [
+            (split, str(p.resolve()), p.stat().st_size, p.stat().st_mtime_ns) for split, p in self.files().items()
+        ]
+        identity = repr((stats, self.columns, self.errors))
+        return f"local_files/{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
+
+    def splits(self) -> dict[str, Iterator[dict[str, str]]]:
+        return {split: read_table(path, self.columns, self._repairs) for split, path in self.files().items()}
+
+    @property
+    def origin(self) -> dict[str, str]:
+        return {f"lines mended ({kind})": str(count) for kind, count in (self._repairs or {}).items()}
+
+    @functools.cached_property
+    def _repairs(self) -> Repairs:
+        return repairs_of(self.errors)
+
+
+DATASET = LocalFiles

@@ -1,0 +1,71 @@
+"""A mixture of data sets with rates: an epoch has as many examples as all of them together.
+
+    data=Mixture(parts=(Multi30k(), DebianDescriptions("en-de")), rates=(0.3, 0.7))
+
+Of each part comes the share that its rate says, gone through again and again, every time in another order.
+Validation and test splits are taken whole, and only where every part has them.
+"""
+
+import functools
+import hashlib
+import itertools
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from seqlab.errors import SeqlabError
+
+
+@dataclass(frozen=True)
+class Mixture:
+    parts: tuple[Any, ...] = ()
+    """Data sets with the same columns."""
+    rates: tuple[float, ...] = ()
+    """Shares of the training examples of an epoch; their sum need not be 1."""
+
+    def __post_init__(self) -> None:
+        if len(self.rates) != len(self.parts) or any(rate <= 0 for rate in self.rates):
+            raise SeqlabError(
+                f"a mixture of {len(self.parts)} parts needs as many rates above zero, not {self.rates}"
+            )
+
+    def key(self) -> str:
+        identity = repr([part.key() for part in self.parts])
+        return f"mixture/{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
+
+    def splits(self) -> dict[str, Iterator[dict[str, str]]]:
+        if not self.parts:
+            raise SeqlabError("a mixture is written in a config: Mixture(parts=(...), rates=(...))")
+        parts = [part.splits() for part in self.parts]
+        names = [name for name in parts[0] if all(name in part for part in parts)]
+        return {
+            name: itertools.chain(*(self._counted(number, name, part[name]) for number, part in enumerate(parts)))
+            for name in names
+        }
+
+    def _counted(self, number: int, split: str, examples: Iterator[dict[str, str]]) -> Iterator[dict[str, str]]:
+        for example in examples:
+            self._sizes[split, number] += 1
+            yield example
+
+    @functools.cached_property
+    def _sizes(self) -> Counter[tuple[str, int]]:
+        return Counter()
+
+    @property
+    def part_sizes(self) -> dict[str, list[int]]:
+        """Examples of each part, one behind the other, by split; known once the examples were read."""
+        names = dict.fromkeys(split for split, _ in self._sizes)
+        return {name: [self._sizes[name, number] for number in range(len(self.parts))] for name in names}
+
+    @property
+    def origin(self) -> dict[str, str]:
+        return {
+            f"{part.key()}: {name}": value
+            for part in self.parts
+            for name, value in getattr(part, "origin", {}).items()
+        }
+
+
+DATASET = Mixture

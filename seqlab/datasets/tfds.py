@@ -1,0 +1,129 @@
+"""Any set of TensorFlow Datasets, by name: tfds/imdb_reviews, tfds/lm1b, ...
+
+    seqlab prepare tfds/imdb_reviews --source text --label label
+
+A set whose builder needs TensorFlow, such as wmt14_translate/de-en or cnn_dailymail, is prepared once with the extra
+`tfds-tf` installed; training and decoding do not need it. A set that is prepared already, as array_record, is read
+from its folder.
+"""
+
+import difflib
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from seqlab.errors import SeqlabError
+
+CHUNK = 1000
+
+
+@dataclass(frozen=True)
+class Tfds:
+    name: str = ""
+    """The set, with its config behind a slash: imdb_reviews, wmt14_translate/de-en."""
+    folder: str = ""
+    """The folder of a version that is prepared already as array_record, in place of building."""
+    source: str = ""
+    """The feature that is the source; empty: there is none."""
+    target: str = ""
+    """The feature that is the target; empty: there is none."""
+    label: str = ""
+    """The feature that is the class; empty: there is none."""
+    validation: str = "validation"
+    """The split to validate with; a slice such as train[:2%] is then left out of training."""
+    test: str = "test"
+    """The split to test with; empty: none."""
+
+    def key(self) -> str:
+        columns = repr((self.name, self.folder, self.columns, self.validation, self.test))
+        return f"tfds/{(self.name or 'folder').replace('/', '-')}-{hashlib.sha256(columns.encode()).hexdigest()[:8]}"
+
+    @property
+    def columns(self) -> dict[str, str]:
+        given = {ours: getattr(self, ours) for ours in ("source", "target", "label")}
+        found = {ours: theirs for ours, theirs in given.items() if theirs}
+        if not found:
+            raise SeqlabError("say which features to take: --source, --target, --label")
+        return found
+
+    def splits(self) -> dict[str, Iterator[dict[str, str]]]:
+        columns = self.columns
+        builder = self._builder()
+        features = builder.info.features
+        for theirs in columns.values():
+            if theirs not in features:
+                raise SeqlabError(f"{self.name or self.folder} has no feature {theirs!r}: {', '.join(features)}")
+        wanted = {"train": "train", "validation": self.validation, "test": self.test}
+        if self.validation.startswith("train["):
+            wanted["train"] = _complement(self.validation)
+        splits = {}
+        for ours, theirs in wanted.items():
+            if not theirs:
+                continue
+            try:
+                splits[ours] = self._examples(builder.as_data_source(theirs), features)
+            except (ValueError, KeyError) as error:
+                known = ", ".join(builder.info.splits)
+                raise SeqlabError(
+                    f"no split {theirs!r} ({known}); set --{ours}: {str(error).splitlines()[0]}"
+                ) from None
+        return splits
+
+    def _builder(self) -> Any:
+        import tensorflow_datasets as tfds
+        from tensorflow_datasets.core.registered import DatasetNotFoundError
+
+        if self.folder:
+            if not (Path(self.folder) / "dataset_info.json").is_file():
+                raise SeqlabError(f"{self.folder} is no prepared set: it has no dataset_info.json")
+            return tfds.builder_from_directory(self.folder)
+        if not self.name:
+            raise SeqlabError("say which set: tfds/imdb_reviews, for instance")
+        try:
+            builder = tfds.builder(self.name, file_format="array_record")
+            builder.download_and_prepare()
+        except (ImportError, DatasetNotFoundError) as error:
+            raise SeqlabError(_reason(self.name.split("/")[0], error)) from None
+        except OSError as error:
+            raise SeqlabError(f"{self.name} could not be fetched: {error}") from None
+        return builder
+
+    def _examples(self, source: Any, features: Any) -> Iterator[dict[str, str]]:
+        for at in range(0, len(source), CHUNK):
+            for example in source.__getitems__(range(at, min(at + CHUNK, len(source)))):
+                yield {ours: _text(example[theirs], features[theirs]) for ours, theirs in self.columns.items()}
+
+
+def _reason(name: str, error: Exception) -> str:
+    """Why a set cannot be built. TFDS calls one that asks for TensorFlow unknown; its checksums give it away."""
+    import tensorflow_datasets as tfds
+
+    package = Path(tfds.__file__).parent
+    old = {path.stem for path in (package / "url_checksums").glob("*.txt")}
+    if isinstance(error, ImportError) or name in old:
+        return (
+            f"tfds/{name} cannot be built without TensorFlow: `pip install seqlab[tfds-tf]`, which `seqlab prepare` "
+            "alone needs, and run it again; or give the --folder of a version prepared as array_record"
+        )
+    new = {path.name for path in (package / "datasets").iterdir()}
+    near = difflib.get_close_matches(name, sorted(old | new), n=1)
+    return f"TensorFlow Datasets knows no {name!r}" + (f": did you mean {near[0]!r}?" if near else "")
+
+
+def _complement(part: str) -> str:
+    """The rest of train for a slice at its beginning or end: train[:2%] -> train[2%:]."""
+    begin, _, end = part.removeprefix("train[").removesuffix("]").partition(":")
+    if bool(begin) == bool(end):
+        raise SeqlabError(f"{part}: a slice that leaves a rest is train[:N%] or train[N%:]")
+    return f"train[{end}:]" if end else f"train[:{begin}]"
+
+
+def _text(value: Any, feature: Any) -> str:
+    if isinstance(value, bytes):
+        return value.decode()
+    return feature.int2str(int(value)) if hasattr(feature, "int2str") else str(value)
+
+
+DATASET = Tfds

@@ -1,0 +1,42 @@
+"""Tiny Shakespeare: a million characters of plays (Karpathy 2015), line by line; the last tenth is for validation.
+
+From the file `input.txt`, gzipped or not, of `karpathy/char-rnn`, data/tinyshakespeare.
+"""
+
+import gzip
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from seqlab.errors import SeqlabError
+
+CHECKSUM = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
+
+
+@dataclass(frozen=True)
+class TinyShakespeare:
+    folder: str = ""
+    """Where input.txt is; needed until the data is prepared."""
+
+    def key(self) -> str:
+        return "tiny_shakespeare"
+
+    def splits(self) -> dict[str, Iterator[dict[str, str]]]:
+        if not self.folder:
+            raise SeqlabError("tiny_shakespeare is not prepared: run `seqlab prepare tiny_shakespeare --folder DIR`")
+        path = next((p for name in ("input.txt.gz", "input.txt") if (p := Path(self.folder) / name).is_file()), None)
+        if path is None:
+            raise SeqlabError(f"{self.folder}: no file input.txt or input.txt.gz")
+        # Not line by line: the checksum is of the bytes, and whether the last line ends is part of them.
+        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        digest = hashlib.sha256(content).hexdigest()
+        if digest != CHECKSUM:
+            raise SeqlabError(f"{path}: wrong checksum {digest[:16]}..., expected {CHECKSUM[:16]}...")
+        text = content.decode()
+        cut = int(0.9 * len(text))  # in the middle of a line, as everybody does
+        halves = {"train": text[:cut], "validation": text[cut:]}
+        return {name: ({"target": line} for line in half.split("\n")) for name, half in halves.items()}
+
+
+DATASET = TinyShakespeare

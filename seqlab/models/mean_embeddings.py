@@ -1,0 +1,37 @@
+"""The mean of a document's embeddings, then two dense layers (Iyyer et al. 2015, deep averaging network)."""
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+from seqlab.layers.dense import Dense
+from seqlab.layers.dropout import Dropout
+from seqlab.types import Tokens
+
+KIND = "classifier"
+
+
+class MeanEmbeddings(nn.Module):
+    """Knows which words there are, and not their order. Vocabulary and classes are 0 in a config."""
+
+    source_vocabulary: int = 0
+    classes: int = 0
+    dim: int = 256
+    hidden: int = 256
+    dropout: float = 0.3
+
+    @nn.compact
+    def __call__(self, inputs: Tokens, *, train: bool) -> Float[Array, "B C"]:
+        # The mean of many: a standard deviation of 1 keeps it from vanishing.
+        table = self.param("table", nn.initializers.normal(1.0), (self.source_vocabulary, self.dim))
+        mask = inputs.mask[..., None]
+        total = (table[inputs.ids] * mask).sum(axis=1)
+        mean = total / jnp.maximum(mask.sum(axis=1), 1)
+        mean = Dropout(self.dropout)(mean, train=train)
+        x = jax.nn.relu(Dense("bd,dh->bh", (self.dim, self.hidden), bias=True, name="inner")(mean))
+        x = Dropout(self.dropout)(x, train=train)
+        return Dense("bh,hc->bc", (self.hidden, self.classes), bias=True, name="outer")(x)
+
+
+TINY = MeanEmbeddings(source_vocabulary=9, classes=3, dim=8, hidden=12)

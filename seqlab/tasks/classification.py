@@ -1,0 +1,80 @@
+"""Document classification: a text of one or more sentences to a class; judged by accuracy.
+
+A document travels flat: the newlines between its sentences are tokens, and `sentences` tells them apart for the
+models that care.
+"""
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+
+from seqlab.batching import Plan, Rows, pad
+from seqlab.config import Batching
+from seqlab.tasks import bucket_plan, cross_entropy
+from seqlab.text import Corpus, Tokenizer, Tokenizers
+from seqlab.types import Batch, Carry, Params, Tokens
+
+
+@dataclass(frozen=True)
+class Classification:
+    max_tokens: int = 512
+    """A longer document is cut."""
+    label_smoothing: float = 0.0
+    """Share of the target distribution that is spread over all classes."""
+
+    KIND = "classifier"
+    columns = ("source",)
+    labels = ("label",)
+    metrics = ("accuracy",)
+
+    def plan(self, corpus: Corpus, batching: Batching) -> Plan:
+        batching = dataclasses.replace(batching, max_length=self.max_tokens)  # so none is left out
+        return bucket_plan(self, corpus, batching, lambda: np.minimum(corpus.lengths("source"), self.max_tokens))
+
+    def collate(self, corpus: Corpus, rows: Rows, tokenizers: Tokenizers) -> Batch:
+        documents = [corpus.row("source", i) for i in rows.indices]
+        targets, weights = np.zeros(rows.rows, np.int32), np.zeros(rows.rows, np.float32)
+        targets[: len(rows.indices)] = [corpus.row("label", i)[0] for i in rows.indices]
+        weights[: len(rows.indices)] = 1.0
+        inputs = self.documents(documents, tokenizers["source"], rows.shape[0], rows.rows)
+        return Batch(inputs, None, targets, weights)
+
+    def documents(self, ids: list[np.ndarray], tokenizer: Tokenizer, length: int, rows: int) -> Tokens:
+        """Padded documents; a newline counts to the sentence it ends."""
+        padded, mask = pad([row[: self.max_tokens] for row in ids], length, rows)
+        ends = padded == tokenizer.newline
+        return Tokens(padded, mask, sentences=(np.cumsum(ends, axis=1) - ends).astype(np.int32))
+
+    def loss(self, model: Any, params: Params, batch: Batch, carry: Carry, key: Any) -> Any:
+        """Cross-entropy of the class; `key` drives dropout, None means evaluation: no dropout, no smoothing."""
+        train = key is not None
+        logits = model.apply(params, batch.inputs, train=train, rngs={"dropout": key} if train else None)
+        smoothing = self.label_smoothing if train else 0.0
+        return *cross_entropy(logits, batch.targets, batch.weights, smoothing), carry
+
+    def answer(self, model: Any, params: Params, tokenizers: Tokenizers, lines: Sequence[str]) -> list[str]:
+        """The class of each document."""
+        tokenizer = tokenizers["source"]
+        ids = [np.array(row, np.int32) for row in tokenizer.encode(lines)]
+        best = jax.jit(lambda params, inputs: model.apply(params, inputs, train=False).argmax(-1))
+        answers = []
+        for at in range(0, len(ids), ROWS):
+            some = ids[at : at + ROWS]
+            longest = min(max(len(row) for row in some), self.max_tokens)
+            inputs = self.documents(some, tokenizer, 1 << max(longest - 1, 1).bit_length(), ROWS)
+            answers += np.asarray(best(params, inputs))[: len(some)].tolist()
+        return [tokenizers["label"].decode([i]) for i in answers]
+
+    def baseline(self, sources: Sequence[str], train: Iterable[dict[str, str]]) -> tuple[str, list[str]]:
+        """The most frequent class."""
+        labels, counts = np.unique([example["label"] for example in train], return_counts=True)
+        return "majority", [str(labels[counts.argmax()])] * len(sources)
+
+
+ROWS = 64  # documents answered at once
+
+TASK = Classification

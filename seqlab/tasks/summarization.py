@@ -1,0 +1,85 @@
+"""Summarization: a document to a short text; judged by ROUGE. A document that is too long is cut."""
+
+import itertools
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from seqlab.batching import Plan, Rows, pad
+from seqlab.config import Batching
+from seqlab.errors import SeqlabError
+from seqlab.search.generate import Request
+from seqlab.tasks import bucket_plan, generator_loss, shifted
+from seqlab.text import Corpus, Tokenizers
+from seqlab.types import Batch, Carry, Params, Tokens
+
+DEFAULT_LENGTH = 128  # most tokens of a summary
+
+
+@dataclass(frozen=True)
+class Summarization:
+    source_tokens: int = 400
+    """Tokens of a document that are read."""
+    keep: str = "head"
+    """Which part of a longer document: head, tail, or ends, half of each."""
+    label_smoothing: float = 0.1
+    """Share of the target distribution that is spread over the whole vocabulary."""
+
+    KIND = "generator"
+    columns = ("source", "target")
+    labels = ()
+    metrics = ("rouge",)
+
+    def __post_init__(self) -> None:
+        if self.keep not in ("head", "tail", "ends") or self.source_tokens < 2:
+            raise SeqlabError(
+                f"task.keep must be head, tail or ends and task.source_tokens 2 or more, not {self.keep!r} and "
+                f"{self.source_tokens}"
+            )
+
+    def plan(self, corpus: Corpus, batching: Batching) -> Plan:
+        def sizes() -> np.ndarray:
+            source = np.minimum(corpus.lengths("source"), self.source_tokens)
+            return np.concatenate([source, corpus.lengths("target")], axis=1) + 1
+
+        return bucket_plan(self, corpus, batching, sizes, any_ratio=True)
+
+    def cut(self, ids: Any) -> Any:
+        most = self.source_tokens
+        if len(ids) <= most:
+            return ids
+        if self.keep == "ends":
+            return np.concatenate([ids[: most - most // 2], ids[-(most // 2) :]])
+        return ids[:most] if self.keep == "head" else ids[-most:]
+
+    def collate(self, corpus: Corpus, rows: Rows, tokenizers: Tokenizers) -> Batch:
+        """source: x1 .. xn EOS, cut; prefix: BOS y1 .. ym; targets: y1 .. ym EOS."""
+        source_length, target_length = rows.shape
+        eos = tokenizers["source"].eos
+        sources = [np.append(self.cut(corpus.row("source", i)), eos) for i in rows.indices]
+        targets = [corpus.row("target", i) for i in rows.indices]
+        return Batch(
+            Tokens(*pad(sources, source_length, rows.rows)),
+            *shifted(targets, tokenizers["target"], target_length, rows.rows),
+        )
+
+    def loss(self, model: Any, params: Params, batch: Batch, carry: Carry, key: Any) -> Any:
+        """Cross-entropy of the summary; see `generator_loss`."""
+        return generator_loss(model, params, batch, carry, key, self.label_smoothing)
+
+    def requests(self, lines: Sequence[str], tokenizers: Tokenizers, max_length: int) -> list[Request]:
+        tokenizer, begin, most = tokenizers["source"], [tokenizers["target"].bos], max_length or DEFAULT_LENGTH
+        return [Request([*self.cut(ids), tokenizer.eos], begin, most) for ids in tokenizer.encode(lines)]
+
+    def baseline(self, sources: Sequence[str], train: Iterable[dict[str, str]]) -> tuple[str, list[str]]:
+        """The first sentence, cut to the mean length of a summary in words."""
+        some = [len(example["target"].split()) for example in itertools.islice(train, 10_000)]
+        mean = round(sum(some) / max(len(some), 1))
+        firsts = (re.split(r"(?<=[.!?])\s|\n", source.strip(), maxsplit=1)[0] for source in sources)
+        return "first sentence", [" ".join(first.split()[:mean]) for first in firsts]
+
+
+TASK = Summarization
