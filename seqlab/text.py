@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, TextIO
+from typing import Any, TextIO
 
 import numpy as np
 
@@ -320,7 +320,8 @@ def load_tokenizers(folder: Path, columns: Sequence[str]) -> Tokenizers:
     return tokenizers
 
 
-class Corpus(NamedTuple):
+@dataclass(frozen=True)
+class Corpus:
     """A tokenized split: for each column all ids in one memory map, and where each example starts.
 
     `parts`: the sizes of the stretches that the examples come from, one behind the other, and how often an epoch

@@ -37,7 +37,7 @@ def tokenize_split(
         return corpus
     sizes = data.part_sizes[split]
     times = [rate / sum(rates) * count / size for rate, size in zip(rates, sizes, strict=True)]
-    return corpus._replace(parts=tuple(zip(sizes, times, strict=True)))
+    return dataclasses.replace(corpus, parts=tuple(zip(sizes, times, strict=True)))
 
 
 def perplexity(nll: float) -> float:

@@ -128,7 +128,10 @@ def test_evaluate(home, capsys):
     assert call(home, "evaluate", "run", "--data-dir", "data", "--json", "--beam", "2", "--output", "texts") == 0
     found = json.loads(capsys.readouterr().out)
     scores = {score["name"]: score for score in found["scores"]}
-    assert {"perplexity", "accuracy", "BLEU", "chrF2", "TER", "exact match"} == scores.keys()
+    judged = {"BLEU", "chrF2", "TER", "exact match"}
+    assert {"perplexity", "accuracy", *judged, *(f"{name} (copied source)" for name in judged)} == scores.keys()
+    assert "|p:" in scores["exact match (copied source)"]["signature"]
+    assert found["data"]["sha256"] == decode.prepare(tiny_experiment().data, home / "data").hashes["test"]
     assert (found["split"], found["lines"], found["search"]["beam"]) == ("test", 6, 2)
     prepared = decode.prepare(tiny_experiment().data, home / "data")
     (home / "references").write_text("".join(example["target"] + "\n" for example in prepared.read("test")))
@@ -326,7 +329,7 @@ print("ok")
 @pytest.mark.parametrize("wait", [2.0, 5.0])
 def test_kill_9(tmp_path, wait):
     """A real process, killed while it trains, and the same command again: the fingerprint of a whole run."""
-    (tmp_path / "tiny.py").write_text(CONFIG.replace("steps=4", "steps=300"))
+    (tmp_path / "tiny.py").write_text(CONFIG.replace("steps=4", "steps=300").replace("every=2", "every=30"))
     command = [sys.executable, "-m", "seqlab.cli", "train", "tiny.py", "--data-dir", "data", "--out"]
     environment = {**os.environ, "XLA_FLAGS": "", "PYTHONPATH": str(ROOT)}
     subprocess.run([*command, "whole"], cwd=tmp_path, env=environment, check=True)

@@ -1,0 +1,136 @@
+"""Every task but translation, from a table on disk to its scores, by the command's own functions."""
+
+import dataclasses
+import itertools
+import json
+import math
+
+import numpy as np
+import pytest
+
+from seqlab import catalogue, decode
+from seqlab.batching import Rows
+from seqlab.config import Batching, Search, Text, Validation
+from seqlab.datasets.local_files import LocalFiles
+from seqlab.datasets.mixture import Mixture
+from seqlab.laws import tiny_corpus, tiny_experiment
+from seqlab.metrics.significance import SAMPLES, paired_bootstrap
+from seqlab.tasks.classification import Classification
+from seqlab.tasks.language_modeling import LanguageModeling
+from seqlab.tasks.summarization import Summarization
+from seqlab.train import train
+
+
+def table(path, count):
+    rows = [
+        {"text": f"{'warm' if i % 3 else 'cold'} day {i}.\nSee {i}.", "title": f"day {i}", "kind": "ab"[i % 3 == 0]}
+        for i in range(count)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def experiment_on(tmp_path, model, task, **columns):
+    counts = {"train": 40, "validation": 5, "test": 7}
+    splits = {split: table(tmp_path / f"{split}.jsonl", count) for split, count in counts.items()}
+    tiny = catalogue.module("models", model).TINY
+    sizes = {name: 0 for name in catalogue.SIZES if hasattr(tiny, name)}
+    return dataclasses.replace(
+        tiny_experiment(),
+        model=tiny.clone(**sizes, **({"tie": "all"} if len(sizes) == 2 and "vocabulary" in sizes else {})),
+        task=task,
+        data=LocalFiles(**splits, **columns),
+        steps=4,
+        text=Text("char", 300),
+        batching=Batching(tokens=400, buckets=1, max_length=40),
+        search=Search(beam=2, max_length=6),
+        validation=Validation(every=2, examples=5, beam=1 if task.metrics else 0),
+    )
+
+
+CASES = {
+    "classification": ("mean_embeddings", Classification(max_tokens=12), {"source": "text", "label": "kind"}),
+    "summarization": (
+        "transformer",
+        Summarization(source_tokens=9, keep="ends"),
+        {"source": "text", "target": "title"},
+    ),
+    "packed": ("transformer_lm", LanguageModeling("packed"), {"target": "text"}),
+    "stream": ("transformer_lm", LanguageModeling("stream"), {"target": "text"}),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_trains_and_is_judged(tmp_path, case):
+    model, task, columns = CASES[case]
+    experiment = experiment_on(tmp_path, model, task, **columns)
+    train(experiment, tmp_path / "run", tmp_path / "data", say=lambda line: None)
+    run = decode.load(tmp_path / "run")
+    result = decode.evaluate(run, "test", tmp_path / "data")
+    names = {score.name for score in result.scores}
+    assert all(np.isfinite(score.value) for score in result.scores)
+    if case == "classification":
+        assert names == {"perplexity", "accuracy", "accuracy (majority)"}
+        assert set(result.decoded.texts) <= {"a", "b"}
+        majority = next(s for s in result.scores if s.name == "accuracy (majority)")
+        assert majority.value == pytest.approx(100 * 4 / 7)
+        assert run.translate(["warm day 3.", ""])[1] == ""
+    elif case == "summarization":
+        assert {"ROUGE-1", "ROUGE-L", "ROUGE-2 (first sentence)"} <= names
+    else:
+        assert names == {"perplexity", "accuracy"}
+        assert run.translate(["wa"])[0].startswith("wa")
+
+
+def test_a_mixture_trains(tmp_path):
+    model, _, columns = CASES["packed"]
+    experiment = experiment_on(tmp_path, model, LanguageModeling(), **columns)
+    data = experiment.data
+    other = LocalFiles(table(tmp_path / "more.jsonl", 4), data.validation, target="title")
+    experiment = dataclasses.replace(experiment, data=Mixture((data, other), (1.0, 1.0)))
+    train(experiment, tmp_path / "run", tmp_path / "data", say=lambda line: None)
+    loaded = catalogue.load_experiment(tmp_path / "run" / "experiment.json")
+    assert (loaded.data, loaded.task) == (experiment.data, experiment.task)
+
+
+def test_documents_are_cut():
+    ids = np.arange(10)
+    cuts = [Summarization(source_tokens=5, keep=keep).cut(ids).tolist() for keep in ("head", "tail", "ends")]
+    assert cuts == [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9], [0, 1, 2, 8, 9]]
+    assert Summarization(source_tokens=10).cut(ids).tolist() == ids.tolist()
+    with pytest.raises(ValueError, match="task.keep must be head, tail or ends"):
+        Summarization(keep="middle")
+    with pytest.raises(ValueError, match="task.rows must be lines, packed or stream"):
+        LanguageModeling("rows")
+
+
+def test_the_first_sentence_is_the_baseline():
+    examples = [{"target": "one two"}, {"target": "one two three four"}]
+    name, answers = Summarization().baseline(["A b c d e. F.", "Short\nline"], iter(examples))
+    assert (name, answers) == ("first sentence", ["A b c", "Short"])
+
+
+def test_streams_hold_the_text():
+    """Any stretch, from any place, against the text itself."""
+    task = LanguageModeling("stream")
+    corpus, tokenizers, examples = tiny_corpus(task)
+    text = np.array(tokenizers["target"].encode(["\n".join(e["target"] for e in examples)])[0])
+    for start, length in itertools.product((0, 1, 17, len(text) - 2), (1, 5, 30)):
+        rows = task.collate(corpus, Rows(np.array([start]), (length,), 1), tokenizers)
+        real = np.arange(start, min(start + length, len(text) - 1))
+        assert rows.prefix.mask[0].sum() == rows.weights[0].sum() == len(real)
+        assert rows.prefix.ids[0][: len(real)].tolist() == text[real].tolist()
+        assert rows.targets[0][: len(real)].tolist() == text[real + 1].tolist()
+
+
+def test_paired_bootstrap():
+    random = np.random.default_rng(0)
+    base = random.normal(size=300)
+    assert paired_bootstrap(base + 1.0, base) == 1 / (SAMPLES + 1)
+    assert paired_bootstrap(base, base) == 1.0
+    ahead = base + random.normal(0.1, 1.0, size=300)
+    # The normal approximation of the same probability.
+    gains = ahead - base
+    z = gains.mean() / (gains.std() / 300**0.5)
+    expected = 0.5 * (1 - math.erf(z / 2**0.5))
+    assert abs(paired_bootstrap(ahead, base) - expected) < 0.03
