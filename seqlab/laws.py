@@ -459,6 +459,8 @@ def targets_are_the_labels(task: Any) -> None:
         for i, index in enumerate(rows.indices):
             real, example = batch.inputs.mask[i], examples[index]
             sentences, ids = batch.inputs.sentences[i][real], batch.inputs.ids[i][real]
+            ends = np.flatnonzero(ids == tokenizers["source"].newline)
+            same(np.flatnonzero(np.diff(sentences)), ends, "where sentences end, and the newlines")
             parts = [tokenizers["source"].decode(ids[sentences == n].tolist()) for n in range(sentences[-1] + 1)]
             require(parts == example["source"].split("\n"), "the sentences are not those of the document")
             require(
