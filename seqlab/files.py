@@ -3,17 +3,26 @@
 import contextlib
 import fcntl
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from seqlab.errors import SeqlabError
 
 
-def write_atomically(path: Path, text: str) -> None:
+def write_atomically(path: Path, content: str | bytes) -> None:
     """The file appears, whole, by rename."""
     part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
+    part.write_bytes(content.encode() if isinstance(content, str) else content)
     part.rename(path)
+
+
+def made_once(path: Path, make: Callable[[], bytes]) -> bytes:
+    """The content of a file, which is what `make` gives if it is not there yet."""
+    if not path.exists():
+        with locked(path.with_name(".lock")):
+            if not path.exists():  # otherwise another process was first
+                write_atomically(path, make())
+    return path.read_bytes()
 
 
 @contextlib.contextmanager

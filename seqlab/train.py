@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -17,7 +18,7 @@ from seqlab.batching import Plan, Rows
 from seqlab.config import Experiment
 from seqlab.datasets import Prepared, prepare
 from seqlab.errors import SeqlabError
-from seqlab.files import locked, write_atomically
+from seqlab.files import locked, made_once, write_atomically
 from seqlab.logbook import Logbook, draw_curves
 from seqlab.optim import make_optimizer, make_schedule
 from seqlab.parallel import Runner, make_runner
@@ -53,7 +54,7 @@ def train(
     check(experiment)
     refuse_other_folder(run)
     data = prepare(experiment.data, data_dir)
-    tokenizers = make_tokenizers(experiment, data, run, init_from, tokenizer)
+    tokenizers = make_tokenizers(experiment, data, data_dir, run, init_from, tokenizer)
     experiment = catalogue.resolve(experiment, tokenizers)
     task = experiment.task
 
@@ -209,7 +210,12 @@ def check(experiment: Experiment) -> None:
 
 
 def make_tokenizers(
-    experiment: Experiment, data: Prepared, run: Path, init_from: Path | None, tokenizer: Path | None
+    experiment: Experiment,
+    data: Prepared,
+    data_dir: Path,
+    run: Path,
+    init_from: Path | None = None,
+    tokenizer: Path | None = None,
 ) -> Tokenizers:
     """Those of the run if it has them, of `init_from`, from the file `tokenizer`, or newly trained."""
     columns, labels = experiment.task.columns, experiment.task.labels
@@ -230,12 +236,25 @@ def make_tokenizers(
     def column(*wanted: str) -> Iterator[str]:
         return (example[name] for example in data.read("train") for name in wanted)
 
-    classes = {name: Labels(tuple(sorted(set(column(name))))) for name in labels}
+    def once(what: Any, make: Callable[[], bytes]) -> bytes:
+        """The data and what is asked of it decide the result, so it is kept beside the ids."""
+        identity = hashlib.sha256(repr((data.hashes["train"], what)).encode()).hexdigest()[:24]
+        return made_once(data_dir / "cache" / f"made-{identity}", make)
+
+    def tokenizer_of(*wanted: str) -> Tokenizer:
+        text = experiment.text
+        return Tokenizer(once((text, wanted), lambda: train_tokenizer(column(*wanted), text).model))
+
+    def classes_of(name: str) -> Labels:
+        found = once(("classes", name), lambda: json.dumps(sorted(set(column(name)))).encode())
+        return Labels(tuple(json.loads(found)))
+
+    classes = {name: classes_of(name) for name in labels}
     if given is not None:
         return given | classes
     if experiment.text.joint:
-        return dict.fromkeys(columns, train_tokenizer(column(*columns), experiment.text)) | classes
-    return {name: train_tokenizer(column(name), experiment.text) for name in columns} | classes
+        return dict.fromkeys(columns, tokenizer_of(*columns)) | classes
+    return {name: tokenizer_of(name) for name in columns} | classes
 
 
 def refuse_other_folder(run: Path) -> None:

@@ -10,7 +10,9 @@ import pytest
 
 from seqlab import catalogue, decode
 from seqlab.batching import Rows
+from seqlab.checkpoint import fingerprint
 from seqlab.config import Batching, Search, Text, Validation
+from seqlab.datasets import Prepared
 from seqlab.datasets.local_files import LocalFiles
 from seqlab.datasets.mixture import Mixture
 from seqlab.laws import tiny_corpus, tiny_experiment
@@ -134,3 +136,18 @@ def test_paired_bootstrap():
     z = gains.mean() / (gains.std() / 300**0.5)
     expected = 0.5 * (1 - math.erf(z / 2**0.5))
     assert abs(paired_bootstrap(ahead, base) - expected) < 0.03
+
+
+def test_a_second_run_reads_no_text(tmp_path, monkeypatch):
+    """Tokenizer, classes, ids and plan are those that the first run on the same data made."""
+    model, task, columns = CASES["classification"]
+    experiment = experiment_on(tmp_path, model, task, **columns)
+    train(experiment, tmp_path / "run", tmp_path / "data", say=lambda line: None)
+    sources = []
+    source = Prepared.source
+    monkeypatch.setattr(Prepared, "source", lambda self, split: sources.append(split) or source(self, split))
+    monkeypatch.setattr("seqlab.tasks.make_buckets", None)
+    train(experiment, tmp_path / "again", tmp_path / "data", say=lambda line: None)
+    assert sources == ["validation"] * 2  # decoded at steps 2 and 4
+    prints = [fingerprint(tmp_path / name, 4) for name in ("run", "again")]
+    assert prints[0] == prints[1]

@@ -62,8 +62,6 @@ def main() -> None:
                     str(ROOT / "configs/parallel_text.py"),
                     f"--out={folder}/{turn}",
                 ]
-                if turn == "again":
-                    command.append(f"--tokenizer={folder}/first/tokenizer.model")
                 seconds, memory = timed([*command, *options])
                 print(f"{count:10,} pairs, {turn}: {seconds:7.1f} s, {memory:.2f} GiB", flush=True)
 
