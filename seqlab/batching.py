@@ -1,8 +1,8 @@
 """Batch plans: pure functions of (data, seed, epoch).
 
 A plan is one of three: `Buckets` of examples of like length, one shape each; `Packing` of short examples into long
-rows; `Streams`, stretches of one long text. Whatever the size of the data, a plan is ready at once and an epoch's
-order is never written down: it is a permutation that is computed where it is looked at.
+rows; `Streams`, stretches of one long text. Whatever the size of the data, buckets (once kept) and streams are ready
+at once, and an epoch's order is never written down: it is a permutation that is computed where it is looked at.
 """
 
 import json
@@ -174,32 +174,33 @@ def _drawn(bucket: Bucket, which: int, places: np.ndarray, seed: int, epoch: int
 def make_buckets(lengths: np.ndarray, batching: Batching, parts: Sequence[tuple[int, float]] = ()) -> Buckets:
     """Buckets for examples of `lengths` [examples, columns], chosen so that the least is padded.
 
-    `parts` are the sizes of the stretches that the examples come from, one behind the other, and how often an
-    epoch takes an example of each; by default one stretch, once.
+    `parts` are the sizes of the stretches that the examples come from, one behind the other, and their rates; by
+    default there is one. An epoch of a mixture has as many examples as are not left out, of each part the share
+    that its rate says, but at least one of each part in each bucket.
     """
-    parts = parts or ((len(lengths), 1.0),)
     longest, shortest = lengths.max(axis=1), lengths.min(axis=1)
     too_long = longest > batching.max_length
     lopsided = ~too_long & (longest > batching.max_ratio * np.maximum(shortest, 1))
     kept = np.flatnonzero(~too_long & ~lopsided)
     edges = _edges(longest[kept], batching.buckets) if len(kept) else []
     which = np.searchsorted(edges, longest[kept])
-    part_of = np.searchsorted(np.cumsum([size for size, _ in parts]), kept, side="right")
+    part_of = np.searchsorted(np.cumsum([size for size, _ in parts[:-1]]), kept, side="right")
+    held = np.bincount(part_of, minlength=max(len(parts), 1))
+    rates = np.array([rate for _, rate in parts] or [1.0]) * (held > 0)
+    times = rates / rates.sum() * len(kept) / np.maximum(held, 1) if len(kept) else rates
     buckets = []
     for i in range(len(edges)):
         inside = which == i
         members = kept[inside]
         shape = tuple(int(n) for n in np.maximum(lengths[members].max(axis=0), 1))
         groups = [
-            Group(mine, round(len(mine) * times))
-            for j, (_, times) in enumerate(parts)
+            Group(mine, max(round(len(mine) * times[j]), 1))
+            for j in range(len(held))
             for mine in [members[part_of[inside] == j]]
             if len(mine)
         ]
-        taken = sum(group.taken for group in groups)
-        rows = min(max(batching.tokens // sum(shape), 1), max(taken, 1))
-        if taken:
-            buckets.append(Bucket(shape, rows, groups, int(lengths[members].sum())))
+        rows = min(max(batching.tokens // sum(shape), 1), sum(group.taken for group in groups))
+        buckets.append(Bucket(shape, rows, groups, int(lengths[members].sum())))
     return Buckets(buckets, int(too_long.sum()), int(lopsided.sum()))
 
 
@@ -306,7 +307,8 @@ def row_starts(sizes: np.ndarray, length: int) -> list[int]:
 class Streams(NamedTuple):
     """A text of `tokens`, cut into `rows` stretches that are read side by side, `length` tokens a batch.
 
-    A row of a batch goes on where that row of the last batch stopped. Each epoch begins elsewhere in the text.
+    A row of a batch goes on where that row of the last batch stopped. Each epoch holds the whole text once, cut
+    elsewhere: the first row begins up to `length` places before the text.
     """
 
     tokens: int
@@ -318,15 +320,10 @@ class Streams(NamedTuple):
         return 0
 
     def batches(self, seed: int, epoch: int | None) -> Sequence[Rows]:
-        begin = 0 if epoch is None else int(np.random.default_rng([seed, epoch]).integers(self.tokens))
-        count = -(-self.tokens // (self.rows * self.length))
-        stretches = begin + np.arange(self.rows) * count * self.length
-
-        def batch(i: int) -> Rows:
-            at = stretches + i * self.length
-            return Rows(at if epoch is None else at % self.tokens, (self.length,), self.rows)
-
-        return Lazy(count, batch)
+        before = 0 if epoch is None else int(np.random.default_rng([seed, epoch]).integers(self.length))
+        count = -(-(self.tokens + self.length - 1) // (self.rows * self.length))
+        stretches = np.arange(self.rows) * count * self.length - before
+        return Lazy(count, lambda i: Rows(stretches + i * self.length, (self.length,), self.rows))
 
     def describe(self) -> Iterator[str]:
         count = len(self.batches(0, 0))

@@ -83,6 +83,8 @@ def decode(
         raise SeqlabError(f"no input {input}")
     keep_freed_memory()
     loaded = load(run, checkpoint)
+    if loaded.experiment.task.KIND == "classifier" and (nbest or scores):
+        raise SeqlabError("a classifier names one class for each line: --nbest and --scores are for generators")
     search = {"beam": beam, "alpha": alpha, "max_length": max_length}
     if nbest > loaded.search(**search).beam:
         raise SeqlabError(f"--nbest {nbest} needs a beam of {nbest} or more")
@@ -177,6 +179,8 @@ def prepare(arguments: list[str]) -> None:
     name, rest = first_argument(arguments, "DATASET", usage)
     from seqlab import catalogue, datasets
 
+    if name.partition("/")[0] == "mixture":
+        raise SeqlabError("a mixture is written in a config, and prepared by the training that uses it")
     default = catalogue.dataset(name)
 
     def run(

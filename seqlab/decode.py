@@ -41,8 +41,8 @@ class Run(NamedTuple):
         """
         return [written[0].text for written in self.write(lines, **search)]
 
-    def write(self, lines: Sequence[str], nbest: int = 1, **search: Any) -> list[list[Written]]:
-        """The `nbest` best texts for each line with their scores, best first."""
+    def write(self, lines: Sequence[str], nbest: int = 1, first: int = 1, **search: Any) -> list[list[Written]]:
+        """The `nbest` best texts for each line with their scores, best first; errors count lines from `first`."""
         if isinstance(lines, str):
             raise SeqlabError("lines are a list of strings, not one string")
         experiment, found = self.experiment, self.search(**search)
@@ -55,6 +55,7 @@ class Run(NamedTuple):
                 lines,
                 found,
                 wanted=nbest,
+                first=first,
                 progress=advance,
             )
 
@@ -84,7 +85,7 @@ def decode_stream(run: Run, lines: Iterable[str], nbest: int, scores: bool, **se
     stream = iter(lines)
     number = 0
     while window := list(itertools.islice(stream, WINDOW)):
-        for written in run.write(window, max(nbest, 1), **search):
+        for written in run.write(window, max(nbest, 1), number + 1, **search):
             if nbest:
                 missing = [Written("", -math.inf, -math.inf)] * (nbest - len(written))
                 for text, value, _ in [*written, *missing]:
@@ -117,7 +118,7 @@ def evaluate(run: Run, split: str, data_dir: Path, **search: Any) -> Evaluation:
     decoded = decode_split(experiment, run.params, run.tokenizers, data, split, data.size(split))
     scores = [Score("perplexity", values["perplexity"], signature)]
     if unit == "token":
-        scores.append(Score("accuracy", 100 * values["accuracy"], signature))
+        scores.append(Score("accuracy", values["accuracy"], signature))
     scores += itertools.chain.from_iterable(decoded.scores.values())
     if decoded.texts and hasattr(experiment.task, "baseline"):
         name, answers = experiment.task.baseline(decoded.sources, data.read("train"))
@@ -145,6 +146,9 @@ def average(run: Path, last: int, out: Path) -> list[int]:
     experiment = catalogue.load_experiment(run / "experiment.json")
     if out.exists():
         raise SeqlabError(f"{out} exists: choose another --out")
+    if last > experiment.checkpoints.last:
+        kept = experiment.checkpoints.last
+        raise SeqlabError(f"{run} keeps its {kept} newest checkpoints: train with --checkpoints.last {last}")
     params, steps = checkpoint.average(run, last)
     with folder_made_whole(out) as part:
         save_tokenizers(load_tokenizers(run, (*experiment.task.columns, *experiment.task.labels)), part)

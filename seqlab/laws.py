@@ -478,8 +478,9 @@ def every_example_comes_once_an_epoch(task: Any) -> None:
     require(orders[0] == orders[1], "the same epoch twice has two orders")
     require(orders[0] != orders[2], "two epochs have one order")
     if isinstance(plan, Streams):
-        weights = [task.collate(corpus, rows, tokenizers).weights.sum() for rows in plan.batches(7, None)]
-        require(sum(weights) == plan.tokens, f"{sum(weights)} of {plan.tokens} tokens come in validation")
+        for epoch in (0, 1, None):
+            weights = [task.collate(corpus, rows, tokenizers).weights.sum() for rows in plan.batches(7, epoch)]
+            require(sum(weights) == plan.tokens, f"{sum(weights)} of {plan.tokens} tokens come in an epoch")
         return
     for order in (*orders, [rows.indices.tolist() for rows in plan.batches(7, None)]):
         seen = sorted(i for indices in order for i in indices)

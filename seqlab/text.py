@@ -8,6 +8,7 @@ import io
 import itertools
 import json
 import os
+import re
 import sys
 import zlib
 from collections import Counter
@@ -64,6 +65,9 @@ def _decoded(line: bytes, place: str, repairs: Repairs) -> str:
     if len(line) > LONGEST_LINE:
         _mend(repairs, "cut at a megabyte", f"{place}: a line of {len(line):,} bytes")
         line = line[:LONGEST_LINE]
+        while 0x80 <= line[-1] < 0xC0:  # what the cut left of a character
+            line = line[:-1]
+        line = line[:-1] if line[-1] >= 0xC0 else line
     try:
         text = line.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -122,6 +126,11 @@ def read_table(path: Path, columns: dict[str, str], repairs: Repairs = None) -> 
     names: list[str] = []
     if kind == ".tsv":
         names = next(lines, (1, ""))[1].split("\t")
+        twice = next((name for name in columns.values() if names.count(name) > 1), None)
+        if names == [""] or twice is not None:
+            raise SeqlabError(
+                f"{path}:1: " + (f"the column {twice!r} stands twice" if twice else "no names of columns")
+            )
         missing = [name for name in columns.values() if name not in names]
         if missing:
             raise SeqlabError(f"{path}:1: no column {missing[0]!r}: there are {', '.join(map(repr, names))}")
@@ -135,8 +144,10 @@ def read_table(path: Path, columns: dict[str, str], repairs: Repairs = None) -> 
             reason = f"no column {absent!r}"
         example = {ours: row.get(theirs) for ours, theirs in columns.items()}
         for ours, value in example.items():
-            if reason is None and not (isinstance(value, str | int) and str(value).strip()):
+            if reason is None and not (isinstance(value, str | int | float) and str(value).strip()):
                 reason = f"{columns[ours]!r} is empty or no text"
+            if reason is None and re.search("[\0\ud800-\udfff]", str(value)):
+                reason = f"{columns[ours]!r} has a NUL, or half of a surrogate pair"
         if reason is None:
             yield {ours: str(value) for ours, value in example.items()}
         else:
@@ -177,6 +188,8 @@ class Tokenizer:
         except RuntimeError:
             raise SeqlabError("not a SentencePiece model") from None
         found = processor.pad_id(), processor.bos_id(), processor.eos_id(), processor.unk_id()
+        if processor.piece_to_id("<0x0A>") == self.unk:
+            raise SeqlabError("this SentencePiece model has no byte fallback, which is needed")
         if found != (self.pad, self.bos, self.eos, self.unk):
             raise SeqlabError(f"this SentencePiece model has pad, bos, eos, unk at {found}; 0, 1, 2, 3 are needed")
         return processor
@@ -235,7 +248,7 @@ class Labels:
         ids = {name: i for i, name in enumerate(self.names)}
         unknown = next((text for text in texts if text not in ids), None)
         if unknown is not None:
-            raise SeqlabError(f"the label {unknown!r} is none of the training data's {len(ids)}")
+            raise SeqlabError(f"the label {unknown!r} is none of the {len(ids)} that training knows")
         return [[ids[text]] for text in texts]
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -302,7 +315,7 @@ def save_tokenizers(tokenizers: Tokenizers, folder: Path) -> None:
         (folder / ("tokenizer.model" if shared else f"tokenizer.{column}.model")).write_bytes(model)
     for column, labels in tokenizers.items():
         if isinstance(labels, Labels):
-            (folder / f"labels.{column}.json").write_text(json.dumps(labels.names, ensure_ascii=False, indent=0))
+            (folder / f"labels.{column}.json").write_text(json.dumps(labels.names, indent=0))
 
 
 def load_tokenizers(folder: Path, columns: Sequence[str]) -> Tokenizers:
@@ -324,8 +337,8 @@ def load_tokenizers(folder: Path, columns: Sequence[str]) -> Tokenizers:
 class Corpus:
     """A tokenized split: for each column all ids in one memory map, and where each example starts.
 
-    `parts`: the sizes of the stretches that the examples come from, one behind the other, and how often an epoch
-    takes an example of each; empty: one stretch, once. `folder`: where what is derived from the ids may be kept.
+    `parts`: of a mixture, the sizes of its parts, which come one behind the other, and their rates. `folder`: where
+    what is derived from the ids may be kept.
     """
 
     ids: dict[str, np.ndarray]

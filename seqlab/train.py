@@ -54,6 +54,7 @@ def train(
     check(experiment)
     refuse_other_folder(run)
     data = prepare(experiment.data, data_dir)
+    check_columns(experiment, data)
     tokenizers = make_tokenizers(experiment, data, data_dir, run, init_from, tokenizer)
     experiment = catalogue.resolve(experiment, tokenizers)
     task = experiment.task
@@ -187,6 +188,8 @@ def check(experiment: Experiment) -> None:
         ("log_every", e.log_every, 1),
         ("batching.tokens", e.batching.tokens, 1),
         ("batching.buckets", e.batching.buckets, 1),
+        ("batching.max_length", e.batching.max_length, 1),
+        ("batching.max_ratio", e.batching.max_ratio, 1),
         ("optimizer.clip", e.optimizer.clip, 0),
         ("schedule.every", e.schedule.every, 1),
         ("schedule.warmup", e.schedule.warmup, 0),
@@ -196,6 +199,9 @@ def check(experiment: Experiment) -> None:
     ):
         if value < least:
             raise SeqlabError(f"{name} must be at least {least}, not {value}")
+    smoothing = getattr(e.task, "label_smoothing", 0.0)
+    if not 0 <= smoothing < 1:
+        raise SeqlabError(f"task.label_smoothing lies in [0, 1), not {smoothing}")
     tokens = Tokens(np.ones((1, 2), np.int32), np.ones((1, 2), bool))
     inputs = tokens if "source" in e.task.columns else None
     batch = Batch(inputs, tokens, tokens.ids, np.ones((1, 2), np.float32))
@@ -207,6 +213,15 @@ def check(experiment: Experiment) -> None:
         raise
     except (TypeError, ValueError, ZeroDivisionError) as error:
         raise SeqlabError(f"this model cannot be built: {error}") from None
+
+
+def check_columns(experiment: Experiment, data: Prepared) -> None:
+    """Raises where the data lacks a column that the task asks for."""
+    first = next(data.read("train", 0, 1))
+    for name in (*experiment.task.columns, *experiment.task.labels):
+        if name not in first:
+            task = type(experiment.task).__name__
+            raise SeqlabError(f"{task} needs the column {name!r}, and the data has {', '.join(first)}")
 
 
 def make_tokenizers(
@@ -259,10 +274,10 @@ def make_tokenizers(
 
 def refuse_other_folder(run: Path) -> None:
     """Raises for a path that holds something else than a run, or the beginnings of one."""
-    ours = {"data.json", "data.json.part", "experiment.json.part", ".lock"}
+    ours = ("data.json", "data.json.part", "experiment.json.part", ".lock", "tokenizer*.model", "labels.*.json")
     if not run.exists() or (run / "experiment.json").exists():
         return
-    if not run.is_dir() or any(p.name not in ours and not p.match("tokenizer*.model") for p in run.iterdir()):
+    if not run.is_dir() or any(not any(map(p.match, ours)) for p in run.iterdir()):
         raise SeqlabError(f"{run} exists and is no run: choose another --out")
 
 

@@ -32,12 +32,13 @@ def tokenize_split(
     """The ids of a split, of its first `most` examples. `rates`: those of a mixture, which only training heeds."""
     count = min(data.size(split), most or data.size(split))
     content = f"{split} {count} {data.hashes[split]}"
-    corpus = tokenize(data.read(split, 0, count), count, content, tokenizers, data_dir)
-    if not rates:
-        return corpus
-    sizes = data.part_sizes[split]
-    times = [rate / sum(rates) * count / size for rate, size in zip(rates, sizes, strict=True)]
-    return dataclasses.replace(corpus, parts=tuple(zip(sizes, times, strict=True)))
+    try:
+        corpus = tokenize(data.read(split, 0, count), count, content, tokenizers, data_dir)
+    except SeqlabError as error:
+        raise SeqlabError(f"split {split}: {error}") from None
+    return (
+        dataclasses.replace(corpus, parts=tuple(zip(data.part_sizes[split], rates, strict=True))) if rates else corpus
+    )
 
 
 def perplexity(nll: float) -> float:
@@ -49,7 +50,7 @@ def loss_of_split(
 ) -> Callable[[Params], tuple[dict[str, float], int, int]]:
     """A function from parameters to loss, perplexity and accuracy of a split, the number of its tokens, and the
     number of examples that are left out, by the same limits as in training. No label smoothing: the loss is nats
-    a token.
+    a token, or a document; accuracy is in percent.
     """
     task = experiment.task
     runner = make_runner("jit")
@@ -67,7 +68,7 @@ def loss_of_split(
             total = sums if total is None else jax.tree.map(jnp.add, total, sums)
         weight, sums = total
         nll = float(sums["nll"] / weight)
-        values = {"loss": nll, "perplexity": perplexity(nll), "accuracy": float(sums["correct"] / weight)}
+        values = {"loss": nll, "perplexity": perplexity(nll), "accuracy": 100 * float(sums["correct"] / weight)}
         return values, int(weight), plan.left_out
 
     return judge

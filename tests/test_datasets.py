@@ -323,6 +323,7 @@ def test_tfds_reads_what_is_prepared(tmp_path):
         ({"name": "imdb_reviews"}, "say which features to take"),
         ({"folder": "/nowhere", "source": "x"}, "/nowhere is no prepared set"),
         ({"source": "x"}, "say which set"),
+        ({"source": "x", "test": "train[:1%]"}, "what is tested with must not be trained on"),
     ],
 )
 def test_tfds_refuses(arguments, message):

@@ -12,7 +12,7 @@ from seqlab import catalogue, decode
 from seqlab.batching import Rows
 from seqlab.checkpoint import fingerprint
 from seqlab.config import Batching, Search, Text, Validation
-from seqlab.datasets import Prepared
+from seqlab.datasets import Prepared, prepare
 from seqlab.datasets.local_files import LocalFiles
 from seqlab.datasets.mixture import Mixture
 from seqlab.laws import tiny_corpus, tiny_experiment
@@ -21,6 +21,10 @@ from seqlab.tasks.classification import Classification
 from seqlab.tasks.language_modeling import LanguageModeling
 from seqlab.tasks.summarization import Summarization
 from seqlab.train import train
+
+
+def quiet(line):
+    """Says nothing."""
 
 
 def table(path, count):
@@ -66,7 +70,7 @@ CASES = {
 def test_trains_and_is_judged(tmp_path, case):
     model, task, columns = CASES[case]
     experiment = experiment_on(tmp_path, model, task, **columns)
-    train(experiment, tmp_path / "run", tmp_path / "data", say=lambda line: None)
+    train(experiment, tmp_path / "run", tmp_path / "data", say=quiet)
     run = decode.load(tmp_path / "run")
     result = decode.evaluate(run, "test", tmp_path / "data")
     names = {score.name for score in result.scores}
@@ -90,7 +94,7 @@ def test_a_mixture_trains(tmp_path):
     data = experiment.data
     other = LocalFiles(table(tmp_path / "more.jsonl", 4), data.validation, target="title")
     experiment = dataclasses.replace(experiment, data=Mixture((data, other), (1.0, 1.0)))
-    train(experiment, tmp_path / "run", tmp_path / "data", say=lambda line: None)
+    train(experiment, tmp_path / "run", tmp_path / "data", say=quiet)
     loaded = catalogue.load_experiment(tmp_path / "run" / "experiment.json")
     assert (loaded.data, loaded.task) == (experiment.data, experiment.task)
 
@@ -117,12 +121,13 @@ def test_streams_hold_the_text():
     task = LanguageModeling("stream")
     corpus, tokenizers, examples = tiny_corpus(task)
     text = np.array(tokenizers["target"].encode(["\n".join(e["target"] for e in examples)])[0])
-    for start, length in itertools.product((0, 1, 17, len(text) - 2), (1, 5, 30)):
+    for start, length in itertools.product((0, 1, 17, len(text) - 2, -3), (5, 1, 30)):
         rows = task.collate(corpus, Rows(np.array([start]), (length,), 1), tokenizers)
-        real = np.arange(start, min(start + length, len(text) - 1))
-        assert rows.prefix.mask[0].sum() == rows.weights[0].sum() == len(real)
-        assert rows.prefix.ids[0][: len(real)].tolist() == text[real].tolist()
-        assert rows.targets[0][: len(real)].tolist() == text[real + 1].tolist()
+        real = np.arange(max(start, 0), max(min(start + length, len(text) - 1), 0))
+        mask = rows.prefix.mask[0]
+        assert mask.tolist() == (rows.weights[0] > 0).tolist()
+        assert rows.prefix.ids[0][mask].tolist() == text[real].tolist()
+        assert rows.targets[0][mask].tolist() == text[real + 1].tolist()
 
 
 def test_paired_bootstrap():
@@ -142,12 +147,63 @@ def test_a_second_run_reads_no_text(tmp_path, monkeypatch):
     """Tokenizer, classes, ids and plan are those that the first run on the same data made."""
     model, task, columns = CASES["classification"]
     experiment = experiment_on(tmp_path, model, task, **columns)
-    train(experiment, tmp_path / "run", tmp_path / "data", say=lambda line: None)
+    train(experiment, tmp_path / "run", tmp_path / "data", say=quiet)
     sources = []
     source = Prepared.source
     monkeypatch.setattr(Prepared, "source", lambda self, split: sources.append(split) or source(self, split))
     monkeypatch.setattr("seqlab.tasks.make_buckets", None)
-    train(experiment, tmp_path / "again", tmp_path / "data", say=lambda line: None)
-    assert sources == ["validation"] * 2  # decoded at steps 2 and 4
+    train(experiment, tmp_path / "again", tmp_path / "data", say=quiet)
+    # One example, for its columns; and what is decoded at steps 2 and 4.
+    assert sources == ["train", "validation", "validation"]
     prints = [fingerprint(tmp_path / name, 4) for name in ("run", "again")]
     assert prints[0] == prints[1]
+
+
+@pytest.mark.parametrize(
+    ("case", "changes", "message"),
+    [
+        ("summarization", {"target": ""}, "Summarization needs the column 'target', and the data has source"),
+        ("packed", {"mixed": True}, "the rates of a mixture need task.rows lines, not packed"),
+        ("stream", {"letters": True}, "a stream needs a text of two tokens or more"),
+        ("classification", {"smoothing": 1.5}, r"task.label_smoothing lies in \[0, 1\), not 1.5"),
+        ("packed", {"length": 0}, "batching.max_length must be at least 1, not 0"),
+        ("classification", {"unseen": True}, "split validation: the label 'c' is none of the 2"),
+    ],
+)
+def test_refuses(tmp_path, case, changes, message):
+    model, task, columns = CASES[case]
+    if "smoothing" in changes:
+        task = dataclasses.replace(task, label_smoothing=changes["smoothing"])
+    kept = {ours: theirs for ours, theirs in columns.items() if changes.get(ours, theirs)}
+    experiment = experiment_on(tmp_path, model, task, **kept)
+    if "mixed" in changes:
+        experiment = dataclasses.replace(experiment, data=Mixture((experiment.data, experiment.data), (1.0, 2.0)))
+    if "letters" in changes:
+        (tmp_path / "train.jsonl").write_text('{"text": "x"}\n')
+    if "length" in changes:
+        experiment = dataclasses.replace(experiment, batching=Batching(max_length=changes["length"]))
+    if "unseen" in changes:
+        (tmp_path / "validation.jsonl").write_text('{"text": "x", "kind": "c"}\n')
+    with pytest.raises(ValueError, match=message):
+        train(experiment, tmp_path / "run", tmp_path / "data", say=quiet)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_cut_off_at_its_birth(tmp_path):
+    """Killed between the labels and experiment.json, a run begins anew."""
+    model, task, columns = CASES["classification"]
+    experiment = experiment_on(tmp_path, model, task, **columns)
+    train(experiment, tmp_path / "run", tmp_path / "data", say=quiet)
+    (tmp_path / "cut").mkdir()
+    for name in ("labels.label.json", "tokenizer.model"):
+        (tmp_path / "cut" / name).write_bytes((tmp_path / "run" / name).read_bytes())
+    train(experiment, tmp_path / "cut", tmp_path / "data", say=quiet)
+    assert fingerprint(tmp_path / "cut", 4) == fingerprint(tmp_path / "run", 4)
+
+
+def test_a_mixture_of_other_columns(tmp_path):
+    text = LocalFiles(table(tmp_path / "a.jsonl", 3), table(tmp_path / "b.jsonl", 3), target="text")
+    pairs = dataclasses.replace(text, source="title")
+    with pytest.raises(ValueError, match="has the columns source, target, the first part target"):
+        prepare(Mixture((text, pairs), (1.0, 1.0)), tmp_path / "data")
+    assert not list((tmp_path / "data").rglob("*.json"))

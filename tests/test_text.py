@@ -221,8 +221,9 @@ def test_a_line_of_a_megabyte(tmp_path):
     path.write_bytes(b"ok\n" + b"x" * (1 << 20) + b"\nok\n")
     with pytest.raises(SeqlabError, match="long:2: a line of 1,048,577 bytes"):
         list(read_lines(path))
+    path.write_bytes(b"ok\n" + b"x" * ((1 << 20) - 1) + "\u00fc".encode() + b"\nok\n")  # cut in a character
     repairs = Counter()
-    assert [len(line) for line in read_lines(path, repairs)] == [2, 1 << 20, 2]
+    assert [len(line) for line in read_lines(path, repairs)] == [2, (1 << 20) - 1, 2]
     assert repairs == {"cut at a megabyte": 1}
 
 
@@ -241,6 +242,7 @@ TABLES = {
         ("a.jsonl", "[1]", "a.jsonl:2: no JSON object"),
         ("a.jsonl", '{"en": "a"}', "a.jsonl:2: no column 'de'"),
         ("a.jsonl", '{"en": "a", "de": ["b"]}', "a.jsonl:2: 'de' is empty or no text"),
+        ("a.jsonl", '{"en": "a", "de": "\\ud800"}', "a.jsonl:2: 'de' has a NUL, or half of a surrogate pair"),
     ],
 )
 def test_broken_rows(tmp_path, name, line, message):
@@ -264,6 +266,9 @@ def test_tables(tmp_path):
         assert list(read_table(tmp_path / name, {"source": "en", "target": "de"})) == expected
     with pytest.raises(SeqlabError, match="a.tsv.gz:1: no column 'fr': there are 'en', 'de', 'n'"):
         list(read_table(tmp_path / "a.tsv.gz", {"source": "fr"}))
+    (tmp_path / "twice.tsv").write_text("en\ten\nx\ty\n")
+    with pytest.raises(SeqlabError, match="twice.tsv:1: the column 'en' stands twice"):
+        list(read_table(tmp_path / "twice.tsv", {"source": "en"}))
     with pytest.raises(SeqlabError, match="a table is a .tsv"):
         list(read_table(tmp_path / "a.csv", {"source": "fr"}))
 

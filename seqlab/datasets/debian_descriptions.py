@@ -78,7 +78,7 @@ class DebianDescriptions:
         }
         owners: dict[str, str] = {}  # source package of each description: the first by name
         for entry in packages:
-            source = entry.get("Source", entry["Package"]).split()[0]
+            source = (entry.get("Source") or entry["Package"]).split()[0]
             owners[entry["Description-md5"]] = min(source, owners.get(entry["Description-md5"], source))
         if self.variant == "section":
             sections = {entry["Description-md5"]: entry.get("Section", "").split("/")[-1] for entry in packages}
@@ -138,7 +138,8 @@ def _run(command: list[str]) -> bytes:
 
 def _read(path: Path) -> Index:
     kind = re.search(r"Packages|Translation-[a-z]+", path.name)
-    assert kind is not None
+    if kind is None:
+        raise SeqlabError(f"{path}: neither a Packages nor a Translation-LANGUAGE index")
     try:
         opened = {".gz": gzip.open, ".xz": lzma.open}.get(path.suffix, open)(path, "rb")
         with opened as stream:
@@ -151,7 +152,7 @@ def _entries(index: Index) -> Iterator[dict[str, str]]:
     """The stanzas of an index: "Field: value", goes on in lines that begin with a blank; an empty line between."""
     entry: dict[str, str] = {}
     field = ""
-    for number, line in enumerate([*index.text.splitlines(), ""], 1):
+    for number, line in enumerate([*index.text.split("\n"), ""], 1):
         if not line:
             if "Package" in entry and "Description-md5" in entry:
                 yield entry

@@ -46,8 +46,19 @@ class Mixture:
 
     def _counted(self, number: int, split: str, examples: Iterator[dict[str, str]]) -> Iterator[dict[str, str]]:
         for example in examples:
+            if not self._columns:
+                self._columns.extend(example)
+            if list(example) != self._columns:
+                here, there = ", ".join(example), ", ".join(self._columns)
+                raise SeqlabError(f"{self.parts[number].key()} has the columns {here}, the first part {there}")
             self._sizes[split, number] += 1
             yield example
+        if not self._sizes[split, number]:
+            raise SeqlabError(f"{self.parts[number].key()}: no examples in {split}")
+
+    @functools.cached_property
+    def _columns(self) -> list[str]:
+        return []
 
     @functools.cached_property
     def _sizes(self) -> Counter[tuple[str, int]]:

@@ -34,7 +34,7 @@ class Tfds:
     validation: str = "validation"
     """The split to validate with; a slice such as train[:2%] is then left out of training."""
     test: str = "test"
-    """The split to test with; empty: none."""
+    """The split to test with, which is no part of train; empty: none."""
 
     def key(self) -> str:
         columns = repr((self.name, self.folder, self.columns, self.validation, self.test))
@@ -50,6 +50,8 @@ class Tfds:
 
     def splits(self) -> dict[str, Iterator[dict[str, str]]]:
         columns = self.columns
+        if self.test.startswith("train"):
+            raise SeqlabError(f"test {self.test}: what is tested with must not be trained on; leave test empty")
         builder = self._builder()
         features = builder.info.features
         for theirs in columns.values():
@@ -122,7 +124,10 @@ def _complement(part: str) -> str:
 
 def _text(value: Any, feature: Any) -> str:
     if isinstance(value, bytes):
-        return value.decode()
+        try:
+            return value.decode()
+        except UnicodeDecodeError as error:
+            raise SeqlabError(f"an example is not UTF-8: {error}") from None
     return feature.int2str(int(value)) if hasattr(feature, "int2str") else str(value)
 
 

@@ -14,6 +14,7 @@ from seqlab.search.greedy import greedy_search
 from seqlab.types import Generator, Params, Tokens
 
 ROWS = (1, 8, 64)  # sentences a batch; the smallest that holds what is left is taken
+LONGEST = 1 << 13  # most tokens of a source or a prompt, where the model sets no bound: memory grows with its square
 POSITIONS = 1 << 16  # most positions of sources and hypotheses a batch: long lines come in smaller batches
 
 
@@ -72,10 +73,10 @@ def make_search(model: Any, eos: int, beam: int, wanted: int, rule: str) -> Call
 
 
 def first_too_long(model: Any, requests: Sequence[Request]) -> int | None:
-    """Index of the first request with more tokens than the model has positions, if there is one."""
-    longest = getattr(model, "longest", None)
+    """Index of the first request with more tokens than can be read, if there is one."""
+    longest = getattr(model, "longest", None) or LONGEST
     sizes = (max(len(source or ()), len(prompt)) for source, prompt, _ in requests)
-    return None if longest is None else next((i for i, size in enumerate(sizes) if size > longest), None)
+    return next((i for i, size in enumerate(sizes) if size > longest), None)
 
 
 def generate(
@@ -98,7 +99,7 @@ def generate(
     if not 1 <= wanted <= beam:
         raise SeqlabError(f"a beam of {beam} holds 1 to {beam} hypotheses a sentence, not {wanted}")
     if (index := first_too_long(model, requests)) is not None:
-        raise SeqlabError(f"request {index} has more tokens than the model has positions")
+        raise SeqlabError(f"request {index} has more tokens than can be read")
     params = jax.device_put(params)
     search = make_search(model, eos, beam, wanted, stop or ("greedy" if beam == 1 else "optimal"))
     results: list[list[Result]] = [[] for _ in requests]

@@ -126,11 +126,12 @@ def decode_lines(
     search: Search,
     *,
     wanted: int = 1,
+    first: int = 1,
     progress: Callable[[int], None] = lambda count: None,
 ) -> list[list[Written]]:
     """The `wanted` best texts for each line, best first. A blank line gives one empty text, unsearched.
 
-    A classifier's text is the name of the class.
+    A classifier's text is the name of the class. Errors count lines from `first`.
     """
     asked = [i for i, line in enumerate(lines) if line.strip()]
     written: list[list[Written]] = [[Written("", 0.0, 0.0)] for _ in lines]
@@ -142,9 +143,7 @@ def decode_lines(
         return written
     requests = task.requests([lines[i] for i in asked], tokenizers, search.max_length)
     if (index := first_too_long(model, requests)) is not None:
-        raise SeqlabError(
-            f"line {asked[index] + 1} has more tokens than the model has positions: {lines[asked[index]][:40]}"
-        )
+        raise SeqlabError(f"line {asked[index] + first} has more tokens than can be read: {lines[asked[index]][:40]}")
     results = generate(
         model,
         params,

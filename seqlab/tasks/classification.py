@@ -5,7 +5,8 @@ models that care.
 """
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+import functools
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 
 from seqlab.batching import Plan, Rows, pad
 from seqlab.config import Batching
+from seqlab.errors import SeqlabError
 from seqlab.tasks import bucket_plan, cross_entropy
 from seqlab.text import Corpus, Tokenizer, Tokenizers
 from seqlab.types import Batch, Carry, Params, Tokens
@@ -30,6 +32,10 @@ class Classification:
     columns = ("source",)
     labels = ("label",)
     metrics = ("accuracy",)
+
+    def __post_init__(self) -> None:
+        if self.max_tokens < 1:
+            raise SeqlabError(f"task.max_tokens must be at least 1, not {self.max_tokens}")
 
     def plan(self, corpus: Corpus, batching: Batching) -> Plan:
         batching = dataclasses.replace(batching, max_length=self.max_tokens)  # so none is left out
@@ -58,9 +64,8 @@ class Classification:
 
     def answer(self, model: Any, params: Params, tokenizers: Tokenizers, lines: Sequence[str]) -> list[str]:
         """The class of each document."""
-        tokenizer = tokenizers["source"]
+        tokenizer, best = tokenizers["source"], make_answer(model)
         ids = [np.array(row, np.int32) for row in tokenizer.encode(lines)]
-        best = jax.jit(lambda params, inputs: model.apply(params, inputs, train=False).argmax(-1))
         answers = []
         for at in range(0, len(ids), ROWS):
             some = ids[at : at + ROWS]
@@ -76,5 +81,12 @@ class Classification:
 
 
 ROWS = 64  # documents answered at once
+
+
+@functools.lru_cache(maxsize=16)
+def make_answer(model: Any) -> Callable[..., jax.Array]:
+    """The jitted function behind every answer: (params, inputs) to the number of the class, [B]."""
+    return jax.jit(lambda params, inputs: model.apply(params, inputs, train=False).argmax(-1))
+
 
 TASK = Classification

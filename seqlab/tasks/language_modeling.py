@@ -37,8 +37,13 @@ class LanguageModeling:
 
     def plan(self, corpus: Corpus, batching: Batching) -> Plan:
         count = max(batching.tokens // batching.max_length, 1)
+        if corpus.parts and self.rows != "lines":
+            raise SeqlabError(f"the rates of a mixture need task.rows lines, not {self.rows}")
         if self.rows == "stream":
-            return Streams(len(corpus.ids["target"]) + len(corpus) - 2, batching.max_length, count)
+            tokens = len(corpus.ids["target"]) + len(corpus) - 2
+            if tokens < 1:
+                raise SeqlabError("a stream needs a text of two tokens or more")
+            return Streams(tokens, batching.max_length, count)
         if self.rows == "packed":
             return Packing(corpus.lengths("target")[:, 0] + 1, batching.max_length, count)
         return bucket_plan(self, corpus, batching, lambda: corpus.lengths("target") + 1)
@@ -48,7 +53,7 @@ class LanguageModeling:
         tokenizer = tokenizers["target"]
         if self.rows == "stream":
             ids, real = stretch(corpus, rows.indices, rows.shape[0] + 1, tokenizer.newline)
-            mask = real[:, 1:]  # the last token of the text has nothing after it
+            mask = real[:, :-1] & real[:, 1:]  # the last token of the text has nothing after it
             return Batch(None, Tokens(ids[:, :-1] * mask, mask), ids[:, 1:], mask.astype(np.float32))
         examples = [corpus.row("target", i) for i in rows.indices]
         if self.rows == "lines":
@@ -67,7 +72,9 @@ class LanguageModeling:
 
 
 def stretch(corpus: Corpus, starts: np.ndarray, count: int, newline: int) -> tuple[np.ndarray, np.ndarray]:
-    """`count` ids from each of some places of the text, [rows, count], and which of them are in the text."""
+    """`count` ids from each of some places, [rows, count], and which of them are in the text; a place may lie before
+    its beginning.
+    """
     offsets, ids = corpus.offsets["target"], corpus.ids["target"]
     places = starts[:, None] + np.arange(count)
     # Example i begins at place offsets[i] + i, for there is a newline behind each: bisection over i.
@@ -76,8 +83,8 @@ def stretch(corpus: Corpus, starts: np.ndarray, count: int, newline: int) -> tup
         middle = (low + high) // 2
         before = offsets[middle] + middle <= places
         low, high = np.where(before, middle, low), np.where(before, high, middle)
-    at = places - low
-    real = places < len(ids) + len(corpus) - 1
+    at = np.maximum(places - low, 0)
+    real = (places >= 0) & (places < len(ids) + len(corpus) - 1)
     between = at >= offsets[low + 1]
     found = np.where(between, newline, ids[np.minimum(at, len(ids) - 1)])
     return np.where(real, found, 0).astype(np.int32), real

@@ -1,5 +1,6 @@
 """Summarization: a document to a short text; judged by ROUGE. A document that is too long is cut."""
 
+import dataclasses
 import itertools
 import re
 from collections.abc import Iterable, Sequence
@@ -45,6 +46,8 @@ class Summarization:
             source = np.minimum(corpus.lengths("source"), self.source_tokens)
             return np.concatenate([source, corpus.lengths("target")], axis=1) + 1
 
+        # A document is cut, never left out.
+        batching = dataclasses.replace(batching, max_length=max(batching.max_length, self.source_tokens + 1))
         return bucket_plan(self, corpus, batching, sizes, any_ratio=True)
 
     def cut(self, ids: Any) -> Any:
