@@ -3,7 +3,7 @@
     seqlab train configs/debian_synopsis.py --out runs/synopsis
     seqlab evaluate runs/synopsis
 
-58,000 descriptions of `debian_descriptions/synopsis`, of which the first 160 tokens are read.
+58,000 descriptions of `debian_descriptions/synopsis`, of which the first 64 tokens are read.
 """
 
 from seqlab.config import Batching, Experiment, Optimizer, Schedule, Search, Text, Validation
@@ -15,13 +15,13 @@ experiment = Experiment(
     model=Transformer(
         encoder_layers=3, decoder_layers=3, dim=256, heads=4, hidden=1024, dropout=0.1, dtype="bfloat16"
     ),
-    task=Summarization(source_tokens=160),
+    task=Summarization(source_tokens=64),
     data=DebianDescriptions("synopsis"),
-    steps=3000,
+    steps=2500,
     text=Text(kind="bpe", size=8000),
-    batching=Batching(tokens=4096, buckets=6, max_length=200),
+    batching=Batching(tokens=4096, buckets=6, max_length=80),
     optimizer=Optimizer(beta2=0.98),
-    schedule=Schedule(name="linear", peak=1e-3, warmup=400),
+    schedule=Schedule(name="linear", peak=1e-3, warmup=300),
     search=Search(max_length=40),
-    validation=Validation(every=1000, examples=500),
+    validation=Validation(every=1250, examples=300),
 )

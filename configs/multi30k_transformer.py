@@ -8,7 +8,7 @@
 batch, fourteen passes over the data, and a rate that falls linearly to zero. The operands of matrix products are
 bfloat16, which CPUs with AMX take several times as fast; on others set --model.dtype float32.
 
-BLEU 38.4 on test_2016_flickr (beam 5, alpha 0.6), after 23 minutes on two cores.
+BLEU 38.3 on test_2016_flickr (beam 5, alpha 0.6), after 23 to 29 minutes on two busy cores.
 """
 
 from seqlab.config import Batching, Experiment, Optimizer, Schedule, Text, Validation

@@ -1,5 +1,6 @@
 """The jitted functions that `train` and `decode` call, at the quickstart's shapes, lower for TPU and CUDA."""
 
+import dataclasses
 import functools
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from seqlab import catalogue
 from seqlab.optim import make_optimizer
 from seqlab.search.generate import make_search
 from seqlab.step import make_step
+from seqlab.tasks.classification import make_answer
 from seqlab.train import initial_state
 from seqlab.types import Batch, Tokens
 
@@ -30,8 +32,10 @@ def tokens(rows: int, length: int) -> Tokens:
 
 
 @pytest.mark.parametrize("platform", ["tpu", "cuda"])
-def test_training_step(quickstart, platform):
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_training_step(quickstart, platform, dtype):
     experiment, model = quickstart
+    model = model.clone(dtype=dtype)
     inputs = tokens(experiment.batching.tokens // 48, 24)
     batch = Batch(inputs, inputs, inputs.ids, np.ones(inputs.ids.shape, np.float32))
     loss = functools.partial(experiment.task.loss, model)
@@ -45,8 +49,6 @@ def test_training_step(quickstart, platform):
 
 
 def experiment_with(experiment, model):
-    import dataclasses
-
     return dataclasses.replace(experiment, model=model)
 
 
@@ -64,3 +66,21 @@ def test_search(quickstart, platform, beam):
         params, tokens(64, 24), tokens(64, 1), np.full(64, 48, np.int32), jnp.float32(0.6), length=48
     )
     assert exported.platforms == (platform,)
+
+
+@pytest.mark.parametrize("platform", ["tpu", "cuda"])
+def test_answer(platform):
+    """The classifier's counterpart of the search, and its step."""
+    experiment = catalogue.load_config(CONFIG.with_name("debian_section.py"))
+    model = experiment.model.clone(source_vocabulary=experiment.text.size, classes=58)
+    inputs = tokens(64, 128).replace(sentences=np.zeros((64, 128), np.int32))
+    batch = Batch(inputs, None, np.zeros(64, np.int32), np.ones(64, np.float32))
+    loss = functools.partial(experiment.task.loss, model)
+    optimizer = make_optimizer(experiment.optimizer, experiment.schedule, experiment.steps)
+    start = functools.partial(initial_state, experiment_with(experiment, model), loss, optimizer)
+    state = jax.eval_shape(start, batch)
+    for function, arguments in (
+        (jax.jit(make_step(loss, optimizer, experiment.seed)), (state, batch)),
+        (make_answer(model), (state.params, inputs)),
+    ):
+        assert jax.export.export(function, platforms=[platform])(*arguments).platforms == (platform,)
