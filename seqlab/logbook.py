@@ -56,5 +56,5 @@ def draw_curves(run: Path) -> None:
             axis.plot(*zip(*points, strict=True), label=name) if points else None
         axis.set_xlabel("step")
         axis.grid(alpha=0.3)
-        axis.legend()
+        axis.legend(loc="upper right")
     figure.savefig(run / "curve.png", dpi=120)
