@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 
 from seqlab.config import Batching
-from seqlab.files import folder_made_whole, locked
+from seqlab.files import folder_made_once
 
 
 class Rows(NamedTuple):
@@ -230,12 +230,7 @@ def _edges(lengths: np.ndarray, buckets: int) -> np.ndarray:
 
 def kept_buckets(folder: Path, make: Callable[[], Buckets]) -> Buckets:
     """What `make` gives, made once and then read from `folder`: the members stay in a memory map."""
-    if not folder.exists():
-        with locked(folder.parent / ".lock"):
-            if not folder.exists():  # otherwise another process was first
-                plan = make()
-                with folder_made_whole(folder) as part:
-                    _save(plan, part)
+    folder_made_once(folder, lambda part: _save(make(), part))
     facts = json.loads((folder / "plan.json").read_text())
     path = folder / "members"
     members = np.memmap(path, "<i8", "r") if path.stat().st_size else np.zeros(0, np.int64)

@@ -3,7 +3,7 @@
 import contextlib
 import fcntl
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from seqlab.errors import SeqlabError
@@ -23,6 +23,20 @@ def made_once(path: Path, make: Callable[[], bytes]) -> bytes:
             if not path.exists():  # otherwise another process was first
                 write_atomically(path, make())
     return path.read_bytes()
+
+
+def folder_made_once(folder: Path, fill: Callable[[Path], None]) -> None:
+    """Makes `folder` by filling an empty one, if it is not there yet."""
+    if not folder.exists():
+        with locked(folder.parent / ".lock"):
+            if not folder.exists():  # otherwise another process was first
+                with folder_made_whole(folder) as part:
+                    fill(part)
+
+
+def stamps(files: Iterable[tuple[str, Path]]) -> list[tuple[str, str, int, int]]:
+    """Each file's label, path, size and time of change: they differ for an edited file."""
+    return [(label, str(p.resolve()), p.stat().st_size, p.stat().st_mtime_ns) for label, p in files]
 
 
 @contextlib.contextmanager

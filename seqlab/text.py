@@ -21,7 +21,7 @@ import numpy as np
 
 from seqlab.config import Text
 from seqlab.errors import SeqlabError
-from seqlab.files import folder_made_whole, locked
+from seqlab.files import folder_made_once
 from seqlab.progress import progress
 
 CHUNK = 20_000  # lines tokenized at once
@@ -91,6 +91,11 @@ def repairs_of(errors: str) -> Repairs:
     if errors not in ("strict", "replace"):
         raise SeqlabError(f"errors must be 'strict' or 'replace', not {errors!r}")
     return Counter() if errors == "replace" else None
+
+
+def repairs_told(repairs: Repairs) -> dict[str, str]:
+    """What was mended, for a data set's `origin`."""
+    return {f"lines mended ({kind})": str(count) for kind, count in (repairs or {}).items()}
 
 
 def read_pairs(source: Path, target: Path, repairs: Repairs = None) -> Iterator[dict[str, str]]:
@@ -371,11 +376,7 @@ def tokenize(
     """
     identity = json.dumps([content, {name: t.digest for name, t in sorted(tokenizers.items())}])
     folder = Path(root) / "cache" / hashlib.sha256(identity.encode()).hexdigest()[:24]
-    if not folder.exists():
-        with locked(folder.parent / ".lock"):
-            if not folder.exists():  # otherwise another process was first
-                with folder_made_whole(folder) as part:
-                    _tokenize_into(part, examples, count, tokenizers)
+    folder_made_once(folder, lambda part: _tokenize_into(part, examples, count, tokenizers))
     ids = {c: _map(folder / f"{c}.ids", np.dtype("<i4")) for c in tokenizers}
     offsets = {c: _map(folder / f"{c}.offsets", np.dtype("<i8")) for c in tokenizers}
     return Corpus(ids, offsets, folder=folder)

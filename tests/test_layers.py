@@ -39,24 +39,24 @@ def test_attention_wants_a_divisible_width():
         Attention(dim=8, heads=3).init(jax.random.key(0), jnp.ones((1, 2, 8)), method="keys_values")
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("spec", ["btd,dhe->bthe", "bthe,hed->btd", "abd,vd->abv"])
-def test_product_and_its_gradients(spec):
+def test_product_and_its_gradients(spec, dtype):
     sizes = dict(zip("abtdhev", (3, 5, 4, 6, 2, 7, 9), strict=True))
     terms, out = spec.split("->")
     left, right, weight = (RANDOM.normal(size=[sizes[c] for c in term]) for term in (*terms.split(","), out))
 
-    def rounded(x, dtype):
+    def rounded(x):
         return np.asarray(jnp.asarray(x, dtype), np.float64)
 
-    for dtype in ("float32", "bfloat16"):
-        a, b, g = (rounded(x, dtype) for x in (left, right, weight))
-        found, pull = jax.vjp(lambda x, y: product(spec, x, y, dtype), jnp.float32(left), jnp.float32(right))  # noqa: B023
-        assert found.dtype == jnp.float32
-        np.testing.assert_allclose(found, np.einsum(spec, a, b), rtol=1e-5, atol=1e-5)
-        first, second = pull(jnp.float32(weight))
-        one, other = terms.split(",")
-        np.testing.assert_allclose(first, np.einsum(f"{out},{other}->{one}", g, b), rtol=1e-5, atol=1e-5)
-        np.testing.assert_allclose(second, np.einsum(f"{one},{out}->{other}", a, g), rtol=1e-5, atol=1e-5)
+    a, b, g = rounded(left), rounded(right), rounded(weight)
+    found, pull = jax.vjp(lambda x, y: product(spec, x, y, dtype), jnp.float32(left), jnp.float32(right))
+    assert found.dtype == jnp.float32
+    np.testing.assert_allclose(found, np.einsum(spec, a, b), rtol=1e-5, atol=1e-5)
+    first, second = pull(jnp.float32(weight))
+    one, other = terms.split(",")
+    np.testing.assert_allclose(first, np.einsum(f"{out},{other}->{one}", g, b), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(second, np.einsum(f"{one},{out}->{other}", a, g), rtol=1e-5, atol=1e-5)
 
 
 def test_dense_is_drawn_glorot_uniform():

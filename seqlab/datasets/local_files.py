@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from seqlab.errors import SeqlabError
-from seqlab.text import Repairs, read_table, repairs_of
+from seqlab.files import stamps
+from seqlab.text import Repairs, read_table, repairs_of, repairs_told
 
 
 @dataclass(frozen=True)
@@ -50,10 +51,7 @@ class LocalFiles:
 
     def key(self) -> str:
         """Names the columns, the files, their sizes and times of change: an edited file is prepared anew."""
-        stats = [
-            (split, str(p.resolve()), p.stat().st_size, p.stat().st_mtime_ns) for split, p in self.files().items()
-        ]
-        identity = repr((stats, self.columns, self.errors))
+        identity = repr((stamps(self.files().items()), self.columns, self.errors))
         return f"local_files/{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
 
     def splits(self) -> dict[str, Iterator[dict[str, str]]]:
@@ -61,7 +59,7 @@ class LocalFiles:
 
     @property
     def origin(self) -> dict[str, str]:
-        return {f"lines mended ({kind})": str(count) for kind, count in (self._repairs or {}).items()}
+        return repairs_told(self._repairs)
 
     @functools.cached_property
     def _repairs(self) -> Repairs:

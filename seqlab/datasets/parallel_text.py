@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from seqlab.errors import SeqlabError
-from seqlab.text import Repairs, read_pairs, repairs_of
+from seqlab.files import stamps
+from seqlab.text import Repairs, read_pairs, repairs_of, repairs_told
 
 
 @dataclass(frozen=True)
@@ -41,11 +42,7 @@ class ParallelText:
 
     def key(self) -> str:
         """Names the files, their sizes and times of change: an edited file is prepared anew."""
-        identity = [
-            (split, str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns)
-            for split, pair in self.files().items()
-            for path in pair
-        ]
+        identity = stamps((split, path) for split, pair in self.files().items() for path in pair)
         return f"parallel_text/{hashlib.sha256(repr((identity, self.errors)).encode()).hexdigest()[:16]}"
 
     def splits(self) -> dict[str, Iterator[dict[str, str]]]:
@@ -53,7 +50,7 @@ class ParallelText:
 
     @property
     def origin(self) -> dict[str, str]:
-        return {f"lines mended ({kind})": str(count) for kind, count in (self._repairs or {}).items()}
+        return repairs_told(self._repairs)
 
     @functools.cached_property
     def _repairs(self) -> Repairs:

@@ -109,6 +109,16 @@ def shifted(
     return Tokens(*pad(prefixes, length, count)), ids, mask.astype(np.float32)
 
 
+def pair_batch(sources: Sequence[Any], targets: Sequence[np.ndarray], rows: Rows, tokenizers: Tokenizers) -> Batch:
+    """source: x1 .. xn EOS; prefix: BOS y1 .. ym; targets: y1 .. ym EOS."""
+    source_length, target_length = rows.shape
+    ended = [np.append(source, tokenizers["source"].eos) for source in sources]
+    return Batch(
+        Tokens(*pad(ended, source_length, rows.rows)),
+        *shifted(targets, tokenizers["target"], target_length, rows.rows),
+    )
+
+
 class Written(NamedTuple):
     """One decoded text, its score normalized by length, and its log-probability."""
 

@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from seqlab.batching import Plan, Rows, pad
+from seqlab.batching import Plan, Rows
 from seqlab.config import Batching
 from seqlab.errors import SeqlabError
 from seqlab.search.generate import Request
-from seqlab.tasks import bucket_plan, generator_loss, shifted
+from seqlab.tasks import bucket_plan, generator_loss, pair_batch
 from seqlab.text import Corpus, Tokenizers
-from seqlab.types import Batch, Carry, Params, Tokens
+from seqlab.types import Batch, Carry, Params
 
 DEFAULT_LENGTH = 128  # most tokens of a summary
 
@@ -59,15 +59,8 @@ class Summarization:
         return ids[:most] if self.keep == "head" else ids[-most:]
 
     def collate(self, corpus: Corpus, rows: Rows, tokenizers: Tokenizers) -> Batch:
-        """source: x1 .. xn EOS, cut; prefix: BOS y1 .. ym; targets: y1 .. ym EOS."""
-        source_length, target_length = rows.shape
-        eos = tokenizers["source"].eos
-        sources = [np.append(self.cut(corpus.row("source", i)), eos) for i in rows.indices]
-        targets = [corpus.row("target", i) for i in rows.indices]
-        return Batch(
-            Tokens(*pad(sources, source_length, rows.rows)),
-            *shifted(targets, tokenizers["target"], target_length, rows.rows),
-        )
+        sources, targets = ([corpus.row(column, i) for i in rows.indices] for column in self.columns)
+        return pair_batch([self.cut(source) for source in sources], targets, rows, tokenizers)
 
     def loss(self, model: Any, params: Params, batch: Batch, carry: Carry, key: Any) -> Any:
         """Cross-entropy of the summary; see `generator_loss`."""

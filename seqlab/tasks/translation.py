@@ -4,14 +4,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
-from seqlab.batching import Plan, Rows, pad
+from seqlab.batching import Plan, Rows
 from seqlab.config import Batching
 from seqlab.search.generate import Request
-from seqlab.tasks import bucket_plan, generator_loss, shifted
+from seqlab.tasks import bucket_plan, generator_loss, pair_batch
 from seqlab.text import Corpus, Tokenizers
-from seqlab.types import Batch, Carry, Params, Tokens
+from seqlab.types import Batch, Carry, Params
 
 
 @dataclass(frozen=True)
@@ -29,14 +27,8 @@ class Translation:
         return bucket_plan(self, corpus, batching, lambda: corpus.lengths(*self.columns) + 1)
 
     def collate(self, corpus: Corpus, rows: Rows, tokenizers: Tokenizers) -> Batch:
-        """source: x1 .. xn EOS; prefix: BOS y1 .. ym; targets: y1 .. ym EOS."""
-        source_length, target_length = rows.shape
-        sources = [np.append(corpus.row("source", i), tokenizers["source"].eos) for i in rows.indices]
-        targets = [corpus.row("target", i) for i in rows.indices]
-        return Batch(
-            Tokens(*pad(sources, source_length, rows.rows)),
-            *shifted(targets, tokenizers["target"], target_length, rows.rows),
-        )
+        sources, targets = ([corpus.row(column, i) for i in rows.indices] for column in self.columns)
+        return pair_batch(sources, targets, rows, tokenizers)
 
     def loss(self, model: Any, params: Params, batch: Batch, carry: Carry, key: Any) -> Any:
         """Cross-entropy of the target; see `generator_loss`."""
