@@ -28,6 +28,10 @@ class Rows(NamedTuple):
     rows: int
 
 
+VERSION = 2  # to be raised when the same lengths give other buckets: those kept are then made anew
+LEVELS = 2048  # shapes among which those of buckets are chosen
+
+
 @runtime_checkable
 class Plan(Protocol):
     @property
@@ -182,14 +186,18 @@ def make_buckets(lengths: np.ndarray, batching: Batching, parts: Sequence[tuple[
     too_long = longest > batching.max_length
     lopsided = ~too_long & (longest > batching.max_ratio * np.maximum(shortest, 1))
     kept = np.flatnonzero(~too_long & ~lopsided)
-    edges = _edges(longest[kept], batching.buckets) if len(kept) else []
-    which = np.searchsorted(edges, longest[kept])
+    shapes = _shapes(lengths[kept], batching.buckets) if len(kept) else []
+    which = np.full(len(kept), len(shapes))
+    for i, shape in reversed(
+        list(enumerate(shapes))
+    ):  # the least shape that holds an example is the last to claim it
+        which[(lengths[kept] <= shape).all(axis=1)] = i
     part_of = np.searchsorted(np.cumsum([size for size, _ in parts[:-1]]), kept, side="right")
     held = np.bincount(part_of, minlength=max(len(parts), 1))
     rates = np.array([rate for _, rate in parts] or [1.0]) * (held > 0)
     times = rates / rates.sum() * len(kept) / np.maximum(held, 1) if len(kept) else rates
     buckets = []
-    for i in range(len(edges)):
+    for i in range(len(shapes)):
         inside = which == i
         members = kept[inside]
         shape = tuple(int(n) for n in np.maximum(lengths[members].max(axis=0), 1))
@@ -204,28 +212,46 @@ def make_buckets(lengths: np.ndarray, batching: Batching, parts: Sequence[tuple[
     return Buckets(buckets, int(too_long.sum()), int(lopsided.sum()))
 
 
-def _edges(lengths: np.ndarray, buckets: int) -> np.ndarray:
-    """The largest length of each bucket, by dynamic programming over the least number of padded positions."""
-    sizes, counts = np.unique(lengths, return_counts=True)
-    up_to = np.concatenate([[0], np.cumsum(counts)])
-    n = len(sizes)
-    # cost[j]: positions if the sizes before j are covered with the buckets so far; a last bucket i..j-1
-    # holds up_to[j] - up_to[i] examples of sizes[j-1] positions each.
-    last = np.where(
-        np.arange(n)[:, None] < np.arange(1, n + 1),
-        (up_to[None, 1:] - up_to[:n, None]) * sizes[None, :],
-        np.inf,
-    )
-    cost, starts = last[0], [np.zeros(n, int)]
-    for _ in range(min(buckets, n) - 1):
-        table = np.concatenate([[np.inf], cost[:-1]])[:, None] + last
-        starts.append(table.argmin(axis=0))
-        cost = table.min(axis=0)
-    edges, end = [], n - 1
-    for start in reversed(starts):
-        edges.append(sizes[end])
-        end = start[end] - 1
-    return np.array(edges[::-1])
+def _shapes(lengths: np.ndarray, buckets: int) -> np.ndarray:
+    """At most `buckets` shapes, least first, such that little is padded if each example takes the least that holds it.
+
+    They are added one by one, each the one that saves most, and then exchanged one by one until no exchange saves
+    any more.
+    """
+    grid = [_levels(column, round(LEVELS ** (1 / lengths.shape[1]))) for column in lengths.T]
+    counts = np.zeros([len(levels) for levels in grid])
+    np.add.at(counts, tuple(np.searchsorted(levels, c) for levels, c in zip(grid, lengths.T, strict=True)), 1)
+    shapes = np.stack([axis.ravel() for axis in np.meshgrid(*grid, indexing="ij")], axis=1)
+    held = counts.ravel() > 0
+    cells, weights = shapes[held], counts.ravel()[held]
+    fits = (cells[None] <= shapes[:, None]).all(axis=-1)
+    nowhere = shapes[-1].sum() * weights.sum() + 1  # worse than any padding, so every example fits somewhere
+    positions = np.where(fits, shapes.sum(axis=1)[:, None], nowhere)  # [shape, cell], of one example
+
+    def saved(others: list[int]) -> np.ndarray:
+        return np.maximum(positions[others].min(axis=0, initial=nowhere) - positions, 0) @ weights
+
+    chosen: list[int] = []
+    while len(chosen) < min(buckets, len(cells)):
+        chosen.append(int(saved(chosen).argmax()))
+    settled = 0
+    while settled < len(chosen):  # the first of them is looked at and goes to the end
+        first, *chosen = chosen
+        gains = saved(chosen)
+        better = int(gains.argmax())
+        settled = settled + 1 if gains[better] == gains[first] else 0
+        chosen.append(first if settled else better)
+    used = np.unique(positions[chosen].argmin(axis=0))
+    found = shapes[[chosen[i] for i in used]]
+    return found[np.argsort(found.sum(axis=1), kind="stable")]
+
+
+def _levels(lengths: np.ndarray, most: int) -> np.ndarray:
+    """The lengths among which a bucket's may be chosen: all that occur, or `most` of their quantiles."""
+    levels = np.unique(lengths)
+    if len(levels) <= most:
+        return levels
+    return np.unique(np.quantile(lengths, np.linspace(0, 1, most), method="higher"))
 
 
 def kept_buckets(folder: Path, make: Callable[[], Buckets]) -> Buckets:

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from seqlab.batching import Buckets, Plan, Rows, kept_buckets, make_buckets, pad
+from seqlab.batching import VERSION, Buckets, Plan, Rows, kept_buckets, make_buckets, pad
 from seqlab.config import Batching, Search
 from seqlab.errors import SeqlabError
 from seqlab.search.generate import first_too_long, generate
@@ -56,7 +56,7 @@ def bucket_plan(
 
     if corpus.folder is None:
         return make()
-    identity = hashlib.sha256(repr((task, batching, corpus.parts)).encode()).hexdigest()[:24]
+    identity = hashlib.sha256(repr((VERSION, task, batching, corpus.parts)).encode()).hexdigest()[:24]
     return kept_buckets(corpus.folder / f"plan-{identity}", make)
 
 
