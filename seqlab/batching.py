@@ -213,7 +213,7 @@ def make_buckets(lengths: np.ndarray, batching: Batching, parts: Sequence[tuple[
 
 
 def _shapes(lengths: np.ndarray, buckets: int) -> np.ndarray:
-    """At most `buckets` shapes, least first, such that little is padded if each example takes the least that holds it.
+    """At most `buckets` shapes, least first, such that little is padded if an example takes the least it fits into.
 
     They are added one by one, each the one that saves most, and then exchanged one by one until no exchange saves
     any more.
