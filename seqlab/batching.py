@@ -1,8 +1,8 @@
 """Batch plans: pure functions of (data, seed, epoch).
 
 A plan is one of three: `Buckets` of examples of like length, one shape each; `Packing` of short examples into long
-rows; `Streams`, stretches of one long text. Whatever the size of the data, buckets (once kept) and streams are ready
-at once, and an epoch's order is never written down: it is a permutation that is computed where it is looked at.
+rows; `Streams`, stretches of one long text. Whatever the size of the data, a plan (once kept) is ready at once,
+and an epoch's order is never written down: it is a permutation that is computed where it is looked at.
 """
 
 import json
@@ -254,64 +254,45 @@ def _levels(lengths: np.ndarray, most: int) -> np.ndarray:
     return np.unique(np.quantile(lengths, np.linspace(0, 1, most), method="higher"))
 
 
-def kept_buckets(folder: Path, make: Callable[[], Buckets]) -> Buckets:
-    """What `make` gives, made once and then read from `folder`: the members stay in a memory map."""
-    folder_made_once(folder, lambda part: _save(make(), part))
-    facts = json.loads((folder / "plan.json").read_text())
-    path = folder / "members"
-    members = np.memmap(path, "<i8", "r") if path.stat().st_size else np.zeros(0, np.int64)
-    buckets, start = [], 0
-    for bucket in facts["buckets"]:
-        groups = []
-        for size, taken in bucket["groups"]:
-            groups.append(Group(members[start : start + size], taken))
-            start += size
-        buckets.append(Bucket(tuple(bucket["shape"]), bucket["rows"], groups, bucket["used"]))
-    return Buckets(buckets, facts["too_long"], facts["lopsided"])
-
-
-def _save(plan: Buckets, folder: Path) -> None:
-    with (folder / "members").open("wb") as stream:
-        for bucket in plan.buckets:
-            for members, _ in bucket.groups:
-                stream.write(members.astype("<i8").tobytes())
-    buckets = [
-        {**bucket._asdict(), "groups": [(len(members), taken) for members, taken in bucket.groups]}
-        for bucket in plan.buckets
-    ]
-    (folder / "plan.json").write_text(json.dumps({**plan._asdict(), "buckets": buckets}))
-
-
 class Packing(NamedTuple):
-    """Examples of `sizes` tokens, shuffled, as many to a row of `length` as fit one behind the other."""
+    """Examples one behind the other, as many to a row of `length` as fit. An epoch shuffles the rows.
 
-    sizes: np.ndarray
+    `members` are the examples that are not left out; row i has those from `starts[i]` to `starts[i + 1]`.
+    """
+
+    members: np.ndarray
+    starts: np.ndarray
     length: int
     rows: int
-
-    @property
-    def left_out(self) -> int:
-        return int((self.sizes > self.length).sum())
+    left_out: int
+    used: int  # tokens of all members
 
     def batches(self, seed: int, epoch: int | None) -> Sequence[Rows]:
-        order = (
-            np.arange(len(self.sizes))
-            if epoch is None
-            else shuffled(np.arange(len(self.sizes)), len(self.sizes), seed, epoch)
-        )
-        order = order[self.sizes[order] <= self.length]
-        starts = row_starts(self.sizes[order], self.length)
-        firsts = [*starts[:: self.rows], len(order)]
-        return Lazy(len(firsts) - 1, lambda i: Rows(order[firsts[i] : firsts[i + 1]], (self.length,), self.rows))
+        total = len(self.starts) - 1
+
+        def batch(i: int) -> Rows:
+            some = np.arange(i * self.rows, min((i + 1) * self.rows, total))
+            some = some if epoch is None else shuffled(some, total, seed, epoch)
+            found = [self.members[self.starts[row] : self.starts[row + 1]] for row in some]
+            return Rows(np.concatenate(found), (self.length,), self.rows)
+
+        return Lazy(-(-total // self.rows), batch)
 
     def describe(self) -> Iterator[str]:
-        kept = self.sizes[self.sizes <= self.length]
-        count = len(row_starts(kept, self.length))
-        share = 1 - kept.sum() / max(count * self.length, 1)
+        count = len(self.starts) - 1
+        share = 1 - self.used / max(count * self.length, 1)
         rows = f"{count:,} rows of {self.length}, {self.rows} a batch"
-        yield f"{len(kept):,} examples packed into {rows}, {share:.1%} padding"
+        yield f"{len(self.members):,} examples packed into {rows}, {share:.1%} padding"
         if self.left_out:
             yield f"left out: {self.left_out:,} examples longer than a row"
+
+
+def make_packing(sizes: np.ndarray, length: int, rows: int) -> Packing:
+    """Examples of `sizes` tokens in rows of `length`, `rows` of them a batch."""
+    members = np.flatnonzero(sizes <= length)
+    kept = sizes[members]
+    starts = np.array([*row_starts(kept, length), len(kept)])
+    return Packing(members, starts, length, rows, len(sizes) - len(kept), int(kept.sum()))
 
 
 def row_starts(sizes: np.ndarray, length: int) -> list[int]:
@@ -323,6 +304,36 @@ def row_starts(sizes: np.ndarray, length: int) -> list[int]:
         before = ends[at - 1] if at else 0
         at = int(np.searchsorted(ends, before + length, side="right"))
     return starts
+
+
+def kept_plan(folder: Path, make: Callable[[], Buckets | Packing]) -> Buckets | Packing:
+    """What `make` gives, made once and then read from `folder`: its arrays stay in a memory map."""
+    folder_made_once(folder, lambda part: _save(make(), part))
+    facts = json.loads((folder / "plan.json").read_text())
+    path = folder / "arrays"
+    flat = np.memmap(path, "<i8", "r") if path.stat().st_size else np.zeros(0, np.int64)
+    arrays = iter(np.split(flat, np.cumsum(facts.pop("sizes"))[:-1]))
+    if "buckets" not in facts:
+        return Packing(next(arrays), next(arrays), **facts)
+    buckets = [
+        Bucket(tuple(shape), rows, [Group(next(arrays), taken) for taken in groups], used)
+        for shape, rows, groups, used in facts["buckets"]
+    ]
+    return Buckets(buckets, facts["too_long"], facts["lopsided"])
+
+
+def _save(plan: Buckets | Packing, folder: Path) -> None:
+    if isinstance(plan, Packing):
+        facts, arrays = plan._asdict(), [plan.members, plan.starts]
+        del facts["members"], facts["starts"]
+    else:
+        arrays = [group.members for bucket in plan.buckets for group in bucket.groups]
+        buckets = [(b.shape, b.rows, [group.taken for group in b.groups], b.used) for b in plan.buckets]
+        facts = {**plan._asdict(), "buckets": buckets}
+    with (folder / "arrays").open("wb") as stream:
+        for array in arrays:
+            stream.write(array.astype("<i8").tobytes())
+    (folder / "plan.json").write_text(json.dumps({**facts, "sizes": [len(array) for array in arrays]}))
 
 
 class Streams(NamedTuple):

@@ -16,6 +16,8 @@ class Text:
     """Entries of the vocabulary, special tokens and bytes included; for char and word the most there may be."""
     joint: bool = True
     """One vocabulary for source and target."""
+    sample: int = 1_000_000
+    """Most examples that the vocabulary is learned from, evenly spread over the training data."""
 
 
 @dataclass(frozen=True)

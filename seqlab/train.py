@@ -186,6 +186,7 @@ def check(experiment: Experiment) -> None:
         ("steps", e.steps, 1),
         ("seed", e.seed, 0),
         ("log_every", e.log_every, 1),
+        ("text.sample", e.text.sample, 1),
         ("batching.tokens", e.batching.tokens, 1),
         ("batching.buckets", e.batching.buckets, 1),
         ("batching.max_length", e.batching.max_length, 1),
@@ -248,8 +249,8 @@ def make_tokenizers(
         catalogue.load_experiment(init_from / "experiment.json")
         return load_tokenizers(init_from, (*columns, *labels))
 
-    def column(*wanted: str) -> Iterator[str]:
-        return (example[name] for example in data.read("train") for name in wanted)
+    def column(*wanted: str, stride: int = 1) -> Iterator[str]:
+        return (example[name] for example in data.read("train", stride=stride) for name in wanted)
 
     def once(what: Any, make: Callable[[], bytes]) -> bytes:
         """The data and what is asked of it decide the result, so it is kept beside the ids."""
@@ -258,7 +259,8 @@ def make_tokenizers(
 
     def tokenizer_of(*wanted: str) -> Tokenizer:
         text = experiment.text
-        return Tokenizer(once((text, wanted), lambda: train_tokenizer(column(*wanted), text).model))
+        stride = -(-data.size("train") // text.sample)
+        return Tokenizer(once((text, wanted), lambda: train_tokenizer(column(*wanted, stride=stride), text).model))
 
     def classes_of(name: str) -> Labels:
         found = once(("classes", name), lambda: json.dumps(sorted(set(column(name)))).encode())

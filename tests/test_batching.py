@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seqlab.batching import Packing, Streams, kept_buckets, make_buckets, row_starts, shuffled
+from seqlab.batching import Streams, kept_plan, make_buckets, make_packing, row_starts, shuffled
 from seqlab.config import Batching
 
 
@@ -98,16 +98,19 @@ def test_shuffled_goes_everywhere():
     assert 200 < counts.min() <= counts.max() < 420
 
 
-def test_a_kept_plan_is_the_same(tmp_path):
+@pytest.mark.parametrize("kind", ["buckets", "packing"])
+def test_a_kept_plan_is_the_same(tmp_path, kind):
     lengths = np.random.default_rng(0).integers(1, 40, size=(200, 2))
     batching = Batching(tokens=300, buckets=4, max_length=35)
     made = []
 
     def make():
         made.append(1)
+        if kind == "packing":
+            return make_packing(lengths[:, 0], 35, 4)
         return make_buckets(lengths, batching, ((150, 0.4), (50, 0.6)))
 
-    first, again = (kept_buckets(tmp_path / "plan", make) for _ in range(2))
+    first, again = (kept_plan(tmp_path / "plan", make) for _ in range(2))
     assert len(made) == 1
     assert list(first.describe()) == list(again.describe()) == list(make().describe())
     for epoch in (0, 3, None):
@@ -143,11 +146,14 @@ def test_rates_are_of_what_is_kept():
 
 @settings(max_examples=60, deadline=None)
 @given(
-    st.lists(st.integers(1, 12), min_size=1, max_size=50), st.integers(5, 14), st.integers(1, 4), st.integers(0, 2)
+    st.lists(st.integers(1, 12), min_size=1, max_size=50),
+    st.integers(5, 14),
+    st.integers(1, 4),
+    st.sampled_from([None, 0, 2]),
 )
 def test_packed_rows_fit(sizes, length, rows, epoch):
     sizes = np.array(sizes)
-    plan = Packing(sizes, length, rows)
+    plan = make_packing(sizes, length, rows)
     seen = []
     for batch in plan.batches(2, epoch):
         assert batch.rows == rows

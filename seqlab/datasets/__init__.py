@@ -56,12 +56,13 @@ class Prepared(NamedTuple):
         builder: Any = tfds.builder_from_directory(str(self.folder))
         return builder.as_data_source(split)
 
-    def read(self, split: str, start: int = 0, stop: int | None = None) -> Iterator[dict[str, str]]:
-        """Examples `start` to `stop` as strings, in their order."""
+    def read(self, split: str, start: int = 0, stop: int | None = None, stride: int = 1) -> Iterator[dict[str, str]]:
+        """Examples `start` to `stop` as strings, in their order, one in `stride`."""
         stop = self.size(split) if stop is None else min(stop, self.size(split))
         source = self.source(split)
-        for at in range(start, stop, CHUNK):  # array_record reads many at once several times as fast
-            for example in source.__getitems__(range(at, min(at + CHUNK, stop))):
+        wanted = range(start, stop, stride)
+        for at in range(0, len(wanted), CHUNK):  # array_record reads many at once several times as fast
+            for example in source.__getitems__(wanted[at : at + CHUNK]):
                 yield {name: value.decode() for name, value in example.items()}
 
 

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from seqlab.batching import VERSION, Buckets, Plan, Rows, kept_buckets, make_buckets, pad
+from seqlab.batching import VERSION, Buckets, Packing, Plan, Rows, kept_plan, make_buckets, pad
 from seqlab.config import Batching, Search
 from seqlab.errors import SeqlabError
 from seqlab.search.generate import first_too_long, generate
@@ -54,10 +54,15 @@ def bucket_plan(
     def make() -> Buckets:
         return make_buckets(sizes(), batching, corpus.parts)
 
+    return kept(make, task, corpus, batching)
+
+
+def kept(make: Callable[[], Buckets | Packing], task: Any, corpus: Corpus, batching: Batching) -> Plan:
+    """The plan that `make` gives for a task, kept beside the corpus."""
     if corpus.folder is None:
         return make()
     identity = hashlib.sha256(repr((VERSION, task, batching, corpus.parts)).encode()).hexdigest()[:24]
-    return kept_buckets(corpus.folder / f"plan-{identity}", make)
+    return kept_plan(corpus.folder / f"plan-{identity}", make)
 
 
 def cross_entropy(

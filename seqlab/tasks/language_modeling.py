@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from seqlab.batching import Packing, Plan, Rows, Streams, pad, row_starts
+from seqlab.batching import Packing, Plan, Rows, Streams, make_packing, pad, row_starts
 from seqlab.config import Batching
 from seqlab.errors import SeqlabError
 from seqlab.search.generate import Request
-from seqlab.tasks import bucket_plan, generator_loss, shifted
+from seqlab.tasks import bucket_plan, generator_loss, kept, shifted
 from seqlab.text import Corpus, Tokenizers
 from seqlab.types import Batch, Carry, Params, Tokens
 
@@ -45,7 +45,11 @@ class LanguageModeling:
                 raise SeqlabError("a stream needs a text of two tokens or more")
             return Streams(tokens, batching.max_length, count)
         if self.rows == "packed":
-            return Packing(corpus.lengths("target")[:, 0] + 1, batching.max_length, count)
+
+            def make() -> Packing:
+                return make_packing(corpus.lengths("target")[:, 0] + 1, batching.max_length, count)
+
+            return kept(make, self, corpus, batching)
         return bucket_plan(self, corpus, batching, lambda: corpus.lengths("target") + 1)
 
     def collate(self, corpus: Corpus, rows: Rows, tokenizers: Tokenizers) -> Batch:
