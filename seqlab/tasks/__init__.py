@@ -43,7 +43,7 @@ class Task(Protocol):
 
 def bucket_plan(
     task: Any, corpus: Corpus, batching: Batching, sizes: Callable[[], np.ndarray], *, any_ratio: bool = False
-) -> Buckets:
+) -> Plan:
     """Buckets over the positions that examples take, `sizes()` [examples, columns]; kept beside the corpus.
 
     `any_ratio`: a pair may be as lopsided as it likes.
