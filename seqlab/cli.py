@@ -143,11 +143,14 @@ def evaluate(
         "search": dataclasses.asdict(result.search),
         "decoding_seconds": round(result.decoded.seconds, 2),
         "data": {"sha256": result.data.hashes[split], **result.data.origin},
+        "changed": result.changed,
     }
     show_scores(result.scores, json, facts)
     if not json:
         for name, value in facts["data"].items():
             print(f"data: {name} {value}")
+        if result.changed:
+            print(f"data: changed since the run was trained: {', '.join(result.changed)}")
 
 
 def score(

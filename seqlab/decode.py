@@ -2,7 +2,9 @@
 
 import dataclasses
 import itertools
+import json
 import math
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -98,12 +100,15 @@ def decode_stream(run: Run, lines: Iterable[str], nbest: int, scores: bool, **se
 
 
 class Evaluation(NamedTuple):
-    """Scores of a split, what they judge, the search that wrote it, and the data."""
+    """Scores of a split, what they judge, the search that wrote it, the data, and the splits that are no longer what
+    they were when the run was trained.
+    """
 
     scores: list[Score]
     decoded: Decoded
     search: Search
     data: Prepared
+    changed: list[str]
 
 
 def evaluate(run: Run, split: str, data_dir: Path, **search: Any) -> Evaluation:
@@ -123,7 +128,9 @@ def evaluate(run: Run, split: str, data_dir: Path, **search: Any) -> Evaluation:
     if decoded.texts and hasattr(experiment.task, "baseline"):
         name, answers = experiment.task.baseline(decoded.sources, data.read("train"))
         scores += baseline_scores(name, answers, decoded)
-    return Evaluation(scores, decoded, found, data)
+    trained_on = json.loads((run.folder / "data.json").read_text())
+    changed = [name for name in {**trained_on, **data.hashes} if trained_on.get(name) != data.hashes.get(name)]
+    return Evaluation(scores, decoded, found, data, changed)
 
 
 def baseline_scores(name: str, answers: list[str], decoded: Decoded) -> Iterator[Score]:
@@ -153,6 +160,7 @@ def average(run: Path, last: int, out: Path) -> list[int]:
     with folder_made_whole(out) as part:
         save_tokenizers(load_tokenizers(run, (*experiment.task.columns, *experiment.task.labels)), part)
         catalogue.save_experiment(experiment, part / "experiment.json")
+        shutil.copyfile(run / "data.json", part / "data.json")
         saver = checkpoint.Saver(part, 1)
         saver.save({"params": params, "step": np.int32(steps[-1])}, steps[-1], {"averaged": steps})
         saver.close()

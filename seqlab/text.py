@@ -13,6 +13,7 @@ import sys
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -24,7 +25,7 @@ from seqlab.errors import SeqlabError
 from seqlab.files import folder_made_once
 from seqlab.progress import progress
 
-CHUNK = 20_000  # lines tokenized at once
+CHUNK = 5_000  # examples tokenized at once
 
 
 LONGEST_LINE = 1 << 20  # bytes
@@ -100,8 +101,9 @@ def repairs_told(repairs: Repairs) -> dict[str, str]:
 
 def read_pairs(source: Path, target: Path, repairs: Repairs = None) -> Iterator[dict[str, str]]:
     """Parallel files as examples. Files of unequal length are an error that names the line; so is an empty side,
-    whose pair is left out and counted with `repairs`.
+    whose pair is left out and counted with `repairs`. Raises if no pair is left.
     """
+    found = False
     pairs = itertools.zip_longest(read_lines(source, repairs), read_lines(target, repairs))
     for number, (left, right) in enumerate(pairs, 1):
         if left is None or right is None:
@@ -111,7 +113,10 @@ def read_pairs(source: Path, target: Path, repairs: Repairs = None) -> Iterator[
         if empty is not None:
             _mend(repairs, "left out, empty", f"{empty}:{number}: empty line in parallel text")
         else:
+            found = True
             yield {"source": left, "target": right}
+    if not found:
+        raise SeqlabError(f"{source} and {target}: no pair of lines")
 
 
 def read_table(path: Path, columns: dict[str, str], repairs: Repairs = None) -> Iterator[dict[str, str]]:
@@ -121,6 +126,7 @@ def read_table(path: Path, columns: dict[str, str], repairs: Repairs = None) -> 
     A .tsv begins with a line of names and knows no quotes; a .jsonl has an object a line; a .txt has one column,
     of any name. Raises with file and line for a column that is missing, a row of another width than the first, a
     line that is no object, and a value that is empty or no text; with `repairs` that line is left out and counted.
+    Raises if no example is left.
     """
     kind = path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix
     if kind not in (".tsv", ".jsonl", ".txt"):
@@ -139,8 +145,10 @@ def read_table(path: Path, columns: dict[str, str], repairs: Repairs = None) -> 
         missing = [name for name in columns.values() if name not in names]
         if missing:
             raise SeqlabError(f"{path}:1: no column {missing[0]!r}: there are {', '.join(map(repr, names))}")
+    found = False
     for number, line in lines:
         if kind == ".txt":
+            found = True
             yield dict.fromkeys(columns, line)
             continue
         row, reason = _fields(line, names) if kind == ".tsv" else _object(line)
@@ -154,9 +162,12 @@ def read_table(path: Path, columns: dict[str, str], repairs: Repairs = None) -> 
             if reason is None and re.search("[\0\ud800-\udfff]", str(value)):
                 reason = f"{columns[ours]!r} has a NUL, or half of a surrogate pair"
         if reason is None:
+            found = True
             yield {ours: str(value) for ours, value in example.items()}
         else:
             _mend(repairs, "left out, broken", f"{path}:{number}: {reason}")
+    if not found:
+        raise SeqlabError(f"{path}: no examples")
 
 
 def _fields(line: str, names: list[str]) -> tuple[dict[str, Any], str | None]:
@@ -389,8 +400,14 @@ def _tokenize_into(folder: Path, examples: Iterable[dict[str, str]], count: int,
     try:
         for _, offsets in files.values():
             offsets.write(np.zeros(1, "<i8").tobytes())
-        with progress("tokenizing", count) as advance:
-            while chunk := list(itertools.islice(remaining, CHUNK)):
+        with progress("tokenizing", count) as advance, ThreadPoolExecutor(1) as reader:
+
+            def read() -> list[dict[str, str]]:
+                return list(itertools.islice(remaining, CHUNK))
+
+            ahead = reader.submit(read)
+            while chunk := ahead.result():
+                ahead = reader.submit(read)
                 for column, tokenizer in tokenizers.items():
                     rows = tokenizer.encode([example[column] for example in chunk])
                     ids, offsets = files[column]

@@ -228,7 +228,7 @@ def test_a_line_of_a_megabyte(tmp_path):
 
 
 TABLES = {
-    "a.tsv": "en\tde\n{}\n",
+    "a.tsv": "en\tde\n{}\nc\td\n",
     "a.jsonl": '{{"en": "a", "de": "b"}}\n{}\n',
 }
 
@@ -252,8 +252,25 @@ def test_broken_rows(tmp_path, name, line, message):
     with pytest.raises(SeqlabError, match=re.escape(message)):
         list(read_table(path, columns))
     repairs = Counter()
-    assert len(list(read_table(path, columns, repairs))) == (0 if name == "a.tsv" else 1)
+    assert len(list(read_table(path, columns, repairs))) == 1
     assert repairs == {"left out, broken": 1}
+
+
+@pytest.mark.parametrize(
+    ("name", "content"), [("a.txt", ""), ("a.tsv", "en\tde\n"), ("a.jsonl", ""), ("a.tsv", "en\tde\nx\n")]
+)
+def test_a_table_without_examples(tmp_path, name, content):
+    (tmp_path / name).write_text(content)
+    columns = {"target": "de"}
+    with pytest.raises(SeqlabError, match=rf"{name}: no examples"):
+        list(read_table(tmp_path / name, columns, Counter()))
+
+
+def test_parallel_files_without_pairs(tmp_path):
+    for side in "ab":
+        (tmp_path / side).write_text("")
+    with pytest.raises(SeqlabError, match="a and .*b: no pair of lines"):
+        list(read_pairs(tmp_path / "a", tmp_path / "b"))
 
 
 def test_tables(tmp_path):

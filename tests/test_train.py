@@ -132,7 +132,7 @@ def test_evaluate(home, capsys):
     assert {"perplexity", "accuracy", *judged, *(f"{name} (copied source)" for name in judged)} == scores.keys()
     assert "|p:" in scores["exact match (copied source)"]["signature"]
     assert found["data"]["sha256"] == decode.prepare(tiny_experiment().data, home / "data").hashes["test"]
-    assert (found["split"], found["lines"], found["search"]["beam"]) == ("test", 6, 2)
+    assert (found["split"], found["lines"], found["search"]["beam"], found["changed"]) == ("test", 6, 2, [])
     prepared = decode.prepare(tiny_experiment().data, home / "data")
     (home / "references").write_text("".join(example["target"] + "\n" for example in prepared.read("test")))
     assert (
@@ -233,6 +233,8 @@ def test_other_data_under_a_run_is_seen(home, capsys):
     record.write_text(before.replace(json.loads(before)["train"], "0" * 64))
     assert call(home, "train", "tiny.py", "--out", "run", "--data-dir", "data") == 2
     assert "data of run has changed" in capsys.readouterr().err
+    assert call(home, "evaluate", "run", "--data-dir", "data", "--beam", "2") == 0
+    assert "data: changed since the run was trained: train\n" in capsys.readouterr().out
     record.write_text(before)
 
 
