@@ -20,12 +20,13 @@ class Rows(NamedTuple):
     """One batch to be, of `rows` rows padded to `shape`.
 
     `indices`, of examples: at most `rows` in a bucket, any number in a packing; of tokens, where rows begin, in a
-    stream.
+    stream, of which this may be the `first` batch.
     """
 
     indices: np.ndarray
     shape: tuple[int, ...]
     rows: int
+    first: bool = False
 
 
 VERSION = 2  # to be raised when the same lengths give other buckets: those kept are then made anew
@@ -355,7 +356,7 @@ class Streams(NamedTuple):
         before = 0 if epoch is None else int(np.random.default_rng([seed, epoch]).integers(self.length))
         count = -(-(self.tokens + self.length - 1) // (self.rows * self.length))
         stretches = np.arange(self.rows) * count * self.length - before
-        return Lazy(count, lambda i: Rows(stretches + i * self.length, (self.length,), self.rows))
+        return Lazy(count, lambda i: Rows(stretches + i * self.length, (self.length,), self.rows, i == 0))
 
     def describe(self) -> Iterator[str]:
         count = len(self.batches(0, 0))

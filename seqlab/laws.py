@@ -293,6 +293,25 @@ def segments_are_apart(s: Subject) -> None:
     close(at_real(s.forward(s.params, None, row), row), alone, "logits of packed texts")
 
 
+def carry_continues_the_stream(s: Subject) -> None:
+    """Two stretches, the second with the carry of the first, give the features of one long stretch."""
+    whole = Tokens(s.prefix.ids, jnp.ones_like(s.prefix.mask))
+    expected, _ = features_of(s.model, s.params, whole, None)
+    cut = 4
+    first, carry = features_of(s.model, s.params, columns_of(whole, slice(0, cut)), None)
+    second, _ = features_of(s.model, s.params, columns_of(whole, slice(cut, None)), carry)
+    close(np.concatenate([first, second], axis=1), expected, "features of two stretches")
+
+
+def features_of(model: Any, params: Params, prefix: Tokens, carry: Any) -> Any:
+    """([B T D], carry) of a language model."""
+    return model.apply(params, None, prefix, carry, train=False, method=type(model).features)
+
+
+def columns_of(tokens: Tokens, columns: slice) -> Tokens:
+    return jax.tree.map(lambda x: x[:, columns], tokens)
+
+
 def first_prompt(batch: int) -> Tokens:
     """BOS for each row."""
     return Tokens(jnp.ones((batch, 1), jnp.int32), jnp.ones((batch, 1), bool))
@@ -610,6 +629,7 @@ GENERATOR_LAWS: tuple[Law, ...] = (
     greedy_is_a_beam_of_one,
 )
 LANGUAGE_MODEL_LAWS: tuple[Law, ...] = (segments_are_apart,)
+CARRY_LAWS: tuple[Law, ...] = (carry_continues_the_stream,)
 ANY_TASK_LAWS: tuple[Law, ...] = (every_example_comes_once_an_epoch, filled_rows_weigh_nothing)
 GENERATOR_TASK_LAWS: tuple[Law, ...] = (targets_are_the_next_tokens,)
 CLASSIFIER_TASK_LAWS: tuple[Law, ...] = (targets_are_the_labels,)
@@ -621,8 +641,11 @@ def model_laws(model: Any) -> tuple[Law, ...]:
     """The laws that a model must obey."""
     if catalogue.kind_of(model) == "classifier":
         return ANY_MODEL_LAWS
-    reads_a_source = hasattr(model, "source_vocabulary")
-    return ANY_MODEL_LAWS + GENERATOR_LAWS + (() if reads_a_source else LANGUAGE_MODEL_LAWS)
+    if hasattr(model, "source_vocabulary"):
+        return ANY_MODEL_LAWS + GENERATOR_LAWS
+    s = make_subject(model)
+    _, carry = jax.eval_shape(lambda: features_of(model, s.params, s.prefix, None))
+    return ANY_MODEL_LAWS + GENERATOR_LAWS + LANGUAGE_MODEL_LAWS + (() if carry is None else CARRY_LAWS)
 
 
 def task_laws(task: Any) -> tuple[Law, ...]:

@@ -8,6 +8,7 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from seqlab.errors import SeqlabError
+from seqlab.step import TrainState
 
 AXIS = "data"
 
@@ -52,14 +53,27 @@ def make_runner(name: str) -> Runner:
         def split(batch: Any) -> Any:
             return jax.tree.map(lambda x: x.reshape(count, -1, *x.shape[1:]), fill_rows(batch, count))
 
-        def copies(state: Any) -> Any:
-            return jax.tree.map(lambda x: np.broadcast_to(np.asarray(x), (count, *np.shape(x))), state)
+        def copies(tree: Any) -> Any:
+            return jax.tree.map(lambda x: np.broadcast_to(np.asarray(x), (count, *np.shape(x))), tree)
+
+        def place(tree: Any) -> Any:
+            """A copy of the tree for each device; a state's carry is of rows, and split."""
+            placed = copies(tree)
+            if isinstance(tree, TrainState):
+                placed = placed.replace(carry=jax.tree.map(lambda x: x.reshape(count, -1, *x.shape[1:]), tree.carry))
+            return placed
+
+        def fetch(tree: Any) -> Any:
+            fetched = jax.tree.map(lambda x: x[0], tree)
+            if isinstance(tree, TrainState):
+                fetched = fetched.replace(carry=jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), tree.carry))
+            return fetched
 
         return Runner(
             axis=AXIS,
-            place=copies,
+            place=place,
             feed=split,
             compile=lambda step: jax.pmap(step, axis_name=AXIS, donate_argnums=0),
-            fetch=lambda tree: jax.tree.map(lambda x: x[0], tree),
+            fetch=fetch,
         )
     raise SeqlabError(f"unknown parallel {name!r}: jit or pmap")

@@ -25,6 +25,11 @@ class TrainState:
     sums: dict[str, AnyArray]
 
 
+def zeros_like(shapes: Any) -> Any:
+    """Zeros of the shapes and dtypes of a tree: what a carry is at first."""
+    return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+
+
 def make_step(
     loss: Loss, optimizer: optax.GradientTransformation, seed: int, axis: str | None = None
 ) -> Callable[[TrainState, Any], tuple[TrainState, dict[str, jax.Array]]]:

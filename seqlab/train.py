@@ -21,9 +21,9 @@ from seqlab.errors import SeqlabError
 from seqlab.files import locked, made_once, write_atomically
 from seqlab.logbook import Logbook, draw_curves
 from seqlab.optim import make_optimizer, make_schedule
-from seqlab.parallel import Runner, make_runner
+from seqlab.parallel import Runner, fill_rows, make_runner
 from seqlab.progress import progress
-from seqlab.step import TrainState, make_step
+from seqlab.step import TrainState, make_step, zeros_like
 from seqlab.text import (
     Corpus,
     Labels,
@@ -68,7 +68,8 @@ def train(
     loss = functools.partial(task.loss, experiment.model)
     runner = make_runner(experiment.parallel)
     step = runner.compile(make_step(loss, optimizer, experiment.seed, runner.axis))
-    state = initial_state(experiment, loss, optimizer, collate(plan.batches(experiment.seed, 0)[0]))
+    first = fill_rows(collate(plan.batches(experiment.seed, 0)[0]), len(jax.devices()))
+    state = initial_state(experiment, loss, optimizer, first)
     say(f"{sum(x.size for x in jax.tree.leaves(state.params)):,} parameters, {len(jax.devices())} device(s)")
     if init_from is not None:
         state = dataclasses.replace(state, params=load_params(init_from, state.params))
@@ -321,7 +322,7 @@ def initial_state(experiment: Experiment, loss: Any, optimizer: Any, batch: Any)
         step=jnp.int32(0),
         params=params,
         optimizer=optimizer.init(params),
-        carry=jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), carry),
+        carry=zeros_like(carry),
         sums={name: jnp.float32(0) for name in sums},
     )
 

@@ -37,13 +37,15 @@ class Batch:
     """What a model is trained on: `targets` int and `weights` float32, [B T] for a generator, [B] for a classifier.
 
     A weight is zero at a pad and in a filled-up row. `prefix`, for a generator alone, is the target shifted right;
-    `inputs` is None for a language model.
+    `inputs` is None for a language model. `fresh` bool [B], where rows are stretches of a stream: which of them
+    begin one, so that no carry comes with them.
     """
 
     inputs: Tokens | None
     prefix: Tokens | None
     targets: AnyArray
     weights: AnyArray
+    fresh: AnyArray | None = None
 
 
 @runtime_checkable

@@ -16,6 +16,7 @@ from seqlab.errors import SeqlabError
 from seqlab.metrics import Score, score
 from seqlab.parallel import make_runner
 from seqlab.progress import progress
+from seqlab.step import zeros_like
 from seqlab.tasks import decode_lines
 from seqlab.text import Corpus, Tokenizers, tokenize
 from seqlab.types import Params
@@ -58,13 +59,17 @@ def loss_of_split(
     batches = plan.batches(0, None)
     if not batches:
         raise SeqlabError("no held-out example is short enough: raise batching.max_length")
-    sums_of = jax.jit(lambda params, batch: task.loss(experiment.model, params, batch, None, None)[1:3])
+    sums_of = jax.jit(lambda params, batch, carry: task.loss(experiment.model, params, batch, carry, None)[1:])
 
     def judge(params: Params) -> tuple[dict[str, float], int, int]:
         params = runner.place(params)
         total: Any = None
-        for rows in batches:
-            sums = sums_of(params, runner.feed(task.collate(corpus, rows, tokenizers)))
+        carry: Any = None
+        for i, rows in enumerate(batches):
+            batch = runner.feed(task.collate(corpus, rows, tokenizers))
+            if i == 0:
+                carry = zeros_like(jax.eval_shape(sums_of, params, batch, None)[2])
+            *sums, carry = sums_of(params, batch, carry)
             total = sums if total is None else jax.tree.map(jnp.add, total, sums)
         weight, sums = total
         nll = float(sums["nll"] / weight)

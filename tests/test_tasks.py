@@ -5,22 +5,24 @@ import itertools
 import json
 import math
 
+import jax
 import numpy as np
 import pytest
 
 from seqlab import catalogue, decode
 from seqlab.batching import Rows
-from seqlab.checkpoint import fingerprint
+from seqlab.checkpoint import fingerprint, restore
 from seqlab.config import Batching, Search, Text, Validation
 from seqlab.datasets import Prepared, prepare
 from seqlab.datasets.local_files import LocalFiles
 from seqlab.datasets.mixture import Mixture
-from seqlab.laws import tiny_corpus, tiny_experiment
+from seqlab.laws import Killed, tiny_corpus, tiny_experiment
 from seqlab.metrics.significance import SAMPLES, paired_bootstrap
 from seqlab.tasks.classification import Classification
 from seqlab.tasks.language_modeling import LanguageModeling
 from seqlab.tasks.summarization import Summarization
 from seqlab.train import train
+from seqlab.validate import loss_of_split, tokenize_split
 
 
 def quiet(line):
@@ -62,7 +64,7 @@ CASES = {
         {"source": "text", "target": "title"},
     ),
     "packed": ("transformer_lm", LanguageModeling("packed"), {"target": "text"}),
-    "stream": ("transformer_lm", LanguageModeling("stream"), {"target": "text"}),
+    "stream": ("recurrent_lm", LanguageModeling("stream"), {"target": "text"}),
 }
 
 
@@ -86,6 +88,39 @@ def test_trains_and_is_judged(tmp_path, case):
     else:
         assert names == {"perplexity", "accuracy"}
         assert run.translate(["wa"])[0].startswith("wa")
+
+
+@pytest.mark.parametrize("parallel", ["jit", "pmap"])
+def test_a_stream_carries_its_state(tmp_path, parallel):
+    """A run cut off and resumed ends as an uninterrupted one; a text's loss does not hinge on its stretches."""
+    model, task, columns = CASES["stream"]
+    experiment = dataclasses.replace(
+        experiment_on(tmp_path, model, task, **columns),
+        parallel=parallel,
+        batching=Batching(tokens=14, max_length=7),
+        validation=Validation(every=1, examples=5, beam=0),
+    )
+
+    def until_third(line):
+        if line.startswith("step 3:"):
+            raise Killed
+
+    train(experiment, tmp_path / "run", tmp_path / "data", say=quiet)
+    with pytest.raises(Killed):
+        train(experiment, tmp_path / "cut", tmp_path / "data", say=until_third)
+    train(experiment, tmp_path / "cut", tmp_path / "data", say=quiet)
+    assert fingerprint(tmp_path / "run", 4) == fingerprint(tmp_path / "cut", 4)
+    carry = restore(tmp_path / "run", 4)["carry"]
+    assert all(np.abs(x).max() > 0 for x in jax.tree.leaves(carry))
+
+    run = decode.load(tmp_path / "run")
+    data = prepare(experiment.data, tmp_path / "data")
+    corpus = tokenize_split(data, "test", run.tokenizers, tmp_path / "data")
+    losses = []
+    for length in (7, 1000):
+        one_row = dataclasses.replace(run.experiment, batching=Batching(tokens=length, max_length=length))
+        losses.append(loss_of_split(one_row, run.tokenizers, corpus)(run.params)[0]["loss"])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
 def test_a_mixture_trains(tmp_path):

@@ -89,8 +89,15 @@ def cross_entropy(
 def generator_loss(
     model: Any, params: Params, batch: Batch, carry: Carry, key: Any, label_smoothing: float
 ) -> tuple[jax.Array, jax.Array, dict[str, jax.Array], Carry]:
-    """Teacher-forced cross-entropy; `key` drives dropout, None means evaluation: no dropout, no smoothing."""
-    train = key is not None
+    """Teacher-forced cross-entropy; `key` drives dropout, None means evaluation: no dropout, no smoothing.
+
+    A carry is taken and given only where the rows are stretches of a stream.
+    """
+    train, fresh = key is not None, batch.fresh
+    if fresh is None:
+        carry = None
+    else:
+        carry = jax.tree.map(lambda x: jnp.where(fresh.reshape(-1, *[1] * (x.ndim - 1)), 0, x), carry)
 
     def run(module: Any) -> tuple[jax.Array, Carry]:
         features, after = module.features(batch.inputs, batch.prefix, carry, train=train)
@@ -101,7 +108,7 @@ def generator_loss(
     loss, weight, sums = cross_entropy(logits, batch.targets, batch.weights, label_smoothing if train else 0.0)
     if train:
         del sums["correct"]  # not worth a pass over the logits in every step
-    return loss, weight, sums, carry
+    return loss, weight, sums, None if fresh is None else carry
 
 
 def shifted(

@@ -58,7 +58,8 @@ class LanguageModeling:
         if self.rows == "stream":
             ids, real = stretch(corpus, rows.indices, rows.shape[0] + 1, tokenizer.newline)
             mask = real[:, :-1] & real[:, 1:]  # the last token of the text has nothing after it
-            return Batch(None, Tokens(ids[:, :-1] * mask, mask), ids[:, 1:], mask.astype(np.float32))
+            fresh = np.full(len(ids), rows.first)
+            return Batch(None, Tokens(ids[:, :-1] * mask, mask), ids[:, 1:], mask.astype(np.float32), fresh)
         examples = [corpus.row("target", i) for i in rows.indices]
         if self.rows == "lines":
             return Batch(None, *shifted(examples, tokenizer, rows.shape[0], rows.rows))

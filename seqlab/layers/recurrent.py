@@ -1,0 +1,229 @@
+"""Recurrent layers: one scan for all cells, the input's products ahead of it and in one."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Bool, Float, Int
+
+from seqlab.errors import SeqlabError
+from seqlab.layers.dense import Dense, product
+from seqlab.layers.dropout import Dropout
+from seqlab.layers.norm import LayerNorm
+
+GATES = {"rnn": 1, "irnn": 1, "lstm": 4, "gru": 3}
+
+State = tuple[jax.Array, ...]  # (h,), of an LSTM (h, c), each [... D]
+
+
+def check_cell(cell: str) -> None:
+    if cell not in GATES:
+        raise SeqlabError(f"cell must be one of {', '.join(GATES)}, not {cell!r}")
+
+
+class Recurrent(nn.Module):
+    """One layer in one direction. W x + b of all positions is one product; U h is in the scan.
+
+    rnn     h = tanh(W x + U h + b)                                                       (Elman 1990)
+    irnn    h = relu(W x + U h + b), U the identity at first                              (Le et al. 2015)
+    lstm    i f g o = W x + U h + b
+            c = sigmoid(f) c + sigmoid(i) tanh(g);  h = sigmoid(o) tanh(c)                (Gers et al. 2000)
+    gru     r z = sigmoid(W x + U h + b)                                                  (Cho et al. 2014)
+            h = z h + (1 - z) tanh(W x + U (r h) + b)        reset "before" the product
+            h = z h + (1 - z) tanh(W x + r (U h + b') + b)   reset "after" it, as in cuDNN
+    """
+
+    cell: str
+    inputs: int
+    dim: int
+    forget_bias: float = 1.0
+    """What the bias of an LSTM's forget gate begins with."""
+    reset: str = "after"
+    """Where a GRU's reset gate stands: "before" or "after" the product."""
+    layer_norm: bool = False
+    """Normalizes W x, U h and an LSTM's c where it is read (Ba et al. 2016)."""
+    dtype: str = "float32"
+
+    def setup(self):
+        check_cell(self.cell)
+        if self.reset not in ("before", "after"):
+            raise SeqlabError(f"reset must be 'before' or 'after', not {self.reset!r}")
+        gates, dim = GATES[self.cell], self.dim
+        self.input = Dense("btf,fg->btg", (self.inputs, gates * dim), dtype=self.dtype)
+        self.recurrent = self.param("recurrent", self._initial_recurrent, (dim, gates * dim))
+        self.bias = self.param("bias", self._initial_bias, (gates * dim,))
+        if self.cell == "gru" and self.reset == "after":
+            self.candidate_bias = self.param("candidate_bias", nn.initializers.zeros, (dim,))
+        if self.layer_norm:
+            self.input_norm, self.recurrent_norm = LayerNorm(), LayerNorm()
+            if self.cell == "lstm":
+                self.cell_norm = LayerNorm()
+
+    def _initial_recurrent(self, key: jax.Array, shape: tuple[int, int]) -> jax.Array:
+        """Each gate's matrix orthogonal (Saxe et al. 2014)."""
+        if self.cell == "irnn":
+            return jnp.eye(self.dim)
+        keys = jax.random.split(key, GATES[self.cell])
+        return jnp.concatenate([nn.initializers.orthogonal()(k, (self.dim, self.dim)) for k in keys], axis=1)
+
+    def _initial_bias(self, key: jax.Array, shape: tuple[int]) -> jax.Array:
+        bias = jnp.zeros(shape)
+        return bias.at[self.dim : 2 * self.dim].set(self.forget_bias) if self.cell == "lstm" else bias
+
+    def initial(self, *lead: int) -> State:
+        """Zeros [*lead, D]."""
+        return (jnp.zeros((*lead, self.dim)),) * (2 if self.cell == "lstm" else 1)
+
+    def project(self, x: Float[Array, "B T F"]) -> Float[Array, "B T G"]:
+        """W x + b, what `advance` takes of each position."""
+        x = self.input(x)
+        return (self.input_norm(x) if self.layer_norm else x) + self.bias
+
+    def recur(self, h: Float[Array, "... D"], kernel: Float[Array, "D G"]) -> Float[Array, "... G"]:
+        lead = "bk"[: h.ndim - 1]
+        return product(f"{lead}d,dg->{lead}g", h, kernel, self.dtype)
+
+    def advance(self, x: Float[Array, "... G"], state: State) -> State:
+        """The next state."""
+        h, d = state[0], self.dim
+        if self.cell == "gru" and self.reset == "before":
+            rest = self.recur(h, self.recurrent[:, : 2 * d])
+            rest = self.recurrent_norm(rest) if self.layer_norm else rest
+            r, z = jnp.split(jax.nn.sigmoid(x[..., : 2 * d] + rest), 2, axis=-1)
+            candidate = jnp.tanh(x[..., 2 * d :] + self.recur(r * h, self.recurrent[:, 2 * d :]))
+            return (z * h + (1 - z) * candidate,)
+        u = self.recur(h, self.recurrent)
+        u = self.recurrent_norm(u) if self.layer_norm else u
+        if self.cell == "gru":
+            r, z = jnp.split(jax.nn.sigmoid(x[..., : 2 * d] + u[..., : 2 * d]), 2, axis=-1)
+            candidate = jnp.tanh(x[..., 2 * d :] + r * (u[..., 2 * d :] + self.candidate_bias))
+            return (z * h + (1 - z) * candidate,)
+        if self.cell == "lstm":
+            i, f, g, o = jnp.split(x + u, 4, axis=-1)
+            c = jax.nn.sigmoid(f) * state[1] + jax.nn.sigmoid(i) * jnp.tanh(g)
+            return (jax.nn.sigmoid(o) * jnp.tanh(self.cell_norm(c) if self.layer_norm else c), c)
+        return ((jnp.tanh if self.cell == "rnn" else jax.nn.relu)(x + u),)
+
+    def __call__(
+        self,
+        x: Float[Array, "B T F"],
+        mask: Bool[Array, "B T"],
+        state: State | None = None,
+        *,
+        segments: Int[Array, "B T"] | None = None,
+        reverse: bool = False,
+    ) -> tuple[Float[Array, "B T D"], State]:
+        """The state h after each position, and the last state. A pad leaves the state as it is, so a reversed
+        layer begins at each row's own end; where a new segment begins, the state is zero.
+        """
+        gates, real = self.project(x).swapaxes(0, 1), mask.T[..., None]
+        zero = self.initial(x.shape[0])
+        if self.is_initializing():
+            self.advance(gates[0], zero)  # a scan's body must not make parameters
+        fresh = None
+        if segments is not None:
+            beside = jnp.roll(segments, -1 if reverse else 1, axis=1)
+            fresh = (segments != beside).T[..., None]  # a row of one segment is fresh nowhere
+
+        def body(state: State, now: Any) -> tuple[State, jax.Array]:
+            x, real, fresh = now
+            if fresh is not None:
+                state = tuple(jnp.where(fresh, 0.0, s) for s in state)
+            new = self.advance(x, state)
+            state = tuple(jnp.where(real, n, s) for n, s in zip(new, state, strict=True))
+            return state, state[0]
+
+        state, outputs = jax.lax.scan(body, zero if state is None else state, (gates, real, fresh), reverse=reverse)
+        return outputs.swapaxes(0, 1), state
+
+    def step(self, x: Float[Array, "B K F"], state: State) -> State:
+        """One position of K hypotheses; leaves of the state are [B K D]."""
+        return self.advance(self.project(x), state)
+
+
+class RecurrentStack(nn.Module):
+    """`layers` layers, one above the other, with dropout below each and not in time (Zaremba et al. 2014)."""
+
+    cell: str
+    layers: int
+    inputs: int
+    dim: int
+    dropout: float
+    residual: bool = False
+    """Adds a layer's input to its output, from the second layer on (Wu et al. 2016, section 3.1)."""
+    forget_bias: float = 1.0
+    reset: str = "after"
+    layer_norm: bool = False
+    dtype: str = "float32"
+
+    def setup(self):
+        rest = (self.forget_bias, self.reset, self.layer_norm, self.dtype)
+        self.stack = [
+            Recurrent(self.cell, self.inputs if i == 0 else self.dim, self.dim, *rest) for i in range(self.layers)
+        ]
+        self.drop = Dropout(self.dropout)
+
+    def initial(self, *lead: int) -> list[State]:
+        return [layer.initial(*lead) for layer in self.stack]
+
+    def __call__(
+        self,
+        x: Float[Array, "B T F"],
+        mask: Bool[Array, "B T"],
+        states: list[State] | None = None,
+        *,
+        segments: Int[Array, "B T"] | None = None,
+        train: bool = False,
+    ) -> tuple[Float[Array, "B T D"], list[State]]:
+        after = []
+        for i, layer in enumerate(self.stack):
+            state = None if states is None else states[i]
+            y, state = layer(self.drop(x, train=train), mask, state, segments=segments)
+            x = x + y if self.residual and i else y
+            after.append(state)
+        return x, after
+
+    def step(self, x: Float[Array, "B K F"], states: list[State]) -> tuple[Float[Array, "B K D"], list[State]]:
+        after = []
+        for i, (layer, state) in enumerate(zip(self.stack, states, strict=True)):
+            state = layer.step(x, state)
+            x = x + state[0] if self.residual and i else state[0]
+            after.append(state)
+        return x, after
+
+
+class Bidirectional(nn.Module):
+    """`layers` layers, each reading both ways, its two outputs side by side (Schuster & Paliwal 1997)."""
+
+    cell: str
+    layers: int
+    inputs: int
+    dim: int
+    """Width of one direction."""
+    dropout: float
+    dtype: str = "float32"
+
+    def setup(self):
+        sizes = [self.inputs, *[2 * self.dim] * (self.layers - 1)]
+        self.forward = [Recurrent(self.cell, size, self.dim, dtype=self.dtype) for size in sizes]
+        self.backward = [Recurrent(self.cell, size, self.dim, dtype=self.dtype) for size in sizes]
+        self.drop = Dropout(self.dropout)
+
+    def __call__(
+        self,
+        x: Float[Array, "B S F"],
+        mask: Bool[Array, "B S"],
+        *,
+        segments: Int[Array, "B S"] | None = None,
+        train: bool = False,
+    ) -> tuple[Float[Array, "B S E"], list[tuple[State, State]]]:
+        """Outputs, E = 2 D, and for each layer the last states: after the last position, and after the first."""
+        ends = []
+        for forward, backward in zip(self.forward, self.backward, strict=True):
+            x = self.drop(x, train=train)
+            there, last = forward(x, mask, segments=segments)
+            back, first = backward(x, mask, segments=segments, reverse=True)
+            x = jnp.concatenate([there, back], axis=-1)
+            ends.append((last, first))
+        return x, ends
