@@ -9,7 +9,6 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 3))
 def product(spec: str, left: jax.Array, right: jax.Array, dtype: str) -> jax.Array:
     """`einsum` of two arrays, rounded to `dtype` first; sums are float32, and so is the result.
 
@@ -17,6 +16,11 @@ def product(spec: str, left: jax.Array, right: jax.Array, dtype: str) -> jax.Arr
     so that the terms in another order give them. (Left to itself, autodiff would multiply a float32 gradient
     by a bfloat16 operand, which no matrix unit does.)
     """
+    return _product(spec, left, right, dtype)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 3))
+def _product(spec: str, left: jax.Array, right: jax.Array, dtype: str) -> Any:
     return jnp.einsum(spec, left.astype(dtype), right.astype(dtype), preferred_element_type=jnp.float32)
 
 
@@ -31,7 +35,7 @@ def _backward(spec: str, dtype: str, operands: tuple[jax.Array, jax.Array], grad
     return product(f"{out},{b}->{a}", gradient, right, dtype), product(f"{a},{out}->{b}", left, gradient, dtype)
 
 
-product.defvjp(_forward, _backward)
+_product.defvjp(_forward, _backward)
 
 
 class Dense(nn.Module):
@@ -57,7 +61,7 @@ class Dense(nn.Module):
             in_axis=[i for i in axes if letters[i] not in out],
             out_axis=[i for i in axes if letters[i] in out],
         )
-        y: Any = product(self.spec, x, self.param("kernel", initializer, self.shape), self.dtype)
+        y = product(self.spec, x, self.param("kernel", initializer, self.shape), self.dtype)
         if self.bias:
             shape = [self.shape[i] for i in axes if letters[i] in out]
             y += self.param("bias", nn.initializers.zeros, shape)

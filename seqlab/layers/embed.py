@@ -6,7 +6,7 @@ from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int
 
 from seqlab.errors import SeqlabError
-from seqlab.layers.dense import product
+from seqlab.layers.dense import Dense, product
 
 
 def positions_of(mask: Bool[Array, "B T"], segments: Int[Array, "B T"] | None = None) -> Int[Array, "B T"]:
@@ -26,6 +26,31 @@ def sinusoidal(positions: Int[Array, "..."], dim: int) -> Float[Array, "... D"]:
     frequencies = jnp.exp(jnp.arange(dim // 2) * (-jnp.log(10_000.0) / max(dim // 2 - 1, 1)))
     angles = positions[..., None] * frequencies
     return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
+
+
+class Vocabulary(nn.Module):
+    """Token embeddings without positions, and the projection of features to logits over the same tokens."""
+
+    entries: int
+    dim: int
+    tie: bool
+    """Whether the table is the projection too."""
+    dtype: str = "float32"
+
+    def setup(self):
+        # Unit variance after scaling, moderate logits when tied.
+        self.table = self.param("table", nn.initializers.normal(self.dim**-0.5), (self.entries, self.dim))
+        self.bias = self.param("bias", nn.initializers.zeros, (self.entries,))
+        if not self.tie:
+            self.output = Dense("bd,dv->bv", (self.dim, self.entries), dtype=self.dtype)
+
+    def embed(self, ids: Int[Array, "..."]) -> Float[Array, "... D"]:
+        return self.table[ids] * self.dim**0.5
+
+    def project(self, features: Float[Array, "... D"]) -> Float[Array, "... V"]:
+        flat = features.reshape(-1, self.dim)
+        logits = product("bd,vd->bv", flat, self.table, self.dtype) if self.tie else self.output(flat)
+        return (logits + self.bias).reshape(*features.shape[:-1], self.entries)
 
 
 class Embedding(nn.Module):

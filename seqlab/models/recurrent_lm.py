@@ -5,8 +5,8 @@ from typing import Any
 from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
-from seqlab.layers.dense import Dense, product
 from seqlab.layers.dropout import Dropout
+from seqlab.layers.embed import Vocabulary
 from seqlab.layers.hypotheses import reorder, repeat
 from seqlab.layers.recurrent import RecurrentStack
 from seqlab.types import Tokens
@@ -36,7 +36,7 @@ class RecurrentLM(nn.Module):
     """What the operands of products with parameters are rounded to; all else is float32."""
 
     def setup(self):
-        self.table = self.param("table", nn.initializers.normal(self.dim**-0.5), (self.vocabulary, self.dim))
+        self.words = Vocabulary(self.vocabulary, self.dim, self.tie, self.dtype)
         self.stack = RecurrentStack(
             self.cell,
             self.layers,
@@ -50,33 +50,25 @@ class RecurrentLM(nn.Module):
             self.dtype,
         )
         self.drop = Dropout(self.dropout)
-        self.bias = self.param("bias", nn.initializers.zeros, (self.vocabulary,))
-        if not self.tie:
-            self.output = Dense("bd,dv->bv", (self.dim, self.vocabulary), dtype=self.dtype)
-
-    def embed(self, ids: Int[Array, "B T"]) -> Float[Array, "B T D"]:
-        return self.table[ids] * self.dim**0.5
 
     def features(
         self, inputs: None, prefix: Tokens, carry: Any = None, *, train: bool
     ) -> tuple[Float[Array, "B T D"], Any]:
-        x, carry = self.stack(self.embed(prefix.ids), prefix.mask, carry, segments=prefix.segments, train=train)
+        x, carry = self.stack(self.words.embed(prefix.ids), prefix.mask, carry, segments=prefix.segments, train=train)
         return self.drop(x, train=train), carry
 
     def project(self, features: Float[Array, "... D"]) -> Float[Array, "... V"]:
-        flat = features.reshape(-1, self.dim)
-        logits: Any = product("bd,vd->bv", flat, self.table, self.dtype) if self.tie else self.output(flat)
-        return (logits + self.bias).reshape(*features.shape[:-1], self.vocabulary)
+        return self.words.project(features)
 
     def start(self, inputs: None, prompt: Tokens, capacity: int, hypotheses: int) -> tuple[Any, Any]:
-        past = self.embed(prompt.ids[:, :-1])
+        past = self.words.embed(prompt.ids[:, :-1])
         _, state = self.stack(past, prompt.mask[:, :-1])
         return {}, repeat(state, hypotheses)
 
     def step(
         self, memory: Any, state: Any, token: Int[Array, "B K"], t: Int[Array, ""]
     ) -> tuple[Float[Array, "B K V"], Any]:
-        x, state = self.stack.step(self.embed(token), state)
+        x, state = self.stack.step(self.words.embed(token), state)
         return self.project(x), state
 
     @nn.nowrap

@@ -40,3 +40,52 @@ def smoothed_cross_entropy(logits, target, smoothing):
     goal = np.full(len(logits), smoothing / len(logits))
     goal[target] += 1 - smoothing
     return -(goal * np.log(probabilities)).sum()
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def normal(x, norm):
+    """Layer normalization of one vector, where there is one."""
+    return x if norm is None else layer_norm(x[None], *norm)[0]
+
+
+def recurrent(cell, reset, x, weights, norms=(None, None, None)):
+    """The states h of one row, x [T F], from zero on; `weights`: input [F G], recurrent [D G], bias [G], and of a GRU
+    whose reset gate stands after the product the candidate's own bias [D].
+    """
+    kernel, recurrent_kernel, bias, own_bias = weights
+    input_norm, recurrent_norm, cell_norm = norms
+    dim = len(recurrent_kernel)
+    h, c, states = np.zeros(dim), np.zeros(dim), []
+    for row in x:
+        wx = normal(row @ kernel, input_norm) + bias
+        if cell == "gru" and reset == "before":
+            gates = sigmoid(wx[: 2 * dim] + normal(h @ recurrent_kernel[:, : 2 * dim], recurrent_norm))
+            r, z = gates[:dim], gates[dim:]
+            h = z * h + (1 - z) * np.tanh(wx[2 * dim :] + (r * h) @ recurrent_kernel[:, 2 * dim :])
+        else:
+            uh = normal(h @ recurrent_kernel, recurrent_norm)
+            if cell == "gru":
+                gates = sigmoid(wx[: 2 * dim] + uh[: 2 * dim])
+                r, z = gates[:dim], gates[dim:]
+                h = z * h + (1 - z) * np.tanh(wx[2 * dim :] + r * (uh[2 * dim :] + own_bias))
+            elif cell == "lstm":
+                i, f, g, o = (wx + uh).reshape(4, dim)
+                c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
+                h = sigmoid(o) * np.tanh(normal(c, cell_norm))
+            else:
+                h = np.tanh(wx + uh) if cell == "rnn" else np.maximum(wx + uh, 0)
+        states.append(h)
+    return np.array(states)
+
+
+def causal_convolution(x, kernel, bias, dilation):
+    """x [T F], kernel [k F G], the tap of the same position first."""
+    out = np.tile(bias, (len(x), 1))
+    for t in range(len(x)):
+        for j in range(len(kernel)):
+            if t - j * dilation >= 0:
+                out[t] += x[t - j * dilation] @ kernel[j]
+    return out

@@ -1,0 +1,119 @@
+"""Dilated causal convolutions as a language model: TCN (Bai et al. 2018) or WaveNet (van den Oord et al. 2016)."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float, Int
+
+from seqlab.errors import SeqlabError
+from seqlab.layers.convolution import CausalConvolution, Run, TCNBlock, WaveNetBlock
+from seqlab.layers.dense import Dense
+from seqlab.layers.dropout import Dropout
+from seqlab.layers.embed import Vocabulary
+from seqlab.layers.hypotheses import reorder, repeat
+from seqlab.types import Tokens
+
+KIND = "generator"
+
+
+class TCNLM(nn.Module):
+    """Language model that sees `receptive_field` tokens. The vocabulary size is 0 in a config."""
+
+    vocabulary: int = 0
+    block: str = "tcn"
+    """tcn, or wavenet: gated, with skip connections."""
+    layers: int = 4
+    dim: int = 450
+    kernel: int = 3
+    cycle: int = 10
+    """Dilations are 1, 2, 4, ...; after so many layers they begin anew."""
+    dropout: float = 0.45
+    tie: bool = True
+    """Whether the embedding table is the output projection too."""
+    dtype: str = "float32"
+    """What the operands of products with parameters are rounded to; all else is float32."""
+
+    def setup(self):
+        if self.block not in ("tcn", "wavenet"):
+            raise SeqlabError(f"block must be 'tcn' or 'wavenet', not {self.block!r}")
+        if min(self.layers, self.kernel - 1, self.cycle) < 1:
+            sizes = f"not {self.layers}, {self.cycle} and {self.kernel}"
+            raise SeqlabError(f"layers and cycle must be 1 or more and kernel 2 or more, {sizes}")
+        self.words = Vocabulary(self.vocabulary, self.dim, self.tie, self.dtype)
+        rest = [(self.kernel, dilation, self.dropout, self.dtype) for dilation in self.dilations]
+        if self.block == "tcn":
+            self.blocks: list[Any] = [TCNBlock(self.dim, self.dim, *sizes) for sizes in rest]
+        else:
+            self.blocks = [WaveNetBlock(self.dim, *sizes) for sizes in rest]
+            self.end = Dense("btd,de->bte", (self.dim, self.dim), bias=True, dtype=self.dtype)
+        self.drop = Dropout(self.dropout)
+
+    @property
+    def dilations(self) -> list[int]:
+        return [2 ** (i % self.cycle) for i in range(self.layers)]
+
+    @property
+    def receptive_field(self) -> int:
+        """Tokens that a logit depends on, the last one included."""
+        convolutions = 2 if self.block == "tcn" else 1
+        return 1 + convolutions * (self.kernel - 1) * sum(self.dilations)
+
+    def stack(self, x: Float[Array, "B T D"], run: Run, *, train: bool = False) -> Float[Array, "B T D"]:
+        x = self.drop(x, train=train)
+        if self.block == "tcn":
+            for block in self.blocks:
+                x = block(x, run, train=train)
+            return x
+        total = jnp.zeros_like(x)
+        for block in self.blocks:
+            x, skipped = block(x, run, train=train)
+            total += skipped
+        return self.end(nn.relu(total))
+
+    def features(
+        self, inputs: None, prefix: Tokens, carry: Any = None, *, train: bool
+    ) -> tuple[Float[Array, "B T D"], Any]:
+        def run(convolution: CausalConvolution, x: jax.Array) -> jax.Array:
+            return convolution(x, prefix.segments)
+
+        return self.stack(self.words.embed(prefix.ids), run, train=train), carry
+
+    def project(self, features: Float[Array, "... D"]) -> Float[Array, "... V"]:
+        return self.words.project(features)
+
+    def start(self, inputs: None, prompt: Tokens, capacity: int, hypotheses: int) -> tuple[Any, Any]:
+        buffers: list[jax.Array] = []
+        real = prompt.mask[:, :-1, None]
+
+        def run(convolution: CausalConvolution, x: jax.Array) -> jax.Array:
+            x = jnp.where(real, x, 0.0)  # what stands left of a prompt is as if it were not there
+            buffers.append(convolution.start(x))
+            return convolution(x)
+
+        self.stack(self.words.embed(prompt.ids[:, :-1]), run)
+        return {}, repeat(buffers, hypotheses)
+
+    def step(
+        self, memory: Any, state: Any, token: Int[Array, "B K"], t: Int[Array, ""]
+    ) -> tuple[Float[Array, "B K V"], Any]:
+        before: Iterator[jax.Array] = iter(state)
+        after: list[jax.Array] = []
+
+        def run(convolution: CausalConvolution, x: jax.Array) -> jax.Array:
+            y, buffer = convolution.step(x, next(before), t)
+            after.append(buffer)
+            return y
+
+        x = self.stack(self.words.embed(token), run)
+        return self.project(x), after
+
+    @nn.nowrap
+    def reorder(self, state: Any, parents: Int[Array, "B K"]) -> Any:
+        return reorder(state, parents)
+
+
+TINY = TCNLM(vocabulary=7, layers=2, dim=12, kernel=2)
+VARIANTS = (TINY.clone(block="wavenet", kernel=3, cycle=1, tie=False),)
