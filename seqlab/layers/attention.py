@@ -44,6 +44,50 @@ def slot_mask(ancestors: Int[Array, "B K T"], offset: Int[Array, "B"], t: Int[Ar
     return (mine & seen[:, None, :, None]).reshape(batch, hypotheses, capacity * hypotheses)
 
 
+class Alignment(nn.Module):
+    """Attention of one head, the values being the memory itself: how well a query q fits a position m of a memory.
+
+    additive   v . tanh(W q + U m)      (Bahdanau et al. 2015, appendix A.1.2)
+    dot        q . m                    (Luong et al. 2015, equation 8)
+    general    q . U m                  (the same)
+    scaled     q . m / sqrt(D)          (Vaswani et al. 2017, equation 1)
+    """
+
+    score: str
+    query_dim: int
+    memory_dim: int
+    dtype: str = "float32"
+
+    def setup(self):
+        if self.score not in ("additive", "dot", "general", "scaled"):
+            raise SeqlabError(f"attention must be 'additive', 'dot', 'general' or 'scaled', not {self.score!r}")
+        if self.score in ("dot", "scaled") and self.query_dim != self.memory_dim:
+            raise SeqlabError(
+                f"{self.score} attention needs queries as wide as the memory, not {self.query_dim} and "
+                f"{self.memory_dim}: use general"
+            )
+        if self.score in ("additive", "general"):
+            self.key = Dense("bse,ed->bsd", (self.memory_dim, self.query_dim), dtype=self.dtype)
+        if self.score == "additive":
+            self.query = Dense("bkd,de->bke", (self.query_dim, self.query_dim), bias=True, dtype=self.dtype)
+            self.vector = self.param("vector", nn.initializers.normal(self.query_dim**-0.5), (self.query_dim,))
+
+    def keys(self, memory: Float[Array, "B S E"]) -> Float[Array, "B S D"]:
+        """What is computed once a memory."""
+        return self.key(memory) if self.score in ("additive", "general") else memory
+
+    def weights(
+        self, query: Float[Array, "B K D"], keys: Float[Array, "B S D"], mask: Bool[Array, "B S"]
+    ) -> Float[Array, "B K S"]:
+        """The share of each position of the memory."""
+        if self.score == "additive":
+            scores = jnp.tanh(self.query(query)[:, :, None] + keys[:, None]) @ self.vector
+        else:
+            scores = jnp.einsum("bkd,bsd->bks", query, keys)
+            scores = scores * self.query_dim**-0.5 if self.score == "scaled" else scores
+        return masked_softmax(scores, mask[:, None])
+
+
 class Attention(nn.Module):
     """Multi-head attention (Vaswani et al. 2017, section 3.2), without biases.
 

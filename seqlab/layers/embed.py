@@ -28,6 +28,30 @@ def sinusoidal(positions: Int[Array, "..."], dim: int) -> Float[Array, "... D"]:
     return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
 
 
+def check_tie(tie: str, source_vocabulary: int, vocabulary: int) -> None:
+    """Raises unless `tie` says which of source, target and output share a table, and they can: "all" (a joint
+    vocabulary), "target", the output with the target, or "none".
+    """
+    if tie not in ("all", "target", "none"):
+        raise SeqlabError(f"tie must be 'all', 'target' or 'none', not {tie!r}")
+    if tie == "all" and source_vocabulary != vocabulary:
+        raise SeqlabError(
+            f"tie='all' needs one joint vocabulary, not {source_vocabulary} and {vocabulary} entries: "
+            "set text.joint, or tie='target'"
+        )
+
+
+class Table(nn.Module):
+    """Token embeddings without positions."""
+
+    entries: int
+    dim: int
+
+    @nn.compact
+    def __call__(self, ids: Int[Array, "..."]) -> Float[Array, "... D"]:
+        return self.param("table", nn.initializers.normal(1.0), (self.entries, self.dim))[ids]
+
+
 class Vocabulary(nn.Module):
     """Token embeddings without positions, and the projection of features to logits over the same tokens."""
 

@@ -174,12 +174,13 @@ class RecurrentStack(nn.Module):
         states: list[State] | None = None,
         *,
         segments: Int[Array, "B T"] | None = None,
+        reverse: bool = False,
         train: bool = False,
     ) -> tuple[Float[Array, "B T D"], list[State]]:
         after = []
         for i, layer in enumerate(self.stack):
             state = None if states is None else states[i]
-            y, state = layer(self.drop(x, train=train), mask, state, segments=segments)
+            y, state = layer(self.drop(x, train=train), mask, state, segments=segments, reverse=reverse)
             x = x + y if self.residual and i else y
             after.append(state)
         return x, after

@@ -7,9 +7,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
-from seqlab.errors import SeqlabError
 from seqlab.layers.dense import Dense
-from seqlab.layers.embed import Embedding, positions_of
+from seqlab.layers.embed import Embedding, check_tie, positions_of
 from seqlab.layers.transformer import Stack, reorder
 from seqlab.types import Tokens
 
@@ -41,13 +40,7 @@ class Transformer(nn.Module):
     units take, AMX of recent CPUs too."""
 
     def setup(self):
-        if self.tie not in ("all", "target", "none"):
-            raise SeqlabError(f"tie must be 'all', 'target' or 'none', not {self.tie!r}")
-        if self.tie == "all" and self.source_vocabulary != self.vocabulary:
-            raise SeqlabError(
-                f"tie='all' needs one joint vocabulary, not {self.source_vocabulary} and {self.vocabulary} entries: "
-                "set text.joint, or tie='target'"
-            )
+        check_tie(self.tie, self.source_vocabulary, self.vocabulary)
         embed = (self.dim, self.positions, self.max_length, self.dtype)
         self.target_embedding = Embedding(self.vocabulary, *embed)
         if self.tie != "all":

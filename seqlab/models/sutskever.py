@@ -1,0 +1,75 @@
+"""Encoder-decoder without attention, the source read backwards (Sutskever et al. 2014)."""
+
+from typing import Any
+
+from flax import linen as nn
+from jaxtyping import Array, Float, Int
+
+from seqlab.layers.dropout import Dropout
+from seqlab.layers.embed import Table, Vocabulary, check_tie
+from seqlab.layers.hypotheses import reorder, repeat
+from seqlab.layers.recurrent import RecurrentStack
+from seqlab.types import Tokens
+
+KIND = "generator"
+
+
+class Sutskever(nn.Module):
+    """The last state of the encoder is all that the decoder knows of the source."""
+
+    source_vocabulary: int = 0
+    vocabulary: int = 0
+    cell: str = "lstm"
+    """rnn, irnn, lstm or gru."""
+    layers: int = 2
+    """Of the encoder, and of the decoder."""
+    dim: int = 512
+    dropout: float = 0.2
+    tie: str = "all"
+    """"all": source, target and output share one table (a joint vocabulary); "target": target and output; "none"."""
+    dtype: str = "float32"
+    """What the operands of products with parameters are rounded to; all else is float32."""
+
+    def setup(self):
+        check_tie(self.tie, self.source_vocabulary, self.vocabulary)
+        self.words = Vocabulary(self.vocabulary, self.dim, self.tie != "none", self.dtype)
+        if self.tie != "all":
+            self.source_words = Table(self.source_vocabulary, self.dim)
+        sizes = (self.cell, self.layers, self.dim, self.dim, self.dropout)
+        self.encoder = RecurrentStack(*sizes, dtype=self.dtype)
+        self.decoder = RecurrentStack(*sizes, dtype=self.dtype)
+        self.drop = Dropout(self.dropout)
+
+    def encode(self, inputs: Tokens, *, train: bool = False) -> Any:
+        """The states after the first token, which is the last one read."""
+        x = self.words.embed(inputs.ids) if self.tie == "all" else self.source_words(inputs.ids)
+        return self.encoder(x, inputs.mask, reverse=True, train=train)[1]
+
+    def features(
+        self, inputs: Tokens, prefix: Tokens, carry: Any = None, *, train: bool
+    ) -> tuple[Float[Array, "B T D"], Any]:
+        states = self.encode(inputs, train=train)
+        x, _ = self.decoder(self.words.embed(prefix.ids), prefix.mask, states, train=train)
+        return self.drop(x, train=train), carry
+
+    def project(self, features: Float[Array, "... D"]) -> Float[Array, "... V"]:
+        return self.words.project(features)
+
+    def start(self, inputs: Tokens, prompt: Tokens, capacity: int, hypotheses: int) -> tuple[Any, Any]:
+        past = self.words.embed(prompt.ids[:, :-1])
+        _, states = self.decoder(past, prompt.mask[:, :-1], self.encode(inputs))
+        return {}, repeat(states, hypotheses)
+
+    def step(
+        self, memory: Any, state: Any, token: Int[Array, "B K"], t: Int[Array, ""]
+    ) -> tuple[Float[Array, "B K V"], Any]:
+        x, state = self.decoder.step(self.words.embed(token), state)
+        return self.project(x), state
+
+    @nn.nowrap
+    def reorder(self, state: Any, parents: Int[Array, "B K"]) -> Any:
+        return reorder(state, parents)
+
+
+TINY = Sutskever(source_vocabulary=9, vocabulary=7, dim=8, tie="target")
+VARIANTS = (TINY.clone(cell="gru", layers=1, tie="none"),)
