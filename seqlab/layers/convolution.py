@@ -1,4 +1,4 @@
-"""Causal, dilated convolutions, for all positions at once and one step at a time, and the blocks made of them.
+"""Dilated convolutions, causal ones for all positions at once and one step at a time, and the blocks made of them.
 
 A block does not say how its convolutions are run: it is given `run(convolution, x)`, which applies one to all
 positions, or to the next one with the buffer of its past.
@@ -9,14 +9,15 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from seqlab.layers.dense import Dense, product
 from seqlab.layers.dropout import Dropout
 
 
-class CausalConvolution(nn.Module):
-    """y[t] = b + the sum over j < kernel of W[j] x[t - j dilation]; before the beginning x is zero.
+class Convolution(nn.Module):
+    """y[t] = b + the sum over j < kernel of W[j] x[t + ahead - j dilation]; before the beginning and behind the end x
+    is zero. With nothing `ahead` it is causal, and can be run step by step.
 
     The shifted inputs stand side by side, so that all taps are one matrix product.
     """
@@ -25,6 +26,7 @@ class CausalConvolution(nn.Module):
     outputs: int
     kernel: int
     dilation: int = 1
+    ahead: int = 0
     weight_norm: bool = False
     """W = g V / |V|, with a length g for each output (Salimans & Kingma 2016)."""
     dtype: str = "float32"
@@ -45,7 +47,7 @@ class CausalConvolution(nn.Module):
         return (self.kernel - 1) * self.dilation
 
     def mix(self, taps: list[jax.Array]) -> jax.Array:
-        """The output of one position from the inputs it sees, the nearest first."""
+        """The outputs from the inputs they see, by j."""
         weights = self.direction
         if self.weight_norm:
             weights = weights * (self.gain / jnp.linalg.norm(weights, axis=0))
@@ -53,11 +55,12 @@ class CausalConvolution(nn.Module):
 
     def __call__(self, x: Float[Array, "B T F"], segments: Int[Array, "B T"] | None = None) -> Float[Array, "B T G"]:
         """All positions; nothing is seen of another segment."""
-        taps = [x]
-        for j in range(1, self.kernel):
-            tap = shifted(x, j * self.dilation)
+        taps = []
+        for j in range(self.kernel):
+            by = j * self.dilation - self.ahead
+            tap = shifted(x, by)
             if segments is not None:
-                tap = jnp.where((shifted(segments, j * self.dilation) == segments)[..., None], tap, 0.0)
+                tap = jnp.where((shifted(segments, by) == segments)[..., None], tap, 0.0)
             taps.append(tap)
         return self.mix(taps)
 
@@ -81,13 +84,42 @@ class CausalConvolution(nn.Module):
         return self.mix(taps), buffer
 
 
-Run = Callable[[CausalConvolution, jax.Array], jax.Array]
+Run = Callable[[Convolution, jax.Array], jax.Array]
 
 
 def shifted(x: jax.Array, by: int) -> jax.Array:
-    """[B T ...] moved `by` positions to the right; zeros come in."""
-    length = x.shape[1]
-    return jnp.pad(x, ((0, 0), (by, 0), *[(0, 0)] * (x.ndim - 2)))[:, :length]
+    """[B T ...] moved `by` positions to the right, or to the left if it is negative; zeros come in."""
+    length, rest = x.shape[1], [(0, 0)] * (x.ndim - 2)
+    wide = jnp.pad(x, ((0, 0), (max(by, 0), max(-by, 0)), *rest))
+    return wide[:, max(-by, 0) :][:, :length]
+
+
+def run_over_all(
+    mask: Bool[Array, "B T"], segments: Int[Array, "B T"] | None = None
+) -> tuple[Run, list[Float[Array, "B R F"]]]:
+    """A `run` over all positions, where a pad is as if it were not there; and the buffers after the last position, of
+    each convolution once it has run.
+    """
+    buffers: list[jax.Array] = []
+
+    def run(convolution: Convolution, x: jax.Array) -> jax.Array:
+        x = jnp.where(mask[..., None], x, 0.0)
+        buffers.append(convolution.start(x))
+        return convolution(x, segments)
+
+    return run, buffers
+
+
+def run_one_step(buffers: list[jax.Array], t: Int[Array, ""]) -> tuple[Run, list[jax.Array]]:
+    """A `run` over position t of K hypotheses, with buffers [B K R F] of the past; and the buffers after it."""
+    before, after = iter(buffers), []
+
+    def run(convolution: Convolution, x: jax.Array) -> jax.Array:
+        y, buffer = convolution.step(x, next(before), t)
+        after.append(buffer)
+        return y
+
+    return run, after
 
 
 class TCNBlock(nn.Module):
@@ -101,9 +133,9 @@ class TCNBlock(nn.Module):
     dtype: str = "float32"
 
     def setup(self):
-        rest = (self.dim, self.kernel, self.dilation, True, self.dtype)
-        self.first = CausalConvolution(self.inputs, *rest)
-        self.second = CausalConvolution(self.dim, *rest)
+        rest = (self.dim, self.kernel, self.dilation, 0, True, self.dtype)
+        self.first = Convolution(self.inputs, *rest)
+        self.second = Convolution(self.dim, *rest)
         if self.inputs != self.dim:
             self.shortcut = Dense("btf,fg->btg", (self.inputs, self.dim), bias=True, dtype=self.dtype)
         self.drop = Dropout(self.dropout)
@@ -126,7 +158,7 @@ class WaveNetBlock(nn.Module):
     dtype: str = "float32"
 
     def setup(self):
-        self.convolution = CausalConvolution(self.dim, 2 * self.dim, self.kernel, self.dilation, dtype=self.dtype)
+        self.convolution = Convolution(self.dim, 2 * self.dim, self.kernel, self.dilation, dtype=self.dtype)
         self.out = Dense("btd,de->bte", (self.dim, 2 * self.dim), bias=True, dtype=self.dtype)
         self.drop = Dropout(self.dropout)
 
@@ -137,3 +169,24 @@ class WaveNetBlock(nn.Module):
         filtered, gate = jnp.split(run(self.convolution, self.drop(x, train=train)), 2, axis=-1)
         residual, skipped = jnp.split(self.out(jnp.tanh(filtered) * jax.nn.sigmoid(gate)), 2, axis=-1)
         return x + residual, skipped
+
+
+class GatedBlock(nn.Module):
+    """A convolution with a gated linear unit, a sigmoid(b) (Gehring et al. 2017, section 3.2)."""
+
+    dim: int
+    kernel: int
+    dilation: int
+    ahead: int
+    dropout: float
+    dtype: str = "float32"
+
+    def setup(self):
+        self.convolution = Convolution(
+            self.dim, 2 * self.dim, self.kernel, self.dilation, self.ahead, True, self.dtype
+        )
+        self.drop = Dropout(self.dropout)
+
+    def __call__(self, x: Float[Array, "B T D"], run: Run, *, train: bool = False) -> Float[Array, "B T D"]:
+        values, gates = jnp.split(run(self.convolution, self.drop(x, train=train)), 2, axis=-1)
+        return values * jax.nn.sigmoid(gates)

@@ -1,15 +1,13 @@
 """Dilated causal convolutions as a language model: TCN (Bai et al. 2018) or WaveNet (van den Oord et al. 2016)."""
 
-from collections.abc import Iterator
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
 from seqlab.errors import SeqlabError
-from seqlab.layers.convolution import CausalConvolution, Run, TCNBlock, WaveNetBlock
+from seqlab.layers.convolution import Run, TCNBlock, WaveNetBlock, run_one_step, run_over_all
 from seqlab.layers.dense import Dense
 from seqlab.layers.dropout import Dropout
 from seqlab.layers.embed import Vocabulary
@@ -76,39 +74,22 @@ class TCNLM(nn.Module):
     def features(
         self, inputs: None, prefix: Tokens, carry: Any = None, *, train: bool
     ) -> tuple[Float[Array, "B T D"], Any]:
-        def run(convolution: CausalConvolution, x: jax.Array) -> jax.Array:
-            return convolution(x, prefix.segments)
-
+        run, _ = run_over_all(prefix.mask, prefix.segments)
         return self.stack(self.words.embed(prefix.ids), run, train=train), carry
 
     def project(self, features: Float[Array, "... D"]) -> Float[Array, "... V"]:
         return self.words.project(features)
 
     def start(self, inputs: None, prompt: Tokens, capacity: int, hypotheses: int) -> tuple[Any, Any]:
-        buffers: list[jax.Array] = []
-        real = prompt.mask[:, :-1, None]
-
-        def run(convolution: CausalConvolution, x: jax.Array) -> jax.Array:
-            x = jnp.where(real, x, 0.0)  # what stands left of a prompt is as if it were not there
-            buffers.append(convolution.start(x))
-            return convolution(x)
-
+        run, buffers = run_over_all(prompt.mask[:, :-1])
         self.stack(self.words.embed(prompt.ids[:, :-1]), run)
         return {}, repeat(buffers, hypotheses)
 
     def step(
         self, memory: Any, state: Any, token: Int[Array, "B K"], t: Int[Array, ""]
     ) -> tuple[Float[Array, "B K V"], Any]:
-        before: Iterator[jax.Array] = iter(state)
-        after: list[jax.Array] = []
-
-        def run(convolution: CausalConvolution, x: jax.Array) -> jax.Array:
-            y, buffer = convolution.step(x, next(before), t)
-            after.append(buffer)
-            return y
-
-        x = self.stack(self.words.embed(token), run)
-        return self.project(x), after
+        run, state = run_one_step(state, t)
+        return self.project(self.stack(self.words.embed(token), run)), state
 
     @nn.nowrap
     def reorder(self, state: Any, parents: Int[Array, "B K"]) -> Any:

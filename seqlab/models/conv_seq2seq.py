@@ -1,0 +1,146 @@
+"""Convolutional encoder-decoder with attention in every decoder layer (Gehring et al. 2017)."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float, Int
+
+from seqlab.errors import SeqlabError
+from seqlab.layers.attention import masked_softmax
+from seqlab.layers.convolution import GatedBlock, Run, run_one_step, run_over_all
+from seqlab.layers.dense import Dense
+from seqlab.layers.dropout import Dropout
+from seqlab.layers.embed import Embedding, check_tie, positions_of
+from seqlab.layers.hypotheses import reorder, repeat
+from seqlab.types import Tokens
+
+KIND = "generator"
+HALF = 0.5**0.5  # a sum of two, scaled back to the variance of one (section 3.2)
+
+
+class ConvSeq2Seq(nn.Module):
+    """Gated convolutions, those of the encoder looking both ways. The vocabulary sizes are 0 in a config."""
+
+    source_vocabulary: int = 0
+    vocabulary: int = 0
+    encoder_layers: int = 4
+    decoder_layers: int = 3
+    dim: int = 256
+    kernel: int = 3
+    """Odd, so that the encoder sees as far to the left as to the right."""
+    cycle: int = 1
+    """Dilations are 1, 2, 4, ... and begin anew after so many layers: 1 is without, 5 is as in ByteNet (Kalchbrenner
+    et al. 2016)."""
+    dropout: float = 0.2
+    positions: str = "learned"
+    """"sinusoidal" or "learned"."""
+    max_length: int = 1024
+    """How many positions there are, if they are learned."""
+    tie: str = "all"
+    """"all": source, target and output share one table (a joint vocabulary); "target": target and output; "none"."""
+    dtype: str = "float32"
+    """What the operands of products with parameters are rounded to; all else is float32."""
+
+    def setup(self):
+        check_tie(self.tie, self.source_vocabulary, self.vocabulary)
+        if self.kernel % 2 == 0 or self.kernel < 3 or self.cycle < 1:
+            raise SeqlabError(f"kernel must be odd and 3 or more, cycle 1 or more, not {self.kernel}, {self.cycle}")
+        dim, dtype = self.dim, self.dtype
+        embed = (dim, self.positions, self.max_length, dtype)
+        self.target_embedding = Embedding(self.vocabulary, *embed)
+        if self.tie != "all":
+            self.own_source_embedding = Embedding(self.source_vocabulary, *embed)
+        if self.tie == "none":
+            self.output = Dense("btd,dv->btv", (dim, self.vocabulary), dtype=dtype)
+        ahead, rest = self.kernel // 2, (self.dropout, dtype)
+        dilations = [self.dilations(layers) for layers in (self.encoder_layers, self.decoder_layers)]
+        self.encoder = [GatedBlock(dim, self.kernel, d, ahead * d, *rest) for d in dilations[0]]
+        self.decoder = [GatedBlock(dim, self.kernel, d, 0, *rest) for d in dilations[1]]
+        square = [[Dense("btd,de->bte", (dim, dim), bias=True, dtype=dtype) for _ in self.decoder] for _ in range(2)]
+        self.query, self.mix = square
+        self.drop = Dropout(self.dropout)
+
+    def dilations(self, layers: int) -> list[int]:
+        return [2 ** (i % self.cycle) for i in range(layers)]
+
+    @property
+    def receptive_field(self) -> int:
+        """Tokens of the target that a logit depends on, the last one included."""
+        return 1 + (self.kernel - 1) * sum(self.dilations(self.decoder_layers))
+
+    @property
+    def longest(self) -> int | None:
+        """Most positions of a source, or of a prompt and what follows it; None: no bound."""
+        return self.max_length if self.positions == "learned" else None
+
+    def encode(self, inputs: Tokens, *, train: bool = False) -> dict[str, jax.Array]:
+        """Keys, the last layer's outputs; values, with the embeddings added; which of them are real."""
+        embedding = self.target_embedding if self.tie == "all" else self.own_source_embedding
+        embedding.check_length(inputs.ids.shape[1])
+        embedded = self.drop(embedding(inputs.ids, positions_of(inputs.mask)), train=train)
+        x, (run, _) = embedded, run_over_all(inputs.mask)
+        for block in self.encoder:
+            x = HALF * (x + block(x, run, train=train))
+        return {"keys": x, "values": HALF * (x + embedded), "mask": inputs.mask}
+
+    def stack(
+        self, embedded: Float[Array, "B T D"], memory: Any, run: Run, *, train: bool = False
+    ) -> tuple[Float[Array, "B T D"], list[jax.Array]]:
+        """The decoder: features, and each layer's attention weights [B T S]."""
+        embedded = self.drop(embedded, train=train)
+        x, looked = embedded, []
+        for block, query, mix in zip(self.decoder, self.query, self.mix, strict=True):
+            y = block(x, run, train=train)
+            scores = jnp.einsum("btd,bsd->bts", HALF * (query(y) + embedded), memory["keys"])
+            weights = masked_softmax(scores, memory["mask"][:, None])
+            # A weighted mean of n positions has the variance of one over n: scaled up again (section 3.5).
+            count = jnp.maximum(memory["mask"].sum(-1), 1)[:, None, None]
+            context = jnp.einsum("bts,bsd->btd", weights, memory["values"]) * jnp.sqrt(count)
+            x = HALF * (x + HALF * (y + mix(context)))
+            looked.append(weights)
+        return self.drop(x, train=train), looked
+
+    def decode(self, memory: Any, prefix: Tokens, *, train: bool = False) -> tuple[jax.Array, list, list]:
+        """Features, attention weights, and the convolutions' buffers."""
+        self.target_embedding.check_length(prefix.ids.shape[1])
+        run, buffers = run_over_all(prefix.mask)
+        x = self.target_embedding(prefix.ids, positions_of(prefix.mask))
+        return *self.stack(x, memory, run, train=train), buffers
+
+    def features(
+        self, inputs: Tokens, prefix: Tokens, carry: Any = None, *, train: bool
+    ) -> tuple[Float[Array, "B T D"], Any]:
+        return self.decode(self.encode(inputs, train=train), prefix, train=train)[0], carry
+
+    def attention(self, inputs: Tokens, prefix: Tokens) -> Float[Array, "L B H T S"]:
+        """Attention weights of a forced pass, by decoder layer; there is one head."""
+        return jnp.stack(self.decode(self.encode(inputs), prefix)[1])[:, :, None]
+
+    def project(self, features: Float[Array, "... D"]) -> Float[Array, "... V"]:
+        if self.tie == "none":
+            return self.output(features)
+        return self.target_embedding.attend(features)
+
+    def start(self, inputs: Tokens, prompt: Tokens, capacity: int, hypotheses: int) -> tuple[Any, Any]:
+        self.target_embedding.check_length(capacity)
+        memory = self.encode(inputs)
+        _, _, buffers = self.decode(memory, Tokens(prompt.ids[:, :-1], prompt.mask[:, :-1]))
+        offset = prompt.mask.shape[1] - prompt.mask.sum(-1)
+        return {**memory, "offset": offset.astype(jnp.int32)}, repeat(buffers, hypotheses)
+
+    def step(
+        self, memory: Any, state: Any, token: Int[Array, "B K"], t: Int[Array, ""]
+    ) -> tuple[Float[Array, "B K V"], Any]:
+        run, state = run_one_step(state, t)
+        x, _ = self.stack(self.target_embedding(token, (t - memory["offset"])[:, None]), memory, run)
+        return self.project(x), state
+
+    @nn.nowrap
+    def reorder(self, state: Any, parents: Int[Array, "B K"]) -> Any:
+        return reorder(state, parents)
+
+
+TINY = ConvSeq2Seq(source_vocabulary=9, vocabulary=7, encoder_layers=2, decoder_layers=2, dim=8, tie="target")
+VARIANTS = (TINY.clone(cycle=2, positions="sinusoidal", tie="none"),)
