@@ -114,7 +114,7 @@ class ConvSeq2Seq(nn.Module):
     ) -> tuple[Float[Array, "B T D"], Any]:
         return self.decode(self.encode(inputs, train=train), prefix, train=train)[0], carry
 
-    def attention(self, inputs: Tokens, prefix: Tokens) -> Float[Array, "L B H T S"]:
+    def attention_weights(self, inputs: Tokens, prefix: Tokens) -> Float[Array, "L B H T S"]:
         """Attention weights of a forced pass, by decoder layer; there is one head."""
         return jnp.stack(self.decode(self.encode(inputs), prefix)[1])[:, :, None]
 

@@ -70,7 +70,7 @@ class Transformer(nn.Module):
     ) -> tuple[Float[Array, "B T D"], Any]:
         return self.decode(inputs, prefix, train=train)[0], carry
 
-    def attention(self, inputs: Tokens, prefix: Tokens) -> Float[Array, "L B H T S"]:
+    def attention_weights(self, inputs: Tokens, prefix: Tokens) -> Float[Array, "L B H T S"]:
         """Cross-attention weights of a forced pass, by decoder layer and head."""
         return jnp.stack(self.decode(inputs, prefix)[2])
 

@@ -1,0 +1,83 @@
+"""A recurrent decoder of one layer that looks at a memory at every step (Bahdanau et al. 2015, Luong et al. 2015)."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Bool, Float
+
+from seqlab.layers.dense import Dense
+from seqlab.layers.recurrent import GATES, Recurrent
+
+# query [B K D] -> context [B K E], and the attention weights [B K S] that made it
+Look = Callable[[jax.Array], tuple[jax.Array, jax.Array]]
+
+
+class AttentiveDecoder(nn.Module):
+    """With y the embedding of the last token, s the state of the cell, c what `look` gives for it:
+
+    early    c = look(s'), s = cell([y, c], s'), features tanh(W [y, s, c] + b)     (Bahdanau)
+    late     s = cell([y, a'], s'), c = look(s), features a = tanh(W [s, c] + b)    (Luong, with input feeding)
+
+    where ' is of the step before. The state of K hypotheses has leaves [B K D].
+    """
+
+    cell: str
+    dim: int
+    memory_dim: int
+    early: bool
+    dtype: str = "float32"
+
+    def setup(self):
+        dim, dtype = self.dim, self.dtype
+        self.layer = Recurrent(self.cell, dim, dim, dtype=dtype)
+        self.bridge = Dense("be,ed->bd", (self.memory_dim, dim * len(self.layer.initial())), bias=True, dtype=dtype)
+        fed, combined = (self.memory_dim, 2 * dim) if self.early else (dim, dim)
+        self.feed = Dense("bkd,dg->bkg", (fed, GATES[self.cell] * dim), dtype=dtype)
+        self.combine = Dense("btf,fd->btd", (combined + self.memory_dim, dim), bias=True, dtype=dtype)
+
+    def begin(self, summary: Float[Array, "B E"]) -> Any:
+        """The state [B 1 D] before the first step, from what an encoder has read."""
+        begin = jnp.tanh(self.bridge(summary))[:, None]
+        cell = tuple(jnp.split(begin, begin.shape[-1] // self.dim, axis=-1))
+        return {"cell": cell} if self.early else {"cell": cell, "attended": jnp.zeros_like(cell[0])}
+
+    def advance(self, gates: Float[Array, "B K G"], state: Any, look: Look) -> tuple[Any, jax.Array, jax.Array]:
+        """One position, `gates` being what the token alone gives the cell: state, context, weights."""
+        if self.early:
+            context, weights = look(state["cell"][0])
+            return {"cell": self.layer.advance(gates + self.feed(context), state["cell"])}, context, weights
+        cell = self.layer.advance(gates + self.feed(state["attended"]), state["cell"])
+        context, weights = look(cell[0])
+        attended = jnp.tanh(self.combine(jnp.concatenate([cell[0], context], axis=-1)))
+        return {"cell": cell, "attended": attended}, context, weights
+
+    def output(self, y: Float[Array, "B T D"], state: Any, context: Float[Array, "B T E"]) -> Float[Array, "B T D"]:
+        if self.early:
+            return jnp.tanh(self.combine(jnp.concatenate([y, state["cell"][0], context], axis=-1)))
+        return state["attended"]
+
+    def __call__(
+        self, y: Float[Array, "B T D"], mask: Bool[Array, "B T"], state: Any, look: Look
+    ) -> tuple[Float[Array, "B T D"], Any, Float[Array, "B T S"]]:
+        """All positions after `state`: features, the last state, attention weights. A pad leaves a state as it is."""
+        gates = self.layer.project(y).swapaxes(0, 1)[:, :, None]
+        if self.is_initializing():
+            self.advance(gates[0], state, look)  # a scan's body must not make parameters
+
+        def body(state: Any, now: Any) -> tuple[Any, Any]:
+            gates, real = now
+            new, context, weights = self.advance(gates, state, look)
+            new = jax.tree.map(lambda n, s: jnp.where(real, n, s), new, state)
+            return new, (new, context, weights)
+
+        state, outputs = jax.lax.scan(body, state, (gates, mask.T[..., None, None]))
+        states, contexts, weights = jax.tree.map(lambda x: x[:, :, 0].swapaxes(0, 1), outputs)
+        return self.output(y, states, contexts), state, weights
+
+    def step(self, y: Float[Array, "B K D"], state: Any, look: Look) -> tuple[Float[Array, "B K D"], Any]:
+        """One position of K hypotheses: features, and the state after it."""
+        state, context, _ = self.advance(self.layer.project(y), state, look)
+        return self.output(y, state, context), state
