@@ -363,7 +363,7 @@ class Streams(NamedTuple):
         yield f"{self.tokens:,} tokens in {self.rows} streams, {self.length} a batch: {count:,} batches an epoch"
 
 
-def pad(rows: list[np.ndarray], length: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+def pad(rows: Sequence[np.ndarray], length: int, count: int) -> tuple[np.ndarray, np.ndarray]:
     """Ids int32 [count, length] and mask bool of ragged rows; filled up with empty rows."""
     ids = np.zeros((count, length), np.int32)
     mask = np.zeros((count, length), bool)

@@ -30,6 +30,7 @@ from seqlab.train import init_params, train
 from seqlab.types import Batch, Params, Tokens
 
 LENGTHS = (6, 1, 4, 3, 2)  # of the rows in a subject's inputs
+SENTENCES = ((0, 0, 1, 3, 3, 3), (0,), (0, 1, 1, 2), (0, 2, 2), (1, 1))  # of their tokens; some are empty
 ALPHAS = (0.0, 0.6, 1.5)
 EOS = Tokenizer.eos
 
@@ -80,6 +81,10 @@ def make_subject(model: Any, seed: int = 0) -> Subject:
 
     sources = getattr(model, "source_vocabulary", 0)
     inputs = tokens(sources, mask) if sources else None
+    if inputs is not None:
+        sentences = np.zeros(mask.shape, np.int32)
+        sentences[mask] = [n for row in SENTENCES for n in row]
+        inputs = dataclasses.replace(inputs, sentences=jnp.asarray(sentences))
     if catalogue.kind_of(model) == "classifier":
         prefix, targets, weights = None, jnp.arange(len(LENGTHS)) % model.classes, jnp.ones(len(LENGTHS))
     else:
@@ -114,11 +119,13 @@ def rows_of(tree: Any, rows: Any) -> Any:
 def pads_are_inert(s: Subject) -> None:
     """Garbage in the pads changes nothing, to the bit."""
 
-    def garbage(tokens: Any) -> Any:
-        return tokens and tokens.replace(ids=jnp.where(tokens.mask, tokens.ids, 5))
+    def garbage(tokens: Tokens) -> Any:
+        dirty = {name: getattr(tokens, name) for name in ("ids", "sentences")}
+        dirty = {name: jnp.where(tokens.mask, x, 5) for name, x in dirty.items() if x is not None}
+        return dataclasses.replace(tokens, **dirty)
 
     clean = s.forward(s.params, s.inputs, s.prefix)
-    dirty = s.forward(s.params, garbage(s.inputs), garbage(s.prefix))
+    dirty = s.forward(s.params, *(None if tokens is None else garbage(tokens) for tokens in (s.inputs, s.prefix)))
     same(at_real(clean, s.prefix), at_real(dirty, s.prefix), "logits with garbage in the pads")
 
 
@@ -345,8 +352,8 @@ def first_state(params: Params, optimizer: optax.GradientTransformation, sums: t
 def requests_of(s: Subject, limit: int) -> list[Request]:
     """A request for each row of the subject: its source, or the first tokens of its prefix as a prompt."""
     if s.inputs is not None:
-        sources = zip(np.asarray(s.inputs.ids).tolist(), LENGTHS, strict=True)
-        return [Request(ids[:n], [1], limit) for ids, n in sources]
+        sources = zip(np.asarray(s.inputs.ids).tolist(), LENGTHS, SENTENCES, strict=True)
+        return [Request(ids[:n], [1], limit, sentences) for ids, n, sentences in sources]
     prefixes = enumerate(np.asarray(s.prefix.ids).tolist())
     return [Request(None, [1, *ids[: i % 3]], limit) for i, ids in prefixes]
 
@@ -401,7 +408,7 @@ def greedy_is_a_beam_of_one(s: Subject) -> None:
     limit = 5
     requests = requests_of(s, limit)
     found = {stop: generate(s.model, s.params, requests, eos=EOS, beam=1, stop=stop) for stop in (None, "first")}
-    for row, (_, prompt, _) in enumerate(requests):
+    for row, (_, prompt, *_) in enumerate(requests):
         answer: list[int] = []
         while len(answer) < limit and EOS not in answer:
             logits = forced_logits(s, row, [[*prompt, *answer]])[0, len(prompt) + len(answer) - 1]
@@ -485,6 +492,19 @@ def targets_are_the_labels(task: Any) -> None:
             require(
                 tokenizers["label"].decode([int(batch.targets[i])]) == example["label"], "the class is another one"
             )
+
+
+def decoding_reads_what_training_reads(task: Any) -> None:
+    """A text's request has the source, the sentences and the first prompt token that it has in a training batch."""
+    corpus, tokenizers, examples = tiny_corpus(task)
+    for rows in tiny_plan(task, corpus).batches(0, None):
+        batch = task.collate(corpus, rows, tokenizers)
+        for i, index in enumerate(rows.indices):
+            (request,) = task.requests([examples[index]["source"]], tokenizers, 0)
+            real = batch.inputs.mask[i]
+            same(request.source, batch.inputs.ids[i][real], "the source's ids")
+            same(request.sentences, batch.inputs.sentences[i][real], "the sentences of the source's tokens")
+            same(request.prompt, batch.prefix.ids[i, :1], "the prompt")
 
 
 def every_example_comes_once_an_epoch(task: Any) -> None:
@@ -632,6 +652,7 @@ LANGUAGE_MODEL_LAWS: tuple[Law, ...] = (segments_are_apart,)
 CARRY_LAWS: tuple[Law, ...] = (carry_continues_the_stream,)
 ANY_TASK_LAWS: tuple[Law, ...] = (every_example_comes_once_an_epoch, filled_rows_weigh_nothing)
 GENERATOR_TASK_LAWS: tuple[Law, ...] = (targets_are_the_next_tokens,)
+SOURCE_TASK_LAWS: tuple[Law, ...] = (decoding_reads_what_training_reads,)
 CLASSIFIER_TASK_LAWS: tuple[Law, ...] = (targets_are_the_labels,)
 STEP_LAWS: tuple[Law, ...] = (devices_agree,)
 RUN_LAWS: tuple[Law, ...] = (resuming_changes_nothing,)
@@ -650,4 +671,6 @@ def model_laws(model: Any) -> tuple[Law, ...]:
 
 def task_laws(task: Any) -> tuple[Law, ...]:
     """The laws that a task must obey."""
-    return ANY_TASK_LAWS + (CLASSIFIER_TASK_LAWS if task.KIND == "classifier" else GENERATOR_TASK_LAWS)
+    if task.KIND == "classifier":
+        return ANY_TASK_LAWS + CLASSIFIER_TASK_LAWS
+    return ANY_TASK_LAWS + GENERATOR_TASK_LAWS + (SOURCE_TASK_LAWS if "source" in task.columns else ())

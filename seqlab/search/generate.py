@@ -19,11 +19,14 @@ POSITIONS = 1 << 16  # most positions of sources and hypotheses a batch: long li
 
 
 class Request(NamedTuple):
-    """One sentence to decode: source ids (None for a language model), prompt ids, most tokens to write."""
+    """One text to decode: source ids (None for a language model), prompt ids, most tokens to write; of a document,
+    which sentence each token of the source is of.
+    """
 
     source: Sequence[int] | None
     prompt: Sequence[int]
     limit: int
+    sentences: Sequence[int] | None = None
 
 
 class Result(NamedTuple):
@@ -75,7 +78,7 @@ def make_search(model: Any, eos: int, beam: int, wanted: int, rule: str) -> Call
 def first_too_long(model: Any, requests: Sequence[Request]) -> int | None:
     """Index of the first request with more tokens than can be read, if there is one."""
     longest = getattr(model, "longest", None) or LONGEST
-    sizes = (max(len(source or ()), len(prompt)) for source, prompt, _ in requests)
+    sizes = (max(len(request.source or ()), len(request.prompt)) for request in requests)
     return next((i for i, size in enumerate(sizes) if size > longest), None)
 
 
@@ -150,7 +153,7 @@ def _batches(
     """
     most = longest or 1 << 30
     groups: dict[tuple[int, int], list[int]] = {}
-    for i, (source, prompt, _) in enumerate(requests):
+    for i, (source, prompt, _, _) in enumerate(requests):
         # A prompt of one token, BOS, stays one: nothing of it has to be read ahead of the first step.
         prompt_length = 1 if len(prompt) == 1 else min(1 + _round_up(len(prompt) - 1), most)
         source_length = 0 if source is None else min(_round_up(len(source)), most)
@@ -166,14 +169,15 @@ def _batches(
 def _collate(requests: list[Request], shape: tuple[int, int, int, int]) -> tuple[Tokens | None, Tokens, np.ndarray]:
     """Padded arrays: sources left-aligned, prompts right-aligned, filled-up rows with a limit of 0."""
     rows, source_length, prompt_length, room = shape
-    source = np.zeros((2, rows, source_length), np.int32)
+    source = np.zeros((3, rows, source_length), np.int32)
     prompt = np.zeros((2, rows, prompt_length), np.int32)
     prompt[1, :, -1] = 1
     limit = np.zeros(rows, np.int32)
     for row, request in enumerate(requests):
         if request.source is not None:
-            source[:, row, : len(request.source)] = request.source, np.ones(len(request.source))
+            size = len(request.source)
+            source[:, row, :size] = request.source, np.ones(size), request.sentences or np.zeros(size)
         prompt[:, row, prompt_length - len(request.prompt) :] = request.prompt, np.ones(len(request.prompt))
         limit[row] = min(request.limit, room)
-    inputs = Tokens(source[0], source[1] > 0) if source_length else None
+    inputs = Tokens(source[0], source[1] > 0, sentences=source[2]) if source_length else None
     return inputs, Tokens(prompt[0], prompt[1] > 0), limit

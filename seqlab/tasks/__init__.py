@@ -20,7 +20,7 @@ from jaxtyping import Array, Float, Int
 from seqlab.batching import VERSION, Buckets, Packing, Plan, Rows, kept_plan, make_buckets, pad
 from seqlab.config import Batching, Search
 from seqlab.errors import SeqlabError
-from seqlab.search.generate import first_too_long, generate
+from seqlab.search.generate import Request, first_too_long, generate
 from seqlab.text import Corpus, Tokenizer, Tokenizers
 from seqlab.types import Batch, Carry, Params, Tokens
 
@@ -121,12 +121,31 @@ def shifted(
     return Tokens(*pad(prefixes, length, count)), ids, mask.astype(np.float32)
 
 
+def sentences_of(ids: np.ndarray, newline: int) -> np.ndarray:
+    """Which sentence each token of a document is of, [... S]; a newline counts to the sentence it ends."""
+    ends = ids == newline
+    return (np.cumsum(ends, axis=-1) - ends).astype(np.int32)
+
+
+def documents(ids: Sequence[np.ndarray], tokenizer: Tokenizer, length: int, count: int) -> Tokens:
+    """Padded documents with the sentences of their tokens; filled up with empty rows."""
+    padded, mask = pad(ids, length, count)
+    return Tokens(padded, mask, sentences=sentences_of(padded, tokenizer.newline))
+
+
+def source_request(ids: Sequence[int], tokenizers: Tokenizers, limit: int) -> Request:
+    """Asks for a text of at most `limit` tokens for a source: x1 .. xn EOS, as in `pair_batch`."""
+    ended = [*ids, tokenizers["source"].eos]
+    sentences = sentences_of(np.array(ended), tokenizers["source"].newline).tolist()
+    return Request(ended, [tokenizers["target"].bos], limit, sentences)
+
+
 def pair_batch(sources: Sequence[Any], targets: Sequence[np.ndarray], rows: Rows, tokenizers: Tokenizers) -> Batch:
     """source: x1 .. xn EOS; prefix: BOS y1 .. ym; targets: y1 .. ym EOS."""
     source_length, target_length = rows.shape
     ended = [np.append(source, tokenizers["source"].eos) for source in sources]
     return Batch(
-        Tokens(*pad(ended, source_length, rows.rows)),
+        documents(ended, tokenizers["source"], source_length, rows.rows),
         *shifted(targets, tokenizers["target"], target_length, rows.rows),
     )
 

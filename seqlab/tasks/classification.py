@@ -13,12 +13,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from seqlab.batching import Plan, Rows, pad
+from seqlab.batching import Plan, Rows
 from seqlab.config import Batching
 from seqlab.errors import SeqlabError
-from seqlab.tasks import bucket_plan, cross_entropy
-from seqlab.text import Corpus, Tokenizer, Tokenizers
-from seqlab.types import Batch, Carry, Params, Tokens
+from seqlab.tasks import bucket_plan, cross_entropy, documents
+from seqlab.text import Corpus, Tokenizers
+from seqlab.types import Batch, Carry, Params
 
 
 @dataclass(frozen=True)
@@ -42,18 +42,12 @@ class Classification:
         return bucket_plan(self, corpus, batching, lambda: np.minimum(corpus.lengths("source"), self.max_tokens))
 
     def collate(self, corpus: Corpus, rows: Rows, tokenizers: Tokenizers) -> Batch:
-        documents = [corpus.row("source", i) for i in rows.indices]
+        found = [corpus.row("source", i)[: self.max_tokens] for i in rows.indices]
         targets, weights = np.zeros(rows.rows, np.int32), np.zeros(rows.rows, np.float32)
         targets[: len(rows.indices)] = [corpus.row("label", i)[0] for i in rows.indices]
         weights[: len(rows.indices)] = 1.0
-        inputs = self.documents(documents, tokenizers["source"], rows.shape[0], rows.rows)
+        inputs = documents(found, tokenizers["source"], rows.shape[0], rows.rows)
         return Batch(inputs, None, targets, weights)
-
-    def documents(self, ids: list[np.ndarray], tokenizer: Tokenizer, length: int, rows: int) -> Tokens:
-        """Padded documents; a newline counts to the sentence it ends."""
-        padded, mask = pad([row[: self.max_tokens] for row in ids], length, rows)
-        ends = padded == tokenizer.newline
-        return Tokens(padded, mask, sentences=(np.cumsum(ends, axis=1) - ends).astype(np.int32))
 
     def loss(self, model: Any, params: Params, batch: Batch, carry: Carry, key: Any) -> Any:
         """Cross-entropy of the class; `key` drives dropout, None means evaluation: no dropout, no smoothing."""
@@ -65,12 +59,12 @@ class Classification:
     def answer(self, model: Any, params: Params, tokenizers: Tokenizers, lines: Sequence[str]) -> list[str]:
         """The class of each document."""
         tokenizer, best = tokenizers["source"], make_answer(model)
-        ids = [np.array(row, np.int32) for row in tokenizer.encode(lines)]
+        ids = [np.array(row[: self.max_tokens], np.int32) for row in tokenizer.encode(lines)]
         answers = []
         for at in range(0, len(ids), ROWS):
             some = ids[at : at + ROWS]
-            longest = min(max(len(row) for row in some), self.max_tokens)
-            inputs = self.documents(some, tokenizer, 1 << max(longest - 1, 1).bit_length(), ROWS)
+            longest = max(len(row) for row in some)
+            inputs = documents(some, tokenizer, 1 << max(longest - 1, 1).bit_length(), ROWS)
             answers += np.asarray(best(params, inputs))[: len(some)].tolist()
         return [tokenizers["label"].decode([i]) for i in answers]
 

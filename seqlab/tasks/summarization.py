@@ -13,7 +13,7 @@ from seqlab.batching import Plan, Rows
 from seqlab.config import Batching
 from seqlab.errors import SeqlabError
 from seqlab.search.generate import Request
-from seqlab.tasks import bucket_plan, generator_loss, pair_batch
+from seqlab.tasks import bucket_plan, generator_loss, pair_batch, source_request
 from seqlab.text import Corpus, Tokenizers
 from seqlab.types import Batch, Carry, Params
 
@@ -67,8 +67,8 @@ class Summarization:
         return generator_loss(model, params, batch, carry, key, self.label_smoothing)
 
     def requests(self, lines: Sequence[str], tokenizers: Tokenizers, max_length: int) -> list[Request]:
-        tokenizer, begin, most = tokenizers["source"], [tokenizers["target"].bos], max_length or DEFAULT_LENGTH
-        return [Request([*self.cut(ids), tokenizer.eos], begin, most) for ids in tokenizer.encode(lines)]
+        most = max_length or DEFAULT_LENGTH
+        return [source_request(self.cut(ids), tokenizers, most) for ids in tokenizers["source"].encode(lines)]
 
     def baseline(self, sources: Sequence[str], train: Iterable[dict[str, str]]) -> tuple[str, list[str]]:
         """The first sentence, cut to the mean length of a summary in words."""

@@ -7,7 +7,7 @@ from typing import Any
 from seqlab.batching import Plan, Rows
 from seqlab.config import Batching
 from seqlab.search.generate import Request
-from seqlab.tasks import bucket_plan, generator_loss, pair_batch
+from seqlab.tasks import bucket_plan, generator_loss, pair_batch, source_request
 from seqlab.text import Corpus, Tokenizers
 from seqlab.types import Batch, Carry, Params
 
@@ -36,11 +36,8 @@ class Translation:
 
     def requests(self, lines: Sequence[str], tokenizers: Tokenizers, max_length: int) -> list[Request]:
         """By default a translation has at most twice the tokens of its source and 10 more."""
-        tokenizer = tokenizers["source"]
-        return [
-            Request([*ids, tokenizer.eos], [tokenizers["target"].bos], max_length or 2 * len(ids) + 10)
-            for ids in tokenizer.encode(lines)
-        ]
+        encoded = tokenizers["source"].encode(lines)
+        return [source_request(ids, tokenizers, max_length or 2 * len(ids) + 10) for ids in encoded]
 
     def baseline(self, sources: Sequence[str], train: Iterable[dict[str, str]]) -> tuple[str, list[str]]:
         """The source itself."""
