@@ -76,16 +76,12 @@ class Alignment(nn.Module):
         """What is computed once a memory."""
         return self.key(memory) if self.score in ("additive", "general") else memory
 
-    def weights(
-        self, query: Float[Array, "B K D"], keys: Float[Array, "B S D"], mask: Bool[Array, "B S"]
-    ) -> Float[Array, "B K S"]:
-        """The share of each position of the memory."""
+    def scores(self, query: Float[Array, "B K D"], keys: Float[Array, "B S D"]) -> Float[Array, "B K S"]:
+        """How well each query fits each position of the memory."""
         if self.score == "additive":
-            scores = jnp.tanh(self.query(query)[:, :, None] + keys[:, None]) @ self.vector
-        else:
-            scores = jnp.einsum("bkd,bsd->bks", query, keys)
-            scores = scores * self.query_dim**-0.5 if self.score == "scaled" else scores
-        return masked_softmax(scores, mask[:, None])
+            return jnp.tanh(self.query(query)[:, :, None] + keys[:, None]) @ self.vector
+        scores = jnp.einsum("bkd,bsd->bks", query, keys)
+        return scores * self.query_dim**-0.5 if self.score == "scaled" else scores
 
 
 class Attention(nn.Module):

@@ -8,7 +8,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
 from seqlab.errors import SeqlabError
-from seqlab.layers.attention import Alignment
+from seqlab.layers.attention import Alignment, masked_softmax
 from seqlab.layers.attentive_decoder import AttentiveDecoder, Look
 from seqlab.layers.dropout import Dropout
 from seqlab.layers.embed import Table, Vocabulary, check_tie
@@ -63,7 +63,7 @@ class Bahdanau(nn.Module):
         """Attention over the source's outputs."""
 
         def look(query: Float[Array, "B K D"]) -> tuple[Float[Array, "B K D"], Float[Array, "B K S"]]:
-            weights = self.alignment.weights(query, memory["keys"], memory["mask"])
+            weights = masked_softmax(self.alignment.scores(query, memory["keys"]), memory["mask"][:, None])
             return jnp.einsum("bks,bse->bke", weights, memory["values"]), weights
 
         return look

@@ -1,0 +1,125 @@
+"""Words to sentences to a decoder with attention over both (Li et al. 2015; for dialogue, Serban et al. 2016).
+
+The two levels of attention are added before the softmax, so that a word counts as its sentence does (Nallapati et
+al. 2016, section 2.4).
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float, Int
+
+from seqlab.errors import SeqlabError
+from seqlab.layers.attention import Alignment, masked_softmax
+from seqlab.layers.attentive_decoder import AttentiveDecoder, Look
+from seqlab.layers.dropout import Dropout
+from seqlab.layers.embed import Table, Vocabulary, check_tie
+from seqlab.layers.hierarchy import Pool, members, segments_of
+from seqlab.layers.hypotheses import reorder, repeat
+from seqlab.layers.recurrent import Bidirectional
+from seqlab.types import Tokens
+
+KIND = "generator"
+
+
+class HierarchicalSeq2Seq(nn.Module):
+    """From a document, or the turns of a dialogue, to a text. The vocabulary sizes are 0 in a config."""
+
+    source_vocabulary: int = 0
+    vocabulary: int = 0
+    cell: str = "gru"
+    """rnn, irnn, lstm or gru."""
+    dim: int = 512
+    """Width of embeddings, of the decoder, and of both directions of an encoder together."""
+    sentences: int = 32
+    """Most sentences of a source; what follows counts to the last one."""
+    dropout: float = 0.2
+    tie: str = "all"
+    """"all": source, target and output share one table (a joint vocabulary); "target": target and output; "none"."""
+    dtype: str = "float32"
+    """What the operands of products with parameters are rounded to; all else is float32."""
+
+    def setup(self):
+        check_tie(self.tie, self.source_vocabulary, self.vocabulary)
+        if self.dim % 2 or self.sentences < 1:
+            sizes = f"not {self.dim} and {self.sentences}"
+            raise SeqlabError(f"dim must be even, for the two directions, and sentences 1 or more, {sizes}")
+        dim, dtype = self.dim, self.dtype
+        self.words = Vocabulary(self.vocabulary, dim, self.tie != "none", dtype)
+        if self.tie != "all":
+            self.source_words = Table(self.source_vocabulary, dim)
+        self.word_encoder = Bidirectional(self.cell, 1, dim, dim // 2, self.dropout, dtype)
+        self.pool = Pool(dim, dtype)
+        self.sentence_encoder = Bidirectional(self.cell, 1, dim, dim // 2, self.dropout, dtype)
+        self.word_alignment = Alignment("additive", dim, dim, dtype)
+        self.sentence_alignment = Alignment("additive", dim, dim, dtype)
+        self.decoder = AttentiveDecoder(self.cell, dim, dim, early=True, dtype=dtype)
+        self.drop = Dropout(self.dropout)
+
+    def remember(self, inputs: Tokens, *, train: bool = False) -> tuple[Any, Any]:
+        """The memory, and the decoder's state before the first step."""
+        x = self.words.embed(inputs.ids) if self.tie == "all" else self.source_words(inputs.ids)
+        x, _ = self.word_encoder(x, inputs.mask, segments=segments_of(inputs), train=train)
+        parts = members(inputs, self.sentences)
+        sentences, ends = self.sentence_encoder(self.pool(x, parts), parts.any(-1), train=train)
+        memory = {
+            "words": self.word_alignment.keys(x),
+            "sentences": self.sentence_alignment.keys(sentences),
+            # A word brings its sentence along.
+            "values": x + jnp.einsum("bns,bnd->bsd", parts, sentences),
+            "parts": parts,
+        }
+        return memory, self.decoder.begin(jnp.concatenate([side[0] for side in ends[-1]], axis=-1))
+
+    def look(self, memory: Any) -> Look:
+        """Attention over the words, those of a sentence that fits well before others."""
+
+        def look(query: Float[Array, "B K D"]) -> tuple[Float[Array, "B K D"], Float[Array, "B K S"]]:
+            by_sentence = self.sentence_alignment.scores(query, memory["sentences"])
+            scores = self.word_alignment.scores(query, memory["words"])
+            scores += jnp.einsum("bns,bkn->bks", memory["parts"], by_sentence)
+            weights = masked_softmax(scores, memory["parts"].any(1)[:, None])
+            return jnp.einsum("bks,bse->bke", weights, memory["values"]), weights
+
+        return look
+
+    def decode(self, inputs: Tokens, prefix: Tokens, *, train: bool = False) -> tuple[jax.Array, jax.Array]:
+        """Features, and attention weights."""
+        memory, state = self.remember(inputs, train=train)
+        y = self.drop(self.words.embed(prefix.ids), train=train)
+        x, _, weights = self.decoder(y, prefix.mask, state, self.look(memory))
+        return self.drop(x, train=train), weights
+
+    def features(
+        self, inputs: Tokens, prefix: Tokens, carry: Any = None, *, train: bool
+    ) -> tuple[Float[Array, "B T D"], Any]:
+        return self.decode(inputs, prefix, train=train)[0], carry
+
+    def attention_weights(self, inputs: Tokens, prefix: Tokens) -> Float[Array, "L B H T S"]:
+        """Attention over the words of the source in a forced pass; there is one layer with one head."""
+        return self.decode(inputs, prefix)[1][None, :, None]
+
+    def project(self, features: Float[Array, "... D"]) -> Float[Array, "... V"]:
+        return self.words.project(features)
+
+    def start(self, inputs: Tokens, prompt: Tokens, capacity: int, hypotheses: int) -> tuple[Any, Any]:
+        memory, state = self.remember(inputs)
+        past = self.words.embed(prompt.ids[:, :-1])
+        _, state, _ = self.decoder(past, prompt.mask[:, :-1], state, self.look(memory))
+        return memory, repeat(jax.tree.map(lambda x: x[:, 0], state), hypotheses)
+
+    def step(
+        self, memory: Any, state: Any, token: Int[Array, "B K"], t: Int[Array, ""]
+    ) -> tuple[Float[Array, "B K V"], Any]:
+        x, state = self.decoder.step(self.words.embed(token), state, self.look(memory))
+        return self.project(x), state
+
+    @nn.nowrap
+    def reorder(self, state: Any, parents: Int[Array, "B K"]) -> Any:
+        return reorder(state, parents)
+
+
+TINY = HierarchicalSeq2Seq(source_vocabulary=9, vocabulary=7, dim=8, sentences=4, tie="target")
+VARIANTS = (TINY.clone(cell="lstm", dim=16, tie="none"),)
