@@ -21,7 +21,7 @@ from flax import linen as nn
 from seqlab.config import Experiment
 from seqlab.errors import SeqlabError
 from seqlab.files import write_atomically
-from seqlab.text import Tokenizers
+from seqlab.text import Numbers, Tokenizers
 
 KINDS = ("models", "datasets", "tasks")
 # Fields of a model that are 0 in a config, and the column whose tokenizer fills each in.
@@ -81,7 +81,7 @@ def home(value: Any) -> ModuleType:
 
 
 def kind_of(model: Any) -> str:
-    """The protocol a model obeys: "generator" or "classifier"."""
+    """The protocol a model obeys: "generator", "classifier", "tagger" or "regressor"."""
     return home(model).KIND
 
 
@@ -115,7 +115,11 @@ def load_config(path: Path) -> Experiment:
 def resolve(experiment: Experiment, tokenizers: Tokenizers) -> Experiment:
     """Fills in the model's vocabulary sizes and classes from the tokenizers. Raises if a config says otherwise."""
     model = experiment.model
-    sizes = {name: len(tokenizers[column]) for name, column in SIZES.items() if column in tokenizers}
+    sizes = {
+        name: len(tokenizers[column])
+        for name, column in SIZES.items()
+        if column in tokenizers and not isinstance(tokenizers[column], Numbers)
+    }
     for name, size in sizes.items():
         stated = getattr(model, name, None)
         if stated is None:

@@ -83,8 +83,9 @@ def decode(
         raise SeqlabError(f"no input {input}")
     keep_freed_memory()
     loaded = load(run, checkpoint)
-    if loaded.experiment.task.KIND == "classifier" and (nbest or scores):
-        raise SeqlabError("a classifier names one class for each line: --nbest and --scores are for generators")
+    kind = loaded.experiment.task.KIND
+    if kind != "generator":
+        raise SeqlabError(f"a {kind} writes no text, and search is for generators: judge it by seqlab evaluate")
     search = {"beam": beam, "alpha": alpha, "max_length": max_length}
     if nbest > loaded.search(**search).beam:
         raise SeqlabError(f"--nbest {nbest} needs a beam of {nbest} or more")
@@ -154,7 +155,7 @@ def evaluate(
 
 
 def score(
-    metric: Annotated[str, arg(metavar="NAME", help="bleu, chrf, ter, rouge, exact_match or accuracy.")],
+    metric: Annotated[str, arg(metavar="NAME", help="bleu, chrf, ter, rouge, exact_match, accuracy or mse.")],
     hypotheses: Annotated[Path, arg(metavar="H", help="A text file.")],
     references: Annotated[tuple[Path, ...], arg(metavar="R", help="One or more text files.")],
     json: bool = False,
@@ -173,7 +174,8 @@ def show_scores(scores: list[Any], as_json: bool, facts: dict[str, Any]) -> None
         return
     width = max(12, *(len(one.name) for one in scores))
     for name, value, signature in scores:
-        print(f"{name:{width}} {value:8.2f}  {signature}")
+        shown = f"{value:8.2f}" if value == 0 or abs(value) >= 0.1 else f"{value:8.1e}"
+        print(f"{name:{width}} {shown}  {signature}")
 
 
 def prepare(arguments: list[str]) -> None:

@@ -74,7 +74,7 @@ def load(run: str | Path, which: str = "best") -> Run:
     folder = Path(run)
     experiment = catalogue.load_experiment(folder / "experiment.json")
     step = checkpoint.choose_step(folder, which)
-    tokenizers = load_tokenizers(folder, (*experiment.task.columns, *experiment.task.labels))
+    tokenizers = load_tokenizers(folder, experiment.task.columns)
     return Run(folder, step, experiment, tokenizers, checkpoint.restore(folder, step)["params"])
 
 
@@ -118,12 +118,12 @@ def evaluate(run: Run, split: str, data_dir: Path, **search: Any) -> Evaluation:
     data = prepare(experiment.data, data_dir)
     corpus = tokenize_split(data, split, run.tokenizers, data_dir)
     values, units, left_out = loss_of_split(experiment, run.tokenizers, corpus)(run.params)
-    unit = "token" if experiment.task.KIND == "generator" else "document"
+    unit = "token" if experiment.task.KIND in ("generator", "tagger") else "example"
     signature = f"unit:{unit}|{unit}s:{units}|left-out:{left_out}"
     decoded = decode_split(experiment, run.params, run.tokenizers, data, split, data.size(split))
-    scores = [Score("perplexity", values["perplexity"], signature)]
-    if unit == "token":
-        scores.append(Score("accuracy", values["accuracy"], signature))
+    names = ("loss" if experiment.task.KIND == "tagger" else "perplexity", "accuracy")
+    judged = [name for name in names if name in values and name not in experiment.task.metrics]
+    scores = [Score(name, values[name], signature) for name in judged]
     scores += itertools.chain.from_iterable(decoded.scores.values())
     if decoded.texts and hasattr(experiment.task, "baseline"):
         name, answers = experiment.task.baseline(decoded.sources, data.read("train"))
@@ -158,7 +158,7 @@ def average(run: Path, last: int, out: Path) -> list[int]:
         raise SeqlabError(f"{run} keeps its {kept} newest checkpoints: train with --checkpoints.last {last}")
     params, steps = checkpoint.average(run, last)
     with folder_made_whole(out) as part:
-        save_tokenizers(load_tokenizers(run, (*experiment.task.columns, *experiment.task.labels)), part)
+        save_tokenizers(load_tokenizers(run, experiment.task.columns), part)
         catalogue.save_experiment(experiment, part / "experiment.json")
         shutil.copyfile(run / "data.json", part / "data.json")
         saver = checkpoint.Saver(part, 1)

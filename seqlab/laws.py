@@ -25,9 +25,9 @@ from seqlab.datasets.cldr_phrases import CldrPhrases
 from seqlab.parallel import fill_rows, make_runner
 from seqlab.search.generate import Request, generate
 from seqlab.step import TrainState, make_step
-from seqlab.text import Corpus, Labels, Tokenizer, Tokenizers, train_tokenizer
+from seqlab.text import Corpus, Labels, Numbers, Symbols, Tokenizer, Tokenizers, train_tokenizer
 from seqlab.train import init_params, train
-from seqlab.types import Batch, Params, Tokens
+from seqlab.types import Batch, Params, Series, Tokens
 
 LENGTHS = (6, 1, 4, 3, 2)  # of the rows in a subject's inputs
 SENTENCES = ((0, 0, 1, 3, 3, 3), (0,), (0, 1, 1, 2), (0, 2, 2), (1, 1))  # of their tokens; some are empty
@@ -57,8 +57,9 @@ def same(a: Any, b: Any, what: str) -> None:
 
 
 class Subject(NamedTuple):
-    """A model under test: `forward(params, inputs, prefix)` gives its logits, [B T V] or, without a prefix, [B C];
-    jitted, no dropout. `targets` and `weights` are something to learn.
+    """A model under test: `forward(params, inputs, prefix)` gives its logits, [B T V] of a generator, [B S C] of a
+    tagger, [B C] of a classifier, or a regressor's numbers [B]; jitted, no dropout. Only a generator has a prefix.
+    `targets` and `weights` are something to learn.
     """
 
     model: Any
@@ -79,18 +80,25 @@ def make_subject(model: Any, seed: int = 0) -> Subject:
         ids = np.where(lengths, random.integers(3, vocabulary, mask.shape), 0)
         return Tokens(jnp.asarray(ids), jnp.asarray(lengths))
 
-    sources = getattr(model, "source_vocabulary", 0)
-    inputs = tokens(sources, mask) if sources else None
-    if inputs is not None:
+    kind, sources, prefix = catalogue.kind_of(model), getattr(model, "source_vocabulary", 0), None
+    inputs: Any = None
+    if sources:
+        inputs = tokens(sources, mask)
         sentences = np.zeros(mask.shape, np.int32)
         sentences[mask] = [n for row in SENTENCES for n in row]
         inputs = dataclasses.replace(inputs, sentences=jnp.asarray(sentences))
-    if catalogue.kind_of(model) == "classifier":
-        prefix, targets, weights = None, jnp.arange(len(LENGTHS)) % model.classes, jnp.ones(len(LENGTHS))
-    else:
+    if kind == "generator":
         prefix = tokens(model.vocabulary, mask[::-1])
         targets = (prefix.ids * 3 + jnp.arange(len(LENGTHS))[:, None] + 1) % model.vocabulary
         weights = prefix.mask.astype(jnp.float32)
+    elif kind == "tagger":
+        targets = jnp.cumsum(inputs.ids, axis=1) % model.classes
+        weights = inputs.mask.astype(jnp.float32)
+    else:
+        targets, weights = jnp.arange(len(LENGTHS)), jnp.ones(len(LENGTHS))
+        targets = targets / 2 if kind == "regressor" else targets % model.classes
+    if kind == "regressor":
+        inputs = Series(jnp.float32(random.normal(size=(*mask.shape, 2))), jnp.asarray(mask))
     params = init_params(model, seed, Batch(inputs, prefix, targets, weights))
     return Subject(model, params, inputs, prefix, targets, weights, jax.jit(functools.partial(logits_of, model)))
 
@@ -98,15 +106,25 @@ def make_subject(model: Any, seed: int = 0) -> Subject:
 def logits_of(
     model: Any, params: Params, inputs: Any, prefix: Any, key: Any = None, *, train: bool = False
 ) -> jax.Array:
-    """Logits of a forced pass, [B T V], or of a classifier, [B C]; `key` drives dropout."""
+    """Logits of a forced pass, or what another model than a generator gives; `key` drives dropout."""
     rngs = None if key is None else {"dropout": key}
     if prefix is None:
         return model.apply(params, inputs, train=train, rngs=rngs)
     return model.apply(params, rngs=rngs, method=lambda m: m.project(m.features(inputs, prefix, train=train)[0]))
 
 
-def at_real(logits: jax.Array, prefix: Any) -> np.ndarray:
-    return np.asarray(logits) if prefix is None else np.asarray(logits)[np.asarray(prefix.mask)]
+def outputs(s: Subject, inputs: Any, prefix: Any) -> np.ndarray:
+    """What `forward` gives, where there is an output for each position: of the real ones."""
+    found = np.asarray(s.forward(s.params, inputs, prefix))
+    return found[np.asarray((inputs if prefix is None else prefix).mask)] if found.ndim == 3 else found
+
+
+def loss_of(s: Subject, params: Params) -> jax.Array:
+    """The sum of the subject's losses."""
+    found = logits_of(s.model, params, s.inputs, s.prefix)
+    if catalogue.kind_of(s.model) == "regressor":
+        return ((found - s.targets) ** 2).sum()
+    return (optax.softmax_cross_entropy_with_integer_labels(found, s.targets) * s.weights).sum()
 
 
 def rows_of(tree: Any, rows: Any) -> Any:
@@ -119,28 +137,24 @@ def rows_of(tree: Any, rows: Any) -> Any:
 def pads_are_inert(s: Subject) -> None:
     """Garbage in the pads changes nothing, to the bit."""
 
-    def garbage(tokens: Tokens) -> Any:
-        dirty = {name: getattr(tokens, name) for name in ("ids", "sentences")}
-        dirty = {name: jnp.where(tokens.mask, x, 5) for name, x in dirty.items() if x is not None}
-        return dataclasses.replace(tokens, **dirty)
+    def garbage(tokens: Any) -> Any:
+        mask = tokens.mask
+        return jax.tree.map(
+            lambda x: jnp.where(mask.reshape(*mask.shape, *[1] * (x.ndim - 2)), x, 5), tokens
+        ).replace(mask=mask)
 
-    clean = s.forward(s.params, s.inputs, s.prefix)
-    dirty = s.forward(s.params, *(None if tokens is None else garbage(tokens) for tokens in (s.inputs, s.prefix)))
-    same(at_real(clean, s.prefix), at_real(dirty, s.prefix), "logits with garbage in the pads")
+    dirty = (tokens and garbage(tokens) for tokens in (s.inputs, s.prefix))
+    same(outputs(s, s.inputs, s.prefix), outputs(s, *dirty), "logits with garbage in the pads")
 
 
 def longer_padding_changes_nothing(s: Subject) -> None:
     """Three more pads on every side change no logit."""
 
     def longer(tokens: Any) -> Any:
-        return jax.tree.map(lambda x: jnp.pad(x, ((0, 0), (0, 3))), tokens)
+        return jax.tree.map(lambda x: jnp.pad(x, ((0, 0), (0, 3), *[(0, 0)] * (x.ndim - 2))), tokens)
 
-    prefix = longer(s.prefix)
-    close(
-        at_real(s.forward(s.params, longer(s.inputs), prefix), prefix),
-        at_real(s.forward(s.params, s.inputs, s.prefix), s.prefix),
-        "logits with longer padding",
-    )
+    found = outputs(s, longer(s.inputs), longer(s.prefix))
+    close(found, outputs(s, s.inputs, s.prefix), "logits with longer padding")
 
 
 def rows_are_independent(s: Subject) -> None:
@@ -216,11 +230,7 @@ def gradients_reach_every_parameter(s: Subject) -> None:
     A model's file names in ZERO_GRADIENTS the leaves whose gradient is zero by construction.
     """
 
-    def loss(params: Params) -> jax.Array:
-        logits = logits_of(s.model, params, s.inputs, s.prefix)
-        return (optax.softmax_cross_entropy_with_integer_labels(logits, s.targets) * s.weights).sum()
-
-    gradients = jax.jit(jax.grad(loss))(s.params)
+    gradients = jax.jit(jax.grad(functools.partial(loss_of, s)))(s.params)
     norm = optax.tree.norm(gradients)
     for path, gradient in jax.tree_util.tree_flatten_with_path(gradients)[0]:
         name = jax.tree_util.keystr(path)
@@ -296,8 +306,7 @@ def segments_are_apart(s: Subject) -> None:
     ids = np.concatenate([*texts, [0, 0]])
     marks = np.concatenate([*(np.full(len(text), n + 1) for n, text in enumerate(texts)), [0, 0]])
     row = Tokens(jnp.asarray(ids)[None], jnp.asarray(marks > 0)[None], segments=jnp.asarray(marks)[None])
-    alone = at_real(s.forward(s.params, None, rows_of(s.prefix, order)), rows_of(s.prefix, order))
-    close(at_real(s.forward(s.params, None, row), row), alone, "logits of packed texts")
+    close(outputs(s, None, row), outputs(s, None, rows_of(s.prefix, order)), "logits of packed texts")
 
 
 def carry_continues_the_stream(s: Subject) -> None:
@@ -328,12 +337,14 @@ def four_examples_can_be_memorized(s: Subject) -> None:
     """A hundred steps of Adam through `make_step` bring four rows' loss below a tenth of what it was."""
     batch = rows_of(Batch(s.inputs, s.prefix, s.targets, s.weights), slice(0, 4))
     model = s.model.clone(dropout=0.0)
-    task = catalogue.part("tasks", "classification" if s.prefix is None else "translation")(label_smoothing=0.0)
+    tasks = {"classifier": "classification", "tagger": "tagging", "regressor": "regression"}
+    task = catalogue.part("tasks", tasks.get(catalogue.kind_of(model), "language_modeling"))()
     loss = functools.partial(task.loss, model)
     optimizer = optax.adam(3e-2)
     step = jax.jit(make_step(loss, optimizer, 0))
     losses = [0.0]
-    state = first_state(s.params, optimizer, ("nll", "correct") if s.prefix is None else ("nll",))
+    sums = jax.eval_shape(loss, s.params, batch, None, jax.random.key(0))[2]
+    state = first_state(s.params, optimizer, tuple(sums))
     for _ in range(100):
         state, _ = step(state, batch)
         losses.append(float(state.sums["loss"]))
@@ -422,11 +433,19 @@ def greedy_is_a_beam_of_one(s: Subject) -> None:
 
 
 def tiny_corpus(task: Any) -> tuple[Corpus, Tokenizers, list[dict[str, str]]]:
-    examples = [
-        {"source": f"{'a b ' * n}c\nb", "target": f"{'x ' * (n % 3)}yz {n}", "label": "xyz"[n % 3]}
-        for n in range(1, 12)
-    ]
-    tokenizers = dict.fromkeys(task.columns, tiny_tokenizer()) | dict.fromkeys(task.labels, Labels(("x", "y", "z")))
+    made = {
+        ("source", "text"): lambda n: f"{'a b ' * n}c\nb",
+        ("target", "text"): lambda n: f"{'x ' * (n % 3)}yz {n}",
+        ("label", "class"): lambda n: "xyz"[n % 3],
+        ("source", "symbols"): lambda n: " ".join("abc"[(n + i) % 3] for i in range(n)),
+        ("label", "symbols"): lambda n: " ".join("xyz"[(n * i) % 3] for i in range(n)),
+        ("source", "numbers"): lambda n: " ".join(f"{n}.{i}" for i in range(2 * n)),
+        ("target", "numbers"): lambda n: f"-{n}.5",
+    }
+    examples = [{name: made[name, kind](n) for name, kind in task.columns.items()} for n in range(1, 12)]
+    kinds = {"text": tiny_tokenizer(), "class": Labels(("x", "y", "z")), "numbers": Numbers()}
+    kinds["symbols"] = Symbols(("a", "b", "c", "x", "y", "z"))
+    tokenizers = {name: kinds[kind] for name, kind in task.columns.items()}
     ids: dict[str, np.ndarray] = {}
     offsets: dict[str, np.ndarray] = {}
     for column, tokenizer in tokenizers.items():
@@ -494,6 +513,30 @@ def targets_are_the_labels(task: Any) -> None:
             )
 
 
+def targets_are_the_tags(task: Any) -> None:
+    """A batch's targets are the labels, one for each symbol, and its inputs the symbols."""
+    corpus, tokenizers, examples = tiny_corpus(task)
+    for rows in tiny_plan(task, corpus).batches(0, None):
+        batch = task.collate(corpus, rows, tokenizers)
+        same(batch.weights > 0, batch.inputs.mask, "where there is weight, and the mask of the inputs")
+        for i, index in enumerate(rows.indices):
+            for name, ids in (("source", batch.inputs.ids), ("label", batch.targets)):
+                told = tokenizers[name].decode(ids[i][batch.inputs.mask[i]].tolist())
+                require(told == examples[index][name], f"a {name} is another one")
+
+
+def targets_are_the_numbers(task: Any) -> None:
+    """A batch's targets are the target's numbers, and its inputs the source's, position by position."""
+    corpus, tokenizers, examples = tiny_corpus(task)
+    for rows in tiny_plan(task, corpus).batches(0, None):
+        batch = task.collate(corpus, rows, tokenizers)
+        require(batch.weights.sum() == len(rows.indices), "a filled-up row has weight")
+        for i, index in enumerate(rows.indices):
+            source, target = (np.array(examples[index][name].split(), np.float32) for name in ("source", "target"))
+            same(batch.inputs.values[i][batch.inputs.mask[i]].ravel(), source, "the numbers of a source")
+            same(batch.targets[i], target[0], "the number of a target")
+
+
 def decoding_reads_what_training_reads(task: Any) -> None:
     """A text's request has the source, the sentences and the first prompt token that it has in a training batch."""
     corpus, tokenizers, examples = tiny_corpus(task)
@@ -529,7 +572,8 @@ def every_example_comes_once_an_epoch(task: Any) -> None:
 def filled_rows_weigh_nothing(task: Any) -> None:
     """Rows added to make a multiple of the devices change no sum of the loss."""
     corpus, tokenizers, _ = tiny_corpus(task)
-    wanted = {name for name, column in catalogue.SIZES.items() if column in tokenizers}
+    sized = {column for column, tokenizer in tokenizers.items() if not isinstance(tokenizer, Numbers)}
+    wanted = {name for name, column in catalogue.SIZES.items() if column in sized}
     model = next(m for m in models_for(task) if {name for name in catalogue.SIZES if hasattr(m, name)} == wanted)
     sizes = {name: len(tokenizers[column]) for name, column in catalogue.SIZES.items() if name in wanted}
     model = dataclasses.replace(model, **sizes)
@@ -654,13 +698,15 @@ ANY_TASK_LAWS: tuple[Law, ...] = (every_example_comes_once_an_epoch, filled_rows
 GENERATOR_TASK_LAWS: tuple[Law, ...] = (targets_are_the_next_tokens,)
 SOURCE_TASK_LAWS: tuple[Law, ...] = (decoding_reads_what_training_reads,)
 CLASSIFIER_TASK_LAWS: tuple[Law, ...] = (targets_are_the_labels,)
+TAGGER_TASK_LAWS: tuple[Law, ...] = (targets_are_the_tags,)
+REGRESSOR_TASK_LAWS: tuple[Law, ...] = (targets_are_the_numbers,)
 STEP_LAWS: tuple[Law, ...] = (devices_agree,)
 RUN_LAWS: tuple[Law, ...] = (resuming_changes_nothing,)
 
 
 def model_laws(model: Any) -> tuple[Law, ...]:
     """The laws that a model must obey."""
-    if catalogue.kind_of(model) == "classifier":
+    if catalogue.kind_of(model) != "generator":
         return ANY_MODEL_LAWS
     if hasattr(model, "source_vocabulary"):
         return ANY_MODEL_LAWS + GENERATOR_LAWS
@@ -671,6 +717,7 @@ def model_laws(model: Any) -> tuple[Law, ...]:
 
 def task_laws(task: Any) -> tuple[Law, ...]:
     """The laws that a task must obey."""
-    if task.KIND == "classifier":
-        return ANY_TASK_LAWS + CLASSIFIER_TASK_LAWS
+    if task.KIND != "generator":
+        laws = {"classifier": CLASSIFIER_TASK_LAWS, "tagger": TAGGER_TASK_LAWS, "regressor": REGRESSOR_TASK_LAWS}
+        return ANY_TASK_LAWS + laws[task.KIND]
     return ANY_TASK_LAWS + GENERATOR_TASK_LAWS + (SOURCE_TASK_LAWS if "source" in task.columns else ())

@@ -12,7 +12,7 @@ import re
 import sys
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -271,7 +271,60 @@ class Labels:
         return self.names[ids[0]]
 
 
-Tokenizers = dict[str, Any]  # by column of the data ("source", "target", "label"): a Tokenizer, or Labels
+@dataclass(frozen=True)
+class Symbols:
+    """Words of a small, closed set, by name: a tokenizer that gives each word of a text one id."""
+
+    names: tuple[str, ...]
+
+    @functools.cached_property
+    def digest(self) -> str:
+        return hashlib.sha256(" ".join(self.names).encode()).hexdigest()
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """Raises `SeqlabError` for a symbol that the training data does not have."""
+        ids = {name: i for i, name in enumerate(self.names)}
+        try:
+            return [[ids[name] for name in text.split()] for text in texts]
+        except KeyError as error:
+            raise SeqlabError(f"the symbol {error} is none of the {len(ids)} that training knows") from None
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return " ".join(self.names[i] for i in ids)
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """Numbers, apart by blanks or newlines: an id is the bit pattern of a float32."""
+
+    digest = "float32"
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """Raises `SeqlabError` for a text that is not made of finite numbers."""
+        found = []
+        for text in texts:
+            try:
+                values = np.array(text.split(), np.float64)
+            except ValueError:
+                values = np.array([np.nan])
+            if not (np.abs(values) < np.finfo(np.float32).max).all():
+                raise SeqlabError(f"these are no numbers: {text[:40]!r}")
+            found.append(values.astype(np.float32).view(np.int32).tolist())
+        return found
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return " ".join(str(value) for value in values_of(ids))
+
+
+def values_of(ids: Sequence[int] | np.ndarray) -> np.ndarray:
+    """The float32 numbers behind ids of `Numbers`."""
+    return np.asarray(ids, np.int32).view(np.float32)
+
+
+Tokenizers = dict[str, Any]  # by column of the data ("source", "target", "label"): one of the four above
 
 
 def train_tokenizer(texts: Iterable[str], text: Text) -> Tokenizer:
@@ -323,29 +376,33 @@ def train_tokenizer(texts: Iterable[str], text: Text) -> Tokenizer:
 
 def save_tokenizers(tokenizers: Tokenizers, folder: Path) -> None:
     """One file a column, or a single `tokenizer.model` where columns share it; others are removed."""
-    for old in [*folder.glob("tokenizer*.model"), *folder.glob("labels.*.json")]:
+    for old in [*folder.glob("tokenizer*.model"), *folder.glob("*.names.json")]:
         old.unlink()
     models = {column: t.model for column, t in tokenizers.items() if isinstance(t, Tokenizer)}
     for column, model in models.items():
         shared = len(set(models.values())) == 1
         (folder / ("tokenizer.model" if shared else f"tokenizer.{column}.model")).write_bytes(model)
-    for column, labels in tokenizers.items():
-        if isinstance(labels, Labels):
-            (folder / f"labels.{column}.json").write_text(json.dumps(labels.names, indent=0))
+    for column, tokenizer in tokenizers.items():
+        if isinstance(tokenizer, Labels | Symbols):
+            (folder / f"{column}.names.json").write_text(json.dumps(tokenizer.names, indent=0))
 
 
-def load_tokenizers(folder: Path, columns: Sequence[str]) -> Tokenizers:
-    """Those that `save_tokenizers` wrote. Raises `SeqlabError` where one is missing."""
+def load_tokenizers(folder: Path, columns: Mapping[str, str]) -> Tokenizers:
+    """Those that `save_tokenizers` wrote, for columns of given kinds. Raises `SeqlabError` where one is missing."""
     tokenizers: Tokenizers = {}
-    for column in columns:
-        labels = folder / f"labels.{column}.json"
-        if labels.exists():
-            tokenizers[column] = Labels(tuple(json.loads(labels.read_text(encoding="utf-8"))))
+    for column, kind in columns.items():
+        if kind == "numbers":
+            tokenizers[column] = Numbers()
             continue
-        found = [p for p in (folder / f"tokenizer.{column}.model", folder / "tokenizer.model") if p.exists()]
-        if not found:
+        names = [f"tokenizer.{column}.model", "tokenizer.model"] if kind == "text" else [f"{column}.names.json"]
+        path = next((folder / name for name in names if (folder / name).exists()), None)
+        if path is None:
             raise SeqlabError(f"{folder} has no tokenizer for the column {column!r}")
-        tokenizers[column] = Tokenizer(found[0].read_bytes())
+        if kind == "text":
+            tokenizers[column] = Tokenizer(path.read_bytes())
+        else:
+            known = tuple(json.loads(path.read_text(encoding="utf-8")))
+            tokenizers[column] = Labels(known) if kind == "class" else Symbols(known)
     return tokenizers
 
 

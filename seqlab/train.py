@@ -24,19 +24,22 @@ from seqlab.optim import make_optimizer, make_schedule
 from seqlab.parallel import Runner, fill_rows, make_runner
 from seqlab.progress import progress
 from seqlab.step import TrainState, make_step, zeros_like
+from seqlab.tasks import blank_batch
 from seqlab.text import (
     Corpus,
     Labels,
+    Numbers,
+    Symbols,
     Tokenizer,
     Tokenizers,
     load_tokenizers,
     save_tokenizers,
     train_tokenizer,
 )
-from seqlab.types import Batch, Params, Tokens
+from seqlab.types import Params
 from seqlab.validate import check_search, make_validation, perplexity, tokenize_split
 
-LOWER_IS_BETTER = ("loss", "ter")
+LOWER_IS_BETTER = ("loss", "ter", "mse")
 
 
 def train(
@@ -204,13 +207,10 @@ def check(experiment: Experiment) -> None:
     smoothing = getattr(e.task, "label_smoothing", 0.0)
     if not 0 <= smoothing < 1:
         raise SeqlabError(f"task.label_smoothing lies in [0, 1), not {smoothing}")
-    tokens = Tokens(np.ones((1, 2), np.int32), np.ones((1, 2), bool))
-    inputs = tokens if "source" in e.task.columns else None
-    batch = Batch(inputs, tokens, tokens.ids, np.ones((1, 2), np.float32))
     sizes = [name for name in catalogue.SIZES if getattr(e.model, name, None) == 0]
     model = dataclasses.replace(e.model, **dict.fromkeys(sizes, e.text.size))
     try:
-        jax.eval_shape(lambda: init_params(model, e.seed, batch))
+        jax.eval_shape(lambda: init_params(model, e.seed, blank_batch(e.task)))
     except SeqlabError:
         raise
     except (TypeError, ValueError, ZeroDivisionError) as error:
@@ -221,7 +221,7 @@ def check_columns(experiment: Experiment, data: Prepared) -> None:
     """Raises where the data lacks a column that the task asks for."""
     smallest = min(data.counts, key=lambda split: data.counts[split])  # all have the same, and it opens fastest
     first = next(data.read(smallest, 0, 1))
-    for name in (*experiment.task.columns, *experiment.task.labels):
+    for name in experiment.task.columns:
         if name not in first:
             task = type(experiment.task).__name__
             raise SeqlabError(f"{task} needs the column {name!r}, and the data has {', '.join(first)}")
@@ -236,20 +236,21 @@ def make_tokenizers(
     tokenizer: Path | None = None,
 ) -> Tokenizers:
     """Those of the run if it has them, of `init_from`, from the file `tokenizer`, or newly trained."""
-    columns, labels = experiment.task.columns, experiment.task.labels
+    columns = experiment.task.columns
+    texts = [name for name, kind in columns.items() if kind == "text"]
     given = None
     if tokenizer is not None:
         if not tokenizer.is_file():
             raise SeqlabError(f"no tokenizer {tokenizer}")
-        given = dict.fromkeys(columns, Tokenizer(tokenizer.read_bytes()))
+        given = dict.fromkeys(texts, Tokenizer(tokenizer.read_bytes()))
     if (run / "experiment.json").exists():
-        own = load_tokenizers(run, (*columns, *labels))
-        if given is not None and given != {name: own[name] for name in columns}:
+        own = load_tokenizers(run, columns)
+        if given is not None and given != {name: own[name] for name in texts}:
             raise SeqlabError(f"{run} has another tokenizer than {tokenizer}: choose another --out")
         return own
     if init_from is not None and given is None:
         catalogue.load_experiment(init_from / "experiment.json")
-        return load_tokenizers(init_from, (*columns, *labels))
+        return load_tokenizers(init_from, columns)
 
     def column(*wanted: str, stride: int = 1) -> Iterator[str]:
         return (example[name] for example in data.read("train", stride=stride) for name in wanted)
@@ -264,21 +265,32 @@ def make_tokenizers(
         stride = -(-data.size("train") // text.sample)
         return Tokenizer(once((text, wanted), lambda: train_tokenizer(column(*wanted, stride=stride), text).model))
 
-    def classes_of(name: str) -> Labels:
-        found = once(("classes", name), lambda: json.dumps(sorted(set(column(name)))).encode())
-        return Labels(tuple(json.loads(found)))
+    def names_in(name: str, split: Callable[[str], list[str]]) -> tuple[str, ...]:
+        """All classes, or symbols, that occur."""
 
-    classes = {name: classes_of(name) for name in labels}
+        def make() -> bytes:
+            return json.dumps(sorted({part for text in column(name) for part in split(text)})).encode()
+
+        return tuple(json.loads(once((columns[name], name), make)))
+
+    others: Tokenizers = {}
+    for name, kind in columns.items():
+        if kind == "class":
+            others[name] = Labels(names_in(name, lambda text: [text]))
+        elif kind == "symbols":
+            others[name] = Symbols(names_in(name, str.split))
+        elif kind == "numbers":
+            others[name] = Numbers()
     if given is not None:
-        return given | classes
-    if experiment.text.joint:
-        return dict.fromkeys(columns, tokenizer_of(*columns)) | classes
-    return {name: tokenizer_of(name) for name in columns} | classes
+        return given | others
+    if experiment.text.joint and texts:
+        return dict.fromkeys(texts, tokenizer_of(*texts)) | others
+    return {name: tokenizer_of(name) for name in texts} | others
 
 
 def refuse_other_folder(run: Path) -> None:
     """Raises for a path that holds something else than a run, or the beginnings of one."""
-    ours = ("data.json", "data.json.part", "experiment.json.part", ".lock", "tokenizer*.model", "labels.*.json")
+    ours = ("data.json", "data.json.part", "experiment.json.part", ".lock", "tokenizer*.model", "*.names.json")
     if not run.exists() or (run / "experiment.json").exists():
         return
     if not run.is_dir() or any(not any(map(p.match, ours)) for p in run.iterdir()):
@@ -334,7 +346,7 @@ def init_params(model: Any, seed: int, batch: Any) -> Params:
     few = batch.replace(inputs=few[0], prefix=few[1])
 
     def run(module: Any) -> Any:
-        if catalogue.kind_of(model) == "classifier":
+        if catalogue.kind_of(model) != "generator":
             return module(few.inputs, train=False)
         return module.project(module.features(few.inputs, few.prefix, train=False)[0])
 
@@ -383,11 +395,10 @@ def check_finite(step: int, epoch: int, index: int, finite: Any, run: Path) -> N
 def training_metrics(sums: dict[str, jax.Array]) -> dict[str, float]:
     s = {name: float(value) for name, value in sums.items()}
     weight = max(s["weight"], 1.0)
-    return {
-        "loss": s["nll"] / weight,  # without label smoothing, to stand beside the validation loss
-        "perplexity": perplexity(s["nll"] / weight),
-        "gradient norm": s["gradient_norm"] / s["steps"],
-    }
+    values = {"loss": s["loss"] / weight}
+    if "nll" in s:  # without label smoothing, to stand beside the validation loss
+        values = {"loss": s["nll"] / weight, "perplexity": perplexity(s["nll"] / weight)}
+    return {**values, "gradient norm": s["gradient_norm"] / s["steps"]}
 
 
 def judge(position: dict[str, Any], experiment: Experiment, step: int, values: dict[str, float]) -> None:

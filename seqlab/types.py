@@ -33,15 +33,24 @@ class Tokens:
 
 
 @struct.dataclass
+class Series:
+    """A padded batch of sequences of numbers: `values` float32 [B T F]; `mask` bool [B T], true where one is real."""
+
+    values: AnyArray
+    mask: AnyArray
+
+
+@struct.dataclass
 class Batch:
-    """What a model is trained on: `targets` int and `weights` float32, [B T] for a generator, [B] for a classifier.
+    """What a model is trained on: `targets` and float32 `weights`, [B T] for a generator or a tagger, [B] for a
+    classifier or a regressor, whose targets alone are float32 and not int.
 
     A weight is zero at a pad and in a filled-up row. `prefix`, for a generator alone, is the target shifted right;
     `inputs` is None for a language model. `fresh` bool [B], where rows are stretches of a stream: which of them
     begin one, so that no carry comes with them.
     """
 
-    inputs: Tokens | None
+    inputs: Tokens | Series | None
     prefix: Tokens | None
     targets: AnyArray
     weights: AnyArray
@@ -83,4 +92,22 @@ class Classifier(Protocol):
 
     def __call__(self, inputs: Tokens, *, train: bool) -> jax.Array:
         """[B S] tokens to float32 logits [B C]."""
+        ...
+
+
+@runtime_checkable
+class Tagger(Protocol):
+    """A model that names a class at every position: copy memory."""
+
+    def __call__(self, inputs: Tokens, *, train: bool) -> jax.Array:
+        """[B S] tokens to float32 logits [B S C]; a position sees itself and the past."""
+        ...
+
+
+@runtime_checkable
+class Regressor(Protocol):
+    """A model that reads numbers and gives one: the adding problem."""
+
+    def __call__(self, inputs: Series, *, train: bool) -> jax.Array:
+        """[B T F] numbers to float32 [B]."""
         ...

@@ -49,9 +49,9 @@ def perplexity(nll: float) -> float:
 def loss_of_split(
     experiment: Experiment, tokenizers: Tokenizers, corpus: Corpus
 ) -> Callable[[Params], tuple[dict[str, float], int, int]]:
-    """A function from parameters to loss, perplexity and accuracy of a split, the number of its tokens, and the
-    number of examples that are left out, by the same limits as in training. No label smoothing: the loss is nats
-    a token, or a document; accuracy is in percent.
+    """A function from parameters to the loss of a split, the number of its tokens, or documents, and the number of
+    examples that are left out, by the same limits as in training. The loss is nats a token or document, without
+    label smoothing, and comes with perplexity and accuracy, in percent; a regressor's is a mean squared error.
     """
     task = experiment.task
     runner = make_runner("jit")
@@ -59,7 +59,7 @@ def loss_of_split(
     batches = plan.batches(0, None)
     if not batches:
         raise SeqlabError("no held-out example is short enough: raise batching.max_length")
-    sums_of = jax.jit(lambda params, batch, carry: task.loss(experiment.model, params, batch, carry, None)[1:])
+    sums_of = jax.jit(lambda params, batch, carry: task.loss(experiment.model, params, batch, carry, None))
 
     def judge(params: Params) -> tuple[dict[str, float], int, int]:
         params = runner.place(params)
@@ -68,12 +68,14 @@ def loss_of_split(
         for i, rows in enumerate(batches):
             batch = runner.feed(task.collate(corpus, rows, tokenizers))
             if i == 0:
-                carry = zeros_like(jax.eval_shape(sums_of, params, batch, None)[2])
+                carry = zeros_like(jax.eval_shape(sums_of, params, batch, None)[-1])
             *sums, carry = sums_of(params, batch, carry)
             total = sums if total is None else jax.tree.map(jnp.add, total, sums)
-        weight, sums = total
-        nll = float(sums["nll"] / weight)
-        values = {"loss": nll, "perplexity": perplexity(nll), "accuracy": 100 * float(sums["correct"] / weight)}
+        loss, weight, sums = total
+        values = {"loss": float(sums.get("nll", loss) / weight)}
+        if sums:
+            values["perplexity"] = perplexity(values["loss"])
+            values["accuracy"] = 100 * float(sums["correct"] / weight)
         return values, int(weight), plan.left_out
 
     return judge
@@ -97,7 +99,7 @@ def decode_split(
     if not task.metrics:
         return Decoded([], [], [], {}, 0.0)
     examples = list(data.read(split, 0, count))
-    answer = task.labels[0] if task.labels else "target"
+    answer = "label" if "label" in task.columns else "target"
     sources, references = ([example[column] for example in examples] for column in ("source", answer))
     begun = time.perf_counter()
     with progress("decoding", len(examples)) as advance:

@@ -15,7 +15,6 @@ from seqlab.errors import SeqlabError
 from seqlab.laws import tiny_experiment, tiny_tokenizer
 from seqlab.optim import make_optimizer
 from seqlab.train import check, init_params
-from seqlab.types import Batch, Tokens
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted((ROOT / "configs").glob("*.py"))
@@ -28,11 +27,7 @@ def test_every_config_builds_at_full_size(path, monkeypatch):
     check(experiment)
     sizes = [n for n in catalogue.SIZES if hasattr(experiment.model, n)]
     model = experiment.model.clone(**dict.fromkeys(sizes, experiment.text.size))
-    tokens = Tokens(jnp.ones((2, 2), jnp.int32), jnp.ones((2, 2), bool))
-    inputs = tokens if "source" in experiment.task.columns else None
-    batch = Batch(inputs, tokens, tokens.ids, jnp.ones((2, 2)))
-    if experiment.task.KIND == "classifier":
-        batch = Batch(inputs, None, jnp.ones(2, jnp.int32), jnp.ones(2))
+    batch = jax.tree.map(jnp.asarray, blank_batch(experiment.task))
     params = jax.eval_shape(functools.partial(init_params, model, 0), batch)
     state = jax.eval_shape(make_optimizer(experiment.optimizer, experiment.schedule, experiment.steps).init, params)
     loss, *_ = jax.eval_shape(functools.partial(experiment.task.loss, model), params, batch, None, jax.random.key(0))

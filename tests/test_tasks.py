@@ -188,8 +188,8 @@ def test_a_second_run_reads_no_text(tmp_path, monkeypatch):
     monkeypatch.setattr(Prepared, "source", lambda self, split: sources.append(split) or source(self, split))
     monkeypatch.setattr("seqlab.tasks.make_buckets", None)
     train(experiment, tmp_path / "again", tmp_path / "data", say=quiet)
-    # One example, for its columns; and what is decoded at steps 2 and 4.
-    assert sources == ["train", "validation", "validation"]
+    # One example of the smallest split, for its columns; and what is decoded at steps 2 and 4.
+    assert sources == ["validation", "validation", "validation"]
     prints = [fingerprint(tmp_path / name, 4) for name in ("run", "again")]
     assert prints[0] == prints[1]
 
@@ -230,7 +230,7 @@ def test_a_run_cut_off_at_its_birth(tmp_path):
     experiment = experiment_on(tmp_path, model, task, **columns)
     train(experiment, tmp_path / "run", tmp_path / "data", say=quiet)
     (tmp_path / "cut").mkdir()
-    for name in ("labels.label.json", "tokenizer.model"):
+    for name in ("label.names.json", "tokenizer.model"):
         (tmp_path / "cut" / name).write_bytes((tmp_path / "run" / name).read_bytes())
     train(experiment, tmp_path / "cut", tmp_path / "data", say=quiet)
     assert fingerprint(tmp_path / "cut", 4) == fingerprint(tmp_path / "run", 4)

@@ -17,6 +17,8 @@ from seqlab.errors import SeqlabError
 from seqlab.laws import tiny_tokenizer
 from seqlab.text import (
     Labels,
+    Numbers,
+    Symbols,
     Tokenizer,
     load_tokenizers,
     open_output,
@@ -26,7 +28,10 @@ from seqlab.text import (
     save_tokenizers,
     tokenize,
     train_tokenizer,
+    values_of,
 )
+
+PAIR = {"source": "text", "target": "text"}
 
 
 def write(path, data: bytes):
@@ -147,11 +152,11 @@ def test_a_tokenizer_of_another_kind():
 def test_saved_tokenizers(tmp_path, bpe):
     save_tokenizers({"source": bpe, "target": bpe}, tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["tokenizer.model"]
-    assert load_tokenizers(tmp_path, ("source", "target"))["source"].digest == bpe.digest
+    assert load_tokenizers(tmp_path, PAIR)["source"].digest == bpe.digest
     apart = tmp_path / "apart"
     apart.mkdir()
     save_tokenizers({"source": bpe, "target": tiny_tokenizer()}, apart)
-    loaded = load_tokenizers(apart, ("source", "target"))
+    loaded = load_tokenizers(apart, PAIR)
     assert (loaded["source"].digest, loaded["target"].digest) == (bpe.digest, tiny_tokenizer().digest)
 
 
@@ -320,7 +325,28 @@ def test_a_character_is_a_token():
 def test_labels(tmp_path):
     labels = Labels(("no", "yes\u00df"))
     save_tokenizers({"source": tiny_tokenizer(), "label": labels}, tmp_path)
-    assert load_tokenizers(tmp_path, ("source", "label")) == {"source": tiny_tokenizer(), "label": labels}
+    assert load_tokenizers(tmp_path, {"source": "text", "label": "class"}) == {
+        "source": tiny_tokenizer(),
+        "label": labels,
+    }
     assert labels.encode(["yes\u00df", "no"]) == [[1], [0]]
     with pytest.raises(SeqlabError, match="the label 'maybe' is none"):
         labels.encode(["no", "maybe"])
+
+
+def test_symbols_and_numbers(tmp_path):
+    symbols = Symbols(("a", "b"))
+    assert symbols.encode(["b  a b", ""]) == [[1, 0, 1], []]
+    assert symbols.decode([1, 0]) == "b a"
+    with pytest.raises(SeqlabError, match="the symbol 'c' is none of the 2 that training knows"):
+        symbols.encode(["a c"])
+    numbers = Numbers()
+    (ids,) = numbers.encode(["0.25 -1e3\n7"])
+    assert values_of(ids).tolist() == [0.25, -1000.0, 7.0]
+    assert numbers.decode(ids) == "0.25 -1000.0 7.0"
+    for text in ("1 x", "nan", "1e99"):
+        with pytest.raises(SeqlabError, match="these are no numbers"):
+            numbers.encode([text])
+    save_tokenizers({"source": numbers, "label": symbols}, tmp_path)
+    loaded = load_tokenizers(tmp_path, {"source": "numbers", "label": "symbols"})
+    assert loaded == {"source": numbers, "label": symbols}

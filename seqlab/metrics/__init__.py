@@ -108,6 +108,17 @@ def accuracy_by_line(hypotheses: Sequence[str], references: Sequence[Sequence[st
     return {"accuracy": matches_by_line(hypotheses, references)["exact match"]}
 
 
+def mse(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> list[Score]:
+    """Mean squared error of lines that are numbers, against one reference: lower is better."""
+    if len(references) != 1:
+        raise SeqlabError("a mean squared error is against one reference")
+    try:
+        found, wanted = (np.array(lines, np.float64) for lines in (hypotheses, references[0]))
+    except ValueError as error:
+        raise SeqlabError(f"a mean squared error is of lines that are numbers: {error}") from None
+    return [Score("mean squared error", float(((found - wanted) ** 2).mean()), f"lines:{len(found)}")]
+
+
 METRICS: dict[str, Metric] = {
     "bleu": bleu,
     "chrf": chrf,
@@ -115,6 +126,7 @@ METRICS: dict[str, Metric] = {
     "rouge": rouge,
     "exact_match": exact_match,
     "accuracy": accuracy,
+    "mse": mse,
 }
 # Of the metrics that are means over lines: what is averaged.
 BY_LINE = {"rouge": rouge_by_line, "exact_match": matches_by_line, "accuracy": accuracy_by_line}

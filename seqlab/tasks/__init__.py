@@ -1,6 +1,6 @@
 """What tasks share: their shape, their plan over buckets, cross-entropy, and answers to lines of text.
 
-A task is a frozen dataclass. It says what an example is (`columns` of text, `labels` that name classes), how
+A task is a frozen dataclass. It says what an example is (`columns`, and how each becomes ids), how
 examples become batches (`plan`, `collate`), what is minimized (`loss`), and which `metrics` judge the answers. A task
 for generators says what a line of input asks of the search (`requests`), one for classifiers answers itself
 (`answer`). `baseline`, if it has one, gives the trivial answers that a model must beat, and what they are.
@@ -9,7 +9,7 @@ for generators says what a line of input asks of the search (`requests`), one fo
 import dataclasses
 import hashlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import jax
@@ -22,17 +22,15 @@ from seqlab.config import Batching, Search
 from seqlab.errors import SeqlabError
 from seqlab.search.generate import Request, first_too_long, generate
 from seqlab.text import Corpus, Tokenizer, Tokenizers
-from seqlab.types import Batch, Carry, Params, Tokens
+from seqlab.types import Batch, Carry, Params, Series, Tokens
 
 
 @runtime_checkable
 class Task(Protocol):
     KIND: ClassVar[str]
     """What kind of model it needs."""
-    columns: tuple[str, ...]
-    """The columns of an example that are tokenized."""
-    labels: tuple[str, ...]
-    """The columns whose text is the name of a class."""
+    columns: Mapping[str, str]
+    """The columns of an example, and what each holds: "text", the name of a "class", "symbols" or "numbers"."""
     metrics: tuple[str, ...]
     """The names in `seqlab.metrics` that judge answers; none: the task is judged by its loss alone."""
 
@@ -133,9 +131,9 @@ def documents(ids: Sequence[np.ndarray], tokenizer: Tokenizer, length: int, coun
     return Tokens(padded, mask, sentences=sentences_of(padded, tokenizer.newline))
 
 
-def source_request(ids: Sequence[int], tokenizers: Tokenizers, limit: int) -> Request:
+def source_request(ids: Sequence[int] | np.ndarray, tokenizers: Tokenizers, limit: int) -> Request:
     """Asks for a text of at most `limit` tokens for a source: x1 .. xn EOS, as in `pair_batch`."""
-    ended = [*ids, tokenizers["source"].eos]
+    ended = [*map(int, ids), tokenizers["source"].eos]
     sentences = sentences_of(np.array(ended), tokenizers["source"].newline).tolist()
     return Request(ended, [tokenizers["target"].bos], limit, sentences)
 
@@ -148,6 +146,20 @@ def pair_batch(sources: Sequence[Any], targets: Sequence[np.ndarray], rows: Rows
         documents(ended, tokenizers["source"], source_length, rows.rows),
         *shifted(targets, tokenizers["target"], target_length, rows.rows),
     )
+
+
+def blank_batch(task: Any) -> Batch:
+    """Two rows of two positions, in the structs of a task's batches: enough to build a model with."""
+    tokens = Tokens(np.ones((2, 2), np.int32), np.ones((2, 2), bool))
+    by_position, by_row = np.ones((2, 2), np.float32), np.ones(2, np.float32)
+    if task.KIND == "generator":
+        return Batch(tokens if "source" in task.columns else None, tokens, tokens.ids, by_position)
+    if task.KIND == "tagger":
+        return Batch(tokens, None, tokens.ids, by_position)
+    if task.KIND == "classifier":
+        return Batch(tokens, None, by_row.astype(np.int32), by_row)
+    values = np.ones((2, 2, task.features), np.float32)
+    return Batch(Series(values, tokens.mask), None, by_row, by_row)
 
 
 class Written(NamedTuple):
@@ -172,11 +184,11 @@ def decode_lines(
 ) -> list[list[Written]]:
     """The `wanted` best texts for each line, best first. A blank line gives one empty text, unsearched.
 
-    A classifier's text is the name of the class. Errors count lines from `first`.
+    A task that answers by itself writes its answer. Errors count lines from `first`.
     """
     asked = [i for i, line in enumerate(lines) if line.strip()]
     written: list[list[Written]] = [[Written("", 0.0, 0.0)] for _ in lines]
-    if task.KIND == "classifier":
+    if hasattr(task, "answer"):
         answers = task.answer(model, params, tokenizers, [lines[i] for i in asked])
         for i, answer in zip(asked, answers, strict=True):
             written[i] = [Written(answer, 0.0, 0.0)]

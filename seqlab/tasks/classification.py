@@ -8,6 +8,7 @@ import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -29,8 +30,7 @@ class Classification:
     """Share of the target distribution that is spread over all classes."""
 
     KIND = "classifier"
-    columns = ("source",)
-    labels = ("label",)
+    columns = MappingProxyType({"source": "text", "label": "class"})
     metrics = ("accuracy",)
 
     def __post_init__(self) -> None:

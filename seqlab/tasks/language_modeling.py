@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -27,8 +28,7 @@ class LanguageModeling:
     """Share of the target distribution that is spread over the whole vocabulary."""
 
     KIND = "generator"
-    columns = ("target",)
-    labels = ()
+    columns = MappingProxyType({"target": "text"})
     metrics = ()
 
     def __post_init__(self) -> None:

@@ -5,6 +5,7 @@ import itertools
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -30,8 +31,7 @@ class Summarization:
     """Share of the target distribution that is spread over the whole vocabulary."""
 
     KIND = "generator"
-    columns = ("source", "target")
-    labels = ()
+    columns = MappingProxyType({"source": "text", "target": "text"})
     metrics = ("rouge",)
 
     def __post_init__(self) -> None:

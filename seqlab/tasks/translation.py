@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from seqlab.batching import Plan, Rows
@@ -18,8 +19,7 @@ class Translation:
     """Share of the target distribution that is spread over the whole vocabulary."""
 
     KIND = "generator"
-    columns = ("source", "target")
-    labels = ()
+    columns = MappingProxyType({"source": "text", "target": "text"})
     metrics = ("bleu", "chrf", "ter", "exact_match")
 
     def plan(self, corpus: Corpus, batching: Batching) -> Plan:

@@ -12,7 +12,12 @@ from seqlab import laws
 
 KINDS = {
     "model": laws.ANY_MODEL_LAWS + laws.GENERATOR_LAWS + laws.LANGUAGE_MODEL_LAWS + laws.CARRY_LAWS,
-    "task": laws.ANY_TASK_LAWS + laws.GENERATOR_TASK_LAWS + laws.SOURCE_TASK_LAWS + laws.CLASSIFIER_TASK_LAWS,
+    "task": laws.ANY_TASK_LAWS
+    + laws.GENERATOR_TASK_LAWS
+    + laws.SOURCE_TASK_LAWS
+    + laws.CLASSIFIER_TASK_LAWS
+    + laws.TAGGER_TASK_LAWS
+    + laws.REGRESSOR_TASK_LAWS,
     "step": laws.STEP_LAWS,
     "run": laws.RUN_LAWS,
 }

@@ -1,0 +1,48 @@
+"""The adding problem (Hochreiter & Schmidhuber 1997; as in Le et al. 2015): the sum of two marked numbers of many.
+
+Each position has a number drawn evenly from [0, 1) and a mark, which is 1 at one position of the first half and at
+one of the second, and 0 elsewhere. Always answering 1 has a mean squared error of 1/6 = 0.1667.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from seqlab.errors import SeqlabError
+
+
+@dataclass(frozen=True)
+class AddingProblem:
+    length: int = 200
+    """Positions of a sequence."""
+    train: int = 50_000
+    validation: int = 1_000
+    test: int = 1_000
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.length < 2 or min(self.train, self.validation, self.test) < 1:
+            raise SeqlabError("adding_problem needs a length of 2 or more and 1 or more examples of each split")
+
+    def key(self) -> str:
+        return f"adding_problem/{self.length}-{self.train}-{self.validation}-{self.test}-{self.seed}"
+
+    def splits(self) -> dict[str, Iterator[dict[str, str]]]:
+        counts = (self.train, self.validation, self.test)
+        names = ("train", "validation", "test")
+        return {name: self.examples(i, count) for i, (name, count) in enumerate(zip(names, counts, strict=True))}
+
+    def examples(self, split: int, count: int) -> Iterator[dict[str, str]]:
+        rng = np.random.default_rng([self.seed, split])
+        half = self.length // 2
+        for _ in range(count):
+            values = rng.random(self.length).round(4)
+            marked = [int(rng.integers(half)), int(rng.integers(half, self.length))]
+            marks = np.zeros(self.length, int)
+            marks[marked] = 1
+            source = " ".join(f"{value:.4f} {mark}" for value, mark in zip(values, marks, strict=True))
+            yield {"source": source, "target": f"{values[marked].sum():.4f}"}
+
+
+DATASET = AddingProblem

@@ -1,0 +1,46 @@
+"""The copying memory task (Hochreiter & Schmidhuber 1997; as in Bai et al. 2018, section 4): ten symbols, said again
+after a delay.
+
+A sequence is ten symbols of 1 to 8, then `delay` - 1 zeros, then eleven 9s; the labels are zeros, and at the last ten
+positions the ten symbols. A model without memory has a cross-entropy of 10 ln 8 / (delay + 20).
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from seqlab.errors import SeqlabError
+
+SYMBOLS = 10
+
+
+@dataclass(frozen=True)
+class CopyMemory:
+    delay: int = 500
+    train: int = 10_000
+    validation: int = 1_000
+    test: int = 1_000
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if min(self.delay, self.train, self.validation, self.test) < 1:
+            raise SeqlabError("copy_memory needs a delay of 1 or more and 1 or more examples of each split")
+
+    def key(self) -> str:
+        return f"copy_memory/{self.delay}-{self.train}-{self.validation}-{self.test}-{self.seed}"
+
+    def splits(self) -> dict[str, Iterator[dict[str, str]]]:
+        counts = (self.train, self.validation, self.test)
+        names = ("train", "validation", "test")
+        return {name: self.examples(i, count) for i, (name, count) in enumerate(zip(names, counts, strict=True))}
+
+    def examples(self, split: int, count: int) -> Iterator[dict[str, str]]:
+        rng = np.random.default_rng([self.seed, split])
+        for _ in range(count):
+            said = " ".join(map(str, rng.integers(1, 9, SYMBOLS)))
+            wait = " 0" * (self.delay - 1) + " 9" * (SYMBOLS + 1)
+            yield {"source": said + wait, "label": "0 " * (self.delay + SYMBOLS) + said}
+
+
+DATASET = CopyMemory

@@ -1,0 +1,34 @@
+"""A stack of recurrent or convolutional layers over a sequence, by name."""
+
+from flax import linen as nn
+from jaxtyping import Array, Bool, Float
+
+from seqlab.errors import SeqlabError
+from seqlab.layers.convolution import TCNBlock, run_over_all
+from seqlab.layers.recurrent import GATES, RecurrentStack
+
+
+class SequenceStack(nn.Module):
+    """`layers` layers of width `dim` over numbers [B T F]; a position sees itself and the past.
+
+    `layer` is a recurrent cell, or "tcn": dilations 1, 2, 4, ... (Bai et al. 2018).
+    """
+
+    layer: str
+    layers: int
+    dim: int
+    kernel: int
+    dropout: float
+    dtype: str = "float32"
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B T F"], mask: Bool[Array, "B T"], *, train: bool) -> Float[Array, "B T D"]:
+        if self.layer not in (*GATES, "tcn"):
+            raise SeqlabError(f"layer must be one of {', '.join(GATES)} and tcn, not {self.layer!r}")
+        if self.layer != "tcn":
+            stack = RecurrentStack(self.layer, self.layers, x.shape[-1], self.dim, self.dropout, dtype=self.dtype)
+            return stack(x, mask, train=train)[0]
+        run, _ = run_over_all(mask)
+        for i in range(self.layers):
+            x = TCNBlock(x.shape[-1], self.dim, self.kernel, 2**i, self.dropout, self.dtype)(x, run, train=train)
+        return x

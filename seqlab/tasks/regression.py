@@ -1,0 +1,92 @@
+"""Regression: a sequence of numbers to one number; judged by the mean squared error."""
+
+import functools
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import jax
+import numpy as np
+
+from seqlab.batching import Plan, Rows
+from seqlab.config import Batching
+from seqlab.errors import SeqlabError
+from seqlab.tasks import bucket_plan
+from seqlab.text import Corpus, Tokenizers, values_of
+from seqlab.types import Batch, Carry, Params, Series
+
+ROWS = 64  # sequences answered at once
+
+
+@dataclass(frozen=True)
+class Regression:
+    features: int = 1
+    """Numbers at a position: the source's numbers are those of the first position, of the second, and so on."""
+
+    KIND = "regressor"
+    columns = MappingProxyType({"source": "numbers", "target": "numbers"})
+    metrics = ("mse",)
+
+    def __post_init__(self) -> None:
+        if self.features < 1:
+            raise SeqlabError(f"task.features must be at least 1, not {self.features}")
+
+    def plan(self, corpus: Corpus, batching: Batching) -> Plan:
+        def sizes() -> np.ndarray:
+            numbers = corpus.lengths("source", "target")
+            if (numbers[:, 0] % self.features).any() or (numbers[:, 1] != 1).any():
+                raise SeqlabError(
+                    f"a source has a multiple of task.features, {self.features}, numbers, and a target has one"
+                )
+            return numbers[:, :1] // self.features
+
+        return bucket_plan(self, corpus, batching, sizes)
+
+    def collate(self, corpus: Corpus, rows: Rows, tokenizers: Tokenizers) -> Batch:
+        targets, weights = np.zeros((2, rows.rows), np.float32)
+        targets[: len(rows.indices)] = [values_of(corpus.row("target", i))[0] for i in rows.indices]
+        weights[: len(rows.indices)] = 1.0
+        sources = [values_of(corpus.row("source", i)) for i in rows.indices]
+        return Batch(self.series(sources, rows.shape[0], rows.rows), None, targets, weights)
+
+    def series(self, sources: Sequence[np.ndarray], length: int, count: int) -> Series:
+        """Padded numbers; filled up with empty rows."""
+        values, mask = np.zeros((count, length, self.features), np.float32), np.zeros((count, length), bool)
+        for i, source in enumerate(sources):
+            size = len(source) // self.features
+            values[i, :size] = source.reshape(size, self.features)
+            mask[i, :size] = True
+        return Series(values, mask)
+
+    def loss(self, model: Any, params: Params, batch: Batch, carry: Carry, key: Any) -> Any:
+        """(sum of squared errors, weight, no other sums, no carry)."""
+        rngs = None if key is None else {"dropout": key}
+        found = model.apply(params, batch.inputs, train=key is not None, rngs=rngs)
+        return ((found - batch.targets) ** 2 * batch.weights).sum(), batch.weights.sum(), {}, None
+
+    def answer(self, model: Any, params: Params, tokenizers: Tokenizers, lines: Sequence[str]) -> list[str]:
+        """The number for each sequence."""
+        sources, answers = [values_of(row) for row in tokenizers["source"].encode(lines)], []
+        for at in range(0, len(sources), ROWS):
+            some = sources[at : at + ROWS]
+            if any(len(source) % self.features for source in some):
+                raise SeqlabError(f"a source has a multiple of {self.features} numbers")
+            longest = max(len(source) for source in some) // self.features
+            inputs = self.series(some, 1 << max(longest - 1, 1).bit_length(), ROWS)
+            answers += np.asarray(make_answer(model)(params, inputs))[: len(some)].tolist()
+        return [str(np.float32(value)) for value in answers]
+
+    def baseline(self, sources: Sequence[str], train: Iterable[dict[str, str]]) -> tuple[str, list[str]]:
+        """The mean of the training targets."""
+        return "mean", [str(np.mean([float(example["target"]) for example in train]))] * len(sources)
+
+
+@functools.lru_cache(maxsize=16)
+def make_answer(model: Any) -> Callable[..., jax.Array]:
+    """The jitted function behind every answer: (params, inputs) to a number, [B]."""
+    return jax.jit(lambda params, inputs: model.apply(params, inputs, train=False))
+
+
+TASK = Regression
+VARIANTS = (Regression(features=2),)
