@@ -50,20 +50,25 @@ class Prepared(NamedTuple):
         return self.counts[split]
 
     def source(self, split: str) -> Any:
-        """Random access to a split; strings come as bytes."""
+        """Random access to a split's records, each a serialized `tf.train.Example`."""
         import tensorflow_datasets as tfds
 
         builder: Any = tfds.builder_from_directory(str(self.folder))
-        return builder.as_data_source(split)
+        return builder.as_data_source(split).data_source
 
     def read(self, split: str, start: int = 0, stop: int | None = None, stride: int = 1) -> Iterator[dict[str, str]]:
         """Examples `start` to `stop` as strings, in their order, one in `stride`."""
+        # With TFDS's own way from a record to an example all of this takes two and a half times as long.
+        from tensorflow_datasets.proto import tf_example_pb2
+
+        parse = tf_example_pb2.Example.FromString  # pyright: ignore[reportAttributeAccessIssue]
         stop = self.size(split) if stop is None else min(stop, self.size(split))
         source = self.source(split)
         wanted = range(start, stop, stride)
         for at in range(0, len(wanted), CHUNK):  # array_record reads many at once several times as fast
-            for example in source.__getitems__(wanted[at : at + CHUNK]):
-                yield {name: value.decode() for name, value in example.items()}
+            for record in source.__getitems__(wanted[at : at + CHUNK]):
+                features = parse(record).features.feature
+                yield {name: features[name].bytes_list.value[0].decode() for name in sorted(features)}
 
 
 def prepare(dataset: Dataset, root: Path) -> Prepared:
