@@ -233,6 +233,37 @@ def first_line(path: Path) -> str:
     return (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").split("\n")[0]
 
 
+def check(
+    what: Annotated[Positional[Path], arg(metavar="CONFIG_OR_RUN")],
+    checkpoint: Which = "best",
+    json: bool = False,
+    parts: Parts = None,
+) -> None:
+    """Proves the laws that make sense at full size on a model, and prints a certificate."""
+    use_parts(parts)
+    from seqlab import catalogue, laws
+
+    if what.is_dir():
+        from seqlab.decode import load
+
+        loaded = load(what, checkpoint)
+        model, params = loaded.experiment.model, loaded.params
+    else:
+        experiment = catalogue.load_config(what)
+        catalogue.check_parts(experiment)
+        sizes = [name for name in catalogue.SIZES if getattr(experiment.model, name, None) == 0]
+        model, params = dataclasses.replace(experiment.model, **dict.fromkeys(sizes, experiment.text.size)), None
+    found = []
+    for name, holds, more in laws.certificate(model, params):
+        found.append({"name": name, "holds": holds, "more": more})
+        if not json:
+            print(f"{name:24} {'yes' if holds else 'NO'}{f'  {more}' if more else ''}", flush=True)
+    if json:
+        print(dump(found))
+    if not all(one["holds"] for one in found):
+        raise SeqlabError(f"{type(model).__name__} breaks a law")
+
+
 def fingerprint(run: Run, json: bool = False) -> None:
     """SHA-256 of the newest checkpoint: parameters, optimizer state, carry and step."""
     from seqlab import checkpoint
@@ -277,6 +308,7 @@ COMMANDS = {
     "list": list_parts,
     "fingerprint": fingerprint,
     "average": average,
+    "check": check,
 }
 
 

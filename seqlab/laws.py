@@ -8,7 +8,7 @@
 import dataclasses
 import functools
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -44,12 +44,14 @@ def require(holds: Any, message: str) -> None:
         raise LawBroken(message)
 
 
-def close(a: Any, b: Any, what: str) -> None:
+def close(a: Any, b: Any, what: str) -> float:
+    """Their largest difference, relative to the largest entry of `b`."""
     a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
     require(a.shape == b.shape, f"{what}: shapes {a.shape} and {b.shape}")
     require(np.isfinite(a).all() and np.isfinite(b).all(), f"{what}: not finite")
     gap, scale = np.abs(a - b).max(initial=0.0), max(np.abs(b).max(initial=0.0), 1e-30)
     require(gap <= 1e-5 * scale, f"{what}: differ by {gap / scale:.2g}, relative to the largest entry")
+    return float(gap / scale)
 
 
 def same(a: Any, b: Any, what: str) -> None:
@@ -255,9 +257,9 @@ def make_stepper(model: Any, capacity: int, hypotheses: int) -> Stepper:
     return Stepper(jax.jit(start), jax.jit(step))
 
 
-def step_agrees_with_features(s: Subject) -> None:
+def step_agrees_with_features(s: Subject) -> float:
     """Step by step the logits are those of the forced pass, after prompts of one and of unequal lengths."""
-    total = max(LENGTHS)
+    total, largest = max(LENGTHS), 0.0
     logits = s.forward(s.params, s.inputs, s.prefix)
     stepper = make_stepper(s.model, total, 2)
     for prompt_length in (1, 3):
@@ -272,11 +274,13 @@ def step_agrees_with_features(s: Subject) -> None:
             found, state = stepper.step(s.params, memory, state, jnp.asarray(np.repeat(token, 2, 1)), jnp.int32(t))
             real = own < np.asarray(s.prefix.mask.sum(1))
             for k in range(2):
-                close(
+                gap = close(
                     np.asarray(found)[real, k],
                     np.asarray(logits)[np.flatnonzero(real), own[real]],
                     f"step {t} after a prompt of {prompt_length} against the forced pass",
                 )
+                largest = max(largest, gap)
+    return largest
 
 
 def reorder_follows_parents(s: Subject) -> None:
@@ -672,7 +676,7 @@ def resuming_changes_nothing(folder: Path) -> None:
     require(logs[0] == logs[1], "the logs differ after resuming")
 
 
-Law = Callable[..., None]
+Law = Callable[..., Any]  # some tell the largest difference that they saw
 ANY_MODEL_LAWS: tuple[Law, ...] = (
     pads_are_inert,
     longer_padding_changes_nothing,
@@ -721,3 +725,34 @@ def task_laws(task: Any) -> tuple[Law, ...]:
         laws = {"classifier": CLASSIFIER_TASK_LAWS, "tagger": TAGGER_TASK_LAWS, "regressor": REGRESSOR_TASK_LAWS}
         return ANY_TASK_LAWS + laws[task.KIND]
     return ANY_TASK_LAWS + GENERATOR_TASK_LAWS + (SOURCE_TASK_LAWS if "source" in task.columns else ())
+
+
+CERTIFIED: dict[str, tuple[Law, ...]] = {
+    "padding-inert": (pads_are_inert, longer_padding_changes_nothing),
+    "rows independent": (rows_are_independent, empty_rows_are_finite),
+    "causal": (future_is_unseen,),
+    "the past matters": (past_matters,),
+    "step against forward": (step_agrees_with_features,),
+    "reorder follows parents": (reorder_follows_parents,),
+    "packed texts apart": (segments_are_apart,),
+    "state carried": (carry_continues_the_stream,),
+}
+
+
+def certificate(model: Any, params: Params | None = None) -> Iterator[tuple[str, bool, str]]:
+    """What can be proved of a model at its full size, on a handful of short rows: a name, whether it holds, and more.
+
+    `params` are drawn anew if there are none. Products are float32, whatever the model's dtype.
+    """
+    if hasattr(model, "dtype"):
+        model = model.clone(dtype="float32")
+    s = make_subject(model)
+    s = s if params is None else s._replace(params=params)
+    known = model_laws(model)
+    for name, laws in CERTIFIED.items():
+        if all(law in known for law in laws):
+            try:
+                gaps = [gap for law in laws if isinstance(gap := law(s), float)]
+                yield name, True, f"largest difference {max(gaps):.1e}" if gaps else ""
+            except LawBroken as broken:
+                yield name, False, str(broken)

@@ -38,7 +38,7 @@ def test_rouge(rows):
 
 
 def test_signatures():
-    for name in METRICS:
+    for name in METRICS.keys() - {"mse"}:
         for found in score(name, ["a b c d"], [["a b c d"]]):
             assert "nrefs:1" in found.signature
             assert found.value == pytest.approx(0.0 if name == "ter" else 100.0)
@@ -78,3 +78,12 @@ def test_nearest():
         "C",
         "A",
     ]
+
+
+def test_mean_squared_error():
+    (found,) = score("mse", ["1", "2.5"], [["0", "2"]])
+    assert found == ("mean squared error", 0.625, "nrefs:1|lines:2")
+    with pytest.raises(ValueError, match="lines that are numbers: could not convert string to float: 'x'"):
+        score("mse", ["x"], [["1"]])
+    with pytest.raises(ValueError, match="against one reference"):
+        score("mse", ["1"], [["1"], ["2"]])

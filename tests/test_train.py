@@ -142,6 +142,16 @@ def test_evaluate(home, capsys):
     assert bleu == scores["BLEU"]
 
 
+def test_check(home, capsys):
+    assert call(home, "check", "run") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("  ")[0] for line in lines][:3] == ["padding-inert", "rows independent", "causal"]
+    assert all(" yes" in line for line in lines)
+    assert "largest difference" in next(line for line in lines if line.startswith("step against forward"))
+    assert call(home, "check", "tiny.py", "--json") == 0
+    assert {one["holds"] for one in json.loads(capsys.readouterr().out)} == {True}
+
+
 def test_fingerprint_and_average(home, capsys):
     assert call(home, "fingerprint", "run", "--json") == 0
     found = json.loads(capsys.readouterr().out)

@@ -116,7 +116,7 @@ def mse(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> list[
         found, wanted = (np.array(lines, np.float64) for lines in (hypotheses, references[0]))
     except ValueError as error:
         raise SeqlabError(f"a mean squared error is of lines that are numbers: {error}") from None
-    return [Score("mean squared error", float(((found - wanted) ** 2).mean()), f"lines:{len(found)}")]
+    return [Score("mean squared error", float(((found - wanted) ** 2).mean()), f"nrefs:1|lines:{len(found)}")]
 
 
 METRICS: dict[str, Metric] = {

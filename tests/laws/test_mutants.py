@@ -38,6 +38,18 @@ def test_without_a_bug_nothing_is_caught():
         package.targets_are_the_next_tokens(package.catalogue.part("tasks", "translation")())
 
 
+def test_a_certificate_names_what_is_broken():
+    mutant = next(mutant for mutant in MUTANTS if mutant.bug == "causal mask dropped")
+    with planted(mutant) as mutated:
+        model = mutated.catalogue.module("models", "transformer_lm").TINY
+        found = {name: (holds, more) for name, holds, more in mutated.certificate(model)}
+    assert found["padding-inert"] == (True, "")
+    assert not found["causal"][0]
+    assert found["causal"][1].startswith("logits before position 1 when ids from there on change")
+    assert found["rows independent"][0]
+    assert "state carried" not in found
+
+
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.bug.replace(" ", "-"))
 def test_mutant_is_caught(mutant, tmp_path):
     kind = next(kind for kind, group in KINDS.items() if mutant.law in {law.__name__ for law in group})

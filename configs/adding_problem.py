@@ -1,0 +1,27 @@
+"""The adding problem (Hochreiter & Schmidhuber 1997): does a layer remember two numbers over hundreds of steps?
+
+    seqlab train configs/adding_problem.py --out runs/adding-gru
+    seqlab train configs/adding_problem.py --out runs/adding-tcn --model.layer tcn --model.layers 6 --model.dim 27
+    seqlab evaluate runs/adding-tcn
+
+200 positions, 50,000 sequences, batches of 32, Adam; some 70,000 parameters as in Bai et al. (2018), table 2. Always
+answering 1 has a mean squared error of 0.167.
+"""
+
+from seqlab.config import Batching, Experiment, Optimizer, Schedule, Validation
+from seqlab.datasets.adding_problem import AddingProblem
+from seqlab.models.sequence_regressor import SequenceRegressor
+from seqlab.tasks.regression import Regression
+
+LENGTH = 200
+
+experiment = Experiment(
+    model=SequenceRegressor(layer="gru", layers=1, dim=130, kernel=6),
+    task=Regression(features=2),
+    data=AddingProblem(LENGTH),
+    steps=3000,
+    batching=Batching(tokens=32 * LENGTH, buckets=1, max_length=LENGTH),
+    optimizer=Optimizer(beta2=0.999, epsilon=1e-8),
+    schedule=Schedule(name="constant", peak=2e-3, warmup=0),
+    validation=Validation(every=250, metric="mse"),
+)
