@@ -63,10 +63,16 @@ def make_runner(name: str) -> Runner:
                 placed = placed.replace(carry=jax.tree.map(lambda x: x.reshape(count, -1, *x.shape[1:]), tree.carry))
             return placed
 
+        def first(x: Any) -> Any:
+            # A device's own piece: indexing the whole array would be one more program on all devices, which may wait
+            # for ever for the step that is under way.
+            return x.addressable_shards[0].data[0] if isinstance(x, jax.Array) else x[0]
+
         def fetch(tree: Any) -> Any:
-            fetched = jax.tree.map(lambda x: x[0], tree)
+            fetched = jax.tree.map(first, tree)
             if isinstance(tree, TrainState):
-                fetched = fetched.replace(carry=jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), tree.carry))
+                rows = jax.tree.map(lambda x: np.asarray(x).reshape(-1, *x.shape[2:]), tree.carry)
+                fetched = fetched.replace(carry=rows)
             return fetched
 
         return Runner(

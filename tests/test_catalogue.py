@@ -14,6 +14,7 @@ from seqlab.config import Experiment
 from seqlab.errors import SeqlabError
 from seqlab.laws import tiny_experiment, tiny_tokenizer
 from seqlab.optim import make_optimizer
+from seqlab.tasks import blank_batch
 from seqlab.train import check, init_params
 
 ROOT = Path(__file__).parents[1]
@@ -75,7 +76,7 @@ def test_a_model_that_does_not_fit_the_task():
     ("kind", "name", "message"),
     [
         ("models", "transfomer", "no 'transfomer' among the models: did you mean 'transformer'"),
-        ("datasets", "zzz", "there are cldr_phrases"),
+        ("datasets", "zzz", "there are adding_problem"),
         ("models", "../config", "among the models"),
     ],
 )

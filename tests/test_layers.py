@@ -159,7 +159,7 @@ def test_cross_attention_on_request():
     """By layer and head, over the real source positions alone, and a distribution."""
     s = laws.make_subject(catalogue.module("models", "transformer").TINY)
     assert s.inputs is not None
-    weights = np.asarray(s.model.apply(s.params, s.inputs, s.prefix, method="attention"))
+    weights = np.asarray(s.model.apply(s.params, s.inputs, s.prefix, method="attention_weights"))
     assert weights.shape == (2, len(laws.LENGTHS), 2, max(laws.LENGTHS), max(laws.LENGTHS))
     np.testing.assert_allclose(weights.sum(-1), 1.0, rtol=1e-5)
     pads = ~np.asarray(s.inputs.mask)[None, :, None, None, :]
