@@ -40,6 +40,11 @@ class Plan(Protocol):
         """Examples that are in no batch."""
         ...
 
+    @property
+    def longest(self) -> int:
+        """Most positions of a side of any batch."""
+        ...
+
     def batches(self, seed: int, epoch: int | None) -> Sequence[Rows]:
         """The batches of an epoch in their order; epoch None: everything once, in the order of the data."""
         ...
@@ -121,6 +126,10 @@ class Buckets(NamedTuple):
     def left_out(self) -> int:
         return self.too_long + self.lopsided
 
+    @property
+    def longest(self) -> int:
+        return max((max(bucket.shape) for bucket in self.buckets), default=0)
+
     def batches(self, seed: int, epoch: int | None) -> Sequence[Rows]:
         if epoch is None:
             every = [(bucket, np.sort(np.concatenate([g.members for g in bucket.groups]))) for bucket in self.buckets]
@@ -189,9 +198,8 @@ def make_buckets(lengths: np.ndarray, batching: Batching, parts: Sequence[tuple[
     kept = np.flatnonzero(~too_long & ~lopsided)
     shapes = _shapes(lengths[kept], batching.buckets) if len(kept) else []
     which = np.full(len(kept), len(shapes))
-    for i, shape in reversed(
-        list(enumerate(shapes))
-    ):  # the least shape that holds an example is the last to claim it
+    # From the largest down, so that the least shape that holds an example is the last to claim it.
+    for i, shape in reversed(list(enumerate(shapes))):
         which[(lengths[kept] <= shape).all(axis=1)] = i
     part_of = np.searchsorted(np.cumsum([size for size, _ in parts[:-1]]), kept, side="right")
     held = np.bincount(part_of, minlength=max(len(parts), 1))
@@ -267,6 +275,10 @@ class Packing(NamedTuple):
     rows: int
     left_out: int
     used: int  # tokens of all members
+
+    @property
+    def longest(self) -> int:
+        return self.length
 
     def batches(self, seed: int, epoch: int | None) -> Sequence[Rows]:
         total = len(self.starts) - 1
@@ -351,6 +363,10 @@ class Streams(NamedTuple):
     @property
     def left_out(self) -> int:
         return 0
+
+    @property
+    def longest(self) -> int:
+        return self.length
 
     def batches(self, seed: int, epoch: int | None) -> Sequence[Rows]:
         before = 0 if epoch is None else int(np.random.default_rng([seed, epoch]).integers(self.length))

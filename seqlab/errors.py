@@ -3,3 +3,9 @@
 
 class SeqlabError(ValueError):
     """Bad input, told in one line that says what to do. The command prints it and exits with 2."""
+
+
+def at_least(name: str, value: int | float, least: int) -> None:
+    """Raises for a value that is too small."""
+    if value < least:
+        raise SeqlabError(f"{name} must be at least {least}, not {value}")

@@ -184,9 +184,10 @@ def empty_rows_are_finite(s: Subject) -> None:
 def future_is_unseen(s: Subject) -> None:
     """A changed id leaves all logits before it as they were, to the bit."""
     before = s.forward(s.params, s.inputs, s.prefix)
+    written = s.inputs if s.prefix is None else s.prefix
     for t in range(1, max(LENGTHS)):
-        changed = Tokens(s.prefix.ids.at[:, t:].set(jnp.where(s.prefix.ids[:, t:] == 3, 4, 3)), s.prefix.mask)
-        after = s.forward(s.params, s.inputs, changed)
+        changed = written.replace(ids=written.ids.at[:, t:].set(jnp.where(written.ids[:, t:] == 3, 4, 3)))
+        after = s.forward(s.params, *((changed, None) if s.prefix is None else (s.inputs, changed)))
         same(before[:, :t], after[:, :t], f"logits before position {t} when ids from there on change")
 
 
@@ -711,7 +712,7 @@ RUN_LAWS: tuple[Law, ...] = (resuming_changes_nothing,)
 def model_laws(model: Any) -> tuple[Law, ...]:
     """The laws that a model must obey."""
     if catalogue.kind_of(model) != "generator":
-        return ANY_MODEL_LAWS
+        return ANY_MODEL_LAWS + ((future_is_unseen,) if catalogue.kind_of(model) == "tagger" else ())
     if hasattr(model, "source_vocabulary"):
         return ANY_MODEL_LAWS + GENERATOR_LAWS
     s = make_subject(model)

@@ -33,6 +33,11 @@ def fill_rows(batch: Any, devices: int) -> Any:
     return jax.tree.map(fill, batch)
 
 
+def fit_rows(x: np.ndarray, rows: int) -> np.ndarray:
+    """[B ...] with rows of zeros added, or taken away: what was filled up for one number of devices, for another."""
+    return np.concatenate([x[:rows], np.zeros((max(rows - len(x), 0), *x.shape[1:]), x.dtype)])
+
+
 def make_runner(name: str) -> Runner:
     """ "jit": the mesh of all devices. "pmap": the same arithmetic, one program a device."""
     devices = jax.devices()

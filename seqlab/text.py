@@ -29,6 +29,14 @@ CHUNK = 5_000  # examples tokenized at once
 
 
 LONGEST_LINE = 1 << 20  # bytes
+MAGIC = {  # what no text begins with
+    "gzip": b"\x1f\x8b",
+    "bzip2": b"BZh91AY&SY",
+    "xz": b"\xfd7zXZ\x00",
+    "Zstandard": b"\x28\xb5\x2f\xfd",
+    "zip": b"PK\x03\x04",
+    "UTF-16": (b"\xff\xfe", b"\xfe\xff"),
+}
 
 # What was mended, by kind, where a reader is to mend ("replace"); None where it is to raise ("strict").
 Repairs = Counter[str] | None
@@ -47,13 +55,18 @@ def read_lines(source: Path | Iterable[bytes], repairs: Repairs = None) -> Itera
     try:
         with _opened(source) as stream:
             for number, line in enumerate(stream, 1):
-                if number == 1 and line.startswith(b"\x1f\x8b"):
-                    raise SeqlabError(f"{name}: gzipped text, and its name does not end in .gz")
+                packed = number == 1 and next((kind for kind, magic in MAGIC.items() if line.startswith(magic)), None)
+                if packed:
+                    hint = (
+                        ", and its name does not end in .gz" if packed == "gzip" else ": make it plain UTF-8, or .gz"
+                    )
+                    raise SeqlabError(f"{name}: this is {packed}{hint}")
                 text = _decoded(line, f"{name}:{number}", repairs)
                 yield (text.removeprefix("\ufeff") if number == 1 else text).rstrip("\r\n")
     except (OSError, EOFError, zlib.error) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise SeqlabError(f"{name}: cannot be read after line {number}: {reason}") from None
+        where = f" after line {number}" if number else ""
+        raise SeqlabError(f"{name}: cannot be read{where}: {reason}") from None
 
 
 def _opened(source: Path | Iterable[bytes]) -> contextlib.AbstractContextManager[Any]:
@@ -66,9 +79,9 @@ def _decoded(line: bytes, place: str, repairs: Repairs) -> str:
     if len(line) > LONGEST_LINE:
         _mend(repairs, "cut at a megabyte", f"{place}: a line of {len(line):,} bytes")
         line = line[:LONGEST_LINE]
-        while 0x80 <= line[-1] < 0xC0:  # what the cut left of a character
-            line = line[:-1]
-        line = line[:-1] if line[-1] >= 0xC0 else line
+        # A character of several bytes that the cut may have split: its first byte is one of the last four.
+        last = next((n for n in range(1, 5) if not 0x80 <= line[-n] < 0xC0), 0)
+        line = line[:-last] if last and line[-last] >= 0xC0 else line
     try:
         text = line.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -157,7 +170,8 @@ def read_table(path: Path, columns: dict[str, str], repairs: Repairs = None) -> 
             reason = f"no column {absent!r}"
         example = {ours: row.get(theirs) for ours, theirs in columns.items()}
         for ours, value in example.items():
-            if reason is None and not (isinstance(value, str | int | float) and str(value).strip()):
+            plain = isinstance(value, str | int | float) and not isinstance(value, bool)
+            if reason is None and not (plain and str(value).strip() not in ("", "inf", "-inf")):
                 reason = f"{columns[ours]!r} is empty or no text"
             if reason is None and re.search("[\0\ud800-\udfff]", str(value)):
                 reason = f"{columns[ours]!r} has a NUL, or half of a surrogate pair"
@@ -177,9 +191,13 @@ def _fields(line: str, names: list[str]) -> tuple[dict[str, Any], str | None]:
     return dict(zip(names, values, strict=True)), None
 
 
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
+
+
 def _object(line: str) -> tuple[dict[str, Any], str | None]:
     try:
-        value = json.loads(line)
+        value = json.loads(line, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
         return {}, f"broken JSON: {error}"
     return (value, None) if isinstance(value, dict) else ({}, "no JSON object")

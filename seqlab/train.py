@@ -17,11 +17,11 @@ from seqlab import catalogue, checkpoint
 from seqlab.batching import Plan, Rows
 from seqlab.config import Experiment
 from seqlab.datasets import Prepared, prepare
-from seqlab.errors import SeqlabError
+from seqlab.errors import SeqlabError, at_least
 from seqlab.files import locked, made_once, write_atomically
 from seqlab.logbook import Logbook, draw_curves
 from seqlab.optim import make_optimizer, make_schedule
-from seqlab.parallel import Runner, fill_rows, make_runner
+from seqlab.parallel import Runner, fill_rows, fit_rows, make_runner
 from seqlab.progress import progress
 from seqlab.step import TrainState, make_step, zeros_like
 from seqlab.tasks import blank_batch
@@ -37,7 +37,7 @@ from seqlab.text import (
     train_tokenizer,
 )
 from seqlab.types import Params
-from seqlab.validate import check_search, make_validation, perplexity, tokenize_split
+from seqlab.validate import check_longest, check_search, make_validation, perplexity, tokenize_split
 
 LOWER_IS_BETTER = ("loss", "ter", "mse")
 
@@ -58,6 +58,9 @@ def train(
     refuse_other_folder(run)
     data = prepare(experiment.data, data_dir)
     check_columns(experiment, data)
+    for what, count in data.origin.items():
+        if what.startswith("lines mended"):
+            say(f"{what}: {count}")
     tokenizers = make_tokenizers(experiment, data, data_dir, run, init_from, tokenizer)
     experiment = catalogue.resolve(experiment, tokenizers)
     task = experiment.task
@@ -77,8 +80,8 @@ def train(
     if init_from is not None:
         state = dataclasses.replace(state, params=load_params(init_from, state.params))
 
-    open_run(experiment, tokenizers, data, run)
     validate = make_validation(experiment, data, tokenizers, held_out)
+    open_run(experiment, tokenizers, data, run)
     batches = functools.partial(batch_stream, plan, experiment.seed, collate)
     with locked(run / ".lock", f"another process is training {run}"):
         run_steps(experiment, runner, step, state, batches, validate, run, say)
@@ -169,7 +172,8 @@ def resume(run: Path, state: TrainState) -> tuple[TrainState, int, dict[str, Any
     if "averaged" in position:
         raise SeqlabError(f"{run} holds averaged parameters, which do not train on: start from it with --init-from")
     saved = checkpoint.restore(run, steps[-1], checkpoint.saved_tree(state))
-    return TrainState(**{"carry": None, **saved}), steps[-1], position
+    carry = jax.tree.map(lambda x, like: fit_rows(np.asarray(x), len(like)), saved.get("carry"), state.carry)
+    return TrainState(**{**saved, "carry": carry}), steps[-1], position
 
 
 def check(experiment: Experiment) -> None:
@@ -202,8 +206,7 @@ def check(experiment: Experiment) -> None:
         ("validation.examples", e.validation.examples, 1),
         ("validation.beam", e.validation.beam, 0),
     ):
-        if value < least:
-            raise SeqlabError(f"{name} must be at least {least}, not {value}")
+        at_least(name, value, least)
     smoothing = getattr(e.task, "label_smoothing", 0.0)
     if not 0 <= smoothing < 1:
         raise SeqlabError(f"task.label_smoothing lies in [0, 1), not {smoothing}")
@@ -320,6 +323,7 @@ def plan_batches(experiment: Experiment, corpus: Corpus, say: Callable[[str], No
     plan = experiment.task.plan(corpus, experiment.batching)
     for line in plan.describe():
         say(line)
+    check_longest(experiment.model, plan)
     if not plan.batches(experiment.seed, 0):
         raise SeqlabError("no training example is short enough: raise batching.max_length")
     return plan

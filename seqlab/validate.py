@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from seqlab.batching import Plan
 from seqlab.config import Experiment, Search
 from seqlab.datasets import Prepared
 from seqlab.errors import SeqlabError
@@ -56,6 +57,7 @@ def loss_of_split(
     task = experiment.task
     runner = make_runner("jit")
     plan = task.plan(corpus, dataclasses.replace(experiment.batching, buckets=2))
+    check_longest(experiment.model, plan)
     batches = plan.batches(0, None)
     if not batches:
         raise SeqlabError("no held-out example is short enough: raise batching.max_length")
@@ -81,6 +83,16 @@ def loss_of_split(
     return judge
 
 
+def check_longest(model: Any, plan: Plan) -> None:
+    """Raises where a batch has more positions than the model."""
+    most = getattr(model, "longest", None)
+    if most is not None and plan.longest > most:
+        raise SeqlabError(
+            f"there are batches of {plan.longest} positions, and the model has {most}: raise model.max_length, or "
+            f"set batching.max_length to {most}"
+        )
+
+
 class Decoded(NamedTuple):
     """The first examples of a split, decoded, and by metric what it says; empty for a task without metrics."""
 
@@ -101,6 +113,8 @@ def decode_split(
     examples = list(data.read(split, 0, count))
     answer = "label" if "label" in task.columns else "target"
     sources, references = ([example[column] for example in examples] for column in ("source", answer))
+    if task.columns[answer] == "symbols":  # the blanks between them do not count
+        references = [" ".join(reference.split()) for reference in references]
     begun = time.perf_counter()
     with progress("decoding", len(examples)) as advance:
         written = decode_lines(
@@ -116,7 +130,10 @@ def make_validation(
     experiment: Experiment, data: Prepared, tokenizers: Tokenizers, corpus: Corpus
 ) -> Callable[[Params], dict[str, float]]:
     """What `loss_of_split` gives on the validation split, and the task's metrics if validation.beam asks."""
-    loss_of = loss_of_split(experiment, tokenizers, corpus)
+    try:
+        loss_of = loss_of_split(experiment, tokenizers, corpus)
+    except SeqlabError as error:
+        raise SeqlabError(f"split validation: {error}") from None
     beam = experiment.validation.beam
     experiment = dataclasses.replace(experiment, search=dataclasses.replace(experiment.search, beam=beam))
 

@@ -31,7 +31,7 @@ def expected(layer, params, x):
         return (p[name]["scale"], p[name]["bias"]) if name in p else None
 
     weights = p["input"]["kernel"], p["recurrent"], p["bias"], p.get("candidate_bias")
-    norms = norm("input_norm"), norm("recurrent_norm"), norm("cell_norm")
+    norms = norm("input_norm"), norm("recurrent_norm"), norm("cell_norm"), norm("candidate_norm")
     return oracle.recurrent(layer.cell, layer.reset, x, weights, norms)
 
 

@@ -12,15 +12,19 @@ import pytest
 from seqlab import catalogue, decode
 from seqlab.batching import Rows
 from seqlab.checkpoint import fingerprint, restore
-from seqlab.config import Batching, Search, Text, Validation
+from seqlab.config import Batching, Schedule, Search, Text, Validation
 from seqlab.datasets import Prepared, prepare
+from seqlab.datasets.adding_problem import AddingProblem
 from seqlab.datasets.local_files import LocalFiles
 from seqlab.datasets.mixture import Mixture
 from seqlab.laws import Killed, tiny_corpus, tiny_experiment
 from seqlab.metrics.significance import SAMPLES, paired_bootstrap
+from seqlab.parallel import fit_rows
 from seqlab.tasks.classification import Classification
 from seqlab.tasks.language_modeling import LanguageModeling
+from seqlab.tasks.regression import Regression
 from seqlab.tasks.summarization import Summarization
+from seqlab.tasks.tagging import Tagging
 from seqlab.train import train
 from seqlab.validate import loss_of_split, tokenize_split
 
@@ -121,6 +125,62 @@ def test_a_stream_carries_its_state(tmp_path, parallel):
         one_row = dataclasses.replace(run.experiment, batching=Batching(tokens=length, max_length=length))
         losses.append(loss_of_split(one_row, run.tokenizers, corpus)(run.params)[0]["loss"])
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+def test_rows_are_fitted_to_the_devices():
+    """A carry of three rows, filled up for eight devices, on two devices and back."""
+    carry = np.arange(6, dtype=np.float32).reshape(3, 2)
+    on_eight = fit_rows(carry, 8)
+    assert on_eight.shape == (8, 2)
+    assert not on_eight[3:].any()
+    for rows in (4, 3, 8):
+        np.testing.assert_array_equal(fit_rows(on_eight, rows)[:3], carry)
+        assert len(fit_rows(on_eight, rows)) == rows
+
+
+def test_labels_may_stand_wide_apart(tmp_path):
+    """What stands between symbols does not count."""
+    path = tmp_path / "t.tsv"
+    path.write_text("text\tkind\n" + "".join(f"{'a b ' * n}\t{'x  y ' * n}\n" for n in (1, 2, 3)))
+    experiment = dataclasses.replace(
+        experiment_on(tmp_path, "sequence_tagger", Tagging(), source="text", label="kind"),
+        data=LocalFiles(str(path), str(path), str(path), source="text", label="kind"),
+        steps=60,
+        schedule=Schedule(name="constant", peak=3e-2, warmup=0),
+        validation=Validation(every=60, examples=3),
+    )
+    train(experiment, tmp_path / "run", tmp_path / "data", say=quiet)
+    scores = decode.evaluate(decode.load(tmp_path / "run"), "test", tmp_path / "data").scores
+    assert {score.name: score.value for score in scores if score.name != "loss"} == {
+        "accuracy": 100,
+        "exact match": 100,
+    }
+
+
+def test_a_regression_trains(tmp_path):
+    experiment = dataclasses.replace(
+        experiment_on(tmp_path, "sequence_regressor", Regression(features=2), source="text", target="title"),
+        data=AddingProblem(length=5, train=40, validation=7, test=7),
+        steps=4,
+    )
+    train(experiment, tmp_path / "run", tmp_path / "data", say=quiet)
+    run = decode.load(tmp_path / "run")
+    scores = decode.evaluate(run, "test", tmp_path / "data").scores
+    assert [score.name for score in scores] == ["mean squared error", "mean squared error (mean)"]
+    assert all(0 < score.value < 10 for score in scores)
+    assert np.isfinite(float(run.translate(["0.5 1 0.25 1"])[0]))
+    with pytest.raises(ValueError, match="a source has a multiple of 2 numbers"):
+        run.translate(["0.5 1 0.25"])
+
+
+def test_a_batch_longer_than_the_model(tmp_path):
+    """Is refused before there is a run."""
+    model, task, columns = CASES["packed"]
+    experiment = experiment_on(tmp_path, model, task, **columns)
+    short = experiment.model.clone(positions="learned", max_length=30)
+    with pytest.raises(ValueError, match="batches of 40 positions, and the model has 30: raise model.max_length"):
+        train(dataclasses.replace(experiment, model=short), tmp_path / "run", tmp_path / "data", say=quiet)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_mixture_trains(tmp_path):

@@ -1,8 +1,10 @@
 """Text files, tokenizers, the cache of ids."""
 
+import bz2
 import gzip
 import io
 import json
+import lzma
 import re
 from collections import Counter
 from pathlib import Path
@@ -16,6 +18,7 @@ from seqlab.config import Text
 from seqlab.errors import SeqlabError
 from seqlab.laws import tiny_tokenizer
 from seqlab.text import (
+    MAGIC,
     Labels,
     Numbers,
     Symbols,
@@ -205,8 +208,8 @@ def test_any_bytes_are_lines_or_an_error(tmp_path_factory, content, zipped):
     path = tmp_path_factory.mktemp("lines") / ("file.gz" if zipped else "file")
     path.write_bytes(gzip.compress(content) if zipped else content)
     repairs = Counter()
-    if content.startswith(b"\x1f\x8b"):
-        with pytest.raises(SeqlabError, match="its name does not end in .gz"):
+    if any(content.startswith(magic) for magic in MAGIC.values()):
+        with pytest.raises(SeqlabError, match="its name does not end in .gz|make it plain UTF-8"):
             list(read_lines(path, repairs))
         return
     lines = content.split(b"\n")
@@ -247,6 +250,9 @@ TABLES = {
         ("a.jsonl", "[1]", "a.jsonl:2: no JSON object"),
         ("a.jsonl", '{"en": "a"}', "a.jsonl:2: no column 'de'"),
         ("a.jsonl", '{"en": "a", "de": ["b"]}', "a.jsonl:2: 'de' is empty or no text"),
+        ("a.jsonl", '{"en": "a", "de": true}', "a.jsonl:2: 'de' is empty or no text"),
+        ("a.jsonl", '{"en": "a", "de": 1e400}', "a.jsonl:2: 'de' is empty or no text"),
+        ("a.jsonl", '{"en": "a", "de": NaN}', "a.jsonl:2: broken JSON: NaN is no JSON"),
         ("a.jsonl", '{"en": "a", "de": "\\ud800"}', "a.jsonl:2: 'de' has a NUL, or half of a surrogate pair"),
     ],
 )
@@ -350,3 +356,27 @@ def test_symbols_and_numbers(tmp_path):
     save_tokenizers({"source": numbers, "label": symbols}, tmp_path)
     loaded = load_tokenizers(tmp_path, {"source": "numbers", "label": "symbols"})
     assert loaded == {"source": numbers, "label": symbols}
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (bz2.compress(b"text"), "bzip2"),
+        (lzma.compress(b"text"), "xz"),
+        (b"\x28\xb5\x2f\xfdtext", "Zstandard"),
+        ("text".encode("utf-16"), "UTF-16"),
+    ],
+)
+def test_what_is_no_plain_text(tmp_path, content, kind):
+    """Refused whether or not lines are to be mended: nothing could be."""
+    (tmp_path / "t").write_bytes(content)
+    for repairs in (None, Counter()):
+        with pytest.raises(SeqlabError, match=f"t: this is {kind}: make it plain UTF-8"):
+            list(read_lines(tmp_path / "t", repairs))
+
+
+def test_a_megabyte_of_continuation_bytes(tmp_path):
+    (tmp_path / "t").write_bytes(b"\x80" * ((1 << 20) + 5) + b"\nabc\n")
+    repairs = Counter()
+    assert [len(line) for line in read_lines(tmp_path / "t", repairs)] == [1 << 20, 3]
+    assert repairs == {"cut at a megabyte": 1, "not UTF-8": 1}

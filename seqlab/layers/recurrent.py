@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int
 
-from seqlab.errors import SeqlabError
+from seqlab.errors import SeqlabError, at_least
 from seqlab.layers.dense import Dense, product
 from seqlab.layers.dropout import Dropout
 from seqlab.layers.norm import LayerNorm
@@ -42,7 +42,8 @@ class Recurrent(nn.Module):
     reset: str = "after"
     """Where a GRU's reset gate stands: "before" or "after" the product."""
     layer_norm: bool = False
-    """Normalizes W x, U h and an LSTM's c where it is read (Ba et al. 2016)."""
+    """Normalizes W x, U h (all gates together, but a candidate with a product of its own) and an LSTM's c where it is
+    read (Ba et al. 2016)."""
     dtype: str = "float32"
 
     def setup(self):
@@ -59,6 +60,8 @@ class Recurrent(nn.Module):
             self.input_norm, self.recurrent_norm = LayerNorm(), LayerNorm()
             if self.cell == "lstm":
                 self.cell_norm = LayerNorm()
+            if self.cell == "gru" and self.reset == "before":
+                self.candidate_norm = LayerNorm()
 
     def _initial_recurrent(self, key: jax.Array, shape: tuple[int, int]) -> jax.Array:
         """Each gate's matrix orthogonal (Saxe et al. 2014)."""
@@ -91,7 +94,8 @@ class Recurrent(nn.Module):
             rest = self.recur(h, self.recurrent[:, : 2 * d])
             rest = self.recurrent_norm(rest) if self.layer_norm else rest
             r, z = jnp.split(jax.nn.sigmoid(x[..., : 2 * d] + rest), 2, axis=-1)
-            candidate = jnp.tanh(x[..., 2 * d :] + self.recur(r * h, self.recurrent[:, 2 * d :]))
+            u = self.recur(r * h, self.recurrent[:, 2 * d :])
+            candidate = jnp.tanh(x[..., 2 * d :] + (self.candidate_norm(u) if self.layer_norm else u))
             return (z * h + (1 - z) * candidate,)
         u = self.recur(h, self.recurrent)
         u = self.recurrent_norm(u) if self.layer_norm else u
@@ -158,6 +162,7 @@ class RecurrentStack(nn.Module):
     dtype: str = "float32"
 
     def setup(self):
+        at_least("layers", self.layers, 1)
         rest = (self.forget_bias, self.reset, self.layer_norm, self.dtype)
         self.stack = [
             Recurrent(self.cell, self.inputs if i == 0 else self.dim, self.dim, *rest) for i in range(self.layers)
@@ -206,6 +211,7 @@ class Bidirectional(nn.Module):
     dtype: str = "float32"
 
     def setup(self):
+        at_least("encoder_layers", self.layers, 1)
         sizes = [self.inputs, *[2 * self.dim] * (self.layers - 1)]
         self.forward = [Recurrent(self.cell, size, self.dim, dtype=self.dtype) for size in sizes]
         self.backward = [Recurrent(self.cell, size, self.dim, dtype=self.dtype) for size in sizes]

@@ -3,7 +3,7 @@
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float
 
-from seqlab.errors import SeqlabError
+from seqlab.errors import SeqlabError, at_least
 from seqlab.layers.convolution import TCNBlock, run_over_all
 from seqlab.layers.recurrent import GATES, RecurrentStack
 
@@ -25,6 +25,7 @@ class SequenceStack(nn.Module):
     def __call__(self, x: Float[Array, "B T F"], mask: Bool[Array, "B T"], *, train: bool) -> Float[Array, "B T D"]:
         if self.layer not in (*GATES, "tcn"):
             raise SeqlabError(f"layer must be one of {', '.join(GATES)} and tcn, not {self.layer!r}")
+        at_least("layers", self.layers, 1)
         if self.layer != "tcn":
             stack = RecurrentStack(self.layer, self.layers, x.shape[-1], self.dim, self.dropout, dtype=self.dtype)
             return stack(x, mask, train=train)[0]

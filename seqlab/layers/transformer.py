@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int
 
-from seqlab.errors import SeqlabError
+from seqlab.errors import SeqlabError, at_least
 from seqlab.layers.attention import Attention, causal_mask, heads_first, slot_mask
 from seqlab.layers.dense import Dense
 from seqlab.layers.dropout import Dropout
@@ -122,6 +122,7 @@ class Stack(nn.Module):
     dtype: str = "float32"
 
     def setup(self):
+        at_least("layers", self.layers, 1)
         self.stack = [
             Layer(self.dim, self.heads, self.hidden, self.dropout, self.norm, self.cross, self.dtype)
             for _ in range(self.layers)

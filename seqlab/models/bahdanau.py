@@ -20,7 +20,11 @@ KIND = "generator"
 
 
 class Bahdanau(nn.Module):
-    """A bidirectional encoder, and a decoder that looks at all of its outputs at every step."""
+    """A bidirectional encoder, and a decoder that looks at all of its outputs at every step.
+
+    Unlike the paper's: a GRU's reset gate stands after the product, both directions of the encoder have their say in
+    the decoder's first state, and the features are a tanh and not a maxout layer.
+    """
 
     source_vocabulary: int = 0
     vocabulary: int = 0
@@ -54,7 +58,6 @@ class Bahdanau(nn.Module):
         """The memory, and the decoder's state before the first step."""
         x = self.words.embed(inputs.ids) if self.tie == "all" else self.source_words(inputs.ids)
         values, ends = self.encoder(x, inputs.mask, train=train)
-        # The paper begins with the backward state alone; here both directions have their say.
         summary = jnp.concatenate([side[0] for side in ends[-1]], axis=-1)
         memory = {"keys": self.alignment.keys(values), "values": values, "mask": inputs.mask}
         return memory, self.decoder.begin(summary)

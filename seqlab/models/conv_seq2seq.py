@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
-from seqlab.errors import SeqlabError
+from seqlab.errors import SeqlabError, at_least
 from seqlab.layers.attention import masked_softmax
 from seqlab.layers.convolution import GatedBlock, Run, run_one_step, run_over_all
 from seqlab.layers.dense import Dense
@@ -47,6 +47,8 @@ class ConvSeq2Seq(nn.Module):
         check_tie(self.tie, self.source_vocabulary, self.vocabulary)
         if self.kernel % 2 == 0 or self.kernel < 3 or self.cycle < 1:
             raise SeqlabError(f"kernel must be odd and 3 or more, cycle 1 or more, not {self.kernel}, {self.cycle}")
+        at_least("encoder_layers", self.encoder_layers, 1)
+        at_least("decoder_layers", self.decoder_layers, 1)
         dim, dtype = self.dim, self.dtype
         embed = (dim, self.positions, self.max_length, dtype)
         self.target_embedding = Embedding(self.vocabulary, *embed)

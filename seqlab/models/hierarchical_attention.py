@@ -3,6 +3,7 @@
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+from seqlab.errors import at_least
 from seqlab.layers.dense import Dense
 from seqlab.layers.dropout import Dropout
 from seqlab.layers.embed import Table
@@ -32,6 +33,7 @@ class HierarchicalAttention(nn.Module):
 
     @nn.compact
     def __call__(self, inputs: Tokens, *, train: bool) -> Float[Array, "B C"]:
+        at_least("sentences", self.sentences, 1)
         encoder = (self.cell, 1, self.dim, self.hidden, self.dropout, self.dtype)
         width = 2 * self.hidden
         x = Table(self.source_vocabulary, self.dim, name="words")(inputs.ids)

@@ -69,7 +69,7 @@ class TCNLM(nn.Module):
         for block in self.blocks:
             x, skipped = block(x, run, train=train)
             total += skipped
-        return self.end(nn.relu(total))
+        return nn.relu(self.end(nn.relu(total)))
 
     def features(
         self, inputs: None, prefix: Tokens, carry: Any = None, *, train: bool

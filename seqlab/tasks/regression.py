@@ -1,6 +1,7 @@
 """Regression: a sequence of numbers to one number; judged by the mean squared error."""
 
 import functools
+import statistics
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -35,9 +36,12 @@ class Regression:
     def plan(self, corpus: Corpus, batching: Batching) -> Plan:
         def sizes() -> np.ndarray:
             numbers = corpus.lengths("source", "target")
-            if (numbers[:, 0] % self.features).any() or (numbers[:, 1] != 1).any():
+            wrong = np.flatnonzero((numbers[:, 0] % self.features != 0) | (numbers[:, 1] != 1))
+            if len(wrong):
+                source, target = numbers[wrong[0]]
                 raise SeqlabError(
-                    f"a source has a multiple of task.features, {self.features}, numbers, and a target has one"
+                    f"example {wrong[0] + 1} has {source} numbers and {target} targets; a multiple of task.features, "
+                    f"{self.features}, and one are wanted"
                 )
             return numbers[:, :1] // self.features
 
@@ -79,7 +83,7 @@ class Regression:
 
     def baseline(self, sources: Sequence[str], train: Iterable[dict[str, str]]) -> tuple[str, list[str]]:
         """The mean of the training targets."""
-        return "mean", [str(np.mean([float(example["target"]) for example in train]))] * len(sources)
+        return "mean", [str(statistics.fmean(float(example["target"]) for example in train))] * len(sources)
 
 
 @functools.lru_cache(maxsize=16)

@@ -28,8 +28,10 @@ class Tagging:
     def plan(self, corpus: Corpus, batching: Batching) -> Plan:
         def sizes() -> np.ndarray:
             found = corpus.lengths("source", "label")
-            if (found[:, 0] != found[:, 1]).any():
-                raise SeqlabError("a sequence and its labels have unlike numbers of symbols")
+            wrong = np.flatnonzero(found[:, 0] != found[:, 1])
+            if len(wrong):
+                symbols, labels = found[wrong[0]]
+                raise SeqlabError(f"example {wrong[0] + 1} has {symbols} symbols and {labels} labels")
             return found[:, :1]
 
         return bucket_plan(self, corpus, batching, sizes)

@@ -51,12 +51,12 @@ def normal(x, norm):
     return x if norm is None else layer_norm(x[None], *norm)[0]
 
 
-def recurrent(cell, reset, x, weights, norms=(None, None, None)):
+def recurrent(cell, reset, x, weights, norms=(None, None, None, None)):
     """The states h of one row, x [T F], from zero on; `weights`: input [F G], recurrent [D G], bias [G], and of a GRU
     whose reset gate stands after the product the candidate's own bias [D].
     """
     kernel, recurrent_kernel, bias, own_bias = weights
-    input_norm, recurrent_norm, cell_norm = norms
+    input_norm, recurrent_norm, cell_norm, candidate_norm = norms
     dim = len(recurrent_kernel)
     h, c, states = np.zeros(dim), np.zeros(dim), []
     for row in x:
@@ -64,7 +64,8 @@ def recurrent(cell, reset, x, weights, norms=(None, None, None)):
         if cell == "gru" and reset == "before":
             gates = sigmoid(wx[: 2 * dim] + normal(h @ recurrent_kernel[:, : 2 * dim], recurrent_norm))
             r, z = gates[:dim], gates[dim:]
-            h = z * h + (1 - z) * np.tanh(wx[2 * dim :] + (r * h) @ recurrent_kernel[:, 2 * dim :])
+            u = normal((r * h) @ recurrent_kernel[:, 2 * dim :], candidate_norm)
+            h = z * h + (1 - z) * np.tanh(wx[2 * dim :] + u)
         else:
             uh = normal(h @ recurrent_kernel, recurrent_norm)
             if cell == "gru":
