@@ -1,0 +1,27 @@
+"""Copying memory (Hochreiter & Schmidhuber 1997): ten symbols, said again after a delay of 500.
+
+    seqlab train configs/copy_memory.py --out runs/copy-tcn
+    seqlab train configs/copy_memory.py --out runs/copy-gru --model.layer gru --model.layers 1 --model.dim 44
+    seqlab evaluate runs/copy-tcn
+
+10,000 sequences, batches of 32, Adam with clipping at 1, some 13,000 parameters (Bai et al. 2018, table 2: 16,000). A
+model without memory has a loss of 10 ln 8 / 520 = 0.040.
+"""
+
+from seqlab.config import Batching, Experiment, Optimizer, Schedule, Validation
+from seqlab.datasets.copy_memory import CopyMemory
+from seqlab.models.sequence_tagger import SequenceTagger
+from seqlab.tasks.tagging import Tagging
+
+DELAY = 500
+
+experiment = Experiment(
+    model=SequenceTagger(layer="tcn", layers=8, dim=10, kernel=8),
+    task=Tagging(),
+    data=CopyMemory(DELAY),
+    steps=3000,
+    batching=Batching(tokens=32 * (DELAY + 20), buckets=1, max_length=DELAY + 20),
+    optimizer=Optimizer(beta2=0.999, epsilon=1e-8),
+    schedule=Schedule(name="constant", peak=2e-3, warmup=0),
+    validation=Validation(every=500),
+)
