@@ -4,8 +4,8 @@
     seqlab train configs/adding_problem.py --out runs/adding-tcn --model.layer tcn --model.layers 6 --model.dim 27
     seqlab evaluate runs/adding-tcn
 
-200 positions, 50,000 sequences, batches of 32, Adam; some 50,000 parameters (Bai et al. 2018, table 2: 70,000). Always
-answering 1 has a mean squared error of 0.167.
+200 positions, 50,000 sequences, batches of 32, Adam; some 50,000 parameters (Bai et al. 2018, table 1: 70,000).
+Always answering 1 has a mean squared error of 0.167.
 """
 
 from seqlab.config import Batching, Experiment, Optimizer, Schedule, Validation

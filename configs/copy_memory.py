@@ -4,7 +4,7 @@
     seqlab train configs/copy_memory.py --out runs/copy-gru --model.layer gru --model.layers 1 --model.dim 44
     seqlab evaluate runs/copy-tcn
 
-10,000 sequences, batches of 32, Adam with clipping at 1, some 13,000 parameters (Bai et al. 2018, table 2: 16,000). A
+10,000 sequences, batches of 32, Adam with clipping at 1, some 13,000 parameters (Bai et al. 2018, table 1: 16,000). A
 model without memory has a loss of 10 ln 8 / 520 = 0.040.
 """
 
