@@ -245,10 +245,14 @@ class Tokenizer:
         parts = [text.split("\n") for text in texts]
         lines = [line for part in parts for line in part]
         rows = iter(self.processor.encode(lines, num_threads=os.cpu_count() or 1))
-        return [
-            functools.reduce(lambda ids, row: [*ids, self.newline, *row], itertools.islice(rows, len(part)))
-            for part in parts
-        ]
+        found = []
+        for part in parts:
+            ids = next(rows)
+            for _ in part[1:]:
+                ids.append(self.newline)
+                ids.extend(next(rows))
+            found.append(ids)
+        return found
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of ids; the special ones are left out. An id outside the vocabulary is an error."""
