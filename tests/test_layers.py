@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from seqlab import catalogue, laws
-from seqlab.layers.attention import Attention, causal_mask, slot_mask
+from seqlab.layers.attention import Alignment, Attention, causal_mask, slot_mask
 from seqlab.layers.dense import Dense, product
 from seqlab.layers.dropout import Dropout
 from seqlab.layers.embed import Embedding, positions_of, sinusoidal
@@ -32,6 +32,40 @@ def test_attention():
         expected = oracle.attention(*kernels, x[row], memory[row], mask[row])
         np.testing.assert_allclose(found[row], expected, rtol=1e-4, atol=1e-6)
     assert not np.asarray(found)[0, 2].any()
+
+
+@pytest.mark.parametrize("score", ["additive", "dot", "general", "scaled"])
+def test_alignment(score):
+    width = 4 if score in ("additive", "general") else 6
+    query, memory = RANDOM.normal(size=(2, 3, 6)), RANDOM.normal(size=(2, 5, width))
+    layer = Alignment(score, 6, width)
+
+    def run(module):
+        return module.scores(jnp.float32(query), module.keys(jnp.float32(memory)))
+
+    found, params = layer.init_with_output(jax.random.key(0), method=run)
+    params = jax.tree.map(lambda x: np.float32(x + RANDOM.normal(size=x.shape)), params)
+    found = layer.apply(params, method=run)
+    p = params.get("params", {})
+    weights = (
+        p.get("query", {}).get("kernel"),
+        p.get("query", {}).get("bias"),
+        p.get("key", {}).get("kernel"),
+        p.get("vector"),
+    )
+    for row in range(2):
+        for k in range(3):
+            expected = oracle.alignment(score, query[row, k], memory[row], weights)
+            np.testing.assert_allclose(found[row, k], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_dot_attention_wants_equal_widths():
+    with pytest.raises(
+        ValueError, match="dot attention needs queries as wide as the memory, not 6 and 4: use general"
+    ):
+        Alignment("dot", 6, 4).init(jax.random.key(0), jnp.ones((1, 2, 4)), method="keys")
+    with pytest.raises(ValueError, match="attention must be 'additive', 'dot', 'general' or 'scaled', not 'loud'"):
+        Alignment("loud", 6, 4).init(jax.random.key(0), jnp.ones((1, 2, 4)), method="keys")
 
 
 def test_attention_wants_a_divisible_width():

@@ -90,3 +90,19 @@ def causal_convolution(x, kernel, bias, dilation):
             if t - j * dilation >= 0:
                 out[t] += x[t - j * dilation] @ kernel[j]
     return out
+
+
+def alignment(score, query, memory, weights):
+    """Scores [S] of one query [D] over a memory [S E]; `weights`: the query's kernel and bias, the key's kernel, the
+    vector, as far as the score has them.
+    """
+    query_kernel, query_bias, key_kernel, vector = weights
+    scores = []
+    for position in memory:
+        if score == "additive":
+            scores.append(vector @ np.tanh(query @ query_kernel + query_bias + position @ key_kernel))
+        elif score == "general":
+            scores.append(query @ (position @ key_kernel))
+        else:
+            scores.append(query @ position / (math.sqrt(len(query)) if score == "scaled" else 1))
+    return np.array(scores)
