@@ -44,7 +44,7 @@ def test_alignment(score):
         return module.scores(jnp.float32(query), module.keys(jnp.float32(memory)))
 
     found, params = layer.init_with_output(jax.random.key(0), method=run)
-    params = jax.tree.map(lambda x: np.float32(x + RANDOM.normal(size=x.shape)), params)
+    params = jax.tree.map(lambda x: jnp.float32(x + RANDOM.normal(size=x.shape)), params)
     found = layer.apply(params, method=run)
     p = params.get("params", {})
     weights = (
