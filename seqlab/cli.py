@@ -155,7 +155,9 @@ def evaluate(
 
 
 def score(
-    metric: Annotated[str, arg(metavar="NAME", help="bleu, chrf, ter, rouge, exact_match, accuracy or mse.")],
+    metric: Annotated[
+        str, arg(metavar="NAME", help="bleu, tokenized_bleu, chrf, ter, rouge, exact_match, accuracy or mse.")
+    ],
     hypotheses: Annotated[Path, arg(metavar="H", help="A text file.")],
     references: Annotated[tuple[Path, ...], arg(metavar="R", help="One or more text files.")],
     json: bool = False,

@@ -256,8 +256,8 @@ MUTANTS = (
     Mutant(
         "positions and features swapped",
         "tasks.regression",
-        "values[i, :size] = source.reshape(size, self.features)",
-        "values[i, :size] = source[::-1].reshape(size, self.features)",
+        "values.reshape(-1, self.features)",
+        "values[::-1].reshape(-1, self.features)",
         "targets_are_the_numbers",
         "regression",
     ),

@@ -98,6 +98,7 @@ def test_what_cells_begin_with():
         return layer.init(jax.random.key(0), jnp.zeros((1, 1, 3)), jnp.ones((1, 1), bool))["params"]
 
     np.testing.assert_array_equal(params("irnn")["recurrent"], np.eye(4))
+    assert 0.0 < np.abs(params("irnn")["input"]["kernel"]).max() < 0.005
     np.testing.assert_array_equal(params("lstm", forget_bias=2.0)["bias"], np.repeat([0, 2, 0, 0], 4))
     gate = params("gru")["recurrent"][:, 4:8]
     np.testing.assert_allclose(gate @ gate.T, jnp.eye(4), atol=1e-5)

@@ -169,7 +169,7 @@ def test_a_regression_trains(tmp_path):
     assert [score.name for score in scores] == ["mean squared error", "mean squared error (mean)"]
     assert all(0 < score.value < 10 for score in scores)
     assert np.isfinite(float(run.translate(["0.5 1 0.25 1"])[0]))
-    with pytest.raises(ValueError, match="a source has a multiple of 2 numbers"):
+    with pytest.raises(ValueError, match="not a multiple of 2"):
         run.translate(["0.5 1 0.25"])
 
 

@@ -1,4 +1,7 @@
-"""A recurrent decoder of one layer that looks at a memory at every step (Bahdanau et al. 2015, Luong et al. 2015)."""
+"""A recurrent decoder of one layer that looks at a memory at every step (Bahdanau et al. 2015, Luong et al. 2015).
+
+What the memory is, and how it is looked at, is the model's: a function from a state to what is seen.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,17 +9,21 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float, Int
 
 from seqlab.layers.dense import Dense
+from seqlab.layers.dropout import Dropout
+from seqlab.layers.embed import Vocabulary
+from seqlab.layers.hypotheses import repeat
 from seqlab.layers.recurrent import GATES, Recurrent
+from seqlab.types import Tokens
 
 # query [B K D] -> context [B K E], and the attention weights [B K S] that made it
 Look = Callable[[jax.Array], tuple[jax.Array, jax.Array]]
 
 
 class AttentiveDecoder(nn.Module):
-    """With y the embedding of the last token, s the state of the cell, c what `look` gives for it:
+    """From tokens to logits. With y the embedding of the last token, s the cell's state, c what `look` gives for it:
 
     early    c = look(s'), s = cell([y, c], s'), features tanh(W [y, s, c] + b)     (Bahdanau)
     late     s = cell([y, a'], s'), c = look(s), features a = tanh(W [s, c] + b)    (Luong, with input feeding)
@@ -24,19 +31,25 @@ class AttentiveDecoder(nn.Module):
     where ' is of the step before. The state of K hypotheses has leaves [B K D].
     """
 
+    vocabulary: int
     cell: str
     dim: int
     memory_dim: int
     early: bool
+    dropout: float
+    tie: bool
+    """Whether the embedding table is the output projection too."""
     dtype: str = "float32"
 
     def setup(self):
         dim, dtype = self.dim, self.dtype
+        self.words = Vocabulary(self.vocabulary, dim, self.tie, dtype)
         self.layer = Recurrent(self.cell, dim, dim, dtype=dtype)
         self.bridge = Dense("be,ed->bd", (self.memory_dim, dim * len(self.layer.initial())), bias=True, dtype=dtype)
         fed, combined = (self.memory_dim, 2 * dim) if self.early else (dim, dim)
         self.feed = Dense("bkd,dg->bkg", (fed, GATES[self.cell] * dim), dtype=dtype)
         self.combine = Dense("btf,fd->btd", (combined + self.memory_dim, dim), bias=True, dtype=dtype)
+        self.drop = Dropout(self.dropout)
 
     def begin(self, summary: Float[Array, "B E"]) -> Any:
         """The state [B 1 D] before the first step, from what an encoder has read."""
@@ -60,9 +73,10 @@ class AttentiveDecoder(nn.Module):
         return state["attended"]
 
     def __call__(
-        self, y: Float[Array, "B T D"], mask: Bool[Array, "B T"], state: Any, look: Look
+        self, prefix: Tokens, state: Any, look: Look, *, train: bool = False
     ) -> tuple[Float[Array, "B T D"], Any, Float[Array, "B T S"]]:
         """All positions after `state`: features, the last state, attention weights. A pad leaves a state as it is."""
+        y = self.drop(self.words.embed(prefix.ids), train=train)
         gates = self.layer.project(y).swapaxes(0, 1)[:, :, None]
         if self.is_initializing():
             self.advance(gates[0], state, look)  # a scan's body must not make parameters
@@ -73,11 +87,24 @@ class AttentiveDecoder(nn.Module):
             new = jax.tree.map(lambda n, s: jnp.where(real, n, s), new, state)
             return new, (new, context, weights)
 
-        state, outputs = jax.lax.scan(body, state, (gates, mask.T[..., None, None]))
+        state, outputs = jax.lax.scan(body, state, (gates, prefix.mask.T[..., None, None]))
         states, contexts, weights = jax.tree.map(lambda x: x[:, :, 0].swapaxes(0, 1), outputs)
-        return self.output(y, states, contexts), state, weights
+        return self.drop(self.output(y, states, contexts), train=train), state, weights
 
-    def step(self, y: Float[Array, "B K D"], state: Any, look: Look) -> tuple[Float[Array, "B K D"], Any]:
-        """One position of K hypotheses: features, and the state after it."""
+    def embed(self, ids: Int[Array, "B S"]) -> Float[Array, "B S D"]:
+        return self.words.embed(ids)
+
+    def project(self, features: Float[Array, "... D"]) -> Float[Array, "... V"]:
+        return self.words.project(features)
+
+    def start(self, prompt: Tokens, state: Any, look: Look, hypotheses: int) -> Any:
+        """The state of K hypotheses after all of the prompt but its last token."""
+        past = Tokens(prompt.ids[:, :-1], prompt.mask[:, :-1])
+        _, state, _ = self(past, state, look)
+        return repeat(jax.tree.map(lambda x: x[:, 0], state), hypotheses)
+
+    def step(self, token: Int[Array, "B K"], state: Any, look: Look) -> tuple[Float[Array, "B K V"], Any]:
+        """One position of K hypotheses: logits, and the state after it."""
+        y = self.words.embed(token)
         state, context, _ = self.advance(self.layer.project(y), state, look)
-        return self.output(y, state, context), state
+        return self.project(self.output(y, state, context)), state

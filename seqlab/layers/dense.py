@@ -41,13 +41,15 @@ _product.defvjp(_forward, _backward)
 class Dense(nn.Module):
     """A learned linear map, "btd,dhe->bthe" say: an input's axes, the kernel's, the output's.
 
-    `shape` is the kernel's; it is drawn Glorot uniform of the map seen as one plain matrix.
+    `shape` is the kernel's; it is drawn Glorot uniform of the map seen as one plain matrix, or normal.
     """
 
     spec: str
     shape: tuple[int, ...]
     bias: bool = False
     dtype: str = "float32"
+    deviation: float | None = None
+    """Standard deviation of a kernel that is drawn normal."""
 
     @nn.compact
     def __call__(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
@@ -61,6 +63,8 @@ class Dense(nn.Module):
             in_axis=[i for i in axes if letters[i] not in out],
             out_axis=[i for i in axes if letters[i] in out],
         )
+        if self.deviation is not None:
+            initializer = nn.initializers.normal(self.deviation)
         y = product(self.spec, x, self.param("kernel", initializer, self.shape), self.dtype)
         if self.bias:
             shape = [self.shape[i] for i in axes if letters[i] in out]

@@ -9,6 +9,11 @@ from seqlab.layers.dense import Dense
 from seqlab.types import Tokens
 
 
+def segments_of(inputs: Tokens) -> Int[Array, "B S"]:
+    """Each token's sentence, so that a recurrent layer begins anew in each."""
+    return jnp.zeros_like(inputs.ids) if inputs.sentences is None else inputs.sentences
+
+
 def members(inputs: Tokens, sentences: int) -> Bool[Array, "B N S"]:
     """Which real tokens each of the first `sentences` sentences has; tokens of later ones count to the last.
 
@@ -16,14 +21,8 @@ def members(inputs: Tokens, sentences: int) -> Bool[Array, "B N S"]:
                                 0 0 1 0 0 0
                                 0 0 0 1 1 0      (N = 3)
     """
-    marks = jnp.zeros_like(inputs.ids) if inputs.sentences is None else inputs.sentences
-    marks = jnp.minimum(marks, sentences - 1)
+    marks = jnp.minimum(segments_of(inputs), sentences - 1)
     return (marks[:, None, :] == jnp.arange(sentences)[None, :, None]) & inputs.mask[:, None, :]
-
-
-def segments_of(inputs: Tokens) -> Int[Array, "B S"]:
-    """Each token's sentence, so that a recurrent layer begins anew in each."""
-    return jnp.zeros_like(inputs.ids) if inputs.sentences is None else inputs.sentences
 
 
 class Pool(nn.Module):

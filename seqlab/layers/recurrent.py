@@ -26,7 +26,7 @@ class Recurrent(nn.Module):
     """One layer in one direction. W x + b of all positions is one product; U h is in the scan.
 
     rnn     h = tanh(W x + U h + b)                                                       (Elman 1990)
-    irnn    h = relu(W x + U h + b), U the identity at first                              (Le et al. 2015)
+    irnn    h = relu(W x + U h + b), U the identity at first and W small                  (Le et al. 2015)
     lstm    i f g o = W x + U h + b
             c = sigmoid(f) c + sigmoid(i) tanh(g);  h = sigmoid(o) tanh(c)                (Gers et al. 2000)
     gru     r z = sigmoid(W x + U h + b)                                                  (Cho et al. 2014)
@@ -51,7 +51,8 @@ class Recurrent(nn.Module):
         if self.reset not in ("before", "after"):
             raise SeqlabError(f"reset must be 'before' or 'after', not {self.reset!r}")
         gates, dim = GATES[self.cell], self.dim
-        self.input = Dense("btf,fg->btg", (self.inputs, gates * dim), dtype=self.dtype)
+        deviation = 0.001 if self.cell == "irnn" else None
+        self.input = Dense("btf,fg->btg", (self.inputs, gates * dim), dtype=self.dtype, deviation=deviation)
         self.recurrent = self.param("recurrent", self._initial_recurrent, (dim, gates * dim))
         self.bias = self.param("bias", self._initial_bias, (gates * dim,))
         if self.cell == "gru" and self.reset == "after":

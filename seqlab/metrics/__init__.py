@@ -46,6 +46,13 @@ def bleu(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> list
     return [_sacrebleu(BLEU(force=True), hypotheses, references)]
 
 
+def tokenized_bleu(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> list[Score]:
+    """Corpus BLEU by sacrebleu of text that is tokenized already; compare only with the same tokenization."""
+    from sacrebleu.metrics.bleu import BLEU
+
+    return [_sacrebleu(BLEU(tokenize="none", force=True), hypotheses, references)]
+
+
 def chrf(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> list[Score]:
     """chrF2 (Popović 2015) by sacrebleu."""
     from sacrebleu.metrics.chrf import CHRF
@@ -121,6 +128,7 @@ def mse(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> list[
 
 METRICS: dict[str, Metric] = {
     "bleu": bleu,
+    "tokenized_bleu": tokenized_bleu,
     "chrf": chrf,
     "ter": ter,
     "rouge": rouge,

@@ -10,9 +10,8 @@ from jaxtyping import Array, Float, Int
 from seqlab.errors import SeqlabError
 from seqlab.layers.attention import Alignment, masked_softmax
 from seqlab.layers.attentive_decoder import AttentiveDecoder, Look
-from seqlab.layers.dropout import Dropout
-from seqlab.layers.embed import Table, Vocabulary, check_tie
-from seqlab.layers.hypotheses import reorder, repeat
+from seqlab.layers.embed import Table, check_tie
+from seqlab.layers.hypotheses import reorder
 from seqlab.layers.recurrent import Bidirectional
 from seqlab.types import Tokens
 
@@ -46,17 +45,16 @@ class Bahdanau(nn.Module):
         if self.dim % 2:
             raise SeqlabError(f"the width must be even for the two directions of the encoder, not {self.dim}")
         dim, dtype = self.dim, self.dtype
-        self.words = Vocabulary(self.vocabulary, dim, self.tie != "none", dtype)
         if self.tie != "all":
             self.source_words = Table(self.source_vocabulary, dim)
         self.encoder = Bidirectional(self.cell, self.encoder_layers, dim, dim // 2, self.dropout, dtype)
-        self.decoder = AttentiveDecoder(self.cell, dim, dim, self.attention == "additive", dtype)
+        early, tie = self.attention == "additive", self.tie != "none"
+        self.decoder = AttentiveDecoder(self.vocabulary, self.cell, dim, dim, early, self.dropout, tie, dtype)
         self.alignment = Alignment(self.attention, dim, dim, dtype)
-        self.drop = Dropout(self.dropout)
 
     def remember(self, inputs: Tokens, *, train: bool = False) -> tuple[Any, Any]:
         """The memory, and the decoder's state before the first step."""
-        x = self.words.embed(inputs.ids) if self.tie == "all" else self.source_words(inputs.ids)
+        x = self.decoder.embed(inputs.ids) if self.tie == "all" else self.source_words(inputs.ids)
         values, ends = self.encoder(x, inputs.mask, train=train)
         summary = jnp.concatenate([side[0] for side in ends[-1]], axis=-1)
         memory = {"keys": self.alignment.keys(values), "values": values, "mask": inputs.mask}
@@ -71,12 +69,10 @@ class Bahdanau(nn.Module):
 
         return look
 
-    def decode(self, inputs: Tokens, prefix: Tokens, *, train: bool = False) -> tuple[jax.Array, jax.Array]:
-        """Features, and attention weights."""
+    def decode(self, inputs: Tokens, prefix: Tokens, *, train: bool = False) -> tuple[jax.Array, Any, jax.Array]:
+        """Features, the decoder's last state, attention weights."""
         memory, state = self.remember(inputs, train=train)
-        y = self.drop(self.words.embed(prefix.ids), train=train)
-        x, _, weights = self.decoder(y, prefix.mask, state, self.look(memory))
-        return self.drop(x, train=train), weights
+        return self.decoder(prefix, state, self.look(memory), train=train)
 
     def features(
         self, inputs: Tokens, prefix: Tokens, carry: Any = None, *, train: bool
@@ -85,22 +81,19 @@ class Bahdanau(nn.Module):
 
     def attention_weights(self, inputs: Tokens, prefix: Tokens) -> Float[Array, "L B H T S"]:
         """Attention over the source in a forced pass; there is one layer with one head."""
-        return self.decode(inputs, prefix)[1][None, :, None]
+        return self.decode(inputs, prefix)[2][None, :, None]
 
     def project(self, features: Float[Array, "... D"]) -> Float[Array, "... V"]:
-        return self.words.project(features)
+        return self.decoder.project(features)
 
     def start(self, inputs: Tokens, prompt: Tokens, capacity: int, hypotheses: int) -> tuple[Any, Any]:
         memory, state = self.remember(inputs)
-        past = self.words.embed(prompt.ids[:, :-1])
-        _, state, _ = self.decoder(past, prompt.mask[:, :-1], state, self.look(memory))
-        return memory, repeat(jax.tree.map(lambda x: x[:, 0], state), hypotheses)
+        return memory, self.decoder.start(prompt, state, self.look(memory), hypotheses)
 
     def step(
         self, memory: Any, state: Any, token: Int[Array, "B K"], t: Int[Array, ""]
     ) -> tuple[Float[Array, "B K V"], Any]:
-        x, state = self.decoder.step(self.words.embed(token), state, self.look(memory))
-        return self.project(x), state
+        return self.decoder.step(token, state, self.look(memory))
 
     @nn.nowrap
     def reorder(self, state: Any, parents: Int[Array, "B K"]) -> Any:

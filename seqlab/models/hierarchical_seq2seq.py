@@ -14,10 +14,9 @@ from jaxtyping import Array, Float, Int
 from seqlab.errors import SeqlabError
 from seqlab.layers.attention import Alignment, masked_softmax
 from seqlab.layers.attentive_decoder import AttentiveDecoder, Look
-from seqlab.layers.dropout import Dropout
-from seqlab.layers.embed import Table, Vocabulary, check_tie
+from seqlab.layers.embed import Table, check_tie
 from seqlab.layers.hierarchy import Pool, members, segments_of
-from seqlab.layers.hypotheses import reorder, repeat
+from seqlab.layers.hypotheses import reorder
 from seqlab.layers.recurrent import Bidirectional
 from seqlab.types import Tokens
 
@@ -47,7 +46,6 @@ class HierarchicalSeq2Seq(nn.Module):
             sizes = f"not {self.dim} and {self.sentences}"
             raise SeqlabError(f"dim must be even, for the two directions, and sentences 1 or more, {sizes}")
         dim, dtype = self.dim, self.dtype
-        self.words = Vocabulary(self.vocabulary, dim, self.tie != "none", dtype)
         if self.tie != "all":
             self.source_words = Table(self.source_vocabulary, dim)
         self.word_encoder = Bidirectional(self.cell, 1, dim, dim // 2, self.dropout, dtype)
@@ -55,12 +53,12 @@ class HierarchicalSeq2Seq(nn.Module):
         self.sentence_encoder = Bidirectional(self.cell, 1, dim, dim // 2, self.dropout, dtype)
         self.word_alignment = Alignment("additive", dim, dim, dtype)
         self.sentence_alignment = Alignment("additive", dim, dim, dtype)
-        self.decoder = AttentiveDecoder(self.cell, dim, dim, early=True, dtype=dtype)
-        self.drop = Dropout(self.dropout)
+        tie = self.tie != "none"
+        self.decoder = AttentiveDecoder(self.vocabulary, self.cell, dim, dim, True, self.dropout, tie, dtype)
 
     def remember(self, inputs: Tokens, *, train: bool = False) -> tuple[Any, Any]:
         """The memory, and the decoder's state before the first step."""
-        x = self.words.embed(inputs.ids) if self.tie == "all" else self.source_words(inputs.ids)
+        x = self.decoder.embed(inputs.ids) if self.tie == "all" else self.source_words(inputs.ids)
         x, _ = self.word_encoder(x, inputs.mask, segments=segments_of(inputs), train=train)
         parts = members(inputs, self.sentences)
         sentences, ends = self.sentence_encoder(self.pool(x, parts), parts.any(-1), train=train)
@@ -85,12 +83,10 @@ class HierarchicalSeq2Seq(nn.Module):
 
         return look
 
-    def decode(self, inputs: Tokens, prefix: Tokens, *, train: bool = False) -> tuple[jax.Array, jax.Array]:
-        """Features, and attention weights."""
+    def decode(self, inputs: Tokens, prefix: Tokens, *, train: bool = False) -> tuple[jax.Array, Any, jax.Array]:
+        """Features, the decoder's last state, attention weights."""
         memory, state = self.remember(inputs, train=train)
-        y = self.drop(self.words.embed(prefix.ids), train=train)
-        x, _, weights = self.decoder(y, prefix.mask, state, self.look(memory))
-        return self.drop(x, train=train), weights
+        return self.decoder(prefix, state, self.look(memory), train=train)
 
     def features(
         self, inputs: Tokens, prefix: Tokens, carry: Any = None, *, train: bool
@@ -99,22 +95,19 @@ class HierarchicalSeq2Seq(nn.Module):
 
     def attention_weights(self, inputs: Tokens, prefix: Tokens) -> Float[Array, "L B H T S"]:
         """Attention over the words of the source in a forced pass; there is one layer with one head."""
-        return self.decode(inputs, prefix)[1][None, :, None]
+        return self.decode(inputs, prefix)[2][None, :, None]
 
     def project(self, features: Float[Array, "... D"]) -> Float[Array, "... V"]:
-        return self.words.project(features)
+        return self.decoder.project(features)
 
     def start(self, inputs: Tokens, prompt: Tokens, capacity: int, hypotheses: int) -> tuple[Any, Any]:
         memory, state = self.remember(inputs)
-        past = self.words.embed(prompt.ids[:, :-1])
-        _, state, _ = self.decoder(past, prompt.mask[:, :-1], state, self.look(memory))
-        return memory, repeat(jax.tree.map(lambda x: x[:, 0], state), hypotheses)
+        return memory, self.decoder.start(prompt, state, self.look(memory), hypotheses)
 
     def step(
         self, memory: Any, state: Any, token: Int[Array, "B K"], t: Int[Array, ""]
     ) -> tuple[Float[Array, "B K V"], Any]:
-        x, state = self.decoder.step(self.words.embed(token), state, self.look(memory))
-        return self.project(x), state
+        return self.decoder.step(token, state, self.look(memory))
 
     @nn.nowrap
     def reorder(self, state: Any, parents: Int[Array, "B K"]) -> Any:

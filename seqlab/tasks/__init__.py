@@ -7,6 +7,7 @@ for generators says what a line of input asks of the search (`requests`), one fo
 """
 
 import dataclasses
+import functools
 import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -107,6 +108,34 @@ def generator_loss(
     if train:
         del sums["correct"]  # not worth a pass over the logits in every step
     return loss, weight, sums, None if fresh is None else carry
+
+
+def outputs(model: Any, params: Params, inputs: Any, key: Any = None) -> jax.Array:
+    """What a model that is no generator gives; `key` drives dropout, None means evaluation."""
+    return model.apply(params, inputs, train=key is not None, rngs=None if key is None else {"dropout": key})
+
+
+ANSWERED = 64  # sequences answered at once
+
+
+def outputs_by_row(
+    model: Any,
+    params: Params,
+    sequences: Sequence[np.ndarray],
+    collate: Callable[[Sequence[np.ndarray], int, int], Tokens | Series],
+) -> list[Any]:
+    """`outputs` for each of many sequences, in batches of few shapes; `collate(sequences, length, rows)` pads."""
+    run, found = jitted_outputs(model), []
+    for at in range(0, len(sequences), ANSWERED):
+        some = sequences[at : at + ANSWERED]
+        length = 1 << max(max(map(len, some)) - 1, 1).bit_length()
+        found += [*np.asarray(run(params, collate(some, length, ANSWERED)))[: len(some)]]
+    return found
+
+
+@functools.lru_cache(maxsize=16)
+def jitted_outputs(model: Any) -> Callable[..., jax.Array]:
+    return jax.jit(functools.partial(outputs, model))
 
 
 def shifted(

@@ -5,20 +5,18 @@ models that care.
 """
 
 import dataclasses
-import functools
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-import jax
 import numpy as np
 
 from seqlab.batching import Plan, Rows
 from seqlab.config import Batching
 from seqlab.errors import SeqlabError
-from seqlab.tasks import bucket_plan, cross_entropy, documents
+from seqlab.tasks import bucket_plan, cross_entropy, documents, outputs, outputs_by_row
 from seqlab.text import Corpus, Tokenizers
 from seqlab.types import Batch, Carry, Params
 
@@ -52,36 +50,21 @@ class Classification:
 
     def loss(self, model: Any, params: Params, batch: Batch, carry: Carry, key: Any) -> Any:
         """Cross-entropy of the class; `key` drives dropout, None means evaluation: no dropout, no smoothing."""
-        train = key is not None
-        logits = model.apply(params, batch.inputs, train=train, rngs={"dropout": key} if train else None)
-        smoothing = self.label_smoothing if train else 0.0
+        smoothing = 0.0 if key is None else self.label_smoothing
+        logits = outputs(model, params, batch.inputs, key)
         return *cross_entropy(logits, batch.targets, batch.weights, smoothing), carry
 
     def answer(self, model: Any, params: Params, tokenizers: Tokenizers, lines: Sequence[str]) -> list[str]:
         """The class of each document."""
-        tokenizer, best = tokenizers["source"], make_answer(model)
+        tokenizer = tokenizers["source"]
         ids = [np.array(row[: self.max_tokens], np.int32) for row in tokenizer.encode(lines)]
-        answers = []
-        for at in range(0, len(ids), ROWS):
-            some = ids[at : at + ROWS]
-            longest = max(len(row) for row in some)
-            inputs = documents(some, tokenizer, 1 << max(longest - 1, 1).bit_length(), ROWS)
-            answers += np.asarray(best(params, inputs))[: len(some)].tolist()
-        return [tokenizers["label"].decode([i]) for i in answers]
+        found = outputs_by_row(model, params, ids, lambda *some: documents(some[0], tokenizer, *some[1:]))
+        return [tokenizers["label"].decode([int(logits.argmax())]) for logits in found]
 
     def baseline(self, sources: Sequence[str], train: Iterable[dict[str, str]]) -> tuple[str, list[str]]:
         """The most frequent class."""
         ((label, _),) = Counter(example["label"] for example in train).most_common(1)
         return "majority", [label] * len(sources)
-
-
-ROWS = 64  # documents answered at once
-
-
-@functools.lru_cache(maxsize=16)
-def make_answer(model: Any) -> Callable[..., jax.Array]:
-    """The jitted function behind every answer: (params, inputs) to the number of the class, [B]."""
-    return jax.jit(lambda params, inputs: model.apply(params, inputs, train=False).argmax(-1))
 
 
 TASK = Classification

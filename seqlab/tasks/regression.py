@@ -1,23 +1,19 @@
 """Regression: a sequence of numbers to one number; judged by the mean squared error."""
 
-import functools
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-import jax
 import numpy as np
 
 from seqlab.batching import Plan, Rows
 from seqlab.config import Batching
 from seqlab.errors import SeqlabError
-from seqlab.tasks import bucket_plan
+from seqlab.tasks import bucket_plan, outputs, outputs_by_row
 from seqlab.text import Corpus, Tokenizers, values_of
 from seqlab.types import Batch, Carry, Params, Series
-
-ROWS = 64  # sequences answered at once
 
 
 @dataclass(frozen=True)
@@ -51,45 +47,37 @@ class Regression:
         targets, weights = np.zeros((2, rows.rows), np.float32)
         targets[: len(rows.indices)] = [values_of(corpus.row("target", i))[0] for i in rows.indices]
         weights[: len(rows.indices)] = 1.0
-        sources = [values_of(corpus.row("source", i)) for i in rows.indices]
+        sources = [self.by_position(corpus.row("source", i)) for i in rows.indices]
         return Batch(self.series(sources, rows.shape[0], rows.rows), None, targets, weights)
+
+    def by_position(self, ids: Any) -> np.ndarray:
+        """A source's numbers [T F]."""
+        values = values_of(ids)
+        if len(values) % self.features:
+            raise SeqlabError(f"a source has {len(values)} numbers, not a multiple of {self.features}")
+        return values.reshape(-1, self.features)
 
     def series(self, sources: Sequence[np.ndarray], length: int, count: int) -> Series:
         """Padded numbers; filled up with empty rows."""
         values, mask = np.zeros((count, length, self.features), np.float32), np.zeros((count, length), bool)
         for i, source in enumerate(sources):
-            size = len(source) // self.features
-            values[i, :size] = source.reshape(size, self.features)
-            mask[i, :size] = True
+            values[i, : len(source)] = source
+            mask[i, : len(source)] = True
         return Series(values, mask)
 
     def loss(self, model: Any, params: Params, batch: Batch, carry: Carry, key: Any) -> Any:
         """(sum of squared errors, weight, no other sums, no carry)."""
-        rngs = None if key is None else {"dropout": key}
-        found = model.apply(params, batch.inputs, train=key is not None, rngs=rngs)
+        found = outputs(model, params, batch.inputs, key)
         return ((found - batch.targets) ** 2 * batch.weights).sum(), batch.weights.sum(), {}, None
 
     def answer(self, model: Any, params: Params, tokenizers: Tokenizers, lines: Sequence[str]) -> list[str]:
         """The number for each sequence."""
-        sources, answers = [values_of(row) for row in tokenizers["source"].encode(lines)], []
-        for at in range(0, len(sources), ROWS):
-            some = sources[at : at + ROWS]
-            if any(len(source) % self.features for source in some):
-                raise SeqlabError(f"a source has a multiple of {self.features} numbers")
-            longest = max(len(source) for source in some) // self.features
-            inputs = self.series(some, 1 << max(longest - 1, 1).bit_length(), ROWS)
-            answers += np.asarray(make_answer(model)(params, inputs))[: len(some)].tolist()
-        return [str(np.float32(value)) for value in answers]
+        sources = [self.by_position(row) for row in tokenizers["source"].encode(lines)]
+        return [str(np.float32(value)) for value in outputs_by_row(model, params, sources, self.series)]
 
     def baseline(self, sources: Sequence[str], train: Iterable[dict[str, str]]) -> tuple[str, list[str]]:
         """The mean of the training targets."""
         return "mean", [str(statistics.fmean(float(example["target"]) for example in train))] * len(sources)
-
-
-@functools.lru_cache(maxsize=16)
-def make_answer(model: Any) -> Callable[..., jax.Array]:
-    """The jitted function behind every answer: (params, inputs) to a number, [B]."""
-    return jax.jit(lambda params, inputs: model.apply(params, inputs, train=False))
 
 
 TASK = Regression

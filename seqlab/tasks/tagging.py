@@ -1,22 +1,18 @@
 """Tagging: a class for every symbol of a sequence; judged by cross-entropy and by the share that is right."""
 
-import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-import jax
 import numpy as np
 
 from seqlab.batching import Plan, Rows, pad
 from seqlab.config import Batching
 from seqlab.errors import SeqlabError
-from seqlab.tasks import bucket_plan, cross_entropy
+from seqlab.tasks import bucket_plan, cross_entropy, outputs, outputs_by_row
 from seqlab.text import Corpus, Tokenizers
 from seqlab.types import Batch, Carry, Params, Tokens
-
-ROWS = 64  # sequences answered at once
 
 
 @dataclass(frozen=True)
@@ -43,26 +39,15 @@ class Tagging:
 
     def loss(self, model: Any, params: Params, batch: Batch, carry: Carry, key: Any) -> Any:
         """Cross-entropy of every label."""
-        rngs = None if key is None else {"dropout": key}
-        logits = model.apply(params, batch.inputs, train=key is not None, rngs=rngs)
+        logits = outputs(model, params, batch.inputs, key)
         return *cross_entropy(logits, batch.targets, batch.weights), None
 
     def answer(self, model: Any, params: Params, tokenizers: Tokenizers, lines: Sequence[str]) -> list[str]:
         """The labels of each sequence."""
-        sources, answers = [np.array(row, np.int32) for row in tokenizers["source"].encode(lines)], []
-        for at in range(0, len(sources), ROWS):
-            some = sources[at : at + ROWS]
-            longest = max(len(source) for source in some)
-            inputs = Tokens(*pad(some, 1 << max(longest - 1, 1).bit_length(), ROWS))
-            found = np.asarray(make_answer(model)(params, inputs))
-            answers += [row[: len(source)].tolist() for row, source in zip(found, some, strict=False)]
-        return [tokenizers["label"].decode(row) for row in answers]
-
-
-@functools.lru_cache(maxsize=16)
-def make_answer(model: Any) -> Callable[..., jax.Array]:
-    """The jitted function behind every answer: (params, inputs) to classes, [B S]."""
-    return jax.jit(lambda params, inputs: model.apply(params, inputs, train=False).argmax(-1))
+        sources = [np.array(row, np.int32) for row in tokenizers["source"].encode(lines)]
+        found = outputs_by_row(model, params, sources, lambda *some: Tokens(*pad(*some)))
+        tags = [logits[: len(source)].argmax(-1).tolist() for logits, source in zip(found, sources, strict=True)]
+        return [tokenizers["label"].decode(row) for row in tags]
 
 
 TASK = Tagging

@@ -17,10 +17,15 @@ from seqlab.types import Batch, Carry, Params
 class Translation:
     label_smoothing: float = 0.1
     """Share of the target distribution that is spread over the whole vocabulary."""
+    tokenized: bool = False
+    """The text is tokenized already, and BLEU takes it as it stands."""
 
     KIND = "generator"
     columns = MappingProxyType({"source": "text", "target": "text"})
-    metrics = ("bleu", "chrf", "ter", "exact_match")
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        return ("tokenized_bleu" if self.tokenized else "bleu", "chrf", "ter", "exact_match")
 
     def plan(self, corpus: Corpus, batching: Batching) -> Plan:
         """Both sides take one position more than their ids, for EOS, or BOS in the prefix."""

@@ -1,0 +1,23 @@
+"""The section of the archive that a Debian package belongs to: words to sentences to a document, with attention.
+
+    seqlab train configs/debian_section_hierarchical.py --out runs/section-hierarchical
+    seqlab evaluate runs/section-hierarchical
+
+Hierarchical attention (Yang et al. 2016) on the data of configs/debian_section.py.
+"""
+
+from seqlab.config import Batching, Experiment, Schedule, Text, Validation
+from seqlab.datasets.debian_descriptions import DebianDescriptions
+from seqlab.models.hierarchical_attention import HierarchicalAttention
+from seqlab.tasks.classification import Classification
+
+experiment = Experiment(
+    model=HierarchicalAttention(dim=200, hidden=100, dropout=0.4),
+    task=Classification(max_tokens=256, label_smoothing=0.1),
+    data=DebianDescriptions("section"),
+    steps=3000,
+    text=Text(kind="bpe", size=8000),
+    batching=Batching(tokens=8192, buckets=5),
+    schedule=Schedule(name="linear", peak=2e-3, warmup=100),
+    validation=Validation(every=500, examples=2000, metric="accuracy"),
+)

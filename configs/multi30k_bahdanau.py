@@ -1,0 +1,25 @@
+"""Image captions: a GRU encoder-decoder with additive attention (Bahdanau et al. 2015) on the raw files of Multi30k.
+
+    seqlab train configs/multi30k_bahdanau.py --out runs/bahdanau
+    seqlab train configs/multi30k_bahdanau.py --out runs/bahdanau-de-en --data.pair de-en
+    seqlab evaluate runs/bahdanau --split test_2016_flickr
+
+Data, vocabulary, batches, updates and schedule are those of configs/multi30k_transformer.py.
+"""
+
+from seqlab.config import Batching, Experiment, Optimizer, Schedule, Text, Validation
+from seqlab.datasets.multi30k import Multi30k
+from seqlab.models.bahdanau import Bahdanau
+from seqlab.tasks.translation import Translation
+
+experiment = Experiment(
+    model=Bahdanau(cell="gru", encoder_layers=1, dim=384, dropout=0.3, dtype="bfloat16"),
+    task=Translation(label_smoothing=0.1),
+    data=Multi30k(pair="en-de"),
+    steps=5000,
+    text=Text(kind="bpe", size=8000),
+    batching=Batching(tokens=2048, buckets=6, max_length=100),
+    optimizer=Optimizer(beta2=0.98),
+    schedule=Schedule(name="linear", peak=1e-3, warmup=600),
+    validation=Validation(every=1000, examples=500, metric="bleu"),
+)

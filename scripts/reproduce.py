@@ -1,0 +1,278 @@
+"""Runs a row of the README's results from data to figure, and writes that table.
+
+    python scripts/reproduce.py adding-200
+    python scripts/reproduce.py multi30k-tok --folder DIR_WITH_MULTI30K
+    python scripts/reproduce.py table
+
+A row is a few runs, and a run a few commands, shown as they are given; its folder is runs/ROW/RUN. Each run adds a
+line to docs/results.jsonl: figures, seed, seconds, versions, machine. Called again, it goes on with what is missing.
+`table` writes the README's table, and the curves beside it, from that file.
+"""
+
+import json
+import os
+import platform
+import shlex
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from tyro.conf import Positional, arg
+
+from seqlab.errors import SeqlabError
+from seqlab.files import write_atomically
+from seqlab.logbook import read_log
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "docs" / "results.jsonl"
+BEGIN, END = "<!-- results: written by scripts/reproduce.py table -->\n", "<!-- end of results -->\n"
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "sentencepiece", "sacrebleu", "rouge-score")
+
+Command = tuple[str, ...]  # what follows `python`; {run} is the run's folder, {folder} the data's, {seed} the seed
+
+
+@dataclass(frozen=True)
+class Row:
+    what: str
+    published: str
+    runs: dict[str, tuple[Command, ...]]
+    """By the run's name; the last command prints JSON with the scores."""
+    scores: tuple[str, ...]
+    """The names of those that count."""
+    curve: str = ""
+    """A score of the log whose curve is kept and drawn."""
+
+
+def seqlab(*arguments: str) -> Command:
+    return ("-m", "seqlab.cli", *arguments)
+
+
+def trained(config: str, *options: str, split: str = "test", average: int = 0) -> tuple[Command, ...]:
+    """Trains and evaluates; with `average` the mean of so many last checkpoints."""
+    commands = [seqlab("train", f"configs/{config}.py", "--out", "{run}", "--seed", "{seed}", *options)]
+    if average:
+        commands.append(seqlab("average", "{run}", "--last", str(average)))
+    judged = "{run}-average" if average else "{run}"
+    return (*commands, seqlab("evaluate", judged, "--split", split, "--json"))
+
+
+def captions(config: str, pair: str = "en-de", version: str = "raw", average: int = 0) -> tuple[Command, ...]:
+    """Multi30k, prepared from the user's folder."""
+    prepared = seqlab("prepare", f"multi30k/{pair}", "--version", version, "--folder", "{folder}")
+    options = ("--data.pair", pair, "--data.version", version)
+    return (prepared, *trained(config, *options, split="test_2016_flickr", average=average))
+
+
+def adding(length: int) -> Row:
+    def layer(name: str, layers: int, dim: int, *options: str) -> tuple[Command, ...]:
+        sizes = ("--model.layer", name, "--model.layers", str(layers), "--model.dim", str(dim))
+        tokens = ("--batching.tokens", str(32 * length), "--batching.max-length", str(length))
+        return trained("adding_problem", "--data.length", str(length), *tokens, *sizes, *options)
+
+    small_steps = ("--optimizer.name", "sgd", "--schedule.peak", "0.01", "--optimizer.clip", "1")
+    return Row(
+        what=f"adding problem, {length} positions: test MSE",
+        published="always 1: 0.1767 (Le et al. 2015); at 600 positions TCN 5.8e-5, GRU 5.3e-5, LSTM 0.164, RNN 0.177 "
+        "(Bai et al. 2018, table 1)",
+        runs={
+            "rnn": layer("rnn", 1, 225),
+            "irnn": layer("irnn", 1, 225, *small_steps),
+            "lstm": layer("lstm", 1, 110),
+            "gru": layer("gru", 1, 130),
+            "tcn": layer("tcn", 7, 27),
+        },
+        scores=("mean squared error",),
+        curve="validation mse",
+    )
+
+
+ROWS = {
+    "adding-200": adding(200),
+    "adding-400": adding(400),
+    "copy-500": Row(
+        what="copy memory, delay 500: test loss, nats a position",
+        published="without memory 0.040; at a delay of 1,000 TCN 3.5e-5, LSTM and GRU 0.020, without memory 0.020 "
+        "(Bai et al. 2018, table 1)",
+        runs={
+            "lstm": trained("copy_memory", "--model.layer", "lstm", "--model.layers", "1", "--model.dim", "50"),
+            "gru": trained("copy_memory", "--model.layer", "gru", "--model.layers", "1", "--model.dim", "60"),
+            "tcn": trained("copy_memory"),
+        },
+        scores=("loss",),
+        curve="validation loss",
+    ),
+    "multi30k-tok": Row(
+        what="Multi30k en-de, `tok` files, Transformer of width 128: tokenized lower-cased BLEU on test2016",
+        published="41.02 (Wu et al. 2021)",
+        runs={"transformer": captions("multi30k_tok_transformer", version="tok", average=10)},
+        scores=("BLEU",),
+    ),
+    "multi30k-de-en": Row(
+        what="Multi30k de-en, raw files, `bahdanau` GRU, SentencePiece 8,000: BLEU on test2016",
+        published="33.47 (model card of a public re-implementation)",
+        runs={"bahdanau": captions("multi30k_bahdanau", pair="de-en")},
+        scores=("BLEU",),
+    ),
+    "multi30k-en-de": Row(
+        what="Multi30k en-de, raw files, the same budget for each: BLEU on test2016",
+        published="-",
+        runs={
+            name: captions(f"multi30k_{name}") for name in ("transformer", "conv_seq2seq", "bahdanau", "sutskever")
+        },
+        scores=("BLEU",),
+    ),
+    "section": Row(
+        what="`debian_descriptions/section`, 58 classes: accuracy, %",
+        published="-",
+        runs={
+            "hierarchical_attention": trained("debian_section_hierarchical"),
+            "mean_embeddings": trained("debian_section"),
+            "TF-IDF, linear": (("scripts/tfidf.py", "debian_descriptions/section"),),
+        },
+        scores=("accuracy", "accuracy (majority)"),
+    ),
+    "synopsis": Row(
+        what="`debian_descriptions/synopsis`: ROUGE",
+        published="-",
+        runs={
+            "hierarchical_seq2seq": trained("debian_synopsis_hierarchical"),
+            "transformer": trained("debian_synopsis"),
+        },
+        scores=tuple(f"ROUGE-{n}{what}" for what in ("", " (first sentence)") for n in "12L"),
+    ),
+}
+
+
+def reproduce(name: str, folder: Path | None, seed: int, only: str | None) -> None:
+    row = ROWS[name]
+    if only is not None and only not in row.runs:
+        raise SeqlabError(f"{name} has no run {only!r}: one of {', '.join(row.runs)}")
+    done = {(line["row"], line["run"], line["seed"]) for line in read_results()}
+    for label, commands in row.runs.items():
+        if (name, label, seed) in done or only not in (None, label):
+            continue
+        run = Path("runs") / name / (label if not seed else f"{label}-{seed}")
+        places = {"run": str(run), "folder": str(folder.resolve() if folder else ""), "seed": str(seed)}
+        new, begun = not run.exists(), time.perf_counter()
+        printed = [execute([part.format(**places) for part in command]) for command in commands]
+        result = json.loads(printed[-1])
+        line: dict[str, Any] = {
+            "row": name,
+            "run": label,
+            "seed": seed,
+            "scores": [score for score in result["scores"] if score["name"] in row.scores],
+            "seconds": round(time.perf_counter() - begun) if new else None,  # one that was cut short is not timed
+            "machine": f"{cpu()}, {os.cpu_count()} cores",
+            "versions": {package: version(package) for package in PACKAGES},
+            "data": result["data"],
+        }
+        if row.curve:
+            line["curve"] = [(one["step"], one[row.curve]) for one in read_log(ROOT / run) if row.curve in one]
+        with RESULTS.open("a") as stream:
+            stream.write(json.dumps(line) + "\n")
+
+
+def execute(command: list[str]) -> str:
+    """Runs `python COMMAND` in the project's root: what it prints last. Raises if it fails."""
+    print("$ python " + shlex.join(command), flush=True)
+    process = subprocess.Popen([sys.executable, *command], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    printed = []
+    for line in process.stdout:
+        print(line, end="", flush=True)
+        printed.append(line)
+    if process.wait():
+        raise SeqlabError(f"that command failed with exit code {process.returncode}")
+    return "".join(printed)
+
+
+def cpu() -> str:
+    info = Path("/proc/cpuinfo")
+    names = [
+        line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")
+    ]
+    return names[0] if names else platform.processor()
+
+
+def read_results() -> list[dict[str, Any]]:
+    return [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
+
+
+def table(results: list[dict[str, Any]]) -> str:
+    """The README's table in Markdown, of the rows that have results."""
+    lines = [
+        "| what | figure | published | `python scripts/reproduce.py` ... | time, machine |",
+        "|---|---|---|---|---|",
+    ]
+    for name, row in ROWS.items():
+        found = [line for line in results if line["row"] == name]
+        if not found:
+            continue
+        figures = "; ".join(figure(line) for line in found)
+        machines = ", ".join(dict.fromkeys(line["machine"] for line in found))
+        times = [line["seconds"] for line in found]
+        took = f"{sum(times) / 60:.0f} min, {machines}" if None not in times else machines
+        lines.append(f"| {row.what} | {figures} | {row.published} | `{name}` | {took} |")
+    return "\n".join(lines) + "\n"
+
+
+def figure(line: dict[str, Any]) -> str:
+    seed = f" (seed {line['seed']})" if line["seed"] else ""
+    return f"{line['run']}{seed} " + " / ".join(shown(score["value"]) for score in line["scores"])
+
+
+def shown(value: float) -> str:
+    return f"{value:.1f}" if value >= 1 else f"{value:.3f}" if value >= 0.001 else f"{value:.1e}"
+
+
+def draw(results: list[dict[str, Any]], rows: list[str], path: Path) -> None:
+    """The curves of a few rows side by side, on a logarithmic scale."""
+    from matplotlib.figure import Figure
+
+    chart = Figure(figsize=(5 * len(rows), 3.6), layout="constrained")
+    for axis, name in zip(chart.subplots(1, len(rows), squeeze=False, sharey=True)[0], rows, strict=True):
+        for line in results:
+            if line["row"] == name:
+                axis.plot(*zip(*line["curve"], strict=True), marker=".", label=line["run"])
+        axis.set(title=ROWS[name].what, xlabel="step", yscale="log")
+        axis.set_ylabel(ROWS[name].curve)
+        axis.grid(alpha=0.3)
+        axis.legend()
+    chart.savefig(path, dpi=110)
+
+
+def write_table() -> None:
+    results = read_results()
+    readme = ROOT / "README.md"
+    before, _, rest = readme.read_text().partition(BEGIN)
+    _, _, after = rest.partition(END)
+    write_atomically(readme, before + BEGIN + table(results) + END + after)
+    draw(results, ["adding-200", "adding-400"], ROOT / "docs" / "adding_problem.png")
+    draw(results, ["copy-500"], ROOT / "docs" / "copy_memory.png")
+
+
+def main(
+    row: Annotated[Positional[str], arg(metavar="ROW|table", help=", ".join(ROWS))],
+    folder: Annotated[Path | None, arg(metavar="DIR", help="Where the files of Multi30k are.")] = None,
+    seed: int = 0,
+    only: Annotated[str | None, arg(metavar="RUN", help="This run of the row alone.")] = None,
+) -> None:
+    """Runs a row of the README's results, or writes its table."""
+    if row == "table":
+        write_table()
+    elif row not in ROWS:
+        raise SeqlabError(f"no row {row!r}: one of {', '.join(ROWS)}, or table")
+    else:
+        reproduce(row, folder, seed, only)
+
+
+if __name__ == "__main__":
+    try:
+        tyro.cli(main)
+    except SeqlabError as error:
+        sys.exit(f"reproduce: {error}")
