@@ -135,6 +135,12 @@ def resolve(experiment: Experiment, tokenizers: Tokenizers) -> Experiment:
     return dataclasses.replace(experiment, model=dataclasses.replace(model, **sizes))
 
 
+def sized(model: nn.Module, size: int) -> nn.Module:
+    """The model with `size` where a config has 0 and leaves it to the tokenizers: enough to build it."""
+    unknown = [name for name in SIZES if getattr(model, name, None) == 0]
+    return dataclasses.replace(model, **dict.fromkeys(unknown, size))
+
+
 def to_json(experiment: Experiment) -> dict[str, Any]:
     """Plain values; each part carries the name of its file."""
     return {field.name: _encode(getattr(experiment, field.name)) for field in dataclasses.fields(experiment)}

@@ -253,8 +253,7 @@ def check(
     else:
         experiment = catalogue.load_config(what)
         catalogue.check_parts(experiment)
-        sizes = [name for name in catalogue.SIZES if getattr(experiment.model, name, None) == 0]
-        model, params = dataclasses.replace(experiment.model, **dict.fromkeys(sizes, experiment.text.size)), None
+        model, params = catalogue.sized(experiment.model, experiment.text.size), None
     found = []
     for name, holds, more in laws.certificate(model, params):
         found.append({"name": name, "holds": holds, "more": more})

@@ -25,17 +25,13 @@ class Runner(NamedTuple):
 
 def fill_rows(batch: Any, devices: int) -> Any:
     """NumPy arrays [B ...] with rows of zeros added up to a multiple of `devices`; their weights are zero too."""
-
-    def fill(x: np.ndarray) -> np.ndarray:
-        missing = -len(x) % devices
-        return np.concatenate([x, np.zeros((missing, *x.shape[1:]), x.dtype)]) if missing else x
-
-    return jax.tree.map(fill, batch)
+    return jax.tree.map(lambda x: fit_rows(x, -(-len(x) // devices) * devices), batch)
 
 
 def fit_rows(x: np.ndarray, rows: int) -> np.ndarray:
     """[B ...] with rows of zeros added, or taken away: what was filled up for one number of devices, for another."""
-    return np.concatenate([x[:rows], np.zeros((max(rows - len(x), 0), *x.shape[1:]), x.dtype)])
+    missing = rows - len(x)
+    return np.concatenate([x, np.zeros((missing, *x.shape[1:]), x.dtype)]) if missing > 0 else x[:rows]
 
 
 def make_runner(name: str) -> Runner:

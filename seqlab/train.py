@@ -210,8 +210,7 @@ def check(experiment: Experiment) -> None:
     smoothing = getattr(e.task, "label_smoothing", 0.0)
     if not 0 <= smoothing < 1:
         raise SeqlabError(f"task.label_smoothing lies in [0, 1), not {smoothing}")
-    sizes = [name for name in catalogue.SIZES if getattr(e.model, name, None) == 0]
-    model = dataclasses.replace(e.model, **dict.fromkeys(sizes, e.text.size))
+    model = catalogue.sized(e.model, e.text.size)
     try:
         jax.eval_shape(lambda: init_params(model, e.seed, blank_batch(e.task)))
     except SeqlabError:

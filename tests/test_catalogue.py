@@ -26,8 +26,7 @@ def test_every_config_builds_at_full_size(path, monkeypatch):
     monkeypatch.chdir(ROOT)
     experiment = catalogue.load_config(path)
     check(experiment)
-    sizes = [n for n in catalogue.SIZES if hasattr(experiment.model, n)]
-    model = experiment.model.clone(**dict.fromkeys(sizes, experiment.text.size))
+    model = catalogue.sized(experiment.model, experiment.text.size)
     batch = jax.tree.map(jnp.asarray, blank_batch(experiment.task))
     params = jax.eval_shape(functools.partial(init_params, model, 0), batch)
     state = jax.eval_shape(make_optimizer(experiment.optimizer, experiment.schedule, experiment.steps).init, params)

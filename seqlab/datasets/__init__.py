@@ -17,6 +17,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
+import numpy as np
+
 from seqlab.errors import SeqlabError
 from seqlab.files import folder_made_whole, locked
 from seqlab.progress import progress
@@ -69,6 +71,13 @@ class Prepared(NamedTuple):
             for record in source.__getitems__(wanted[at : at + CHUNK]):
                 features = parse(record).features.feature
                 yield {name: features[name].bytes_list.value[0].decode() for name in sorted(features)}
+
+
+def generated(dataset: Any) -> dict[str, Iterator[dict[str, str]]]:
+    """The splits of a synthetic set: as many examples as its fields of their names say, by its `examples`."""
+    splits = ("train", "validation", "test")
+    rngs = {name: np.random.default_rng([dataset.seed, i]) for i, name in enumerate(splits)}
+    return {name: dataset.examples(rng, getattr(dataset, name)) for name, rng in rngs.items()}
 
 
 def prepare(dataset: Dataset, root: Path) -> Prepared:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from seqlab.datasets import generated
 from seqlab.errors import SeqlabError
 
 
@@ -29,12 +30,9 @@ class AddingProblem:
         return f"adding_problem/{self.length}-{self.train}-{self.validation}-{self.test}-{self.seed}"
 
     def splits(self) -> dict[str, Iterator[dict[str, str]]]:
-        counts = (self.train, self.validation, self.test)
-        names = ("train", "validation", "test")
-        return {name: self.examples(i, count) for i, (name, count) in enumerate(zip(names, counts, strict=True))}
+        return generated(self)
 
-    def examples(self, split: int, count: int) -> Iterator[dict[str, str]]:
-        rng = np.random.default_rng([self.seed, split])
+    def examples(self, rng: np.random.Generator, count: int) -> Iterator[dict[str, str]]:
         half = self.length // 2
         for _ in range(count):
             values = rng.random(self.length).round(4)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from seqlab.datasets import generated
 from seqlab.errors import SeqlabError
 
 SYMBOLS = 10
@@ -31,12 +32,9 @@ class CopyMemory:
         return f"copy_memory/{self.delay}-{self.train}-{self.validation}-{self.test}-{self.seed}"
 
     def splits(self) -> dict[str, Iterator[dict[str, str]]]:
-        counts = (self.train, self.validation, self.test)
-        names = ("train", "validation", "test")
-        return {name: self.examples(i, count) for i, (name, count) in enumerate(zip(names, counts, strict=True))}
+        return generated(self)
 
-    def examples(self, split: int, count: int) -> Iterator[dict[str, str]]:
-        rng = np.random.default_rng([self.seed, split])
+    def examples(self, rng: np.random.Generator, count: int) -> Iterator[dict[str, str]]:
         for _ in range(count):
             said = " ".join(map(str, rng.integers(1, 9, SYMBOLS)))
             wait = " 0" * (self.delay - 1) + " 9" * (SYMBOLS + 1)

@@ -43,7 +43,7 @@ class Convolution(nn.Module):
 
     @property
     def reach(self) -> int:
-        """How far back an output sees: as many inputs the buffer of a step holds."""
+        """How far back an output of a causal one sees: as many inputs the buffer of a step holds."""
         return (self.kernel - 1) * self.dilation
 
     def mix(self, taps: list[jax.Array]) -> jax.Array:
@@ -95,19 +95,26 @@ def shifted(x: jax.Array, by: int) -> jax.Array:
 
 
 def run_over_all(
-    mask: Bool[Array, "B T"], segments: Int[Array, "B T"] | None = None
-) -> tuple[Run, list[Float[Array, "B R F"]]]:
-    """A `run` over all positions, where a pad is as if it were not there; and the buffers after the last position, of
-    each convolution once it has run.
+    mask: Bool[Array, "B T"],
+    segments: Int[Array, "B T"] | None = None,
+    buffers: list[Float[Array, "B R F"]] | None = None,
+) -> Run:
+    """A `run` over all positions, where a pad is as if it were not there. Each convolution that has run adds to
+    `buffers` its own after the last position.
     """
-    buffers: list[jax.Array] = []
 
     def run(convolution: Convolution, x: jax.Array) -> jax.Array:
         x = jnp.where(mask[..., None], x, 0.0)
-        buffers.append(convolution.start(x))
+        if buffers is not None:
+            buffers.append(convolution.start(x))
         return convolution(x, segments)
 
-    return run, buffers
+    return run
+
+
+def dilations(layers: int, cycle: int) -> list[int]:
+    """1, 2, 4, ... for each of `layers` layers; after `cycle` of them it begins anew."""
+    return [2 ** (i % cycle) for i in range(layers)]
 
 
 def run_one_step(buffers: list[jax.Array], t: Int[Array, ""]) -> tuple[Run, list[jax.Array]]:

@@ -29,7 +29,7 @@ class SequenceStack(nn.Module):
         if self.layer != "tcn":
             stack = RecurrentStack(self.layer, self.layers, x.shape[-1], self.dim, self.dropout, dtype=self.dtype)
             return stack(x, mask, train=train)[0]
-        run, _ = run_over_all(mask)
+        run = run_over_all(mask)
         for i in range(self.layers):
             x = TCNBlock(x.shape[-1], self.dim, self.kernel, 2**i, self.dropout, self.dtype)(x, run, train=train)
         return x

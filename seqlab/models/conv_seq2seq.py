@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Int
 
 from seqlab.errors import SeqlabError, at_least
 from seqlab.layers.attention import masked_softmax
-from seqlab.layers.convolution import GatedBlock, Run, run_one_step, run_over_all
+from seqlab.layers.convolution import GatedBlock, Run, dilations, run_one_step, run_over_all
 from seqlab.layers.dense import Dense
 from seqlab.layers.dropout import Dropout
 from seqlab.layers.embed import Embedding, check_tie, positions_of
@@ -45,8 +45,10 @@ class ConvSeq2Seq(nn.Module):
 
     def setup(self):
         check_tie(self.tie, self.source_vocabulary, self.vocabulary)
-        if self.kernel % 2 == 0 or self.kernel < 3 or self.cycle < 1:
-            raise SeqlabError(f"kernel must be odd and 3 or more, cycle 1 or more, not {self.kernel}, {self.cycle}")
+        if self.kernel % 2 == 0:
+            raise SeqlabError(f"kernel must be odd, so that it has a middle, not {self.kernel}")
+        at_least("kernel", self.kernel, 3)
+        at_least("cycle", self.cycle, 1)
         at_least("encoder_layers", self.encoder_layers, 1)
         at_least("decoder_layers", self.decoder_layers, 1)
         dim, dtype = self.dim, self.dtype
@@ -57,20 +59,17 @@ class ConvSeq2Seq(nn.Module):
         if self.tie == "none":
             self.output = Dense("btd,dv->btv", (dim, self.vocabulary), dtype=dtype)
         ahead, rest = self.kernel // 2, (self.dropout, dtype)
-        dilations = [self.dilations(layers) for layers in (self.encoder_layers, self.decoder_layers)]
-        self.encoder = [GatedBlock(dim, self.kernel, d, ahead * d, *rest) for d in dilations[0]]
-        self.decoder = [GatedBlock(dim, self.kernel, d, 0, *rest) for d in dilations[1]]
-        square = [[Dense("btd,de->bte", (dim, dim), bias=True, dtype=dtype) for _ in self.decoder] for _ in range(2)]
-        self.query, self.mix = square
+        above, below = dilations(self.decoder_layers, self.cycle), dilations(self.encoder_layers, self.cycle)
+        self.encoder = [GatedBlock(dim, self.kernel, d, ahead * d, *rest) for d in below]
+        self.decoder = [GatedBlock(dim, self.kernel, d, 0, *rest) for d in above]
+        self.query = [Dense("btd,de->bte", (dim, dim), bias=True, dtype=dtype) for _ in above]
+        self.mix = [Dense("btd,de->bte", (dim, dim), bias=True, dtype=dtype) for _ in above]
         self.drop = Dropout(self.dropout)
-
-    def dilations(self, layers: int) -> list[int]:
-        return [2 ** (i % self.cycle) for i in range(layers)]
 
     @property
     def receptive_field(self) -> int:
         """Tokens of the target that a logit depends on, the last one included."""
-        return 1 + (self.kernel - 1) * sum(self.dilations(self.decoder_layers))
+        return 1 + (self.kernel - 1) * sum(dilations(self.decoder_layers, self.cycle))
 
     @property
     def longest(self) -> int | None:
@@ -82,7 +81,7 @@ class ConvSeq2Seq(nn.Module):
         embedding = self.target_embedding if self.tie == "all" else self.own_source_embedding
         embedding.check_length(inputs.ids.shape[1])
         embedded = self.drop(embedding(inputs.ids, positions_of(inputs.mask)), train=train)
-        x, (run, _) = embedded, run_over_all(inputs.mask)
+        x, run = embedded, run_over_all(inputs.mask)
         for block in self.encoder:
             x = HALF * (x + block(x, run, train=train))
         return {"keys": x, "values": HALF * (x + embedded), "mask": inputs.mask}
@@ -104,12 +103,13 @@ class ConvSeq2Seq(nn.Module):
             looked.append(weights)
         return self.drop(x, train=train), looked
 
-    def decode(self, memory: Any, prefix: Tokens, *, train: bool = False) -> tuple[jax.Array, list, list]:
-        """Features, attention weights, and the convolutions' buffers."""
+    def decode(
+        self, memory: Any, prefix: Tokens, buffers: list[jax.Array] | None = None, *, train: bool = False
+    ) -> tuple[jax.Array, list[jax.Array]]:
+        """Features, and attention weights; `buffers` takes those of the convolutions."""
         self.target_embedding.check_length(prefix.ids.shape[1])
-        run, buffers = run_over_all(prefix.mask)
         x = self.target_embedding(prefix.ids, positions_of(prefix.mask))
-        return *self.stack(x, memory, run, train=train), buffers
+        return self.stack(x, memory, run_over_all(prefix.mask, buffers=buffers), train=train)
 
     def features(
         self, inputs: Tokens, prefix: Tokens, carry: Any = None, *, train: bool
@@ -128,7 +128,8 @@ class ConvSeq2Seq(nn.Module):
     def start(self, inputs: Tokens, prompt: Tokens, capacity: int, hypotheses: int) -> tuple[Any, Any]:
         self.target_embedding.check_length(capacity)
         memory = self.encode(inputs)
-        _, _, buffers = self.decode(memory, Tokens(prompt.ids[:, :-1], prompt.mask[:, :-1]))
+        buffers: list[jax.Array] = []
+        self.decode(memory, Tokens(prompt.ids[:, :-1], prompt.mask[:, :-1]), buffers)
         offset = prompt.mask.shape[1] - prompt.mask.sum(-1)
         return {**memory, "offset": offset.astype(jnp.int32)}, repeat(buffers, hypotheses)
 

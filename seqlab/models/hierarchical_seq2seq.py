@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
-from seqlab.errors import SeqlabError
+from seqlab.errors import SeqlabError, at_least
 from seqlab.layers.attention import Alignment, masked_softmax
 from seqlab.layers.attentive_decoder import AttentiveDecoder, Look
 from seqlab.layers.embed import Table, check_tie
@@ -42,9 +42,9 @@ class HierarchicalSeq2Seq(nn.Module):
 
     def setup(self):
         check_tie(self.tie, self.source_vocabulary, self.vocabulary)
-        if self.dim % 2 or self.sentences < 1:
-            sizes = f"not {self.dim} and {self.sentences}"
-            raise SeqlabError(f"dim must be even, for the two directions, and sentences 1 or more, {sizes}")
+        if self.dim % 2:
+            raise SeqlabError(f"the width must be even for the two directions of an encoder, not {self.dim}")
+        at_least("sentences", self.sentences, 1)
         dim, dtype = self.dim, self.dtype
         if self.tie != "all":
             self.source_words = Table(self.source_vocabulary, dim)

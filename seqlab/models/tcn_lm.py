@@ -2,12 +2,13 @@
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
-from seqlab.errors import SeqlabError
-from seqlab.layers.convolution import Run, TCNBlock, WaveNetBlock, run_one_step, run_over_all
+from seqlab.errors import SeqlabError, at_least
+from seqlab.layers.convolution import Run, TCNBlock, WaveNetBlock, dilations, run_one_step, run_over_all
 from seqlab.layers.dense import Dense
 from seqlab.layers.dropout import Dropout
 from seqlab.layers.embed import Vocabulary
@@ -37,11 +38,11 @@ class TCNLM(nn.Module):
     def setup(self):
         if self.block not in ("tcn", "wavenet"):
             raise SeqlabError(f"block must be 'tcn' or 'wavenet', not {self.block!r}")
-        if min(self.layers, self.kernel - 1, self.cycle) < 1:
-            sizes = f"not {self.layers}, {self.cycle} and {self.kernel}"
-            raise SeqlabError(f"layers and cycle must be 1 or more and kernel 2 or more, {sizes}")
+        at_least("layers", self.layers, 1)
+        at_least("kernel", self.kernel, 2)
+        at_least("cycle", self.cycle, 1)
         self.words = Vocabulary(self.vocabulary, self.dim, self.tie, self.dtype)
-        rest = [(self.kernel, dilation, self.dropout, self.dtype) for dilation in self.dilations]
+        rest = [(self.kernel, dilation, self.dropout, self.dtype) for dilation in dilations(self.layers, self.cycle)]
         if self.block == "tcn":
             self.blocks: list[Any] = [TCNBlock(self.dim, self.dim, *sizes) for sizes in rest]
         else:
@@ -50,14 +51,10 @@ class TCNLM(nn.Module):
         self.drop = Dropout(self.dropout)
 
     @property
-    def dilations(self) -> list[int]:
-        return [2 ** (i % self.cycle) for i in range(self.layers)]
-
-    @property
     def receptive_field(self) -> int:
         """Tokens that a logit depends on, the last one included."""
         convolutions = 2 if self.block == "tcn" else 1
-        return 1 + convolutions * (self.kernel - 1) * sum(self.dilations)
+        return 1 + convolutions * (self.kernel - 1) * sum(dilations(self.layers, self.cycle))
 
     def stack(self, x: Float[Array, "B T D"], run: Run, *, train: bool = False) -> Float[Array, "B T D"]:
         x = self.drop(x, train=train)
@@ -74,15 +71,15 @@ class TCNLM(nn.Module):
     def features(
         self, inputs: None, prefix: Tokens, carry: Any = None, *, train: bool
     ) -> tuple[Float[Array, "B T D"], Any]:
-        run, _ = run_over_all(prefix.mask, prefix.segments)
+        run = run_over_all(prefix.mask, prefix.segments)
         return self.stack(self.words.embed(prefix.ids), run, train=train), carry
 
     def project(self, features: Float[Array, "... D"]) -> Float[Array, "... V"]:
         return self.words.project(features)
 
     def start(self, inputs: None, prompt: Tokens, capacity: int, hypotheses: int) -> tuple[Any, Any]:
-        run, buffers = run_over_all(prompt.mask[:, :-1])
-        self.stack(self.words.embed(prompt.ids[:, :-1]), run)
+        buffers: list[jax.Array] = []
+        self.stack(self.words.embed(prompt.ids[:, :-1]), run_over_all(prompt.mask[:, :-1], buffers=buffers))
         return {}, repeat(buffers, hypotheses)
 
     def step(

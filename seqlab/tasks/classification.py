@@ -15,7 +15,7 @@ import numpy as np
 
 from seqlab.batching import Plan, Rows
 from seqlab.config import Batching
-from seqlab.errors import SeqlabError
+from seqlab.errors import at_least
 from seqlab.tasks import bucket_plan, cross_entropy, documents, outputs, outputs_by_row
 from seqlab.text import Corpus, Tokenizers
 from seqlab.types import Batch, Carry, Params
@@ -33,8 +33,7 @@ class Classification:
     metrics = ("accuracy",)
 
     def __post_init__(self) -> None:
-        if self.max_tokens < 1:
-            raise SeqlabError(f"task.max_tokens must be at least 1, not {self.max_tokens}")
+        at_least("task.max_tokens", self.max_tokens, 1)
 
     def plan(self, corpus: Corpus, batching: Batching) -> Plan:
         batching = dataclasses.replace(batching, max_length=self.max_tokens)  # so none is left out

@@ -10,7 +10,7 @@ import numpy as np
 
 from seqlab.batching import Plan, Rows
 from seqlab.config import Batching
-from seqlab.errors import SeqlabError
+from seqlab.errors import SeqlabError, at_least
 from seqlab.tasks import bucket_plan, outputs, outputs_by_row
 from seqlab.text import Corpus, Tokenizers, values_of
 from seqlab.types import Batch, Carry, Params, Series
@@ -26,8 +26,7 @@ class Regression:
     metrics = ("mse",)
 
     def __post_init__(self) -> None:
-        if self.features < 1:
-            raise SeqlabError(f"task.features must be at least 1, not {self.features}")
+        at_least("task.features", self.features, 1)
 
     def plan(self, corpus: Corpus, batching: Batching) -> Plan:
         def sizes() -> np.ndarray:
