@@ -265,6 +265,46 @@ def check(
         raise SeqlabError(f"{type(model).__name__} breaks a law")
 
 
+def cost(
+    config: Annotated[Positional[Path], arg(metavar="CONFIG")],
+    lengths: Annotated[tuple[int, ...], arg(metavar="N", help="Positions of source and target.")] = (64, 256),
+    rows: Annotated[int, arg(help="Sequences at once.")] = 1,
+    json: bool = False,
+    parts: Parts = None,
+) -> None:
+    """Counts and measures a training step and a decoding step of CONFIG at some lengths."""
+    use_parts(parts)
+    from seqlab import catalogue
+    from seqlab.cost import costs, parameters
+    from seqlab.errors import at_least
+
+    experiment = catalogue.load_config(config)
+    catalogue.check_parts(experiment)
+    at_least("--rows", rows, 1)
+    at_least("--lengths", min(lengths, default=0), 2)
+    experiment = dataclasses.replace(experiment, model=catalogue.sized(experiment.model, experiment.text.size))
+    size, found = parameters(experiment), []
+    if not json:
+        print(f"{size:,} parameters, {rows} x N positions\n")
+        print(f"{'N':>6}  {'step':8} {'operations':>11} {'in a row':>9} {'time':>10} {'memory':>9}  moves")
+    for length in lengths:
+        one = costs(experiment, length, rows)
+        found.append(one._asdict() | {"training": one.training._asdict()})
+        if one.decoding is not None:
+            found[-1]["decoding"] = one.decoding._asdict()
+        moves = ", ".join(f"{side} {'-' if count is None else count}" for side, count in one.paths.items())
+        for name, step in (("training", one.training), ("decoding", one.decoding)):
+            if step is not None and not json:
+                print(
+                    f"{length:6}  {name} {step.operations / 1e9:9.3f} G {step.sequential:9,} "
+                    f"{step.seconds * 1e3:7.1f} ms {step.memory / 2**20:5.0f} MiB  {moves}",
+                    flush=True,
+                )
+                moves = ""
+    if json:
+        print(dump({"parameters": size, "rows": rows, "costs": found}))
+
+
 def fingerprint(run: Run, json: bool = False) -> None:
     """SHA-256 of the newest checkpoint: parameters, optimizer state, carry and step."""
     from seqlab import checkpoint
@@ -310,6 +350,7 @@ COMMANDS = {
     "fingerprint": fingerprint,
     "average": average,
     "check": check,
+    "cost": cost,
 }
 
 

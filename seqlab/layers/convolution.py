@@ -4,7 +4,8 @@ A block does not say how its convolutions are run: it is given `run(convolution,
 positions, or to the next one with the buffer of its past.
 """
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -115,6 +116,12 @@ def run_over_all(
 def dilations(layers: int, cycle: int) -> list[int]:
     """1, 2, 4, ... for each of `layers` layers; after `cycle` of them it begins anew."""
     return [2 ** (i % cycle) for i in range(layers)]
+
+
+def fewest_moves(reaches: Sequence[int], distance: int) -> int | None:
+    """How few causal convolutions that see so far back carry something over a distance; None: all do not."""
+    covered = [0, *itertools.accumulate(sorted(reaches, reverse=True))]
+    return next((count for count, far in enumerate(covered) if far >= distance), None)
 
 
 def run_one_step(buffers: list[jax.Array], t: Int[Array, ""]) -> tuple[Run, list[jax.Array]]:

@@ -4,8 +4,15 @@ from flax import linen as nn
 from jaxtyping import Array, Bool, Float
 
 from seqlab.errors import SeqlabError, at_least
-from seqlab.layers.convolution import TCNBlock, run_over_all
+from seqlab.layers.convolution import TCNBlock, fewest_moves, run_over_all
 from seqlab.layers.recurrent import GATES, RecurrentStack
+
+
+def stack_path(layer: str, layers: int, kernel: int, length: int) -> int | None:
+    """Moves from the first to the last of `length` positions of a stack; None: it does not see that far."""
+    if layer != "tcn":
+        return length - 1
+    return fewest_moves(2 * [(kernel - 1) * 2**i for i in range(layers)], length - 1)
 
 
 class SequenceStack(nn.Module):

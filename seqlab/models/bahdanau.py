@@ -96,6 +96,10 @@ class Bahdanau(nn.Module):
         return self.decoder.step(token, state, self.look(memory))
 
     @nn.nowrap
+    def paths(self, length: int) -> dict[str, int | None]:
+        return {"source": 1, "target": length - 1}
+
+    @nn.nowrap
     def reorder(self, state: Any, parents: Int[Array, "B K"]) -> Any:
         return reorder(state, parents)
 

@@ -31,6 +31,10 @@ class HierarchicalAttention(nn.Module):
     dtype: str = "float32"
     """What the operands of products with parameters are rounded to; all else is float32."""
 
+    @nn.nowrap
+    def paths(self, length: int) -> dict[str, int | None]:
+        return {"source": 2}
+
     @nn.compact
     def __call__(self, inputs: Tokens, *, train: bool) -> Float[Array, "B C"]:
         at_least("sentences", self.sentences, 1)

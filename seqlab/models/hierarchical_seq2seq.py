@@ -110,6 +110,10 @@ class HierarchicalSeq2Seq(nn.Module):
         return self.decoder.step(token, state, self.look(memory))
 
     @nn.nowrap
+    def paths(self, length: int) -> dict[str, int | None]:
+        return {"source": 1, "target": length - 1}
+
+    @nn.nowrap
     def reorder(self, state: Any, parents: Int[Array, "B K"]) -> Any:
         return reorder(state, parents)
 

@@ -21,6 +21,10 @@ class MeanEmbeddings(nn.Module):
     hidden: int = 256
     dropout: float = 0.3
 
+    @nn.nowrap
+    def paths(self, length: int) -> dict[str, int | None]:
+        return {"source": 1}
+
     @nn.compact
     def __call__(self, inputs: Tokens, *, train: bool) -> Float[Array, "B C"]:
         # The mean of many: a standard deviation of 1 keeps it from vanishing.

@@ -72,6 +72,10 @@ class RecurrentLM(nn.Module):
         return self.project(x), state
 
     @nn.nowrap
+    def paths(self, length: int) -> dict[str, int | None]:
+        return {"target": length - 1}
+
+    @nn.nowrap
     def reorder(self, state: Any, parents: Int[Array, "B K"]) -> Any:
         return reorder(state, parents)
 

@@ -5,7 +5,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from seqlab.layers.dense import Dense
-from seqlab.layers.sequence import SequenceStack
+from seqlab.layers.sequence import SequenceStack, stack_path
 from seqlab.types import Series
 
 KIND = "regressor"
@@ -21,6 +21,10 @@ class SequenceRegressor(nn.Module):
     dropout: float = 0.0
     dtype: str = "float32"
     """What the operands of products with parameters are rounded to; all else is float32."""
+
+    @nn.nowrap
+    def paths(self, length: int) -> dict[str, int | None]:
+        return {"source": stack_path(self.layer, self.layers, self.kernel, length)}
 
     @nn.compact
     def __call__(self, inputs: Series, *, train: bool) -> Float[Array, "B"]:

@@ -5,7 +5,7 @@ from jaxtyping import Array, Float
 
 from seqlab.layers.dense import Dense
 from seqlab.layers.embed import Table
-from seqlab.layers.sequence import SequenceStack
+from seqlab.layers.sequence import SequenceStack, stack_path
 from seqlab.types import Tokens
 
 KIND = "tagger"
@@ -25,6 +25,10 @@ class SequenceTagger(nn.Module):
     dropout: float = 0.0
     dtype: str = "float32"
     """What the operands of products with parameters are rounded to; all else is float32."""
+
+    @nn.nowrap
+    def paths(self, length: int) -> dict[str, int | None]:
+        return {"source": stack_path(self.layer, self.layers, self.kernel, length)}
 
     @nn.compact
     def __call__(self, inputs: Tokens, *, train: bool) -> Float[Array, "B S C"]:

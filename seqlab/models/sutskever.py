@@ -67,6 +67,10 @@ class Sutskever(nn.Module):
         return self.project(x), state
 
     @nn.nowrap
+    def paths(self, length: int) -> dict[str, int | None]:
+        return {"source": 2 * length - 1, "target": length - 1}
+
+    @nn.nowrap
     def reorder(self, state: Any, parents: Int[Array, "B K"]) -> Any:
         return reorder(state, parents)
 

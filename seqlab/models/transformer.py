@@ -101,6 +101,10 @@ class Transformer(nn.Module):
         return self.max_length if self.positions == "learned" else None
 
     @nn.nowrap
+    def paths(self, length: int) -> dict[str, int | None]:
+        return {"source": 1, "target": 1}
+
+    @nn.nowrap
     def reorder(self, state: Any, parents: Int[Array, "B K"]) -> Any:
         return reorder(state, parents)
 

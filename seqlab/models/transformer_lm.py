@@ -77,6 +77,10 @@ class TransformerLM(nn.Module):
         return self.max_length if self.positions == "learned" else None
 
     @nn.nowrap
+    def paths(self, length: int) -> dict[str, int | None]:
+        return {"target": 1}
+
+    @nn.nowrap
     def reorder(self, state: Any, parents: Int[Array, "B K"]) -> Any:
         return reorder(state, parents)
 

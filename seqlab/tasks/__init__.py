@@ -56,6 +56,17 @@ def bucket_plan(
     return kept(make, task, corpus, batching)
 
 
+def cut_source_plan(task: Any, corpus: Corpus, batching: Batching, most: int) -> Plan:
+    """`bucket_plan` for pairs whose source is cut to `most` tokens, and never left out."""
+
+    def sizes() -> np.ndarray:
+        source = np.minimum(corpus.lengths("source"), most)
+        return np.concatenate([source, corpus.lengths("target")], axis=1) + 1
+
+    batching = dataclasses.replace(batching, max_length=max(batching.max_length, most + 1))
+    return bucket_plan(task, corpus, batching, sizes, any_ratio=True)
+
+
 def kept(make: Callable[[], Buckets | Packing], task: Any, corpus: Corpus, batching: Batching) -> Plan:
     """The plan that `make` gives for a task, kept beside the corpus."""
     if corpus.folder is None:
@@ -177,17 +188,17 @@ def pair_batch(sources: Sequence[Any], targets: Sequence[np.ndarray], rows: Rows
     )
 
 
-def blank_batch(task: Any) -> Batch:
-    """Two rows of two positions, in the structs of a task's batches: enough to build a model with."""
-    tokens = Tokens(np.ones((2, 2), np.int32), np.ones((2, 2), bool))
-    by_position, by_row = np.ones((2, 2), np.float32), np.ones(2, np.float32)
+def blank_batch(task: Any, rows: int = 2, length: int = 2) -> Batch:
+    """Rows of ones in the structs of a task's batches: enough to build a model with, or to measure it."""
+    tokens = Tokens(np.ones((rows, length), np.int32), np.ones((rows, length), bool))
+    by_position, by_row = np.ones((rows, length), np.float32), np.ones(rows, np.float32)
     if task.KIND == "generator":
         return Batch(tokens if "source" in task.columns else None, tokens, tokens.ids, by_position)
     if task.KIND == "tagger":
         return Batch(tokens, None, tokens.ids, by_position)
     if task.KIND == "classifier":
         return Batch(tokens, None, by_row.astype(np.int32), by_row)
-    values = np.ones((2, 2, task.features), np.float32)
+    values = np.ones((rows, length, task.features), np.float32)
     return Batch(Series(values, tokens.mask), None, by_row, by_row)
 
 

@@ -1,6 +1,5 @@
 """Summarization: a document to a short text; judged by ROUGE. A document that is too long is cut."""
 
-import dataclasses
 import itertools
 import re
 from collections.abc import Iterable, Sequence
@@ -14,7 +13,7 @@ from seqlab.batching import Plan, Rows
 from seqlab.config import Batching
 from seqlab.errors import SeqlabError
 from seqlab.search.generate import Request
-from seqlab.tasks import bucket_plan, generator_loss, pair_batch, source_request
+from seqlab.tasks import cut_source_plan, generator_loss, pair_batch, source_request
 from seqlab.text import Corpus, Tokenizers
 from seqlab.types import Batch, Carry, Params
 
@@ -42,13 +41,7 @@ class Summarization:
             )
 
     def plan(self, corpus: Corpus, batching: Batching) -> Plan:
-        def sizes() -> np.ndarray:
-            source = np.minimum(corpus.lengths("source"), self.source_tokens)
-            return np.concatenate([source, corpus.lengths("target")], axis=1) + 1
-
-        # A document is cut, never left out.
-        batching = dataclasses.replace(batching, max_length=max(batching.max_length, self.source_tokens + 1))
-        return bucket_plan(self, corpus, batching, sizes, any_ratio=True)
+        return cut_source_plan(self, corpus, batching, self.source_tokens)
 
     def cut(self, ids: Any) -> Any:
         most = self.source_tokens

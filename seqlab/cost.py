@@ -1,0 +1,156 @@
+"""What a model costs: operations and their order by analysis of the traced program, time and memory measured beside.
+
+The compiler's own count takes a loop's body for one pass, so what is counted here is the traced program: the products
+of matrices alone, 2 operations for each multiplication, and a loop's body as often as it runs.
+"""
+
+import functools
+import math
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
+
+from seqlab.config import Experiment
+from seqlab.errors import SeqlabError
+from seqlab.optim import make_optimizer
+from seqlab.step import make_step
+from seqlab.tasks import blank_batch
+from seqlab.train import initial_state
+from seqlab.types import Tokens
+
+
+class Cost(NamedTuple):
+    """Of one call: operations; the longest chain of products of which each waits for the one before; seconds, the
+    least of a few calls; bytes of arguments, results and all between them.
+    """
+
+    operations: int
+    sequential: int
+    seconds: float
+    memory: int
+
+
+class Costs(NamedTuple):
+    """`paths`: how often what stands at the first position of the source, or of the target, must be moved from one
+    position to another to have its say in the last output: a step of a recurrent layer, a convolution and a look are
+    one move each. None: it has no say. Empty if the model does not declare them.
+    """
+
+    length: int
+    paths: dict[str, int | None]
+    training: Cost
+    decoding: Cost | None
+
+
+def parameters(experiment: Experiment) -> int:
+    state = jax.eval_shape(functools.partial(start_of_training, experiment), blank_batch(experiment.task))
+    return sum(x.size for x in jax.tree.leaves(state.params))
+
+
+def costs(experiment: Experiment, length: int, rows: int) -> Costs:
+    """Of one training step on `rows` rows of `length` positions, source and target alike, and, of a generator, of one
+    decoding step at the last of them, with the experiment's beam.
+    """
+    model, task = experiment.model, experiment.task
+    batch = jax.tree.map(jnp.asarray, blank_batch(task, rows, length))
+    state = start_of_training(experiment, batch)
+    step = make_step(functools.partial(task.loss, model), optimizer_of(experiment), experiment.seed)
+    training, decoding = measure(step, state, batch), None
+    if task.KIND == "generator":
+        prompt = Tokens(jnp.ones((rows, 1), int), jnp.ones((rows, 1), bool))
+        start = functools.partial(model.apply, method="start", capacity=length, hypotheses=experiment.search.beam)
+        memory, past = jax.jit(start)(state.params, batch.inputs, prompt)
+        token = jnp.ones((rows, experiment.search.beam), int)
+        run = functools.partial(model.apply, method="step")
+        decoding = measure(run, state.params, memory, past, token, jnp.int32(length - 1))
+    paths = model.paths(length) if hasattr(model, "paths") else {}
+    return Costs(length, paths, training, decoding)
+
+
+def optimizer_of(experiment: Experiment) -> Any:
+    return make_optimizer(experiment.optimizer, experiment.schedule, experiment.steps)
+
+
+def start_of_training(experiment: Experiment, batch: Any) -> Any:
+    loss = functools.partial(experiment.task.loss, experiment.model)
+    return initial_state(experiment, loss, optimizer_of(experiment), batch)
+
+
+def measure(function: Callable[..., Any], *arguments: Any) -> Cost:
+    operations, depths = count(jax.make_jaxpr(function)(*arguments))
+    compiled = jax.jit(function).lower(*arguments).compile()
+    jax.block_until_ready(compiled(*arguments))
+    best, begun = math.inf, time.perf_counter()
+    while best == math.inf or time.perf_counter() - begun < 0.5:
+        started = time.perf_counter()
+        jax.block_until_ready(compiled(*arguments))
+        best = min(best, time.perf_counter() - started)
+    size: Any = compiled.memory_analysis()
+    memory = size.argument_size_in_bytes + size.output_size_in_bytes + size.temp_size_in_bytes
+    return Cost(operations, max(depths, default=0), best, memory)
+
+
+def count(program: ClosedJaxpr) -> tuple[int, list[int]]:
+    """Operations of a traced program, and for each result the longest chain of products behind it."""
+    return count_from(program.jaxpr, [0] * len(program.jaxpr.invars))
+
+
+def count_from(program: Jaxpr, depths: Sequence[int]) -> tuple[int, list[int]]:
+    """`count` for arguments that have chains behind them already."""
+    known: dict[Any, int] = dict(zip(program.invars, depths, strict=True))
+    total = 0
+
+    def behind(variables: Sequence[Any]) -> list[int]:
+        return [0 if isinstance(one, Literal) else known.get(one, 0) for one in variables]
+
+    equation: Any
+    for equation in program.eqns:
+        before = behind(equation.invars)
+        name, inner = equation.primitive.name, programs_of(equation)
+        if name == "dot_general":
+            ((contracted, _), _) = equation.params["dimension_numbers"]
+            left, result = (one.aval.shape for one in (equation.invars[0], equation.outvars[0]))
+            total += 2 * math.prod(result) * math.prod(left[axis] for axis in contracted)
+            after = [max(before) + 1]
+        elif name == "scan":
+            operations, after = count_scan(equation, inner[0], before)
+            total += operations
+        elif name == "while":
+            raise SeqlabError("a loop that ends when it will has no countable cost: use jax.lax.scan")
+        elif name == "cond":
+            found = [count_from(branch, before[1:]) for branch in inner]
+            total += max(operations for operations, _ in found)
+            after = [max(one) for one in zip(*(depths for _, depths in found), strict=True)]
+        elif inner and len(inner[0].invars) == len(before):  # a call; a scatter has a program of another kind
+            operations, after = count_from(inner[0], before)
+            total += operations
+        else:
+            after = [max(before, default=0)] * len(equation.outvars)
+        known.update(zip(equation.outvars, after, strict=True))
+    return total, behind(program.outvars)
+
+
+def count_scan(equation: Any, body: Jaxpr, before: list[int]) -> tuple[int, list[int]]:
+    constants, carried = equation.params["num_consts"], equation.params["num_carry"]
+    fixed, carry, slices = before[:constants], before[constants : constants + carried], before[constants + carried :]
+    operations, outputs = 0, []
+    for _ in range(equation.params["length"]):
+        operations, after = count_from(body, [*fixed, *carry, *slices])
+        carry, outputs = after[:carried], after[carried:]
+    return operations * equation.params["length"], [*carry, *outputs]
+
+
+def programs_of(equation: Any) -> list[Jaxpr]:
+    """The programs inside an equation: a loop's body, the branches of a choice, what a call calls."""
+    found = []
+    for value in equation.params.values():
+        for one in value if isinstance(value, tuple | list) else (value,):
+            if isinstance(one, ClosedJaxpr):
+                found.append(one.jaxpr)
+            elif isinstance(one, Jaxpr):
+                found.append(one)
+    return found

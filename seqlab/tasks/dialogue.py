@@ -1,0 +1,59 @@
+"""Dialogue: the turns so far, a line each, to the next one; judged by BLEU and chrF. The latest turns are read.
+
+A line of `seqlab decode` has a dialogue's turns apart by tabs. A hierarchical model takes a turn for a sentence.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from seqlab.batching import Plan, Rows
+from seqlab.config import Batching
+from seqlab.errors import at_least
+from seqlab.search.generate import Request
+from seqlab.tasks import cut_source_plan, generator_loss, pair_batch, source_request
+from seqlab.text import Corpus, Tokenizers
+from seqlab.types import Batch, Carry, Params
+
+DEFAULT_LENGTH = 64  # most tokens of a reply
+
+
+@dataclass(frozen=True)
+class Dialogue:
+    source_tokens: int = 256
+    """Tokens of the turns so far that are read, the last ones."""
+    label_smoothing: float = 0.1
+    """Share of the target distribution that is spread over the whole vocabulary."""
+
+    KIND = "generator"
+    columns = MappingProxyType({"source": "text", "target": "text"})
+    metrics = ("bleu", "chrf")
+
+    def __post_init__(self) -> None:
+        at_least("task.source_tokens", self.source_tokens, 1)
+
+    def plan(self, corpus: Corpus, batching: Batching) -> Plan:
+        return cut_source_plan(self, corpus, batching, self.source_tokens)
+
+    def collate(self, corpus: Corpus, rows: Rows, tokenizers: Tokenizers) -> Batch:
+        sources, targets = ([corpus.row(column, i) for i in rows.indices] for column in self.columns)
+        return pair_batch([source[-self.source_tokens :] for source in sources], targets, rows, tokenizers)
+
+    def loss(self, model: Any, params: Params, batch: Batch, carry: Carry, key: Any) -> Any:
+        """Cross-entropy of the reply; see `generator_loss`."""
+        return generator_loss(model, params, batch, carry, key, self.label_smoothing)
+
+    def requests(self, lines: Sequence[str], tokenizers: Tokenizers, max_length: int) -> list[Request]:
+        encoded = tokenizers["source"].encode([line.replace("\t", "\n") for line in lines])
+        most = max_length or DEFAULT_LENGTH
+        return [source_request(ids[-self.source_tokens :], tokenizers, most) for ids in encoded]
+
+    def baseline(self, sources: Sequence[str], train: Iterable[dict[str, str]]) -> tuple[str, list[str]]:
+        """The most frequent reply."""
+        ((reply, _),) = Counter(example["target"] for example in train).most_common(1)
+        return "most frequent reply", [reply] * len(sources)
+
+
+TASK = Dialogue
