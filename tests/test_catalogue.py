@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 import json
 from pathlib import Path
 
@@ -11,11 +12,14 @@ import pytest
 
 from seqlab import catalogue
 from seqlab.config import Experiment
+from seqlab.cost import optimizer_of, start_of_training
 from seqlab.errors import SeqlabError
 from seqlab.laws import tiny_experiment, tiny_tokenizer
 from seqlab.optim import make_optimizer
+from seqlab.step import make_step
 from seqlab.tasks import blank_batch
 from seqlab.train import check, init_params
+from seqlab.types import Tokens
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted((ROOT / "configs").glob("*.py"))
@@ -33,6 +37,41 @@ def test_every_config_builds_at_full_size(path, monkeypatch):
     loss, *_ = jax.eval_shape(functools.partial(experiment.task.loss, model), params, batch, None, jax.random.key(0))
     assert loss.shape == ()
     assert jax.tree.leaves(state)
+
+
+def fits(model, task):
+    """A generator of the kind that a task needs reads a source if the task has one."""
+    if catalogue.module("models", model).KIND != catalogue.part("tasks", task).KIND:
+        return False
+    kind, columns = catalogue.part("tasks", task).KIND, catalogue.part("tasks", task).columns
+    reads = hasattr(catalogue.part("models", model), "source_vocabulary")
+    return kind != "generator" or reads == ("source" in columns)
+
+
+PAIRS = [pair for pair in itertools.product(catalogue.names("models"), catalogue.names("tasks")) if fits(*pair)]
+
+
+@pytest.mark.parametrize(("model", "task"), PAIRS)
+def test_every_model_with_every_task_of_its_kind(model, task):
+    """The model line of a config is swapped and nothing else: a training step, and a generator's decoding step."""
+    parts = {"model": catalogue.module("models", model).TINY, "task": catalogue.part("tasks", task)()}
+    experiment = dataclasses.replace(tiny_experiment(), **parts)
+    before = jax.eval_shape(functools.partial(start_of_training, experiment), blank_batch(experiment.task))
+    batch = jax.tree.map(jnp.asarray, blank_batch(experiment.task, 3, 5))
+    loss = functools.partial(experiment.task.loss, experiment.model)
+    step = make_step(loss, optimizer_of(experiment), seed=0)
+    after, _ = jax.eval_shape(step, before, batch)
+    assert jax.tree.map(jnp.shape, after.params) == jax.tree.map(jnp.shape, before.params)
+    if experiment.task.KIND != "generator":
+        return
+    run, prompt = experiment.model.apply, Tokens(batch.targets, batch.weights > 0)
+    start = functools.partial(run, method="start", capacity=9, hypotheses=4)
+    memory, state = jax.eval_shape(start, after.params, batch.inputs, prompt)
+    assert all(leaf.shape[0] == 3 for leaf in jax.tree.leaves((memory, state)))
+    token, t = jax.ShapeDtypeStruct((3, 4), jnp.int32), jax.ShapeDtypeStruct((), jnp.int32)
+    logits, state = jax.eval_shape(functools.partial(run, method="step"), after.params, memory, state, token, t)
+    assert logits.shape == (3, 4, experiment.model.vocabulary)
+    jax.eval_shape(experiment.model.reorder, state, token)
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)

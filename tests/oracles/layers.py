@@ -51,35 +51,63 @@ def normal(x, norm):
     return x if norm is None else layer_norm(x[None], *norm)[0]
 
 
+def cell_step(cell, reset, wx, h, c, recurrent_kernel, own_bias, norms=(None, None, None)):
+    """The next h and c of one row, from W x + b; see `recurrent`."""
+    recurrent_norm, cell_norm, candidate_norm = norms
+    dim = len(h)
+    if cell == "gru" and reset == "before":
+        gates = sigmoid(wx[: 2 * dim] + normal(h @ recurrent_kernel[:, : 2 * dim], recurrent_norm))
+        r, z = gates[:dim], gates[dim:]
+        u = normal((r * h) @ recurrent_kernel[:, 2 * dim :], candidate_norm)
+        return z * h + (1 - z) * np.tanh(wx[2 * dim :] + u), c
+    uh = normal(h @ recurrent_kernel, recurrent_norm)
+    if cell == "gru":
+        gates = sigmoid(wx[: 2 * dim] + uh[: 2 * dim])
+        r, z = gates[:dim], gates[dim:]
+        return z * h + (1 - z) * np.tanh(wx[2 * dim :] + r * (uh[2 * dim :] + own_bias)), c
+    if cell == "lstm":
+        i, f, g, o = (wx + uh).reshape(4, dim)
+        c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
+        return sigmoid(o) * np.tanh(normal(c, cell_norm)), c
+    return np.tanh(wx + uh) if cell == "rnn" else np.maximum(wx + uh, 0), c
+
+
 def recurrent(cell, reset, x, weights, norms=(None, None, None, None)):
     """The states h of one row, x [T F], from zero on; `weights`: input [F G], recurrent [D G], bias [G], and of a GRU
     whose reset gate stands after the product the candidate's own bias [D].
     """
     kernel, recurrent_kernel, bias, own_bias = weights
-    input_norm, recurrent_norm, cell_norm, candidate_norm = norms
-    dim = len(recurrent_kernel)
-    h, c, states = np.zeros(dim), np.zeros(dim), []
+    input_norm, *rest = norms
+    h, c, states = np.zeros(len(recurrent_kernel)), np.zeros(len(recurrent_kernel)), []
     for row in x:
         wx = normal(row @ kernel, input_norm) + bias
-        if cell == "gru" and reset == "before":
-            gates = sigmoid(wx[: 2 * dim] + normal(h @ recurrent_kernel[:, : 2 * dim], recurrent_norm))
-            r, z = gates[:dim], gates[dim:]
-            u = normal((r * h) @ recurrent_kernel[:, 2 * dim :], candidate_norm)
-            h = z * h + (1 - z) * np.tanh(wx[2 * dim :] + u)
-        else:
-            uh = normal(h @ recurrent_kernel, recurrent_norm)
-            if cell == "gru":
-                gates = sigmoid(wx[: 2 * dim] + uh[: 2 * dim])
-                r, z = gates[:dim], gates[dim:]
-                h = z * h + (1 - z) * np.tanh(wx[2 * dim :] + r * (uh[2 * dim :] + own_bias))
-            elif cell == "lstm":
-                i, f, g, o = (wx + uh).reshape(4, dim)
-                c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
-                h = sigmoid(o) * np.tanh(normal(c, cell_norm))
-            else:
-                h = np.tanh(wx + uh) if cell == "rnn" else np.maximum(wx + uh, 0)
+        h, c = cell_step(cell, reset, wx, h, c, recurrent_kernel, own_bias, rest)
         states.append(h)
     return np.array(states)
+
+
+def attentive_decoder(cell, early, summary, y, memory, weights):
+    """The features of one row: summary [E], embeddings y [T D], memory [S D] looked at by dot products; `weights` by
+    name: kernels and biases of the layers, as pairs, and of the cell as in `recurrent`.
+    """
+    kernel, recurrent_kernel, bias, own_bias = weights["layer"]
+    dim, features = len(recurrent_kernel), []
+
+    def look(query):
+        scores = np.exp(memory @ query - (memory @ query).max())
+        return scores / scores.sum() @ memory
+
+    def combine(*parts):
+        return np.tanh(np.concatenate(parts) @ weights["combine"][0] + weights["combine"][1])
+
+    begin = np.tanh(summary @ weights["bridge"][0] + weights["bridge"][1])
+    h, c, attended = begin[:dim], begin[dim:], np.zeros(dim)
+    for row in y:
+        fed = look(h) if early else attended
+        h, c = cell_step(cell, "after", row @ kernel + bias + fed @ weights["feed"], h, c, recurrent_kernel, own_bias)
+        attended = combine(row, h, fed) if early else combine(h, look(h))
+        features.append(attended)
+    return np.array(features)
 
 
 def causal_convolution(x, kernel, bias, dilation):
