@@ -180,13 +180,12 @@ def reproduce(name: str, folder: Path | None, seed: int, only: str | None) -> No
 def execute(command: list[str]) -> str:
     """Runs `python COMMAND` in the project's root: what it prints last. Raises if it fails."""
     print("$ python " + shlex.join(command), flush=True)
-    process = subprocess.Popen([sys.executable, *command], cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
     printed = []
-    for line in process.stdout:
-        print(line, end="", flush=True)
-        printed.append(line)
-    if process.wait():
+    with subprocess.Popen([sys.executable, *command], cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        for line in process.stdout or ():
+            print(line, end="", flush=True)
+            printed.append(line)
+    if process.returncode:
         raise SeqlabError(f"that command failed with exit code {process.returncode}")
     return "".join(printed)
 
@@ -210,7 +209,7 @@ def table(results: list[dict[str, Any]]) -> str:
         "|---|---|---|---|---|",
     ]
     for name, row in ROWS.items():
-        found = [line for line in results if line["row"] == name]
+        found = of_row(results, name)
         if not found:
             continue
         figures = "; ".join(figure(line) for line in found)
@@ -219,6 +218,12 @@ def table(results: list[dict[str, Any]]) -> str:
         took = f"{sum(times) / 60:.0f} min, {machines}" if None not in times else machines
         lines.append(f"| {row.what} | {figures} | {row.published} | `{name}` | {took} |")
     return "\n".join(lines) + "\n"
+
+
+def of_row(results: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
+    """In the order of the row's runs."""
+    runs = list(ROWS[name].runs)
+    return sorted((line for line in results if line["row"] == name), key=lambda line: runs.index(line["run"]))
 
 
 def figure(line: dict[str, Any]) -> str:
@@ -236,10 +241,9 @@ def draw(results: list[dict[str, Any]], rows: list[str], path: Path) -> None:
 
     chart = Figure(figsize=(5 * len(rows), 3.6), layout="constrained")
     for axis, name in zip(chart.subplots(1, len(rows), squeeze=False, sharey=True)[0], rows, strict=True):
-        for line in results:
-            if line["row"] == name:
-                axis.plot(*zip(*line["curve"], strict=True), marker=".", label=line["run"])
-        axis.set(title=ROWS[name].what, xlabel="step", yscale="log")
+        for line in of_row(results, name):
+            axis.plot(*zip(*line["curve"], strict=True), marker=".", label=line["run"])
+        axis.set(title=ROWS[name].what.partition(":")[0], xlabel="step", yscale="log")
         axis.set_ylabel(ROWS[name].curve)
         axis.grid(alpha=0.3)
         axis.legend()

@@ -79,9 +79,15 @@ class Alignment(nn.Module):
     def scores(self, query: Float[Array, "B K D"], keys: Float[Array, "B S D"]) -> Float[Array, "B K S"]:
         """How well each query fits each position of the memory."""
         if self.score == "additive":
-            return jnp.tanh(self.query(query)[:, :, None] + keys[:, None]) @ self.vector
+            return additive(self.query(query), keys, self.vector)
         scores = jnp.einsum("bkd,bsd->bks", query, keys)
         return scores * self.query_dim**-0.5 if self.score == "scaled" else scores
+
+
+@jax.checkpoint
+def additive(query: jax.Array, keys: jax.Array, vector: jax.Array) -> jax.Array:
+    """v . tanh(q + k); the sums [B K S D] are made again in the backward pass, and not kept of every step."""
+    return jnp.tanh(query[:, :, None] + keys[:, None]) @ vector
 
 
 class Attention(nn.Module):

@@ -1,0 +1,98 @@
+"""How the cost of a step grows with the length: recurrent, attentive, convolutional, Transformer.
+
+    python scripts/bench/lengths.py
+
+One training step and one decoding step (beam 5) of encoder-decoders of width 128 with a vocabulary of 1,000, on one
+pair of sequences of N positions each. Writes docs/cost.md and docs/cost.png.
+"""
+
+import dataclasses
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from seqlab import catalogue
+from seqlab.cost import Costs, costs, parameters
+from seqlab.memory import keep_freed_memory
+from seqlab.models.bahdanau import Bahdanau
+from seqlab.models.conv_seq2seq import ConvSeq2Seq
+from seqlab.models.sutskever import Sutskever
+from seqlab.models.transformer import Transformer
+
+ROOT = Path(__file__).parents[2]
+LENGTHS = (64, 128, 256, 512, 1024, 2048, 4096)
+MODELS = {
+    "recurrent: `sutskever`, LSTM, 2+2 layers": Sutskever(dim=128, layers=2),
+    "with attention: `bahdanau`, GRU": Bahdanau(dim=128),
+    "convolutional: `conv_seq2seq`, 12+12 dilated layers": ConvSeq2Seq(
+        dim=128, encoder_layers=12, decoder_layers=12, cycle=12, positions="sinusoidal"
+    ),
+    "Transformer: `transformer`, 3+3 layers": Transformer(
+        dim=128, heads=4, hidden=512, encoder_layers=3, decoder_layers=3
+    ),
+}
+QUANTITIES = {
+    "operations of a training step, G": lambda one: one.training.operations / 1e9,
+    "products in a row, training": lambda one: one.training.sequential,
+    "a training step, ms": lambda one: one.training.seconds * 1e3,
+    "memory of a training step, MiB": lambda one: one.training.memory / 2**20,
+    "a decoding step at position N, ms": lambda one: one.decoding.seconds * 1e3,
+    "memory of a decoding step, MiB": lambda one: one.decoding.memory / 2**20,
+}
+
+
+def shown(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:,.0f}" if value >= 100 or value == int(value) else f"{value:.3g}"
+
+
+def grid(title: str, values: dict[str, list[float | None]]) -> str:
+    head = f"| {title} | " + " | ".join(map(str, LENGTHS)) + " |\n" + "|---" * (1 + len(LENGTHS)) + "|\n"
+    return head + "".join(f"| {name} | {' | '.join(map(shown, row))} |\n" for name, row in values.items())
+
+
+def draw(found: dict[str, list[Costs]], path: Path) -> None:
+    chart = Figure(figsize=(13, 7.2), layout="constrained")
+    for axis, (title, quantity) in zip(chart.subplots(2, 3).flat, QUANTITIES.items(), strict=True):
+        for name, row in found.items():
+            axis.loglog(LENGTHS, [quantity(one) for one in row], marker=".", label=name.partition(":")[0])
+        axis.set(title=title, xlabel="positions N")
+        axis.set_xticks(LENGTHS, [str(length) for length in LENGTHS])
+        axis.minorticks_off()
+        axis.grid(alpha=0.3)
+    chart.axes[0].legend()
+    chart.savefig(path, dpi=110)
+
+
+def main() -> None:
+    keep_freed_memory()
+    base = catalogue.load_config(ROOT / "configs" / "multi30k_transformer.py")
+    found: dict[str, list[Costs]] = {}
+    sizes = {}
+    for name, model in MODELS.items():
+        experiment = dataclasses.replace(base, model=catalogue.sized(model, 1000))
+        sizes[name], found[name] = parameters(experiment), []
+        for length in LENGTHS:
+            found[name].append(costs(experiment, length, rows=1))
+            print(name, found[name][-1], flush=True)
+    lines = [f"- {name}: {size:,} parameters" for name, size in sizes.items()]
+    moves = {
+        f"{name.partition(':')[0]}, from the {side}": [one.paths[side] for one in row]
+        for name, row in found.items()
+        for side in ("source", "target")
+    }
+    tables = [
+        grid(title, {name: [quantity(one) for one in row] for name, row in found.items()})
+        for title, quantity in QUANTITIES.items()
+    ]
+    tables.append(grid("most moves from a position to the last output", moves))
+    text = (ROOT / "docs" / "cost.md").read_text() if (ROOT / "docs" / "cost.md").exists() else ""
+    before = text.partition("<!-- measured -->\n")[0]
+    body = "\n".join(lines) + "\n\n" + "\n".join(tables)
+    (ROOT / "docs" / "cost.md").write_text(before + "<!-- measured -->\n" + body)
+    draw(found, ROOT / "docs" / "cost.png")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,138 @@
+"""What a model costs: counted products, their longest chain, and how both grow with the length."""
+
+import dataclasses
+import functools
+import json
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from seqlab import catalogue, cli
+from seqlab.cost import costs, count, parameters
+from seqlab.laws import tiny_experiment
+from seqlab.tasks import blank_batch
+from seqlab.tasks.language_modeling import LanguageModeling
+
+X, W = jnp.ones((2, 3)), jnp.ones((3, 3))
+
+
+def twice(x):
+    return x @ W @ W
+
+
+def side_by_side(x):
+    return x @ W + jnp.tanh(x) @ W
+
+
+def chain(x):
+    return jax.lax.scan(lambda x, _: (jnp.tanh(x @ W), None), x, length=5)[0]
+
+
+def each(x):
+    """Products in a loop that do not wait for one another."""
+    return jax.lax.scan(lambda total, row: (total + row @ W, None), jnp.zeros(3), jnp.concatenate([x, x]))[0]
+
+
+def either(x):
+    return jax.lax.cond(x.sum() > 0, twice, lambda x: x, x)
+
+
+@pytest.mark.parametrize(
+    ("function", "products", "deep"),
+    [(twice, 2, 2), (side_by_side, 2, 1), (chain, 5, 5), (each, 2, 1), (either, 2, 2), (jnp.tanh, 0, 0)],
+)
+@pytest.mark.parametrize("wrap", [lambda f: f, jax.jit, jax.checkpoint], ids=["plain", "jit", "checkpoint"])
+def test_count(function, products, deep, wrap):
+    operations, depths = count(jax.make_jaxpr(wrap(function))(X))
+    assert (operations, max(depths)) == (products * 2 * 2 * 3 * 3, deep)
+
+
+def test_as_the_compiler_counts_without_loops():
+    gradient = jax.grad(lambda w, x: jnp.tanh(x @ w @ w).sum())
+    operations, _ = count(jax.make_jaxpr(gradient)(W, X))
+    compiled = jax.jit(gradient).lower(W, X).compile().cost_analysis()
+    assert operations <= compiled["flops"] <= operations + 100
+
+
+def test_a_loop_without_a_length():
+    with pytest.raises(ValueError, match=r"no countable cost: use jax\.lax\.scan"):
+        count(jax.make_jaxpr(lambda x: jax.lax.while_loop(lambda x: x.sum() < 9, twice, x))(X))
+
+
+GENERATORS = [n for n in catalogue.names("models") if catalogue.module("models", n).KIND == "generator"]
+IN_A_ROW = {"recurrent_lm", "sutskever", "bahdanau", "hierarchical_seq2seq"}
+
+
+@pytest.mark.parametrize("name", GENERATORS)
+def test_what_waits_grows_with_recurrent_layers_alone(name):
+    model = catalogue.module("models", name).TINY
+    task = tiny_experiment().task if hasattr(model, "source_vocabulary") else LanguageModeling()
+
+    def deep(length):
+        batch = jax.tree.map(jnp.asarray, blank_batch(task, 1, length))
+        run = functools.partial(model.init_with_output, inputs=batch.inputs, prefix=batch.prefix, train=False)
+        params = jax.eval_shape(lambda key: run(key, method="features"), jax.random.key(0))[1]
+        call = functools.partial(
+            model.apply, inputs=batch.inputs, prefix=batch.prefix, train=False, method="features"
+        )
+        params = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), params)
+        return max(count(jax.make_jaxpr(call)(params))[1])
+
+    found = np.diff([deep(length) for length in (4, 8, 12)])
+    assert found[0] == found[1]
+    assert (found[0] >= 4) == (name in IN_A_ROW)
+    paths = [model.paths(length)["target"] for length in (4, 8)]
+    assert (paths == [3, 7]) == (name in IN_A_ROW)
+
+
+@pytest.mark.parametrize("name", ["tcn_lm", "conv_seq2seq"])
+def test_the_way_through_convolutions(name):
+    module = catalogue.module("models", name)
+    for model in (module.TINY, *module.VARIANTS, module.TINY.clone(kernel=5, cycle=3)):
+        for length in range(1, model.receptive_field + 3):
+            assert (model.paths(length)["target"] is None) == (length > model.receptive_field)
+        assert model.paths(1)["target"] == 0
+        assert model.paths(2)["target"] == 1
+
+
+def test_costs():
+    experiment = tiny_experiment()
+    experiment = dataclasses.replace(experiment, model=catalogue.sized(experiment.model, 40))
+    found = costs(experiment, 5, rows=2)
+    assert found.decoding is not None
+    # A parameter, Adam's two moments and what they become are arguments and results.
+    assert found.training.memory > 6 * 4 * parameters(experiment)
+    assert found.training.operations > found.decoding.operations > 0
+    assert 0 < found.decoding.seconds < 1
+    assert found.paths == {"source": 1, "target": 1}
+
+
+def run_command(monkeypatch, capsys, *arguments):
+    monkeypatch.setattr(sys, "argv", ["seqlab", *map(str, arguments)])
+    try:
+        cli.main()
+    except SystemExit as stopped:
+        return stopped.code, capsys.readouterr().err
+    return 0, capsys.readouterr().out
+
+
+def test_command(monkeypatch, capsys, tmp_path):
+    config = tmp_path / "config.py"
+    config.write_text(
+        "from seqlab.models.sequence_regressor import SequenceRegressor\n"
+        "from seqlab.config import Experiment\n"
+        "from seqlab.datasets.adding_problem import AddingProblem\n"
+        "from seqlab.tasks.regression import Regression\n"
+        "experiment = Experiment(SequenceRegressor(dim=8), Regression(features=2), AddingProblem(9))\n"
+    )
+    code, told = run_command(monkeypatch, capsys, "cost", config, "--lengths", 4, 9)
+    assert code == 0
+    assert "source 3" in told
+    assert "source 8" in told
+    code, told = run_command(monkeypatch, capsys, "cost", config, "--lengths", 4, "--json")
+    assert json.loads(told)["costs"][0]["decoding"] is None
+    code, told = run_command(monkeypatch, capsys, "cost", config, "--lengths", 1)
+    assert (code, told) == (2, "seqlab: --lengths must be at least 2, not 1\n")
