@@ -16,7 +16,7 @@ experiment = Experiment(
     task=Classification(max_tokens=256),
     data=DebianDescriptions("section"),
     steps=3000,
-    text=Text(kind="bpe", size=8000),
+    text=Text(kind="bpe", size=30_000),
     batching=Batching(tokens=8192, buckets=4),
     schedule=Schedule(name="linear", peak=2e-3, warmup=100),
     validation=Validation(every=500, examples=2000, metric="accuracy"),

@@ -12,12 +12,12 @@ from seqlab.models.hierarchical_attention import HierarchicalAttention
 from seqlab.tasks.classification import Classification
 
 experiment = Experiment(
-    model=HierarchicalAttention(dim=200, hidden=100, dropout=0.4),
+    model=HierarchicalAttention(dim=200, hidden=100, dropout=0.5, dtype="bfloat16"),
     task=Classification(max_tokens=256, label_smoothing=0.1),
     data=DebianDescriptions("section"),
-    steps=3000,
-    text=Text(kind="bpe", size=8000),
+    steps=4000,
+    text=Text(kind="bpe", size=30_000),
     batching=Batching(tokens=8192, buckets=5),
     schedule=Schedule(name="linear", peak=2e-3, warmup=100),
-    validation=Validation(every=500, examples=2000, metric="accuracy"),
+    validation=Validation(every=1000, examples=2000, metric="accuracy"),
 )
