@@ -35,9 +35,10 @@ class Cost(NamedTuple):
 
 
 class Costs(NamedTuple):
-    """`paths`: how often what stands at the first position of the source, or of the target, must be moved from one
-    position to another to have its say in the last output: a step of a recurrent layer, a convolution and a look are
-    one move each. None: it has no say. Empty if the model does not declare them.
+    """`paths`: how often what stands somewhere in the source, or in the target, must be moved from one position to
+    another to have its say in the last output, by the shortest way from where that is longest: a step of a recurrent
+    layer, a convolution and a look are one move each. None: from somewhere it has no say. Empty if the model does not
+    declare them.
     """
 
     length: int

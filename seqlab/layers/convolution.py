@@ -4,11 +4,11 @@ A block does not say how its convolutions are run: it is given `run(convolution,
 positions, or to the next one with the buffer of its past.
 """
 
-import itertools
 from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int
 
@@ -118,10 +118,17 @@ def dilations(layers: int, cycle: int) -> list[int]:
     return [2 ** (i % cycle) for i in range(layers)]
 
 
-def fewest_moves(reaches: Sequence[int], distance: int) -> int | None:
-    """How few causal convolutions that see so far back carry something over a distance; None: all do not."""
-    covered = [0, *itertools.accumulate(sorted(reaches, reverse=True))]
-    return next((count for count, far in enumerate(covered) if far >= distance), None)
+def most_moves(dilations: Sequence[int], kernel: int, distance: int) -> int | None:
+    """Of all distances up to this one: the most causal convolutions, each used once, that it takes to carry something
+    over it, if they are well chosen. None: over some of them it cannot be carried.
+    """
+    fewest = np.where(np.arange(distance + 1) == 0, 0.0, np.inf)
+    for dilation in dilations:
+        taken = fewest.copy()
+        for jump in range(dilation, min((kernel - 1) * dilation, distance) + 1, dilation):
+            taken[jump:] = np.minimum(taken[jump:], fewest[:-jump] + 1)
+        fewest = taken
+    return int(fewest.max()) if np.isfinite(fewest.max()) else None
 
 
 def run_one_step(buffers: list[jax.Array], t: Int[Array, ""]) -> tuple[Run, list[jax.Array]]:

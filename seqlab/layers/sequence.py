@@ -4,15 +4,15 @@ from flax import linen as nn
 from jaxtyping import Array, Bool, Float
 
 from seqlab.errors import SeqlabError, at_least
-from seqlab.layers.convolution import TCNBlock, fewest_moves, run_over_all
+from seqlab.layers.convolution import TCNBlock, dilations, most_moves, run_over_all
 from seqlab.layers.recurrent import GATES, RecurrentStack
 
 
 def stack_path(layer: str, layers: int, kernel: int, length: int) -> int | None:
-    """Moves from the first to the last of `length` positions of a stack; None: it does not see that far."""
+    """Most moves from one of `length` positions of a stack to the last; None: it does not see that far."""
     if layer != "tcn":
         return length - 1
-    return fewest_moves(2 * [(kernel - 1) * 2**i for i in range(layers)], length - 1)
+    return most_moves(2 * dilations(layers, layers), kernel, length - 1)
 
 
 class SequenceStack(nn.Module):
@@ -37,6 +37,6 @@ class SequenceStack(nn.Module):
             stack = RecurrentStack(self.layer, self.layers, x.shape[-1], self.dim, self.dropout, dtype=self.dtype)
             return stack(x, mask, train=train)[0]
         run = run_over_all(mask)
-        for i in range(self.layers):
-            x = TCNBlock(x.shape[-1], self.dim, self.kernel, 2**i, self.dropout, self.dtype)(x, run, train=train)
+        for dilation in dilations(self.layers, self.layers):
+            x = TCNBlock(x.shape[-1], self.dim, self.kernel, dilation, self.dropout, self.dtype)(x, run, train=train)
         return x

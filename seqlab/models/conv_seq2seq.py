@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Int
 
 from seqlab.errors import SeqlabError, at_least
 from seqlab.layers.attention import masked_softmax
-from seqlab.layers.convolution import GatedBlock, Run, dilations, fewest_moves, run_one_step, run_over_all
+from seqlab.layers.convolution import GatedBlock, Run, dilations, most_moves, run_one_step, run_over_all
 from seqlab.layers.dense import Dense
 from seqlab.layers.dropout import Dropout
 from seqlab.layers.embed import Embedding, check_tie, positions_of
@@ -142,8 +142,8 @@ class ConvSeq2Seq(nn.Module):
 
     @nn.nowrap
     def paths(self, length: int) -> dict[str, int | None]:
-        reaches = [(self.kernel - 1) * dilation for dilation in dilations(self.decoder_layers, self.cycle)]
-        return {"source": 1, "target": fewest_moves(reaches, length - 1)}
+        above = dilations(self.decoder_layers, self.cycle)
+        return {"source": 1, "target": most_moves(above, self.kernel, length - 1)}
 
     @nn.nowrap
     def reorder(self, state: Any, parents: Int[Array, "B K"]) -> Any:

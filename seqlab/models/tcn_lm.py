@@ -8,7 +8,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
 from seqlab.errors import SeqlabError, at_least
-from seqlab.layers.convolution import Run, TCNBlock, WaveNetBlock, dilations, fewest_moves, run_one_step, run_over_all
+from seqlab.layers.convolution import Run, TCNBlock, WaveNetBlock, dilations, most_moves, run_one_step, run_over_all
 from seqlab.layers.dense import Dense
 from seqlab.layers.dropout import Dropout
 from seqlab.layers.embed import Vocabulary
@@ -91,8 +91,7 @@ class TCNLM(nn.Module):
     @nn.nowrap
     def paths(self, length: int) -> dict[str, int | None]:
         each = 2 if self.block == "tcn" else 1
-        reaches = [(self.kernel - 1) * dilation for dilation in dilations(self.layers, self.cycle)]
-        return {"target": fewest_moves(each * reaches, length - 1)}
+        return {"target": most_moves(each * dilations(self.layers, self.cycle), self.kernel, length - 1)}
 
     @nn.nowrap
     def reorder(self, state: Any, parents: Int[Array, "B K"]) -> Any:
