@@ -31,6 +31,7 @@ from seqlab.logbook import read_log
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results.jsonl"
 BEGIN, END = "<!-- results: written by scripts/reproduce.py table -->\n", "<!-- end of results -->\n"
+CITED = ("BLEU", "ROUGE-1")  # scores that hinge on more than their name says
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "sentencepiece", "sacrebleu", "rouge-score")
 
 Command = tuple[str, ...]  # what follows `python`; {run} is the run's folder, {folder} the data's, {seed} the seed
@@ -217,7 +218,9 @@ def table(results: list[dict[str, Any]]) -> str:
         times = [line["seconds"] for line in found]
         took = f"{sum(times) / 60:.0f} min, {machines}" if None not in times else machines
         lines.append(f"| {row.what} | {figures} | {row.published} | `{name}` | {took} |")
-    return "\n".join(lines) + "\n"
+    kept = [score for line in results for score in line["scores"] if line["row"] in ROWS]
+    signatures = dict.fromkeys(f"{score['name']} `{score['signature']}`" for score in kept if score["name"] in CITED)
+    return "\n".join([*lines, *(["", "Signatures: " + "; ".join(signatures) + "."] if signatures else [])]) + "\n"
 
 
 def of_row(results: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:

@@ -36,6 +36,7 @@ class SequenceStack(nn.Module):
         if self.layer != "tcn":
             stack = RecurrentStack(self.layer, self.layers, x.shape[-1], self.dim, self.dropout, dtype=self.dtype)
             return stack(x, mask, train=train)[0]
+        at_least("kernel", self.kernel, 2)
         run = run_over_all(mask)
         for dilation in dilations(self.layers, self.layers):
             x = TCNBlock(x.shape[-1], self.dim, self.kernel, dilation, self.dropout, self.dtype)(x, run, train=train)
