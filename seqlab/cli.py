@@ -132,7 +132,11 @@ def evaluate(
     check_output(output)
     keep_freed_memory()
     loaded = load(run, checkpoint)
-    result = evaluate(loaded, split, data_dir, beam=beam, alpha=alpha, max_length=max_length)
+    search = {"beam": beam, "alpha": alpha, "max_length": max_length}
+    kind = loaded.experiment.task.KIND
+    if kind != "generator" and any(value is not None for value in search.values()):
+        raise SeqlabError(f"a {kind} does not search: leave out --beam, --alpha and --max-length")
+    result = evaluate(loaded, split, data_dir, **search)
     if output is not None:
         with text.open_output(output) as stream:
             stream.writelines(line.replace("\n", " ") + "\n" for line in result.decoded.texts)

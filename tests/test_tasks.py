@@ -21,10 +21,12 @@ from seqlab.laws import Killed, tiny_corpus, tiny_experiment
 from seqlab.metrics.significance import SAMPLES, paired_bootstrap
 from seqlab.parallel import fit_rows
 from seqlab.tasks.classification import Classification
+from seqlab.tasks.dialogue import Dialogue
 from seqlab.tasks.language_modeling import LanguageModeling
 from seqlab.tasks.regression import Regression
 from seqlab.tasks.summarization import Summarization
 from seqlab.tasks.tagging import Tagging
+from seqlab.tasks.translation import Translation
 from seqlab.train import train
 from seqlab.validate import loss_of_split, tokenize_split
 
@@ -67,6 +69,7 @@ CASES = {
         Summarization(source_tokens=9, keep="ends"),
         {"source": "text", "target": "title"},
     ),
+    "dialogue": ("hierarchical_seq2seq", Dialogue(source_tokens=9), {"source": "text", "target": "title"}),
     "packed": ("transformer_lm", LanguageModeling("packed"), {"target": "text"}),
     "stream": ("recurrent_lm", LanguageModeling("stream"), {"target": "text"}),
 }
@@ -89,9 +92,33 @@ def test_trains_and_is_judged(tmp_path, case):
         assert run.translate(["warm day 3.", ""])[1] == ""
     elif case == "summarization":
         assert {"ROUGE-1", "ROUGE-L", "ROUGE-2 (first sentence)"} <= names
+    elif case == "dialogue":
+        assert {"BLEU", "chrF2 (most frequent reply)"} <= names
+        turns = ["warm day 3.\tSee 3."]
+        assert run.translate(turns) == run.translate([turns[0].replace("\t", "\n")])
     else:
         assert names == {"perplexity", "accuracy"}
         assert run.translate(["wa"])[0].startswith("wa")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    "name", [name for name in catalogue.names("models") if catalogue.module("models", name).KIND == "generator"]
+)
+def test_every_generator_trains_and_decodes(tmp_path, name):
+    """By the same lines, whatever the model."""
+    reads = hasattr(catalogue.part("models", name), "source_vocabulary")
+    columns = {"source": "text", "target": "title"} if reads else {"target": "text"}
+    experiment = experiment_on(tmp_path, name, Translation() if reads else LanguageModeling(), **columns)
+    train(experiment, tmp_path / "run", tmp_path / "data", say=quiet)
+    run = decode.load(tmp_path / "run")
+    lines = ["warm day 3.", "", "cold"]
+    best = list(decode.decode_stream(run, lines, 0, True, beam=3, max_length=9))
+    listed = list(decode.decode_stream(run, lines, 2, False, beam=3, max_length=9))
+    assert len(best) == 3
+    assert best[1] == " ||| 0.0000"
+    assert [line.split(" ||| ", 1)[1] for line in listed[::2]] == best
+    assert all(np.isfinite(score.value) for score in decode.evaluate(run, "test", tmp_path / "data").scores)
 
 
 @pytest.mark.parametrize("parallel", ["jit", "pmap"])
