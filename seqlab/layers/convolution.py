@@ -31,11 +31,13 @@ class Convolution(nn.Module):
     weight_norm: bool = False
     """W = g V / |V|, with a length g for each output (Salimans & Kingma 2016)."""
     dtype: str = "float32"
+    variance: float = 1.0
+    """Of an output at first, if the inputs have a variance of 1."""
 
     def setup(self):
         self.direction = self.param(
             "kernel",
-            nn.initializers.variance_scaling(1.0, "fan_in", "normal"),
+            nn.initializers.variance_scaling(self.variance, "fan_in", "normal"),
             (self.kernel * self.inputs, self.outputs),
         )
         if self.weight_norm:
@@ -144,7 +146,9 @@ def run_one_step(buffers: list[jax.Array], t: Int[Array, ""]) -> tuple[Run, list
 
 
 class TCNBlock(nn.Module):
-    """Two dilated convolutions, weight-normalized, each with ReLU and dropout, and a shortcut (Bai et al. 2018)."""
+    """Two dilated convolutions, weight-normalized, each with ReLU and dropout, and a shortcut (Bai et al. 2018, where
+    dropout takes whole channels; here it takes single entries).
+    """
 
     inputs: int
     dim: int
@@ -203,8 +207,10 @@ class GatedBlock(nn.Module):
     dtype: str = "float32"
 
     def setup(self):
+        # The gate, a half at first, leaves a quarter of it; dropout has made the inputs larger (section 3.5).
+        variance = 4.0 * (1 - self.dropout)
         self.convolution = Convolution(
-            self.dim, 2 * self.dim, self.kernel, self.dilation, self.ahead, True, self.dtype
+            self.dim, 2 * self.dim, self.kernel, self.dilation, self.ahead, True, self.dtype, variance
         )
         self.drop = Dropout(self.dropout)
 

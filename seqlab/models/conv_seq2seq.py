@@ -17,11 +17,14 @@ from seqlab.layers.hypotheses import reorder, repeat
 from seqlab.types import Tokens
 
 KIND = "generator"
-HALF = 0.5**0.5  # a sum of two, scaled back to the variance of one (section 3.2)
+HALF = 0.5**0.5  # a sum of two, scaled back to the variance of one (section 3.4)
 
 
 class ConvSeq2Seq(nn.Module):
-    """Gated convolutions, those of the encoder looking both ways. The vocabulary sizes are 0 in a config."""
+    """Gated convolutions, those of the encoder looking both ways. The vocabulary sizes are 0 in a config.
+
+    Unlike the paper's: the gradient that the decoder's layers send to the encoder is not divided by their number.
+    """
 
     source_vocabulary: int = 0
     vocabulary: int = 0
@@ -31,8 +34,8 @@ class ConvSeq2Seq(nn.Module):
     kernel: int = 3
     """Odd, so that the encoder sees as far to the left as to the right."""
     cycle: int = 1
-    """Dilations are 1, 2, 4, ... and begin anew after so many layers: 1 is without, 5 is as in ByteNet (Kalchbrenner
-    et al. 2016)."""
+    """Dilations are 1, 2, 4, ... and begin anew after so many layers: 1 is without; 5 are the dilations of ByteNet,
+    which has no attention (Kalchbrenner et al. 2016)."""
     dropout: float = 0.2
     positions: str = "learned"
     """"sinusoidal" or "learned"."""
@@ -96,7 +99,7 @@ class ConvSeq2Seq(nn.Module):
             y = block(x, run, train=train)
             scores = jnp.einsum("btd,bsd->bts", HALF * (query(y) + embedded), memory["keys"])
             weights = masked_softmax(scores, memory["mask"][:, None])
-            # A weighted mean of n positions has the variance of one over n: scaled up again (section 3.5).
+            # A weighted mean of n positions has the variance of one over n: scaled up again (section 3.4).
             count = jnp.maximum(memory["mask"].sum(-1), 1)[:, None, None]
             context = jnp.einsum("bts,bsd->btd", weights, memory["values"]) * jnp.sqrt(count)
             x = HALF * (x + HALF * (y + mix(context)))

@@ -19,7 +19,10 @@ KIND = "generator"
 
 
 class TCNLM(nn.Module):
-    """Language model that sees `receptive_field` tokens. The vocabulary size is 0 in a config."""
+    """Language model that sees `receptive_field` tokens. The vocabulary size is 0 in a config.
+
+    Unlike WaveNet's: an embedding stands for its first convolution.
+    """
 
     vocabulary: int = 0
     block: str = "tcn"
