@@ -23,7 +23,8 @@ HALF = 0.5**0.5  # a sum of two, scaled back to the variance of one (section 3.4
 class ConvSeq2Seq(nn.Module):
     """Gated convolutions, those of the encoder looking both ways. The vocabulary sizes are 0 in a config.
 
-    Unlike the paper's: the gradient that the decoder's layers send to the encoder is not divided by their number.
+    Unlike the paper's: scores are divided by sqrt(D), since embeddings have a variance of one and not of 0.01; the
+    gradient that the decoder's layers send to the encoder is not divided by their number.
     """
 
     source_vocabulary: int = 0
@@ -97,7 +98,7 @@ class ConvSeq2Seq(nn.Module):
         x, looked = embedded, []
         for block, query, mix in zip(self.decoder, self.query, self.mix, strict=True):
             y = block(x, run, train=train)
-            scores = jnp.einsum("btd,bsd->bts", HALF * (query(y) + embedded), memory["keys"])
+            scores = jnp.einsum("btd,bsd->bts", HALF * (query(y) + embedded), memory["keys"]) * self.dim**-0.5
             weights = masked_softmax(scores, memory["mask"][:, None])
             # A weighted mean of n positions has the variance of one over n: scaled up again (section 3.4).
             count = jnp.maximum(memory["mask"].sum(-1), 1)[:, None, None]
