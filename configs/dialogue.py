@@ -13,7 +13,7 @@ from seqlab.models.hierarchical_seq2seq import HierarchicalSeq2Seq
 from seqlab.tasks.dialogue import Dialogue
 
 experiment = Experiment(
-    model=HierarchicalSeq2Seq(dim=64, sentences=8, dropout=0.1),
+    model=HierarchicalSeq2Seq(dim=64, sentences=32, dropout=0.1),
     task=Dialogue(),
     data=LocalFiles(
         train="data/samples/dialogue.train.jsonl",

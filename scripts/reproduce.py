@@ -5,8 +5,9 @@
     python scripts/reproduce.py table
 
 A row is a few runs, and a run a few commands, shown as they are given; its folder is runs/ROW/RUN. Each run adds a
-line to docs/results.jsonl: figures, seed, seconds, versions, machine. Called again, it goes on with what is missing.
-`table` writes the README's table, and the curves beside it, from that file.
+line to docs/results.jsonl: figures, seed, seconds, versions, machine; the same stands in runs/ROW/RUN.json. Called
+again, it goes on with what is missing there. `table` writes the README's table, and the curves beside it, from the
+newest line of each run.
 """
 
 import json
@@ -17,7 +18,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -32,7 +33,7 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results.jsonl"
 BEGIN, END = "<!-- results: written by scripts/reproduce.py table -->\n", "<!-- end of results -->\n"
 CITED = ("BLEU", "ROUGE-1")  # scores that hinge on more than their name says
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "sentencepiece", "sacrebleu", "rouge-score")
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "sentencepiece", "sacrebleu", "rouge-score", "scikit-learn")
 
 Command = tuple[str, ...]  # what follows `python`; {run} is the run's folder, {folder} the data's, {seed} the seed
 
@@ -77,9 +78,9 @@ def adding(length: int) -> Row:
 
     small_steps = ("--optimizer.name", "sgd", "--schedule.peak", "0.01", "--optimizer.clip", "1")
     return Row(
-        what=f"adding problem, {length} positions: test MSE",
-        published="always 1: 0.1767 (Le et al. 2015); at 600 positions TCN 5.8e-5, GRU 5.3e-5, LSTM 0.164, RNN 0.177 "
-        "(Bai et al. 2018, table 1)",
+        what=f"adding problem, {length} positions, 3,000 updates, 50,000 to 58,000 parameters: test MSE",
+        published="always 1: 1/6 (0.1767 in Le et al. 2015, where IRNN and LSTM learn it with many more updates); at "
+        "600 positions TCN 5.8e-5, GRU 5.3e-5, LSTM 0.164, RNN 0.177 (Bai et al. 2018, table 1)",
         runs={
             "rnn": layer("rnn", 1, 225),
             "irnn": layer("irnn", 1, 225, *small_steps),
@@ -87,7 +88,7 @@ def adding(length: int) -> Row:
             "gru": layer("gru", 1, 130),
             "tcn": layer("tcn", 7, 27),
         },
-        scores=("mean squared error",),
+        scores=("mean squared error", "mean squared error (mean)"),
         curve="validation mse",
     )
 
@@ -96,7 +97,7 @@ ROWS = {
     "adding-200": adding(200),
     "adding-400": adding(400),
     "copy-500": Row(
-        what="copy memory, delay 500: test loss, nats a position",
+        what="copy memory, delay 500, 3,000 updates; LSTM 21,000, GRU 23,000, TCN 13,000 parameters: nats a position",
         published="without memory 0.040; at a delay of 1,000 TCN 3.5e-5, LSTM and GRU 0.020, without memory 0.020 "
         "(Bai et al. 2018, table 1)",
         runs={
@@ -153,29 +154,41 @@ def reproduce(name: str, folder: Path | None, seed: int, only: str | None) -> No
     row = ROWS[name]
     if only is not None and only not in row.runs:
         raise SeqlabError(f"{name} has no run {only!r}: one of {', '.join(row.runs)}")
-    done = {(line["row"], line["run"], line["seed"]) for line in read_results()}
     for label, commands in row.runs.items():
-        if (name, label, seed) in done or only not in (None, label):
-            continue
         run = Path("runs") / name / (label if not seed else f"{label}-{seed}")
+        record = ROOT / f"{run}.json"
+        if only not in (None, label):
+            continue
+        if record.exists():
+            print(f"{run} is done, and {record} has its figures")
+            continue
         places = {"run": str(run), "folder": str(folder.resolve() if folder else ""), "seed": str(seed)}
-        new, begun = not run.exists(), time.perf_counter()
-        printed = [execute([part.format(**places) for part in command]) for command in commands]
-        result = json.loads(printed[-1])
+        new, begun, printed = not (ROOT / run).exists(), time.perf_counter(), ""
+        for command in commands:
+            if "average" in command and (ROOT / f"{run}-average").exists():
+                continue
+            printed = execute([part.format(**places) for part in command])
+        result = json.loads(printed)
+        found = [score for score in result["scores"] if score["name"] in row.scores]
+        if not found:
+            raise SeqlabError(f"none of {', '.join(row.scores)} is among the scores of {run}")
         line: dict[str, Any] = {
             "row": name,
             "run": label,
             "seed": seed,
-            "scores": [score for score in result["scores"] if score["name"] in row.scores],
+            "scores": found,
             "seconds": round(time.perf_counter() - begun) if new else None,  # one that was cut short is not timed
             "machine": f"{cpu()}, {os.cpu_count()} cores",
-            "versions": {package: version(package) for package in PACKAGES},
+            "versions": versions(),
+            "commit": commit(),
             "data": result["data"],
         }
         if row.curve:
             line["curve"] = [(one["step"], one[row.curve]) for one in read_log(ROOT / run) if row.curve in one]
         with RESULTS.open("a") as stream:
             stream.write(json.dumps(line) + "\n")
+        record.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(record, json.dumps(line) + "\n")
 
 
 def execute(command: list[str]) -> str:
@@ -193,14 +206,25 @@ def execute(command: list[str]) -> str:
 
 def cpu() -> str:
     info = Path("/proc/cpuinfo")
-    names = [
-        line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")
-    ]
-    return names[0] if names else platform.processor()
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def versions() -> dict[str, str]:
+    return {one.name: one.version for one in distributions() if one.name.replace("_", "-") in PACKAGES}
+
+
+def commit() -> str | None:
+    """The version of the code, if it stands in a git repository."""
+    found = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
+    return found.stdout.strip() or None
 
 
 def read_results() -> list[dict[str, Any]]:
-    return [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
+    """The newest of each run."""
+    lines = [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
+    return list({(line["row"], line["run"], line["seed"]): line for line in lines}.values())
 
 
 def table(results: list[dict[str, Any]]) -> str:
@@ -213,13 +237,13 @@ def table(results: list[dict[str, Any]]) -> str:
         found = of_row(results, name)
         if not found:
             continue
-        figures = "; ".join(figure(line) for line in found)
+        figures = "; ".join([*map(figure, found), *baselines(found)])
         machines = ", ".join(dict.fromkeys(line["machine"] for line in found))
         times = [line["seconds"] for line in found]
         took = f"{sum(times) / 60:.0f} min, {machines}" if None not in times else machines
         lines.append(f"| {row.what} | {figures} | {row.published} | `{name}` | {took} |")
-    kept = [score for line in results for score in line["scores"] if line["row"] in ROWS]
-    signatures = dict.fromkeys(f"{score['name']} `{score['signature']}`" for score in kept if score["name"] in CITED)
+    kept = [(line["row"], score) for line in results for score in line["scores"] if score["name"] in CITED]
+    signatures = dict.fromkeys(f"{row}, {score['name']} `{score['signature']}`" for row, score in kept)
     return "\n".join([*lines, *(["", "Signatures: " + "; ".join(signatures) + "."] if signatures else [])]) + "\n"
 
 
@@ -230,8 +254,21 @@ def of_row(results: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
 
 
 def figure(line: dict[str, Any]) -> str:
+    """A run and its own scores; the name of one alone is that of the row."""
     seed = f" (seed {line['seed']})" if line["seed"] else ""
-    return f"{line['run']}{seed} " + " / ".join(shown(score["value"]) for score in line["scores"])
+    own = [score for score in line["scores"] if "(" not in score["name"]]
+    return f"{line['run']}{seed} " + ", ".join(
+        named(score) if len(own) > 1 else shown(score["value"]) for score in own
+    )
+
+
+def baselines(lines: list[dict[str, Any]]) -> list[str]:
+    """What the task's trivial answers score, "accuracy (majority)" say: the same for each run of a row."""
+    return list(dict.fromkeys(named(score) for line in lines for score in line["scores"] if "(" in score["name"]))
+
+
+def named(score: dict[str, Any]) -> str:
+    return f"{score['name']} {shown(score['value'])}"
 
 
 def shown(value: float) -> str:
@@ -256,8 +293,10 @@ def draw(results: list[dict[str, Any]], rows: list[str], path: Path) -> None:
 def write_table() -> None:
     results = read_results()
     readme = ROOT / "README.md"
-    before, _, rest = readme.read_text().partition(BEGIN)
-    _, _, after = rest.partition(END)
+    before, begin, rest = readme.read_text().partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise SeqlabError(f"{readme} has lost the lines that the table stands between")
     write_atomically(readme, before + BEGIN + table(results) + END + after)
     draw(results, ["adding-200", "adding-400"], ROOT / "docs" / "adding_problem.png")
     draw(results, ["copy-500"], ROOT / "docs" / "copy_memory.png")

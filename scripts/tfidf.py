@@ -9,22 +9,32 @@ validation split. Prints the accuracy on the test split as JSON.
 
 import json
 import sys
+from typing import Annotated, Any
 
-from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.svm import LinearSVC
+import tyro
+from tyro.conf import Positional, arg
 
 from seqlab import catalogue
 from seqlab.cli import DATA_DIR
 from seqlab.datasets import prepare
+from seqlab.errors import SeqlabError
 from seqlab.metrics import score
 
 
-def main() -> None:
-    data = prepare(catalogue.dataset(sys.argv[1]), DATA_DIR)
+def classify(dataset: Any) -> dict[str, Any]:
+    try:
+        from sklearn.feature_extraction.text import TfidfVectorizer
+        from sklearn.svm import LinearSVC
+    except ImportError:
+        raise SeqlabError("it needs scikit-learn: pip install 'seqlab[reproduce]'") from None
+
+    data = prepare(dataset, DATA_DIR)
     splits = {name: list(data.read(name)) for name in ("train", "validation", "test")}
+    if "label" not in splits["test"][0]:
+        raise SeqlabError(f"{dataset.key()} has no labels")
     labels = {name: [one["label"] for one in split] for name, split in splits.items()}
     vectorizer = TfidfVectorizer(ngram_range=(1, 2), min_df=2, sublinear_tf=True)
-    features = {"train": vectorizer.fit_transform(one["source"] for one in splits["train"])}
+    features: dict[str, Any] = {"train": vectorizer.fit_transform(one["source"] for one in splits["train"])}
     for name in ("validation", "test"):
         features[name] = vectorizer.transform(one["source"] for one in splits[name])
 
@@ -34,9 +44,21 @@ def main() -> None:
         tried[model.score(features["validation"], labels["validation"])] = model
     best = tried[max(tried)]
     found = score("accuracy", best.predict(features["test"]).tolist(), [labels["test"]])
-    data_facts = {"sha256": data.hashes["test"], **data.origin}
-    print(json.dumps({"scores": [one._asdict() for one in found], "C": best.C, "data": data_facts}))
+    facts = {"C": best.C, "validation accuracy": 100 * max(tried)}
+    return {
+        "scores": [one._asdict() for one in found],
+        **facts,
+        "data": {"sha256": data.hashes["test"], **data.origin},
+    }
+
+
+def main(name: Annotated[Positional[str], arg(metavar="DATASET")]) -> None:
+    """Prints the accuracy of a linear classifier of TF-IDF features on a data set's test split, as JSON."""
+    print(json.dumps(classify(catalogue.dataset(name))))
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        tyro.cli(main)
+    except SeqlabError as error:
+        sys.exit(f"tfidf: {error}")

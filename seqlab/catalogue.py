@@ -222,3 +222,12 @@ def check_parts(experiment: Experiment) -> None:
     if kind != experiment.task.KIND:
         model, task = type(experiment.model).__name__, type(experiment.task).__name__
         raise SeqlabError(f"{task} needs a {experiment.task.KIND}, and {model} is a {kind}")
+    reads, has = hasattr(experiment.model, "source_vocabulary"), "source" in experiment.task.columns
+    if kind == "generator" and reads != has:
+        model, task = type(experiment.model).__name__, type(experiment.task).__name__
+        wants = (
+            f"{model} reads a source, and {task} has none"
+            if reads
+            else f"{model} reads no source, and {task} has one"
+        )
+        raise SeqlabError(wants)

@@ -269,44 +269,50 @@ def check(
         raise SeqlabError(f"{type(model).__name__} breaks a law")
 
 
-def cost(
-    config: Annotated[Positional[Path], arg(metavar="CONFIG")],
-    lengths: Annotated[tuple[int, ...], arg(metavar="N", help="Positions of source and target.")] = (64, 256),
-    rows: Annotated[int, arg(help="Sequences at once.")] = 1,
-    json: bool = False,
-    parts: Parts = None,
-) -> None:
-    """Counts and measures a training step and a decoding step of CONFIG at some lengths."""
-    use_parts(parts)
+def cost(arguments: list[str]) -> None:
+    """Counts and measures a training and a decoding step: seqlab cost CONFIG [--lengths N ...] [--model.dim N] ..."""
+    usage = "usage: seqlab cost CONFIG [options]; seqlab cost CONFIG --help lists CONFIG's options"
+    name, rest = first_argument(arguments, "CONFIG", usage)
     from seqlab import catalogue
-    from seqlab.cost import costs, parameters
-    from seqlab.errors import at_least
 
-    experiment = catalogue.load_config(config)
-    catalogue.check_parts(experiment)
-    at_least("--rows", rows, 1)
-    at_least("--lengths", min(lengths, default=0), 2)
-    experiment = dataclasses.replace(experiment, model=catalogue.sized(experiment.model, experiment.text.size))
-    size, found = parameters(experiment), []
-    if not json:
-        print(f"{size:,} parameters, {rows} x N positions\n")
-        print(f"{'N':>6}  {'step':8} {'operations':>11} {'in a row':>9} {'time':>10} {'memory':>9}  moves")
-    for length in lengths:
-        one = costs(experiment, length, rows)
-        found.append(one._asdict() | {"training": one.training._asdict()})
-        if one.decoding is not None:
-            found[-1]["decoding"] = one.decoding._asdict()
-        moves = ", ".join(f"{side} {'-' if count is None else count}" for side, count in one.paths.items())
-        for name, step in (("training", one.training), ("decoding", one.decoding)):
-            if step is not None and not json:
-                print(
-                    f"{length:6}  {name} {step.operations / 1e9:9.3f} G {step.sequential:9,} "
-                    f"{step.seconds * 1e3:7.1f} ms {step.memory / 2**20:5.0f} MiB  {moves}",
-                    flush=True,
-                )
-                moves = ""
-    if json:
-        print(dump({"parameters": size, "rows": rows, "costs": found}))
+    config = catalogue.load_config(Path(name))
+
+    def run(
+        experiment: Annotated[Any, arg(name="")] = config,
+        lengths: Annotated[tuple[int, ...], arg(metavar="N", help="Positions of source and target.")] = (64, 256),
+        rows: Annotated[int, arg(help="Sequences at once.")] = 1,
+        json: bool = False,
+        parts: Parts = None,
+    ) -> None:
+        """Counts and measures a training step and a decoding step of CONFIG at some lengths."""
+        from seqlab.cost import costs, parameters, with_sizes
+        from seqlab.errors import at_least
+        from seqlab.train import check
+
+        keep_freed_memory()
+        check(experiment)
+        at_least("--rows", rows, 1)
+        at_least("--lengths", min(lengths, default=0), 2)
+        experiment = with_sizes(experiment)
+        size, found = parameters(experiment), []
+        if not json:
+            print(f"{size:,} parameters, {rows} x N positions\n")
+            print(f"{'N':>6}  {'step':8} {'operations':>11} {'in a row':>9} {'time':>10} {'memory':>9}  moves")
+        for length in lengths:
+            one = costs(experiment, length, rows)
+            found.append({**one._asdict(), "training": one.training._asdict()})
+            if one.decoding is not None:
+                found[-1]["decoding"] = one.decoding._asdict()
+            moves = ", ".join(f"{side} {'-' if count is None else count}" for side, count in one.paths.items())
+            for what, step, more in (("training", one.training, moves), ("decoding", one.decoding, "")):
+                if step is not None and not json:
+                    counted = f"{step.operations / 1e9:9.3f} G {step.sequential:9,}"
+                    measured = f"{step.seconds * 1e3:7.1f} ms {step.memory / 2**20:5.0f} MiB"
+                    print(f"{length:6}  {what} {counted} {measured}  {more}".rstrip(), flush=True)
+        if json:
+            print(dump({"parameters": size, "rows": rows, "costs": found}))
+
+    tyro.cli(run, prog=f"seqlab cost {name}", args=rest)
 
 
 def fingerprint(run: Run, json: bool = False) -> None:
@@ -370,7 +376,7 @@ def main() -> None:
             near = difflib.get_close_matches(arguments[0], COMMANDS, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"one of {', '.join(COMMANDS)}"
             raise SeqlabError(f"no command {arguments[0]!r}: {hint}")
-        elif arguments[0] in ("train", "prepare"):
+        elif arguments[0] in ("train", "prepare", "cost"):
             COMMANDS[arguments[0]](arguments[1:])
         else:
             command = COMMANDS[arguments[0]]

@@ -4,6 +4,7 @@ The compiler's own count takes a loop's body for one pass, so what is counted he
 of matrices alone, 2 operations for each multiplication, and a loop's body as often as it runs.
 """
 
+import dataclasses
 import functools
 import math
 import time
@@ -14,18 +15,20 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
+from seqlab.catalogue import SIZES, sized
 from seqlab.config import Experiment
 from seqlab.errors import SeqlabError
 from seqlab.optim import make_optimizer
 from seqlab.step import make_step
 from seqlab.tasks import blank_batch
 from seqlab.train import initial_state
-from seqlab.types import Tokens
+from seqlab.types import Batch, Params, Tokens
 
 
 class Cost(NamedTuple):
-    """Of one call: operations; the longest chain of products of which each waits for the one before; seconds, the
-    least of a few calls; bytes of arguments, results and all between them.
+    """Of one call: operations; the longest chain of products of which each waits for the one before, as the program
+    is written (what a loop gives is there at its end); seconds, the least of a few calls; bytes of arguments, results
+    and all between them. What a step carries on stands in the place of what it got, as in training and in search.
     """
 
     operations: int
@@ -47,6 +50,17 @@ class Costs(NamedTuple):
     decoding: Cost | None
 
 
+def with_sizes(experiment: Experiment) -> Experiment:
+    """Vocabularies as large as the config asks for. Raises for classes and symbols, of which the data knows how many,
+    unless the model says.
+    """
+    model, columns = experiment.model, experiment.task.columns
+    for name, column in SIZES.items():
+        if getattr(model, name, None) == 0 and columns[column] != "text":
+            raise SeqlabError(f"how many there are is known from the data alone: give --model.{name} N")
+    return dataclasses.replace(experiment, model=sized(model, experiment.text.size))
+
+
 def parameters(experiment: Experiment) -> int:
     state = jax.eval_shape(functools.partial(start_of_training, experiment), blank_batch(experiment.task))
     return sum(x.size for x in jax.tree.leaves(state.params))
@@ -59,17 +73,23 @@ def costs(experiment: Experiment, length: int, rows: int) -> Costs:
     model, task = experiment.model, experiment.task
     batch = jax.tree.map(jnp.asarray, blank_batch(task, rows, length))
     state = start_of_training(experiment, batch)
+    decoding = decoding_cost(experiment, state.params, batch, length) if task.KIND == "generator" else None
     step = make_step(functools.partial(task.loss, model), optimizer_of(experiment), experiment.seed)
-    training, decoding = measure(step, state, batch), None
-    if task.KIND == "generator":
-        prompt = Tokens(jnp.ones((rows, 1), int), jnp.ones((rows, 1), bool))
-        start = functools.partial(model.apply, method="start", capacity=length, hypotheses=experiment.search.beam)
-        memory, past = jax.jit(start)(state.params, batch.inputs, prompt)
-        token = jnp.ones((rows, experiment.search.beam), int)
-        run = functools.partial(model.apply, method="step")
-        decoding = measure(run, state.params, memory, past, token, jnp.int32(length - 1))
     paths = model.paths(length) if hasattr(model, "paths") else {}
-    return Costs(length, paths, training, decoding)
+    return Costs(length, paths, measure(step, state, batch), decoding)
+
+
+def decoding_cost(experiment: Experiment, params: Params, batch: Batch, length: int) -> Cost:
+    model, beam, rows = experiment.model, experiment.search.beam, len(batch.weights)
+    prompt = Tokens(jnp.ones((rows, 1), int), jnp.ones((rows, 1), bool))
+    start = functools.partial(model.apply, method="start", capacity=length, hypotheses=beam)
+    memory, state = jax.jit(start)(params, batch.inputs, prompt)
+
+    def step(state: Any, params: Params, memory: Any, token: jax.Array, t: jax.Array) -> tuple[Any, jax.Array]:
+        logits, state = model.apply(params, memory, state, token, t, method="step")
+        return state, logits
+
+    return measure(step, state, params, memory, jnp.ones((rows, beam), int), jnp.int32(length - 1))
 
 
 def optimizer_of(experiment: Experiment) -> Any:
@@ -81,18 +101,19 @@ def start_of_training(experiment: Experiment, batch: Any) -> Any:
     return initial_state(experiment, loss, optimizer_of(experiment), batch)
 
 
-def measure(function: Callable[..., Any], *arguments: Any) -> Cost:
-    operations, depths = count(jax.make_jaxpr(function)(*arguments))
-    compiled = jax.jit(function).lower(*arguments).compile()
-    jax.block_until_ready(compiled(*arguments))
+def measure(function: Callable[..., Any], carried: Any, *arguments: Any) -> Cost:
+    """Of `function(carried, *arguments)`, which gives what is carried on, and more."""
+    operations, depths = count(jax.make_jaxpr(function)(carried, *arguments))
+    compiled = jax.jit(function, donate_argnums=0).lower(carried, *arguments).compile()
+    carried, _ = jax.block_until_ready(compiled(carried, *arguments))
     best, begun = math.inf, time.perf_counter()
     while best == math.inf or time.perf_counter() - begun < 0.5:
         started = time.perf_counter()
-        jax.block_until_ready(compiled(*arguments))
+        carried, _ = jax.block_until_ready(compiled(carried, *arguments))
         best = min(best, time.perf_counter() - started)
     size: Any = compiled.memory_analysis()
     memory = size.argument_size_in_bytes + size.output_size_in_bytes + size.temp_size_in_bytes
-    return Cost(operations, max(depths, default=0), best, memory)
+    return Cost(operations, max(depths, default=0), best, memory - size.alias_size_in_bytes)
 
 
 def count(program: ClosedJaxpr) -> tuple[int, list[int]]:
@@ -122,8 +143,10 @@ def count_from(program: Jaxpr, depths: Sequence[int]) -> tuple[int, list[int]]:
             total += operations
         elif name == "while":
             raise SeqlabError("a loop that ends when it will has no countable cost: use jax.lax.scan")
+        elif name == "conv_general_dilated":
+            raise SeqlabError("convolutions are counted as products of matrices: see seqlab/layers/convolution.py")
         elif name == "cond":
-            found = [count_from(branch, before[1:]) for branch in inner]
+            found = [count_from(branch, [max(before[0], one) for one in before[1:]]) for branch in inner]
             total += max(operations for operations, _ in found)
             after = [max(one) for one in zip(*(depths for _, depths in found), strict=True)]
         elif inner and len(inner[0].invars) == len(before):  # a call; a scatter has a program of another kind

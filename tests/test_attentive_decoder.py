@@ -1,4 +1,4 @@
-"""The decoder that looks at a memory, against plain NumPy, on ragged rows and step by step."""
+"""The decoder that looks at a memory, against plain NumPy, on ragged rows."""
 
 import jax
 import jax.numpy as jnp

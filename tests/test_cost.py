@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 import json
 import sys
 
@@ -13,6 +14,7 @@ import pytest
 from seqlab import catalogue, cli
 from seqlab.cost import costs, count, parameters
 from seqlab.laws import tiny_experiment
+from seqlab.layers.convolution import most_moves
 from seqlab.tasks import blank_batch
 from seqlab.tasks.language_modeling import LanguageModeling
 
@@ -37,12 +39,26 @@ def each(x):
 
 
 def either(x):
+    """The choice waits for nothing, and the costlier side counts."""
     return jax.lax.cond(x.sum() > 0, twice, lambda x: x, x)
+
+
+def chosen(x):
+    """The choice waits for a product itself."""
+    return jax.lax.cond((x @ W @ W).sum() > 0, lambda x: x @ W, lambda x: x, x)
 
 
 @pytest.mark.parametrize(
     ("function", "products", "deep"),
-    [(twice, 2, 2), (side_by_side, 2, 1), (chain, 5, 5), (each, 2, 1), (either, 2, 2), (jnp.tanh, 0, 0)],
+    [
+        (twice, 2, 2),
+        (side_by_side, 2, 1),
+        (chain, 5, 5),
+        (each, 2, 1),
+        (either, 2, 2),
+        (chosen, 3, 3),
+        (jnp.tanh, 0, 0),
+    ],
 )
 @pytest.mark.parametrize("wrap", [lambda f: f, jax.jit, jax.checkpoint], ids=["plain", "jit", "checkpoint"])
 def test_count(function, products, deep, wrap):
@@ -98,13 +114,28 @@ def test_the_way_through_convolutions(name):
         assert model.paths(model.receptive_field)["target"] > 1
 
 
+@pytest.mark.parametrize("kernel", [2, 3, 4])
+@pytest.mark.parametrize("found", [(1,), (1, 2), (2, 3), (1, 1, 2), (1, 2, 4, 1)])
+def test_most_moves(kernel, found):
+    """Against all choices of how far each convolution carries."""
+    far = range(1 + (kernel - 1) * sum(found))
+    fewest = dict.fromkeys(far, np.inf)
+    for jumps in itertools.product(range(kernel), repeat=len(found)):
+        distance = sum(jump * dilation for jump, dilation in zip(jumps, found, strict=True))
+        fewest[distance] = min(fewest[distance], sum(jump > 0 for jump in jumps))
+    for distance in far:
+        most = max(fewest[one] for one in range(distance + 1))
+        assert most_moves(found, kernel, distance) == (None if most == np.inf else most)
+    assert most_moves(found, kernel, far[-1] + 1) is None
+
+
 def test_costs():
     experiment = tiny_experiment()
     experiment = dataclasses.replace(experiment, model=catalogue.sized(experiment.model, 40))
     found = costs(experiment, 5, rows=2)
     assert found.decoding is not None
-    # A parameter, Adam's two moments and what they become are arguments and results.
-    assert found.training.memory > 6 * 4 * parameters(experiment)
+    # Parameters and Adam's two moments are arguments, and their new values stand in the same place.
+    assert found.training.memory > 3 * 4 * parameters(experiment)
     assert found.training.operations > found.decoding.operations > 0
     assert 0 < found.decoding.seconds < 1
     assert found.paths == {"source": 1, "target": 1}
@@ -134,5 +165,7 @@ def test_command(monkeypatch, capsys, tmp_path):
     assert "source 8" in told
     code, told = run_command(monkeypatch, capsys, "cost", config, "--lengths", 4, "--json")
     assert json.loads(told)["costs"][0]["decoding"] is None
+    code, told = run_command(monkeypatch, capsys, "cost", "configs/copy_memory.py")
+    assert (code, told.endswith("give --model.source_vocabulary N\n")) == (2, True)
     code, told = run_command(monkeypatch, capsys, "cost", config, "--lengths", 1)
     assert (code, told) == (2, "seqlab: --lengths must be at least 2, not 1\n")

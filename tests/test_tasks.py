@@ -94,8 +94,8 @@ def test_trains_and_is_judged(tmp_path, case):
         assert {"ROUGE-1", "ROUGE-L", "ROUGE-2 (first sentence)"} <= names
     elif case == "dialogue":
         assert {"BLEU", "chrF2 (most frequent reply)"} <= names
-        turns = ["warm day 3.\tSee 3."]
-        assert run.translate(turns) == run.translate([turns[0].replace("\t", "\n")])
+        turns = "warm day 3.\tSee 3."
+        assert list(decode.decode_stream(run, [turns], 0, False)) == run.translate([turns.replace("\t", "\n")])
     else:
         assert names == {"perplexity", "accuracy"}
         assert run.translate(["wa"])[0].startswith("wa")

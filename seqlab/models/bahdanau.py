@@ -33,7 +33,7 @@ class Bahdanau(nn.Module):
     dim: int = 512
     """Width of embeddings, of the decoder, and of both directions of the encoder together."""
     attention: str = "additive"
-    """additive, or Luong's: dot, general or scaled."""
+    """additive, or with Luong's decoder, which looks after its step: dot, general or scaled."""
     dropout: float = 0.2
     tie: str = "all"
     """"all": source, target and output share one table (a joint vocabulary); "target": target and output; "none"."""

@@ -3,7 +3,8 @@
 A task is a frozen dataclass. It says what an example is (`columns`, and how each becomes ids), how
 examples become batches (`plan`, `collate`), what is minimized (`loss`), and which `metrics` judge the answers. A task
 for generators says what a line of input asks of the search (`requests`), one for classifiers answers itself
-(`answer`). `baseline`, if it has one, gives the trivial answers that a model must beat, and what they are.
+(`answer`). A `separator` stands in a typed line for the newlines of a source. `baseline`, if it has one, gives the
+trivial answers that a model must beat, and what they are.
 """
 
 import dataclasses
@@ -57,14 +58,14 @@ def bucket_plan(
 
 
 def cut_source_plan(task: Any, corpus: Corpus, batching: Batching, most: int) -> Plan:
-    """`bucket_plan` for pairs whose source is cut to `most` tokens, and never left out."""
+    """`bucket_plan` for pairs whose source is cut to `most` tokens; a target that is too long leaves them out."""
+    longest = max(batching.max_length, most + 1)
 
     def sizes() -> np.ndarray:
-        source = np.minimum(corpus.lengths("source"), most)
-        return np.concatenate([source, corpus.lengths("target")], axis=1) + 1
+        source, target = np.minimum(corpus.lengths("source"), most) + 1, corpus.lengths("target") + 1
+        return np.concatenate([source, np.where(target > batching.max_length, longest + 1, target)], axis=1)
 
-    batching = dataclasses.replace(batching, max_length=max(batching.max_length, most + 1))
-    return bucket_plan(task, corpus, batching, sizes, any_ratio=True)
+    return bucket_plan(task, corpus, dataclasses.replace(batching, max_length=longest), sizes, any_ratio=True)
 
 
 def kept(make: Callable[[], Buckets | Packing], task: Any, corpus: Corpus, batching: Batching) -> Plan:
@@ -129,14 +130,16 @@ def outputs(model: Any, params: Params, inputs: Any, key: Any = None) -> jax.Arr
 ANSWERED = 64  # sequences answered at once
 
 
-def outputs_by_row(
+def answers(
     model: Any,
     params: Params,
     sequences: Sequence[np.ndarray],
     collate: Callable[[Sequence[np.ndarray], int, int], Tokens | Series],
 ) -> list[Any]:
-    """`outputs` for each of many sequences, in batches of few shapes; `collate(sequences, length, rows)` pads."""
-    run, found = jitted_outputs(model), []
+    """The likeliest class, or classes, or the number, for each of many sequences, in batches of few shapes;
+    `collate(sequences, length, rows)` pads them.
+    """
+    run, found = make_answer(model), []
     for at in range(0, len(sequences), ANSWERED):
         some = sequences[at : at + ANSWERED]
         length = 1 << max(max(map(len, some)) - 1, 1).bit_length()
@@ -145,8 +148,12 @@ def outputs_by_row(
 
 
 @functools.lru_cache(maxsize=16)
-def jitted_outputs(model: Any) -> Callable[..., jax.Array]:
-    return jax.jit(functools.partial(outputs, model))
+def make_answer(model: Any) -> Callable[..., jax.Array]:
+    def answer(params: Params, inputs: Any) -> jax.Array:
+        found = outputs(model, params, inputs)
+        return found if found.ndim == 1 else found.argmax(-1)  # a number, or logits
+
+    return jax.jit(answer)
 
 
 def shifted(

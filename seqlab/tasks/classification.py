@@ -16,7 +16,7 @@ import numpy as np
 from seqlab.batching import Plan, Rows
 from seqlab.config import Batching
 from seqlab.errors import at_least
-from seqlab.tasks import bucket_plan, cross_entropy, documents, outputs, outputs_by_row
+from seqlab.tasks import answers, bucket_plan, cross_entropy, documents, outputs
 from seqlab.text import Corpus, Tokenizers
 from seqlab.types import Batch, Carry, Params
 
@@ -57,8 +57,8 @@ class Classification:
         """The class of each document."""
         tokenizer = tokenizers["source"]
         ids = [np.array(row[: self.max_tokens], np.int32) for row in tokenizer.encode(lines)]
-        found = outputs_by_row(model, params, ids, lambda *some: documents(some[0], tokenizer, *some[1:]))
-        return [tokenizers["label"].decode([int(logits.argmax())]) for logits in found]
+        found = answers(model, params, ids, lambda *some: documents(some[0], tokenizer, *some[1:]))
+        return [tokenizers["label"].decode([int(best)]) for best in found]
 
     def baseline(self, sources: Sequence[str], train: Iterable[dict[str, str]]) -> tuple[str, list[str]]:
         """The most frequent class."""

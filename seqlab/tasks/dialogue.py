@@ -1,6 +1,7 @@
 """Dialogue: the turns so far, a line each, to the next one; judged by BLEU and chrF. The latest turns are read.
 
-A line of `seqlab decode` has a dialogue's turns apart by tabs. A hierarchical model takes a turn for a sentence.
+A line of `seqlab decode` has a dialogue's turns apart by tabs. A hierarchical model takes a turn for a sentence, and
+what comes after its `sentences` first ones for one.
 """
 
 from collections import Counter
@@ -30,6 +31,7 @@ class Dialogue:
     KIND = "generator"
     columns = MappingProxyType({"source": "text", "target": "text"})
     metrics = ("bleu", "chrf")
+    separator = "\t"
 
     def __post_init__(self) -> None:
         at_least("task.source_tokens", self.source_tokens, 1)
@@ -46,8 +48,8 @@ class Dialogue:
         return generator_loss(model, params, batch, carry, key, self.label_smoothing)
 
     def requests(self, lines: Sequence[str], tokenizers: Tokenizers, max_length: int) -> list[Request]:
-        encoded = tokenizers["source"].encode([line.replace("\t", "\n") for line in lines])
         most = max_length or DEFAULT_LENGTH
+        encoded = tokenizers["source"].encode(lines)
         return [source_request(ids[-self.source_tokens :], tokenizers, most) for ids in encoded]
 
     def baseline(self, sources: Sequence[str], train: Iterable[dict[str, str]]) -> tuple[str, list[str]]:

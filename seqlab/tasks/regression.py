@@ -11,7 +11,7 @@ import numpy as np
 from seqlab.batching import Plan, Rows
 from seqlab.config import Batching
 from seqlab.errors import SeqlabError, at_least
-from seqlab.tasks import bucket_plan, outputs, outputs_by_row
+from seqlab.tasks import answers, bucket_plan, outputs
 from seqlab.text import Corpus, Tokenizers, values_of
 from seqlab.types import Batch, Carry, Params, Series
 
@@ -72,7 +72,7 @@ class Regression:
     def answer(self, model: Any, params: Params, tokenizers: Tokenizers, lines: Sequence[str]) -> list[str]:
         """The number for each sequence."""
         sources = [self.by_position(row) for row in tokenizers["source"].encode(lines)]
-        return [str(np.float32(value)) for value in outputs_by_row(model, params, sources, self.series)]
+        return [str(np.float32(value)) for value in answers(model, params, sources, self.series)]
 
     def baseline(self, sources: Sequence[str], train: Iterable[dict[str, str]]) -> tuple[str, list[str]]:
         """The mean of the training targets."""

@@ -10,7 +10,7 @@ import numpy as np
 from seqlab.batching import Plan, Rows, pad
 from seqlab.config import Batching
 from seqlab.errors import SeqlabError
-from seqlab.tasks import bucket_plan, cross_entropy, outputs, outputs_by_row
+from seqlab.tasks import answers, bucket_plan, cross_entropy, outputs
 from seqlab.text import Corpus, Tokenizers
 from seqlab.types import Batch, Carry, Params, Tokens
 
@@ -45,8 +45,8 @@ class Tagging:
     def answer(self, model: Any, params: Params, tokenizers: Tokenizers, lines: Sequence[str]) -> list[str]:
         """The labels of each sequence."""
         sources = [np.array(row, np.int32) for row in tokenizers["source"].encode(lines)]
-        found = outputs_by_row(model, params, sources, lambda *some: Tokens(*pad(*some)))
-        tags = [logits[: len(source)].argmax(-1).tolist() for logits, source in zip(found, sources, strict=True)]
+        found = answers(model, params, sources, lambda *some: Tokens(*pad(*some)))
+        tags = [best[: len(source)].tolist() for best, source in zip(found, sources, strict=True)]
         return [tokenizers["label"].decode(row) for row in tags]
 
 
