@@ -17,14 +17,14 @@ from seqlab.layers.hypotheses import reorder, repeat
 from seqlab.types import Tokens
 
 KIND = "generator"
+SMALL = 0.1  # standard deviation of what is embedded, at first: attention begins nearly even (section 3.5)
 HALF = 0.5**0.5  # a sum of two, scaled back to the variance of one (section 3.4)
 
 
 class ConvSeq2Seq(nn.Module):
     """Gated convolutions, those of the encoder looking both ways. The vocabulary sizes are 0 in a config.
 
-    Unlike the paper's: scores are divided by sqrt(D), since embeddings have a variance of one and not of 0.01; the
-    gradient that the decoder's layers send to the encoder is not divided by their number.
+    Unlike the paper's: the gradient that the decoder's layers send to the encoder is not divided by their number.
     """
 
     source_vocabulary: int = 0
@@ -84,7 +84,7 @@ class ConvSeq2Seq(nn.Module):
         """Keys, the last layer's outputs; values, with the embeddings added; which of them are real."""
         embedding = self.target_embedding if self.tie == "all" else self.own_source_embedding
         embedding.check_length(inputs.ids.shape[1])
-        embedded = self.drop(embedding(inputs.ids, positions_of(inputs.mask)), train=train)
+        embedded = self.drop(SMALL * embedding(inputs.ids, positions_of(inputs.mask)), train=train)
         x, run = embedded, run_over_all(inputs.mask)
         for block in self.encoder:
             x = HALF * (x + block(x, run, train=train))
@@ -94,11 +94,11 @@ class ConvSeq2Seq(nn.Module):
         self, embedded: Float[Array, "B T D"], memory: Any, run: Run, *, train: bool = False
     ) -> tuple[Float[Array, "B T D"], list[jax.Array]]:
         """The decoder: features, and each layer's attention weights [B T S]."""
-        embedded = self.drop(embedded, train=train)
+        embedded = self.drop(SMALL * embedded, train=train)
         x, looked = embedded, []
         for block, query, mix in zip(self.decoder, self.query, self.mix, strict=True):
             y = block(x, run, train=train)
-            scores = jnp.einsum("btd,bsd->bts", HALF * (query(y) + embedded), memory["keys"]) * self.dim**-0.5
+            scores = jnp.einsum("btd,bsd->bts", HALF * (query(y) + embedded), memory["keys"])
             weights = masked_softmax(scores, memory["mask"][:, None])
             # A weighted mean of n positions has the variance of one over n: scaled up again (section 3.4).
             count = jnp.maximum(memory["mask"].sum(-1), 1)[:, None, None]
