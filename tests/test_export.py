@@ -13,7 +13,7 @@ from seqlab import catalogue
 from seqlab.optim import make_optimizer
 from seqlab.search.generate import make_search
 from seqlab.step import make_step
-from seqlab.tasks.classification import make_answer
+from seqlab.tasks import make_answer
 from seqlab.train import initial_state
 from seqlab.types import Batch, Tokens
 
