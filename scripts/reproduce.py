@@ -20,7 +20,7 @@ import time
 from dataclasses import dataclass
 from importlib.metadata import distributions
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import tyro
 from tyro.conf import Positional, arg
@@ -35,7 +35,14 @@ BEGIN, END = "<!-- results: written by scripts/reproduce.py table -->\n", "<!-- 
 CITED = ("BLEU", "ROUGE-1")  # scores that hinge on more than their name says
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "sentencepiece", "sacrebleu", "rouge-score", "scikit-learn")
 
-Command = tuple[str, ...]  # what follows `python`; {run} is the run's folder, {folder} the data's, {seed} the seed
+
+class Command(NamedTuple):
+    """In both, {run} is the run's folder, {folder} the data's, {seed} the seed."""
+
+    arguments: tuple[str, ...]
+    """What follows `python`."""
+    makes: str | None = None
+    """A folder: where it stands, the command is done."""
 
 
 @dataclass(frozen=True)
@@ -50,16 +57,17 @@ class Row:
     """A score of the log whose curve is kept and drawn."""
 
 
-def seqlab(*arguments: str) -> Command:
-    return ("-m", "seqlab.cli", *arguments)
+def seqlab(*arguments: str, makes: str | None = None) -> Command:
+    return Command(("-m", "seqlab.cli", *arguments), makes)
 
 
 def trained(config: str, *options: str, split: str = "test", average: int = 0) -> tuple[Command, ...]:
     """Trains and evaluates; with `average` the mean of so many last checkpoints."""
     commands = [seqlab("train", f"configs/{config}.py", "--out", "{run}", "--seed", "{seed}", *options)]
+    judged = "{run}"
     if average:
-        commands.append(seqlab("average", "{run}", "--last", str(average)))
-    judged = "{run}-average" if average else "{run}"
+        judged = "{run}-average"
+        commands.append(seqlab("average", "{run}", "--last", str(average), makes=judged))
     return (*commands, seqlab("evaluate", judged, "--split", split, "--json"))
 
 
@@ -134,7 +142,7 @@ ROWS = {
         runs={
             "hierarchical_attention": trained("debian_section_hierarchical"),
             "mean_embeddings": trained("debian_section"),
-            "TF-IDF, linear": (("scripts/tfidf.py", "debian_descriptions/section"),),
+            "TF-IDF, linear": (Command(("scripts/tfidf.py", "debian_descriptions/section")),),
         },
         scores=("accuracy", "accuracy (majority)"),
     ),
@@ -165,9 +173,8 @@ def reproduce(name: str, folder: Path | None, seed: int, only: str | None) -> No
         places = {"run": str(run), "folder": str(folder.resolve() if folder else ""), "seed": str(seed)}
         new, begun, printed = not (ROOT / run).exists(), time.perf_counter(), ""
         for command in commands:
-            if "average" in command and (ROOT / f"{run}-average").exists():
-                continue
-            printed = execute([part.format(**places) for part in command])
+            if command.makes is None or not (ROOT / command.makes.format(**places)).exists():
+                printed = execute([part.format(**places) for part in command.arguments])
         result = json.loads(printed)
         found = [score for score in result["scores"] if score["name"] in row.scores]
         if not found:

@@ -128,8 +128,6 @@ def resolve(experiment: Experiment, tokenizers: Tokenizers) -> Experiment:
             )
         if stated not in (0, size):
             raise SeqlabError(f"model.{name} is {stated}, but the data has {size}: leave it 0")
-    if hasattr(model, "source_vocabulary") and "source" not in tokenizers:
-        raise SeqlabError(f"{type(model).__name__} reads a source, and {type(experiment.task).__name__} has none")
     if getattr(model, "tie", None) == "all" and tokenizers["source"] != tokenizers["target"]:
         raise SeqlabError("model.tie 'all' needs one joint vocabulary: set text.joint, or model.tie to 'target'")
     return dataclasses.replace(experiment, model=dataclasses.replace(model, **sizes))

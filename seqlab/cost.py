@@ -18,10 +18,8 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 from seqlab.catalogue import SIZES, sized
 from seqlab.config import Experiment
 from seqlab.errors import SeqlabError
-from seqlab.optim import make_optimizer
-from seqlab.step import make_step
 from seqlab.tasks import blank_batch
-from seqlab.train import initial_state
+from seqlab.train import initial_state, training_step
 from seqlab.types import Batch, Params, Tokens
 
 
@@ -62,7 +60,7 @@ def with_sizes(experiment: Experiment) -> Experiment:
 
 
 def parameters(experiment: Experiment) -> int:
-    state = jax.eval_shape(functools.partial(start_of_training, experiment), blank_batch(experiment.task))
+    state = jax.eval_shape(functools.partial(initial_state, experiment), blank_batch(experiment.task))
     return sum(x.size for x in jax.tree.leaves(state.params))
 
 
@@ -72,11 +70,10 @@ def costs(experiment: Experiment, length: int, rows: int) -> Costs:
     """
     model, task = experiment.model, experiment.task
     batch = jax.tree.map(jnp.asarray, blank_batch(task, rows, length))
-    state = start_of_training(experiment, batch)
+    state = initial_state(experiment, batch)
     decoding = decoding_cost(experiment, state.params, batch, length) if task.KIND == "generator" else None
-    step = make_step(functools.partial(task.loss, model), optimizer_of(experiment), experiment.seed)
     paths = model.paths(length) if hasattr(model, "paths") else {}
-    return Costs(length, paths, measure(step, state, batch), decoding)
+    return Costs(length, paths, measure(training_step(experiment), state, batch), decoding)
 
 
 def decoding_cost(experiment: Experiment, params: Params, batch: Batch, length: int) -> Cost:
@@ -90,15 +87,6 @@ def decoding_cost(experiment: Experiment, params: Params, batch: Batch, length: 
         return state, logits
 
     return measure(step, state, params, memory, jnp.ones((rows, beam), int), jnp.int32(length - 1))
-
-
-def optimizer_of(experiment: Experiment) -> Any:
-    return make_optimizer(experiment.optimizer, experiment.schedule, experiment.steps)
-
-
-def start_of_training(experiment: Experiment, batch: Any) -> Any:
-    loss = functools.partial(experiment.task.loss, experiment.model)
-    return initial_state(experiment, loss, optimizer_of(experiment), batch)
 
 
 def measure(function: Callable[..., Any], carried: Any, *arguments: Any) -> Cost:

@@ -84,8 +84,8 @@ def decode_stream(run: Run, lines: Iterable[str], nbest: int, scores: bool, **se
     A text a line, behind it " ||| score" if `scores`; or `nbest` lines "line ||| text ||| score" each, lines
     counted from 0. Where the task names a separator, it stands for the newlines of a source.
     """
-    separator = getattr(run.experiment.task, "separator", "\n")
-    stream = (line.replace(separator, "\n") for line in lines)
+    separator = getattr(run.experiment.task, "separator", None)
+    stream = (line.replace(separator, "\n") for line in lines) if separator else iter(lines)
     number = 0
     while window := list(itertools.islice(stream, WINDOW)):
         for written in run.write(window, max(nbest, 1), number + 1, **search):

@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from seqlab import catalogue, checkpoint
 from seqlab.batching import Plan, Rows
@@ -70,12 +71,10 @@ def train(
     plan = plan_batches(experiment, corpus, say)
     collate = functools.partial(task.collate, corpus, tokenizers=tokenizers)
 
-    optimizer = make_optimizer(experiment.optimizer, experiment.schedule, experiment.steps)
-    loss = functools.partial(task.loss, experiment.model)
     runner = make_runner(experiment.parallel)
-    step = runner.compile(make_step(loss, optimizer, experiment.seed, runner.axis))
+    step = runner.compile(training_step(experiment, runner.axis))
     first = fill_rows(collate(plan.batches(experiment.seed, 0)[0]), len(jax.devices()))
-    state = initial_state(experiment, loss, optimizer, first)
+    state = initial_state(experiment, first)
     say(f"{sum(x.size for x in jax.tree.leaves(state.params)):,} parameters, {len(jax.devices())} device(s)")
     if init_from is not None:
         state = dataclasses.replace(state, params=load_params(init_from, state.params))
@@ -180,7 +179,7 @@ def check(experiment: Experiment) -> None:
     """Refuses, before any work is done, what could only fail later."""
     e = experiment
     catalogue.check_parts(e)
-    make_optimizer(e.optimizer, e.schedule, e.steps).init({})
+    optimizer_of(e).init({})
     make_schedule(e.schedule, e.steps)(0)
     make_runner(e.parallel)
     check_search(e.search)
@@ -328,19 +327,29 @@ def plan_batches(experiment: Experiment, corpus: Corpus, say: Callable[[str], No
     return plan
 
 
-def initial_state(experiment: Experiment, loss: Any, optimizer: Any, batch: Any) -> TrainState:
-    """Step 0. Raises `SeqlabError` for a model that cannot be built."""
+def training_step(experiment: Experiment, axis: str | None = None) -> Callable[..., Any]:
+    """`make_step` of an experiment."""
+    loss = functools.partial(experiment.task.loss, experiment.model)
+    return make_step(loss, optimizer_of(experiment), experiment.seed, axis)
+
+
+def initial_state(experiment: Experiment, batch: Any) -> TrainState:
+    """Step 0, for batches like this one. Raises `SeqlabError` for a model that cannot be built."""
     params = init_params(experiment.model, experiment.seed, batch)
-    key = jax.random.key(0)
-    loss_sum, weight, sums, carry = jax.eval_shape(loss, params, batch, None, key)
+    loss = functools.partial(experiment.task.loss, experiment.model)
+    loss_sum, weight, sums, carry = jax.eval_shape(loss, params, batch, None, jax.random.key(0))
     sums = {"loss": loss_sum, "weight": weight, **sums, "gradient_norm": weight, "steps": weight}
     return TrainState(
         step=jnp.int32(0),
         params=params,
-        optimizer=optimizer.init(params),
+        optimizer=optimizer_of(experiment).init(params),
         carry=zeros_like(carry),
         sums={name: jnp.float32(0) for name in sums},
     )
+
+
+def optimizer_of(experiment: Experiment) -> optax.GradientTransformation:
+    return make_optimizer(experiment.optimizer, experiment.schedule, experiment.steps)
 
 
 def init_params(model: Any, seed: int, batch: Any) -> Params:

@@ -12,13 +12,11 @@ import pytest
 
 from seqlab import catalogue
 from seqlab.config import Experiment
-from seqlab.cost import optimizer_of, start_of_training
 from seqlab.errors import SeqlabError
 from seqlab.laws import tiny_experiment, tiny_tokenizer
 from seqlab.optim import make_optimizer
-from seqlab.step import make_step
 from seqlab.tasks import blank_batch
-from seqlab.train import check, init_params
+from seqlab.train import check, init_params, initial_state, training_step
 from seqlab.types import Tokens
 
 ROOT = Path(__file__).parents[1]
@@ -56,11 +54,9 @@ def test_every_model_with_every_task_of_its_kind(model, task):
     """The model line of a config is swapped and nothing else: a training step, and a generator's decoding step."""
     parts = {"model": catalogue.module("models", model).TINY, "task": catalogue.part("tasks", task)()}
     experiment = dataclasses.replace(tiny_experiment(), **parts)
-    before = jax.eval_shape(functools.partial(start_of_training, experiment), blank_batch(experiment.task))
+    before = jax.eval_shape(functools.partial(initial_state, experiment), blank_batch(experiment.task))
     batch = jax.tree.map(jnp.asarray, blank_batch(experiment.task, 3, 5))
-    loss = functools.partial(experiment.task.loss, experiment.model)
-    step = make_step(loss, optimizer_of(experiment), seed=0)
-    after, _ = jax.eval_shape(step, before, batch)
+    after, _ = jax.eval_shape(training_step(experiment), before, batch)
     assert jax.tree.map(jnp.shape, after.params) == jax.tree.map(jnp.shape, before.params)
     if experiment.task.KIND != "generator":
         return
@@ -105,9 +101,11 @@ def test_a_model_that_does_not_fit_the_task():
     lm = catalogue.part("models", "transformer_lm")()
     with pytest.raises(SeqlabError, match="does not fit Translation"):
         catalogue.resolve(dataclasses.replace(tiny_experiment(), model=lm), tokenizers)
+    with pytest.raises(SeqlabError, match="reads no source, and Translation has one"):
+        catalogue.check_parts(dataclasses.replace(tiny_experiment(), model=lm))
     modeling = catalogue.part("tasks", "language_modeling")()
     with pytest.raises(SeqlabError, match="reads a source, and LanguageModeling has none"):
-        catalogue.resolve(dataclasses.replace(tiny_experiment(), task=modeling), {"target": tiny_tokenizer()})
+        catalogue.check_parts(dataclasses.replace(tiny_experiment(), task=modeling))
 
 
 @pytest.mark.parametrize(

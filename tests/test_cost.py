@@ -4,20 +4,23 @@ import dataclasses
 import functools
 import itertools
 import json
-import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from seqlab import catalogue, cli
+from seqlab import catalogue
 from seqlab.cost import costs, count, parameters
 from seqlab.laws import tiny_experiment
 from seqlab.layers.convolution import most_moves
 from seqlab.tasks import blank_batch
 from seqlab.tasks.language_modeling import LanguageModeling
+from seqlab.train import init_params
+from tests.command import call
 
+ROOT = Path(__file__).parents[1]
 X, W = jnp.ones((2, 3)), jnp.ones((3, 3))
 
 
@@ -89,12 +92,10 @@ def test_what_waits_grows_with_recurrent_layers_alone(name):
 
     def deep(length):
         batch = jax.tree.map(jnp.asarray, blank_batch(task, 1, length))
-        run = functools.partial(model.init_with_output, inputs=batch.inputs, prefix=batch.prefix, train=False)
-        params = jax.eval_shape(lambda key: run(key, method="features"), jax.random.key(0))[1]
+        params = init_params(model, 0, batch)
         call = functools.partial(
             model.apply, inputs=batch.inputs, prefix=batch.prefix, train=False, method="features"
         )
-        params = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), params)
         return max(count(jax.make_jaxpr(call)(params))[1])
 
     found = np.diff([deep(length) for length in (4, 8, 12)])
@@ -141,31 +142,21 @@ def test_costs():
     assert found.paths == {"source": 1, "target": 1}
 
 
-def run_command(monkeypatch, capsys, *arguments):
-    monkeypatch.setattr(sys, "argv", ["seqlab", *map(str, arguments)])
-    try:
-        cli.main()
-    except SystemExit as stopped:
-        return stopped.code, capsys.readouterr().err
-    return 0, capsys.readouterr().out
-
-
-def test_command(monkeypatch, capsys, tmp_path):
-    config = tmp_path / "config.py"
-    config.write_text(
+def test_command(capsys, tmp_path):
+    (tmp_path / "config.py").write_text(
         "from seqlab.models.sequence_regressor import SequenceRegressor\n"
         "from seqlab.config import Experiment\n"
         "from seqlab.datasets.adding_problem import AddingProblem\n"
         "from seqlab.tasks.regression import Regression\n"
         "experiment = Experiment(SequenceRegressor(dim=8), Regression(features=2), AddingProblem(9))\n"
     )
-    code, told = run_command(monkeypatch, capsys, "cost", config, "--lengths", 4, 9)
-    assert code == 0
+    assert call(tmp_path, "cost", "config.py", "--lengths", "4", "9") == 0
+    told = capsys.readouterr().out
     assert "source 3" in told
     assert "source 8" in told
-    code, told = run_command(monkeypatch, capsys, "cost", config, "--lengths", 4, "--json")
-    assert json.loads(told)["costs"][0]["decoding"] is None
-    code, told = run_command(monkeypatch, capsys, "cost", "configs/copy_memory.py")
-    assert (code, told.endswith("give --model.source_vocabulary N\n")) == (2, True)
-    code, told = run_command(monkeypatch, capsys, "cost", config, "--lengths", 1)
-    assert (code, told) == (2, "seqlab: --lengths must be at least 2, not 1\n")
+    assert call(tmp_path, "cost", "config.py", "--lengths", "4", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["costs"][0]["decoding"] is None
+    assert call(tmp_path, "cost", str(ROOT / "configs" / "copy_memory.py")) == 2
+    assert capsys.readouterr().err.endswith("give --model.source_vocabulary N\n")
+    assert call(tmp_path, "cost", "config.py", "--lengths", "1") == 2
+    assert capsys.readouterr().err == "seqlab: --lengths must be at least 2, not 1\n"

@@ -10,11 +10,9 @@ import numpy as np
 import pytest
 
 from seqlab import catalogue
-from seqlab.optim import make_optimizer
 from seqlab.search.generate import make_search
-from seqlab.step import make_step
 from seqlab.tasks import make_answer
-from seqlab.train import initial_state
+from seqlab.train import init_params, initial_state, training_step
 from seqlab.types import Batch, Tokens
 
 CONFIG = Path(__file__).parents[1] / "configs" / "quickstart.py"
@@ -23,8 +21,11 @@ CONFIG = Path(__file__).parents[1] / "configs" / "quickstart.py"
 @pytest.fixture(scope="module")
 def quickstart():
     experiment = catalogue.load_config(CONFIG)
-    size = experiment.text.size
-    return experiment, experiment.model.clone(vocabulary=size, source_vocabulary=size)
+    return with_model(experiment, catalogue.sized(experiment.model, experiment.text.size))
+
+
+def with_model(experiment, model):
+    return dataclasses.replace(experiment, model=model)
 
 
 def tokens(rows: int, length: int) -> Tokens:
@@ -34,33 +35,21 @@ def tokens(rows: int, length: int) -> Tokens:
 @pytest.mark.parametrize("platform", ["tpu", "cuda"])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_training_step(quickstart, platform, dtype):
-    experiment, model = quickstart
-    model = model.clone(dtype=dtype)
+    experiment = with_model(quickstart, quickstart.model.clone(dtype=dtype))
     inputs = tokens(experiment.batching.tokens // 48, 24)
     batch = Batch(inputs, inputs, inputs.ids, np.ones(inputs.ids.shape, np.float32))
-    loss = functools.partial(experiment.task.loss, model)
-    optimizer = make_optimizer(experiment.optimizer, experiment.schedule, experiment.steps)
-    state = jax.eval_shape(
-        functools.partial(initial_state, experiment_with(experiment, model), loss, optimizer), batch
-    )
-    step = jax.jit(make_step(loss, optimizer, experiment.seed), donate_argnums=0)
+    state = jax.eval_shape(functools.partial(initial_state, experiment), batch)
+    step = jax.jit(training_step(experiment), donate_argnums=0)
     exported = jax.export.export(step, platforms=[platform])(state, batch)
     assert exported.platforms == (platform,)
-
-
-def experiment_with(experiment, model):
-    return dataclasses.replace(experiment, model=model)
 
 
 @pytest.mark.parametrize("platform", ["tpu", "cuda"])
 @pytest.mark.parametrize("beam", [1, 5])
 def test_search(quickstart, platform, beam):
-    experiment, model = quickstart
+    model = quickstart.model
     batch = Batch(tokens(1, 2), tokens(1, 2), tokens(1, 2).ids, np.ones((1, 2), np.float32))
-    loss = functools.partial(experiment.task.loss, model)
-    optimizer = make_optimizer(experiment.optimizer, experiment.schedule, experiment.steps)
-    start = functools.partial(initial_state, experiment_with(experiment, model), loss, optimizer)
-    params = jax.eval_shape(start, batch).params
+    params = jax.eval_shape(functools.partial(init_params, model, 0), batch)
     search = make_search(model, 2, beam, 1, "greedy" if beam == 1 else "optimal")
     exported = jax.export.export(search, platforms=[platform])(
         params, tokens(64, 24), tokens(64, 1), np.full(64, 48, np.int32), jnp.float32(0.6), length=48
@@ -72,15 +61,12 @@ def test_search(quickstart, platform, beam):
 def test_answer(platform):
     """The classifier's counterpart of the search, and its step."""
     experiment = catalogue.load_config(CONFIG.with_name("debian_section.py"))
-    model = experiment.model.clone(source_vocabulary=experiment.text.size, classes=58)
+    experiment = with_model(experiment, experiment.model.clone(source_vocabulary=experiment.text.size, classes=58))
     inputs = tokens(64, 128).replace(sentences=np.zeros((64, 128), np.int32))
     batch = Batch(inputs, None, np.zeros(64, np.int32), np.ones(64, np.float32))
-    loss = functools.partial(experiment.task.loss, model)
-    optimizer = make_optimizer(experiment.optimizer, experiment.schedule, experiment.steps)
-    start = functools.partial(initial_state, experiment_with(experiment, model), loss, optimizer)
-    state = jax.eval_shape(start, batch)
+    state = jax.eval_shape(functools.partial(initial_state, experiment), batch)
     for function, arguments in (
-        (jax.jit(make_step(loss, optimizer, experiment.seed)), (state, batch)),
-        (make_answer(model), (state.params, inputs)),
+        (jax.jit(training_step(experiment)), (state, batch)),
+        (make_answer(experiment.model), (state.params, inputs)),
     ):
         assert jax.export.export(function, platforms=[platform])(*arguments).platforms == (platform,)

@@ -21,7 +21,8 @@ def test_the_table_is_of_the_file():
 def test_a_row_names_what_there_is(name, monkeypatch):
     """Its scripts, its configs, and in a config what an option sets."""
     monkeypatch.chdir(ROOT)
-    for commands in SCRIPT["ROWS"][name].runs.values():
+    for run in SCRIPT["ROWS"][name].runs.values():
+        commands = [command.arguments for command in run]
         for command in commands:
             for path in (part for part in command if part.endswith(".py")):
                 assert (ROOT / path).is_file()
@@ -41,7 +42,10 @@ def test_what_runs_is_written_down(tmp_path, monkeypatch, capsys):
     results, script = tmp_path / "docs.jsonl", tmp_path / "score.py"
     scores = [{"name": "BLEU", "value": 12.34, "signature": "s"}, {"name": "x", "value": 1, "signature": ""}]
     script.write_text(f"import json; print(json.dumps({{'scores': {scores}, 'data': {{}}}}))")
-    row = SCRIPT["Row"]("what", "-", {"a": ((str(script), "{seed}"),), "b": ((str(script) + "x",),)}, ("BLEU",))
+    command = SCRIPT["Command"]
+    row = SCRIPT["Row"](
+        "what", "-", {"a": (command((str(script), "{seed}")),), "b": (command((str(script) + "x",)),)}, ("BLEU",)
+    )
     monkeypatch.setitem(SCRIPT["ROWS"], "row", row)
     monkeypatch.setitem(SCRIPT["ROWS"], "none", SCRIPT["Row"]("what", "-", {"a": row.runs["a"]}, ("BLUE",)))
     reproduce = SCRIPT["reproduce"]

@@ -14,12 +14,13 @@ import numpy as np
 import pytest
 
 import seqlab
-from seqlab import checkpoint, cli, decode
+from seqlab import checkpoint, decode
 from seqlab import train as train_module
 from seqlab.errors import SeqlabError
 from seqlab.files import locked
 from seqlab.laws import tiny_experiment, tiny_tokenizer
 from seqlab.train import train
+from tests.command import call
 
 ROOT = Path(__file__).parents[1]
 CONFIG = """
@@ -39,27 +40,6 @@ def home(tmp_path_factory):
     assert call(home, "average", "run", "--last", "2") == 0
     (home / "own.model").write_bytes(tiny_tokenizer().model)
     return home
-
-
-def call(folder: Path, *arguments: str, stdin: str | None = None) -> int:
-    """The command in this process; its exit code."""
-    here, old, old_in = os.getcwd(), sys.argv, sys.stdin
-    os.chdir(folder)
-    sys.argv = ["seqlab", *arguments]
-    try:
-        if stdin is not None:
-            path = folder / "stdin"
-            path.write_text(stdin, encoding="utf-8")
-            sys.stdin = path.open(encoding="utf-8")
-        cli.main()
-    except SystemExit as stop:
-        return int(stop.code or 0)
-    finally:
-        os.chdir(here)
-        if sys.stdin is not old_in:
-            sys.stdin.close()
-        sys.argv, sys.stdin = old, old_in
-    return 0
 
 
 def test_what_a_run_holds(home):

@@ -20,6 +20,7 @@ from seqlab.models.sutskever import Sutskever
 from seqlab.models.transformer import Transformer
 
 ROOT = Path(__file__).parents[2]
+TABLE = ROOT / "docs" / "cost.md"
 LENGTHS = (64, 128, 256, 512, 1024, 2048, 4096)
 MODELS = {
     "recurrent: `sutskever`, LSTM, 2+2 layers": Sutskever(dim=128, layers=2),
@@ -87,11 +88,9 @@ def main() -> None:
         for title, quantity in QUANTITIES.items()
     ]
     tables.append(grid("most moves from a position to the last output", moves))
-    text = (ROOT / "docs" / "cost.md").read_text() if (ROOT / "docs" / "cost.md").exists() else ""
-    before = text.partition("<!-- measured -->\n")[0]
-    body = "\n".join(lines) + "\n\n" + "\n".join(tables)
-    (ROOT / "docs" / "cost.md").write_text(before + "<!-- measured -->\n" + body)
-    draw(found, ROOT / "docs" / "cost.png")
+    before, mark, _ = TABLE.read_text().partition("<!-- measured -->\n")
+    TABLE.write_text(before + mark + "\n".join(lines) + "\n\n" + "\n".join(tables))
+    draw(found, TABLE.with_suffix(".png"))
 
 
 if __name__ == "__main__":

@@ -120,12 +120,12 @@ def dilations(layers: int, cycle: int) -> list[int]:
     return [2 ** (i % cycle) for i in range(layers)]
 
 
-def most_moves(dilations: Sequence[int], kernel: int, distance: int) -> int | None:
-    """Of all distances up to this one: the most causal convolutions, each used once, that it takes to carry something
-    over it, if they are well chosen. None: over some of them it cannot be carried.
+def most_moves(layer_dilations: Sequence[int], kernel: int, distance: int) -> int | None:
+    """Of all distances up to this one: the most causal convolutions, with these dilations, each used once, that it
+    takes to carry something over it, if they are well chosen. None: over some of them it cannot be carried.
     """
     fewest = np.where(np.arange(distance + 1) == 0, 0.0, np.inf)
-    for dilation in dilations:
+    for dilation in layer_dilations:
         taken = fewest.copy()
         for jump in range(dilation, min((kernel - 1) * dilation, distance) + 1, dilation):
             taken[jump:] = np.minimum(taken[jump:], fewest[:-jump] + 1)
