@@ -324,7 +324,17 @@ def plan_batches(experiment: Experiment, corpus: Corpus, say: Callable[[str], No
     check_longest(experiment.model, plan)
     if not plan.batches(experiment.seed, 0):
         raise SeqlabError("no training example is short enough: raise batching.max_length")
+    check_kernel(experiment.model, plan)
     return plan
+
+
+def check_kernel(model: Any, plan: Plan) -> None:
+    """Raises where a part of the model's kernel would never see a position. Stacks of other layers have none."""
+    kernel = getattr(model, "kernel", 1) if getattr(model, "layer", "tcn") == "tcn" else 1
+    if kernel > plan.longest:
+        raise SeqlabError(
+            f"a kernel of {kernel} positions is wider than any batch: choose a model.kernel up to {plan.longest}"
+        )
 
 
 def training_step(experiment: Experiment, axis: str | None = None) -> Callable[..., Any]:

@@ -210,6 +210,19 @@ def test_a_batch_longer_than_the_model(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_a_kernel_wider_than_the_batches(tmp_path):
+    """Is refused before there is a run; a layer without one takes no notice."""
+    experiment = experiment_on(tmp_path, "sequence_regressor", Regression(features=2), source="text", target="title")
+    experiment = dataclasses.replace(
+        experiment, data=AddingProblem(length=5, train=40, validation=7, test=7), steps=2
+    )
+    wide = [experiment.model.clone(layer=layer, kernel=9) for layer in ("tcn", "gru")]
+    with pytest.raises(ValueError, match="a kernel of 9 positions is wider .* up to 5"):
+        train(dataclasses.replace(experiment, model=wide[0]), tmp_path / "run", tmp_path / "data", say=quiet)
+    assert not (tmp_path / "run").exists()
+    train(dataclasses.replace(experiment, model=wide[1]), tmp_path / "run", tmp_path / "data", say=quiet)
+
+
 def test_a_mixture_trains(tmp_path):
     model, _, columns = CASES["packed"]
     experiment = experiment_on(tmp_path, model, LanguageModeling(), **columns)
