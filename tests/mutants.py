@@ -50,8 +50,8 @@ MUTANTS = (
     Mutant(
         "positions off by one in step",
         "models.transformer",
-        'self.target_embedding(token, (t - state["offset"])[:, None])',
-        'self.target_embedding(token, (t + 1 - state["offset"])[:, None])',
+        'self.target_positions((t - state["offset"])[:, None])',
+        'self.target_positions((t + 1 - state["offset"])[:, None])',
         "step_agrees_with_features",
     ),
     Mutant(
@@ -131,8 +131,8 @@ MUTANTS = (
     Mutant(
         "a branch on being traced",
         "layers.embed",
-        "tokens = self.table[ids] * self.dim**0.5",
-        "import jax\n        tokens = self.table[ids] * (1.0 if isinstance(ids, jax.core.Tracer) else self.dim**0.5)",
+        "return self.table[ids] * self.dim**0.5",
+        "return self.table[ids] * (1.0 if isinstance(ids, jax.core.Tracer) else self.dim**0.5)",
         "jit_agrees_with_eager",
     ),
     Mutant(

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from seqlab import catalogue
-from seqlab.datasets import prepare
+from seqlab.datasets import VERSION, prepare
 from seqlab.datasets.cldr_phrases import CldrPhrases
 from seqlab.datasets.debian_descriptions import DebianDescriptions
 from seqlab.datasets.local_files import LocalFiles
@@ -239,6 +239,7 @@ def test_debian_splits_by_source_package(tmp_path, variant):
                 assert len(example["source"].split("\n")) == 4
             else:
                 assert example["target"] == f"dogs {number}"
+                assert len(example["source"].split("\n")) == 3
 
 
 @pytest.mark.parametrize(
@@ -303,7 +304,7 @@ def test_tfds_reads_what_is_prepared(tmp_path):
     import tensorflow_datasets as tfds
 
     prepare(Numbers(6), tmp_path)
-    folder = str(tmp_path / "numbers" / "1.0.0")
+    folder = str(tmp_path / "numbers" / VERSION)
     there = {"folder": folder, "source": "source", "target": "target", "validation": "test_2016", "test": ""}
     data = prepare(Tfds(**there), tmp_path / "data")
     assert data.counts == {"train": 6, "validation": 6}

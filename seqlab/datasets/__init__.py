@@ -23,7 +23,7 @@ from seqlab.errors import SeqlabError
 from seqlab.files import folder_made_whole, locked
 from seqlab.progress import progress
 
-VERSION = "1.0.0"
+VERSION = "1.1.0"
 CHUNK = 1000
 RECORD = "prepared.json"
 

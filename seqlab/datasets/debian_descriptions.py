@@ -1,7 +1,7 @@
 """Debian package descriptions: volunteer translations, one-line synopses, archive sections.
 
-`en-de` and `en-fr`: synopses and paragraphs with their translations. `synopsis`: the long description to the
-synopsis. `section`: the description, a sentence a line, to the section of the archive.
+`en-de` and `en-fr`: synopses and paragraphs with their translations. `synopsis`: the long description, a sentence a
+line, to the synopsis. `section`: the whole description, a sentence a line, to the section of the archive.
 
 The text is that of the package indices of the machine's own Debian mirror, fetched by apt into a folder of
 its own, so without root and without a trace in the system's apt. Translations are matched by the checksum of the
@@ -201,14 +201,17 @@ def _translations(english: dict[str, Description], other: dict[str, Description]
 def _synopses(english: dict[str, Description]) -> Described:
     for md5, (synopsis, paragraphs) in english.items():
         if paragraphs:
-            yield md5, {"source": "\n".join(paragraphs), "target": synopsis}
+            yield md5, {"source": _sentence_a_line(paragraphs), "target": synopsis}
 
 
 def _sections(english: dict[str, Description], sections: dict[str, str]) -> Described:
     for md5, (synopsis, paragraphs) in english.items():
         if sections.get(md5):
-            sentences = [sentence for text in (synopsis, *paragraphs) for sentence in SENTENCE_END.split(text)]
-            yield md5, {"source": "\n".join(sentences), "label": sections[md5]}
+            yield md5, {"source": _sentence_a_line([synopsis, *paragraphs]), "label": sections[md5]}
+
+
+def _sentence_a_line(texts: list[str]) -> str:
+    return "\n".join(sentence for text in texts for sentence in SENTENCE_END.split(text))
 
 
 def _split(described: Iterator[tuple[str, dict[str, str]]]) -> tuple[dict[str, list[dict[str, str]]], int]:

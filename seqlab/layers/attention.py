@@ -47,7 +47,7 @@ def slot_mask(ancestors: Int[Array, "B K T"], offset: Int[Array, "B"], t: Int[Ar
 class Alignment(nn.Module):
     """Attention of one head, the values being the memory itself: how well a query q fits a position m of a memory.
 
-    additive   v . tanh(W q + U m)      (Bahdanau et al. 2015, appendix A.1.2)
+    additive   v . tanh(W q + b + U m)  (Bahdanau et al. 2015, appendix A.1.2, which has no b)
     dot        q . m                    (Luong et al. 2015, equation 8)
     general    q . U m                  (the same)
     scaled     q . m / sqrt(D)          (Vaswani et al. 2017, equation 1)

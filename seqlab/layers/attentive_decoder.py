@@ -1,6 +1,7 @@
 """A recurrent decoder of one layer that looks at a memory at every step (Bahdanau et al. 2015, Luong et al. 2015).
 
-What the memory is, and how it is looked at, is the model's: a function from a state to what is seen.
+What the memory is, and how it is looked at, is the model's: a function from a state to what is seen. All else that a
+model around such a decoder does stands here too.
 """
 
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from jaxtyping import Array, Float, Int
 from seqlab.layers.dense import Dense
 from seqlab.layers.dropout import Dropout
 from seqlab.layers.embed import Vocabulary
-from seqlab.layers.hypotheses import repeat
+from seqlab.layers.hypotheses import reorder, repeat
 from seqlab.layers.recurrent import GATES, Recurrent
 from seqlab.types import Tokens
 
@@ -108,3 +109,50 @@ class AttentiveDecoder(nn.Module):
         y = self.words.embed(token)
         state, context, _ = self.advance(self.layer.project(y), state, look)
         return self.project(self.output(y, state, context)), state
+
+
+class AttentiveGenerator(nn.Module):
+    """What generators around a `decoder` that is an `AttentiveDecoder` share. A model of its own says what its memory
+    is and how it is looked at: `remember` and `look`. (`self` is Any where it has the decoder, of the model's setup.)
+    """
+
+    def remember(self, inputs: Tokens, *, train: bool = False) -> tuple[Any, Any]:
+        """The memory, and the decoder's state before the first step."""
+        raise NotImplementedError
+
+    def look(self, memory: Any) -> Look:
+        raise NotImplementedError
+
+    def decode(self: Any, inputs: Tokens, prefix: Tokens, *, train: bool = False) -> tuple[jax.Array, Any, jax.Array]:
+        """Features, the decoder's last state, attention weights."""
+        memory, state = self.remember(inputs, train=train)
+        return self.decoder(prefix, state, self.look(memory), train=train)
+
+    def features(
+        self, inputs: Tokens, prefix: Tokens, carry: Any = None, *, train: bool
+    ) -> tuple[Float[Array, "B T D"], Any]:
+        return self.decode(inputs, prefix, train=train)[0], carry
+
+    def attention_weights(self, inputs: Tokens, prefix: Tokens) -> Float[Array, "L B H T S"]:
+        """Attention over the tokens of the source in a forced pass; there is one layer with one head."""
+        return self.decode(inputs, prefix)[2][None, :, None]
+
+    def project(self: Any, features: Float[Array, "... D"]) -> Float[Array, "... V"]:
+        return self.decoder.project(features)
+
+    def start(self: Any, inputs: Tokens, prompt: Tokens, capacity: int, hypotheses: int) -> tuple[Any, Any]:
+        memory, state = self.remember(inputs)
+        return memory, self.decoder.start(prompt, state, self.look(memory), hypotheses)
+
+    def step(
+        self: Any, memory: Any, state: Any, token: Int[Array, "B K"], t: Int[Array, ""]
+    ) -> tuple[Float[Array, "B K V"], Any]:
+        return self.decoder.step(token, state, self.look(memory))
+
+    @nn.nowrap
+    def paths(self, length: int) -> dict[str, int | None]:
+        return {"source": 1, "target": length - 1}
+
+    @nn.nowrap
+    def reorder(self, state: Any, parents: Int[Array, "B K"]) -> Any:
+        return reorder(state, parents)

@@ -8,14 +8,18 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+from seqlab.errors import SeqlabError
+
 
 def product(spec: str, left: jax.Array, right: jax.Array, dtype: str) -> jax.Array:
     """`einsum` of two arrays, rounded to `dtype` first; sums are float32, and so is the result.
 
-    The gradients are products of the same kind: each letter of `spec` must stand in two of its three terms,
-    so that the terms in another order give them. (Left to itself, autodiff would multiply a float32 gradient
-    by a bfloat16 operand, which no matrix unit does.)
+    The gradients are products of the same kind: each letter of `spec` must stand in two of its three terms, so that
+    the terms in another order give them. (Left to itself, autodiff would multiply a float32 gradient by a bfloat16
+    operand, which no matrix unit does.) Raises for other dtypes than float32 and bfloat16.
     """
+    if dtype not in ("float32", "bfloat16"):
+        raise SeqlabError(f"dtype must be 'float32' or 'bfloat16', not {dtype!r}")
     return _product(spec, left, right, dtype)
 
 

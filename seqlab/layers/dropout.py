@@ -20,10 +20,10 @@ class Dropout(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         threshold = round(self.rate * 256)
+        if not 0 <= threshold < 256:
+            raise SeqlabError(f"a dropout rate lies between 0 and 0.998, not at {self.rate}")
         if not train or threshold == 0:
             return x
-        if not 0 < threshold < 256:
-            raise SeqlabError(f"a dropout rate lies in [0, 1), not {self.rate}")
         width = x.shape[-1]
         words = jax.random.bits(self.make_rng("dropout"), (*x.shape[:-1], -(-width // 4)), jnp.uint32)
         draws = jax.lax.bitcast_convert_type(words, jnp.uint8).reshape(*x.shape[:-1], -1)[..., :width]

@@ -22,8 +22,10 @@ def positions_of(mask: Bool[Array, "B T"], segments: Int[Array, "B T"] | None = 
 
 
 def sinusoidal(positions: Int[Array, "..."], dim: int) -> Float[Array, "... D"]:
-    """Sine and cosine of geometrically spaced frequencies (Vaswani et al. 2017, section 3.5), halves side by side."""
-    frequencies = jnp.exp(jnp.arange(dim // 2) * (-jnp.log(10_000.0) / max(dim // 2 - 1, 1)))
+    """Sine and cosine of the frequencies 10,000 ** (-2 i / D) (Vaswani et al. 2017, section 3.5): all sines, then all
+    cosines, which in the paper take turns.
+    """
+    frequencies = 10_000.0 ** (jnp.arange(dim // 2) * (-2 / dim))
     angles = positions[..., None] * frequencies
     return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
 
@@ -53,18 +55,21 @@ class Table(nn.Module):
 
 
 class Vocabulary(nn.Module):
-    """Token embeddings without positions, and the projection of features to logits over the same tokens."""
+    """Token embeddings, and the projection of features to logits over the same tokens."""
 
     entries: int
     dim: int
     tie: bool
     """Whether the table is the projection too."""
     dtype: str = "float32"
+    bias: bool = True
+    """Whether the logits have one."""
 
     def setup(self):
-        # Unit variance after scaling, moderate logits when tied.
+        # A standard deviation of 1/sqrt(D): unit variance after scaling, moderate logits when tied.
         self.table = self.param("table", nn.initializers.normal(self.dim**-0.5), (self.entries, self.dim))
-        self.bias = self.param("bias", nn.initializers.zeros, (self.entries,))
+        if self.bias:
+            self.offset = self.param("bias", nn.initializers.zeros, (self.entries,))
         if not self.tie:
             self.output = Dense("bd,dv->bv", (self.dim, self.entries), dtype=self.dtype)
 
@@ -74,43 +79,36 @@ class Vocabulary(nn.Module):
     def project(self, features: Float[Array, "... D"]) -> Float[Array, "... V"]:
         flat = features.reshape(-1, self.dim)
         logits = product("bd,vd->bv", flat, self.table, self.dtype) if self.tie else self.output(flat)
-        return (logits + self.bias).reshape(*features.shape[:-1], self.entries)
+        if self.bias:
+            logits += self.offset
+        return logits.reshape(*features.shape[:-1], self.entries)
 
 
-class Embedding(nn.Module):
-    """Scaled token embedding plus position; `attend` reuses the table as the output projection."""
+class Positions(nn.Module):
+    """What is added to the embedding of a token for where it stands."""
 
-    vocabulary: int
+    kind: str
+    """"sinusoidal" or "learned"."""
     dim: int
-    positions: str = "sinusoidal"
-    max_length: int = 1024
-    dtype: str = "float32"
+    longest: int
+    """How many there are, if they are learned."""
+    deviation: float = 0.02
+    """Of the learned ones, at first."""
 
     def setup(self):
-        if self.positions not in ("sinusoidal", "learned"):
-            raise SeqlabError(f"positions must be 'sinusoidal' or 'learned', not {self.positions!r}")
-        if self.dim % 2:
+        if self.kind not in ("sinusoidal", "learned"):
+            raise SeqlabError(f"positions must be 'sinusoidal' or 'learned', not {self.kind!r}")
+        if self.kind == "learned":
+            self.table = self.param("table", nn.initializers.normal(self.deviation), (self.longest, self.dim))
+        elif self.dim % 2:
             raise SeqlabError(f"the width must be even for sine and cosine halves, not {self.dim}")
-        # A standard deviation of 1/sqrt(D): unit vectors after scaling, moderate logits when tied.
-        self.table = self.param("table", nn.initializers.normal(self.dim**-0.5), (self.vocabulary, self.dim))
-        if self.positions == "learned":
-            self.learned = self.param("positions", nn.initializers.normal(0.02), (self.max_length, self.dim))
 
     def check_length(self, length: int) -> None:
-        """Learned positions end at `max_length`; a gather past it would silently repeat the last one."""
-        if self.positions == "learned" and length > self.max_length:
+        """Learned positions end; a gather past the last one would silently repeat it."""
+        if self.kind == "learned" and length > self.longest:
             raise SeqlabError(
-                f"{length} positions asked of a model with {self.max_length} learned ones: raise model.max_length"
+                f"{length} positions asked of a model with {self.longest} learned ones: raise model.max_length"
             )
 
-    def __call__(self, ids: Int[Array, "..."], positions: Int[Array, "..."]) -> Float[Array, "... D"]:
-        tokens = self.table[ids] * self.dim**0.5
-        if self.positions == "learned":
-            where = self.learned[positions]
-        else:
-            where = sinusoidal(positions, self.dim)
-        return tokens + where
-
-    def attend(self, features: Float[Array, "... D"]) -> Float[Array, "... V"]:
-        lead = "abc"[: features.ndim - 1]
-        return product(f"{lead}d,vd->{lead}v", features, self.table, self.dtype)
+    def __call__(self, positions: Int[Array, "..."]) -> Float[Array, "... D"]:
+        return self.table[positions] if self.kind == "learned" else sinusoidal(positions, self.dim)

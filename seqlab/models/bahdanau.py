@@ -2,27 +2,25 @@
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
-from flax import linen as nn
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from seqlab.errors import SeqlabError
 from seqlab.layers.attention import Alignment, masked_softmax
-from seqlab.layers.attentive_decoder import AttentiveDecoder, Look
+from seqlab.layers.attentive_decoder import AttentiveDecoder, AttentiveGenerator, Look
 from seqlab.layers.embed import Table, check_tie
-from seqlab.layers.hypotheses import reorder
 from seqlab.layers.recurrent import Bidirectional
 from seqlab.types import Tokens
 
 KIND = "generator"
 
 
-class Bahdanau(nn.Module):
+class Bahdanau(AttentiveGenerator):
     """A bidirectional encoder, and a decoder that looks at all of its outputs at every step.
 
-    Unlike the paper's: a GRU's reset gate stands after the product, both directions of the encoder have their say in
-    the decoder's first state, and the features are a tanh and not a maxout layer.
+    Unlike Bahdanau's: a GRU's reset gate stands after the product, both directions of the encoder have their say in
+    the decoder's first state, and the features are a tanh and not a maxout layer. Unlike Luong's: the encoder reads
+    both ways, and the decoder has one layer, whose first state is a learned map of the encoder's last ones.
     """
 
     source_vocabulary: int = 0
@@ -33,7 +31,7 @@ class Bahdanau(nn.Module):
     dim: int = 512
     """Width of embeddings, of the decoder, and of both directions of the encoder together."""
     attention: str = "additive"
-    """additive, or with Luong's decoder, which looks after its step: dot, general or scaled."""
+    """additive, or with Luong's decoder, which looks after its step: dot, general, scaled (dot over sqrt(D))."""
     dropout: float = 0.2
     tie: str = "all"
     """"all": source, target and output share one table (a joint vocabulary); "target": target and output; "none"."""
@@ -68,40 +66,6 @@ class Bahdanau(nn.Module):
             return jnp.einsum("bks,bse->bke", weights, memory["values"]), weights
 
         return look
-
-    def decode(self, inputs: Tokens, prefix: Tokens, *, train: bool = False) -> tuple[jax.Array, Any, jax.Array]:
-        """Features, the decoder's last state, attention weights."""
-        memory, state = self.remember(inputs, train=train)
-        return self.decoder(prefix, state, self.look(memory), train=train)
-
-    def features(
-        self, inputs: Tokens, prefix: Tokens, carry: Any = None, *, train: bool
-    ) -> tuple[Float[Array, "B T D"], Any]:
-        return self.decode(inputs, prefix, train=train)[0], carry
-
-    def attention_weights(self, inputs: Tokens, prefix: Tokens) -> Float[Array, "L B H T S"]:
-        """Attention over the source in a forced pass; there is one layer with one head."""
-        return self.decode(inputs, prefix)[2][None, :, None]
-
-    def project(self, features: Float[Array, "... D"]) -> Float[Array, "... V"]:
-        return self.decoder.project(features)
-
-    def start(self, inputs: Tokens, prompt: Tokens, capacity: int, hypotheses: int) -> tuple[Any, Any]:
-        memory, state = self.remember(inputs)
-        return memory, self.decoder.start(prompt, state, self.look(memory), hypotheses)
-
-    def step(
-        self, memory: Any, state: Any, token: Int[Array, "B K"], t: Int[Array, ""]
-    ) -> tuple[Float[Array, "B K V"], Any]:
-        return self.decoder.step(token, state, self.look(memory))
-
-    @nn.nowrap
-    def paths(self, length: int) -> dict[str, int | None]:
-        return {"source": 1, "target": length - 1}
-
-    @nn.nowrap
-    def reorder(self, state: Any, parents: Int[Array, "B K"]) -> Any:
-        return reorder(state, parents)
 
 
 TINY = Bahdanau(source_vocabulary=9, vocabulary=7, dim=8, tie="target")

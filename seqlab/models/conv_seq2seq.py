@@ -12,12 +12,12 @@ from seqlab.layers.attention import masked_softmax
 from seqlab.layers.convolution import GatedBlock, Run, dilations, most_moves, run_one_step, run_over_all
 from seqlab.layers.dense import Dense
 from seqlab.layers.dropout import Dropout
-from seqlab.layers.embed import Embedding, check_tie, positions_of
+from seqlab.layers.embed import Positions, Table, Vocabulary, check_tie, positions_of
 from seqlab.layers.hypotheses import reorder, repeat
 from seqlab.types import Tokens
 
 KIND = "generator"
-SMALL = 0.1  # standard deviation of what is embedded, at first: attention begins nearly even (section 3.5)
+SMALL = 0.1  # deviation of embeddings and positions, at first: attention begins nearly even (section 3.5)
 HALF = 0.5**0.5  # a sum of two, scaled back to the variance of one (section 3.4)
 
 
@@ -56,12 +56,11 @@ class ConvSeq2Seq(nn.Module):
         at_least("encoder_layers", self.encoder_layers, 1)
         at_least("decoder_layers", self.decoder_layers, 1)
         dim, dtype = self.dim, self.dtype
-        embed = (dim, self.positions, self.max_length, dtype)
-        self.target_embedding = Embedding(self.vocabulary, *embed)
+        self.words = Vocabulary(self.vocabulary, dim, self.tie != "none", dtype)
         if self.tie != "all":
-            self.own_source_embedding = Embedding(self.source_vocabulary, *embed)
-        if self.tie == "none":
-            self.output = Dense("btd,dv->btv", (dim, self.vocabulary), dtype=dtype)
+            self.source_words = Table(self.source_vocabulary, dim)
+        self.source_positions = Positions(self.positions, dim, self.max_length, 1.0)
+        self.target_positions = Positions(self.positions, dim, self.max_length, 1.0)
         ahead, rest = self.kernel // 2, (self.dropout, dtype)
         above, below = dilations(self.decoder_layers, self.cycle), dilations(self.encoder_layers, self.cycle)
         self.encoder = [GatedBlock(dim, self.kernel, d, ahead * d, *rest) for d in below]
@@ -82,9 +81,9 @@ class ConvSeq2Seq(nn.Module):
 
     def encode(self, inputs: Tokens, *, train: bool = False) -> dict[str, jax.Array]:
         """Keys, the last layer's outputs; values, with the embeddings added; which of them are real."""
-        embedding = self.target_embedding if self.tie == "all" else self.own_source_embedding
-        embedding.check_length(inputs.ids.shape[1])
-        embedded = self.drop(SMALL * embedding(inputs.ids, positions_of(inputs.mask)), train=train)
+        self.source_positions.check_length(inputs.ids.shape[1])
+        words = self.words.embed(inputs.ids) if self.tie == "all" else self.source_words(inputs.ids)
+        embedded = self.drop(SMALL * (words + self.source_positions(positions_of(inputs.mask))), train=train)
         x, run = embedded, run_over_all(inputs.mask)
         for block in self.encoder:
             x = HALF * (x + block(x, run, train=train))
@@ -111,8 +110,8 @@ class ConvSeq2Seq(nn.Module):
         self, memory: Any, prefix: Tokens, buffers: list[jax.Array] | None = None, *, train: bool = False
     ) -> tuple[jax.Array, list[jax.Array]]:
         """Features, and attention weights; `buffers` takes those of the convolutions."""
-        self.target_embedding.check_length(prefix.ids.shape[1])
-        x = self.target_embedding(prefix.ids, positions_of(prefix.mask))
+        self.target_positions.check_length(prefix.ids.shape[1])
+        x = self.words.embed(prefix.ids) + self.target_positions(positions_of(prefix.mask))
         return self.stack(x, memory, run_over_all(prefix.mask, buffers=buffers), train=train)
 
     def features(
@@ -125,12 +124,10 @@ class ConvSeq2Seq(nn.Module):
         return jnp.stack(self.decode(self.encode(inputs), prefix)[1])[:, :, None]
 
     def project(self, features: Float[Array, "... D"]) -> Float[Array, "... V"]:
-        if self.tie == "none":
-            return self.output(features)
-        return self.target_embedding.attend(features)
+        return self.words.project(features)
 
     def start(self, inputs: Tokens, prompt: Tokens, capacity: int, hypotheses: int) -> tuple[Any, Any]:
-        self.target_embedding.check_length(capacity)
+        self.target_positions.check_length(capacity)
         memory = self.encode(inputs)
         buffers: list[jax.Array] = []
         self.decode(memory, Tokens(prompt.ids[:, :-1], prompt.mask[:, :-1]), buffers)
@@ -141,8 +138,8 @@ class ConvSeq2Seq(nn.Module):
         self, memory: Any, state: Any, token: Int[Array, "B K"], t: Int[Array, ""]
     ) -> tuple[Float[Array, "B K V"], Any]:
         run, state = run_one_step(state, t)
-        x, _ = self.stack(self.target_embedding(token, (t - memory["offset"])[:, None]), memory, run)
-        return self.project(x), state
+        x = self.words.embed(token) + self.target_positions((t - memory["offset"])[:, None])
+        return self.project(self.stack(x, memory, run)[0]), state
 
     @nn.nowrap
     def paths(self, length: int) -> dict[str, int | None]:

@@ -6,24 +6,21 @@ al. 2016, section 2.4).
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
-from flax import linen as nn
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from seqlab.errors import SeqlabError, at_least
 from seqlab.layers.attention import Alignment, masked_softmax
-from seqlab.layers.attentive_decoder import AttentiveDecoder, Look
+from seqlab.layers.attentive_decoder import AttentiveDecoder, AttentiveGenerator, Look
 from seqlab.layers.embed import Table, check_tie
 from seqlab.layers.hierarchy import Pool, members, segments_of
-from seqlab.layers.hypotheses import reorder
 from seqlab.layers.recurrent import Bidirectional
 from seqlab.types import Tokens
 
 KIND = "generator"
 
 
-class HierarchicalSeq2Seq(nn.Module):
+class HierarchicalSeq2Seq(AttentiveGenerator):
     """From a document, or the turns of a dialogue, to a text. The vocabulary sizes are 0 in a config."""
 
     source_vocabulary: int = 0
@@ -82,40 +79,6 @@ class HierarchicalSeq2Seq(nn.Module):
             return jnp.einsum("bks,bse->bke", weights, memory["values"]), weights
 
         return look
-
-    def decode(self, inputs: Tokens, prefix: Tokens, *, train: bool = False) -> tuple[jax.Array, Any, jax.Array]:
-        """Features, the decoder's last state, attention weights."""
-        memory, state = self.remember(inputs, train=train)
-        return self.decoder(prefix, state, self.look(memory), train=train)
-
-    def features(
-        self, inputs: Tokens, prefix: Tokens, carry: Any = None, *, train: bool
-    ) -> tuple[Float[Array, "B T D"], Any]:
-        return self.decode(inputs, prefix, train=train)[0], carry
-
-    def attention_weights(self, inputs: Tokens, prefix: Tokens) -> Float[Array, "L B H T S"]:
-        """Attention over the words of the source in a forced pass; there is one layer with one head."""
-        return self.decode(inputs, prefix)[2][None, :, None]
-
-    def project(self, features: Float[Array, "... D"]) -> Float[Array, "... V"]:
-        return self.decoder.project(features)
-
-    def start(self, inputs: Tokens, prompt: Tokens, capacity: int, hypotheses: int) -> tuple[Any, Any]:
-        memory, state = self.remember(inputs)
-        return memory, self.decoder.start(prompt, state, self.look(memory), hypotheses)
-
-    def step(
-        self, memory: Any, state: Any, token: Int[Array, "B K"], t: Int[Array, ""]
-    ) -> tuple[Float[Array, "B K V"], Any]:
-        return self.decoder.step(token, state, self.look(memory))
-
-    @nn.nowrap
-    def paths(self, length: int) -> dict[str, int | None]:
-        return {"source": 1, "target": length - 1}
-
-    @nn.nowrap
-    def reorder(self, state: Any, parents: Int[Array, "B K"]) -> Any:
-        return reorder(state, parents)
 
 
 TINY = HierarchicalSeq2Seq(source_vocabulary=9, vocabulary=7, dim=8, sentences=4, tie="target")

@@ -23,6 +23,7 @@ class SequenceTagger(nn.Module):
     kernel: int = 7
     """Of a convolution."""
     dropout: float = 0.0
+    """Of what a recurrent layer reads; of a TCN, within its blocks."""
     dtype: str = "float32"
     """What the operands of products with parameters are rounded to; all else is float32."""
 

@@ -60,8 +60,8 @@ class TCNLM(nn.Module):
         return 1 + convolutions * (self.kernel - 1) * sum(dilations(self.layers, self.cycle))
 
     def stack(self, x: Float[Array, "B T D"], run: Run, *, train: bool = False) -> Float[Array, "B T D"]:
-        x = self.drop(x, train=train)
         if self.block == "tcn":
+            x = self.drop(x, train=train)
             for block in self.blocks:
                 x = block(x, run, train=train)
             return x

@@ -7,8 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
-from seqlab.layers.dense import Dense
-from seqlab.layers.embed import Embedding, check_tie, positions_of
+from seqlab.layers.embed import Positions, Table, Vocabulary, check_tie, positions_of
 from seqlab.layers.transformer import Stack, reorder
 from seqlab.types import Tokens
 
@@ -41,28 +40,28 @@ class Transformer(nn.Module):
 
     def setup(self):
         check_tie(self.tie, self.source_vocabulary, self.vocabulary)
-        embed = (self.dim, self.positions, self.max_length, self.dtype)
-        self.target_embedding = Embedding(self.vocabulary, *embed)
+        self.words = Vocabulary(self.vocabulary, self.dim, self.tie != "none", self.dtype, bias=False)
         if self.tie != "all":
-            self.own_source_embedding = Embedding(self.source_vocabulary, *embed)
-        if self.tie == "none":
-            self.output = Dense("btd,dv->btv", (self.dim, self.vocabulary), dtype=self.dtype)
+            self.source_words = Table(self.source_vocabulary, self.dim)
+        self.source_positions = Positions(self.positions, self.dim, self.max_length)
+        self.target_positions = Positions(self.positions, self.dim, self.max_length)
         sizes = (self.dim, self.heads, self.hidden, self.dropout, self.norm)
         self.encoder = Stack(self.encoder_layers, *sizes, dtype=self.dtype)
         self.decoder = Stack(self.decoder_layers, *sizes, cross=True, dtype=self.dtype)
 
     def encode(self, inputs: Tokens, *, train: bool = False) -> Float[Array, "B S D"]:
-        embedding = self.target_embedding if self.tie == "all" else self.own_source_embedding
-        embedding.check_length(inputs.ids.shape[1])
-        return self.encoder.encode(embedding(inputs.ids, positions_of(inputs.mask)), inputs.mask, train=train)
+        self.source_positions.check_length(inputs.ids.shape[1])
+        x = self.words.embed(inputs.ids) if self.tie == "all" else self.source_words(inputs.ids)
+        x += self.source_positions(positions_of(inputs.mask))
+        return self.encoder.encode(x, inputs.mask, train=train)
 
     def decode(self, inputs: Tokens, prefix: Tokens, *, train: bool = False) -> tuple[jax.Array, list, list]:
         memory = self.decoder.remember(self.encode(inputs, train=train))
         return self.decode_from(memory, inputs, prefix, train=train)
 
     def decode_from(self, memory: Any, inputs: Tokens, prefix: Tokens, *, train: bool = False):
-        self.target_embedding.check_length(prefix.ids.shape[1])
-        x = self.target_embedding(prefix.ids, positions_of(prefix.mask))
+        self.target_positions.check_length(prefix.ids.shape[1])
+        x = self.words.embed(prefix.ids) + self.target_positions(positions_of(prefix.mask))
         return self.decoder.decode(x, prefix.mask, memory, inputs.mask, train=train)
 
     def features(
@@ -75,12 +74,10 @@ class Transformer(nn.Module):
         return jnp.stack(self.decode(inputs, prefix)[2])
 
     def project(self, features: Float[Array, "... D"]) -> Float[Array, "... V"]:
-        if self.tie == "none":
-            return self.output(features)
-        return self.target_embedding.attend(features)
+        return self.words.project(features)
 
     def start(self, inputs: Tokens, prompt: Tokens, capacity: int, hypotheses: int) -> tuple[Any, Any]:
-        self.target_embedding.check_length(capacity)
+        self.target_positions.check_length(capacity)
         memory = self.decoder.remember(self.encode(inputs))
         past, caches = Tokens(prompt.ids[:, :-1], prompt.mask[:, :-1]), None
         if past.ids.shape[1]:
@@ -91,7 +88,7 @@ class Transformer(nn.Module):
     def step(
         self, memory: Any, state: Any, token: Int[Array, "B K"], t: Int[Array, ""]
     ) -> tuple[Float[Array, "B K V"], Any]:
-        x = self.target_embedding(token, (t - state["offset"])[:, None])
+        x = self.words.embed(token) + self.target_positions((t - state["offset"])[:, None])
         x, state = self.decoder.step(x, state, t, memory["layers"], memory["mask"])
         return self.project(x), state
 

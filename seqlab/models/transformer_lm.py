@@ -5,8 +5,7 @@ from typing import Any
 from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
-from seqlab.layers.dense import Dense
-from seqlab.layers.embed import Embedding, positions_of
+from seqlab.layers.embed import Positions, Vocabulary, positions_of
 from seqlab.layers.transformer import Stack, reorder
 from seqlab.types import Tokens
 
@@ -36,15 +35,14 @@ class TransformerLM(nn.Module):
     units take, AMX of recent CPUs too."""
 
     def setup(self):
-        self.embedding = Embedding(self.vocabulary, self.dim, self.positions, self.max_length, self.dtype)
-        if not self.tie:
-            self.output = Dense("btd,dv->btv", (self.dim, self.vocabulary), dtype=self.dtype)
+        self.words = Vocabulary(self.vocabulary, self.dim, self.tie, self.dtype, bias=False)
+        self.where = Positions(self.positions, self.dim, self.max_length)
         sizes = (self.dim, self.heads, self.hidden, self.dropout, self.norm)
         self.decoder = Stack(self.layers, *sizes, dtype=self.dtype)
 
     def decode(self, prefix: Tokens, *, train: bool = False) -> Any:
-        self.embedding.check_length(prefix.ids.shape[1])
-        x = self.embedding(prefix.ids, positions_of(prefix.mask, prefix.segments))
+        self.where.check_length(prefix.ids.shape[1])
+        x = self.words.embed(prefix.ids) + self.where(positions_of(prefix.mask, prefix.segments))
         return self.decoder.decode(x, prefix.mask, segments=prefix.segments, train=train)
 
     def features(
@@ -53,12 +51,10 @@ class TransformerLM(nn.Module):
         return self.decode(prefix, train=train)[0], carry
 
     def project(self, features: Float[Array, "... D"]) -> Float[Array, "... V"]:
-        if self.tie:
-            return self.embedding.attend(features)
-        return self.output(features)
+        return self.words.project(features)
 
     def start(self, inputs: None, prompt: Tokens, capacity: int, hypotheses: int) -> tuple[Any, Any]:
-        self.embedding.check_length(capacity)
+        self.where.check_length(capacity)
         past, caches = Tokens(prompt.ids[:, :-1], prompt.mask[:, :-1]), None
         if past.ids.shape[1]:
             _, caches, _ = self.decode(past)
@@ -67,7 +63,7 @@ class TransformerLM(nn.Module):
     def step(
         self, memory: Any, state: Any, token: Int[Array, "B K"], t: Int[Array, ""]
     ) -> tuple[Float[Array, "B K V"], Any]:
-        x = self.embedding(token, (t - state["offset"])[:, None])
+        x = self.words.embed(token) + self.where((t - state["offset"])[:, None])
         x, state = self.decoder.step(x, state, t)
         return self.project(x), state
 

@@ -1,4 +1,7 @@
-"""Summarization: a document to a short text; judged by ROUGE. A document that is too long is cut."""
+"""Summarization: a document, a sentence a line, to a short text; judged by ROUGE. A document that is too long is cut.
+
+A line of `seqlab decode` is a document, its sentences apart by tabs.
+"""
 
 import itertools
 import re
@@ -32,6 +35,7 @@ class Summarization:
     KIND = "generator"
     columns = MappingProxyType({"source": "text", "target": "text"})
     metrics = ("rouge",)
+    separator = "\t"
 
     def __post_init__(self) -> None:
         if self.keep not in ("head", "tail", "ends") or self.source_tokens < 2:

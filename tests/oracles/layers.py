@@ -28,8 +28,7 @@ def layer_norm(x, scale, bias):
 
 
 def sinusoidal(position, dim):
-    half = dim // 2
-    rates = [10_000 ** -(i / max(half - 1, 1)) for i in range(half)]
+    rates = [1 / 10_000 ** (2 * i / dim) for i in range(dim // 2)]
     return np.array([math.sin(position * r) for r in rates] + [math.cos(position * r) for r in rates])
 
 
