@@ -253,13 +253,13 @@ def check(
         from seqlab.decode import load
 
         loaded = load(what, checkpoint)
-        model, params = loaded.experiment.model, loaded.params
+        model, task, params = loaded.experiment.model, loaded.experiment.task, loaded.params
     else:
         experiment = catalogue.load_config(what)
         catalogue.check_parts(experiment)
-        model, params = catalogue.sized(experiment.model, experiment.text.size), None
+        model, task, params = catalogue.sized(experiment.model, experiment.text.size), experiment.task, None
     found = []
-    for name, holds, more in laws.certificate(model, params):
+    for name, holds, more in laws.certificate(model, task, params):
         found.append({"name": name, "holds": holds, "more": more})
         if not json:
             print(f"{name:24} {'yes' if holds else 'NO'}{f'  {more}' if more else ''}", flush=True)

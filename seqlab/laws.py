@@ -29,8 +29,9 @@ from seqlab.text import Corpus, Labels, Numbers, Symbols, Tokenizer, Tokenizers,
 from seqlab.train import init_params, train
 from seqlab.types import Batch, Params, Series, Tokens
 
-LENGTHS = (6, 1, 4, 3, 2)  # of the rows in a subject's inputs
+LENGTHS = (6, 1, 4, 3, 2)  # of the rows in a subject's inputs, as a rule
 SENTENCES = ((0, 0, 1, 3, 3, 3), (0,), (0, 1, 1, 2), (0, 2, 2), (1, 1))  # of their tokens; some are empty
+LONG = 64  # the longest row of a certificate
 ALPHAS = (0.0, 0.6, 1.5)
 EOS = Tokenizer.eos
 
@@ -73,24 +74,32 @@ class Subject(NamedTuple):
     forward: Callable[..., jax.Array]
 
 
-def make_subject(model: Any, seed: int = 0) -> Subject:
-    """A subject with ragged rows, no two alike, and parameters drawn with `seed`."""
+def make_subject(
+    model: Any, seed: int = 0, *, source: int = max(LENGTHS), target: int = max(LENGTHS), features: int = 2
+) -> Subject:
+    """A subject with ragged rows, no two alike, and parameters drawn with `seed`: the longest source has `source`
+    positions, the longest prefix `target`, and a position of a regressor `features` numbers.
+    """
     random = np.random.default_rng(seed)
-    mask = np.arange(max(LENGTHS)) < np.array(LENGTHS)[:, None]
 
-    def tokens(vocabulary: int, lengths: np.ndarray) -> Tokens:
-        ids = np.where(lengths, random.integers(3, vocabulary, mask.shape), 0)
-        return Tokens(jnp.asarray(ids), jnp.asarray(lengths))
+    def ragged(longest: int) -> np.ndarray:
+        return np.arange(longest) < np.array([longest, *LENGTHS[1:]])[:, None]
+
+    def tokens(vocabulary: int, mask: np.ndarray) -> Tokens:
+        ids = np.where(mask, random.integers(min(3, vocabulary - 2), vocabulary, mask.shape), 0)
+        return Tokens(jnp.asarray(ids), jnp.asarray(mask))
 
     kind, sources, prefix = catalogue.kind_of(model), getattr(model, "source_vocabulary", 0), None
     inputs: Any = None
+    mask = ragged(source)
     if sources:
         inputs = tokens(sources, mask)
         sentences = np.zeros(mask.shape, np.int32)
-        sentences[mask] = [n for row in SENTENCES for n in row]
+        beyond = range(max(LENGTHS) - 2, source - 2)  # one-word sentences
+        sentences[mask] = [*SENTENCES[0], *beyond, *(n for row in SENTENCES[1:] for n in row)]
         inputs = dataclasses.replace(inputs, sentences=jnp.asarray(sentences))
     if kind == "generator":
-        prefix = tokens(model.vocabulary, mask[::-1])
+        prefix = tokens(model.vocabulary, ragged(target)[::-1])
         targets = (prefix.ids * 3 + jnp.arange(len(LENGTHS))[:, None] + 1) % model.vocabulary
         weights = prefix.mask.astype(jnp.float32)
     elif kind == "tagger":
@@ -100,7 +109,7 @@ def make_subject(model: Any, seed: int = 0) -> Subject:
         targets, weights = jnp.arange(len(LENGTHS)), jnp.ones(len(LENGTHS))
         targets = targets / 2 if kind == "regressor" else targets % model.classes
     if kind == "regressor":
-        inputs = Series(jnp.float32(random.normal(size=(*mask.shape, 2))), jnp.asarray(mask))
+        inputs = Series(jnp.float32(random.normal(size=(*mask.shape, features))), jnp.asarray(mask))
     params = init_params(model, seed, Batch(inputs, prefix, targets, weights))
     return Subject(model, params, inputs, prefix, targets, weights, jax.jit(functools.partial(logits_of, model)))
 
@@ -169,42 +178,52 @@ def rows_are_independent(s: Subject) -> None:
 
 
 def empty_rows_are_finite(s: Subject) -> None:
-    """A row without a single real token gives finite logits, and changes no other row."""
+    """A row without a single real token gives finite logits and gradients, and changes no other row."""
     mask = np.ones((len(LENGTHS), 1), bool)
     mask[0] = False
 
     def emptied(tokens: Any) -> Any:
         return tokens and tokens.replace(mask=tokens.mask & mask)
 
-    logits = s.forward(s.params, emptied(s.inputs), emptied(s.prefix))
+    empty = s._replace(inputs=emptied(s.inputs), prefix=emptied(s.prefix))
+    logits = s.forward(s.params, empty.inputs, empty.prefix)
     require(jnp.isfinite(logits).all(), "an empty row gives logits that are not finite")
     close(logits[1:], s.forward(s.params, s.inputs, s.prefix)[1:], "rows beside an empty one")
+    weights = s.weights * mask.reshape(-1, *[1] * (s.weights.ndim - 1))
+    gradients = jax.jit(jax.grad(functools.partial(loss_of, empty._replace(weights=weights))))(s.params)
+    finite = jax.tree.map(lambda x: jnp.isfinite(x).all(), gradients)
+    require(all(jax.tree.leaves(finite)), "an empty row gives gradients that are not finite")
 
 
 def future_is_unseen(s: Subject) -> None:
     """A changed id leaves all logits before it as they were, to the bit."""
     before = s.forward(s.params, s.inputs, s.prefix)
-    written = s.inputs if s.prefix is None else s.prefix
-    for t in range(1, max(LENGTHS)):
-        changed = written.replace(ids=written.ids.at[:, t:].set(jnp.where(written.ids[:, t:] == 3, 4, 3)))
+    written, most = (s.inputs, s.model.source_vocabulary) if s.prefix is None else (s.prefix, s.model.vocabulary)
+    for t in range(1, written.ids.shape[1]):
+        changed = written.replace(ids=written.ids.at[:, t:].set((written.ids[:, t:] + 1) % most))
         after = s.forward(s.params, *((changed, None) if s.prefix is None else (s.inputs, changed)))
         same(before[:, :t], after[:, :t], f"logits before position {t} when ids from there on change")
 
 
 def past_matters(s: Subject) -> None:
-    """A changed id changes later logits, as far back as the model's `receptive_field` (None: all)."""
-    reach = getattr(s.model, "receptive_field", None) or max(LENGTHS)
-    last = len(LENGTHS) - 1  # the row with the longest prefix
-    length = int(s.prefix.mask[last].sum())
-    for distance in range(1, min(reach, length)):
-        moved = []
-        for seed in range(3):
-            subject = s if seed == 0 else s._replace(params=jax.tree.map(lambda x, n=seed: x * (1 + n), s.params))
-            changed = s.prefix.ids.at[last, length - 1 - distance].add(1) % s.model.vocabulary
-            logits = subject.forward(subject.params, s.inputs, s.prefix)[last, length - 1]
-            other = subject.forward(subject.params, s.inputs, Tokens(changed, s.prefix.mask))[last, length - 1]
-            moved.append(float(jnp.abs(logits - other).max()))
-        require(max(moved) > 1e-6, f"an id {distance} positions back changes nothing")
+    """A changed id changes later logits, as far back as the model's `receptive_field` (None: all), and no farther."""
+    length = s.prefix.ids.shape[1]
+    reach = getattr(s.model, "receptive_field", None) or length
+    rows = np.full(length, len(LENGTHS) - 1)  # the one with the longest prefix, once for each distance
+    distance = np.arange(length)
+    ids = np.asarray(s.prefix.ids)[rows]
+    ids[distance, length - 1 - distance] += distance > 0
+    changed = Tokens(jnp.asarray(ids % s.model.vocabulary), s.prefix.mask[rows])
+    moved = np.zeros(length)
+    for factor in (1, 2, 3):  # a ReLU may hide a change
+        params = jax.tree.map(lambda x, n=factor: x * n, s.params)
+        logits = np.asarray(s.forward(params, rows_of(s.inputs, rows), changed))[:, -1]
+        moved = np.maximum(moved, abs(logits - logits[0]).max(-1) / abs(logits[0]).max())
+    for n in range(1, length):
+        if n < reach:
+            require(moved[n] > 1e-6, f"an id {n} positions back changes nothing")
+        else:
+            require(moved[n] <= 1e-6, f"an id {n} positions back, out of the receptive field, changes something")
 
 
 def jit_agrees_with_eager(s: Subject) -> None:
@@ -260,7 +279,7 @@ def make_stepper(model: Any, capacity: int, hypotheses: int) -> Stepper:
 
 def step_agrees_with_features(s: Subject) -> float:
     """Step by step the logits are those of the forced pass, after prompts of one and of unequal lengths."""
-    total, largest = max(LENGTHS), 0.0
+    total, largest = s.prefix.ids.shape[1], 0.0
     logits = s.forward(s.params, s.inputs, s.prefix)
     stepper = make_stepper(s.model, total, 2)
     for prompt_length in (1, 3):
@@ -421,16 +440,17 @@ def a_beam_that_holds_everything_is_exact(s: Subject) -> None:
 
 def greedy_is_a_beam_of_one(s: Subject) -> None:
     """Greedy search takes the best token each time; a beam of 1 that stops at its first end writes the same."""
-    limit = 5
-    requests = requests_of(s, limit)
+    limit, firsts = 5, ([], *([token] for token in range(3, s.model.vocabulary)))
+    requests = [one._replace(prompt=[*one.prompt, *more]) for one in requests_of(s, limit) for more in firsts]
     found = {stop: generate(s.model, s.params, requests, eos=EOS, beam=1, stop=stop) for stop in (None, "first")}
-    for row, (_, prompt, *_) in enumerate(requests):
+    for index, (_, prompt, *_) in enumerate(requests):
+        row = index // len(firsts)
         answer: list[int] = []
         while len(answer) < limit and EOS not in answer:
             logits = forced_logits(s, row, [[*prompt, *answer]])[0, len(prompt) + len(answer) - 1]
             answer.append(EOS if len(answer) + 1 == limit else int(logits.argmax()))
         for stop, results in found.items():
-            written = results[row][0].ids
+            written = results[index][0].ids
             require(written == answer, f"search with a beam of 1 (stop: {stop}) writes {written}, not {answer}")
 
 
@@ -740,14 +760,18 @@ CERTIFIED: dict[str, tuple[Law, ...]] = {
 }
 
 
-def certificate(model: Any, params: Params | None = None) -> Iterator[tuple[str, bool, str]]:
-    """What can be proved of a model at its full size, on a handful of short rows: a name, whether it holds, and more.
+def certificate(model: Any, task: Any, params: Params | None = None) -> Iterator[tuple[str, bool, str]]:
+    """What can be proved of a model at its full size, on a handful of rows: a name, whether it holds, and more. The
+    longest row is longer than what convolutions see and has more sentences than the model tells apart, up to 64.
 
     `params` are drawn anew if there are none. Products are float32, whatever the model's dtype.
     """
     if hasattr(model, "dtype"):
         model = model.clone(dtype="float32")
-    s = make_subject(model)
+    most = min(LONG, getattr(model, "longest", None) or LONG)
+    source, target = getattr(model, "sentences", 0) + 3, (getattr(model, "receptive_field", None) or 0) + 2
+    source, target = (min(max(n, max(LENGTHS)), most) for n in (source, target))
+    s = make_subject(model, source=source, target=target, features=getattr(task, "features", 0))
     s = s if params is None else s._replace(params=params)
     known = model_laws(model)
     for name, laws in CERTIFIED.items():

@@ -254,7 +254,7 @@ MUTANTS = (
         "tagging",
     ),
     Mutant(
-        "positions and features swapped",
+        "numbers in reverse",
         "tasks.regression",
         "values.reshape(-1, self.features)",
         "values[::-1].reshape(-1, self.features)",

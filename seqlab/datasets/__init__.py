@@ -96,6 +96,8 @@ def prepare(dataset: Dataset, root: Path) -> Prepared:
             if not key.exists():  # otherwise another process was first
                 with folder_made_whole(key) as part:
                     _build(dataset, part)
+    if not (key / VERSION).exists():
+        raise SeqlabError(f"{key} was prepared by another version of seqlab: remove it, and prepare it again")
     facts = json.loads(record.read_text())
     return Prepared(
         key / VERSION, facts["counts"], facts["hashes"], facts.get("origin", {}), facts.get("part_sizes", {})

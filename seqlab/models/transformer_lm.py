@@ -82,4 +82,4 @@ class TransformerLM(nn.Module):
 
 
 TINY = TransformerLM(vocabulary=7, layers=2, dim=8, heads=2, hidden=12)
-VARIANTS = (TINY.clone(norm="post", positions="learned", max_length=16, tie=False),)
+VARIANTS = (TINY.clone(norm="post", positions="learned", max_length=24, tie=False),)

@@ -12,6 +12,11 @@ VARIANT_LAWS = {
     laws.future_is_unseen,
     laws.step_agrees_with_features,
     laws.gradients_reach_every_parameter,
+    laws.reorder_follows_parents,
+    laws.past_matters,
+    laws.empty_rows_are_finite,
+    laws.segments_are_apart,
+    laws.carry_continues_the_stream,
 }
 
 

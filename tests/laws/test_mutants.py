@@ -1,14 +1,9 @@
 """Every planted bug breaks the law it names; every law has one."""
 
-import sys
-from pathlib import Path
-
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from mutants import MUTANTS, Mutant, planted
-
 from seqlab import laws
+from tests.mutants import MUTANTS, Mutant, planted
 
 KINDS = {
     "model": laws.ANY_MODEL_LAWS + laws.GENERATOR_LAWS + laws.LANGUAGE_MODEL_LAWS + laws.CARRY_LAWS,
@@ -42,12 +37,29 @@ def test_a_certificate_names_what_is_broken():
     mutant = next(mutant for mutant in MUTANTS if mutant.bug == "causal mask dropped")
     with planted(mutant) as mutated:
         model = mutated.catalogue.module("models", "transformer_lm").TINY
-        found = {name: (holds, more) for name, holds, more in mutated.certificate(model)}
+        task = mutated.catalogue.part("tasks", "language_modeling")()
+        found = {name: (holds, more) for name, holds, more in mutated.certificate(model, task)}
     assert found["padding-inert"] == (True, "")
     assert not found["causal"][0]
     assert found["causal"][1].startswith("logits before position 1 when ids from there on change")
     assert found["rows independent"][0]
     assert "state carried" not in found
+
+
+def test_a_certificate_looks_as_far_as_the_model():
+    """A bug of the wide convolutions alone, which a short row never meets."""
+    mutant = Mutant(
+        "a wide convolution forgets",
+        "layers.convolution",
+        "slot = (t - j * self.dilation) % self.reach",
+        "slot = (t - j * (self.dilation if self.dilation < 8 else 1)) % self.reach",
+        "step_agrees_with_features",
+    )
+    with planted(mutant) as mutated:
+        model = mutated.catalogue.module("models", "tcn_lm").TINY.clone(layers=4, dim=4, kernel=3)
+        task = mutated.catalogue.part("tasks", "language_modeling")()
+        found = {name: holds for name, holds, _ in mutated.certificate(model, task)}
+    assert [name for name, holds in found.items() if not holds] == ["step against forward", "reorder follows parents"]
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.bug.replace(" ", "-"))

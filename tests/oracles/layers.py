@@ -133,3 +133,88 @@ def alignment(score, query, memory, weights):
         else:
             scores.append(query @ position / (math.sqrt(len(query)) if score == "scaled" else 1))
     return np.array(scores)
+
+
+def weight_normed(direction, gain, taps):
+    """The kernel [k F G] of length `gain` for each output."""
+    columns = [g * column / math.sqrt((column**2).sum()) for g, column in zip(gain, direction.T, strict=True)]
+    return np.array(columns).T.reshape(taps, -1, len(gain))
+
+
+def tcn_block(x, first, second, shortcut, dilation):
+    """`first`, `second`: kernel and bias of a convolution; `shortcut`: of a dense layer, or None."""
+    y = np.maximum(causal_convolution(x, *first, dilation), 0)
+    y = np.maximum(causal_convolution(y, *second, dilation), 0)
+    return np.maximum(y + (x if shortcut is None else x @ shortcut[0] + shortcut[1]), 0)
+
+
+def wavenet_block(x, convolution, out, dilation):
+    """What goes on, and what skips to the end."""
+    both = causal_convolution(x, *convolution, dilation)
+    dim = x.shape[1]
+    z = np.tanh(both[:, :dim]) * sigmoid(both[:, dim:]) @ out[0] + out[1]
+    return x + z[:, :dim], z[:, dim:]
+
+
+def gated_block(x, convolution, dilation, ahead=0):
+    """A gated linear unit of a convolution that sees `ahead` positions ahead."""
+    later = np.concatenate([x, np.zeros((ahead, x.shape[1]))])
+    both = causal_convolution(later, *convolution, dilation)[ahead:]
+    dim = x.shape[1]
+    return both[:, :dim] * sigmoid(both[:, dim:])
+
+
+def softmax(scores):
+    weights = np.exp(scores - np.max(scores))
+    return weights / weights.sum()
+
+
+def pool(x, members, hidden, vector):
+    """The weighted mean of each set of positions of x [S E]; members [N S]."""
+    means = []
+    for own in members:
+        if own.any():
+            weights = softmax([vector @ np.tanh(row @ hidden[0] + hidden[1]) for row in x[own]])
+            means.append(sum(w * row for w, row in zip(weights, x[own], strict=True)))
+        else:
+            means.append(np.zeros(x.shape[1]))
+    return np.array(means)
+
+
+def conv_seq2seq(source, target, encoder, decoder):
+    """Features of one pair of embedded sequences [S D], [T D]; `encoder`: a convolution a layer (kernel, bias);
+    `decoder`: a convolution, and the dense layers of the query and of the context.
+    """
+    half, x = math.sqrt(0.5), source
+    for convolution in encoder:
+        x = (x + gated_block(x, convolution, 1, len(convolution[0]) // 2)) * half
+    keys, values, x = x, (x + source) * half, target
+    for convolution, query, mix in decoder:
+        y = gated_block(x, convolution, 1)
+        context = []
+        for t in range(len(x)):
+            asked = (y[t] @ query[0] + query[1] + target[t]) * half
+            context.append(softmax(keys @ asked) @ values * math.sqrt(len(values)))
+        y = (y + np.array(context) @ mix[0] + mix[1]) * half
+        x = (x + y) * half
+    return x
+
+
+def transformer_layer(x, memory, mask, memory_mask, post, weights):
+    """One row; `weights`: kernels of attention to itself and to the memory, as in `attention`, scales and biases of
+    the three normalizations, kernels and biases of the two dense layers.
+    """
+    own, cross, norms, inner, outer = weights
+
+    def attend_to_itself(y):
+        return attention(*own, y, y, mask)
+
+    def attend_to_memory(y):
+        return attention(*cross, y, memory, np.tile(memory_mask, (len(y), 1)))
+
+    def feed_forward(y):
+        return np.maximum(y @ inner[0] + inner[1], 0) @ outer[0] + outer[1]
+
+    for branch, norm in zip((attend_to_itself, attend_to_memory, feed_forward), norms, strict=True):
+        x = layer_norm(x + branch(x), *norm) if post else x + branch(layer_norm(x, *norm))
+    return x
