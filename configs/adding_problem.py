@@ -1,7 +1,7 @@
 """The adding problem (Hochreiter & Schmidhuber 1997): does a layer remember two numbers over hundreds of steps?
 
     seqlab train configs/adding_problem.py --out runs/adding-gru
-    seqlab train configs/adding_problem.py --out runs/adding-tcn --model.layer tcn --model.layers 6 --model.dim 27
+    seqlab train configs/adding_problem.py --out runs/adding-tcn --model.layer tcn --model.layers 7 --model.dim 27
     seqlab evaluate runs/adding-tcn
 
 200 positions, 50,000 sequences, batches of 32, Adam; some 50,000 parameters (Bai et al. 2018, table 1: 70,000).

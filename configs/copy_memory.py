@@ -1,11 +1,11 @@
 """Copying memory (Hochreiter & Schmidhuber 1997): ten symbols, said again after a delay of 500.
 
     seqlab train configs/copy_memory.py --out runs/copy-tcn
-    seqlab train configs/copy_memory.py --out runs/copy-gru --model.layer gru --model.layers 1 --model.dim 44
+    seqlab train configs/copy_memory.py --out runs/copy-gru --model.layer gru --model.layers 1 --model.dim 60
     seqlab evaluate runs/copy-tcn
 
-10,000 sequences, batches of 32, Adam with clipping at 1, some 13,000 parameters (Bai et al. 2018, table 1: 16,000). A
-model without memory has a loss of 10 ln 8 / 520 = 0.040.
+10,000 sequences, batches of 32, Adam with clipping at 1; the TCN has 13,000 parameters (Bai et al. 2018, table 1:
+16,000). A model without memory has a loss of 10 ln 8 / 520 = 0.040.
 """
 
 from seqlab.config import Batching, Experiment, Optimizer, Schedule, Validation

@@ -244,7 +244,8 @@ def table(results: list[dict[str, Any]]) -> str:
         found = of_row(results, name)
         if not found:
             continue
-        figures = "; ".join([*map(figure, found), *baselines(found)])
+        missing = [f"{run} was not run" for run in row.runs if run not in {line["run"] for line in found}]
+        figures = "; ".join([*map(figure, found), *missing, *baselines(found)])
         machines = ", ".join(dict.fromkeys(line["machine"] for line in found))
         times = [line["seconds"] for line in found]
         took = f"{sum(times) / 60:.0f} min, {machines}" if None not in times else machines

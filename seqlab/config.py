@@ -77,7 +77,7 @@ class Search:
     alpha: float = 0.6
     """Exponent of the length penalty ((5 + n) / 6) ** alpha."""
     max_length: int = 0
-    """Most tokens to write, EOS included; 0: twice the source and 10 more, or 128 for a language model."""
+    """Most tokens to write, EOS included; 0: what the task says, for translation twice the source and 10 more."""
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,16 @@ def test_a_row_names_what_there_is(name, monkeypatch):
         assert commands[-1][-1] == "--json" or commands[-1][0].startswith("scripts/")
 
 
+@pytest.mark.parametrize("row", ["multi30k-en-de", "synopsis"])
+def test_a_comparison_differs_in_the_model_alone(row, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    runs = SCRIPT["ROWS"][row].runs.values()
+    configs = [one.arguments[3] for run in runs for one in run if one.arguments[2] == "train"]
+    first, *others = (catalogue.load_config(Path(config)) for config in configs)
+    for other in others:
+        assert all(name.startswith("model.") for name in catalogue.differences(first, other))
+
+
 def test_what_runs_is_written_down(tmp_path, monkeypatch, capsys):
     """A run whose command prints scores; again it is not run; one that fails, or misses its score, leaves no line."""
     results, script = tmp_path / "docs.jsonl", tmp_path / "score.py"
@@ -59,7 +69,7 @@ def test_what_runs_is_written_down(tmp_path, monkeypatch, capsys):
     assert "a-3 is done" in capsys.readouterr().out
     assert len(results.read_text().splitlines()) == 1
     table = SCRIPT["table"]([line])
-    assert "| what | a (seed 3) 12.3 | - | `row` |" in table
+    assert "| what | a (seed 3) 12.3; b was not run | - | `row` |" in table
     assert table.endswith("Signatures: row, BLEU `s`.\n")
     with pytest.raises(ValueError, match="has no run 'c': one of a, b"):
         reproduce("row", None, 3, "c")

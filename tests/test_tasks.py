@@ -4,12 +4,13 @@ import dataclasses
 import itertools
 import json
 import math
+import re
 
 import jax
 import numpy as np
 import pytest
 
-from seqlab import catalogue, decode
+from seqlab import catalogue, checkpoint, decode
 from seqlab.batching import Rows
 from seqlab.checkpoint import fingerprint, restore
 from seqlab.config import Batching, Schedule, Search, Text, Validation
@@ -17,9 +18,10 @@ from seqlab.datasets import Prepared, prepare
 from seqlab.datasets.adding_problem import AddingProblem
 from seqlab.datasets.local_files import LocalFiles
 from seqlab.datasets.mixture import Mixture
-from seqlab.laws import Killed, tiny_corpus, tiny_experiment
+from seqlab.laws import Killed, tiny_corpus, tiny_experiment, tiny_tokenizer
 from seqlab.metrics.significance import SAMPLES, paired_bootstrap
 from seqlab.parallel import fit_rows
+from seqlab.tasks import blank_batch
 from seqlab.tasks.classification import Classification
 from seqlab.tasks.dialogue import Dialogue
 from seqlab.tasks.language_modeling import LanguageModeling
@@ -27,8 +29,10 @@ from seqlab.tasks.regression import Regression
 from seqlab.tasks.summarization import Summarization
 from seqlab.tasks.tagging import Tagging
 from seqlab.tasks.translation import Translation
-from seqlab.train import train
+from seqlab.text import save_tokenizers
+from seqlab.train import init_params, train
 from seqlab.validate import loss_of_split, tokenize_split
+from tests.command import call
 
 
 def quiet(line):
@@ -75,6 +79,32 @@ CASES = {
 }
 
 
+GENERATORS = [n for n in catalogue.names("models") if catalogue.module("models", n).KIND == "generator"]
+
+
+@pytest.mark.parametrize("model", GENERATORS)
+def test_the_command_decodes_every_generator(tmp_path, model):
+    """The same command, from a run of untrained parameters: a line each, and an empty one for an empty one."""
+    reads = hasattr(catalogue.part("models", model), "source_vocabulary")
+    task, columns = (Translation(), {"source": "text"}) if reads else (LanguageModeling(), {})
+    experiment = experiment_on(tmp_path, model, task, target="title", **columns)
+    tokenizers = dict.fromkeys(task.columns, tiny_tokenizer())
+    experiment = catalogue.resolve(experiment, tokenizers)
+    run = tmp_path / "run"
+    run.mkdir()
+    save_tokenizers(tokenizers, run)
+    catalogue.save_experiment(experiment, run / "experiment.json")
+    params = init_params(experiment.model, 0, blank_batch(task))
+    saver = checkpoint.Saver(run, 1)
+    saver.save({"params": params, "step": np.int32(1)}, 1, {})
+    saver.close()
+    (tmp_path / "in.txt").write_text("a b\n\nc 1 2\n")
+    assert call(tmp_path, "decode", "run", "--input", "in.txt", "--output", "out.txt", "--scores") == 0
+    lines = (tmp_path / "out.txt").read_text().splitlines()
+    assert [bool(re.fullmatch(r".* \|\|\| -\d+\.\d{4}", line)) for line in lines] == [True, False, True]
+    assert lines[1] == " ||| 0.0000"
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_trains_and_is_judged(tmp_path, case):
     model, task, columns = CASES[case]
@@ -89,7 +119,7 @@ def test_trains_and_is_judged(tmp_path, case):
         assert set(result.decoded.texts) <= {"a", "b"}
         majority = next(s for s in result.scores if s.name == "accuracy (majority)")
         assert majority.value == pytest.approx(100 * 4 / 7)
-        assert run.translate(["warm day 3.", ""])[1] == ""
+        assert run.translate(["warm day 3.", ""])[1] in {"a", "b"}
     elif case == "summarization":
         assert {"ROUGE-1", "ROUGE-L", "ROUGE-2 (first sentence)"} <= names
     elif case == "dialogue":
@@ -102,9 +132,7 @@ def test_trains_and_is_judged(tmp_path, case):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(
-    "name", [name for name in catalogue.names("models") if catalogue.module("models", name).KIND == "generator"]
-)
+@pytest.mark.parametrize("name", GENERATORS)
 def test_every_generator_trains_and_decodes(tmp_path, name):
     """By the same lines, whatever the model."""
     reads = hasattr(catalogue.part("models", name), "source_vocabulary")
@@ -195,7 +223,7 @@ def test_a_regression_trains(tmp_path):
     scores = decode.evaluate(run, "test", tmp_path / "data").scores
     assert [score.name for score in scores] == ["mean squared error", "mean squared error (mean)"]
     assert all(0 < score.value < 10 for score in scores)
-    assert np.isfinite(float(run.translate(["0.5 1 0.25 1"])[0]))
+    assert np.isfinite([float(answer) for answer in run.translate(["0.5 1 0.25 1", ""])]).all()
     with pytest.raises(ValueError, match="not a multiple of 2"):
         run.translate(["0.5 1 0.25"])
 

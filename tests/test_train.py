@@ -4,6 +4,7 @@ import dataclasses
 import gzip
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -236,8 +237,8 @@ def test_two_processes_on_one_run(home, capsys):
     assert "another process is training run" in capsys.readouterr().err
 
 
-def test_learned_positions_bound_decoding(tmp_path):
-    """Lengths are rounded up and doubled for the search, but never past the positions there are."""
+def test_learned_positions_bound_decoding(tmp_path, capsys):
+    """Lengths are rounded up and doubled for the search, but never past the positions there are; a line is cut."""
     experiment = tiny_experiment()
     experiment = dataclasses.replace(
         experiment,
@@ -248,8 +249,9 @@ def test_learned_positions_bound_decoding(tmp_path):
     train(experiment, tmp_path / "run", tmp_path / "data", say=lambda line: None)
     run = decode.load(tmp_path / "run")
     assert len(run.translate(["a" * 150], max_length=500)) == 1
-    with pytest.raises(SeqlabError, match="line 2 has more tokens than can be read: bbb"):
-        run.translate(["a", "b" * 300])
+    whole, cut = run.write(["a", "ab" * 300, "ab" * 99 + "a"])[1:], capsys.readouterr().err
+    assert whole[0] == whole[1]
+    assert re.search(r"^seqlab: line 2 has \d+ tokens, and 200 are read: abab", cut, re.MULTILINE)
 
 
 def test_stopping_early(tmp_path):

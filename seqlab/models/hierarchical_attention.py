@@ -49,7 +49,7 @@ class HierarchicalAttention(nn.Module):
         x, _ = Bidirectional(*encoder, name="sentence_encoder")(x, real, train=train)
         x = Pool(width, self.dtype, name="sentence_attention")(x, real[:, None, :])[:, 0]
         x = Dropout(self.dropout)(x, train=train)
-        return Dense("bh,hc->bc", (width, self.classes), bias=True, name="output")(x)
+        return Dense("bh,hc->bc", (width, self.classes), bias=True, dtype=self.dtype, name="output")(x)
 
 
 TINY = HierarchicalAttention(source_vocabulary=9, classes=3, dim=8, hidden=6, sentences=4)

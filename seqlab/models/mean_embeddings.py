@@ -20,6 +20,8 @@ class MeanEmbeddings(nn.Module):
     dim: int = 256
     hidden: int = 256
     dropout: float = 0.3
+    dtype: str = "float32"
+    """What the operands of products with parameters are rounded to; all else is float32."""
 
     @nn.nowrap
     def paths(self, length: int) -> dict[str, int | None]:
@@ -33,9 +35,9 @@ class MeanEmbeddings(nn.Module):
         total = (table[inputs.ids] * mask).sum(axis=1)
         mean = total / jnp.maximum(mask.sum(axis=1), 1)
         mean = Dropout(self.dropout)(mean, train=train)
-        x = jax.nn.relu(Dense("bd,dh->bh", (self.dim, self.hidden), bias=True, name="inner")(mean))
+        x = jax.nn.relu(Dense("bd,dh->bh", (self.dim, self.hidden), bias=True, dtype=self.dtype, name="inner")(mean))
         x = Dropout(self.dropout)(x, train=train)
-        return Dense("bh,hc->bc", (self.hidden, self.classes), bias=True, name="outer")(x)
+        return Dense("bh,hc->bc", (self.hidden, self.classes), bias=True, dtype=self.dtype, name="outer")(x)
 
 
 TINY = MeanEmbeddings(source_vocabulary=9, classes=3, dim=8, hidden=12)

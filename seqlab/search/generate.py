@@ -75,11 +75,9 @@ def make_search(model: Any, eos: int, beam: int, wanted: int, rule: str) -> Call
     return search
 
 
-def first_too_long(model: Any, requests: Sequence[Request]) -> int | None:
-    """Index of the first request with more tokens than can be read, if there is one."""
-    longest = getattr(model, "longest", None) or LONGEST
-    sizes = (max(len(request.source or ()), len(request.prompt)) for request in requests)
-    return next((i for i, size in enumerate(sizes) if size > longest), None)
+def most_tokens(model: Any) -> int:
+    """How many tokens of a source or a prompt can be read."""
+    return getattr(model, "longest", None) or LONGEST
 
 
 def generate(
@@ -101,8 +99,10 @@ def generate(
     """
     if not 1 <= wanted <= beam:
         raise SeqlabError(f"a beam of {beam} holds 1 to {beam} hypotheses a sentence, not {wanted}")
-    if (index := first_too_long(model, requests)) is not None:
-        raise SeqlabError(f"request {index} has more tokens than can be read")
+    most = most_tokens(model)
+    for i, request in enumerate(requests):
+        if max(len(request.source or ()), len(request.prompt)) > most:
+            raise SeqlabError(f"request {i} has more than {most} tokens")
     params = jax.device_put(params)
     search = make_search(model, eos, beam, wanted, stop or ("greedy" if beam == 1 else "optimal"))
     results: list[list[Result]] = [[] for _ in requests]

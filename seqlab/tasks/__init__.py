@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import hashlib
 import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
@@ -22,7 +23,7 @@ from jaxtyping import Array, Float, Int
 from seqlab.batching import VERSION, Buckets, Packing, Plan, Rows, kept_plan, make_buckets, pad
 from seqlab.config import Batching, Search
 from seqlab.errors import SeqlabError
-from seqlab.search.generate import Request, first_too_long, generate
+from seqlab.search.generate import Request, generate, most_tokens
 from seqlab.text import Corpus, Tokenizer, Tokenizers
 from seqlab.types import Batch, Carry, Params, Series, Tokens
 
@@ -185,6 +186,12 @@ def source_request(ids: Sequence[int] | np.ndarray, tokenizers: Tokenizers, limi
     return Request(ended, [tokenizers["target"].bos], limit, sentences)
 
 
+def cut_source(request: Request, source: Sequence[int], most: int) -> Request:
+    """The request with the first tokens of its source and EOS, `most` in all."""
+    sentences = request.sentences and request.sentences[:most]
+    return request._replace(source=[*source[: most - 1], source[-1]], sentences=sentences)
+
+
 def pair_batch(sources: Sequence[Any], targets: Sequence[np.ndarray], rows: Rows, tokenizers: Tokenizers) -> Batch:
     """source: x1 .. xn EOS; prefix: BOS y1 .. ym; targets: y1 .. ym EOS."""
     source_length, target_length = rows.shape
@@ -228,22 +235,27 @@ def decode_lines(
     wanted: int = 1,
     first: int = 1,
     progress: Callable[[int], None] = lambda count: None,
+    warn: Callable[[str], None] = lambda message: print(f"seqlab: {message}", file=sys.stderr),
 ) -> list[list[Written]]:
-    """The `wanted` best texts for each line, best first. A blank line gives one empty text, unsearched.
+    """The `wanted` best texts for each line, best first. A blank line gives one empty text, unsearched; a source that
+    is longer than can be read is cut, and `warn` told of it. Lines are counted from `first`.
 
-    A task that answers by itself writes its answer. Errors count lines from `first`.
+    A task that answers by itself writes its answer.
     """
+    if hasattr(task, "answer"):
+        answers = task.answer(model, params, tokenizers, lines)
+        progress(len(lines))
+        return [[Written(answer, 0.0, 0.0)] for answer in answers]
     asked = [i for i, line in enumerate(lines) if line.strip()]
     written: list[list[Written]] = [[Written("", 0.0, 0.0)] for _ in lines]
-    if hasattr(task, "answer"):
-        answers = task.answer(model, params, tokenizers, [lines[i] for i in asked])
-        for i, answer in zip(asked, answers, strict=True):
-            written[i] = [Written(answer, 0.0, 0.0)]
-        progress(len(asked))
-        return written
     requests = task.requests([lines[i] for i in asked], tokenizers, search.max_length)
-    if (index := first_too_long(model, requests)) is not None:
-        raise SeqlabError(f"line {asked[index] + first} has more tokens than can be read: {lines[asked[index]][:40]}")
+    most = most_tokens(model)
+    for n, (i, request) in enumerate(zip(asked, requests, strict=True)):
+        if len(request.prompt) > most:
+            raise SeqlabError(f"line {i + first} has more than the {most} tokens that can be read: {lines[i][:40]}")
+        if request.source is not None and len(request.source) > most:
+            warn(f"line {i + first} has {len(request.source)} tokens, and {most} are read: {lines[i][:40]}")
+            requests[n] = cut_source(request, request.source, most)
     results = generate(
         model,
         params,

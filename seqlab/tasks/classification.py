@@ -51,7 +51,7 @@ class Classification:
         """Cross-entropy of the class; `key` drives dropout, None means evaluation: no dropout, no smoothing."""
         smoothing = 0.0 if key is None else self.label_smoothing
         logits = outputs(model, params, batch.inputs, key)
-        return *cross_entropy(logits, batch.targets, batch.weights, smoothing), carry
+        return *cross_entropy(logits, batch.targets, batch.weights, smoothing), None
 
     def answer(self, model: Any, params: Params, tokenizers: Tokenizers, lines: Sequence[str]) -> list[str]:
         """The class of each document."""

@@ -31,12 +31,13 @@ class Regression:
     def plan(self, corpus: Corpus, batching: Batching) -> Plan:
         def sizes() -> np.ndarray:
             numbers = corpus.lengths("source", "target")
-            wrong = np.flatnonzero((numbers[:, 0] % self.features != 0) | (numbers[:, 1] != 1))
+            source, target = numbers.T
+            wrong = np.flatnonzero((source == 0) | (source % self.features != 0) | (target != 1))
             if len(wrong):
-                source, target = numbers[wrong[0]]
+                first = wrong[0]
                 raise SeqlabError(
-                    f"example {wrong[0] + 1} has {source} numbers and {target} targets; a multiple of task.features, "
-                    f"{self.features}, and one are wanted"
+                    f"example {first + 1} has {source[first]} numbers and {target[first]} targets; a multiple of "
+                    f"task.features, {self.features}, and one are wanted"
                 )
             return numbers[:, :1] // self.features
 
