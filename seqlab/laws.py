@@ -24,6 +24,7 @@ from seqlab.config import Batching, Experiment, Schedule, Text, Validation
 from seqlab.datasets.cldr_phrases import CldrPhrases
 from seqlab.parallel import fill_rows, make_runner
 from seqlab.search.generate import Request, generate
+from seqlab.search.rules import Rules
 from seqlab.step import TrainState, make_step
 from seqlab.text import Corpus, Labels, Numbers, Symbols, Tokenizer, Tokenizers, train_tokenizer
 from seqlab.train import init_params, train
@@ -442,16 +443,17 @@ def greedy_is_a_beam_of_one(s: Subject) -> None:
     """Greedy search takes the best token each time; a beam of 1 that stops at its first end writes the same."""
     limit, firsts = 5, ([], *([token] for token in range(3, s.model.vocabulary)))
     requests = [one._replace(prompt=[*one.prompt, *more]) for one in requests_of(s, limit) for more in firsts]
-    found = {stop: generate(s.model, s.params, requests, eos=EOS, beam=1, stop=stop) for stop in (None, "first")}
+    rules = {"greedy": None, "a beam of 1": Rules(stop="first")}
+    found = {name: generate(s.model, s.params, requests, eos=EOS, beam=1, rules=rule) for name, rule in rules.items()}
     for index, (_, prompt, *_) in enumerate(requests):
         row = index // len(firsts)
         answer: list[int] = []
         while len(answer) < limit and EOS not in answer:
             logits = forced_logits(s, row, [[*prompt, *answer]])[0, len(prompt) + len(answer) - 1]
             answer.append(EOS if len(answer) + 1 == limit else int(logits.argmax()))
-        for stop, results in found.items():
+        for name, results in found.items():
             written = results[index][0].ids
-            require(written == answer, f"search with a beam of 1 (stop: {stop}) writes {written}, not {answer}")
+            require(written == answer, f"search ({name}) writes {written}, not {answer}")
 
 
 # Tasks

@@ -64,16 +64,16 @@ MUTANTS = (
     ),
     Mutant(
         "length penalty applied twice",
-        "search.beam",
-        "log_probs / length_penalty(length, alpha)",
-        "log_probs / length_penalty(length, alpha) ** 2",
+        "search.rules",
+        "/ length_penalty(length, alpha, rule)",
+        "/ length_penalty(length, alpha, rule) ** 2",
         "returned_scores_are_the_models",
     ),
     Mutant(
         "finished score overwritten",
         "search.beam",
-        "jnp.concatenate([finished.scores, scores], axis=1)",
-        "jnp.concatenate([jnp.full_like(finished.scores, 2 * NEVER), scores], axis=1)",
+        "jnp.concatenate([finished.scores, new.scores], axis=1)",
+        "jnp.concatenate([jnp.full_like(finished.scores, 2 * NEVER), new.scores], axis=1)",
         "a_beam_that_holds_everything_is_exact",
     ),
     Mutant(
@@ -153,8 +153,8 @@ MUTANTS = (
     Mutant(
         "any of the 2K best may finish",
         "search.beam",
-        "(jnp.arange(2 * beam) < beam)",
-        "(jnp.arange(2 * beam) < 2 * beam)",
+        '(rank < (beam if rules.finish == "beam" else 2 * beam))',
+        "(rank < 2 * beam)",
         "greedy_is_a_beam_of_one",
     ),
     Mutant(

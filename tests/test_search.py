@@ -9,8 +9,10 @@ import pytest
 
 from seqlab import catalogue, laws
 from seqlab.parallel import make_runner
-from seqlab.search.beam import NEVER, beam_search
+from seqlab.search.beam import beam_search
 from seqlab.search.generate import Request, _round_up, generate
+from seqlab.search.processors import NEVER
+from seqlab.search.rules import Rules
 from tests.oracles.search import exhaustive
 
 VOCABULARY, LENGTH, EOS, ROWS = 4, 4, 2, 6
@@ -26,8 +28,8 @@ def search(table, limit, alpha, beam, wanted=1, stop="optimal"):
 
     first = jnp.ones(ROWS, jnp.int32)
     return beam_search(
-        step, lambda state, parents: state, (), first, 0, limit,
-        length=LENGTH, eos=EOS, beam=beam, alpha=alpha, wanted=wanted, stop=stop,
+        step, lambda state, parents: state, (), first, 0, limit, jnp.zeros(ROWS, int),
+        length=LENGTH, eos=EOS, beam=beam, alpha=alpha, wanted=wanted, rules=Rules(stop=stop),
     )  # fmt: skip
 
 

@@ -9,8 +9,10 @@ import numpy as np
 from jaxtyping import Array, Int
 
 from seqlab.errors import SeqlabError
-from seqlab.search.beam import NEVER, Hypotheses, beam_search
+from seqlab.search.beam import Hypotheses, beam_search
 from seqlab.search.greedy import greedy_search
+from seqlab.search.processors import NEVER, NO_OPTIONS, Options, make_processors
+from seqlab.search.rules import DEFAULT, Rules
 from seqlab.types import Generator, Params, Tokens
 
 ROWS = (1, 8, 64)  # sentences a batch; the smallest that holds what is left is taken
@@ -20,13 +22,14 @@ POSITIONS = 1 << 16  # most positions of sources and hypotheses a batch: long li
 
 class Request(NamedTuple):
     """One text to decode: source ids (None for a language model), prompt ids, most tokens to write; of a document,
-    which sentence each token of the source is of.
+    which sentence each token of the source is of; least tokens to write. Both counts include EOS.
     """
 
     source: Sequence[int] | None
     prompt: Sequence[int]
     limit: int
     sentences: Sequence[int] | None = None
+    least: int = 1
 
 
 class Result(NamedTuple):
@@ -38,15 +41,24 @@ class Result(NamedTuple):
 
 
 @functools.lru_cache(maxsize=16)
-def make_search(model: Any, eos: int, beam: int, wanted: int, rule: str) -> Callable[..., Hypotheses]:
-    """The jitted function behind every decoding: (params, inputs, prompt, limit, alpha, length) to hypotheses.
-
-    `rule` is "greedy", or a stop rule of `beam_search`.
+def make_search(
+    model: Any, eos: int, beam: int, wanted: int, rules: Rules | None = None, options: Options = NO_OPTIONS
+) -> Callable[..., Hypotheses]:
+    """The jitted function behind every decoding: (params, inputs, prompt, limit, least, alpha, word_penalty, length)
+    to hypotheses. Without `rules` the search is greedy.
     """
+    processors = make_processors(options)
 
     @functools.partial(jax.jit, static_argnames="length")
     def search(
-        params: Params, inputs: Tokens | None, prompt: Tokens, limit: Int[Array, "B"], alpha: jax.Array, length: int
+        params: Params,
+        inputs: Tokens | None,
+        prompt: Tokens,
+        limit: Int[Array, "B"],
+        least: Int[Array, "B"],
+        alpha: jax.Array,
+        word_penalty: jax.Array,
+        length: int,
     ) -> Hypotheses:
         position = prompt.ids.shape[1] - 1
         memory, state = model.apply(params, inputs, prompt, position + length, beam, method=type(model).start)
@@ -55,21 +67,17 @@ def make_search(model: Any, eos: int, beam: int, wanted: int, rule: str) -> Call
             return model.apply(params, memory, state, token, t, method=type(model).step)
 
         first = prompt.ids[:, -1]
-        if rule == "greedy":
-            return greedy_search(step, state, first, position, limit, length=length, eos=eos, alpha=alpha)
+        asked: dict[str, Any] = {
+            "length": length,
+            "eos": eos,
+            "alpha": alpha,
+            "word_penalty": word_penalty,
+            "processors": processors,
+        }
+        if rules is None:
+            return greedy_search(step, state, first, position, limit, least, **asked)
         return beam_search(
-            step,
-            model.reorder,
-            state,
-            first,
-            position,
-            limit,
-            length=length,
-            eos=eos,
-            beam=beam,
-            alpha=alpha,
-            wanted=wanted,
-            stop=rule,
+            step, model.reorder, state, first, position, limit, least, beam=beam, wanted=wanted, rules=rules, **asked
         )
 
     return search
@@ -88,13 +96,15 @@ def generate(
     eos: int,
     beam: int = 5,
     alpha: float = 0.6,
+    word_penalty: float = 0.0,
     wanted: int = 1,
-    stop: str | None = None,
+    rules: Rules | None = None,
+    options: Options = NO_OPTIONS,
     progress: Callable[[int], None] = lambda count: None,
 ) -> list[list[Result]]:
     """The `wanted` best results of every request, best first (fewer where fewer exist), in the order of `requests`.
 
-    `stop` is a rule of `beam_search`; by default search is greedy if `beam` is 1, else stops when "optimal".
+    Without `rules` search is greedy if `beam` is 1, else a beam search by the default ones.
     `progress` is told how many sentences each finished batch held.
     """
     if not 1 <= wanted <= beam:
@@ -104,7 +114,7 @@ def generate(
         if max(len(request.source or ()), len(request.prompt)) > most:
             raise SeqlabError(f"request {i} has more than {most} tokens")
     params = jax.device_put(params)
-    search = make_search(model, eos, beam, wanted, stop or ("greedy" if beam == 1 else "optimal"))
+    search = make_search(model, eos, beam, wanted, rules or (None if beam == 1 else DEFAULT), options)
     results: list[list[Result]] = [[] for _ in requests]
     waiting: list[tuple[list[int], Hypotheses]] = []
 
@@ -127,7 +137,12 @@ def generate(
 
     for chosen, shape in _batches(requests, beam, getattr(model, "longest", None)):
         waiting.append(
-            (chosen, search(params, *_collate([requests[i] for i in chosen], shape), alpha=alpha, length=shape[-1]))
+            (
+                chosen,
+                search(
+                    params, *_collate([requests[i] for i in chosen], shape), alpha, word_penalty, length=shape[-1]
+                ),
+            )
         )
         if len(waiting) > 1:  # one batch is always under way while the last one is read
             collect()
@@ -153,7 +168,7 @@ def _batches(
     """
     most = longest or 1 << 30
     groups: dict[tuple[int, int], list[int]] = {}
-    for i, (source, prompt, _, _) in enumerate(requests):
+    for i, (source, prompt, *_) in enumerate(requests):
         # A prompt of one token, BOS, stays one: nothing of it has to be read ahead of the first step.
         prompt_length = 1 if len(prompt) == 1 else min(1 + _round_up(len(prompt) - 1), most)
         source_length = 0 if source is None else min(_round_up(len(source)), most)
@@ -166,18 +181,21 @@ def _batches(
             yield chosen, (next(rows for rows in ROWS if rows >= len(chosen)), *shape, room)
 
 
-def _collate(requests: list[Request], shape: tuple[int, int, int, int]) -> tuple[Tokens | None, Tokens, np.ndarray]:
+def _collate(
+    requests: list[Request], shape: tuple[int, int, int, int]
+) -> tuple[Tokens | None, Tokens, np.ndarray, np.ndarray]:
     """Padded arrays: sources left-aligned, prompts right-aligned, filled-up rows with a limit of 0."""
     rows, source_length, prompt_length, room = shape
     source = np.zeros((3, rows, source_length), np.int32)
     prompt = np.zeros((2, rows, prompt_length), np.int32)
     prompt[1, :, -1] = 1
-    limit = np.zeros(rows, np.int32)
+    limit, least = np.zeros((2, rows), np.int32)
     for row, request in enumerate(requests):
         if request.source is not None:
             size = len(request.source)
             source[:, row, :size] = request.source, np.ones(size), request.sentences or np.zeros(size)
         prompt[:, row, prompt_length - len(request.prompt) :] = request.prompt, np.ones(len(request.prompt))
         limit[row] = min(request.limit, room)
+        least[row] = request.least
     inputs = Tokens(source[0], source[1] > 0, sentences=source[2]) if source_length else None
-    return inputs, Tokens(prompt[0], prompt[1] > 0), limit
+    return inputs, Tokens(prompt[0], prompt[1] > 0), limit, least

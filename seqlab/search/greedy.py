@@ -1,12 +1,15 @@
 """Greedy search: the best token at every step, without a beam's bookkeeping."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from seqlab.search.beam import Hypotheses, Step, length_penalty
+from seqlab.search.beam import Hypotheses, Step
+from seqlab.search.processors import History, Processor, process
+from seqlab.search.rules import DEFAULT, Rules, normalized
 
 
 def greedy_search(
@@ -15,13 +18,17 @@ def greedy_search(
     first: Int[Array, "B"],
     start: int,
     limit: Int[Array, "B"],
+    least: Int[Array, "B"],
     *,
     length: int,
     eos: int,
     alpha: Float[Array, ""] | float,
+    word_penalty: Float[Array, ""] | float = 0.0,
+    rules: Rules = DEFAULT,
+    processors: Sequence[Processor] = (),
 ) -> Hypotheses:
     """One hypothesis a sentence; arguments, maximum length and scores as in `beam_search` (a tie: the smaller id)."""
-    batch = first.shape[0]
+    batch, least = first.shape[0], jnp.minimum(least, limit)
 
     def going(carry: Any) -> jax.Array:
         i, *_, lengths = carry
@@ -30,9 +37,11 @@ def greedy_search(
     def advance(carry: Any) -> Any:
         i, token, total, tokens, state, lengths = carry
         logits, state = step(state, token[:, None], start + i)
+        history = History(tokens[:, None], i)
+        logits, normalizer = process(logits, history, processors, least, eos, rules.renormalize)
         logits = logits[:, 0]
         token = jnp.where(i + 1 >= limit, eos, logits.argmax(-1)).astype(jnp.int32)
-        gain = jnp.take_along_axis(logits, token[:, None], axis=1)[:, 0] - jax.nn.logsumexp(logits, axis=-1)
+        gain = jnp.take_along_axis(logits, token[:, None], axis=1)[:, 0] - normalizer[:, 0, 0]
         open_ = lengths == 0
         total = total + jnp.where(open_, gain, 0.0)
         tokens = tokens.at[:, i].set(jnp.where(open_, token, 0))
@@ -52,6 +61,6 @@ def greedy_search(
     return Hypotheses(
         tokens=tokens[:, None],
         lengths=lengths[:, None],
-        scores=(total / length_penalty(lengths, alpha))[:, None],
+        scores=normalized(total, lengths, alpha, word_penalty, rules.length)[:, None],
         log_probs=total[:, None],
     )

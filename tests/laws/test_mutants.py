@@ -25,7 +25,7 @@ def test_every_law_has_a_mutant():
 
 def test_without_a_bug_nothing_is_caught():
     """What `planted` imports is the package as it is, so a mutant is caught for its bug alone."""
-    harmless = Mutant("none", "search.beam", "NEVER = -1e9", "NEVER = -1.0e9", "")
+    harmless = Mutant("none", "search.processors", "NEVER = -1e9", "NEVER = -1.0e9", "")
     with planted(harmless) as package:
         subject = package.make_subject(package.catalogue.module("models", "transformer_lm").TINY)
         package.step_agrees_with_features(subject)

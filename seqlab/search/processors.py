@@ -1,0 +1,118 @@
+"""What changes the scores of the next tokens before search looks at them: small pure functions, `(scores, history) ->
+scores`, scores [B K V] being logits or log-probabilities, as the search's rules say.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+NEVER = -1e9  # the score of what cannot be; finite, so that sums of it stay ordered
+
+
+class History(NamedTuple):
+    """What hypotheses have written: `tokens` [B K L], zeros from the `t`-th on."""
+
+    tokens: jax.Array
+    t: jax.Array
+
+
+Processor = Callable[[jax.Array, History], jax.Array]
+
+
+def process(
+    logits: Float[Array, "B K V"],
+    history: History,
+    processors: Sequence[Processor],
+    least: Int[Array, "B"],
+    eos: int,
+    renormalize: bool,
+) -> tuple[Float[Array, "B K V"], Float[Array, "B K 1"]]:
+    """Processed scores, and what to subtract from them to have log-probabilities. No EOS comes before the
+    `least[b]`-th token. What is forbidden leaves its probability to the rest if `renormalize`.
+    """
+    early = history.t + 1 < least
+
+    def processed(scores: jax.Array) -> jax.Array:
+        for processor in processors:
+            scores = processor(scores, history)
+        return jax.lax.cond(early.any(), lambda: scores.at[..., eos].set(held_back(scores[..., eos])), lambda: scores)
+
+    def held_back(scores: jax.Array) -> jax.Array:
+        return jnp.where(early[:, None], NEVER, scores)
+
+    if renormalize:
+        logits = processed(logits)
+        return logits, jax.nn.logsumexp(logits, axis=-1, keepdims=True)
+    normalizer = jax.nn.logsumexp(logits, axis=-1, keepdims=True)
+    return processed(logits - normalizer), jnp.zeros_like(normalizer)
+
+
+class Options(NamedTuple):
+    """The processors that are asked for."""
+
+    forbidden: tuple[int, ...] = ()
+    """Tokens that are never written."""
+    no_repeat: int = 0
+    """So many tokens in a row are not written twice; 0: any may be."""
+    repetition: float = 1.0
+    """Penalty of tokens that have been written; 1 is none."""
+
+
+NO_OPTIONS = Options()
+
+
+def make_processors(options: Options) -> list[Processor]:
+    found = [repetition_penalty(options.repetition)] if options.repetition != 1 else []
+    found += [no_repeat_ngrams(options.no_repeat)] if options.no_repeat else []
+    return found + ([forbid(options.forbidden)] if options.forbidden else [])
+
+
+def forbid(ids: Sequence[int]) -> Processor:
+    """Tokens that are never written."""
+
+    def processor(scores: jax.Array, history: History) -> jax.Array:
+        return scores.at[..., jnp.array(ids, int)].set(NEVER)
+
+    return processor
+
+
+def no_repeat_ngrams(n: int) -> Processor:
+    """No n tokens in a row twice (Paulus et al. 2018, section 2.5)."""
+
+    def processor(scores: jax.Array, history: History) -> jax.Array:
+        tokens, t = history
+        room = tokens.shape[-1]
+        if room < n:
+            return scores
+        # Every n-1 tokens that stand somewhere, and are the last ones too, forbid the token behind them.
+        at = jnp.arange(room - n + 1)
+        alike = jnp.broadcast_to(at + n - 1 < t, tokens[..., n - 1 :].shape)
+        for k in range(n - 1):
+            newest = jnp.take(tokens, jnp.maximum(t - n + 1 + k, 0), axis=-1)
+            alike &= tokens[..., k : room - n + 1 + k] == newest[..., None]
+        return jnp.where(marked(tokens[..., n - 1 :], alike, scores.shape[-1]), NEVER, scores)
+
+    return processor
+
+
+def repetition_penalty(penalty: float) -> Processor:
+    """Of tokens that have been written: positive scores divided by `penalty`, negative ones multiplied (Keskar et al.
+    2019, section 4.1, where scores are logits).
+    """
+
+    def processor(scores: jax.Array, history: History) -> jax.Array:
+        written = jnp.broadcast_to(jnp.arange(history.tokens.shape[-1]) < history.t, history.tokens.shape)
+        seen = marked(history.tokens, written, scores.shape[-1])
+        return jnp.where(seen, jnp.where(scores > 0, scores / penalty, scores * penalty), scores)
+
+    return processor
+
+
+def marked(tokens: Int[Array, "B K N"], real: Bool[Array, "B K N"], vocabulary: int) -> Bool[Array, "B K V"]:
+    """Which entries of the vocabulary stand among the real ones."""
+    batch, beam, _ = tokens.shape
+    rows, columns = jnp.arange(batch)[:, None, None], jnp.arange(beam)[None, :, None]
+    return jnp.zeros((batch, beam, vocabulary), bool).at[rows, columns, tokens].max(real)

@@ -1,0 +1,80 @@
+"""Every preset against the toolkit's own rule in plain lists, full lists and not the best alone."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from seqlab.search.beam import beam_search
+from seqlab.search.processors import NEVER, forbid
+from seqlab.search.rules import PRESETS
+from tests.oracles import toolkits
+
+VOCABULARY, LENGTH, ROWS = 12, 6, 12
+LIMITS = np.array([6, 5, 4, 3, 2, 1] * 2)
+SPECIAL = {"pad": toolkits.PAD, "bos": toolkits.BOS, "unk": toolkits.UNK}
+
+
+@functools.partial(jax.jit, static_argnames=("preset", "beam", "top"))
+def search(table, alpha, word_penalty, preset, beam, top=False):
+    """Beam search over a model that is a table: logits [B T V V] by row, step and previous token."""
+    rules, _, least, forbidden, _ = PRESETS[preset]
+    if top:
+        rules = dataclasses.replace(rules, stop="top")
+
+    def step(state, token, t):
+        return table[jnp.arange(ROWS)[:, None], t, token], state
+
+    return beam_search(
+        step, lambda state, parents: state, (), jnp.ones(ROWS, jnp.int32), 0, jnp.asarray(LIMITS),
+        jnp.full(ROWS, least), length=LENGTH, eos=toolkits.EOS, beam=beam, alpha=alpha, word_penalty=word_penalty,
+        wanted=beam, rules=rules, processors=[forbid([SPECIAL[name] for name in forbidden])],
+    )  # fmt: skip
+
+
+def tables(kind: str) -> np.ndarray:
+    random = np.random.default_rng(3)
+    logits = random.normal(size=(ROWS, LENGTH, VOCABULARY, VOCABULARY)).astype(np.float32) * 1.5
+    if kind == "ties":
+        return np.zeros_like(logits)
+    logits[..., toolkits.EOS] += {"random": 0.5, "eos likely": 2.5, "eos at once": 0.0, "no eos": -9.0}[kind]
+    if kind == "eos at once":
+        logits[:, 0, :, toolkits.EOS] += 6
+    return logits
+
+
+def logits_after(table, prefix):
+    return table[len(prefix), prefix[-1] if prefix else 1].astype(np.float64)
+
+
+@pytest.mark.parametrize("preset", [name for name in PRESETS if name != "seqlab"])
+@pytest.mark.parametrize("beam", [2, 4])
+def test_as_the_toolkit(preset, beam):
+    oracle = getattr(toolkits, preset)
+    lengths = set()
+    for kind in ("random", "eos likely", "eos at once", "no eos", "ties"):
+        table = tables(kind)
+        for alpha, word_penalty in (
+            (1.0, 0.0),
+            (0.6, 0.0),
+            (0.0, 0.0),
+            *([(0.6, 0.3)] if preset == "marian" else []),
+        ):
+            found = search(table, alpha, word_penalty, preset, beam, top=preset == "ct2" and alpha == 0)
+            for row, limit in enumerate(LIMITS):
+                more = {"word_penalty": word_penalty} if preset == "marian" else {}
+                truth = oracle(functools.partial(logits_after, table[row]), beam, int(limit), alpha, **more)
+                scores = np.asarray(found.scores)[row]
+                written = [
+                    tuple(np.asarray(found.tokens)[row, k, : int(found.lengths[row, k])].tolist())
+                    for k in range(beam)
+                    if scores[k] > NEVER
+                ]
+                where = f"{kind}, alpha {alpha}, limit {limit}"
+                assert written == [tokens for _, tokens in truth], where
+                np.testing.assert_allclose(scores[: len(truth)], [s for s, _ in truth], atol=1e-5, err_msg=where)
+                lengths |= {len(tokens) for _, tokens in truth}
+    assert lengths >= set(range(2, LENGTH + 1))
