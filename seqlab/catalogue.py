@@ -166,7 +166,8 @@ def from_json(values: dict[str, Any]) -> Experiment:
             if kind is not None:
                 decoded[name] = _decode(kind, value)
             elif isinstance(value, dict):
-                decoded[name] = hints[name](**value)
+                fields = {key: tuple(one) if isinstance(one, list) else one for key, one in value.items()}
+                decoded[name] = hints[name](**fields)
             else:
                 decoded[name] = value
         return Experiment(**decoded)

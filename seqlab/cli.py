@@ -20,6 +20,41 @@ Which = Annotated[str, arg(metavar="best|last|STEP", help="Which checkpoint.")]
 DATA_DIR = Path(os.environ.get("SEQLAB_DATA", "data"))
 
 
+@dataclasses.dataclass(frozen=True)
+class SearchOptions:
+    """What is given in the place of the run's own search: the fields of `config.Search`."""
+
+    beam: int | None = None
+    """Hypotheses kept a sentence; 1 is greedy search."""
+    preset: str | None = None
+    """What "beam search" means: seqlab, gnmt, fairseq, joey, marian, ct2 or hf."""
+    length: str | None = None
+    """The length penalty: none, gnmt, ((5 + n) / 6) ** alpha, or power, n ** alpha."""
+    alpha: float | None = None
+    """Its exponent."""
+    word_penalty: float | None = None
+    """What each token costs before the length penalty."""
+    stop: str | None = None
+    """When a sentence is done: optimal, first, full, bound, top, empty or slots."""
+    max_length: int | None = None
+    """Most tokens to write, EOS included."""
+    max_ratio: float | None = None
+    """Most tokens to write, as a multiple of the source's."""
+    min_length: int | None = None
+    """Fewest tokens to write, EOS included."""
+    min_ratio: float | None = None
+    """Fewest tokens to write, as a multiple of the source's."""
+    no_repeat: int | None = None
+    """So many tokens in a row are not written twice."""
+    repetition: float | None = None
+    """Penalty of tokens that have been written; 1 is none."""
+    forbid: tuple[str, ...] | None = None
+    """Texts that are never written, each a single token."""
+
+
+NO_SEARCH = SearchOptions()
+
+
 def train(arguments: list[str]) -> None:
     """Trains CONFIG into RUN: seqlab train CONFIG --out RUN [--steps N] [--model.dim N] ..."""
     usage = "usage: seqlab train CONFIG --out RUN [options]; seqlab train CONFIG --help lists CONFIG's options"
@@ -63,9 +98,7 @@ def decode(
     run: Run,
     input: Annotated[Path | None, arg(metavar="F", help="Text, a line each; .gz is read. Default: stdin.")] = None,
     output: Annotated[Path | None, arg(metavar="F", help="Where to; .gz is written. Default: stdout.")] = None,
-    beam: Annotated[int | None, arg(help="Hypotheses kept a sentence; 1 is greedy. Default: the run's.")] = None,
-    alpha: Annotated[float | None, arg(help="Exponent of the length penalty. Default: the run's.")] = None,
-    max_length: Annotated[int | None, arg(help="Most tokens to write, EOS included.")] = None,
+    search: Annotated[SearchOptions, arg(name="")] = NO_SEARCH,
     nbest: Annotated[int, arg(help='N lines "line ||| text ||| score" for each input line.')] = 0,
     scores: Annotated[bool, arg(help='Adds " ||| score" to each line.')] = False,
     checkpoint: Which = "best",
@@ -86,16 +119,16 @@ def decode(
     kind = loaded.experiment.task.KIND
     if kind != "generator":
         raise SeqlabError(f"a {kind} writes no text, and search is for generators: judge it by seqlab evaluate")
-    search = {"beam": beam, "alpha": alpha, "max_length": max_length}
-    if nbest > loaded.search(**search).beam:
+    asked = dataclasses.asdict(search)
+    if nbest > loaded.search(**asked).beam:
         raise SeqlabError(f"--nbest {nbest} needs a beam of {nbest} or more")
     if input is None and output is None and sys.stdin.isatty():
         for line in iter(read_typed, None):
-            print("\n".join(decode_stream(loaded, [line], nbest, scores, **search)))
+            print("\n".join(decode_stream(loaded, [line], nbest, scores, **asked)))
         return
     source = text.read_lines(input if input is not None else sys.stdin.buffer)
     with text.open_output(output) as stream:
-        for line in decode_stream(loaded, source, nbest, scores, **search):
+        for line in decode_stream(loaded, source, nbest, scores, **asked):
             stream.write(line.replace("\n", " ") + "\n")
 
 
@@ -115,9 +148,7 @@ def read_typed() -> str | None:
 def evaluate(
     run: Run,
     split: str = "test",
-    beam: Annotated[int | None, arg(help="Hypotheses kept a sentence. Default: the run's.")] = None,
-    alpha: Annotated[float | None, arg(help="Exponent of the length penalty. Default: the run's.")] = None,
-    max_length: Annotated[int | None, arg(help="Most tokens to write, EOS included.")] = None,
+    search: Annotated[SearchOptions, arg(name="")] = NO_SEARCH,
     checkpoint: Which = "best",
     output: Annotated[Path | None, arg(metavar="F", help="Writes the decoded lines there too.")] = None,
     json: bool = False,
@@ -132,11 +163,10 @@ def evaluate(
     check_output(output)
     keep_freed_memory()
     loaded = load(run, checkpoint)
-    search = {"beam": beam, "alpha": alpha, "max_length": max_length}
     kind = loaded.experiment.task.KIND
-    if kind != "generator" and any(value is not None for value in search.values()):
-        raise SeqlabError(f"a {kind} does not search: leave out --beam, --alpha and --max-length")
-    result = evaluate(loaded, split, data_dir, **search)
+    if kind != "generator" and search != NO_SEARCH:
+        raise SeqlabError(f"a {kind} does not search: leave out --beam and the like")
+    result = evaluate(loaded, split, data_dir, **dataclasses.asdict(search))
     if output is not None:
         with text.open_output(output) as stream:
             stream.writelines(line.replace("\n", " ") + "\n" for line in result.decoded.texts)

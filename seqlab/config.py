@@ -73,11 +73,32 @@ class Search:
     """How text is generated, in validation and by default afterwards."""
 
     beam: int = 5
-    """Hypotheses kept a sentence; 1 is greedy search."""
-    alpha: float = 0.6
-    """Exponent of the length penalty ((5 + n) / 6) ** alpha."""
+    """Hypotheses kept a sentence; 1 is greedy search, by the preset seqlab."""
+    preset: str = "seqlab"
+    """What "beam search" means: seqlab, gnmt, fairseq, joey, marian, ct2 or hf (docs/search.md)."""
+    length: str | None = None
+    """What a sum of log-probabilities over n tokens is divided by: none, gnmt, ((5 + n) / 6) ** alpha, or power,
+    n ** alpha. None: what the preset says."""
+    alpha: float | None = None
+    """Exponent of the length penalty. None: what the preset says, 0.6 for seqlab."""
+    word_penalty: float = 0.0
+    """What each token costs before the sum is divided."""
+    stop: str | None = None
+    """When a sentence is done: optimal, first, full, bound, top, empty or slots. None: what the preset says."""
     max_length: int = 0
     """Most tokens to write, EOS included; 0: what the task says, for translation twice the source and 10 more."""
+    max_ratio: float = 0.0
+    """Most tokens to write, as a multiple of the source's; 0: no such bound."""
+    min_length: int = 0
+    """Fewest tokens to write, EOS included; 0: what the preset says."""
+    min_ratio: float = 0.0
+    """Fewest tokens to write, as a multiple of the source's."""
+    no_repeat: int = 0
+    """So many tokens in a row are not written twice; 0: any may be."""
+    repetition: float = 1.0
+    """Penalty of tokens that have been written: their scores, where negative, are multiplied by it."""
+    forbid: tuple[str, ...] = ()
+    """Texts that are never written, each a single token of the vocabulary."""
 
 
 @dataclass(frozen=True)

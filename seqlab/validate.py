@@ -13,10 +13,11 @@ import jax.numpy as jnp
 from seqlab.batching import Plan
 from seqlab.config import Experiment, Search
 from seqlab.datasets import Prepared
-from seqlab.errors import SeqlabError
+from seqlab.errors import SeqlabError, at_least
 from seqlab.metrics import Score, score
 from seqlab.parallel import make_runner
 from seqlab.progress import progress
+from seqlab.search.rules import preset
 from seqlab.step import zeros_like
 from seqlab.tasks import decode_lines
 from seqlab.text import Corpus, Tokenizers, tokenize
@@ -153,5 +154,15 @@ def check_search(search: Search) -> None:
         raise SeqlabError(f"a beam holds at least 1 hypothesis, not {search.beam}")
     if search.max_length < 0:
         raise SeqlabError(f"the maximum length is at least 1 token, not {search.max_length}")
-    if not math.isfinite(search.alpha):
-        raise SeqlabError(f"alpha is a finite number, not {search.alpha}")
+    found = preset(search.preset, search.length, search.stop, search.alpha)
+    for name, value in (("alpha", found.alpha), ("the word penalty", search.word_penalty)):
+        if not math.isfinite(value):
+            raise SeqlabError(f"{name} is a finite number, not {value}")
+    for name in ("min_length", "max_ratio", "min_ratio", "no_repeat"):
+        at_least(name, getattr(search, name), 0)
+    if not 0 < search.repetition < math.inf:
+        raise SeqlabError(f"the repetition penalty is above 0, and 1 is none, not {search.repetition}")
+    if search.max_length and search.min_length > search.max_length:
+        raise SeqlabError(f"at least {search.min_length} and at most {search.max_length} tokens is no length")
+    if search.min_ratio > search.max_ratio > 0:
+        raise SeqlabError(f"at least {search.min_ratio} and at most {search.max_ratio} times the source is no length")

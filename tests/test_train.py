@@ -183,6 +183,19 @@ def test_list(home, capsys, what):
         (["decode", "run", "--input", "missing.txt"], "no input missing.txt"),
         (["decode", "run", "--output", "no/folder/out", "--input", "tiny.py"], "no folder no/folder"),
         (["decode", "run", "--beam", "0", "--input", "tiny.py"], "a beam holds at least 1"),
+        (
+            ["decode", "run", "--preset", "sockeye", "--input", "tiny.py"],
+            "preset must be one of seqlab, gnmt, fairseq",
+        ),
+        (["decode", "run", "--length", "log", "--input", "tiny.py"], "length must be one of none, gnmt, power"),
+        (["decode", "run", "--stop", "now", "--input", "tiny.py"], "stop must be one of optimal, first"),
+        (
+            ["decode", "run", "--min-length", "9", "--max-length", "5", "--input", "tiny.py"],
+            "at least 9 and at most 5",
+        ),
+        (["decode", "run", "--repetition", "0", "--input", "tiny.py"], "the repetition penalty is above 0"),
+        (["decode", "run", "--no-repeat", "-1", "--input", "tiny.py"], "no_repeat must be at least 0"),
+        (["decode", "run", "--forbid", "a b", "--input", "tiny.py"], "'a b' is 3 tokens of this vocabulary"),
         (["decode", "run", "--nbest", "9", "--input", "tiny.py"], "--nbest 9 needs a beam of 9"),
         (["evaluate", "run", "--split", "tset", "--data-dir", "data"], "no split 'tset': there are train"),
         (["score", "--metric", "blue", "--hypotheses", "tiny.py", "--references", "tiny.py"], "unknown metric"),
@@ -235,6 +248,19 @@ def test_two_processes_on_one_run(home, capsys):
     with locked(home / "run" / ".lock"):
         assert call(home, "train", "tiny.py", "--out", "run", "--data-dir", "data") == 2
     assert "another process is training run" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("preset", ["seqlab", "gnmt", "fairseq", "joey", "marian", "ct2", "hf"])
+def test_decoding_by_presets(home, preset):
+    """With lengths, n-grams and tokens as asked for."""
+    options = ("--min-length", "4", "--max-length", "9", "--no-repeat", "1", "--forbid", "a", "e", "--nbest", "2")
+    command = ("decode", "run", "--beam", "2", "--preset", preset, *options)
+    assert call(home, *command, "--output", "written.txt", stdin="one two\n\n1 2 3\n") == 0
+    lines = [line.split(" ||| ") for line in (home / "written.txt").read_text(encoding="utf-8").splitlines()]
+    assert [number for number, _, _ in lines] == ["0", "0", "1", "1", "2", "2"]
+    written = [text for number, text, score in lines if number != "1" and score != "-inf"]
+    assert written
+    assert not set("".join(written)) & {"a", "e"}
 
 
 def test_learned_positions_bound_decoding(tmp_path, capsys):

@@ -5,6 +5,7 @@ n is the number of tokens of a hypothesis, EOS included; its rank is its place, 
 sentence by their sums of log-probabilities; K is the beam.
 """
 
+import dataclasses
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -97,16 +98,29 @@ PRESETS = {
 }
 
 
-def choices(field: str) -> tuple[str, ...]:
-    return {
-        "length": ("none", "gnmt", "power"),
-        "stop": ("optimal", "first", "full", "bound", "top", "empty", "slots"),
-    }[field]
+CHOICES = {
+    "preset": tuple(PRESETS),
+    "length": ("none", "gnmt", "power"),
+    "stop": ("optimal", "first", "full", "bound", "top", "empty", "slots"),
+}
 
 
 def check_choice(field: str, value: str) -> None:
-    if value not in choices(field):
-        raise SeqlabError(f"{field} must be one of {', '.join(choices(field))}, not {value!r}")
+    if value not in CHOICES[field]:
+        raise SeqlabError(f"{field} must be one of {', '.join(CHOICES[field])}, not {value!r}")
+
+
+def preset(name: str, length: str | None = None, stop: str | None = None, alpha: float | None = None) -> Preset:
+    """A preset, with what is given in the place of its own. Raises for a name that there is not."""
+    check_choice("preset", name)
+    found = PRESETS[name]
+    alpha = found.alpha if alpha is None else alpha
+    if name == "ct2" and alpha == 0:  # where nothing can be gained by a longer one
+        found = found._replace(rules=dataclasses.replace(found.rules, stop="top"))
+    given = {field: value for field, value in (("length", length), ("stop", stop)) if value is not None}
+    for field, value in given.items():
+        check_choice(field, value)
+    return found._replace(rules=dataclasses.replace(found.rules, **given), alpha=alpha)
 
 
 def length_penalty(

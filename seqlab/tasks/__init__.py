@@ -24,6 +24,8 @@ from seqlab.batching import VERSION, Buckets, Packing, Plan, Rows, kept_plan, ma
 from seqlab.config import Batching, Search
 from seqlab.errors import SeqlabError
 from seqlab.search.generate import Request, generate, most_tokens
+from seqlab.search.processors import Options
+from seqlab.search.rules import preset
 from seqlab.text import Corpus, Tokenizer, Tokenizers
 from seqlab.types import Batch, Carry, Params, Series, Tokens
 
@@ -192,6 +194,26 @@ def cut_source(request: Request, source: Sequence[int], most: int) -> Request:
     return request._replace(source=[*source[: most - 1], source[-1]], sentences=sentences)
 
 
+def bounded(request: Request, search: Search, least: int) -> Request:
+    """The request with the lengths that a search asks for."""
+    most, least, size = request.limit, max(search.min_length, least), len(request.source or ())
+    if search.max_ratio and size:
+        most = (
+            min(most, math.ceil(search.max_ratio * size)) if search.max_length else math.ceil(search.max_ratio * size)
+        )
+    return request._replace(limit=most, least=min(max(least, math.ceil(search.min_ratio * size)), most))
+
+
+def forbidden_ids(words: Sequence[str], tokenizer: Tokenizer) -> list[int]:
+    """The ids of single tokens. Raises for a word that is none."""
+    ids = []
+    for word, found in zip(words, tokenizer.encode(list(words)), strict=True):
+        if len(found) != 1:
+            raise SeqlabError(f"{word!r} is {len(found)} tokens of this vocabulary; a forbidden word is one")
+        ids += found
+    return ids
+
+
 def pair_batch(sources: Sequence[Any], targets: Sequence[np.ndarray], rows: Rows, tokenizers: Tokenizers) -> Batch:
     """source: x1 .. xn EOS; prefix: BOS y1 .. ym; targets: y1 .. ym EOS."""
     source_length, target_length = rows.shape
@@ -256,14 +278,20 @@ def decode_lines(
         if request.source is not None and len(request.source) > most:
             warn(f"line {i + first} has {len(request.source)} tokens, and {most} are read: {lines[i][:40]}")
             requests[n] = cut_source(request, request.source, most)
+    found = preset(search.preset, search.length, search.stop, search.alpha)
+    special = [getattr(Tokenizer, name) for name in found.forbidden]
+    forbidden = tuple(sorted({*special, *forbidden_ids(search.forbid, tokenizers["target"])}))
     results = generate(
         model,
         params,
-        requests,
+        [bounded(request, search, found.least) for request in requests],
         eos=Tokenizer.eos,
         beam=search.beam,
-        alpha=search.alpha,
+        alpha=found.alpha,
+        word_penalty=search.word_penalty,
         wanted=wanted,
+        rules=None if search.beam == 1 and search.preset == "seqlab" else found.rules,
+        options=Options(forbidden, search.no_repeat, search.repetition),
         progress=progress,
     )
     decode = tokenizers["target"].decode

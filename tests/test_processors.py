@@ -1,0 +1,107 @@
+"""Step processors against plain loops, and what they promise of whole searches."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from seqlab import catalogue, laws
+from seqlab.search.generate import generate
+from seqlab.search.processors import (
+    NEVER,
+    History,
+    Options,
+    forbid,
+    make_processors,
+    no_repeat_ngrams,
+    process,
+    repetition_penalty,
+)
+from seqlab.search.rules import PRESETS
+
+RANDOM = np.random.default_rng(0)
+ROWS, BEAM, ROOM, VOCABULARY = 3, 2, 7, 5
+
+
+def histories(t):
+    tokens = np.zeros((ROWS, BEAM, ROOM), np.int32)
+    tokens[..., :t] = RANDOM.integers(0, VOCABULARY, (ROWS, BEAM, t))
+    return tokens, History(jnp.asarray(tokens), jnp.int32(t))
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 9])
+def test_no_repeat_ngrams(n):
+    scores = jnp.float32(RANDOM.normal(size=(ROWS, BEAM, VOCABULARY)))
+    for t in (*range(ROOM), *[ROOM - 1] * 5):
+        tokens, history = histories(t)
+        found = np.asarray(no_repeat_ngrams(n)(scores, history))
+        for row in range(ROWS):
+            for k in range(BEAM):
+                written = tokens[row, k, :t].tolist()
+                seen = {tuple(written[i : i + n]) for i in range(t - n + 1)}
+                for token in range(VOCABULARY):
+                    again = t >= n - 1 and (*written[t - n + 1 :], token)[-n:] in seen
+                    assert found[row, k, token] == (np.float32(NEVER) if again else scores[row, k, token])
+
+
+def test_repetition_penalty():
+    scores = jnp.float32(RANDOM.normal(size=(ROWS, BEAM, VOCABULARY)))
+    tokens, history = histories(4)
+    found = np.asarray(repetition_penalty(1.5)(scores, history))
+    for at in np.ndindex(ROWS, BEAM, VOCABULARY):
+        score = float(scores[at])
+        penalized = score / 1.5 if score > 0 else score * 1.5
+        expected = penalized if at[2] in tokens[at[0], at[1], :4] else score
+        assert found[at] == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("renormalize", [True, False])
+def test_what_is_forbidden_and_what_becomes_of_its_probability(renormalize):
+    logits = jnp.float32(RANDOM.normal(size=(ROWS, BEAM, VOCABULARY)))
+    _, history = histories(1)
+    least = jnp.array([1, 2, 3])  # in the last row EOS may not come yet
+    scores, normalizer = process(logits, history, [forbid([4])], least, 2, renormalize)
+    probabilities = np.exp(np.asarray(scores - normalizer, np.float64))
+    whole = np.asarray(jax.nn.softmax(logits))
+    for row in range(ROWS):
+        gone = [2, 4] if row == 2 else [4]
+        assert (probabilities[row][:, gone] == 0).all()
+        left = [token for token in range(VOCABULARY) if token not in gone]
+        share = whole[row][:, left].sum(-1, keepdims=True) if renormalize else 1.0
+        np.testing.assert_allclose(probabilities[row][:, left], whole[row][:, left] / share, rtol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def subject():
+    return laws.make_subject(catalogue.module("models", "transformer").TINY, seed=2)
+
+
+@settings(max_examples=8, deadline=None)
+@given(
+    preset=st.sampled_from(sorted(PRESETS)),
+    beam=st.sampled_from([1, 3]),
+    least=st.integers(1, 6),
+    options=st.sampled_from([Options(), Options((4, 5)), Options((), 2), Options((6,), 1, 1.3)]),
+)
+def test_what_is_asked_for_holds(subject, preset, beam, least, options):
+    """Lengths, forbidden tokens and repeated n-grams, whatever the rules."""
+    requests = [request._replace(least=least) for request in laws.requests_of(subject, 6)]
+    rules = PRESETS[preset].rules
+    found = generate(
+        subject.model, subject.params, requests, eos=laws.EOS, beam=beam, wanted=beam, rules=rules, options=options
+    )
+    n = options.no_repeat
+    for result in (result for results in found for result in results):
+        body = result.ids[:-1] if result.ids[-1] == laws.EOS else result.ids
+        assert least <= len(result.ids) <= 6
+        assert laws.EOS not in body
+        assert not set(body) & set(options.forbidden)
+        grams = [tuple(body[i : i + n]) for i in range(len(body) - n + 1)] if n else []
+        assert len(grams) == len(set(grams))
+    assert sum(map(len, found)) > 0 or options.no_repeat == 1
+
+
+def test_no_options_no_processors():
+    assert make_processors(Options()) == []
