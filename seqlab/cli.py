@@ -132,6 +132,33 @@ def decode(
             stream.write(line.replace("\n", " ") + "\n")
 
 
+def force(
+    run: Run,
+    target: Annotated[Path, arg(metavar="G", help="Texts, a line each.")],
+    input: Annotated[
+        Path | None, arg(metavar="F", help="Their sources, a line each; a language model has none.")
+    ] = None,
+    output: Annotated[Path | None, arg(metavar="F", help="Where to; .gz is written. Default: stdout.")] = None,
+    tokens: Annotated[bool, arg(help='Adds " ||| token log-probability" for each token.')] = False,
+    checkpoint: Which = "best",
+    parts: Parts = None,
+) -> None:
+    """Writes the log-probability of given texts, a line each."""
+    use_parts(parts)
+    from seqlab import text
+    from seqlab.decode import force_stream, load
+
+    check_output(output)
+    keep_freed_memory()
+    loaded = load(run, checkpoint)
+    kind = loaded.experiment.task.KIND
+    if kind != "generator":
+        raise SeqlabError(f"a {kind} writes no text: judge it by seqlab evaluate")
+    sources = None if input is None else text.read_lines(input)
+    with text.open_output(output) as stream:
+        stream.writelines(line + "\n" for line in force_stream(loaded, sources, text.read_lines(target), tokens))
+
+
 def check_output(path: Path | None) -> None:
     """Refuses, before the work is done, a file that could not be written after it."""
     if path is not None and (path.is_dir() or not path.parent.is_dir()):
@@ -383,6 +410,7 @@ def use_parts(folder: Path | None) -> None:
 COMMANDS = {
     "train": train,
     "decode": decode,
+    "force": force,
     "evaluate": evaluate,
     "score": score,
     "prepare": prepare,

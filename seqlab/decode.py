@@ -19,7 +19,7 @@ from seqlab.files import folder_made_whole
 from seqlab.metrics import BY_LINE, Score, score
 from seqlab.metrics.significance import SAMPLES, paired_bootstrap
 from seqlab.progress import progress
-from seqlab.tasks import Written, decode_lines
+from seqlab.tasks import Written, decode_lines, forced_lines
 from seqlab.text import Tokenizers, load_tokenizers, save_tokenizers
 from seqlab.types import Params
 from seqlab.validate import Decoded, check_search, decode_split, loss_of_split, tokenize_split
@@ -98,6 +98,33 @@ def decode_stream(run: Run, lines: Iterable[str], nbest: int, scores: bool, **se
             else:
                 yield written[0].text
             number += 1
+
+
+def force_stream(run: Run, sources: Iterable[str] | None, targets: Iterable[str], tokens: bool) -> Iterator[str]:
+    """A line for each target: its log-probability given its source; if `tokens`, then " ||| token value" for each.
+
+    Raises `SeqlabError` where there are not as many sources as targets; a language model has none.
+    """
+    task, tokenizers = run.experiment.task, run.tokenizers
+    if ("source" in task.columns) != (sources is not None):
+        raise SeqlabError(
+            f"{type(task).__name__} has {'no source' if sources is not None else 'a source: give --input'}"
+        )
+    separator = getattr(task, "separator", None)
+    pairs = itertools.zip_longest(sources, targets) if sources is not None else (("", target) for target in targets)
+    while window := list(itertools.islice(pairs, WINDOW)):
+        if any(None in pair for pair in window):
+            raise SeqlabError("there are not as many sources as targets")
+        given = [source.replace(separator, "\n") if separator else source for source, _ in window]
+        found = forced_lines(
+            task, run.experiment.model, run.params, tokenizers, given, [target for _, target in window]
+        )
+        for ids, log_probs in found:
+            parts = [f"{log_probs.sum():.4f}"]
+            if tokens:
+                names = map(tokenizers["target"].piece, ids)
+                parts += [f"{name} {value:.4f}" for name, value in zip(names, log_probs, strict=True)]
+            yield " ||| ".join(parts)
 
 
 class Evaluation(NamedTuple):

@@ -254,6 +254,10 @@ class Tokenizer:
             found.append(ids)
         return found
 
+    def piece(self, token: int) -> str:
+        """A token as the tokenizer writes it, "\u2581" for a blank before it."""
+        return self.processor.id_to_piece(int(token))
+
     def decode(self, ids: Sequence[int]) -> str:
         """The text of ids; the special ones are left out. An id outside the vocabulary is an error."""
         lines: list[list[int]] = [[]]

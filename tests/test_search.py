@@ -10,7 +10,8 @@ import pytest
 from seqlab import catalogue, laws
 from seqlab.parallel import make_runner
 from seqlab.search.beam import beam_search
-from seqlab.search.generate import Request, _round_up, generate
+from seqlab.search.forced import force
+from seqlab.search.generate import Request, generate, round_up
 from seqlab.search.processors import NEVER
 from seqlab.search.rules import Rules
 from tests.oracles.search import exhaustive
@@ -115,6 +116,20 @@ def test_alone_and_in_a_batch(name):
         np.testing.assert_allclose([r.score for r in alone], [r.score for r in results], rtol=1e-5)
 
 
+@pytest.mark.parametrize(
+    "name", [name for name in catalogue.names("models") if catalogue.module("models", name).KIND == "generator"]
+)
+def test_a_forced_pass_gives_the_score_of_the_search(name):
+    """After prompts of unequal lengths, answers of unequal lengths."""
+    s = laws.make_subject(catalogue.module("models", name).TINY, seed=3)
+    requests = laws.requests_of(s, 5)
+    found = generate(s.model, s.params, requests, eos=EOS, beam=3, wanted=2)
+    for k in range(2):
+        values = force(s.model, s.params, requests, [results[k].ids for results in found])
+        assert [len(row) for row in values] == [len(results[k].ids) for results in found]
+        np.testing.assert_allclose([row.sum() for row in values], [r[k].log_prob for r in found], rtol=1e-5)
+
+
 def test_nothing_asked_nothing_found():
     s = laws.make_subject(catalogue.module("models", "transformer_lm").TINY)
     assert generate(s.model, s.params, [], eos=EOS) == []
@@ -123,6 +138,6 @@ def test_nothing_asked_nothing_found():
 
 
 def test_few_shapes():
-    sizes = {_round_up(n) for n in range(1, 1025)}
+    sizes = {round_up(n) for n in range(1, 1025)}
     assert len(sizes) <= 16
-    assert all(n <= _round_up(n) < max(1.51 * n, 9) for n in range(1, 1025))
+    assert all(n <= round_up(n) < max(1.51 * n, 9) for n in range(1, 1025))

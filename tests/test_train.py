@@ -183,6 +183,9 @@ def test_list(home, capsys, what):
         (["decode", "run", "--input", "missing.txt"], "no input missing.txt"),
         (["decode", "run", "--output", "no/folder/out", "--input", "tiny.py"], "no folder no/folder"),
         (["decode", "run", "--beam", "0", "--input", "tiny.py"], "a beam holds at least 1"),
+        (["force", "run", "--target", "tiny.py"], "Translation has a source: give --input"),
+        (["force", "run", "--target", "own.model", "--input", "tiny.py"], "own.model"),
+        (["force", "run", "--target", "tiny.py", "--input", "run/data.json"], "not as many sources as targets"),
         (
             ["decode", "run", "--preset", "sockeye", "--input", "tiny.py"],
             "preset must be one of seqlab, gnmt, fairseq",
@@ -248,6 +251,29 @@ def test_two_processes_on_one_run(home, capsys):
     with locked(home / "run" / ".lock"):
         assert call(home, "train", "tiny.py", "--out", "run", "--data-dir", "data") == 2
     assert "another process is training run" in capsys.readouterr().err
+
+
+def test_forcing(home):
+    """A line for each target, an empty one too; its tokens spell it, and their log-probabilities add up."""
+    (home / "source.txt").write_text("one two\n1 2 3\n\n", encoding="utf-8")
+    (home / "target.txt").write_text("eins zwei\n\n3\n", encoding="utf-8")
+    command = (
+        "force",
+        "run",
+        "--input",
+        "source.txt",
+        "--target",
+        "target.txt",
+        "--tokens",
+        "--output",
+        "forced.txt",
+    )
+    assert call(home, *command) == 0
+    lines = [line.split(" ||| ") for line in (home / "forced.txt").read_text(encoding="utf-8").splitlines()]
+    for (total, *tokens), text in zip(lines, ("eins zwei", "", "3"), strict=True):
+        pieces, values = zip(*(token.rsplit(" ", 1) for token in tokens), strict=True)
+        assert sum(map(float, values)) == pytest.approx(float(total), abs=1e-3)
+        assert "".join(pieces).replace("\u2581", " ") == f"{text}</s>"
 
 
 @pytest.mark.parametrize("preset", ["seqlab", "gnmt", "fairseq", "joey", "marian", "ct2", "hf"])

@@ -151,7 +151,7 @@ def generate(
     return results
 
 
-def _round_up(n: int) -> int:
+def round_up(n: int) -> int:
     """Lengths come in steps of about a third: 8 12 16 24 32 48 64 96 ..., so that there are few shapes."""
     size = 8
     while size < n:
@@ -170,15 +170,22 @@ def _batches(
     groups: dict[tuple[int, int], list[int]] = {}
     for i, (source, prompt, *_) in enumerate(requests):
         # A prompt of one token, BOS, stays one: nothing of it has to be read ahead of the first step.
-        prompt_length = 1 if len(prompt) == 1 else min(1 + _round_up(len(prompt) - 1), most)
-        source_length = 0 if source is None else min(_round_up(len(source)), most)
+        prompt_length = 1 if len(prompt) == 1 else min(1 + round_up(len(prompt) - 1), most)
+        source_length = 0 if source is None else min(round_up(len(source)), most)
         groups.setdefault((source_length, prompt_length), []).append(i)
     for shape, members in sorted(groups.items()):
-        room = min(_round_up(max(requests[i].limit for i in members)), most - shape[1] + 1)
+        room = min(round_up(max(requests[i].limit for i in members)), most - shape[1] + 1)
         fitting = [rows for rows in ROWS if rows * (shape[0] + beam * (shape[1] + room)) <= POSITIONS] or [1]
         for at in range(0, len(members), fitting[-1]):
             chosen = members[at : at + fitting[-1]]
             yield chosen, (next(rows for rows in ROWS if rows >= len(chosen)), *shape, room)
+
+
+def fill_source(source: np.ndarray, row: int, request: Request) -> None:
+    """Writes ids, mask and sentences of a request's source into a row of zeros [3 B S]."""
+    if request.source is not None:
+        size = len(request.source)
+        source[:, row, :size] = request.source, np.ones(size), request.sentences or np.zeros(size)
 
 
 def _collate(
@@ -191,9 +198,7 @@ def _collate(
     prompt[1, :, -1] = 1
     limit, least = np.zeros((2, rows), np.int32)
     for row, request in enumerate(requests):
-        if request.source is not None:
-            size = len(request.source)
-            source[:, row, :size] = request.source, np.ones(size), request.sentences or np.zeros(size)
+        fill_source(source, row, request)
         prompt[:, row, prompt_length - len(request.prompt) :] = request.prompt, np.ones(len(request.prompt))
         limit[row] = min(request.limit, room)
         least[row] = request.least

@@ -23,6 +23,7 @@ from jaxtyping import Array, Float, Int
 from seqlab.batching import VERSION, Buckets, Packing, Plan, Rows, kept_plan, make_buckets, pad
 from seqlab.config import Batching, Search
 from seqlab.errors import SeqlabError
+from seqlab.search.forced import force
 from seqlab.search.generate import Request, generate, most_tokens
 from seqlab.search.processors import Options
 from seqlab.search.rules import preset
@@ -244,6 +245,21 @@ class Written(NamedTuple):
     text: str
     score: float
     log_prob: float
+
+
+def forced_lines(
+    task: Any, model: Any, params: Params, tokenizers: Tokenizers, sources: Sequence[str], targets: Sequence[str]
+) -> list[tuple[list[int], np.ndarray]]:
+    """Of each target, given its source ("" for a language model): its tokens, EOS last, and their log-probabilities.
+    Raises for a line of more tokens than can be read.
+    """
+    requests = task.requests(sources, tokenizers, 0)
+    answers = [[*ids, tokenizers["target"].eos] for ids in tokenizers["target"].encode(targets)]
+    most = most_tokens(model)
+    for i, (request, answer) in enumerate(zip(requests, answers, strict=True), 1):
+        if max(len(request.source or ()), len(request.prompt) + len(answer) - 1) > most:
+            raise SeqlabError(f"line {i} has more than the {most} tokens that can be read")
+    return list(zip(answers, force(model, params, requests, answers), strict=True))
 
 
 def decode_lines(

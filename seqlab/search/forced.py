@@ -1,0 +1,66 @@
+"""Forced passes: the log-probabilities that a model gives to answers that are there already."""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from seqlab.search.generate import POSITIONS, Request, fill_source, round_up
+from seqlab.types import Generator, Params, Tokens
+
+
+@functools.lru_cache(maxsize=16)
+def make_force(model: Any) -> Callable[..., Float[Array, "B T"]]:
+    """The jitted pass: (params, inputs, prefix, targets [B T]) to the targets' log-probabilities [B T]."""
+
+    @jax.jit
+    def force(params: Params, inputs: Tokens | None, prefix: Tokens, targets: Int[Array, "B T"]) -> jax.Array:
+        def run(module: Any) -> jax.Array:
+            return module.project(module.features(inputs, prefix, train=False)[0])
+
+        logits = model.apply(params, method=run)
+        chosen = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
+        return chosen - jax.nn.logsumexp(logits, axis=-1)
+
+    return force
+
+
+def force(
+    model: Generator, params: Params, requests: Sequence[Request], answers: Sequence[Sequence[int]]
+) -> list[np.ndarray]:
+    """The log-probability of each token of each answer, which follows its request's prompt, in the order asked."""
+    run, found = make_force(model), [np.zeros(0, np.float32)] * len(requests)
+    params = jax.device_put(params)
+    shapes: dict[tuple[int, int], list[int]] = {}
+    for i, (request, answer) in enumerate(zip(requests, answers, strict=True)):
+        source = 0 if request.source is None else round_up(len(request.source))
+        shapes.setdefault((source, round_up(len(request.prompt) + len(answer) - 1)), []).append(i)
+    for (source, target), members in sorted(shapes.items()):
+        rows = max(1, min(64, POSITIONS // (8 * (source + target))))
+        for at in range(0, len(members), rows):
+            some = members[at : at + rows]
+            batch = padded([requests[i] for i in some], [answers[i] for i in some], (rows, source, target))
+            for i, row in zip(some, np.asarray(run(params, *batch)), strict=False):
+                begin = len(requests[i].prompt) - 1
+                found[i] = row[begin : begin + len(answers[i])]
+    return found
+
+
+def padded(
+    requests: Sequence[Request], answers: Sequence[Sequence[int]], shape: tuple[int, int, int]
+) -> tuple[Tokens | None, Tokens, np.ndarray]:
+    """Inputs, prefix and targets [B T], where a target is the token behind a prefix; filled up with empty rows."""
+    rows, source_length, target_length = shape
+    source, prefix = np.zeros((3, rows, source_length), np.int32), np.zeros((2, rows, target_length), np.int32)
+    targets = np.zeros((rows, target_length), np.int32)
+    for row, (request, answer) in enumerate(zip(requests, answers, strict=True)):
+        whole = [*request.prompt, *answer]
+        prefix[0, row, : len(whole) - 1], targets[row, : len(whole) - 1] = whole[:-1], whole[1:]
+        prefix[1, row, : len(whole) - 1] = 1
+        fill_source(source, row, request)
+    inputs = Tokens(source[0], source[1] > 0, sentences=source[2]) if source_length else None
+    return inputs, Tokens(prefix[0], prefix[1] > 0), targets
