@@ -162,6 +162,9 @@ def reproduce(name: str, folder: Path | None, seed: int, only: str | None) -> No
     row = ROWS[name]
     if only is not None and only not in row.runs:
         raise SeqlabError(f"{name} has no run {only!r}: one of {', '.join(row.runs)}")
+    every = [part for commands in row.runs.values() for command in commands for part in command.arguments]
+    if folder is None and "{folder}" in every:
+        raise SeqlabError(f"{name} is made from files: give --folder DIR")
     for label, commands in row.runs.items():
         run = Path("runs") / name / (label if not seed else f"{label}-{seed}")
         record = ROOT / f"{run}.json"

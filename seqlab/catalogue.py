@@ -7,11 +7,11 @@ as DIR/models/x.py, DIR/datasets/x.py and DIR/tasks/x.py.
 import dataclasses
 import difflib
 import importlib
-import importlib.util
 import json
 import pkgutil
 import runpy
 import sys
+import traceback
 from pathlib import Path
 from types import ModuleType
 from typing import Any, get_type_hints
@@ -23,18 +23,23 @@ from seqlab.errors import SeqlabError
 from seqlab.files import write_atomically
 from seqlab.text import Numbers, Tokenizers
 
-KINDS = ("models", "datasets", "tasks")
+NAMED = {"models": ("KIND", "TINY"), "datasets": ("DATASET",), "tasks": ("TASK",)}  # what a part's file defines
+KINDS = tuple(NAMED)
 # Fields of a model that are 0 in a config, and the column whose tokenizer fills each in.
 SIZES = {"vocabulary": "target", "source_vocabulary": "source", "classes": "label"}
 _own_parts: list[Path] = []
 
 
 def use_parts(folder: Path) -> None:
-    """Adds a user's folder of parts, whose files are Python and are executed. Raises if it has none."""
+    """Adds a user's folder of parts, whose files are Python and are executed: DIR/models/x.py is then the module
+    `seqlab_parts.models.x`, which a config may import from. Raises if the folder has none.
+    """
     if not any((folder / kind).is_dir() for kind in KINDS):
         raise SeqlabError(f"{folder}: no parts; expected {', '.join(f'{folder}/{kind}/' for kind in KINDS)}")
     if folder not in _own_parts:
         _own_parts.append(folder)
+        package = sys.modules.setdefault("seqlab_parts", ModuleType("seqlab_parts"))
+        package.__path__ = [str(folder.resolve()) for folder in _own_parts]
 
 
 def names(kind: str) -> list[str]:
@@ -51,18 +56,12 @@ def module(kind: str, name: str) -> ModuleType:
         near = difflib.get_close_matches(name, names(kind), n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(names(kind))}"
         raise SeqlabError(f"no {name!r} among the {kind}: {hint}")
-    for folder in _own_parts:
-        path = folder / kind / f"{name}.py"
-        if path.exists():
-            full = f"seqlab_parts.{kind}.{name}"
-            if full not in sys.modules:
-                spec = importlib.util.spec_from_file_location(full, path)
-                assert spec is not None
-                assert spec.loader is not None
-                sys.modules[full] = importlib.util.module_from_spec(spec)
-                spec.loader.exec_module(sys.modules[full])
-            return sys.modules[full]
-    return importlib.import_module(f"seqlab.{kind}.{name}")
+    own = any((folder / kind / f"{name}.py").exists() for folder in _own_parts)
+    found = importlib.import_module(f"{'seqlab_parts' if own else 'seqlab'}.{kind}.{name}")
+    missing = [wanted for wanted in NAMED[kind] if not hasattr(found, wanted)]
+    if missing:
+        raise SeqlabError(f"{found.__file__}: a file of {kind} defines {', '.join(missing)}")
+    return found
 
 
 def part(kind: str, name: str) -> type:
@@ -107,6 +106,11 @@ def load_config(path: Path) -> Experiment:
         experiment = runpy.run_path(str(path)).get("experiment")
     except SyntaxError as error:
         raise SeqlabError(f"{path}:{error.lineno}: {error.msg}") from None
+    except SeqlabError:
+        raise
+    except Exception as error:  # whatever a user's Python may do
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+        raise SeqlabError(f"{path}:{lines[-1] if lines else 1}: {type(error).__name__}: {error}") from None
     if not isinstance(experiment, Experiment):
         raise SeqlabError(f"{path}: a config defines `experiment`, a seqlab.config.Experiment")
     return experiment

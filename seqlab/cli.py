@@ -350,6 +350,11 @@ def cost(arguments: list[str]) -> None:
         check(experiment)
         at_least("--rows", rows, 1)
         at_least("--lengths", min(lengths, default=0), 2)
+        most = getattr(experiment.model, "longest", None) or max(lengths)
+        if max(lengths) > most:
+            raise SeqlabError(
+                f"--lengths {max(lengths)} is more than the {most} positions of the model: raise model.max_length"
+            )
         experiment = with_sizes(experiment)
         size, found = parameters(experiment), []
         if not json:

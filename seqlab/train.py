@@ -4,10 +4,11 @@ import dataclasses
 import functools
 import hashlib
 import json
+import math
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import jax
 import jax.numpy as jnp
@@ -179,6 +180,7 @@ def check(experiment: Experiment) -> None:
     """Refuses, before any work is done, what could only fail later."""
     e = experiment
     catalogue.check_parts(e)
+    check_types(e)
     optimizer_of(e).init({})
     make_schedule(e.schedule, e.steps)(0)
     make_runner(e.parallel)
@@ -206,6 +208,17 @@ def check(experiment: Experiment) -> None:
         ("validation.beam", e.validation.beam, 0),
     ):
         at_least(name, value, least)
+    o = e.optimizer
+    for name, value, holds, wanted in (
+        ("schedule.peak", e.schedule.peak, 0 < e.schedule.peak < math.inf, "a finite number above 0"),
+        ("optimizer.beta1", o.beta1, 0 <= o.beta1 < 1, "in [0, 1)"),
+        ("optimizer.beta2", o.beta2, 0 <= o.beta2 < 1, "in [0, 1)"),
+        ("optimizer.epsilon", o.epsilon, 0 <= o.epsilon < math.inf, "a finite number of at least 0"),
+        ("optimizer.weight_decay", o.weight_decay, 0 <= o.weight_decay < math.inf, "a finite number of at least 0"),
+        ("optimizer.clip", o.clip, math.isfinite(o.clip), "a finite number"),
+    ):
+        if not holds:
+            raise SeqlabError(f"{name} is {wanted}, not {value}")
     smoothing = getattr(e.task, "label_smoothing", 0.0)
     if not 0 <= smoothing < 1:
         raise SeqlabError(f"task.label_smoothing lies in [0, 1), not {smoothing}")
@@ -216,6 +229,19 @@ def check(experiment: Experiment) -> None:
         raise
     except (TypeError, ValueError, ZeroDivisionError) as error:
         raise SeqlabError(f"this model cannot be built: {error}") from None
+
+
+def check_types(value: Any, prefix: str = "") -> None:
+    """Refuses a field of plain type, such as `steps: int`, that holds another, such as "3"."""
+    hints = get_type_hints(type(value))
+    for field in dataclasses.fields(value):
+        found, wanted = getattr(value, field.name), hints.get(field.name)
+        if dataclasses.is_dataclass(found) and field.name != "parent":
+            check_types(found, f"{prefix}{field.name}.")
+        elif wanted in (int, float, str, bool):
+            fits = isinstance(found, (int, float) if wanted is float else wanted)
+            if not fits or (isinstance(found, bool) and wanted is not bool):
+                raise SeqlabError(f"{prefix}{field.name} is of type {wanted.__name__}, and {found!r} is not")
 
 
 def check_columns(experiment: Experiment, data: Prepared) -> None:
@@ -304,9 +330,12 @@ def open_run(experiment: Experiment, tokenizers: Tokenizers, data: Prepared, run
     if path.exists():
         changed = catalogue.differences(catalogue.load_experiment(path), experiment)
         if changed:
+            kept = bool(checkpoint.checkpoint_steps(run))
+            way = f"start from its parameters with --init-from {run}" if kept else "remove it: it has no checkpoint"
             raise SeqlabError(
-                f"{run} is a run of another experiment:\n  " + "\n  ".join(changed) + "\nchoose another --out, or "
-                f"start from its parameters with --init-from {run}"
+                f"{run} is a run of another experiment:\n  "
+                + "\n  ".join(changed)
+                + f"\nchoose another --out, or {way}"
             )
         if hashes.exists() and json.loads(hashes.read_text()) != data.hashes:
             raise SeqlabError(f"the data of {run} has changed since it began: choose another --out")

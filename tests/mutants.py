@@ -334,6 +334,14 @@ MUTANTS = (
         "hierarchical_attention",
     ),
     Mutant(
+        "a document that says nothing",
+        "models.mean_embeddings",
+        "total = (table[inputs.ids] * mask).sum(axis=1)",
+        "total = 0 * (table[inputs.ids] * mask).sum(axis=1)",
+        "input_matters",
+        "mean_embeddings",
+    ),
+    Mutant(
         "dropout in evaluation too",
         "layers.convolution",
         "y = self.drop(nn.relu(run(self.second, y)), train=train)",

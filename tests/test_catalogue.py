@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import itertools
 import json
+import re
 from pathlib import Path
 
 import jax
@@ -11,9 +12,8 @@ import jax.numpy as jnp
 import pytest
 
 from seqlab import catalogue
-from seqlab.config import Experiment
 from seqlab.errors import SeqlabError
-from seqlab.laws import tiny_experiment, tiny_tokenizer
+from seqlab.laws import certificate, tiny_experiment, tiny_tokenizer
 from seqlab.optim import make_optimizer
 from seqlab.tasks import blank_batch
 from seqlab.train import check, init_params, initial_state, training_step
@@ -178,4 +178,48 @@ def test_own_parts(tmp_path, monkeypatch):
         tiny_experiment(), model=model, task=catalogue.part("tasks", "language_modeling")()
     )
     assert catalogue.from_json(catalogue.to_json(experiment)) == experiment
-    assert isinstance(experiment, Experiment)
+    config = tmp_path / "config.py"
+    config.write_text(
+        "from seqlab_parts.models.my_lm import MyLM\n"
+        "from seqlab.laws import tiny_experiment\n"
+        "from seqlab.tasks.language_modeling import LanguageModeling\n"
+        "import dataclasses\n"
+        "experiment = dataclasses.replace(tiny_experiment(), model=MyLM(layers=1), task=LanguageModeling())\n"
+    )
+    assert catalogue.load_config(config) == experiment
+    check(experiment)
+    config.write_text(config.read_text().replace("layers=1", "layerz=1"))
+    with pytest.raises(SeqlabError, match=r"config\.py:5: TypeError: .*unexpected keyword argument 'layerz'"):
+        catalogue.load_config(config)
+    (tmp_path / "models" / "empty.py").write_text("")
+    with pytest.raises(SeqlabError, match=r"empty\.py: a file of models defines KIND, TINY"):
+        catalogue.module("models", "empty")
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("steps", "3", "steps is of type int, and '3' is not"),
+        ("steps", True, "steps is of type int, and True is not"),
+        ("schedule.peak", float("nan"), r"schedule\.peak is a finite number above 0, not nan"),
+        ("optimizer.beta2", 2.0, r"optimizer\.beta2 is in \[0, 1\), not 2\.0"),
+        ("model.dim", 32.0, r"model\.dim is of type int, and 32\.0 is not"),
+    ],
+)
+def test_what_no_experiment_can_have(field, value, message):
+    experiment = holder = tiny_experiment()
+    *holders, name = field.split(".")
+    for one in holders:
+        holder = getattr(holder, one)
+    object.__setattr__(holder, name, value)  # as Python lets a config do; in tests types are checked at once
+    with pytest.raises(SeqlabError, match=message):
+        check(experiment)
+
+
+def test_a_certificate_says_no_where_a_model_does_not_run(monkeypatch):
+    model = catalogue.module("models", "transformer").TINY
+    monkeypatch.setattr(type(model), "step", lambda self, memory, state, token, t: (token @ token, state))
+    found = {name: (holds, more) for name, holds, more in certificate(model, tiny_experiment().task)}
+    assert found["causal"] == (True, "")
+    assert not found["step against forward"][0]
+    assert re.match(r"\w+Error: ", found["step against forward"][1])

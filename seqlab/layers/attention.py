@@ -60,7 +60,9 @@ class Alignment(nn.Module):
 
     def setup(self):
         if self.score not in ("additive", "dot", "general", "scaled"):
-            raise SeqlabError(f"attention must be 'additive', 'dot', 'general' or 'scaled', not {self.score!r}")
+            raise SeqlabError(
+                f"attention must be 'additive', or 'dot', 'general' or 'scaled', Luong's, not {self.score!r}"
+            )
         if self.score in ("dot", "scaled") and self.query_dim != self.memory_dim:
             raise SeqlabError(
                 f"{self.score} attention needs queries as wide as the memory, not {self.query_dim} and "

@@ -6,7 +6,11 @@ from seqlab import laws
 from tests.mutants import MUTANTS, Mutant, planted
 
 KINDS = {
-    "model": laws.ANY_MODEL_LAWS + laws.GENERATOR_LAWS + laws.LANGUAGE_MODEL_LAWS + laws.CARRY_LAWS,
+    "model": laws.ANY_MODEL_LAWS
+    + laws.ANSWER_LAWS
+    + laws.GENERATOR_LAWS
+    + laws.LANGUAGE_MODEL_LAWS
+    + laws.CARRY_LAWS,
     "task": laws.ANY_TASK_LAWS
     + laws.GENERATOR_TASK_LAWS
     + laws.SOURCE_TASK_LAWS
