@@ -50,6 +50,14 @@ class SearchOptions:
     """Penalty of tokens that have been written; 1 is none."""
     forbid: tuple[str, ...] | None = None
     """Texts that are never written, each a single token."""
+    sample: int | None = None
+    """A seed: texts are drawn, and not searched for; as many as the beam holds, the likeliest first."""
+    temperature: float | None = None
+    """Of samples: below 1 what is likely becomes likelier."""
+    top_k: int | None = None
+    """Of samples: only the so many likeliest tokens may be drawn."""
+    top_p: float | None = None
+    """Of samples: only the likeliest tokens that have this share of the probability together."""
 
 
 NO_SEARCH = SearchOptions()

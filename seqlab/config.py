@@ -99,6 +99,14 @@ class Search:
     """Penalty of tokens that have been written: their scores, where negative, are multiplied by it."""
     forbid: tuple[str, ...] = ()
     """Texts that are never written, each a single token of the vocabulary."""
+    sample: int | None = None
+    """A seed: as many samples are drawn as the beam holds. None: search."""
+    temperature: float = 1.0
+    """Of samples: below 1 what is likely becomes likelier."""
+    top_k: int = 0
+    """Of samples: only the so many likeliest tokens may be drawn; 0: all."""
+    top_p: float = 1.0
+    """Of samples: only the likeliest tokens that have this share of the probability together."""
 
 
 @dataclass(frozen=True)

@@ -162,6 +162,17 @@ def check_search(search: Search) -> None:
         at_least(name, getattr(search, name), 0)
     if not 0 < search.repetition < math.inf:
         raise SeqlabError(f"the repetition penalty is above 0, and 1 is none, not {search.repetition}")
+    sampling = {"temperature": search.temperature != 1, "top_k": search.top_k != 0, "top_p": search.top_p != 1}
+    if search.sample is None and any(sampling.values()):
+        name = next(name for name, given in sampling.items() if given)
+        raise SeqlabError(f"{name} is for samples: give a seed, --sample 1")
+    if search.sample is not None and not 0 <= search.sample < 1 << 31:
+        raise SeqlabError(f"the seed of samples lies between 0 and {(1 << 31) - 1}, not at {search.sample}")
+    at_least("top_k", search.top_k, 0)
+    if not 0 < search.temperature < math.inf or not 0 < search.top_p <= 1:
+        raise SeqlabError(
+            f"the temperature is above 0 and top_p lies in (0, 1], not {search.temperature} and {search.top_p}"
+        )
     if search.max_length and search.min_length > search.max_length:
         raise SeqlabError(f"at least {search.min_length} and at most {search.max_length} tokens is no length")
     if search.min_ratio > search.max_ratio > 0:

@@ -16,7 +16,7 @@ from seqlab.tasks import make_answer
 from seqlab.train import init_params, initial_state, training_step
 from seqlab.types import Batch, Tokens
 
-PENALTIES = (jnp.float32(0.6), jnp.float32(0))
+PENALTIES = (jnp.float32(0.6), jnp.float32(0), jnp.int32(0))
 CONFIG = Path(__file__).parents[1] / "configs" / "quickstart.py"
 
 
@@ -54,7 +54,14 @@ def test_search(quickstart, platform, beam):
     params = jax.eval_shape(functools.partial(init_params, model, 0), batch)
     search = make_search(model, 2, beam, 1, None if beam == 1 else Rules())
     exported = jax.export.export(search, platforms=[platform])(
-        params, tokens(64, 24), tokens(64, 1), np.full(64, 48, np.int32), np.ones(64, np.int32), *PENALTIES, length=48
+        params,
+        tokens(64, 24),
+        tokens(64, 1),
+        np.full(64, 48, np.int32),
+        np.ones(64, np.int32),
+        np.zeros(64, np.int32),
+        *PENALTIES,
+        length=48,
     )
     assert exported.platforms == (platform,)
 

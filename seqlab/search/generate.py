@@ -13,6 +13,7 @@ from seqlab.search.beam import Hypotheses, beam_search
 from seqlab.search.greedy import greedy_search
 from seqlab.search.processors import NEVER, NO_OPTIONS, Options, make_processors
 from seqlab.search.rules import DEFAULT, Rules
+from seqlab.search.sampling import sample
 from seqlab.types import Generator, Params, Tokens
 
 ROWS = (1, 8, 64)  # sentences a batch; the smallest that holds what is left is taken
@@ -22,7 +23,8 @@ POSITIONS = 1 << 16  # most positions of sources and hypotheses a batch: long li
 
 class Request(NamedTuple):
     """One text to decode: source ids (None for a language model), prompt ids, most tokens to write; of a document,
-    which sentence each token of the source is of; least tokens to write. Both counts include EOS.
+    which sentence each token of the source is of; least tokens to write (both counts include EOS); a number, on which
+    hinges what is drawn for it.
     """
 
     source: Sequence[int] | None
@@ -30,6 +32,7 @@ class Request(NamedTuple):
     limit: int
     sentences: Sequence[int] | None = None
     least: int = 1
+    number: int = 0
 
 
 class Result(NamedTuple):
@@ -42,10 +45,16 @@ class Result(NamedTuple):
 
 @functools.lru_cache(maxsize=16)
 def make_search(
-    model: Any, eos: int, beam: int, wanted: int, rules: Rules | None = None, options: Options = NO_OPTIONS
+    model: Any,
+    eos: int,
+    beam: int,
+    wanted: int,
+    rules: Rules | None = None,
+    options: Options = NO_OPTIONS,
+    sampling: bool = False,
 ) -> Callable[..., Hypotheses]:
-    """The jitted function behind every decoding: (params, inputs, prompt, limit, least, alpha, word_penalty, length)
-    to hypotheses. Without `rules` the search is greedy.
+    """The jitted function behind every decoding: (params, inputs, prompt, limit, least, numbers, alpha, word_penalty,
+    seed, length) to hypotheses. Without `rules` the search is greedy; `sampling` draws `beam` samples instead.
     """
     processors = make_processors(options)
 
@@ -56,8 +65,10 @@ def make_search(
         prompt: Tokens,
         limit: Int[Array, "B"],
         least: Int[Array, "B"],
+        numbers: Int[Array, "B"],
         alpha: jax.Array,
         word_penalty: jax.Array,
+        seed: jax.Array,
         length: int,
     ) -> Hypotheses:
         position = prompt.ids.shape[1] - 1
@@ -74,6 +85,11 @@ def make_search(
             "word_penalty": word_penalty,
             "processors": processors,
         }
+        if sampling:
+            rule = (rules or DEFAULT).length
+            return sample(
+                step, state, first, position, limit, least, numbers, samples=beam, seed=seed, rule=rule, **asked
+            )
         if rules is None:
             return greedy_search(step, state, first, position, limit, least, **asked)
         return beam_search(
@@ -100,11 +116,13 @@ def generate(
     wanted: int = 1,
     rules: Rules | None = None,
     options: Options = NO_OPTIONS,
+    seed: int | None = None,
     progress: Callable[[int], None] = lambda count: None,
 ) -> list[list[Result]]:
     """The `wanted` best results of every request, best first (fewer where fewer exist), in the order of `requests`.
 
-    Without `rules` search is greedy if `beam` is 1, else a beam search by the default ones.
+    Without `rules` search is greedy if `beam` is 1, else a beam search by the default ones. With a `seed` there is no
+    search: `beam` samples are drawn, by the options.
     `progress` is told how many sentences each finished batch held.
     """
     if not 1 <= wanted <= beam:
@@ -114,7 +132,9 @@ def generate(
         if max(len(request.source or ()), len(request.prompt)) > most:
             raise SeqlabError(f"request {i} has more than {most} tokens")
     params = jax.device_put(params)
-    search = make_search(model, eos, beam, wanted, rules or (None if beam == 1 else DEFAULT), options)
+    search = make_search(
+        model, eos, beam, wanted, rules or (None if beam == 1 else DEFAULT), options, seed is not None
+    )
     results: list[list[Result]] = [[] for _ in requests]
     waiting: list[tuple[list[int], Hypotheses]] = []
 
@@ -136,14 +156,8 @@ def generate(
         progress(len(chosen))
 
     for chosen, shape in _batches(requests, beam, getattr(model, "longest", None)):
-        waiting.append(
-            (
-                chosen,
-                search(
-                    params, *_collate([requests[i] for i in chosen], shape), alpha, word_penalty, length=shape[-1]
-                ),
-            )
-        )
+        batch = _collate([requests[i] for i in chosen], shape)
+        waiting.append((chosen, search(params, *batch, alpha, word_penalty, seed or 0, length=shape[-1])))
         if len(waiting) > 1:  # one batch is always under way while the last one is read
             collect()
     while waiting:
@@ -190,17 +204,17 @@ def fill_source(source: np.ndarray, row: int, request: Request) -> None:
 
 def _collate(
     requests: list[Request], shape: tuple[int, int, int, int]
-) -> tuple[Tokens | None, Tokens, np.ndarray, np.ndarray]:
+) -> tuple[Tokens | None, Tokens, np.ndarray, np.ndarray, np.ndarray]:
     """Padded arrays: sources left-aligned, prompts right-aligned, filled-up rows with a limit of 0."""
     rows, source_length, prompt_length, room = shape
     source = np.zeros((3, rows, source_length), np.int32)
     prompt = np.zeros((2, rows, prompt_length), np.int32)
     prompt[1, :, -1] = 1
-    limit, least = np.zeros((2, rows), np.int32)
+    limit, least, numbers = np.zeros((3, rows), np.int32)
     for row, request in enumerate(requests):
         fill_source(source, row, request)
         prompt[:, row, prompt_length - len(request.prompt) :] = request.prompt, np.ones(len(request.prompt))
         limit[row] = min(request.limit, room)
-        least[row] = request.least
+        least[row], numbers[row] = request.least, request.number
     inputs = Tokens(source[0], source[1] > 0, sentences=source[2]) if source_length else None
-    return inputs, Tokens(prompt[0], prompt[1] > 0), limit, least
+    return inputs, Tokens(prompt[0], prompt[1] > 0), limit, least, numbers

@@ -59,6 +59,12 @@ class Options(NamedTuple):
     """So many tokens in a row are not written twice; 0: any may be."""
     repetition: float = 1.0
     """Penalty of tokens that have been written; 1 is none."""
+    temperature: float = 1.0
+    """What scores are divided by."""
+    top_k: int = 0
+    """Only the so many likeliest tokens are left; 0: all."""
+    top_p: float = 1.0
+    """Only the likeliest tokens are left that have this share of the probability together; 1: all."""
 
 
 NO_OPTIONS = Options()
@@ -67,7 +73,10 @@ NO_OPTIONS = Options()
 def make_processors(options: Options) -> list[Processor]:
     found = [repetition_penalty(options.repetition)] if options.repetition != 1 else []
     found += [no_repeat_ngrams(options.no_repeat)] if options.no_repeat else []
-    return found + ([forbid(options.forbidden)] if options.forbidden else [])
+    found += [forbid(options.forbidden)] if options.forbidden else []
+    found += [temperature(options.temperature)] if options.temperature != 1 else []
+    found += [top_k(options.top_k)] if options.top_k else []
+    return found + ([top_p(options.top_p)] if options.top_p < 1 else [])
 
 
 def forbid(ids: Sequence[int]) -> Processor:
@@ -107,6 +116,34 @@ def repetition_penalty(penalty: float) -> Processor:
         written = jnp.broadcast_to(jnp.arange(history.tokens.shape[-1]) < history.t, history.tokens.shape)
         seen = marked(history.tokens, written, scores.shape[-1])
         return jnp.where(seen, jnp.where(scores > 0, scores / penalty, scores * penalty), scores)
+
+    return processor
+
+
+def temperature(value: float) -> Processor:
+    """Below 1 what is likely becomes likelier."""
+    return lambda scores, history: jnp.where(scores > NEVER / 2, scores / value, NEVER)
+
+
+def top_k(k: int) -> Processor:
+    """The k likeliest tokens (Fan et al. 2018, section 5); of equals at the end of them, all."""
+
+    def processor(scores: jax.Array, history: History) -> jax.Array:
+        least = jax.lax.top_k(scores, min(k, scores.shape[-1]))[0][..., -1:]
+        return jnp.where(scores >= least, scores, NEVER)
+
+    return processor
+
+
+def top_p(share: float) -> Processor:
+    """The fewest tokens whose probabilities add up to `share` or more (Holtzman et al. 2020, section 3.1)."""
+
+    def processor(scores: jax.Array, history: History) -> jax.Array:
+        ordered = jnp.sort(scores, axis=-1, descending=True)
+        probabilities = jax.nn.softmax(ordered, axis=-1)
+        before = jnp.cumsum(probabilities, axis=-1) - probabilities
+        least = jnp.where(before < share, ordered, jnp.inf).min(-1, keepdims=True)
+        return jnp.where(scores >= least, scores, NEVER)
 
     return processor
 

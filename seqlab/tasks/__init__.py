@@ -300,14 +300,20 @@ def decode_lines(
     results = generate(
         model,
         params,
-        [bounded(request, search, found.least) for request in requests],
+        [
+            bounded(request, search, found.least)._replace(number=first + i)
+            for i, request in zip(asked, requests, strict=True)
+        ],
         eos=Tokenizer.eos,
         beam=search.beam,
         alpha=found.alpha,
         word_penalty=search.word_penalty,
         wanted=wanted,
         rules=None if search.beam == 1 and search.preset == "seqlab" else found.rules,
-        options=Options(forbidden, search.no_repeat, search.repetition),
+        options=Options(
+            forbidden, search.no_repeat, search.repetition, search.temperature, search.top_k, search.top_p
+        ),
+        seed=search.sample,
         progress=progress,
     )
     decode = tokenizers["target"].decode
