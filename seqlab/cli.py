@@ -110,12 +110,16 @@ def decode(
     nbest: Annotated[int, arg(help='N lines "line ||| text ||| score" for each input line.')] = 0,
     scores: Annotated[bool, arg(help='Adds " ||| score" to each line.')] = False,
     checkpoint: Which = "best",
+    ensemble: Annotated[tuple[Path, ...], arg(metavar="RUN", help="More runs, that write as one with it.")] = (),
+    mean: Annotated[str, arg(help="Of an ensemble: of probabilities or log_probabilities.")] = "probabilities",
+    lm: Annotated[Path | None, arg(metavar="RUN", help="A language model of the same tokens.")] = None,
+    lm_weight: Annotated[float, arg(help="What its log-probabilities are multiplied by, and added.")] = 0.1,
     parts: Parts = None,
 ) -> None:
     """Writes a line for each line of input, by beam search."""
     use_parts(parts)
     from seqlab import text
-    from seqlab.decode import decode_stream, load
+    from seqlab.decode import decode_stream, load, together
 
     if nbest < 0:
         raise SeqlabError(f"--nbest must be at least 1, not {nbest}")
@@ -127,6 +131,9 @@ def decode(
     kind = loaded.experiment.task.KIND
     if kind != "generator":
         raise SeqlabError(f"a {kind} writes no text, and search is for generators: judge it by seqlab evaluate")
+    if ensemble or lm is not None:
+        others = [load(other, checkpoint) for other in ensemble]
+        loaded = together([loaded, *others], mean, lm and load(lm, checkpoint), lm_weight)
     asked = dataclasses.asdict(search)
     if nbest > loaded.search(**asked).beam:
         raise SeqlabError(f"--nbest {nbest} needs a beam of {nbest} or more")

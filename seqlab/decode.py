@@ -19,6 +19,7 @@ from seqlab.files import folder_made_whole
 from seqlab.metrics import BY_LINE, Score, score
 from seqlab.metrics.significance import SAMPLES, paired_bootstrap
 from seqlab.progress import progress
+from seqlab.search.ensemble import MEANS, Ensemble
 from seqlab.tasks import Written, decode_lines, forced_lines
 from seqlab.text import Tokenizers, load_tokenizers, save_tokenizers
 from seqlab.types import Params
@@ -35,6 +36,8 @@ class Run(NamedTuple):
     experiment: Experiment
     tokenizers: Tokenizers
     params: Params
+    model: Any
+    """The experiment's, or several as one."""
 
     def translate(self, lines: Sequence[str], **search: Any) -> list[str]:
         """The best text for each of a list of lines; `search` overrides fields of `config.Search`, such as beam=5.
@@ -47,11 +50,11 @@ class Run(NamedTuple):
         """The `nbest` best texts for each line with their scores, best first; errors count lines from `first`."""
         if isinstance(lines, str):
             raise SeqlabError("lines are a list of strings, not one string")
-        experiment, found = self.experiment, self.search(**search)
+        found = self.search(**search)
         with progress("decoding", len(lines)) as advance:
             return decode_lines(
-                experiment.task,
-                experiment.model,
+                self.experiment.task,
+                self.model,
                 self.params,
                 self.tokenizers,
                 lines,
@@ -75,7 +78,30 @@ def load(run: str | Path, which: str = "best") -> Run:
     experiment = catalogue.load_experiment(folder / "experiment.json")
     step = checkpoint.choose_step(folder, which)
     tokenizers = load_tokenizers(folder, experiment.task.columns)
-    return Run(folder, step, experiment, tokenizers, checkpoint.restore(folder, step)["params"])
+    return Run(folder, step, experiment, tokenizers, checkpoint.restore(folder, step)["params"], experiment.model)
+
+
+def together(runs: Sequence[Run], mean: str = "probabilities", lm: Run | None = None, weight: float = 0.0) -> Run:
+    """Some runs that write as one, the first one's task and search; and a language model that has its say with
+    `weight`. Raises for runs that do not write the same tokens.
+    """
+    first, *others = runs
+    if mean not in MEANS:
+        raise SeqlabError(f"the mean of an ensemble is one of {', '.join(MEANS)}, not {mean!r}")
+    for run in (*others, *([lm] if lm else [])):
+        if run.tokenizers.get("target") != first.tokenizers.get("target"):
+            raise SeqlabError(
+                f"{run.folder} has another target tokenizer than {first.folder}: train it with --tokenizer"
+            )
+    for run in others:
+        if run.experiment.task != first.experiment.task or run.tokenizers != first.tokenizers:
+            raise SeqlabError(f"{run.folder} reads or writes another way than {first.folder}: no ensemble")
+    if lm is not None and ("source" in lm.experiment.task.columns or lm.experiment.task.KIND != "generator"):
+        raise SeqlabError(f"{lm.folder} is no language model")
+    if not 0 <= weight < math.inf:
+        raise SeqlabError(f"the weight of a language model is 0 or more, not {weight}")
+    model = Ensemble(tuple(run.model for run in runs), mean, lm and lm.model, weight)
+    return first._replace(model=model, params=tuple(run.params for run in (*runs, *([lm] if lm else []))))
 
 
 def decode_stream(run: Run, lines: Iterable[str], nbest: int, scores: bool, **search: Any) -> Iterator[str]:

@@ -183,9 +183,16 @@ def test_list(home, capsys, what):
         (["decode", "run", "--input", "missing.txt"], "no input missing.txt"),
         (["decode", "run", "--output", "no/folder/out", "--input", "tiny.py"], "no folder no/folder"),
         (["decode", "run", "--beam", "0", "--input", "tiny.py"], "a beam holds at least 1"),
+        (["decode", "run", "--input", "tiny.py", "--lm", "run"], "run is no language model"),
+        (
+            ["decode", "run", "--input", "tiny.py", "--ensemble", "run", "--mean", "x"],
+            "probabilities, log_probabilities",
+        ),
+        (["decode", "run", "--input", "tiny.py", "--top-p", "0.5"], "top_p is for samples: give a seed, --sample 1"),
+        (["decode", "run", "--input", "tiny.py", "--sample", "-1"], "the seed of samples lies between 0 and"),
         (["force", "run", "--target", "tiny.py"], "Translation has a source: give --input"),
         (["force", "run", "--target", "own.model", "--input", "tiny.py"], "own.model"),
-        (["force", "run", "--target", "tiny.py", "--input", "run/data.json"], "not as many sources as targets"),
+        (["force", "run", "--target", "tiny.py", "--input", "run/metrics.jsonl"], "not as many sources as targets"),
         (
             ["decode", "run", "--preset", "sockeye", "--input", "tiny.py"],
             "preset must be one of seqlab, gnmt, fairseq",
@@ -251,6 +258,19 @@ def test_two_processes_on_one_run(home, capsys):
     with locked(home / "run" / ".lock"):
         assert call(home, "train", "tiny.py", "--out", "run", "--data-dir", "data") == 2
     assert "another process is training run" in capsys.readouterr().err
+
+
+def test_decoding_with_several_runs(home):
+    """A run beside itself writes what it writes alone; runs of other tokens, and no language models, are refused."""
+    options = ("--beam", "2", "--max-length", "8", "--scores")
+    assert call(home, "decode", "run", *options, "--output", "alone.txt", stdin="one two\n1 2 3\n") == 0
+    together = ("--ensemble", "run-average", "run", "--mean", "log_probabilities", "--output", "together.txt")
+    assert call(home, "decode", "run", *options, *together, stdin="one two\n1 2 3\n") == 0
+    alike = ("--ensemble", "run", "--output", "alike.txt")
+    assert call(home, "decode", "run", *options, *alike, stdin="one two\n1 2 3\n") == 0
+    alone, alike = ((home / name).read_text(encoding="utf-8") for name in ("alone.txt", "alike.txt"))
+    assert alone == alike
+    assert (home / "together.txt").read_text(encoding="utf-8").count("\n") == 2
 
 
 def test_forcing(home):

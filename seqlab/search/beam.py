@@ -65,6 +65,7 @@ def beam_search(
     wanted: int = 1,
     rules: Rules = DEFAULT,
     processors: Sequence[Processor] = (),
+    scored: bool = False,
 ) -> Hypotheses:
     """The best finished continuations of `first`, the last prompt token, which stands at position `start`.
 
@@ -91,7 +92,7 @@ def beam_search(
         i, old = carry
         logits, state = step(old.state, old.token, start + i)  # [B K V]
         history = History(old.tokens, i)
-        logits, normalizer = process(logits, history, processors, least, eos, rules.renormalize)
+        logits, normalizer = process(logits, history, processors, least, eos, rules.renormalize, scored)
         last = i + 1 >= limit  # [B]
         only_eos = last if rules.limit == "end" else jnp.zeros_like(last)
         width = beam + 1 if rules.finish == "beam" else 2 * beam

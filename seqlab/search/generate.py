@@ -10,6 +10,7 @@ from jaxtyping import Array, Int
 
 from seqlab.errors import SeqlabError
 from seqlab.search.beam import Hypotheses, beam_search
+from seqlab.search.ensemble import Ensemble
 from seqlab.search.greedy import greedy_search
 from seqlab.search.processors import NEVER, NO_OPTIONS, Options, make_processors
 from seqlab.search.rules import DEFAULT, Rules
@@ -84,6 +85,7 @@ def make_search(
             "alpha": alpha,
             "word_penalty": word_penalty,
             "processors": processors,
+            "scored": getattr(model, "scored", False),
         }
         if sampling:
             rule = (rules or DEFAULT).length
@@ -105,7 +107,7 @@ def most_tokens(model: Any) -> int:
 
 
 def generate(
-    model: Generator,
+    model: Generator | Ensemble,
     params: Params,
     requests: Sequence[Request],
     *,

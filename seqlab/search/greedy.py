@@ -26,6 +26,7 @@ def greedy_search(
     word_penalty: Float[Array, ""] | float = 0.0,
     rules: Rules = DEFAULT,
     processors: Sequence[Processor] = (),
+    scored: bool = False,
 ) -> Hypotheses:
     """One hypothesis a sentence; arguments, maximum length and scores as in `beam_search` (a tie: the smaller id)."""
     batch, least = first.shape[0], jnp.minimum(least, limit)
@@ -38,7 +39,7 @@ def greedy_search(
         i, token, total, tokens, state, lengths = carry
         logits, state = step(state, token[:, None], start + i)
         history = History(tokens[:, None], i)
-        logits, normalizer = process(logits, history, processors, least, eos, rules.renormalize)
+        logits, normalizer = process(logits, history, processors, least, eos, rules.renormalize, scored)
         logits = logits[:, 0]
         token = jnp.where(i + 1 >= limit, eos, logits.argmax(-1)).astype(jnp.int32)
         gain = jnp.take_along_axis(logits, token[:, None], axis=1)[:, 0] - normalizer[:, 0, 0]

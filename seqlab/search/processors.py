@@ -29,9 +29,11 @@ def process(
     least: Int[Array, "B"],
     eos: int,
     renormalize: bool,
+    scored: bool = False,
 ) -> tuple[Float[Array, "B K V"], Float[Array, "B K 1"]]:
-    """Processed scores, and what to subtract from them to have log-probabilities. No EOS comes before the
-    `least[b]`-th token. What is forbidden leaves its probability to the rest if `renormalize`.
+    """Processed scores, and what to subtract from them to have log-probabilities: nothing, if the logits are `scored`
+    already. No EOS comes before the `least[b]`-th token. What is forbidden leaves its probability to the rest if
+    `renormalize`.
     """
     early = history.t + 1 < least
 
@@ -43,6 +45,8 @@ def process(
     def held_back(scores: jax.Array) -> jax.Array:
         return jnp.where(early[:, None], NEVER, scores)
 
+    if scored:
+        return processed(logits), jnp.zeros_like(logits[..., :1])
     if renormalize:
         logits = processed(logits)
         return logits, jax.nn.logsumexp(logits, axis=-1, keepdims=True)

@@ -29,6 +29,7 @@ def sample(
     word_penalty: Float[Array, ""] | float,
     rule: str,
     processors: Sequence[Processor],
+    scored: bool = False,
 ) -> Hypotheses:
     """Independent samples of each sentence, the likeliest first. The draws hinge on `seed` and the sentence's number,
     and not on what stands beside it. A sample as long as it may be ends there: no draw, but it is paid for.
@@ -48,7 +49,9 @@ def sample(
         scores, _ = process(logits, History(tokens, i), processors, jnp.minimum(least, limit), eos, True)
         draw = jax.vmap(lambda key, row: jax.random.categorical(jax.random.fold_in(key, i), row))(keys, scores)
         token = jnp.where((i + 1 >= limit)[:, None], eos, draw).astype(jnp.int32)
-        gain = jnp.take_along_axis(logits, token[..., None], axis=-1)[..., 0] - jax.nn.logsumexp(logits, axis=-1)
+        gain = jnp.take_along_axis(logits, token[..., None], axis=-1)[..., 0]
+        if not scored:
+            gain -= jax.nn.logsumexp(logits, axis=-1)
         open_ = lengths == 0
         total = total + jnp.where(open_, gain, 0.0)
         tokens = tokens.at[:, :, i].set(jnp.where(open_, token, 0))

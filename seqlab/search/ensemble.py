@@ -1,0 +1,82 @@
+"""Several models that write one text: an ensemble, and a language model beside it (shallow fusion).
+
+An `Ensemble` stands where a generator stands in search; its parameters, memory and state are tuples of its members'.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from seqlab.types import Params, Tokens
+
+MEANS = ("probabilities", "log_probabilities")
+
+
+class Ensemble(NamedTuple):
+    """Scores are log of the mean of probabilities, or the mean of log-probabilities, of the same tokens; with a
+    language model, which comes last among the parameters, `weight` times its log-probabilities are added (Gulcehre et
+    al. 2015, section 4.1).
+    """
+
+    models: tuple[Any, ...]
+    mean: str = "probabilities"
+    language_model: Any = None
+    weight: float = 0.0
+
+    scored = True  # what `step` gives are scores, and not logits
+
+    @property
+    def members(self) -> tuple[Any, ...]:
+        return self.models if self.language_model is None else (*self.models, self.language_model)
+
+    @property
+    def longest(self) -> int | None:
+        return min((model.longest for model in self.members if getattr(model, "longest", None)), default=None)
+
+    def apply(self, params: Params, *arguments: Any, method: Callable[..., Any]) -> Any:
+        """As that of a linen module."""
+        return method(self, params, *arguments)
+
+    def start(
+        self, params: tuple[Params, ...], inputs: Tokens | None, prompt: Tokens, capacity: int, hypotheses: int
+    ) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+        started = [
+            model.apply(
+                own,
+                None if model is self.language_model else inputs,
+                prompt,
+                capacity,
+                hypotheses,
+                method=type(model).start,
+            )
+            for model, own in zip(self.members, params, strict=True)
+        ]
+        return tuple(memory for memory, _ in started), tuple(state for _, state in started)
+
+    def step(
+        self,
+        params: tuple[Params, ...],
+        memory: tuple[Any, ...],
+        state: tuple[Any, ...],
+        token: Int[Array, "B K"],
+        t: Int[Array, ""],
+    ) -> tuple[Float[Array, "B K V"], tuple[Any, ...]]:
+        found = [
+            model.apply(own, *mine, token, t, method=type(model).step)
+            for model, own, *mine in zip(self.members, params, memory, state, strict=True)
+        ]
+        each = jnp.stack([jax.nn.log_softmax(logits, axis=-1) for logits, _ in found])
+        ours = each[: len(self.models)]
+        if self.mean == "probabilities":
+            scores = jax.nn.logsumexp(ours, axis=0) - jnp.log(len(self.models))
+        else:
+            scores = ours.mean(axis=0)
+        if self.language_model is not None:
+            scores += self.weight * each[-1]
+        return scores, tuple(after for _, after in found)
+
+    def reorder(self, state: tuple[Any, ...], parents: Int[Array, "B K"]) -> tuple[Any, ...]:
+        return tuple(model.reorder(own, parents) for model, own in zip(self.members, state, strict=True))
