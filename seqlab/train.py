@@ -210,7 +210,7 @@ def check(experiment: Experiment) -> None:
         at_least(name, value, least)
     o = e.optimizer
     for name, value, holds, wanted in (
-        ("schedule.peak", e.schedule.peak, 0 < e.schedule.peak < math.inf, "a finite number above 0"),
+        ("schedule.peak", e.schedule.peak, 0 <= e.schedule.peak < math.inf, "a finite number of at least 0"),
         ("optimizer.beta1", o.beta1, 0 <= o.beta1 < 1, "in [0, 1)"),
         ("optimizer.beta2", o.beta2, 0 <= o.beta2 < 1, "in [0, 1)"),
         ("optimizer.epsilon", o.epsilon, 0 <= o.epsilon < math.inf, "a finite number of at least 0"),

@@ -201,7 +201,7 @@ def test_own_parts(tmp_path, monkeypatch):
     [
         ("steps", "3", "steps is of type int, and '3' is not"),
         ("steps", True, "steps is of type int, and True is not"),
-        ("schedule.peak", float("nan"), r"schedule\.peak is a finite number above 0, not nan"),
+        ("schedule.peak", float("nan"), r"schedule\.peak is a finite number of at least 0, not nan"),
         ("optimizer.beta2", 2.0, r"optimizer\.beta2 is in \[0, 1\), not 2\.0"),
         ("model.dim", 32.0, r"model\.dim is of type int, and 32\.0 is not"),
     ],

@@ -68,7 +68,7 @@ def test_dot_attention_wants_equal_widths():
         ValueError, match="dot attention needs queries as wide as the memory, not 6 and 4: use general"
     ):
         Alignment("dot", 6, 4).init(jax.random.key(0), jnp.ones((1, 2, 4)), method="keys")
-    with pytest.raises(ValueError, match="attention must be 'additive', 'dot', 'general' or 'scaled', not 'loud'"):
+    with pytest.raises(ValueError, match="or 'dot', 'general' or 'scaled', Luong's, not 'loud'"):
         Alignment("loud", 6, 4).init(jax.random.key(0), jnp.ones((1, 2, 4)), method="keys")
 
 
