@@ -121,7 +121,7 @@ def test_bfloat16_is_close(name):
 def test_transformer_layer(norm):
     x, memory = RANDOM.normal(size=(3, 5, 6)), RANDOM.normal(size=(3, 7, 6))
     mask, memory_mask = RANDOM.random((3, 5, 5)) < 0.5, RANDOM.random((3, 7)) < 0.5
-    layer = Layer(dim=6, heads=2, hidden=8, dropout=0.0, norm=norm, cross=True)
+    layer = Layer(dim=6, heads=2, hidden=8, dropout=0.0, inner_dropout=0.0, norm=norm, cross=True)
 
     def run(module):
         keys_values = module.remember(jnp.float32(memory))

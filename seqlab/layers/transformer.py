@@ -32,13 +32,15 @@ class FeedForward(nn.Module):
 class Layer(nn.Module):
     """One layer: self-attention, attention to a memory if `cross`, feed-forward; each in a residual branch.
 
-    `norm` is "pre", x + f(LN(x)), or "post", LN(x + f(x)) as in the paper.
+    `norm` is "pre", x + f(LN(x)), or "post", LN(x + f(x)) as in the paper. Dropout is on branches; `inner_dropout` on
+    attention weights and on the hidden layer of the feed-forward, which in the paper have none.
     """
 
     dim: int
     heads: int
     hidden: int
     dropout: float
+    inner_dropout: float
     norm: str = "pre"
     cross: bool = False
     dtype: str = "float32"
@@ -46,12 +48,12 @@ class Layer(nn.Module):
     def setup(self):
         if self.norm not in ("pre", "post"):
             raise SeqlabError(f"norm must be 'pre' or 'post', not {self.norm!r}")
-        self.self_attention = Attention(self.dim, self.heads, self.dropout, self.dtype)
+        self.self_attention = Attention(self.dim, self.heads, self.inner_dropout, self.dtype)
         self.self_norm = LayerNorm()
         if self.cross:
-            self.cross_attention = Attention(self.dim, self.heads, self.dropout, self.dtype)
+            self.cross_attention = Attention(self.dim, self.heads, self.inner_dropout, self.dtype)
             self.cross_norm = LayerNorm()
-        self.feed_forward = FeedForward(self.dim, self.hidden, self.dropout, self.dtype)
+        self.feed_forward = FeedForward(self.dim, self.hidden, self.inner_dropout, self.dtype)
         self.feed_forward_norm = LayerNorm()
         self.drop = Dropout(self.dropout)
 
@@ -117,6 +119,7 @@ class Stack(nn.Module):
     heads: int
     hidden: int
     dropout: float
+    inner_dropout: float
     norm: str = "pre"
     cross: bool = False
     dtype: str = "float32"
@@ -124,7 +127,16 @@ class Stack(nn.Module):
     def setup(self):
         at_least("layers", self.layers, 1)
         self.stack = [
-            Layer(self.dim, self.heads, self.hidden, self.dropout, self.norm, self.cross, self.dtype)
+            Layer(
+                self.dim,
+                self.heads,
+                self.hidden,
+                self.dropout,
+                self.inner_dropout,
+                self.norm,
+                self.cross,
+                self.dtype,
+            )
             for _ in range(self.layers)
         ]
         if self.norm == "pre":

@@ -26,6 +26,8 @@ class Transformer(nn.Module):
     hidden: int = 2048
     """Width of the feed-forward layer."""
     dropout: float = 0.1
+    inner_dropout: float | None = None
+    """Of attention weights and of the feed-forward's hidden layer. None: as `dropout`."""
     norm: str = "pre"
     """"pre" or "post": where layer normalization stands in a residual branch."""
     positions: str = "sinusoidal"
@@ -45,7 +47,8 @@ class Transformer(nn.Module):
             self.source_words = Table(self.source_vocabulary, self.dim)
         self.source_positions = Positions(self.positions, self.dim, self.max_length)
         self.target_positions = Positions(self.positions, self.dim, self.max_length)
-        sizes = (self.dim, self.heads, self.hidden, self.dropout, self.norm)
+        inner = self.dropout if self.inner_dropout is None else self.inner_dropout
+        sizes = (self.dim, self.heads, self.hidden, self.dropout, inner, self.norm)
         self.encoder = Stack(self.encoder_layers, *sizes, dtype=self.dtype)
         self.decoder = Stack(self.decoder_layers, *sizes, cross=True, dtype=self.dtype)
 

@@ -22,6 +22,8 @@ class TransformerLM(nn.Module):
     hidden: int = 2048
     """Width of the feed-forward layer."""
     dropout: float = 0.1
+    inner_dropout: float | None = None
+    """Of attention weights and of the feed-forward's hidden layer. None: as `dropout`."""
     norm: str = "pre"
     """"pre" or "post": where layer normalization stands in a residual branch."""
     positions: str = "sinusoidal"
@@ -37,7 +39,8 @@ class TransformerLM(nn.Module):
     def setup(self):
         self.words = Vocabulary(self.vocabulary, self.dim, self.tie, self.dtype, bias=False)
         self.where = Positions(self.positions, self.dim, self.max_length)
-        sizes = (self.dim, self.heads, self.hidden, self.dropout, self.norm)
+        inner = self.dropout if self.inner_dropout is None else self.inner_dropout
+        sizes = (self.dim, self.heads, self.hidden, self.dropout, inner, self.norm)
         self.decoder = Stack(self.layers, *sizes, dtype=self.dtype)
 
     def decode(self, prefix: Tokens, *, train: bool = False) -> Any:
