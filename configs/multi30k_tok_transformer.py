@@ -4,9 +4,9 @@
 
 The text-only setting of Wu et al. (2021), "Good for misconceived reasons", which gives 41.02 tokenized BLEU on
 test_2016_flickr: 4+4 layers of width 128, one joint BPE vocabulary of 10,000, all embeddings shared, 8,000 updates of
-about 8,192 tokens, the mean of the last ten checkpoints, beam 5. Dropout is on embeddings and branches alone, as there;
-normalization comes before each branch, and not after: with the rate of 5e-3 the encoder's states all became one
-otherwise, and the decoder learned to do without them.
+about 8,192 tokens, the mean of the last ten checkpoints, beam 5. Dropout is on embeddings and branches alone, as
+there; normalization comes before each branch, and not after: with the rate of 5e-3 the encoder's states all became
+one otherwise, and the decoder learned to do without them.
 """
 
 from seqlab.config import Batching, Checkpoints, Experiment, Optimizer, Schedule, Search, Text, Validation
