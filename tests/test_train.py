@@ -20,6 +20,7 @@ from seqlab import train as train_module
 from seqlab.errors import SeqlabError
 from seqlab.files import locked
 from seqlab.laws import tiny_experiment, tiny_tokenizer
+from seqlab.text import load_tokenizers
 from seqlab.train import train
 from tests.command import call
 
@@ -258,6 +259,15 @@ def test_two_processes_on_one_run(home, capsys):
     with locked(home / "run" / ".lock"):
         assert call(home, "train", "tiny.py", "--out", "run", "--data-dir", "data") == 2
     assert "another process is training run" in capsys.readouterr().err
+
+
+def test_where_nothing_can_be_written(home):
+    """More tokens are asked for than there are, and none may come twice: an empty text, and no error."""
+    vocabulary = len(load_tokenizers(home / "run", {"target": "text"})["target"])
+    options = ("--beam", "2", "--no-repeat", "1", "--scores", "--output", "nothing.txt")
+    lengths = ("--min-length", str(vocabulary + 2), "--max-length", str(vocabulary + 3))
+    assert call(home, "decode", "run", *options, *lengths, "--preset", "hf", stdin="one\n") == 0
+    assert (home / "nothing.txt").read_text(encoding="utf-8") == " ||| -inf\n"
 
 
 def test_decoding_with_several_runs(home):

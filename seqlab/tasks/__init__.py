@@ -319,5 +319,8 @@ def decode_lines(
     decode = tokenizers["target"].decode
     for i, request, found in zip(asked, requests, results, strict=True):
         # A language model's text begins with its prompt; a translation's prompt is BOS alone.
-        written[i] = [Written(decode([*request.prompt, *r.ids]), r.score, r.log_prob) for r in found]
+        if found:  # nothing can be written where all is forbidden
+            written[i] = [Written(decode([*request.prompt, *r.ids]), r.score, r.log_prob) for r in found]
+        else:
+            written[i] = [Written("", -math.inf, -math.inf)]
     return written
