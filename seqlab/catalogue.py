@@ -170,8 +170,7 @@ def from_json(values: dict[str, Any]) -> Experiment:
             if kind is not None:
                 decoded[name] = _decode(kind, value)
             elif isinstance(value, dict):
-                fields = {key: tuple(one) if isinstance(one, list) else one for key, one in value.items()}
-                decoded[name] = hints[name](**fields)
+                decoded[name] = hints[name](**{key: _decode(name, one) for key, one in value.items()})
             else:
                 decoded[name] = value
         return Experiment(**decoded)
@@ -221,16 +220,11 @@ def check_parts(experiment: Experiment) -> None:
         name = type(value).__module__.split(".")[-1]
         if name not in names(kind) or part(kind, name) is not type(value):
             raise SeqlabError(f"{type(value).__name__} is none of the {kind}: it must live in {kind}/, see --parts")
-    kind = kind_of(experiment.model)
+    kind, model, task = kind_of(experiment.model), type(experiment.model).__name__, type(experiment.task).__name__
     if kind != experiment.task.KIND:
-        model, task = type(experiment.model).__name__, type(experiment.task).__name__
         raise SeqlabError(f"{task} needs a {experiment.task.KIND}, and {model} is a {kind}")
     reads, has = hasattr(experiment.model, "source_vocabulary"), "source" in experiment.task.columns
-    if kind == "generator" and reads != has:
-        model, task = type(experiment.model).__name__, type(experiment.task).__name__
-        wants = (
-            f"{model} reads a source, and {task} has none"
-            if reads
-            else f"{model} reads no source, and {task} has one"
-        )
-        raise SeqlabError(wants)
+    if kind == "generator" and reads and not has:
+        raise SeqlabError(f"{model} reads a source, and {task} has none")
+    if kind == "generator" and has and not reads:
+        raise SeqlabError(f"{model} reads no source, and {task} has one")

@@ -127,10 +127,7 @@ def decode(
     if input is not None and not input.is_file():
         raise SeqlabError(f"no input {input}")
     keep_freed_memory()
-    loaded = load(run, checkpoint)
-    kind = loaded.experiment.task.KIND
-    if kind != "generator":
-        raise SeqlabError(f"a {kind} writes no text, and search is for generators: judge it by seqlab evaluate")
+    loaded = load_writer(run, checkpoint)
     if ensemble or lm is not None:
         others = [load(other, checkpoint) for other in ensemble]
         loaded = together([loaded, *others], mean, lm and load(lm, checkpoint), lm_weight)
@@ -161,17 +158,25 @@ def force(
     """Writes the log-probability of given texts, a line each."""
     use_parts(parts)
     from seqlab import text
-    from seqlab.decode import force_stream, load
+    from seqlab.decode import force_stream
 
     check_output(output)
     keep_freed_memory()
-    loaded = load(run, checkpoint)
-    kind = loaded.experiment.task.KIND
-    if kind != "generator":
-        raise SeqlabError(f"a {kind} writes no text: judge it by seqlab evaluate")
+    loaded = load_writer(run, checkpoint)
     sources = None if input is None else text.read_lines(input)
     with text.open_output(output) as stream:
         stream.writelines(line + "\n" for line in force_stream(loaded, sources, text.read_lines(target), tokens))
+
+
+def load_writer(run: Path, checkpoint: str) -> Any:
+    """A run that can write; raises for one that cannot."""
+    from seqlab.decode import load
+
+    loaded = load(run, checkpoint)
+    kind = loaded.experiment.task.KIND
+    if kind != "generator":
+        raise SeqlabError(f"a {kind} writes no text, and search is for generators: judge it by seqlab evaluate")
+    return loaded
 
 
 def check_output(path: Path | None) -> None:

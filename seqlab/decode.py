@@ -104,15 +104,19 @@ def together(runs: Sequence[Run], mean: str = "probabilities", lm: Run | None = 
     return first._replace(model=model, params=tuple(run.params for run in (*runs, *([lm] if lm else []))))
 
 
+def sources_in(run: Run, lines: Iterable[str]) -> Iterator[str]:
+    """Lines as sources: where the task names a separator, it stands for the newlines of a source."""
+    separator = getattr(run.experiment.task, "separator", None)
+    return (line.replace(separator, "\n") for line in lines) if separator else iter(lines)
+
+
 def decode_stream(run: Run, lines: Iterable[str], nbest: int, scores: bool, **search: Any) -> Iterator[str]:
     """Output lines for a stream of input lines, in order; memory is bounded by a window of lines.
 
     A text a line, behind it " ||| score" if `scores`; or `nbest` lines "line ||| text ||| score" each, lines
-    counted from 0. Where the task names a separator, it stands for the newlines of a source.
+    counted from 0.
     """
-    separator = getattr(run.experiment.task, "separator", None)
-    stream = (line.replace(separator, "\n") for line in lines) if separator else iter(lines)
-    number = 0
+    stream, number = sources_in(run, lines), 0
     while window := list(itertools.islice(stream, WINDOW)):
         for written in run.write(window, max(nbest, 1), number + 1, **search):
             if nbest:
@@ -136,15 +140,15 @@ def force_stream(run: Run, sources: Iterable[str] | None, targets: Iterable[str]
         raise SeqlabError(
             f"{type(task).__name__} has {'no source' if sources is not None else 'a source: give --input'}"
         )
-    separator = getattr(task, "separator", None)
-    pairs = itertools.zip_longest(sources, targets) if sources is not None else (("", target) for target in targets)
+    given = itertools.repeat("") if sources is None else sources_in(run, sources)
+    pairs = zip(given, targets, strict=False) if sources is None else itertools.zip_longest(given, targets)
+    number = 1
     while window := list(itertools.islice(pairs, WINDOW)):
         if any(None in pair for pair in window):
             raise SeqlabError("there are not as many sources as targets")
-        given = [source.replace(separator, "\n") if separator else source for source, _ in window]
-        found = forced_lines(
-            task, run.experiment.model, run.params, tokenizers, given, [target for _, target in window]
-        )
+        columns = zip(*window, strict=True)
+        found = forced_lines(task, run.experiment.model, run.params, tokenizers, *columns, first=number)
+        number += len(window)
         for ids, log_probs in found:
             parts = [f"{log_probs.sum():.4f}"]
             if tokens:

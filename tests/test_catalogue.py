@@ -12,6 +12,8 @@ import jax.numpy as jnp
 import pytest
 
 from seqlab import catalogue
+from seqlab.cli import SearchOptions
+from seqlab.config import Search
 from seqlab.errors import SeqlabError
 from seqlab.laws import certificate, tiny_experiment, tiny_tokenizer
 from seqlab.optim import make_optimizer
@@ -223,3 +225,7 @@ def test_a_certificate_says_no_where_a_model_does_not_run(monkeypatch):
     assert found["causal"] == (True, "")
     assert not found["step against forward"][0]
     assert re.match(r"\w+Error: ", found["step against forward"][1])
+
+
+def test_the_command_knows_every_field_of_a_search():
+    assert [f.name for f in dataclasses.fields(SearchOptions)] == [f.name for f in dataclasses.fields(Search)]

@@ -18,6 +18,7 @@ from tests.oracles.search import exhaustive
 
 VOCABULARY, LENGTH, EOS, ROWS = 4, 4, 2, 6
 LIMITS = np.array([4, 3, 2, 1, 4, 4])
+GENERATORS = [name for name in catalogue.names("models") if catalogue.module("models", name).KIND == "generator"]
 
 
 @functools.partial(jax.jit, static_argnames=("beam", "wanted", "stop"))
@@ -96,9 +97,7 @@ def test_first_stops_at_the_first_end():
     assert (np.asarray(optimal.scores)[:, 0] > np.asarray(first.scores)[:, 0]).all()
 
 
-@pytest.mark.parametrize(
-    "name", [name for name in catalogue.names("models") if catalogue.module("models", name).KIND == "generator"]
-)
+@pytest.mark.parametrize("name", GENERATORS)
 def test_alone_and_in_a_batch(name):
     """A sentence's text hinges neither on what stands beside it, nor on the order of requests, nor on the devices."""
     s = laws.make_subject(catalogue.module("models", name).TINY, seed=3)
@@ -116,9 +115,7 @@ def test_alone_and_in_a_batch(name):
         np.testing.assert_allclose([r.score for r in alone], [r.score for r in results], rtol=1e-5)
 
 
-@pytest.mark.parametrize(
-    "name", [name for name in catalogue.names("models") if catalogue.module("models", name).KIND == "generator"]
-)
+@pytest.mark.parametrize("name", GENERATORS)
 def test_a_forced_pass_gives_the_score_of_the_search(name):
     """After prompts of unequal lengths, answers of unequal lengths."""
     s = laws.make_subject(catalogue.module("models", name).TINY, seed=3)

@@ -109,7 +109,7 @@ def beam_search(
         if rules.after == "stay":
             ended |= hit | ~exists
             ends_once = ((candidates == eos).sum(-1) - (token == eos)) == 0
-            may_finish = ended & hit & ends_once
+            may_finish = hit & ends_once
         elif rules.after == "shrink":
             may_finish = hit & (rank < beam - old.count[:, None])
         else:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from seqlab.search.generate import POSITIONS, Request, fill_source, round_up
+from seqlab.search.generate import POSITIONS, Request, padded_sources, round_up
 from seqlab.types import Generator, Params, Tokens
 
 
@@ -55,12 +55,11 @@ def padded(
 ) -> tuple[Tokens | None, Tokens, np.ndarray]:
     """Inputs, prefix and targets [B T], where a target is the token behind a prefix; filled up with empty rows."""
     rows, source_length, target_length = shape
-    source, prefix = np.zeros((3, rows, source_length), np.int32), np.zeros((2, rows, target_length), np.int32)
+    prefix = np.zeros((2, rows, target_length), np.int32)
     targets = np.zeros((rows, target_length), np.int32)
     for row, (request, answer) in enumerate(zip(requests, answers, strict=True)):
         whole = [*request.prompt, *answer]
         prefix[0, row, : len(whole) - 1], targets[row, : len(whole) - 1] = whole[:-1], whole[1:]
         prefix[1, row, : len(whole) - 1] = 1
-        fill_source(source, row, request)
-    inputs = Tokens(source[0], source[1] > 0, sentences=source[2]) if source_length else None
+    inputs = padded_sources(requests, rows, source_length)
     return inputs, Tokens(prefix[0], prefix[1] > 0), targets

@@ -197,11 +197,15 @@ def _batches(
             yield chosen, (next(rows for rows in ROWS if rows >= len(chosen)), *shape, room)
 
 
-def fill_source(source: np.ndarray, row: int, request: Request) -> None:
-    """Writes ids, mask and sentences of a request's source into a row of zeros [3 B S]."""
-    if request.source is not None:
-        size = len(request.source)
-        source[:, row, :size] = request.source, np.ones(size), request.sentences or np.zeros(size)
+def padded_sources(requests: Sequence[Request], rows: int, length: int) -> Tokens | None:
+    """Sources, left-aligned and filled up with empty rows; None if they have no length."""
+    if not length:
+        return None
+    source = np.zeros((3, rows, length), np.int32)
+    for row, request in enumerate(requests):
+        size = len(request.source or ())
+        source[:, row, :size] = request.source or (), np.ones(size), request.sentences or np.zeros(size)
+    return Tokens(source[0], source[1] > 0, sentences=source[2])
 
 
 def _collate(
@@ -209,14 +213,12 @@ def _collate(
 ) -> tuple[Tokens | None, Tokens, np.ndarray, np.ndarray, np.ndarray]:
     """Padded arrays: sources left-aligned, prompts right-aligned, filled-up rows with a limit of 0."""
     rows, source_length, prompt_length, room = shape
-    source = np.zeros((3, rows, source_length), np.int32)
     prompt = np.zeros((2, rows, prompt_length), np.int32)
     prompt[1, :, -1] = 1
     limit, least, numbers = np.zeros((3, rows), np.int32)
     for row, request in enumerate(requests):
-        fill_source(source, row, request)
         prompt[:, row, prompt_length - len(request.prompt) :] = request.prompt, np.ones(len(request.prompt))
         limit[row] = min(request.limit, room)
         least[row], numbers[row] = request.least, request.number
-    inputs = Tokens(source[0], source[1] > 0, sentences=source[2]) if source_length else None
+    inputs = padded_sources(requests, rows, source_length)
     return inputs, Tokens(prompt[0], prompt[1] > 0), limit, least, numbers

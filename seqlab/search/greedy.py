@@ -1,6 +1,6 @@
-"""Greedy search: the best token at every step, without a beam's bookkeeping."""
+"""Greedy search, the best token at every step; and the loop for all hypotheses that go on without a beam."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -10,6 +10,55 @@ from jaxtyping import Array, Float, Int
 from seqlab.search.beam import Hypotheses, Step
 from seqlab.search.processors import History, Processor, process
 from seqlab.search.rules import DEFAULT, Rules, normalized
+
+# logits [B K V], history -> tokens [B K]; scores [B K V], and what to subtract to have log-probabilities [B K 1]
+Choose = Callable[[jax.Array, History], tuple[jax.Array, jax.Array, jax.Array]]
+
+
+def write_on(
+    step: Step,
+    state: Any,
+    first: Int[Array, "B"],
+    start: int,
+    limit: Int[Array, "B"],
+    *,
+    length: int,
+    eos: int,
+    hypotheses: int,
+    choose: Choose,
+    score: Callable[[jax.Array, jax.Array], jax.Array],
+) -> Hypotheses:
+    """Hypotheses of each sentence that never mix, in no order: each goes on with what `choose` says until EOS. One
+    that is as long as it may be must end, and pays for it. `score` is of log-probabilities and lengths.
+    """
+    batch = first.shape[0]
+
+    def going(carry: Any) -> jax.Array:
+        i, *_, lengths = carry
+        return (i < length) & (lengths == 0).any()
+
+    def advance(carry: Any) -> Any:
+        i, token, total, tokens, state, lengths = carry
+        logits, state = step(state, token, start + i)
+        chosen, scores, normalizer = choose(logits, History(tokens, i))
+        token = jnp.where((i + 1 >= limit)[:, None], eos, chosen).astype(jnp.int32)
+        gain = (jnp.take_along_axis(scores, token[..., None], axis=-1) - normalizer)[..., 0]
+        open_ = lengths == 0
+        total = total + jnp.where(open_, gain, 0.0)
+        tokens = tokens.at[:, :, i].set(jnp.where(open_, token, 0))
+        lengths = jnp.where(open_ & (token == eos), i + 1, lengths)
+        return i + 1, token, total, tokens, state, lengths
+
+    carry = (
+        jnp.int32(0),
+        jnp.repeat(first[:, None], hypotheses, axis=1).astype(jnp.int32),
+        jnp.zeros((batch, hypotheses)),
+        jnp.zeros((batch, hypotheses, length), jnp.int32),
+        state,
+        jnp.zeros((batch, hypotheses), jnp.int32),
+    )
+    _, _, total, tokens, _, lengths = jax.lax.while_loop(going, advance, carry)
+    return Hypotheses(tokens, lengths, score(total, lengths), total)
 
 
 def greedy_search(
@@ -29,39 +78,15 @@ def greedy_search(
     scored: bool = False,
 ) -> Hypotheses:
     """One hypothesis a sentence; arguments, maximum length and scores as in `beam_search` (a tie: the smaller id)."""
-    batch, least = first.shape[0], jnp.minimum(least, limit)
 
-    def going(carry: Any) -> jax.Array:
-        i, *_, lengths = carry
-        return (i < length) & (lengths == 0).any()
+    def choose(logits: jax.Array, history: History) -> tuple[jax.Array, jax.Array, jax.Array]:
+        least_now = jnp.minimum(least, limit)
+        scores, normalizer = process(logits, history, processors, least_now, eos, rules.renormalize, scored)
+        return scores.argmax(-1), scores, normalizer
 
-    def advance(carry: Any) -> Any:
-        i, token, total, tokens, state, lengths = carry
-        logits, state = step(state, token[:, None], start + i)
-        history = History(tokens[:, None], i)
-        logits, normalizer = process(logits, history, processors, least, eos, rules.renormalize, scored)
-        logits = logits[:, 0]
-        token = jnp.where(i + 1 >= limit, eos, logits.argmax(-1)).astype(jnp.int32)
-        gain = jnp.take_along_axis(logits, token[:, None], axis=1)[:, 0] - normalizer[:, 0, 0]
-        open_ = lengths == 0
-        total = total + jnp.where(open_, gain, 0.0)
-        tokens = tokens.at[:, i].set(jnp.where(open_, token, 0))
-        lengths = jnp.where(open_ & (token == eos), i + 1, lengths)
-        return i + 1, token, total, tokens, state, lengths
+    def score(log_probs: jax.Array, lengths: jax.Array) -> jax.Array:
+        return normalized(log_probs, lengths, alpha, word_penalty, rules.length)
 
-    tokens = jnp.zeros((batch, length), jnp.int32)
-    carry = (
-        jnp.int32(0),
-        first.astype(jnp.int32),
-        jnp.zeros(batch),
-        tokens,
-        state,
-        jnp.zeros(batch, jnp.int32),
-    )
-    _, _, total, tokens, _, lengths = jax.lax.while_loop(going, advance, carry)
-    return Hypotheses(
-        tokens=tokens[:, None],
-        lengths=lengths[:, None],
-        scores=normalized(total, lengths, alpha, word_penalty, rules.length)[:, None],
-        log_probs=total[:, None],
+    return write_on(
+        step, state, first, start, limit, length=length, eos=eos, hypotheses=1, choose=choose, score=score
     )

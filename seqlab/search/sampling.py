@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from seqlab.search.beam import Hypotheses, Step
+from seqlab.search.greedy import write_on
 from seqlab.search.processors import History, Processor, process
 from seqlab.search.rules import normalized
 
@@ -36,37 +37,19 @@ def sample(
 
     Processors change what is drawn from; scores and log-probabilities are the model's own, as those of `beam_search`.
     """
-    batch = first.shape[0]
     keys = jax.vmap(lambda number: jax.random.fold_in(jax.random.key(seed), number))(numbers)
 
-    def going(carry: Any) -> jax.Array:
-        i, *_, lengths = carry
-        return (i < length) & (lengths == 0).any()
+    def choose(logits: jax.Array, history: History) -> tuple[jax.Array, jax.Array, jax.Array]:
+        scores, _ = process(logits, history, processors, jnp.minimum(least, limit), eos, True)
+        draw = jax.vmap(lambda key, row: jax.random.categorical(jax.random.fold_in(key, history.t), row))
+        none = jnp.zeros_like(logits[..., :1])
+        return draw(keys, scores), logits, none if scored else jax.nn.logsumexp(logits, axis=-1, keepdims=True)
 
-    def advance(carry: Any) -> Any:
-        i, token, total, tokens, state, lengths = carry
-        logits, state = step(state, token, start + i)
-        scores, _ = process(logits, History(tokens, i), processors, jnp.minimum(least, limit), eos, True)
-        draw = jax.vmap(lambda key, row: jax.random.categorical(jax.random.fold_in(key, i), row))(keys, scores)
-        token = jnp.where((i + 1 >= limit)[:, None], eos, draw).astype(jnp.int32)
-        gain = jnp.take_along_axis(logits, token[..., None], axis=-1)[..., 0]
-        if not scored:
-            gain -= jax.nn.logsumexp(logits, axis=-1)
-        open_ = lengths == 0
-        total = total + jnp.where(open_, gain, 0.0)
-        tokens = tokens.at[:, :, i].set(jnp.where(open_, token, 0))
-        lengths = jnp.where(open_ & (token == eos), i + 1, lengths)
-        return i + 1, token, total, tokens, state, lengths
+    def score(log_probs: jax.Array, lengths: jax.Array) -> jax.Array:
+        return normalized(log_probs, lengths, alpha, word_penalty, rule)
 
-    carry = (
-        jnp.int32(0),
-        jnp.repeat(first[:, None], samples, axis=1).astype(jnp.int32),
-        jnp.zeros((batch, samples)),
-        jnp.zeros((batch, samples, length), jnp.int32),
-        state,
-        jnp.zeros((batch, samples), jnp.int32) + (limit <= 0)[:, None],
+    found = write_on(
+        step, state, first, start, limit, length=length, eos=eos, hypotheses=samples, choose=choose, score=score
     )
-    _, _, total, tokens, _, lengths = jax.lax.while_loop(going, advance, carry)
-    found = Hypotheses(tokens, lengths, normalized(total, lengths, alpha, word_penalty, rule), total)
     order = jnp.argsort(-found.scores, axis=1)
-    return jax.tree.map(lambda x: x[jnp.arange(batch)[:, None], order], found)
+    return jax.tree.map(lambda x: x[jnp.arange(len(order))[:, None], order], found)

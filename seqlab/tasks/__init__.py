@@ -248,15 +248,21 @@ class Written(NamedTuple):
 
 
 def forced_lines(
-    task: Any, model: Any, params: Params, tokenizers: Tokenizers, sources: Sequence[str], targets: Sequence[str]
+    task: Any,
+    model: Any,
+    params: Params,
+    tokenizers: Tokenizers,
+    sources: Sequence[str],
+    targets: Sequence[str],
+    first: int = 1,
 ) -> list[tuple[list[int], np.ndarray]]:
     """Of each target, given its source ("" for a language model): its tokens, EOS last, and their log-probabilities.
-    Raises for a line of more tokens than can be read.
+    Raises for a line of more tokens than can be read; lines are counted from `first`.
     """
     requests = task.requests(sources, tokenizers, 0)
     answers = [[*ids, tokenizers["target"].eos] for ids in tokenizers["target"].encode(targets)]
     most = most_tokens(model)
-    for i, (request, answer) in enumerate(zip(requests, answers, strict=True), 1):
+    for i, (request, answer) in enumerate(zip(requests, answers, strict=True), first):
         if max(len(request.source or ()), len(request.prompt) + len(answer) - 1) > most:
             raise SeqlabError(f"line {i} has more than the {most} tokens that can be read")
     return list(zip(answers, force(model, params, requests, answers), strict=True))
