@@ -34,6 +34,12 @@ class SearchOptions:
     """Its exponent."""
     word_penalty: float | None = None
     """What each token costs before the length penalty."""
+    coverage: float | None = None
+    """Weight of the coverage penalty, for models that attend to the source."""
+    groups: int | None = None
+    """Diverse beam search: so many groups, that keep away from one another's tokens."""
+    diversity: float | None = None
+    """What a token costs a group for each time that the groups before it have just chosen it."""
     stop: str | None = None
     """When a sentence is done: optimal, first, full, bound, top, empty or slots."""
     max_length: int | None = None
@@ -58,6 +64,8 @@ class SearchOptions:
     """Of samples: only the so many likeliest tokens may be drawn."""
     top_p: float | None = None
     """Of samples: only the likeliest tokens that have this share of the probability together."""
+    risk: str | None = None
+    """Minimum Bayes risk: the sample that is most like all the others, by chrf or bleu."""
 
 
 NO_SEARCH = SearchOptions()
@@ -109,6 +117,14 @@ def decode(
     search: Annotated[SearchOptions, arg(name="")] = NO_SEARCH,
     nbest: Annotated[int, arg(help='N lines "line ||| text ||| score" for each input line.')] = 0,
     scores: Annotated[bool, arg(help='Adds " ||| score" to each line.')] = False,
+    alignments: Annotated[
+        Literal["pharaoh", "json"] | None,
+        arg(help='Which words of the source are looked at: adds " ||| i-j ..."; or lines of JSON, by token.'),
+    ] = None,
+    prefixes: Annotated[Path | None, arg(metavar="F", help="What texts must begin with, a line each.")] = None,
+    constraints: Annotated[
+        Path | None, arg(metavar="F", help="Phrases that must be in the text, a line each, tabs between them.")
+    ] = None,
     checkpoint: Which = "best",
     ensemble: Annotated[tuple[Path, ...], arg(metavar="RUN", help="More runs, that write as one with it.")] = (),
     mean: Annotated[str, arg(help="Of an ensemble: of probabilities or log_probabilities.")] = "probabilities",
@@ -119,13 +135,15 @@ def decode(
     """Writes a line for each line of input, by beam search."""
     use_parts(parts)
     from seqlab import text
-    from seqlab.decode import decode_stream, load, together
+    from seqlab.decode import Format, decode_stream, load, together
 
     if nbest < 0:
         raise SeqlabError(f"--nbest must be at least 1, not {nbest}")
     check_output(output)
-    if input is not None and not input.is_file():
-        raise SeqlabError(f"no input {input}")
+    for path in (input, prefixes, constraints):
+        if path is not None and not path.is_file():
+            raise SeqlabError(f"no input {path}")
+    form = Format(nbest, scores, alignments)
     keep_freed_memory()
     loaded = load_writer(run, checkpoint)
     if ensemble or lm is not None:
@@ -136,12 +154,12 @@ def decode(
         raise SeqlabError(f"--nbest {nbest} needs a beam of {nbest} or more")
     if input is None and output is None and sys.stdin.isatty():
         for line in iter(read_typed, None):
-            print("\n".join(decode_stream(loaded, [line], nbest, scores, **asked)))
+            print("\n".join(decode_stream(loaded, [line], form, **asked)))
         return
     source = text.read_lines(input if input is not None else sys.stdin.buffer)
+    beside = [path and text.read_lines(path) for path in (prefixes, constraints)]
     with text.open_output(output) as stream:
-        for line in decode_stream(loaded, source, nbest, scores, **asked):
-            stream.write(line.replace("\n", " ") + "\n")
+        stream.writelines(line + "\n" for line in decode_stream(loaded, source, form, *beside, **asked))
 
 
 def force(

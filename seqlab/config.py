@@ -83,6 +83,12 @@ class Search:
     """Exponent of the length penalty. None: what the preset says, 0.6 for seqlab."""
     word_penalty: float = 0.0
     """What each token costs before the sum is divided."""
+    coverage: float = 0.0
+    """Weight of the coverage penalty: of parts of the source that attention has passed over."""
+    groups: int = 1
+    """The beam is of so many groups, that keep away from one another's tokens; 1 is a beam as usual."""
+    diversity: float = 0.5
+    """How far: what a token costs a group for each place of the groups before it that has chosen the token."""
     stop: str | None = None
     """When a sentence is done: optimal, first, full, bound, top, empty or slots. None: what the preset says."""
     max_length: int = 0
@@ -107,6 +113,8 @@ class Search:
     """Of samples: only the so many likeliest tokens may be drawn; 0: all."""
     top_p: float = 1.0
     """Of samples: only the likeliest tokens that have this share of the probability together."""
+    risk: str | None = None
+    """Of samples: the best is that which is most like all the others, by chrf or bleu. None: the likeliest."""
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,11 @@ from seqlab.config import Experiment, Search
 from seqlab.datasets import Prepared, prepare
 from seqlab.errors import SeqlabError
 from seqlab.files import folder_made_whole
+from seqlab.lines import NOTHING_TOLD, Told, Written, decode_lines, forced_lines, word_links
 from seqlab.metrics import BY_LINE, Score, score
 from seqlab.metrics.significance import SAMPLES, paired_bootstrap
 from seqlab.progress import progress
 from seqlab.search.ensemble import MEANS, Ensemble
-from seqlab.tasks import Written, decode_lines, forced_lines
 from seqlab.text import Tokenizers, load_tokenizers, save_tokenizers
 from seqlab.types import Params
 from seqlab.validate import Decoded, check_search, decode_split, loss_of_split, tokenize_split
@@ -46,8 +46,18 @@ class Run(NamedTuple):
         """
         return [written[0].text for written in self.write(lines, **search)]
 
-    def write(self, lines: Sequence[str], nbest: int = 1, first: int = 1, **search: Any) -> list[list[Written]]:
-        """The `nbest` best texts for each line with their scores, best first; errors count lines from `first`."""
+    def write(
+        self,
+        lines: Sequence[str],
+        nbest: int = 1,
+        first: int = 1,
+        told: Told = NOTHING_TOLD,
+        aligned: bool = False,
+        **search: Any,
+    ) -> list[list[Written]]:
+        """The `nbest` best texts for each line with their scores, best first; errors count lines from `first`. What
+        each line is `told`: texts to begin with, phrases that must be in it. With alignments if `aligned`.
+        """
         if isinstance(lines, str):
             raise SeqlabError("lines are a list of strings, not one string")
         found = self.search(**search)
@@ -61,6 +71,8 @@ class Run(NamedTuple):
                 found,
                 wanted=nbest,
                 first=first,
+                told=told,
+                aligned=aligned,
                 progress=advance,
             )
 
@@ -110,23 +122,67 @@ def sources_in(run: Run, lines: Iterable[str]) -> Iterator[str]:
     return (line.replace(separator, "\n") for line in lines) if separator else iter(lines)
 
 
-def decode_stream(run: Run, lines: Iterable[str], nbest: int, scores: bool, **search: Any) -> Iterator[str]:
-    """Output lines for a stream of input lines, in order; memory is bounded by a window of lines.
-
-    A text a line, behind it " ||| score" if `scores`; or `nbest` lines "line ||| text ||| score" each, lines
-    counted from 0.
+class Format(NamedTuple):
+    """How decoded texts are written: a text a line, or `nbest` lines "line ||| text ||| score" each, lines counted
+    from 0; " ||| score" behind a text if `scores`; alignments "pharaoh", " ||| i-j ..." behind it, or "json", a line
+    an object of all that is known.
     """
-    stream, number = sources_in(run, lines), 0
-    while window := list(itertools.islice(stream, WINDOW)):
-        for written in run.write(window, max(nbest, 1), number + 1, **search):
-            if nbest:
-                missing = [Written("", -math.inf, -math.inf)] * (nbest - len(written))
-                for text, value, _ in [*written, *missing]:
-                    yield f"{number} ||| {text} ||| {value:.4f}"
-            elif scores:
-                yield f"{written[0].text} ||| {written[0].score:.4f}"
-            else:
-                yield written[0].text
+
+    nbest: int = 0
+    scores: bool = False
+    alignments: str | None = None
+
+    def line(self, number: int, one: Written) -> str:
+        text = one.text.replace("\n", " ")
+        if self.alignments == "json":
+            known = {"line": number, "text": text, "score": one.score, "log_prob": one.log_prob}
+            if one.alignment is not None:
+                source, target, best, shares = one.alignment
+                links = [[i, j, round(share, 4)] for j, (i, share) in enumerate(zip(best, shares, strict=True))]
+                known |= {"source": source, "target": target, "alignment": links}
+            return json.dumps(known, ensure_ascii=False)
+        parts = [str(number), text] if self.nbest else [text]
+        if self.nbest or self.scores:
+            parts.append(f"{one.score:.4f}")
+        if self.alignments:
+            links = word_links(one.alignment) if one.alignment is not None else []
+            parts.append(" ".join(f"{i}-{j}" for i, j in links))
+        return " ||| ".join(parts)
+
+
+PLAIN = Format()
+
+
+def decode_stream(
+    run: Run,
+    lines: Iterable[str],
+    form: Format = PLAIN,
+    prefixes: Iterable[str] | None = None,
+    phrases: Iterable[str] | None = None,
+    **search: Any,
+) -> Iterator[str]:
+    """Output lines for a stream of input lines, in order; memory is bounded by a window of lines. `prefixes` are a
+    text a line, `phrases` some a line with tabs between them. Raises where these are more or fewer than the lines.
+    """
+    beside = [name for name, given in (("prefixes", prefixes), ("constraints", phrases)) if given is not None]
+    streams = [sources_in(run, lines), *(given for given in (prefixes, phrases) if given is not None)]
+    rows, number = itertools.zip_longest(*streams), 0
+    while window := list(itertools.islice(rows, WINDOW)):
+        columns = dict(zip(("source", *beside), zip(*window, strict=True), strict=True))
+        for name, column in columns.items():
+            if None in column:
+                raise SeqlabError(
+                    f"there are {'more' if name == 'source' else 'fewer'} {' and '.join(beside)} than lines of input"
+                )
+        told = Told(
+            columns.get("prefixes", ()),
+            [[part for part in line.split("\t") if part.strip()] for line in columns.get("constraints", ())],
+        )
+        aligned = form.alignments is not None
+        for written in run.write(columns["source"], max(form.nbest, 1), number + 1, told, aligned, **search):
+            missing = [Written("", -math.inf, -math.inf)] * (form.nbest - len(written))
+            for one in [*written, *missing]:
+                yield form.line(number, one)
             number += 1
 
 

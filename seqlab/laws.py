@@ -23,7 +23,8 @@ from seqlab.checkpoint import checkpoint_steps, read_manifest, restore
 from seqlab.config import Batching, Experiment, Schedule, Text, Validation
 from seqlab.datasets.cldr_phrases import CldrPhrases
 from seqlab.parallel import fill_rows, make_runner
-from seqlab.search.generate import Request, generate
+from seqlab.search.generate import Weights, generate
+from seqlab.search.requests import Request
 from seqlab.search.rules import Rules
 from seqlab.step import TrainState, make_step
 from seqlab.text import Corpus, Labels, Numbers, Symbols, Tokenizer, Tokenizers, train_tokenizer
@@ -429,7 +430,7 @@ def returned_scores_are_the_models(s: Subject) -> None:
     """Scores of a beam of 3 are the forced log-probabilities of its tokens, divided by the length penalty once."""
     requests = requests_of(s, 5)
     for alpha in ALPHAS:
-        found = generate(s.model, s.params, requests, eos=EOS, beam=3, alpha=alpha, wanted=3)
+        found = generate(s.model, s.params, requests, eos=EOS, beam=3, weights=Weights(alpha), wanted=3)
         for row, results in enumerate(found):
             scores, sums = forced_scores(s, row, requests[row].prompt, [r.ids for r in results], alpha)
             close([r.score for r in results], scores, f"scores at alpha {alpha}")
@@ -443,7 +444,7 @@ def a_beam_that_holds_everything_is_exact(s: Subject) -> None:
     requests = requests_of(s, 3)
     for alpha in ALPHAS:
         beam = len(others) * s.model.vocabulary  # room for every continuation of one token
-        found = generate(s.model, s.params, requests, eos=EOS, beam=beam, alpha=alpha)
+        found = generate(s.model, s.params, requests, eos=EOS, beam=beam, weights=Weights(alpha))
         for row, (best,) in enumerate(found):
             scores, _ = forced_scores(s, row, requests[row].prompt, answers, alpha)
             close(best.score, scores.max(), f"the best score at alpha {alpha}")

@@ -14,12 +14,13 @@ from seqlab.batching import Plan
 from seqlab.config import Experiment, Search
 from seqlab.datasets import Prepared
 from seqlab.errors import SeqlabError, at_least
+from seqlab.lines import decode_lines
 from seqlab.metrics import Score, score
+from seqlab.metrics.risk import UTILITIES
 from seqlab.parallel import make_runner
 from seqlab.progress import progress
 from seqlab.search.rules import preset
 from seqlab.step import zeros_like
-from seqlab.tasks import decode_lines
 from seqlab.text import Corpus, Tokenizers, tokenize
 from seqlab.types import Params
 
@@ -136,7 +137,8 @@ def make_validation(
     except SeqlabError as error:
         raise SeqlabError(f"split validation: {error}") from None
     beam = experiment.validation.beam
-    experiment = dataclasses.replace(experiment, search=dataclasses.replace(experiment.search, beam=beam))
+    alone = {"groups": 1, "coverage": 0.0} if beam == 1 else {}
+    experiment = dataclasses.replace(experiment, search=dataclasses.replace(experiment.search, beam=beam, **alone))
 
     def validate(params: Params) -> dict[str, float]:
         values, _, _ = loss_of(params)
@@ -158,11 +160,23 @@ def check_search(search: Search) -> None:
     for name, value in (("alpha", found.alpha), ("the word penalty", search.word_penalty)):
         if not math.isfinite(value):
             raise SeqlabError(f"{name} is a finite number, not {value}")
-    for name in ("min_length", "max_ratio", "min_ratio", "no_repeat"):
+    for name in ("min_length", "max_ratio", "min_ratio", "no_repeat", "coverage", "diversity"):
         at_least(name, getattr(search, name), 0)
+    at_least("groups", search.groups, 1)
+    if search.beam % search.groups:
+        raise SeqlabError(f"{search.groups} groups do not divide a beam of {search.beam}")
+    if search.risk is not None and search.risk not in UTILITIES:
+        raise SeqlabError(f"the risk is by one of {', '.join(UTILITIES)}, not {search.risk!r}")
+    if search.sample is not None and search.groups > 1:
+        raise SeqlabError("groups are of a beam, and samples have none")
     if not 0 < search.repetition < math.inf:
         raise SeqlabError(f"the repetition penalty is above 0, and 1 is none, not {search.repetition}")
-    sampling = {"temperature": search.temperature != 1, "top_k": search.top_k != 0, "top_p": search.top_p != 1}
+    sampling = {
+        "temperature": search.temperature != 1,
+        "top_k": search.top_k != 0,
+        "top_p": search.top_p != 1,
+        "risk": search.risk is not None,
+    }
     if search.sample is None and any(sampling.values()):
         name = next(name for name, given in sampling.items() if given)
         raise SeqlabError(f"{name} is for samples: give a seed, --sample 1")

@@ -72,8 +72,8 @@ MUTANTS = (
     Mutant(
         "finished score overwritten",
         "search.beam",
-        "jnp.concatenate([finished.scores, new.scores], axis=1)",
-        "jnp.concatenate([jnp.full_like(finished.scores, 2 * NEVER), new.scores], axis=1)",
+        "jnp.concatenate([old, fresh], axis=1), finished, new)",
+        "jnp.concatenate([old, fresh], axis=1), finished.replace(scores=finished.scores * 0 + 2 * NEVER), new)",
         "a_beam_that_holds_everything_is_exact",
     ),
     Mutant(

@@ -5,18 +5,17 @@ import functools
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from seqlab import catalogue
-from seqlab.search.generate import make_search
-from seqlab.search.rules import Rules
+from seqlab.search.generate import DEFAULT_WEIGHTS, Method, make_search
+from seqlab.search.requests import Asked
+from seqlab.search.rules import DEFAULT
 from seqlab.tasks import make_answer
 from seqlab.train import init_params, initial_state, training_step
 from seqlab.types import Batch, Tokens
 
-PENALTIES = (jnp.float32(0.6), jnp.float32(0), jnp.int32(0))
 CONFIG = Path(__file__).parents[1] / "configs" / "quickstart.py"
 
 
@@ -52,15 +51,13 @@ def test_search(quickstart, platform, beam):
     model = quickstart.model
     batch = Batch(tokens(1, 2), tokens(1, 2), tokens(1, 2).ids, np.ones((1, 2), np.float32))
     params = jax.eval_shape(functools.partial(init_params, model, 0), batch)
-    search = make_search(model, 2, beam, 1, None if beam == 1 else Rules())
+    search = make_search(model, 2, Method(beam, rules=None if beam == 1 else DEFAULT))
+    ones = np.ones(64, np.int32)
     exported = jax.export.export(search, platforms=[platform])(
         params,
-        tokens(64, 24),
-        tokens(64, 1),
-        np.full(64, 48, np.int32),
-        np.ones(64, np.int32),
-        np.zeros(64, np.int32),
-        *PENALTIES,
+        Asked(tokens(64, 24), tokens(64, 1), 48 * ones, ones, ones, None, None),
+        DEFAULT_WEIGHTS,
+        0,
         length=48,
     )
     assert exported.platforms == (platform,)

@@ -11,8 +11,9 @@ from seqlab import catalogue, laws
 from seqlab.parallel import make_runner
 from seqlab.search.beam import beam_search
 from seqlab.search.forced import force
-from seqlab.search.generate import Request, generate, round_up
+from seqlab.search.generate import generate
 from seqlab.search.processors import NEVER
+from seqlab.search.requests import Request, round_up
 from seqlab.search.rules import Rules
 from tests.oracles.search import exhaustive
 

@@ -104,11 +104,13 @@ class AttentiveDecoder(nn.Module):
         _, state, _ = self(past, state, look)
         return repeat(jax.tree.map(lambda x: x[:, 0], state), hypotheses)
 
-    def step(self, token: Int[Array, "B K"], state: Any, look: Look) -> tuple[Float[Array, "B K V"], Any]:
-        """One position of K hypotheses: logits, and the state after it."""
+    def step(
+        self, token: Int[Array, "B K"], state: Any, look: Look
+    ) -> tuple[Float[Array, "B K V"], Any, Float[Array, "B K S"]]:
+        """One position of K hypotheses: logits, the state after it, attention weights."""
         y = self.words.embed(token)
-        state, context, _ = self.advance(self.layer.project(y), state, look)
-        return self.project(self.output(y, state, context)), state
+        state, context, weights = self.advance(self.layer.project(y), state, look)
+        return self.project(self.output(y, state, context)), state, weights
 
 
 class AttentiveGenerator(nn.Module):
@@ -147,6 +149,12 @@ class AttentiveGenerator(nn.Module):
     def step(
         self: Any, memory: Any, state: Any, token: Int[Array, "B K"], t: Int[Array, ""]
     ) -> tuple[Float[Array, "B K V"], Any]:
+        return self.attentive_step(memory, state, token, t)[:2]
+
+    def attentive_step(
+        self: Any, memory: Any, state: Any, token: Int[Array, "B K"], t: Int[Array, ""]
+    ) -> tuple[Float[Array, "B K V"], Any, Float[Array, "B K S"]]:
+        """A step, and the attention over the tokens of the source."""
         return self.decoder.step(token, state, self.look(memory))
 
     @nn.nowrap

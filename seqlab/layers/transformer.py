@@ -90,13 +90,15 @@ class Layer(nn.Module):
         memory: Any,
         memory_mask: Bool[Array, "B 1 S"] | None,
         t: Int[Array, ""],
-    ) -> tuple[Float[Array, "B K D"], Any]:
-        """One position of K hypotheses: what `__call__` gives there."""
+    ) -> tuple[Float[Array, "B K D"], Any, Any]:
+        """One position of K hypotheses: what `__call__` gives there, the cache, the weights [B H K S] over the
+        memory.
+        """
         y, cache = self.self_attention.step(self.before(self.self_norm, x), cache, mask, t)
         x = self.after(self.self_norm, x, y, False)
-        x, _ = self.cross_block(x, memory, memory_mask, train=False)
+        x, weights = self.cross_block(x, memory, memory_mask, train=False)
         y = self.feed_forward(self.before(self.feed_forward_norm, x))
-        return self.after(self.feed_forward_norm, x, y, False), cache
+        return self.after(self.feed_forward_norm, x, y, False), cache, weights
 
     def cross_block(self, x: jax.Array, memory: Any, memory_mask: Any, *, train: bool) -> tuple[jax.Array, Any]:
         if not self.cross:
@@ -212,18 +214,20 @@ class Stack(nn.Module):
         t: Int[Array, ""],
         memory: Any = None,
         memory_mask: Bool[Array, "B S"] | None = None,
-    ) -> tuple[Float[Array, "B K D"], dict[str, Any]]:
-        """Position `t` of K hypotheses; the keys and values of the past stay where they were written."""
+    ) -> tuple[Float[Array, "B K D"], dict[str, Any], Any]:
+        """Position `t` of K hypotheses; the keys and values of the past stay where they were written. With the last
+        layer's weights over the memory [B H K S], or None.
+        """
         batch, hypotheses, _ = x.shape
         own = jnp.broadcast_to(jnp.arange(hypotheses, dtype=jnp.int32)[None, :, None], (batch, hypotheses, 1))
         ancestors = jax.lax.dynamic_update_slice_in_dim(state["ancestors"], own, t, axis=2)
         mask = slot_mask(ancestors, state["offset"], t)
         seen = None if memory_mask is None else memory_mask[:, None, :]
-        caches = []
+        caches, weights = [], None
         for i, layer in enumerate(self.stack):
-            x, cache = layer.step(x, state["cache"][i], mask, memory and memory[i], seen, t)
+            x, cache, weights = layer.step(x, state["cache"][i], mask, memory and memory[i], seen, t)
             caches.append(cache)
-        return self.finish(x), {**state, "cache": caches, "ancestors": ancestors}
+        return self.finish(x), {**state, "cache": caches, "ancestors": ancestors}, weights
 
 
 def reorder(state: dict[str, Any], parents: Int[Array, "B K"]) -> dict[str, Any]:

@@ -137,9 +137,16 @@ class ConvSeq2Seq(nn.Module):
     def step(
         self, memory: Any, state: Any, token: Int[Array, "B K"], t: Int[Array, ""]
     ) -> tuple[Float[Array, "B K V"], Any]:
+        return self.attentive_step(memory, state, token, t)[:2]
+
+    def attentive_step(
+        self, memory: Any, state: Any, token: Int[Array, "B K"], t: Int[Array, ""]
+    ) -> tuple[Float[Array, "B K V"], Any, Float[Array, "B K S"]]:
+        """A step, and the last layer's attention over the source."""
         run, state = run_one_step(state, t)
         x = self.words.embed(token) + self.target_positions((t - memory["offset"])[:, None])
-        return self.project(self.stack(x, memory, run)[0]), state
+        features, looked = self.stack(x, memory, run)
+        return self.project(features), state, looked[-1]
 
     @nn.nowrap
     def paths(self, length: int) -> dict[str, int | None]:

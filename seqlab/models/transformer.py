@@ -91,9 +91,15 @@ class Transformer(nn.Module):
     def step(
         self, memory: Any, state: Any, token: Int[Array, "B K"], t: Int[Array, ""]
     ) -> tuple[Float[Array, "B K V"], Any]:
+        return self.attentive_step(memory, state, token, t)[:2]
+
+    def attentive_step(
+        self, memory: Any, state: Any, token: Int[Array, "B K"], t: Int[Array, ""]
+    ) -> tuple[Float[Array, "B K V"], Any, Float[Array, "B K S"]]:
+        """A step, and the last layer's attention over the source, the mean of its heads."""
         x = self.words.embed(token) + self.target_positions((t - state["offset"])[:, None])
-        x, state = self.decoder.step(x, state, t, memory["layers"], memory["mask"])
-        return self.project(x), state
+        x, state, weights = self.decoder.step(x, state, t, memory["layers"], memory["mask"])
+        return self.project(x), state, weights.mean(1)
 
     @property
     def longest(self) -> int | None:

@@ -67,7 +67,7 @@ class TransformerLM(nn.Module):
         self, memory: Any, state: Any, token: Int[Array, "B K"], t: Int[Array, ""]
     ) -> tuple[Float[Array, "B K V"], Any]:
         x = self.words.embed(token) + self.where((t - state["offset"])[:, None])
-        x, state = self.decoder.step(x, state, t)
+        x, state, _ = self.decoder.step(x, state, t)
         return self.project(x), state
 
     @property

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Float, Int
 
+from seqlab.search.constraints import constrained_continuations, whole, write
 from seqlab.search.processors import NEVER, History, Processor, process
 from seqlab.search.rules import DEFAULT, Rules, check_choice, normalized
 
@@ -32,20 +33,20 @@ class Hypotheses:
 
 @struct.dataclass
 class Beam:
-    """What goes on: the hypotheses' last tokens and sums [B K], all their tokens [B K L], the model's state; what has
-    finished, and how often [B]; for the stop rules that ask, whether the best continuation of a step ever ended [B],
-    and whether anything ever ended in a place [B K]; whether a sentence is done [B].
+    """What goes on: the hypotheses' last tokens and sums [B K], all their tokens [B K L]; what has finished, and how
+    often [B]; for the stop rules that ask, whether the best continuation of a step ever ended [B], and whether
+    anything ever ended in a place [B K]; whether a sentence is done [B]; of phrases, what is begun [B K P].
     """
 
     token: jax.Array
     log_probs: jax.Array
     tokens: jax.Array
-    state: Any
     finished: Hypotheses
     count: jax.Array
     topped: jax.Array
     ended: jax.Array
     done: jax.Array
+    begun: jax.Array | None
 
 
 def beam_search(
@@ -66,39 +67,79 @@ def beam_search(
     rules: Rules = DEFAULT,
     processors: Sequence[Processor] = (),
     scored: bool = False,
+    prefix: Int[Array, "B L"] | None = None,
+    phrases: Int[Array, "B P M"] | None = None,
+    groups: int = 1,
+    diversity: Float[Array, ""] | float = 0.0,
+    reward: Callable[[Any], Float[Array, "B K"]] | None = None,
 ) -> Hypotheses:
     """The best finished continuations of `first`, the last prompt token, which stands at position `start`.
 
     A row's hypotheses have `least[b]` to `limit[b] <= length` tokens, EOS included. Ties go to the hypothesis that
     stands higher in the beam, then to the smaller token id.
+
+    `prefix` is what they begin with, -1 where they are free. `phrases` must be in them (`search.constraints`). The
+    beam may be of `groups`, each of which loses `diversity` for a token as often as the groups before it have chosen
+    that token in the same step (Vijayakumar et al. 2018); this hinders a choice, and no score. `reward` is of a
+    state, at most 0, and added to the score of what ends there.
     """
     check_choice("length", rules.length)
     check_choice("stop", rules.stop)
-    batch = first.shape[0]
+    batch, size = first.shape[0], beam // groups
     rows = jnp.arange(batch)[:, None]
     if rules.limit == "end":
         least = jnp.minimum(least, limit)
-    looked_at = beam if rules.after in ("shrink", "stay") else 2 * beam
+    looked_at = size if rules.after in ("shrink", "stay") else 2 * size
+    may_end = size if rules.finish == "beam" else 2 * size
     rank = jnp.arange(looked_at)
 
     def score(log_probs: jax.Array, n: jax.Array) -> jax.Array:
         return normalized(log_probs, n, alpha, word_penalty, rules.length)
 
-    def going(carry: Any) -> jax.Array:
-        i, beams = carry
-        return (i < length) & ~beams.done.all()
+    def going(carry: tuple[jax.Array, Any, list[Beam]]) -> jax.Array:
+        i, _, beams = carry
+        return (i < length) & ~jnp.stack([one.done for one in beams]).all()
 
-    def advance(carry: tuple[jax.Array, Beam]) -> tuple[jax.Array, Beam]:
-        i, old = carry
-        logits, state = step(old.state, old.token, start + i)  # [B K V]
+    def advance(carry: tuple[jax.Array, Any, list[Beam]]) -> tuple[jax.Array, Any, list[Beam]]:
+        i, state, beams = carry
+        logits, state = step(state, jnp.concatenate([one.token for one in beams], axis=1), start + i)  # [B K V]
+        rewards = jnp.zeros((batch, beam)) if reward is None else reward(state)
+        avoided = jnp.zeros((batch, logits.shape[-1])) if groups > 1 else None
+        after, parents = [], []
+        for g, one in enumerate(beams):
+            mine = slice(g * size, (g + 1) * size)
+            one, chosen = extend(one, logits[:, mine], rewards[:, mine], i, avoided)
+            after.append(one)
+            parents.append(chosen + g * size)
+            if avoided is not None:
+                avoided = avoided.at[rows, one.token].add(jnp.where(one.log_probs > NEVER / 2, diversity, 0.0))
+        return i + 1, reorder(state, jnp.concatenate(parents, axis=1)), after
+
+    def extend(
+        old: Beam, logits: jax.Array, rewards: jax.Array, i: jax.Array, avoided: jax.Array | None
+    ) -> tuple[Beam, jax.Array]:
+        """The beam after one more token, and the parents [B K] of what goes on."""
         history = History(old.tokens, i)
         logits, normalizer = process(logits, history, processors, least, eos, rules.renormalize, scored)
         last = i + 1 >= limit  # [B]
-        only_eos = last if rules.limit == "end" else jnp.zeros_like(last)
-        width = beam + 1 if rules.finish == "beam" else 2 * beam
-        parents, token, log_probs = _continuations(
-            logits, normalizer, old.log_probs, only_eos, eos, looked_at, width
-        )  # [B C], best first
+        only = jnp.where(last, eos, -1) if rules.limit == "end" else jnp.full(batch, -1)
+        if prefix is not None:
+            told = told_now(prefix, i)
+            only = jnp.where(told >= 0, told, only)
+        logits = jax.lax.cond((only >= 0).any(), lambda: _restricted(logits, only), lambda: logits)
+        if phrases is None or old.begun is None:
+            width = size + 1 if rules.finish == "beam" else 2 * size
+            parents, token, log_probs = _continuations(
+                logits, normalizer, old.log_probs, looked_at, width, avoided
+            )  # [B C], best first
+            begun, may_finish = None, jnp.broadcast_to(rank < may_end, parents.shape)
+            may_be_lost = jnp.ones_like(may_finish)
+        else:
+            parents, token, log_probs = constrained_continuations(
+                phrases, old.begun, logits, normalizer, old.log_probs, eos, may_end
+            )
+            begun = write(phrases, jnp.take_along_axis(old.begun, parents[..., None], axis=1), token)
+            may_finish = may_be_lost = whole(phrases, begun)
         candidates = jnp.take_along_axis(old.tokens, parents[..., None], axis=1).at[:, :, i].set(token)
         exists = log_probs > NEVER / 2
 
@@ -108,92 +149,114 @@ def beam_search(
         ended = old.ended
         if rules.after == "stay":
             ended |= hit | ~exists
-            ends_once = ((candidates == eos).sum(-1) - (token == eos)) == 0
-            may_finish = hit & ends_once
+            may_finish &= ((candidates == eos).sum(-1) - (token == eos)) == 0
         elif rules.after == "shrink":
-            may_finish = hit & (rank < beam - old.count[:, None])
-        else:
-            may_finish = hit & (rank < (beam if rules.finish == "beam" else 2 * beam))
-        may_finish &= exists & ~old.done[:, None]
+            may_finish &= rank < size - old.count[:, None]
+        may_finish &= hit & exists & ~old.done[:, None]
         if rules.keep == "first":
-            may_finish &= old.count[:, None] + jnp.cumsum(may_finish, axis=-1) <= beam
-        finished = _merge(old.finished, candidates, log_probs, score(log_probs, i + 1), may_finish, i + 1)
+            may_finish &= old.count[:, None] + jnp.cumsum(may_finish, axis=-1) <= size
+        rewards = jnp.take_along_axis(rewards, parents, axis=1)
+        finished = _merge(old.finished, candidates, log_probs, score(log_probs, i + 1) + rewards, may_finish, i + 1)
         count = old.count + may_finish.sum(-1)
         if rules.limit == "rescue":
-            lost = last[:, None] & (count[:, None] == 0) & exists & ~hit & ~old.done[:, None]
-            finished = _merge(finished, candidates, log_probs, log_probs, lost, i + 1)
-        topped = old.topped | hit[:, 0]
+            lost = may_be_lost & last[:, None] & (count[:, None] == 0) & exists & ~hit & ~old.done[:, None]
+            finished = _merge(finished, candidates, log_probs, log_probs + rewards, lost, i + 1)
+        topped = old.topped | jnp.take_along_axis(hit, log_probs.argmax(-1, keepdims=True), axis=1)[:, 0]
 
+        leaves = jnp.zeros_like(hit)
         if rules.after == "refill":
-            log_probs = jnp.where(hit | last[:, None], NEVER, log_probs)
+            leaves = hit | last[:, None]
         elif rules.after == "shrink":
-            log_probs = jnp.where(hit | (rank >= beam - old.count[:, None]), NEVER, log_probs)
-        log_probs, kept = jax.lax.top_k(log_probs, beam)  # [B K]
-        parents, token, tokens = parents[rows, kept], token[rows, kept], candidates[rows, kept]
-
-        best = log_probs[:, 0]
+            leaves = hit | (rank >= size - old.count[:, None])
+        kept = jax.lax.top_k(-jnp.where(leaves, rank + looked_at, rank), size)[1]  # [B K], in the order they stand in
+        log_probs = jnp.where(leaves, NEVER, log_probs)[rows, kept]
+        best = log_probs.max(-1)
         if rules.stop == "first":
             done = may_finish.any(-1)
         elif rules.stop == "full":
-            done = count >= beam
+            done = count >= size
         elif rules.stop == "top":
-            done = topped & (count >= wanted)
+            done = topped & (count >= min(wanted, size))
         elif rules.stop == "empty":
             done = best <= NEVER / 2
         elif rules.stop == "slots":
             done = ended.all(-1)
         elif rules.stop == "bound":
-            done = (count >= beam) & (finished.scores[:, -1] >= score(best, i + 1))
+            done = (count >= size) & (finished.scores[:, -1] >= score(best, i + 1))
         else:
-            done = finished.scores[:, wanted - 1] >= _hope(best, i + 2, limit, length, score)
-        beams = Beam(
-            token, log_probs, tokens, reorder(state, parents), finished, count, topped, ended, old.done | done | last
+            worst = finished.scores[:, min(wanted, size) - 1]
+            done = worst >= _hope(best, i + 2, limit, length, score)
+        new = Beam(
+            token=token[rows, kept],
+            log_probs=log_probs,
+            tokens=candidates[rows, kept],
+            finished=finished,
+            count=count,
+            topped=topped,
+            ended=ended,
+            done=old.done | done | last,
+            begun=None if begun is None else begun[rows, kept],
         )
-        return i + 1, beams
+        return new, parents[rows, kept]
 
-    nothing = jnp.full((batch, beam), 2 * NEVER)
-    tokens = jnp.zeros((batch, beam, length), jnp.int32)
-    finished = Hypotheses(tokens, jnp.zeros((batch, beam), jnp.int32), nothing, nothing)
-    beams = Beam(
-        token=jnp.repeat(first[:, None], beam, axis=1).astype(jnp.int32),
-        log_probs=jnp.full((batch, beam), NEVER).at[:, 0].set(0.0),  # all hypotheses are alike at first: keep one
+    nothing = jnp.full((batch, size), 2 * NEVER)
+    tokens = jnp.zeros((batch, size, length), jnp.int32)
+    finished = Hypotheses(tokens, jnp.zeros((batch, size), jnp.int32), nothing, nothing)
+    one = Beam(
+        token=jnp.repeat(first[:, None], size, axis=1).astype(jnp.int32),
+        log_probs=jnp.full((batch, size), NEVER).at[:, 0].set(0.0),  # all hypotheses are alike at first: keep one
         tokens=tokens,
-        state=state,
         finished=finished,
         count=jnp.zeros(batch, jnp.int32),
         topped=jnp.zeros(batch, bool),
-        ended=jnp.zeros((batch, beam), bool),
+        ended=jnp.zeros((batch, size), bool),
         done=limit <= 0,
+        begun=None if phrases is None else jnp.zeros((batch, size, phrases.shape[1]), jnp.int32),
     )
-    return jax.lax.while_loop(going, advance, (jnp.int32(0), beams))[1].finished
+    *_, beams = jax.lax.while_loop(going, advance, (jnp.int32(0), state, [one] * groups))
+    if groups == 1:
+        return beams[0].finished
+    return _best(jax.tree.map(lambda *x: jnp.concatenate(x, axis=1), *[one.finished for one in beams]), beam)
+
+
+def told_now(prefix: Int[Array, "B L"], i: Int[Array, ""]) -> Int[Array, "B"]:
+    """The token that must come as the `i`-th; -1 where any may."""
+    return jnp.where(i < prefix.shape[1], prefix[:, jnp.minimum(i, prefix.shape[1] - 1)], -1)
+
+
+def _restricted(logits: Float[Array, "B K V"], only: Int[Array, "B"]) -> Float[Array, "B K V"]:
+    """Logits where only one token may come, if there is one for the sentence."""
+    barred = (only >= 0)[:, None] & (jnp.arange(logits.shape[-1]) != only[:, None])
+    return jnp.where(barred[:, None], NEVER, logits)
 
 
 def _continuations(
     logits: Float[Array, "B K V"],
     normalizer: Float[Array, "B K 1"],
     log_probs: Float[Array, "B K"],
-    only_eos: jax.Array,
-    eos: int,
     count: int,
     width: int,
+    avoided: Float[Array, "B V"] | None,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """The `count` best continuations of a sentence: parents, tokens, summed log-probabilities, each [B count].
+    """The `count` best continuations of a sentence: parents, tokens, summed log-probabilities, each [B count]. What
+    is `avoided` counts so much less in the choice.
 
     No hypothesis can place more than `width` of its tokens where it matters, so the vocabulary is cut to those first,
-    on logits as they are, and the log-sum-exp is subtracted from the few. `only_eos` [B]: nothing but EOS.
+    on logits as they are, and the log-sum-exp is subtracted from the few.
     """
     batch, beam, vocabulary = logits.shape
-    ends = jnp.where(jnp.arange(vocabulary) == eos, logits, NEVER)
-    logits = jax.lax.cond(only_eos.any(), lambda: jnp.where(only_eos[:, None, None], ends, logits), lambda: logits)
     width = min(width, vocabulary)
-    best, token = jax.lax.top_k(logits, width)  # [B K W]
+    best, token = jax.lax.top_k(logits if avoided is None else logits - avoided[:, None], width)  # [B K W]
     total = jnp.maximum(log_probs[..., None] + best - normalizer, 2 * NEVER).reshape(batch, -1)
     token = token.reshape(batch, -1)
     missing = max(count - total.shape[1], 0)  # a tiny vocabulary cannot fill the list
     total = jnp.pad(total, ((0, 0), (0, missing)), constant_values=2 * NEVER)
     token = jnp.pad(token, ((0, 0), (0, missing)))
     total, chosen = jax.lax.top_k(total, count)
-    return jnp.minimum(chosen // width, beam - 1), jnp.take_along_axis(token, chosen, axis=1), total
+    token = jnp.take_along_axis(token, chosen, axis=1)
+    if avoided is not None:
+        total += jnp.take_along_axis(avoided, token, axis=1)
+    return jnp.minimum(chosen // width, beam - 1), token, total
 
 
 def _merge(
@@ -211,9 +274,15 @@ def _merge(
         scores=jnp.where(may_finish, scores, 2 * NEVER),
         log_probs=jnp.where(may_finish, log_probs, 2 * NEVER),
     )
-    _, kept = jax.lax.top_k(jnp.concatenate([finished.scores, new.scores], axis=1), finished.scores.shape[1])
+    both = jax.tree.map(lambda old, fresh: jnp.concatenate([old, fresh], axis=1), finished, new)
+    return _best(both, finished.scores.shape[1])
+
+
+def _best(hypotheses: Hypotheses, count: int) -> Hypotheses:
+    """The `count` best, best first; of equals, those that stood first."""
+    _, kept = jax.lax.top_k(hypotheses.scores, count)
     rows = jnp.arange(kept.shape[0])[:, None]
-    return jax.tree.map(lambda old, fresh: jnp.concatenate([old, fresh], axis=1)[rows, kept], finished, new)
+    return jax.tree.map(lambda x: x[rows, kept], hypotheses)
 
 
 def _hope(

@@ -68,15 +68,41 @@ class Ensemble(NamedTuple):
             model.apply(own, *mine, token, t, method=type(model).step)
             for model, own, *mine in zip(self.members, params, memory, state, strict=True)
         ]
-        each = jnp.stack([jax.nn.log_softmax(logits, axis=-1) for logits, _ in found])
+        return self.scores([logits for logits, _ in found]), tuple(after for _, after in found)
+
+    def attentive_step(
+        self,
+        params: tuple[Params, ...],
+        memory: tuple[Any, ...],
+        state: tuple[Any, ...],
+        token: Int[Array, "B K"],
+        t: Int[Array, ""],
+    ) -> tuple[Float[Array, "B K V"], tuple[Any, ...], Float[Array, "B K S"]]:
+        """A step, and the mean of its models' attention over the source; all of them must have one."""
+        methods = [type(model).attentive_step for model in self.models]
+        if self.language_model is not None:
+            methods.append(type(self.language_model).step)
+        found = [
+            model.apply(own, *mine, token, t, method=method)
+            for model, method, own, *mine in zip(self.members, methods, params, memory, state, strict=True)
+        ]
+        attention = jnp.stack([one[2] for one in found[: len(self.models)]]).mean(0)
+        return self.scores([one[0] for one in found]), tuple(one[1] for one in found), attention
+
+    def scores(self, logits: list[Float[Array, "B K V"]]) -> Float[Array, "B K V"]:
+        each = jnp.stack([jax.nn.log_softmax(one, axis=-1) for one in logits])
         ours = each[: len(self.models)]
         if self.mean == "probabilities":
             scores = jax.nn.logsumexp(ours, axis=0) - jnp.log(len(self.models))
         else:
             scores = ours.mean(axis=0)
-        if self.language_model is not None:
-            scores += self.weight * each[-1]
-        return scores, tuple(after for _, after in found)
+        return scores if self.language_model is None else scores + self.weight * each[-1]
 
     def reorder(self, state: tuple[Any, ...], parents: Int[Array, "B K"]) -> tuple[Any, ...]:
         return tuple(model.reorder(own, parents) for model, own in zip(self.members, state, strict=True))
+
+
+def has_attention(model: Any) -> bool:
+    """Whether a generator, or each of an ensemble's, can tell its attention over the source."""
+    models = model.models if isinstance(model, Ensemble) else (model,)
+    return all(hasattr(one, "attentive_step") for one in models)

@@ -9,8 +9,20 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from seqlab.search.generate import POSITIONS, Request, padded_sources, round_up
+from seqlab.search.requests import POSITIONS, Request, padded_sources, round_up
 from seqlab.types import Generator, Params, Tokens
+
+
+@functools.lru_cache(maxsize=16)
+def make_looked_at(model: Any) -> Callable[..., tuple[Int[Array, "B T"], Float[Array, "B T"]]]:
+    """The jitted pass: (params, inputs, prefix) to where each position looks most, and its share of the attention."""
+
+    @jax.jit
+    def looked(params: Params, inputs: Tokens, prefix: Tokens) -> tuple[jax.Array, jax.Array]:
+        weights = model.apply(params, inputs, prefix, method=type(model).attention_weights)[-1].mean(1)  # [B T S]
+        return weights.argmax(-1), weights.max(-1)
+
+    return looked
 
 
 @functools.lru_cache(maxsize=16)
@@ -33,8 +45,27 @@ def force(
     model: Generator, params: Params, requests: Sequence[Request], answers: Sequence[Sequence[int]]
 ) -> list[np.ndarray]:
     """The log-probability of each token of each answer, which follows its request's prompt, in the order asked."""
-    run, found = make_force(model), [np.zeros(0, np.float32)] * len(requests)
     params = jax.device_put(params)
+    run = make_force(model)
+    return [values for (values,) in _by_answer(lambda *batch: (run(params, *batch),), requests, answers)]
+
+
+def looked_at(
+    model: Generator, params: Params, requests: Sequence[Request], answers: Sequence[Sequence[int]]
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Where in its source each token of each answer looks most, by the last layer's attention, the mean of its heads,
+    and the share of the attention there; in the order asked.
+    """
+    params = jax.device_put(params)
+    run = make_looked_at(model)
+    return _by_answer(lambda inputs, prefix, _: run(params, inputs, prefix), requests, answers)
+
+
+def _by_answer(
+    run: Callable[..., Sequence[jax.Array]], requests: Sequence[Request], answers: Sequence[Sequence[int]]
+) -> list[Any]:
+    """What a pass over (inputs, prefix, targets) gives, arrays [B T], for the tokens of each answer."""
+    found: list[Any] = [()] * len(requests)
     shapes: dict[tuple[int, int], list[int]] = {}
     for i, (request, answer) in enumerate(zip(requests, answers, strict=True)):
         source = 0 if request.source is None else round_up(len(request.source))
@@ -44,9 +75,9 @@ def force(
         for at in range(0, len(members), rows):
             some = members[at : at + rows]
             batch = padded([requests[i] for i in some], [answers[i] for i in some], (rows, source, target))
-            for i, row in zip(some, np.asarray(run(params, *batch)), strict=False):
+            for i, *values in zip(some, *map(np.asarray, run(*batch)), strict=False):
                 begin = len(requests[i].prompt) - 1
-                found[i] = row[begin : begin + len(answers[i])]
+                found[i] = tuple(row[begin : begin + len(answers[i])] for row in values)
     return found
 
 

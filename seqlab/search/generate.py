@@ -1,39 +1,22 @@
-"""From requests of token ids to hypotheses: few shapes, each compiled once, results in the order asked."""
+"""From requests to hypotheses: each shape is compiled once, results come in the order asked."""
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Array, Int
 
 from seqlab.errors import SeqlabError
 from seqlab.search.beam import Hypotheses, beam_search
-from seqlab.search.ensemble import Ensemble
+from seqlab.search.coverage import with_coverage
+from seqlab.search.ensemble import Ensemble, has_attention
 from seqlab.search.greedy import greedy_search
 from seqlab.search.processors import NEVER, NO_OPTIONS, Options, make_processors
+from seqlab.search.requests import Asked, Request, batches, check_request, collate
 from seqlab.search.rules import DEFAULT, Rules
 from seqlab.search.sampling import sample
-from seqlab.types import Generator, Params, Tokens
-
-ROWS = (1, 8, 64)  # sentences a batch; the smallest that holds what is left is taken
-LONGEST = 1 << 13  # most tokens of a source or a prompt, where the model sets no bound: memory grows with its square
-POSITIONS = 1 << 16  # most positions of sources and hypotheses a batch: long lines come in smaller batches
-
-
-class Request(NamedTuple):
-    """One text to decode: source ids (None for a language model), prompt ids, most tokens to write; of a document,
-    which sentence each token of the source is of; least tokens to write (both counts include EOS); a number, on which
-    hinges what is drawn for it.
-    """
-
-    source: Sequence[int] | None
-    prompt: Sequence[int]
-    limit: int
-    sentences: Sequence[int] | None = None
-    least: int = 1
-    number: int = 0
+from seqlab.types import Generator, Params
 
 
 class Result(NamedTuple):
@@ -44,66 +27,75 @@ class Result(NamedTuple):
     log_prob: float
 
 
-@functools.lru_cache(maxsize=16)
-def make_search(
-    model: Any,
-    eos: int,
-    beam: int,
-    wanted: int,
-    rules: Rules | None = None,
-    options: Options = NO_OPTIONS,
-    sampling: bool = False,
-) -> Callable[..., Hypotheses]:
-    """The jitted function behind every decoding: (params, inputs, prompt, limit, least, numbers, alpha, word_penalty,
-    seed, length) to hypotheses. Without `rules` the search is greedy; `sampling` draws `beam` samples instead.
+class Weights(NamedTuple):
+    """What scores and choices hinge on, and may change without a compilation."""
+
+    alpha: float = 0.6
+    word_penalty: float = 0.0
+    coverage: float = 0.0
+    diversity: float = 0.0
+
+
+class Method(NamedTuple):
+    """What is compiled: how many hypotheses a sentence has, how many of them are asked for, by which rules; None is
+    greedy search, or samples if `sampling`. A beam may be of groups.
     """
+
+    beam: int = 5
+    wanted: int = 1
+    rules: Rules | None = DEFAULT
+    options: Options = NO_OPTIONS
+    sampling: bool = False
+    groups: int = 1
+    covering: bool = False
+
+
+DEFAULT_WEIGHTS = Weights()
+
+
+@functools.lru_cache(maxsize=16)
+def make_search(model: Any, eos: int, method: Method) -> Callable[..., Hypotheses]:
+    """The jitted function behind every decoding: (params, asked, weights, seed, length) to hypotheses."""
+    beam, wanted, rules, options, sampling, groups, covering = method
     processors = make_processors(options)
 
     @functools.partial(jax.jit, static_argnames="length")
-    def search(
-        params: Params,
-        inputs: Tokens | None,
-        prompt: Tokens,
-        limit: Int[Array, "B"],
-        least: Int[Array, "B"],
-        numbers: Int[Array, "B"],
-        alpha: jax.Array,
-        word_penalty: jax.Array,
-        seed: jax.Array,
-        length: int,
-    ) -> Hypotheses:
+    def search(params: Params, asked: Asked, weights: Weights, seed: jax.Array, length: int) -> Hypotheses:
+        inputs, prompt, limit, least, numbers, prefix, phrases = asked
         position = prompt.ids.shape[1] - 1
         memory, state = model.apply(params, inputs, prompt, position + length, beam, method=type(model).start)
 
-        def step(state: Any, token: jax.Array, t: jax.Array) -> Any:
-            return model.apply(params, memory, state, token, t, method=type(model).step)
+        def run(method: Any) -> Callable[..., Any]:
+            return lambda state, token, t: model.apply(params, memory, state, token, t, method=method)
 
+        step, reorder, reward = run(type(model).step), model.reorder, None
+        if covering and inputs is not None:
+            step, reorder, state, reward = with_coverage(
+                run(type(model).attentive_step), reorder, state, inputs.mask, beam, weights.coverage
+            )
         first = prompt.ids[:, -1]
-        asked: dict[str, Any] = {
+        shared: dict[str, Any] = {
             "length": length,
             "eos": eos,
-            "alpha": alpha,
-            "word_penalty": word_penalty,
+            "alpha": weights.alpha,
+            "word_penalty": weights.word_penalty,
             "processors": processors,
             "scored": getattr(model, "scored", False),
+            "prefix": prefix,
         }
         if sampling:
             rule = (rules or DEFAULT).length
             return sample(
-                step, state, first, position, limit, least, numbers, samples=beam, seed=seed, rule=rule, **asked
+                step, state, first, position, limit, least, numbers, samples=beam, seed=seed, rule=rule, **shared
             )
         if rules is None:
-            return greedy_search(step, state, first, position, limit, least, **asked)
+            return greedy_search(step, state, first, position, limit, least, **shared)
         return beam_search(
-            step, model.reorder, state, first, position, limit, least, beam=beam, wanted=wanted, rules=rules, **asked
-        )
+            step, reorder, state, first, position, limit, least, beam=beam, wanted=wanted, rules=rules,
+            phrases=phrases, groups=groups, diversity=weights.diversity, reward=reward, **shared,
+        )  # fmt: skip
 
     return search
-
-
-def most_tokens(model: Any) -> int:
-    """How many tokens of a source or a prompt can be read."""
-    return getattr(model, "longest", None) or LONGEST
 
 
 def generate(
@@ -113,11 +105,11 @@ def generate(
     *,
     eos: int,
     beam: int = 5,
-    alpha: float = 0.6,
-    word_penalty: float = 0.0,
     wanted: int = 1,
+    weights: Weights = DEFAULT_WEIGHTS,
     rules: Rules | None = None,
     options: Options = NO_OPTIONS,
+    groups: int = 1,
     seed: int | None = None,
     progress: Callable[[int], None] = lambda count: None,
 ) -> list[list[Result]]:
@@ -125,18 +117,27 @@ def generate(
 
     Without `rules` search is greedy if `beam` is 1, else a beam search by the default ones. With a `seed` there is no
     search: `beam` samples are drawn, by the options.
-    `progress` is told how many sentences each finished batch held.
+    `progress` is told how many sentences each finished batch held. Raises for what cannot be had.
     """
     if not 1 <= wanted <= beam:
         raise SeqlabError(f"a beam of {beam} holds 1 to {beam} hypotheses a sentence, not {wanted}")
-    most = most_tokens(model)
+    if beam % groups:
+        raise SeqlabError(f"{groups} groups do not divide a beam of {beam}")
+    if weights.coverage and not has_attention(model):
+        raise SeqlabError("the coverage penalty is of models that attend to a source, and this one does not")
+    rules = rules or (None if beam == 1 else DEFAULT)
+    searching = rules is not None and seed is None
+    if weights.coverage and not searching:
+        raise SeqlabError("the coverage penalty ranks the hypotheses of a beam: --beam 2 or more, and no samples")
     for i, request in enumerate(requests):
-        if max(len(request.source or ()), len(request.prompt)) > most:
-            raise SeqlabError(f"request {i} has more than {most} tokens")
+        check_request(f"line {request.number}" if request.number else f"request {i}", request, model, beam, options)
+        if request.phrases and (not searching or groups > 1 or (rules or DEFAULT).after != "refill"):
+            raise SeqlabError(
+                "phrases that must be written need a beam without groups, and a preset that fills it up again"
+            )
+    method = Method(beam, wanted, rules, options, seed is not None, groups, bool(weights.coverage))
     params = jax.device_put(params)
-    search = make_search(
-        model, eos, beam, wanted, rules or (None if beam == 1 else DEFAULT), options, seed is not None
-    )
+    search = make_search(model, eos, method)
     results: list[list[Result]] = [[] for _ in requests]
     waiting: list[tuple[list[int], Hypotheses]] = []
 
@@ -153,72 +154,15 @@ def generate(
                     float(log_probs[row, k]),
                 )
                 for k in range(wanted)
-                if scores[row, k] > NEVER
+                if log_probs[row, k] > NEVER / 2
             ]
         progress(len(chosen))
 
-    for chosen, shape in _batches(requests, beam, getattr(model, "longest", None)):
-        batch = _collate([requests[i] for i in chosen], shape)
-        waiting.append((chosen, search(params, *batch, alpha, word_penalty, seed or 0, length=shape[-1])))
+    for chosen, shape in batches(requests, beam, getattr(model, "longest", None)):
+        asked = collate([requests[i] for i in chosen], shape)
+        waiting.append((chosen, search(params, asked, weights, seed or 0, length=shape[-1])))
         if len(waiting) > 1:  # one batch is always under way while the last one is read
             collect()
     while waiting:
         collect()
     return results
-
-
-def round_up(n: int) -> int:
-    """Lengths come in steps of about a third: 8 12 16 24 32 48 64 96 ..., so that there are few shapes."""
-    size = 8
-    while size < n:
-        size = size * 3 // 2 if size & (size - 1) == 0 else size * 4 // 3
-    return size
-
-
-def _batches(
-    requests: Sequence[Request], beam: int, longest: int | None
-) -> Iterator[tuple[list[int], tuple[int, int, int, int]]]:
-    """Indices of requests of like length, and their shape: (rows, source length, prompt length, room for the answer).
-
-    Where the model has a `longest` sequence, all lengths are held to it.
-    """
-    most = longest or 1 << 30
-    groups: dict[tuple[int, int], list[int]] = {}
-    for i, (source, prompt, *_) in enumerate(requests):
-        # A prompt of one token, BOS, stays one: nothing of it has to be read ahead of the first step.
-        prompt_length = 1 if len(prompt) == 1 else min(1 + round_up(len(prompt) - 1), most)
-        source_length = 0 if source is None else min(round_up(len(source)), most)
-        groups.setdefault((source_length, prompt_length), []).append(i)
-    for shape, members in sorted(groups.items()):
-        room = min(round_up(max(requests[i].limit for i in members)), most - shape[1] + 1)
-        fitting = [rows for rows in ROWS if rows * (shape[0] + beam * (shape[1] + room)) <= POSITIONS] or [1]
-        for at in range(0, len(members), fitting[-1]):
-            chosen = members[at : at + fitting[-1]]
-            yield chosen, (next(rows for rows in ROWS if rows >= len(chosen)), *shape, room)
-
-
-def padded_sources(requests: Sequence[Request], rows: int, length: int) -> Tokens | None:
-    """Sources, left-aligned and filled up with empty rows; None if they have no length."""
-    if not length:
-        return None
-    source = np.zeros((3, rows, length), np.int32)
-    for row, request in enumerate(requests):
-        size = len(request.source or ())
-        source[:, row, :size] = request.source or (), np.ones(size), request.sentences or np.zeros(size)
-    return Tokens(source[0], source[1] > 0, sentences=source[2])
-
-
-def _collate(
-    requests: list[Request], shape: tuple[int, int, int, int]
-) -> tuple[Tokens | None, Tokens, np.ndarray, np.ndarray, np.ndarray]:
-    """Padded arrays: sources left-aligned, prompts right-aligned, filled-up rows with a limit of 0."""
-    rows, source_length, prompt_length, room = shape
-    prompt = np.zeros((2, rows, prompt_length), np.int32)
-    prompt[1, :, -1] = 1
-    limit, least, numbers = np.zeros((3, rows), np.int32)
-    for row, request in enumerate(requests):
-        prompt[:, row, prompt_length - len(request.prompt) :] = request.prompt, np.ones(len(request.prompt))
-        limit[row] = min(request.limit, room)
-        least[row], numbers[row] = request.least, request.number
-    inputs = padded_sources(requests, rows, source_length)
-    return inputs, Tokens(prompt[0], prompt[1] > 0), limit, least, numbers

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from seqlab.search.beam import Hypotheses, Step
+from seqlab.search.beam import Hypotheses, Step, told_now
 from seqlab.search.processors import History, Processor, process
 from seqlab.search.rules import DEFAULT, Rules, normalized
 
@@ -27,9 +27,11 @@ def write_on(
     hypotheses: int,
     choose: Choose,
     score: Callable[[jax.Array, jax.Array], jax.Array],
+    prefix: Int[Array, "B L"] | None = None,
 ) -> Hypotheses:
     """Hypotheses of each sentence that never mix, in no order: each goes on with what `choose` says until EOS. One
-    that is as long as it may be must end, and pays for it. `score` is of log-probabilities and lengths.
+    that is as long as it may be must end, and pays for it. `score` is of log-probabilities and lengths. `prefix` is
+    what they begin with, -1 where they are free.
     """
     batch = first.shape[0]
 
@@ -42,6 +44,9 @@ def write_on(
         logits, state = step(state, token, start + i)
         chosen, scores, normalizer = choose(logits, History(tokens, i))
         token = jnp.where((i + 1 >= limit)[:, None], eos, chosen).astype(jnp.int32)
+        if prefix is not None:
+            told = told_now(prefix, i)[:, None]
+            token = jnp.where(told >= 0, told, token)
         gain = (jnp.take_along_axis(scores, token[..., None], axis=-1) - normalizer)[..., 0]
         open_ = lengths == 0
         total = total + jnp.where(open_, gain, 0.0)
@@ -76,6 +81,7 @@ def greedy_search(
     rules: Rules = DEFAULT,
     processors: Sequence[Processor] = (),
     scored: bool = False,
+    prefix: Int[Array, "B L"] | None = None,
 ) -> Hypotheses:
     """One hypothesis a sentence; arguments, maximum length and scores as in `beam_search` (a tie: the smaller id)."""
 
@@ -88,5 +94,6 @@ def greedy_search(
         return normalized(log_probs, lengths, alpha, word_penalty, rules.length)
 
     return write_on(
-        step, state, first, start, limit, length=length, eos=eos, hypotheses=1, choose=choose, score=score
-    )
+        step, state, first, start, limit, length=length, eos=eos, hypotheses=1, choose=choose, score=score,
+        prefix=prefix,
+    )  # fmt: skip

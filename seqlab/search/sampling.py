@@ -31,6 +31,7 @@ def sample(
     rule: str,
     processors: Sequence[Processor],
     scored: bool = False,
+    prefix: Int[Array, "B L"] | None = None,
 ) -> Hypotheses:
     """Independent samples of each sentence, the likeliest first. The draws hinge on `seed` and the sentence's number,
     and not on what stands beside it. A sample as long as it may be ends there: no draw, but it is paid for.
@@ -49,7 +50,8 @@ def sample(
         return normalized(log_probs, lengths, alpha, word_penalty, rule)
 
     found = write_on(
-        step, state, first, start, limit, length=length, eos=eos, hypotheses=samples, choose=choose, score=score
-    )
+        step, state, first, start, limit, length=length, eos=eos, hypotheses=samples, choose=choose, score=score,
+        prefix=prefix,
+    )  # fmt: skip
     order = jnp.argsort(-found.scores, axis=1)
     return jax.tree.map(lambda x: x[jnp.arange(len(order))[:, None], order], found)

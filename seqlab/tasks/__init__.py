@@ -1,4 +1,4 @@
-"""What tasks share: their shape, their plan over buckets, cross-entropy, and answers to lines of text.
+"""What tasks share: their shape, their plan over buckets, cross-entropy, and their answers.
 
 A task is a frozen dataclass. It says what an example is (`columns`, and how each becomes ids), how
 examples become batches (`plan`, `collate`), what is minimized (`loss`), and which `metrics` judge the answers. A task
@@ -11,9 +11,8 @@ import dataclasses
 import functools
 import hashlib
 import math
-import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -21,12 +20,8 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from seqlab.batching import VERSION, Buckets, Packing, Plan, Rows, kept_plan, make_buckets, pad
-from seqlab.config import Batching, Search
-from seqlab.errors import SeqlabError
-from seqlab.search.forced import force
-from seqlab.search.generate import Request, generate, most_tokens
-from seqlab.search.processors import Options
-from seqlab.search.rules import preset
+from seqlab.config import Batching
+from seqlab.search.requests import Request
 from seqlab.text import Corpus, Tokenizer, Tokenizers
 from seqlab.types import Batch, Carry, Params, Series, Tokens
 
@@ -195,26 +190,6 @@ def cut_source(request: Request, source: Sequence[int], most: int) -> Request:
     return request._replace(source=[*source[: most - 1], source[-1]], sentences=sentences)
 
 
-def bounded(request: Request, search: Search, least: int) -> Request:
-    """The request with the lengths that a search asks for."""
-    most, least, size = request.limit, max(search.min_length, least), len(request.source or ())
-    if search.max_ratio and size:
-        most = (
-            min(most, math.ceil(search.max_ratio * size)) if search.max_length else math.ceil(search.max_ratio * size)
-        )
-    return request._replace(limit=most, least=min(max(least, math.ceil(search.min_ratio * size)), most))
-
-
-def forbidden_ids(words: Sequence[str], tokenizer: Tokenizer) -> list[int]:
-    """The ids of single tokens. Raises for a word that is none."""
-    ids = []
-    for word, found in zip(words, tokenizer.encode(list(words)), strict=True):
-        if len(found) != 1:
-            raise SeqlabError(f"{word!r} is {len(found)} tokens of this vocabulary; a forbidden word is one")
-        ids += found
-    return ids
-
-
 def pair_batch(sources: Sequence[Any], targets: Sequence[np.ndarray], rows: Rows, tokenizers: Tokenizers) -> Batch:
     """source: x1 .. xn EOS; prefix: BOS y1 .. ym; targets: y1 .. ym EOS."""
     source_length, target_length = rows.shape
@@ -237,96 +212,3 @@ def blank_batch(task: Any, rows: int = 2, length: int = 2) -> Batch:
         return Batch(tokens, None, by_row.astype(np.int32), by_row)
     values = np.ones((rows, length, task.features), np.float32)
     return Batch(Series(values, tokens.mask), None, by_row, by_row)
-
-
-class Written(NamedTuple):
-    """One decoded text, its score normalized by length, and its log-probability."""
-
-    text: str
-    score: float
-    log_prob: float
-
-
-def forced_lines(
-    task: Any,
-    model: Any,
-    params: Params,
-    tokenizers: Tokenizers,
-    sources: Sequence[str],
-    targets: Sequence[str],
-    first: int = 1,
-) -> list[tuple[list[int], np.ndarray]]:
-    """Of each target, given its source ("" for a language model): its tokens, EOS last, and their log-probabilities.
-    Raises for a line of more tokens than can be read; lines are counted from `first`.
-    """
-    requests = task.requests(sources, tokenizers, 0)
-    answers = [[*ids, tokenizers["target"].eos] for ids in tokenizers["target"].encode(targets)]
-    most = most_tokens(model)
-    for i, (request, answer) in enumerate(zip(requests, answers, strict=True), first):
-        if max(len(request.source or ()), len(request.prompt) + len(answer) - 1) > most:
-            raise SeqlabError(f"line {i} has more than the {most} tokens that can be read")
-    return list(zip(answers, force(model, params, requests, answers), strict=True))
-
-
-def decode_lines(
-    task: Any,
-    model: Any,
-    params: Params,
-    tokenizers: Tokenizers,
-    lines: Sequence[str],
-    search: Search,
-    *,
-    wanted: int = 1,
-    first: int = 1,
-    progress: Callable[[int], None] = lambda count: None,
-    warn: Callable[[str], None] = lambda message: print(f"seqlab: {message}", file=sys.stderr),
-) -> list[list[Written]]:
-    """The `wanted` best texts for each line, best first. A blank line gives one empty text, unsearched; a source that
-    is longer than can be read is cut, and `warn` told of it. Lines are counted from `first`.
-
-    A task that answers by itself writes its answer.
-    """
-    if hasattr(task, "answer"):
-        answers = task.answer(model, params, tokenizers, lines)
-        progress(len(lines))
-        return [[Written(answer, 0.0, 0.0)] for answer in answers]
-    asked = [i for i, line in enumerate(lines) if line.strip()]
-    written: list[list[Written]] = [[Written("", 0.0, 0.0)] for _ in lines]
-    requests = task.requests([lines[i] for i in asked], tokenizers, search.max_length)
-    most = most_tokens(model)
-    for n, (i, request) in enumerate(zip(asked, requests, strict=True)):
-        if len(request.prompt) > most:
-            raise SeqlabError(f"line {i + first} has more than the {most} tokens that can be read: {lines[i][:40]}")
-        if request.source is not None and len(request.source) > most:
-            warn(f"line {i + first} has {len(request.source)} tokens, and {most} are read: {lines[i][:40]}")
-            requests[n] = cut_source(request, request.source, most)
-    found = preset(search.preset, search.length, search.stop, search.alpha)
-    special = [getattr(Tokenizer, name) for name in found.forbidden]
-    forbidden = tuple(sorted({*special, *forbidden_ids(search.forbid, tokenizers["target"])}))
-    results = generate(
-        model,
-        params,
-        [
-            bounded(request, search, found.least)._replace(number=first + i)
-            for i, request in zip(asked, requests, strict=True)
-        ],
-        eos=Tokenizer.eos,
-        beam=search.beam,
-        alpha=found.alpha,
-        word_penalty=search.word_penalty,
-        wanted=wanted,
-        rules=None if search.beam == 1 and search.preset == "seqlab" else found.rules,
-        options=Options(
-            forbidden, search.no_repeat, search.repetition, search.temperature, search.top_k, search.top_p
-        ),
-        seed=search.sample,
-        progress=progress,
-    )
-    decode = tokenizers["target"].decode
-    for i, request, found in zip(asked, requests, results, strict=True):
-        # A language model's text begins with its prompt; a translation's prompt is BOS alone.
-        if found:  # nothing can be written where all is forbidden
-            written[i] = [Written(decode([*request.prompt, *r.ids]), r.score, r.log_prob) for r in found]
-        else:
-            written[i] = [Written("", -math.inf, -math.inf)]
-    return written

@@ -13,7 +13,7 @@ from typing import Any
 from seqlab.batching import Plan, Rows
 from seqlab.config import Batching
 from seqlab.errors import at_least
-from seqlab.search.generate import Request
+from seqlab.search.requests import Request
 from seqlab.tasks import cut_source_plan, generator_loss, pair_batch, source_request
 from seqlab.text import Corpus, Tokenizers
 from seqlab.types import Batch, Carry, Params

@@ -10,7 +10,7 @@ import numpy as np
 from seqlab.batching import Packing, Plan, Rows, Streams, make_packing, pad, row_starts
 from seqlab.config import Batching
 from seqlab.errors import SeqlabError
-from seqlab.search.generate import Request
+from seqlab.search.requests import Request
 from seqlab.tasks import bucket_plan, generator_loss, kept, shifted
 from seqlab.text import Corpus, Tokenizers
 from seqlab.types import Batch, Carry, Params, Tokens

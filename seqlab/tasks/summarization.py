@@ -15,7 +15,7 @@ import numpy as np
 from seqlab.batching import Plan, Rows
 from seqlab.config import Batching
 from seqlab.errors import SeqlabError
-from seqlab.search.generate import Request
+from seqlab.search.requests import Request
 from seqlab.tasks import cut_source_plan, generator_loss, pair_batch, source_request
 from seqlab.text import Corpus, Tokenizers
 from seqlab.types import Batch, Carry, Params

@@ -7,7 +7,7 @@ from typing import Any
 
 from seqlab.batching import Plan, Rows
 from seqlab.config import Batching
-from seqlab.search.generate import Request
+from seqlab.search.requests import Request
 from seqlab.tasks import bucket_plan, generator_loss, pair_batch, source_request
 from seqlab.text import Corpus, Tokenizers
 from seqlab.types import Batch, Carry, Params

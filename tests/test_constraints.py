@@ -1,0 +1,176 @@
+"""Phrases that must be written, against exhaustive search among the answers that have them."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from seqlab import catalogue, laws
+from seqlab.search.beam import beam_search
+from seqlab.search.constraints import banks, next_tokens, write
+from seqlab.search.generate import Weights, generate
+from seqlab.search.processors import NEVER, Options
+from seqlab.search.requests import Request, contains
+from seqlab.search.rules import PRESETS
+from tests.oracles.search import exhaustive
+
+VOCABULARY, LENGTH, EOS, ROWS = 4, 5, 2, 6
+LIMITS = np.array([5, 4, 5, 5, 4, 3])
+# A phrase, two, one that overlaps itself, two that share a token, none, one that fits just so.
+PHRASES = [[(3, 1)], [(0,), (3,)], [(3, 3, 1)], [(0, 1), (1, 3)], [], [(1, 1)]]
+
+
+@functools.partial(jax.jit, static_argnames=("preset", "beam"))
+def search(table, phrases, alpha, preset, beam):
+    def step(state, token, t):
+        return table[jnp.arange(ROWS)[:, None], t, token], state
+
+    return beam_search(
+        step, lambda state, parents: state, (), jnp.ones(ROWS, jnp.int32), 0, jnp.asarray(LIMITS),
+        jnp.zeros(ROWS, int), length=LENGTH, eos=EOS, beam=beam, alpha=alpha, rules=PRESETS[preset].rules,
+        phrases=phrases,
+    )  # fmt: skip
+
+
+def as_array(phrases):
+    found = np.full((len(phrases), 2, 3), -1, np.int32)
+    for row, some in enumerate(phrases):
+        for column, phrase in enumerate(some):
+            found[row, column, : len(phrase)] = phrase
+    return jnp.asarray(found)
+
+
+def table_of(seed):
+    return np.random.default_rng(seed).normal(size=(ROWS, LENGTH, VOCABULARY, VOCABULARY)).astype(np.float32) * 2
+
+
+def answers_of(found, row):
+    lengths = np.asarray(found.lengths)[row]
+    return [tuple(np.asarray(found.tokens)[row, k, :size].tolist()) for k, size in enumerate(lengths) if size]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=3), min_size=1, max_size=2),
+    st.lists(st.integers(0, 2), max_size=9),
+)
+def test_what_is_begun(phrases, tokens):
+    """Token by token: the longest beginning that the text ends with, all of a phrase once it is in the text."""
+    array = as_array([phrases])
+    begun = jnp.zeros((1, 1, 2), jnp.int32)
+    for n, token in enumerate(tokens, 1):
+        begun = write(array, begun, jnp.full((1, 1), token))
+        text, partial, whole = tokens[:n], [0], 0
+        for column, phrase in enumerate(phrases):
+            size = len(phrase)
+            if contains(text, phrase):
+                expected, after = size, -1
+                whole += size
+            else:
+                expected = max(m for m in range(min(size, n + 1)) if m == 0 or text[-m:] == phrase[:m])
+                after = phrase[expected]
+                partial.append(expected)
+            assert int(begun[0, 0, column]) == expected
+            assert int(next_tokens(array, begun)[0, 0, column]) == after
+        assert int(banks(array, begun)[0, 0]) == whole + max(partial)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 1.0])
+def test_a_beam_that_covers_the_space_is_exact(alpha):
+    table = table_of(1)
+    found = search(table, as_array(PHRASES), alpha, "seqlab", beam=81)
+    for row, limit in enumerate(LIMITS):
+        truth = exhaustive(table[row], 1, EOS, int(limit), alpha)
+        best, answer = next(
+            (score, answer) for score, answer in truth if all(contains(answer, p) for p in PHRASES[row])
+        )
+        assert answers_of(found, row)[0] == tuple(answer)
+        assert float(found.scores[row, 0]) == pytest.approx(best, rel=1e-5)
+
+
+@pytest.mark.parametrize("preset", [name for name, preset in PRESETS.items() if preset.rules.after == "refill"])
+def test_phrases_are_there_whatever_the_model_says(preset):
+    """Though the model shuns them, and with a beam as small as may be: as many as there are tokens, and one more."""
+    for seed in range(4):
+        table = table_of(seed)
+        table[:, :, :, 3] -= 9
+        for row, (limit, alpha) in enumerate(zip(LIMITS, [0.0, 1.0, 0.6] * 2, strict=True)):
+            found = search(
+                table, as_array([PHRASES[row]] * ROWS), alpha, preset, beam=1 + sum(map(len, PHRASES[row]))
+            )
+            answers = answers_of(found, row)
+            assert answers
+            assert all(contains(answer, phrase) for answer in answers for phrase in PHRASES[row])
+            truth = {tuple(a): s for s, a in exhaustive(table[row], 1, EOS, int(limit), 0.0)}
+            for answer, total in zip(answers, np.asarray(found.log_probs)[row], strict=False):
+                if answer[-1] == EOS:
+                    assert float(total) == pytest.approx(truth[answer], rel=1e-5)
+
+
+@pytest.fixture(scope="module")
+def subject():
+    return laws.make_subject(catalogue.module("models", "transformer").TINY, seed=2)
+
+
+def test_beside_sentences_that_must_have_nothing(subject):
+    """In one batch with phrases and prefixes: what is told nothing is as it is alone; a prefix counts."""
+    plain = laws.requests_of(subject, 8)[:4]
+    asked = [
+        request._replace(**more)
+        for request, more in zip(
+            plain, ({"phrases": [(5, 5), (6,)]}, {"prefix": (4, 4)}, {}, {"prefix": (6,), "phrases": [(6, 3)]}),
+            strict=True,
+        )
+    ]  # fmt: skip
+    find = functools.partial(generate, subject.model, subject.params, eos=laws.EOS, beam=5, wanted=3)
+    mixed, alone = find(asked), find([asked[2]])
+    assert [r.ids for r in mixed[2]] == [r.ids for r in alone[0]]
+    assert all(contains(r.ids, (5, 5)) and contains(r.ids, (6,)) for r in mixed[0])
+    assert all(r.ids[:2] == [4, 4] for r in mixed[1])
+    assert all(r.ids[0] == 6 and contains(r.ids, (6, 3)) for r in mixed[3])
+    assert all(map(len, mixed))
+
+
+def test_what_cannot_be_is_refused(subject):
+    request = laws.requests_of(subject, 4)[0]
+    find = functools.partial(generate, subject.model, subject.params, eos=laws.EOS)
+
+    def refused(match, beam=5, more=None, **told):
+        with pytest.raises(ValueError, match=match):
+            find([request._replace(number=7, **told)], beam=beam, **(more or {}))
+
+    refused("line 7 must have phrases of 3 tokens: --beam 4", beam=3, phrases=[(3, 4, 5)])
+    refused("line 7 must have 4 tokens and EOS, and has room for 4", phrases=[(3, 4, 5, 6)])
+    refused("line 7 must have a token that is forbidden", phrases=[(3,)], more={"options": Options((3,))})
+    refused("without groups", beam=4, phrases=[(3,)], more={"groups": 2})
+    refused("a preset that fills it up", phrases=[(3,)], more={"rules": PRESETS["marian"].rules})
+    refused("no samples", more={"seed": 1, "weights": Weights(coverage=0.1)})
+    refused("phrases that must be written need a beam", phrases=[(3,)], more={"seed": 1})
+
+
+def test_a_prefix_is_paid_for(subject):
+    """Greedy search, beams and samples begin with it; its log-probability is in the sum."""
+    from seqlab.search.forced import force
+
+    prefix = (4, 6, 6)
+    requests = [request._replace(prefix=prefix, number=3) for request in laws.requests_of(subject, 8)]
+    for more in ({"beam": 1}, {"beam": 3, "wanted": 3}, {"beam": 3, "wanted": 3, "seed": 1}):
+        found = generate(subject.model, subject.params, requests, eos=laws.EOS, **more)
+        for request, results in zip(requests, found, strict=True):
+            assert results
+            for result in results:
+                assert tuple(result.ids[:3]) == prefix
+                (values,) = force(subject.model, subject.params, [request], [result.ids])
+                assert result.log_prob == pytest.approx(float(values.sum()), rel=1e-5)
+                assert result.score > NEVER
+
+
+def test_requests_do_not_hinge_on_how_phrases_are_given(subject):
+    request: Request = laws.requests_of(subject, 8)[1]
+    find = functools.partial(generate, subject.model, subject.params, eos=laws.EOS, beam=4)
+    once, twice = find([request._replace(phrases=[(5, 3)]), request._replace(phrases=[(5, 3), (5, 3)])])
+    assert once == twice
