@@ -150,6 +150,11 @@ def fingerprint(run: Path, step: int) -> str:
     """SHA-256 over parameters, optimizer state, carry and step: paths in order, dtype, shape, little-endian bytes."""
     tree = restore(run, step)
     tree.pop("sums", None)
+    return digest_of(tree)
+
+
+def digest_of(tree: Any) -> str:
+    """SHA-256 over the leaves of a tree: paths in order, dtype, shape, little-endian bytes."""
     digest = hashlib.sha256()
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
     for name, leaf in sorted(

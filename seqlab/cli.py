@@ -64,6 +64,8 @@ class SearchOptions:
     """Of samples: only the so many likeliest tokens may be drawn."""
     top_p: float | None = None
     """Of samples: only the likeliest tokens that have this share of the probability together."""
+    batch_tokens: int | None = None
+    """Most positions of sources and hypotheses at once, a device."""
     risk: str | None = None
     """Minimum Bayes risk: the sample that is most like all the others, by chrf or bleu."""
 
@@ -130,36 +132,55 @@ def decode(
     mean: Annotated[str, arg(help="Of an ensemble: of probabilities or log_probabilities.")] = "probabilities",
     lm: Annotated[Path | None, arg(metavar="RUN", help="A language model of the same tokens.")] = None,
     lm_weight: Annotated[float, arg(help="What its log-probabilities are multiplied by, and added.")] = 0.1,
+    resume: Annotated[bool, arg(help="Writes as it goes, and goes on where a killed process left --output.")] = False,
+    shard: Annotated[
+        str, arg(metavar="I/N", help="Only the I-th of N parts of --input; cat makes them whole.")
+    ] = "1/1",
+    errors: Annotated[Literal["strict", "replace"], arg(help="What is not UTF-8 is refused, or mended.")] = "strict",
+    dtype: Annotated[Literal["float32", "bfloat16"] | None, arg(help="Of the model, for this decoding.")] = None,
     parts: Parts = None,
 ) -> None:
     """Writes a line for each line of input, by beam search."""
     use_parts(parts)
-    from seqlab import text
-    from seqlab.decode import Format, decode_stream, load, together
+    from seqlab.decode import load, together
+    from seqlab.stream import Format, decode_file, decode_stream
 
-    if nbest < 0:
-        raise SeqlabError(f"--nbest must be at least 1, not {nbest}")
-    check_output(output)
     for path in (input, prefixes, constraints):
         if path is not None and not path.is_file():
             raise SeqlabError(f"no input {path}")
+    if (resume or shard != "1/1") and input is None:
+        raise SeqlabError(f"--{'resume' if resume else 'shard'} is of a file: give --input")
+    if resume and output is None:
+        raise SeqlabError("--resume goes on with a file: give --output")
     form = Format(nbest, scores, alignments)
+    check_output(output)
     keep_freed_memory()
-    loaded = load_writer(run, checkpoint)
+    loaded = load_writer(run, checkpoint, dtype)
     if ensemble or lm is not None:
-        others = [load(other, checkpoint) for other in ensemble]
-        loaded = together([loaded, *others], mean, lm and load(lm, checkpoint), lm_weight)
+        others = [load(other, checkpoint, dtype) for other in ensemble]
+        loaded = together([loaded, *others], mean, lm and load(lm, checkpoint, dtype), lm_weight)
     asked = dataclasses.asdict(search)
-    if nbest > loaded.search(**asked).beam:
-        raise SeqlabError(f"--nbest {nbest} needs a beam of {nbest} or more")
+    found = loaded.search(**asked)
+    if nbest < 0 or nbest > found.beam:
+        raise SeqlabError(
+            f"--nbest {nbest} needs a beam of {nbest} or more" if nbest > 0 else "--nbest is at least 1"
+        )
     if input is None and output is None and sys.stdin.isatty():
         for line in iter(read_typed, None):
             print("\n".join(decode_stream(loaded, [line], form, **asked)))
         return
-    source = text.read_lines(input if input is not None else sys.stdin.buffer)
-    beside = [path and text.read_lines(path) for path in (prefixes, constraints)]
-    with text.open_output(output) as stream:
-        stream.writelines(line + "\n" for line in decode_stream(loaded, source, form, *beside, **asked))
+    decode_file(
+        loaded,
+        input,
+        output,
+        form,
+        prefixes=prefixes,
+        phrases=constraints,
+        resume=resume,
+        shard=shard,
+        errors=errors,
+        **asked,
+    )
 
 
 def force(
@@ -176,7 +197,7 @@ def force(
     """Writes the log-probability of given texts, a line each."""
     use_parts(parts)
     from seqlab import text
-    from seqlab.decode import force_stream
+    from seqlab.stream import force_stream
 
     check_output(output)
     keep_freed_memory()
@@ -186,11 +207,11 @@ def force(
         stream.writelines(line + "\n" for line in force_stream(loaded, sources, text.read_lines(target), tokens))
 
 
-def load_writer(run: Path, checkpoint: str) -> Any:
+def load_writer(run: Path, checkpoint: str, dtype: str | None = None) -> Any:
     """A run that can write; raises for one that cannot."""
     from seqlab.decode import load
 
-    loaded = load(run, checkpoint)
+    loaded = load(run, checkpoint, dtype)
     kind = loaded.experiment.task.KIND
     if kind != "generator":
         raise SeqlabError(f"a {kind} writes no text, and search is for generators: judge it by seqlab evaluate")

@@ -113,6 +113,8 @@ class Search:
     """Of samples: only the so many likeliest tokens may be drawn; 0: all."""
     top_p: float = 1.0
     """Of samples: only the likeliest tokens that have this share of the probability together."""
+    batch_tokens: int = 1 << 16
+    """Most positions of sources and hypotheses at once, a device; pads are included."""
     risk: str | None = None
     """Of samples: the best is that which is most like all the others, by chrf or bleu. None: the likeliest."""
 

@@ -5,7 +5,7 @@ import itertools
 import json
 import math
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +16,7 @@ from seqlab.config import Experiment, Search
 from seqlab.datasets import Prepared, prepare
 from seqlab.errors import SeqlabError
 from seqlab.files import folder_made_whole
-from seqlab.lines import NOTHING_TOLD, Told, Written, decode_lines, forced_lines, word_links
+from seqlab.lines import NOTHING_TOLD, Told, Written, decode_lines
 from seqlab.metrics import BY_LINE, Score, score
 from seqlab.metrics.significance import SAMPLES, paired_bootstrap
 from seqlab.progress import progress
@@ -24,8 +24,6 @@ from seqlab.search.ensemble import MEANS, Ensemble
 from seqlab.text import Tokenizers, load_tokenizers, save_tokenizers
 from seqlab.types import Params
 from seqlab.validate import Decoded, check_search, decode_split, loss_of_split, tokenize_split
-
-WINDOW = 10_000  # lines read ahead and sorted by length
 
 
 class Run(NamedTuple):
@@ -84,12 +82,18 @@ class Run(NamedTuple):
         return search
 
 
-def load(run: str | Path, which: str = "best") -> Run:
-    """The run in a folder, at its checkpoint "best", "last" or of a step. Raises `SeqlabError` if there is none."""
+def load(run: str | Path, which: str = "best", dtype: str | None = None) -> Run:
+    """The run in a folder, at its checkpoint "best", "last" or of a step; with another `dtype` of its model's, if one
+    is given. Raises `SeqlabError` if there is none.
+    """
     folder = Path(run)
     experiment = catalogue.load_experiment(folder / "experiment.json")
     step = checkpoint.choose_step(folder, which)
     tokenizers = load_tokenizers(folder, experiment.task.columns)
+    if dtype is not None:
+        if not hasattr(experiment.model, "dtype"):
+            raise SeqlabError(f"{type(experiment.model).__name__} has no dtype that could be another")
+        experiment = dataclasses.replace(experiment, model=experiment.model.clone(dtype=dtype))
     return Run(folder, step, experiment, tokenizers, checkpoint.restore(folder, step)["params"], experiment.model)
 
 
@@ -114,103 +118,6 @@ def together(runs: Sequence[Run], mean: str = "probabilities", lm: Run | None = 
         raise SeqlabError(f"the weight of a language model is 0 or more, not {weight}")
     model = Ensemble(tuple(run.model for run in runs), mean, lm and lm.model, weight)
     return first._replace(model=model, params=tuple(run.params for run in (*runs, *([lm] if lm else []))))
-
-
-def sources_in(run: Run, lines: Iterable[str]) -> Iterator[str]:
-    """Lines as sources: where the task names a separator, it stands for the newlines of a source."""
-    separator = getattr(run.experiment.task, "separator", None)
-    return (line.replace(separator, "\n") for line in lines) if separator else iter(lines)
-
-
-class Format(NamedTuple):
-    """How decoded texts are written: a text a line, or `nbest` lines "line ||| text ||| score" each, lines counted
-    from 0; " ||| score" behind a text if `scores`; alignments "pharaoh", " ||| i-j ..." behind it, or "json", a line
-    an object of all that is known.
-    """
-
-    nbest: int = 0
-    scores: bool = False
-    alignments: str | None = None
-
-    def line(self, number: int, one: Written) -> str:
-        text = one.text.replace("\n", " ")
-        if self.alignments == "json":
-            known = {"line": number, "text": text, "score": one.score, "log_prob": one.log_prob}
-            if one.alignment is not None:
-                source, target, best, shares = one.alignment
-                links = [[i, j, round(share, 4)] for j, (i, share) in enumerate(zip(best, shares, strict=True))]
-                known |= {"source": source, "target": target, "alignment": links}
-            return json.dumps(known, ensure_ascii=False)
-        parts = [str(number), text] if self.nbest else [text]
-        if self.nbest or self.scores:
-            parts.append(f"{one.score:.4f}")
-        if self.alignments:
-            links = word_links(one.alignment) if one.alignment is not None else []
-            parts.append(" ".join(f"{i}-{j}" for i, j in links))
-        return " ||| ".join(parts)
-
-
-PLAIN = Format()
-
-
-def decode_stream(
-    run: Run,
-    lines: Iterable[str],
-    form: Format = PLAIN,
-    prefixes: Iterable[str] | None = None,
-    phrases: Iterable[str] | None = None,
-    **search: Any,
-) -> Iterator[str]:
-    """Output lines for a stream of input lines, in order; memory is bounded by a window of lines. `prefixes` are a
-    text a line, `phrases` some a line with tabs between them. Raises where these are more or fewer than the lines.
-    """
-    beside = [name for name, given in (("prefixes", prefixes), ("constraints", phrases)) if given is not None]
-    streams = [sources_in(run, lines), *(given for given in (prefixes, phrases) if given is not None)]
-    rows, number = itertools.zip_longest(*streams), 0
-    while window := list(itertools.islice(rows, WINDOW)):
-        columns = dict(zip(("source", *beside), zip(*window, strict=True), strict=True))
-        for name, column in columns.items():
-            if None in column:
-                raise SeqlabError(
-                    f"there are {'more' if name == 'source' else 'fewer'} {' and '.join(beside)} than lines of input"
-                )
-        told = Told(
-            columns.get("prefixes", ()),
-            [[part for part in line.split("\t") if part.strip()] for line in columns.get("constraints", ())],
-        )
-        aligned = form.alignments is not None
-        for written in run.write(columns["source"], max(form.nbest, 1), number + 1, told, aligned, **search):
-            missing = [Written("", -math.inf, -math.inf)] * (form.nbest - len(written))
-            for one in [*written, *missing]:
-                yield form.line(number, one)
-            number += 1
-
-
-def force_stream(run: Run, sources: Iterable[str] | None, targets: Iterable[str], tokens: bool) -> Iterator[str]:
-    """A line for each target: its log-probability given its source; if `tokens`, then " ||| token value" for each.
-
-    Raises `SeqlabError` where there are not as many sources as targets; a language model has none.
-    """
-    task, tokenizers = run.experiment.task, run.tokenizers
-    if ("source" in task.columns) != (sources is not None):
-        raise SeqlabError(
-            f"{type(task).__name__} has {'no source' if sources is not None else 'a source: give --input'}"
-        )
-    given = itertools.repeat("") if sources is None else sources_in(run, sources)
-    pairs = zip(given, targets, strict=False) if sources is None else itertools.zip_longest(given, targets)
-    number = 1
-    while window := list(itertools.islice(pairs, WINDOW)):
-        if any(None in pair for pair in window):
-            raise SeqlabError("there are not as many sources as targets")
-        columns = zip(*window, strict=True)
-        found = forced_lines(task, run.experiment.model, run.params, tokenizers, *columns, first=number)
-        number += len(window)
-        for ids, log_probs in found:
-            parts = [f"{log_probs.sum():.4f}"]
-            if tokens:
-                names = map(tokenizers["target"].piece, ids)
-                parts += [f"{name} {value:.4f}" for name, value in zip(names, log_probs, strict=True)]
-            yield " ||| ".join(parts)
 
 
 class Evaluation(NamedTuple):

@@ -109,6 +109,7 @@ def decode_lines(
         ),
         groups=search.groups,
         seed=search.sample,
+        batch_tokens=search.batch_tokens,
         progress=progress,
     )
     # A language model's text begins with its prompt; a translation's prompt is BOS alone.

@@ -163,6 +163,7 @@ def check_search(search: Search) -> None:
     for name in ("min_length", "max_ratio", "min_ratio", "no_repeat", "coverage", "diversity"):
         at_least(name, getattr(search, name), 0)
     at_least("groups", search.groups, 1)
+    at_least("batch_tokens", search.batch_tokens, 1)
     if search.beam % search.groups:
         raise SeqlabError(f"{search.groups} groups do not divide a beam of {search.beam}")
     if search.risk is not None and search.risk not in UTILITIES:

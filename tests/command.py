@@ -1,10 +1,16 @@
-"""The `seqlab` command in the process of the tests."""
+"""The `seqlab` command in the process of the tests, and runs to try it on."""
 
 import os
 import sys
 from pathlib import Path
 
-from seqlab import cli
+import numpy as np
+
+from seqlab import catalogue, checkpoint, cli
+from seqlab.config import Experiment
+from seqlab.tasks import blank_batch
+from seqlab.text import Tokenizers, save_tokenizers
+from seqlab.train import init_params
 
 
 def call(folder: Path, *arguments: str, stdin: str | None = None) -> int:
@@ -26,3 +32,15 @@ def call(folder: Path, *arguments: str, stdin: str | None = None) -> int:
             sys.stdin.close()
         sys.argv, sys.stdin = old, old_in
     return 0
+
+
+def save_untrained(experiment: Experiment, tokenizers: Tokenizers, run: Path, seed: int = 0) -> None:
+    """A run of initial parameters."""
+    experiment = catalogue.resolve(experiment, tokenizers)
+    run.mkdir()
+    save_tokenizers(tokenizers, run)
+    catalogue.save_experiment(experiment, run / "experiment.json")
+    saver = checkpoint.Saver(run, 1)
+    params = init_params(experiment.model, seed, blank_batch(experiment.task))
+    saver.save({"params": params, "step": np.int32(1)}, 1, {})
+    saver.close()

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from seqlab import catalogue
-from seqlab.search.generate import DEFAULT_WEIGHTS, Method, make_search
+from seqlab.search.generate import DEFAULT_WEIGHTS, Method, make_mesh, make_search
 from seqlab.search.requests import Asked
 from seqlab.search.rules import DEFAULT
 from seqlab.tasks import make_answer
@@ -51,7 +51,7 @@ def test_search(quickstart, platform, beam):
     model = quickstart.model
     batch = Batch(tokens(1, 2), tokens(1, 2), tokens(1, 2).ids, np.ones((1, 2), np.float32))
     params = jax.eval_shape(functools.partial(init_params, model, 0), batch)
-    search = make_search(model, 2, Method(beam, rules=None if beam == 1 else DEFAULT))
+    search = make_search(model, 2, Method(beam, rules=None if beam == 1 else DEFAULT), make_mesh(jax.devices()[:1]))
     ones = np.ones(64, np.int32)
     exported = jax.export.export(search, platforms=[platform])(
         params,

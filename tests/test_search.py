@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from seqlab import catalogue, laws
-from seqlab.parallel import make_runner
 from seqlab.search.beam import beam_search
 from seqlab.search.forced import force
 from seqlab.search.generate import generate
@@ -108,8 +107,8 @@ def test_alone_and_in_a_batch(name):
     assert [[r.ids for r in results] for results in search(requests[::-1])[::-1]] == [
         [r.ids for r in results] for results in together
     ]
-    everywhere = generate(s.model, make_runner("jit").place(s.params), requests, eos=EOS, beam=3, wanted=2)
-    assert [[r.ids for r in results] for results in everywhere] == [[r.ids for r in results] for results in together]
+    one = search(requests, devices=jax.devices()[:1])  # the others are on all eight
+    assert [[r.ids for r in results] for results in one] == [[r.ids for r in results] for results in together]
     for request, results in list(zip(requests, together, strict=True))[:2]:
         (alone,) = search([request])
         assert [r.ids for r in alone] == [r.ids for r in results]

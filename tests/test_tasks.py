@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from seqlab import catalogue, checkpoint, decode
+from seqlab import catalogue, decode
 from seqlab.batching import Rows
 from seqlab.checkpoint import fingerprint, restore
 from seqlab.config import Batching, Schedule, Search, Text, Validation
@@ -21,7 +21,7 @@ from seqlab.datasets.mixture import Mixture
 from seqlab.laws import Killed, tiny_corpus, tiny_experiment, tiny_tokenizer
 from seqlab.metrics.significance import SAMPLES, paired_bootstrap
 from seqlab.parallel import fit_rows
-from seqlab.tasks import blank_batch
+from seqlab.stream import Format, decode_stream
 from seqlab.tasks.classification import Classification
 from seqlab.tasks.dialogue import Dialogue
 from seqlab.tasks.language_modeling import LanguageModeling
@@ -29,10 +29,9 @@ from seqlab.tasks.regression import Regression
 from seqlab.tasks.summarization import Summarization
 from seqlab.tasks.tagging import Tagging
 from seqlab.tasks.translation import Translation
-from seqlab.text import save_tokenizers
-from seqlab.train import init_params, train
+from seqlab.train import train
 from seqlab.validate import loss_of_split, tokenize_split
-from tests.command import call
+from tests.command import call, save_untrained
 
 
 def quiet(line):
@@ -88,16 +87,7 @@ def test_the_command_decodes_every_generator(tmp_path, model):
     reads = hasattr(catalogue.part("models", model), "source_vocabulary")
     task, columns = (Translation(), {"source": "text"}) if reads else (LanguageModeling(), {})
     experiment = experiment_on(tmp_path, model, task, target="title", **columns)
-    tokenizers = dict.fromkeys(task.columns, tiny_tokenizer())
-    experiment = catalogue.resolve(experiment, tokenizers)
-    run = tmp_path / "run"
-    run.mkdir()
-    save_tokenizers(tokenizers, run)
-    catalogue.save_experiment(experiment, run / "experiment.json")
-    params = init_params(experiment.model, 0, blank_batch(task))
-    saver = checkpoint.Saver(run, 1)
-    saver.save({"params": params, "step": np.int32(1)}, 1, {})
-    saver.close()
+    save_untrained(experiment, dict.fromkeys(task.columns, tiny_tokenizer()), tmp_path / "run")
     (tmp_path / "in.txt").write_text("a b\n\nc 1 2\n")
     assert call(tmp_path, "decode", "run", "--input", "in.txt", "--output", "out.txt", "--scores") == 0
     lines = (tmp_path / "out.txt").read_text().splitlines()
@@ -125,7 +115,7 @@ def test_trains_and_is_judged(tmp_path, case):
     elif case == "dialogue":
         assert {"BLEU", "chrF2 (most frequent reply)"} <= names
         turns = "warm day 3.\tSee 3."
-        assert list(decode.decode_stream(run, [turns], 0, False)) == run.translate([turns.replace("\t", "\n")])
+        assert list(decode_stream(run, [turns])) == run.translate([turns.replace("\t", "\n")])
     else:
         assert names == {"perplexity", "accuracy"}
         assert run.translate(["wa"])[0].startswith("wa")
@@ -141,8 +131,8 @@ def test_every_generator_trains_and_decodes(tmp_path, name):
     train(experiment, tmp_path / "run", tmp_path / "data", say=quiet)
     run = decode.load(tmp_path / "run")
     lines = ["warm day 3.", "", "cold"]
-    best = list(decode.decode_stream(run, lines, 0, True, beam=3, max_length=9))
-    listed = list(decode.decode_stream(run, lines, 2, False, beam=3, max_length=9))
+    best = list(decode_stream(run, lines, Format(scores=True), beam=3, max_length=9))
+    listed = list(decode_stream(run, lines, Format(nbest=2), beam=3, max_length=9))
     assert len(best) == 3
     assert best[1] == " ||| 0.0000"
     assert [line.split(" ||| ", 1)[1] for line in listed[::2]] == best

@@ -1,7 +1,6 @@
 """The loop and the command on a tiny experiment, trained once for the whole file."""
 
 import dataclasses
-import gzip
 import json
 import os
 import re
@@ -20,7 +19,6 @@ from seqlab import train as train_module
 from seqlab.errors import SeqlabError
 from seqlab.files import locked
 from seqlab.laws import tiny_experiment, tiny_tokenizer
-from seqlab.text import load_tokenizers
 from seqlab.train import train
 from tests.command import call
 
@@ -85,25 +83,6 @@ def catalogue_leaves(tree):
     import jax
 
     return jax.tree.leaves(tree)
-
-
-def test_decode_and_its_files(home, capsys):
-    lines = ["3 hours", "", "Monday and Tuesday"]
-    with gzip.open(home / "in.gz", "wt", encoding="utf-8") as stream:
-        stream.write("\n".join(lines) + "\n")
-    assert call(home, "decode", "run", "--input", "in.gz", "--output", "out.gz", "--beam", "2") == 0
-    with gzip.open(home / "out.gz", "rt", encoding="utf-8") as stream:
-        written = stream.read().split("\n")[:-1]
-    assert len(written) == 3
-    assert written[1] == ""
-    assert seqlab.load(home / "run").translate(lines, beam=2) == written
-    capsys.readouterr()
-    assert call(home, "decode", "run", "--nbest", "2", "--beam", "2", "--max-length", "4", stdin="a\n\nb\n") == 0
-    rows = [line.split(" ||| ") for line in capsys.readouterr().out.splitlines()]
-    assert [row[0] for row in rows] == ["0", "0", "1", "1", "2", "2"]
-    assert float(rows[0][2]) >= float(rows[1][2])
-    assert call(home, "decode", "run", "--scores", "--beam", "1", stdin="a\n") == 0
-    assert len(capsys.readouterr().out.split(" ||| ")) == 2
 
 
 def test_evaluate(home, capsys):
@@ -259,64 +238,6 @@ def test_two_processes_on_one_run(home, capsys):
     with locked(home / "run" / ".lock"):
         assert call(home, "train", "tiny.py", "--out", "run", "--data-dir", "data") == 2
     assert "another process is training run" in capsys.readouterr().err
-
-
-def test_where_nothing_can_be_written(home):
-    """More tokens are asked for than there are, and none may come twice: an empty text, and no error."""
-    vocabulary = len(load_tokenizers(home / "run", {"target": "text"})["target"])
-    options = ("--beam", "2", "--no-repeat", "1", "--scores", "--output", "nothing.txt")
-    lengths = ("--min-length", str(vocabulary + 2), "--max-length", str(vocabulary + 3))
-    assert call(home, "decode", "run", *options, *lengths, "--preset", "hf", stdin="one\n") == 0
-    assert (home / "nothing.txt").read_text(encoding="utf-8") == " ||| -inf\n"
-
-
-def test_decoding_with_several_runs(home):
-    """A run beside itself writes what it writes alone; runs of other tokens, and no language models, are refused."""
-    options = ("--beam", "2", "--max-length", "8", "--scores")
-    assert call(home, "decode", "run", *options, "--output", "alone.txt", stdin="one two\n1 2 3\n") == 0
-    together = ("--ensemble", "run-average", "run", "--mean", "log_probabilities", "--output", "together.txt")
-    assert call(home, "decode", "run", *options, *together, stdin="one two\n1 2 3\n") == 0
-    alike = ("--ensemble", "run", "--output", "alike.txt")
-    assert call(home, "decode", "run", *options, *alike, stdin="one two\n1 2 3\n") == 0
-    alone, alike = ((home / name).read_text(encoding="utf-8") for name in ("alone.txt", "alike.txt"))
-    assert alone == alike
-    assert (home / "together.txt").read_text(encoding="utf-8").count("\n") == 2
-
-
-def test_forcing(home):
-    """A line for each target, an empty one too; its tokens spell it, and their log-probabilities add up."""
-    (home / "source.txt").write_text("one two\n1 2 3\n\n", encoding="utf-8")
-    (home / "target.txt").write_text("eins zwei\n\n3\n", encoding="utf-8")
-    command = (
-        "force",
-        "run",
-        "--input",
-        "source.txt",
-        "--target",
-        "target.txt",
-        "--tokens",
-        "--output",
-        "forced.txt",
-    )
-    assert call(home, *command) == 0
-    lines = [line.split(" ||| ") for line in (home / "forced.txt").read_text(encoding="utf-8").splitlines()]
-    for (total, *tokens), text in zip(lines, ("eins zwei", "", "3"), strict=True):
-        pieces, values = zip(*(token.rsplit(" ", 1) for token in tokens), strict=True)
-        assert sum(map(float, values)) == pytest.approx(float(total), abs=1e-3)
-        assert "".join(pieces).replace("\u2581", " ") == f"{text}</s>"
-
-
-@pytest.mark.parametrize("preset", ["seqlab", "gnmt", "fairseq", "joey", "marian", "ct2", "hf"])
-def test_decoding_by_presets(home, preset):
-    """With lengths, n-grams and tokens as asked for."""
-    options = ("--min-length", "4", "--max-length", "9", "--no-repeat", "1", "--forbid", "a", "e", "--nbest", "2")
-    command = ("decode", "run", "--beam", "2", "--preset", preset, *options)
-    assert call(home, *command, "--output", "written.txt", stdin="one two\n\n1 2 3\n") == 0
-    lines = [line.split(" ||| ") for line in (home / "written.txt").read_text(encoding="utf-8").splitlines()]
-    assert [number for number, _, _ in lines] == ["0", "0", "1", "1", "2", "2"]
-    written = [text for number, text, score in lines if number != "1" and score != "-inf"]
-    assert written
-    assert not set("".join(written)) & {"a", "e"}
 
 
 def test_learned_positions_bound_decoding(tmp_path, capsys):

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from seqlab.errors import SeqlabError
 from seqlab.search.beam import Hypotheses, beam_search
@@ -13,10 +14,12 @@ from seqlab.search.coverage import with_coverage
 from seqlab.search.ensemble import Ensemble, has_attention
 from seqlab.search.greedy import greedy_search
 from seqlab.search.processors import NEVER, NO_OPTIONS, Options, make_processors
-from seqlab.search.requests import Asked, Request, batches, check_request, collate
+from seqlab.search.requests import POSITIONS, Asked, Request, batches, check_request, collate
 from seqlab.search.rules import DEFAULT, Rules
 from seqlab.search.sampling import sample
 from seqlab.types import Generator, Params
+
+AXIS = "rows"
 
 
 class Result(NamedTuple):
@@ -53,13 +56,19 @@ class Method(NamedTuple):
 DEFAULT_WEIGHTS = Weights()
 
 
+def make_mesh(devices: Sequence[Any]) -> Mesh:
+    """Devices in a row, for the rows of a batch."""
+    return jax.make_mesh((len(devices),), (AXIS,), axis_types=(jax.sharding.AxisType.Auto,), devices=devices)
+
+
 @functools.lru_cache(maxsize=16)
-def make_search(model: Any, eos: int, method: Method) -> Callable[..., Hypotheses]:
-    """The jitted function behind every decoding: (params, asked, weights, seed, length) to hypotheses."""
+def make_search(model: Any, eos: int, method: Method, mesh: Mesh) -> Callable[..., Hypotheses]:
+    """The jitted function behind every decoding: (params, asked, weights, seed, length) to hypotheses. The rows of
+    what is asked are split over the devices of the mesh, and none waits for another.
+    """
     beam, wanted, rules, options, sampling, groups, covering = method
     processors = make_processors(options)
 
-    @functools.partial(jax.jit, static_argnames="length")
     def search(params: Params, asked: Asked, weights: Weights, seed: jax.Array, length: int) -> Hypotheses:
         inputs, prompt, limit, least, numbers, prefix, phrases = asked
         position = prompt.ids.shape[1] - 1
@@ -95,7 +104,17 @@ def make_search(model: Any, eos: int, method: Method) -> Callable[..., Hypothese
             phrases=phrases, groups=groups, diversity=weights.diversity, reward=reward, **shared,
         )  # fmt: skip
 
-    return search
+    @functools.partial(jax.jit, static_argnames="length")
+    def everywhere(params: Params, asked: Asked, weights: Weights, seed: jax.Array, length: int) -> Hypotheses:
+        run = functools.partial(search, length=length)
+        if mesh.size == 1:
+            return run(params, asked, weights, seed)
+        whole, rows = PartitionSpec(), PartitionSpec(AXIS)
+        # The loop's first state is the same on all devices, and later ones are not: this is meant.
+        split = jax.shard_map(run, mesh=mesh, in_specs=(whole, rows, whole, whole), out_specs=rows, check_vma=False)
+        return split(params, asked, weights, seed)
+
+    return everywhere
 
 
 def generate(
@@ -111,14 +130,18 @@ def generate(
     options: Options = NO_OPTIONS,
     groups: int = 1,
     seed: int | None = None,
+    batch_tokens: int = POSITIONS,
+    devices: Sequence[Any] = (),
     progress: Callable[[int], None] = lambda count: None,
 ) -> list[list[Result]]:
     """The `wanted` best results of every request, best first (fewer where fewer exist), in the order of `requests`.
 
     Without `rules` search is greedy if `beam` is 1, else a beam search by the default ones. With a `seed` there is no
-    search: `beam` samples are drawn, by the options.
+    search: `beam` samples are drawn, by the options. A batch has at most `batch_tokens` positions of sources and
+    hypotheses on each of the `devices`, which share it; all of this process, if none are named.
     `progress` is told how many sentences each finished batch held. Raises for what cannot be had.
     """
+    devices = tuple(devices or jax.local_devices())
     if not 1 <= wanted <= beam:
         raise SeqlabError(f"a beam of {beam} holds 1 to {beam} hypotheses a sentence, not {wanted}")
     if beam % groups:
@@ -136,8 +159,9 @@ def generate(
                 "phrases that must be written need a beam without groups, and a preset that fills it up again"
             )
     method = Method(beam, wanted, rules, options, seed is not None, groups, bool(weights.coverage))
-    params = jax.device_put(params)
-    search = make_search(model, eos, method)
+    mesh = make_mesh(devices)
+    params = jax.device_put(params, NamedSharding(mesh, PartitionSpec()))
+    search = make_search(model, eos, method, mesh)
     results: list[list[Result]] = [[] for _ in requests]
     waiting: list[tuple[list[int], Hypotheses]] = []
 
@@ -158,7 +182,7 @@ def generate(
             ]
         progress(len(chosen))
 
-    for chosen, shape in batches(requests, beam, getattr(model, "longest", None)):
+    for chosen, shape in batches(requests, beam, getattr(model, "longest", None), batch_tokens, len(devices)):
         asked = collate([requests[i] for i in chosen], shape)
         waiting.append((chosen, search(params, asked, weights, seed or 0, length=shape[-1])))
         if len(waiting) > 1:  # one batch is always under way while the last one is read

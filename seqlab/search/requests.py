@@ -10,7 +10,7 @@ from seqlab.errors import SeqlabError
 from seqlab.search.processors import Options
 from seqlab.types import AnyArray, Tokens
 
-ROWS = (1, 8, 64)  # sentences a batch; the smallest that holds what is left is taken
+ROWS = (1, 8, 64, 256)  # sentences a batch, on each device; the smallest that holds what is left is taken
 LONGEST = 1 << 13  # most tokens of a source or a prompt, where the model sets no bound: memory grows with its square
 POSITIONS = 1 << 16  # most positions of sources and hypotheses a batch: long lines come in smaller batches
 
@@ -81,11 +81,12 @@ def round_up(n: int) -> int:
 
 
 def batches(
-    requests: Sequence[Request], beam: int, longest: int | None
+    requests: Sequence[Request], beam: int, longest: int | None, positions: int = POSITIONS, devices: int = 1
 ) -> Iterator[tuple[list[int], tuple[int, int, int, int]]]:
     """Indices of requests of like length, and their shape: (rows, source length, prompt length, room for the answer).
 
-    Where the model has a `longest` sequence, all lengths are held to it.
+    Where the model has a `longest` sequence, all lengths are held to it. Rows are alike for all devices, and on each
+    there are at most so many positions.
     """
     most = longest or 1 << 30
     groups: dict[tuple[int, int], list[int]] = {}
@@ -96,10 +97,10 @@ def batches(
         groups.setdefault((source_length, prompt_length), []).append(i)
     for shape, members in sorted(groups.items()):
         room = min(round_up(max(requests[i].limit for i in members)), most - shape[1] + 1)
-        fitting = [rows for rows in ROWS if rows * (shape[0] + beam * (shape[1] + room)) <= POSITIONS] or [1]
-        for at in range(0, len(members), fitting[-1]):
-            chosen = members[at : at + fitting[-1]]
-            yield chosen, (next(rows for rows in ROWS if rows >= len(chosen)), *shape, room)
+        fitting = [rows for rows in ROWS if rows * (shape[0] + beam * (shape[1] + room)) <= positions] or [1]
+        for at in range(0, len(members), fitting[-1] * devices):
+            chosen = members[at : at + fitting[-1] * devices]
+            yield chosen, (devices * next(rows for rows in ROWS if rows * devices >= len(chosen)), *shape, room)
 
 
 def padded_sources(requests: Sequence[Request], rows: int, length: int) -> Tokens | None:
