@@ -436,6 +436,52 @@ def cost(arguments: list[str]) -> None:
     tyro.cli(run, prog=f"seqlab cost {name}", args=rest)
 
 
+def import_run(
+    kind: Positional[Literal["marian"]],
+    folder: Annotated[Positional[Path], arg(metavar="DIR", help="A Hugging Face folder of a MarianMTModel.")],
+    out: Annotated[Path, arg(metavar="RUN", help="The run's folder.")],
+) -> None:
+    """Makes a run of another toolkit's model, to decode with."""
+    from seqlab.marian import import_marian
+
+    check_new(out)
+    run = import_marian(folder, out)
+    print(f"{out}: {type(run.model).__name__}, {len(run.tokenizers['target']):,} tokens, from {kind}")
+
+
+def export(
+    run: Run,
+    out: Annotated[Path, arg(metavar="DIR", help="The new folder.")],
+    to: Annotated[Literal["marian", "stablehlo"], arg(help="A Hugging Face folder; or the search as a program.")],
+    checkpoint: Which = "best",
+    rows: Annotated[int, arg(help="stablehlo: sentences at once.")] = 8,
+    length: Annotated[int, arg(help="stablehlo: most tokens of a source, and of a text.")] = 64,
+    parts: Parts = None,
+) -> None:
+    """Writes a run's model for another toolkit."""
+    use_parts(parts)
+    from seqlab.errors import at_least
+
+    check_new(out)
+    at_least("--rows", rows, 1)
+    at_least("--length", length, 1)
+    loaded = load_writer(run, checkpoint)
+    if to == "marian":
+        from seqlab.marian import export_marian
+
+        export_marian(loaded, out)
+    else:
+        from seqlab.stablehlo import export_stablehlo
+
+        export_stablehlo(loaded, out, rows, length)
+    print(out)
+
+
+def check_new(out: Path) -> None:
+    if out.exists():
+        raise SeqlabError(f"{out} exists: choose another --out")
+
+
 def fingerprint(run: Run, json: bool = False) -> None:
     """SHA-256 of the newest checkpoint: parameters, optimizer state, carry and step."""
     from seqlab import checkpoint
@@ -482,6 +528,8 @@ COMMANDS = {
     "fingerprint": fingerprint,
     "average": average,
     "check": check,
+    "import": import_run,
+    "export": export,
     "cost": cost,
 }
 

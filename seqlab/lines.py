@@ -17,7 +17,7 @@ from seqlab.search.processors import Options
 from seqlab.search.requests import Request, most_tokens
 from seqlab.search.rules import preset
 from seqlab.tasks import cut_source
-from seqlab.text import Tokenizer, Tokenizers
+from seqlab.text import TextTokenizer, Tokenizers
 from seqlab.types import Params
 
 BLANK = "\u2581"  # how tokens write it
@@ -93,13 +93,13 @@ def decode_lines(
         bounded(request, search, found.least)._replace(number=first + i)
         for i, request in zip(asked, told_requests(told, asked, requests, target), strict=True)
     ]
-    special = [getattr(Tokenizer, name) for name in found.forbidden]
+    special = [getattr(target, name) for name in found.forbidden]
     forbidden = tuple(sorted({*special, *forbidden_ids(search.forbid, target)}))
     results = generate(
         model,
         params,
         requests,
-        eos=Tokenizer.eos,
+        eos=target.eos,
         beam=search.beam,
         wanted=search.beam if search.risk else wanted,
         weights=Weights(found.alpha, search.word_penalty, search.coverage, search.diversity),
@@ -192,7 +192,7 @@ def bounded(request: Request, search: Search, least: int) -> Request:
 
 
 def told_requests(
-    told: Told, asked: Sequence[int], requests: Sequence[Request], tokenizer: Tokenizer
+    told: Told, asked: Sequence[int], requests: Sequence[Request], tokenizer: TextTokenizer
 ) -> Iterator[Request]:
     """The requests of the lines `asked`, with what they are told."""
     prefixes = tokenizer.encode([told.prefixes[i] for i in asked] if told.prefixes else [])
@@ -203,13 +203,16 @@ def told_requests(
         yield request._replace(prefix=prefix, phrases=[next(ids) for _ in phrases[n]] if phrases else ())
 
 
-def forbidden_ids(words: Sequence[str], tokenizer: Tokenizer) -> list[int]:
-    """The ids of single tokens. Raises for a word that is none."""
+def forbidden_ids(words: Sequence[str], tokenizer: TextTokenizer) -> list[int]:
+    """The ids of single tokens; "<pad>", "<s>", "</s>" and "<unk>" are the special ones. Raises for a word that is
+    none.
+    """
+    special = {"<pad>": tokenizer.pad, "<s>": tokenizer.bos, "</s>": tokenizer.eos, "<unk>": tokenizer.unk}
     ids = []
     for word, found in zip(words, tokenizer.encode(list(words)), strict=True):
-        if len(found) != 1:
+        if word not in special and len(found) != 1:
             raise SeqlabError(f"{word!r} is {len(found)} tokens of this vocabulary; a forbidden word is one")
-        ids += found
+        ids.append(special[word] if word in special else found[0])
     return ids
 
 

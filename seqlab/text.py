@@ -1,6 +1,7 @@
 """Strings to ids and back: text files, SentencePiece tokenizers, and the memory-mapped cache of ids."""
 
 import contextlib
+import dataclasses
 import functools
 import gzip
 import hashlib
@@ -236,6 +237,10 @@ class Tokenizer:
         return self.processor.get_piece_size()
 
     @functools.cached_property
+    def names(self) -> tuple[str, ...]:
+        return tuple(map(self.processor.id_to_piece, range(len(self))))
+
+    @functools.cached_property
     def newline(self) -> int:
         """The id that stands between the lines of a text: the byte of that number."""
         return self.processor.piece_to_id("<0x0A>")
@@ -270,6 +275,53 @@ class Tokenizer:
         return "\n".join(
             text.removeprefix("\u2581").replace("\u2581", " ") for text in self.processor.decode(lines)
         ).strip()
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """A SentencePiece model whose pieces have numbers of another vocabulary, and special ids of its own: Marian's."""
+
+    model: bytes
+    names: tuple[str, ...]
+    pad: int
+    bos: int
+    eos: int
+    unk: int
+    newline = -1  # lines of a text are not told apart
+
+    @functools.cached_property
+    def processor(self) -> Any:
+        import sentencepiece
+
+        try:
+            return sentencepiece.SentencePieceProcessor(model_proto=self.model)
+        except RuntimeError:
+            raise SeqlabError("not a SentencePiece model") from None
+
+    @functools.cached_property
+    def digest(self) -> str:
+        return hashlib.sha256(self.model + "\n".join(self.names).encode()).hexdigest()
+
+    @functools.cached_property
+    def numbers(self) -> dict[str, int]:
+        return {name: i for i, name in enumerate(self.names)}
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids without BOS and EOS."""
+        lines = [text.replace("\n", " ") for text in texts]
+        rows = self.processor.encode(lines, out_type=str, num_threads=os.cpu_count() or 1)
+        return [[self.numbers.get(piece, self.unk) for piece in row] for row in rows]
+
+    def piece(self, token: int) -> str:
+        return self.names[token]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of ids; the special ones are left out."""
+        pieces = [self.names[i] for i in ids if i not in (self.pad, self.bos, self.eos)]
+        return self.processor.decode_pieces(pieces).replace("\u2581", " ").strip()
 
 
 @dataclass(frozen=True)
@@ -350,7 +402,8 @@ def values_of(ids: Sequence[int] | np.ndarray) -> np.ndarray:
     return np.asarray(ids, np.int32).view(np.float32)
 
 
-Tokenizers = dict[str, Any]  # by column of the data ("source", "target", "label"): one of the four above
+TextTokenizer = Tokenizer | Pieces
+Tokenizers = dict[str, Any]  # by column of the data ("source", "target", "label"): one of those above
 
 
 def train_tokenizer(texts: Iterable[str], text: Text) -> Tokenizer:
@@ -402,14 +455,17 @@ def train_tokenizer(texts: Iterable[str], text: Text) -> Tokenizer:
 
 def save_tokenizers(tokenizers: Tokenizers, folder: Path) -> None:
     """One file a column, or a single `tokenizer.model` where columns share it; others are removed."""
-    for old in [*folder.glob("tokenizer*.model"), *folder.glob("*.names.json")]:
+    for old in [*folder.glob("tokenizer*.model"), *folder.glob("*.names.json"), *folder.glob("*.pieces.json")]:
         old.unlink()
-    models = {column: t.model for column, t in tokenizers.items() if isinstance(t, Tokenizer)}
+    models = {column: t.model for column, t in tokenizers.items() if isinstance(t, Tokenizer | Pieces)}
     for column, model in models.items():
         shared = len(set(models.values())) == 1
         (folder / ("tokenizer.model" if shared else f"tokenizer.{column}.model")).write_bytes(model)
     for column, tokenizer in tokenizers.items():
-        if isinstance(tokenizer, Labels | Symbols):
+        if isinstance(tokenizer, Pieces):
+            known = {name: value for name, value in dataclasses.asdict(tokenizer).items() if name != "model"}
+            (folder / f"{column}.pieces.json").write_text(json.dumps(known, indent=0))
+        elif isinstance(tokenizer, Labels | Symbols):
             (folder / f"{column}.names.json").write_text(json.dumps(tokenizer.names, indent=0))
 
 
@@ -424,7 +480,11 @@ def load_tokenizers(folder: Path, columns: Mapping[str, str]) -> Tokenizers:
         path = next((folder / name for name in names if (folder / name).exists()), None)
         if path is None:
             raise SeqlabError(f"{folder} has no tokenizer for the column {column!r}")
-        if kind == "text":
+        pieces = folder / f"{column}.pieces.json"
+        if kind == "text" and pieces.exists():
+            known = json.loads(pieces.read_text(encoding="utf-8"))
+            tokenizers[column] = Pieces(path.read_bytes(), **{**known, "names": tuple(known["names"])})
+        elif kind == "text":
             tokenizers[column] = Tokenizer(path.read_bytes())
         else:
             known = tuple(json.loads(path.read_text(encoding="utf-8")))

@@ -93,7 +93,7 @@ def additive(query: jax.Array, keys: jax.Array, vector: jax.Array) -> jax.Array:
 
 
 class Attention(nn.Module):
-    """Multi-head attention (Vaswani et al. 2017, section 3.2), without biases.
+    """Multi-head attention (Vaswani et al. 2017, section 3.2); its projections have biases or none, as in the paper.
 
     Projections are apart from attending, so that keys and values can be kept: `keys_values` of a memory
     once, then `attend` with whatever mask. `dtype` is that of the projections; scores and sums over the
@@ -103,16 +103,17 @@ class Attention(nn.Module):
     dim: int
     heads: int
     dropout: float = 0.0
+    biases: bool = False
     dtype: str = "float32"
 
     def setup(self):
         if self.dim % self.heads:
             raise SeqlabError(f"{self.heads} heads do not divide a width of {self.dim}")
         shape = (self.dim, self.heads, self.dim // self.heads)
-        self.query = Dense("btd,dhe->bthe", shape, dtype=self.dtype)
-        self.key = Dense("btd,dhe->bthe", shape, dtype=self.dtype)
-        self.value = Dense("btd,dhe->bthe", shape, dtype=self.dtype)
-        self.out = Dense("bthe,hed->btd", (*shape[1:], self.dim), dtype=self.dtype)
+        self.query = Dense("btd,dhe->bthe", shape, self.biases, self.dtype)
+        self.key = Dense("btd,dhe->bthe", shape, self.biases, self.dtype)
+        self.value = Dense("btd,dhe->bthe", shape, self.biases, self.dtype)
+        self.out = Dense("bthe,hed->btd", (*shape[1:], self.dim), self.biases, self.dtype)
         self.drop = Dropout(self.dropout)
 
     def keys_values(self, memory: Float[Array, "B S D"]) -> tuple[jax.Array, jax.Array]:

@@ -18,5 +18,5 @@ class LayerNorm(nn.Module):
         bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],))
         centred = x - x.mean(-1, keepdims=True)
         variance = (centred * centred).mean(-1, keepdims=True)
-        normal = centred * jax.lax.rsqrt(variance + 1e-6) * scale + bias
+        normal = centred * jax.lax.rsqrt(variance + 1e-5) * scale + bias
         return jax.lax.optimization_barrier(normal)

@@ -1,5 +1,6 @@
 """Transformer encoder and decoder stacks (Vaswani et al. 2017)."""
 
+import functools
 from typing import Any
 
 import jax
@@ -13,19 +14,24 @@ from seqlab.layers.dense import Dense
 from seqlab.layers.dropout import Dropout
 from seqlab.layers.norm import LayerNorm
 
+ACTIVATIONS = {"relu": nn.relu, "gelu": functools.partial(nn.gelu, approximate=False), "swish": nn.swish}
+
 
 class FeedForward(nn.Module):
-    """Two dense layers with a ReLU between, at every position alike."""
+    """Two dense layers with an activation between, at every position alike."""
 
     dim: int
     hidden: int
     dropout: float
+    activation: str = "relu"
     dtype: str = "float32"
 
     @nn.compact
     def __call__(self, x: Float[Array, "B T D"], *, train: bool = False) -> Float[Array, "B T D"]:
+        if self.activation not in ACTIVATIONS:
+            raise SeqlabError(f"activation must be one of {', '.join(ACTIVATIONS)}, not {self.activation!r}")
         x = Dense("btd,dh->bth", (self.dim, self.hidden), bias=True, dtype=self.dtype, name="inner")(x)
-        x = Dropout(self.dropout)(nn.relu(x), train=train)
+        x = Dropout(self.dropout)(ACTIVATIONS[self.activation](x), train=train)
         return Dense("bth,hd->btd", (self.hidden, self.dim), bias=True, dtype=self.dtype, name="outer")(x)
 
 
@@ -42,18 +48,20 @@ class Layer(nn.Module):
     dropout: float
     inner_dropout: float
     norm: str = "pre"
+    activation: str = "relu"
+    biases: bool = False
     cross: bool = False
     dtype: str = "float32"
 
     def setup(self):
         if self.norm not in ("pre", "post"):
             raise SeqlabError(f"norm must be 'pre' or 'post', not {self.norm!r}")
-        self.self_attention = Attention(self.dim, self.heads, self.inner_dropout, self.dtype)
+        self.self_attention = Attention(self.dim, self.heads, self.inner_dropout, self.biases, self.dtype)
         self.self_norm = LayerNorm()
         if self.cross:
-            self.cross_attention = Attention(self.dim, self.heads, self.inner_dropout, self.dtype)
+            self.cross_attention = Attention(self.dim, self.heads, self.inner_dropout, self.biases, self.dtype)
             self.cross_norm = LayerNorm()
-        self.feed_forward = FeedForward(self.dim, self.hidden, self.inner_dropout, self.dtype)
+        self.feed_forward = FeedForward(self.dim, self.hidden, self.inner_dropout, self.activation, self.dtype)
         self.feed_forward_norm = LayerNorm()
         self.drop = Dropout(self.dropout)
 
@@ -123,6 +131,8 @@ class Stack(nn.Module):
     dropout: float
     inner_dropout: float
     norm: str = "pre"
+    activation: str = "relu"
+    biases: bool = False
     cross: bool = False
     dtype: str = "float32"
 
@@ -136,6 +146,8 @@ class Stack(nn.Module):
                 self.dropout,
                 self.inner_dropout,
                 self.norm,
+                self.activation,
+                self.biases,
                 self.cross,
                 self.dtype,
             )

@@ -12,6 +12,7 @@ from seqlab.layers.transformer import Stack, reorder
 from seqlab.types import Tokens
 
 KIND = "generator"
+ZERO_GRADIENTS = ("['key']['bias']",)  # the same is added to all scores of a query: softmax takes it away
 
 
 class Transformer(nn.Module):
@@ -30,6 +31,10 @@ class Transformer(nn.Module):
     """Of attention weights and of the feed-forward's hidden layer. None: as `dropout`."""
     norm: str = "pre"
     """"pre" or "post": where layer normalization stands in a residual branch."""
+    activation: str = "relu"
+    """Of the feed-forward layer: relu, gelu or swish."""
+    biases: bool = False
+    """Whether the projections of attention, and the logits, have biases, which they have not in the paper."""
     positions: str = "sinusoidal"
     """"sinusoidal" or "learned"."""
     max_length: int = 1024
@@ -42,13 +47,13 @@ class Transformer(nn.Module):
 
     def setup(self):
         check_tie(self.tie, self.source_vocabulary, self.vocabulary)
-        self.words = Vocabulary(self.vocabulary, self.dim, self.tie != "none", self.dtype, bias=False)
+        self.words = Vocabulary(self.vocabulary, self.dim, self.tie != "none", self.dtype, bias=self.biases)
         if self.tie != "all":
             self.source_words = Table(self.source_vocabulary, self.dim)
         self.source_positions = Positions(self.positions, self.dim, self.max_length)
         self.target_positions = Positions(self.positions, self.dim, self.max_length)
         inner = self.dropout if self.inner_dropout is None else self.inner_dropout
-        sizes = (self.dim, self.heads, self.hidden, self.dropout, inner, self.norm)
+        sizes = (self.dim, self.heads, self.hidden, self.dropout, inner, self.norm, self.activation, self.biases)
         self.encoder = Stack(self.encoder_layers, *sizes, dtype=self.dtype)
         self.decoder = Stack(self.decoder_layers, *sizes, cross=True, dtype=self.dtype)
 
@@ -118,4 +123,7 @@ class Transformer(nn.Module):
 TINY = Transformer(
     source_vocabulary=9, vocabulary=7, encoder_layers=2, decoder_layers=2, dim=8, heads=2, hidden=12, tie="target"
 )
-VARIANTS = (TINY.clone(norm="post", positions="learned", max_length=16, tie="none"),)
+VARIANTS = (
+    TINY.clone(norm="post", positions="learned", max_length=16, tie="none"),
+    TINY.clone(norm="post", activation="swish", biases=True),
+)

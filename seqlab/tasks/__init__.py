@@ -22,7 +22,7 @@ from jaxtyping import Array, Float, Int
 from seqlab.batching import VERSION, Buckets, Packing, Plan, Rows, kept_plan, make_buckets, pad
 from seqlab.config import Batching
 from seqlab.search.requests import Request
-from seqlab.text import Corpus, Tokenizer, Tokenizers
+from seqlab.text import Corpus, TextTokenizer, Tokenizers
 from seqlab.types import Batch, Carry, Params, Series, Tokens
 
 
@@ -156,7 +156,7 @@ def make_answer(model: Any) -> Callable[..., jax.Array]:
 
 
 def shifted(
-    examples: Sequence[np.ndarray], tokenizer: Tokenizer, length: int, count: int
+    examples: Sequence[np.ndarray], tokenizer: TextTokenizer, length: int, count: int
 ) -> tuple[Tokens, np.ndarray, np.ndarray]:
     """(prefix, targets, weights) of target ids: the prefix is BOS y1 .. ym, the targets y1 .. ym EOS."""
     targets = [np.append(example, tokenizer.eos) for example in examples]
@@ -171,7 +171,7 @@ def sentences_of(ids: np.ndarray, newline: int) -> np.ndarray:
     return (np.cumsum(ends, axis=-1) - ends).astype(np.int32)
 
 
-def documents(ids: Sequence[np.ndarray], tokenizer: Tokenizer, length: int, count: int) -> Tokens:
+def documents(ids: Sequence[np.ndarray], tokenizer: TextTokenizer, length: int, count: int) -> Tokens:
     """Padded documents with the sentences of their tokens; filled up with empty rows."""
     padded, mask = pad(ids, length, count)
     return Tokens(padded, mask, sentences=sentences_of(padded, tokenizer.newline))

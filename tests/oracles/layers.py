@@ -23,7 +23,7 @@ def attention(query, key, value, out, x, memory, mask):
 
 
 def layer_norm(x, scale, bias):
-    rows = [(row - row.mean()) / math.sqrt(row.var() + 1e-6) * scale + bias for row in x.reshape(-1, x.shape[-1])]
+    rows = [(row - row.mean()) / math.sqrt(row.var() + 1e-5) * scale + bias for row in x.reshape(-1, x.shape[-1])]
     return np.array(rows).reshape(x.shape)
 
 

@@ -1,0 +1,62 @@
+"""A run's search as one StableHLO program for CPU, GPU and TPU, to be run where there is neither model nor seqlab."""
+
+import functools
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from seqlab.decode import Run
+from seqlab.errors import SeqlabError
+from seqlab.files import folder_made_whole
+from seqlab.lines import forbidden_ids
+from seqlab.search.generate import Method, Weights, make_mesh, make_search
+from seqlab.search.processors import Options
+from seqlab.search.requests import Request, collate
+from seqlab.search.rules import preset
+
+PLATFORMS = ("cpu", "cuda", "tpu")
+
+
+def export_stablehlo(run: Run, out: Path, rows: int, length: int) -> None:
+    """Writes the search of `rows` sentences of at most `length` tokens, source and text, by the run's own rules.
+
+    `search.jax` is what `jax.export.deserialize` reads, `search.mlir` the program as text, `parameters.safetensors`
+    its first arguments, and `signature.json` says what all arguments and results are, in order.
+    """
+    from safetensors.numpy import save_file
+
+    task, search, target = run.experiment.task, run.search(), run.tokenizers["target"]
+    if task.KIND != "generator":
+        raise SeqlabError(f"{run.folder}: a {task.KIND} does not search")
+    found = preset(search.preset, search.length, search.stop, search.alpha)
+    forbidden = [*forbidden_ids(search.forbid, target), *(getattr(target, name) for name in found.forbidden)]
+    options = Options(tuple(sorted({*forbidden})), search.no_repeat, search.repetition)
+    method = Method(search.beam, 1, found.rules, options, groups=search.groups, covering=search.coverage > 0)
+    run_search = make_search(run.model, target.eos, method, make_mesh(jax.local_devices()[:1]))
+    source = [target.eos] * length if "source" in task.columns else None
+    request = Request(source, [target.bos], length, least=found.least)
+    asked = collate([request] * rows, (rows, length if source else 0, 1, length))
+    weights = Weights(found.alpha, search.word_penalty, search.coverage, search.diversity)
+    weights = jax.tree.map(np.float32, weights)
+    program = jax.export.export(jax.jit(functools.partial(run_search, length=length)), platforms=PLATFORMS)(
+        run.params, asked, weights, np.int32(0)
+    )
+    with folder_made_whole(out) as part:
+        (part / "search.jax").write_bytes(program.serialize())
+        (part / "search.mlir").write_text(program.mlir_module(), "utf-8")
+        save_file({name: np.asarray(leaf) for name, leaf in named(run.params)}, part / "parameters.safetensors")
+        arguments = {"parameters": run.params, "asked": asked, "weights": weights, "seed": np.int32(0)}
+        results = jax.tree.unflatten(program.out_tree, program.out_avals)
+        signature = {"arguments": shapes(arguments), "results": shapes(results)}
+        (part / "signature.json").write_text(json.dumps(signature, indent=1) + "\n", "utf-8")
+
+
+def named(tree: Any) -> list[tuple[str, Any]]:
+    return [(jax.tree_util.keystr(path), leaf) for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]]
+
+
+def shapes(tree: Any) -> list[dict[str, Any]]:
+    return [{"name": name, "dtype": str(leaf.dtype), "shape": list(leaf.shape)} for name, leaf in named(tree)]
