@@ -132,8 +132,9 @@ def read_params(model: Transformer, arrays: dict[str, np.ndarray], start: int) -
         branch = params
         for name in leaf.path[:-1]:
             branch = branch.setdefault(name, {})
+        found = array(arrays, leaf.name)
         try:
-            branch[leaf.path[-1]] = np.ascontiguousarray(leaf.ours(array(arrays, leaf.name)))
+            branch[leaf.path[-1]] = np.ascontiguousarray(leaf.ours(found))
         except ValueError:
             raise SeqlabError(f"{leaf.name} has another shape than config.json says") from None
     if FIRST in arrays:  # a first position of its own is the embedding of what decoding begins with
@@ -182,7 +183,7 @@ def read_arrays(folder: Path) -> dict[str, np.ndarray]:
         from safetensors import SafetensorError
         from safetensors.numpy import load_file
     except ImportError:
-        raise SeqlabError("safetensors is needed: pip install 'seqlab[marian]'") from None
+        raise SeqlabError("safetensors is needed: pip install 'seqlab[interop]'") from None
     try:
         return {name: array.astype(np.float32) for name, array in load_file(path).items()}
     except SafetensorError as error:

@@ -1,6 +1,5 @@
 """A run's search as one StableHLO program for CPU, GPU and TPU, to be run where there is neither model nor seqlab."""
 
-import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -41,15 +40,20 @@ def export_stablehlo(run: Run, out: Path, rows: int, length: int) -> None:
     asked = collate([request] * rows, (rows, length if source else 0, 1, length))
     weights = Weights(found.alpha, search.word_penalty, search.coverage, search.diversity)
     weights = jax.tree.map(np.float32, weights)
-    program = jax.export.export(jax.jit(functools.partial(run_search, length=length)), platforms=PLATFORMS)(
-        run.params, asked, weights, np.int32(0)
-    )
+    arguments = {"parameters": run.params, "asked": asked, "seed": np.int32(0), "weights": weights}
+    leaves, tree = jax.tree.flatten(arguments)
+
+    def program(*leaves: jax.Array) -> dict[str, jax.Array]:
+        given = jax.tree.unflatten(tree, leaves)
+        found = run_search(*(given[name] for name in ("parameters", "asked", "weights", "seed")), length=length)
+        return {name: getattr(found, name) for name in ("tokens", "lengths", "scores", "log_probs")}
+
+    exported = jax.export.export(jax.jit(program), platforms=PLATFORMS)(*leaves)
+    results = jax.tree.unflatten(exported.out_tree, exported.out_avals)
     with folder_made_whole(out) as part:
-        (part / "search.jax").write_bytes(program.serialize())
-        (part / "search.mlir").write_text(program.mlir_module(), "utf-8")
+        (part / "search.jax").write_bytes(exported.serialize())
+        (part / "search.mlir").write_text(exported.mlir_module(), "utf-8")
         save_file({name: np.asarray(leaf) for name, leaf in named(run.params)}, part / "parameters.safetensors")
-        arguments = {"parameters": run.params, "asked": asked, "weights": weights, "seed": np.int32(0)}
-        results = jax.tree.unflatten(program.out_tree, program.out_avals)
         signature = {"arguments": shapes(arguments), "results": shapes(results)}
         (part / "signature.json").write_text(json.dumps(signature, indent=1) + "\n", "utf-8")
 

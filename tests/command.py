@@ -4,6 +4,7 @@ import os
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 
 from seqlab import catalogue, checkpoint, cli
@@ -34,13 +35,19 @@ def call(folder: Path, *arguments: str, stdin: str | None = None) -> int:
     return 0
 
 
-def save_untrained(experiment: Experiment, tokenizers: Tokenizers, run: Path, seed: int = 0) -> None:
-    """A run of initial parameters."""
+def save_untrained(
+    experiment: Experiment, tokenizers: Tokenizers, run: Path, seed: int = 0, deviation: float = 0.0
+) -> None:
+    """A run of initial parameters, changed at random by so much."""
     experiment = catalogue.resolve(experiment, tokenizers)
     run.mkdir()
     save_tokenizers(tokenizers, run)
     catalogue.save_experiment(experiment, run / "experiment.json")
     saver = checkpoint.Saver(run, 1)
-    params = init_params(experiment.model, seed, blank_batch(experiment.task))
+    random = np.random.default_rng(seed)
+    params = jax.tree.map(
+        lambda x: np.asarray(x) + deviation * random.normal(size=x.shape).astype(np.float32),
+        init_params(experiment.model, seed, blank_batch(experiment.task)),
+    )
     saver.save({"params": params, "step": np.int32(1)}, 1, {})
     saver.close()
