@@ -5,16 +5,19 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: quickstart test test-long lint format
+.PHONY: quickstart test test-long test-peers lint format
 
 quickstart: $(READY)
 	$(BIN)/python scripts/quickstart.py
 
 test: .venv/ready-dev
-	$(BIN)/python -m pytest -n 2 -m "not long"
+	$(BIN)/python -m pytest -n 2 -m "not long and not peers"
 
 test-long: .venv/ready-dev
 	$(BIN)/python -m pytest -m long
+
+test-peers: .venv/ready-bench
+	$(BIN)/python -m pytest -m peers
 
 lint: .venv/ready-dev
 	$(BIN)/ruff check .
@@ -33,4 +36,10 @@ $(READY): pyproject.toml constraints.txt
 
 .venv/ready-dev: $(READY)
 	$(BIN)/pip install -q -c constraints.txt -e '.[dev]'
+	touch $@
+
+# Joey NMT asks for packages that it needs for training alone, and that do not go together with others here.
+.venv/ready-bench: .venv/ready-dev
+	$(BIN)/pip install -q -c constraints.txt -e '.[bench]'
+	$(BIN)/pip install -q --no-deps joeynmt==2.3.0
 	touch $@

@@ -11,7 +11,7 @@ from seqlab.decode import Run
 from seqlab.errors import SeqlabError
 from seqlab.files import folder_made_whole
 from seqlab.lines import forbidden_ids
-from seqlab.search.generate import Method, Weights, make_mesh, make_search
+from seqlab.search.generate import Method, Weights, make_mesh, make_searcher, whole_search
 from seqlab.search.processors import Options
 from seqlab.search.requests import Request, collate
 from seqlab.search.rules import preset
@@ -34,7 +34,7 @@ def export_stablehlo(run: Run, out: Path, rows: int, length: int) -> None:
     forbidden = [*forbidden_ids(search.forbid, target), *(getattr(target, name) for name in found.forbidden)]
     options = Options(tuple(sorted({*forbidden})), search.no_repeat, search.repetition)
     method = Method(search.beam, 1, found.rules, options, groups=search.groups, covering=search.coverage > 0)
-    run_search = make_search(run.model, target.eos, method, make_mesh(jax.local_devices()[:1]))
+    searcher = make_searcher(run.model, target.eos, method, make_mesh(jax.local_devices()[:1]))
     source = [target.eos] * length if "source" in task.columns else None
     request = Request(source, [target.bos], length, least=found.least)
     asked = collate([request] * rows, (rows, length if source else 0, 1, length))
@@ -45,7 +45,7 @@ def export_stablehlo(run: Run, out: Path, rows: int, length: int) -> None:
 
     def program(*leaves: jax.Array) -> dict[str, jax.Array]:
         given = jax.tree.unflatten(tree, leaves)
-        found = run_search(*(given[name] for name in ("parameters", "asked", "weights", "seed")), length=length)
+        found = whole_search(searcher, given["parameters"], given["asked"], given["weights"], given["seed"], length)
         return {name: getattr(found, name) for name in ("tokens", "lengths", "scores", "log_probs")}
 
     exported = jax.export.export(jax.jit(program), platforms=PLATFORMS)(*leaves)

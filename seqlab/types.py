@@ -85,6 +85,8 @@ class Generator(Protocol):
         """Hypothesis k of a sentence goes on from hypothesis `parents[b, k]`; `parents` int [B K]."""
         ...
 
+    # A model whose state has room for a number of positions, and no more, has `grow(state, more)` too.
+
 
 @runtime_checkable
 class Classifier(Protocol):

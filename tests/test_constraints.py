@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seqlab import catalogue, laws
-from seqlab.search.beam import beam_search
+from seqlab.search.beam import beam_search, begin_beam
 from seqlab.search.constraints import banks, next_tokens, write
 from seqlab.search.generate import Weights, generate
 from seqlab.search.processors import NEVER, Options
@@ -29,11 +29,12 @@ def search(table, phrases, alpha, preset, beam):
     def step(state, token, t):
         return table[jnp.arange(ROWS)[:, None], t, token], state
 
+    limit = jnp.asarray(LIMITS)
     return beam_search(
-        step, lambda state, parents: state, (), jnp.ones(ROWS, jnp.int32), 0, jnp.asarray(LIMITS),
-        jnp.zeros(ROWS, int), length=LENGTH, eos=EOS, beam=beam, alpha=alpha, rules=PRESETS[preset].rules,
-        phrases=phrases,
-    )  # fmt: skip
+        step, lambda state, parents: state,
+        begin_beam((), jnp.ones(ROWS, jnp.int32), limit, phrases, length=LENGTH, beam=beam), 0, LENGTH, 0, limit,
+        jnp.zeros(ROWS, int), most=LENGTH, eos=EOS, alpha=alpha, rules=PRESETS[preset].rules, phrases=phrases,
+    ).results()  # fmt: skip
 
 
 def as_array(phrases):

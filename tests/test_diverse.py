@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from seqlab.search.beam import beam_search
+from seqlab.search.beam import beam_search, begin_beam
 from tests.oracles.search import log_softmax
 
 VOCABULARY, LENGTH, EOS, ROWS = 6, 5, 2, 8
@@ -19,11 +19,12 @@ def search(table, alpha, diversity, beam, groups):
     def step(state, token, t):
         return table[jnp.arange(ROWS)[:, None], t, token], state
 
+    limit = jnp.asarray(LIMITS)
     return beam_search(
-        step, lambda state, parents: state, (), jnp.ones(ROWS, jnp.int32), 0, jnp.asarray(LIMITS),
-        jnp.zeros(ROWS, int), length=LENGTH, eos=EOS, beam=beam, alpha=alpha, wanted=beam, groups=groups,
-        diversity=diversity,
-    )  # fmt: skip
+        step, lambda state, parents: state,
+        begin_beam((), jnp.ones(ROWS, jnp.int32), limit, length=LENGTH, beam=beam, groups=groups), 0, LENGTH, 0,
+        limit, jnp.zeros(ROWS, int), most=LENGTH, eos=EOS, alpha=alpha, wanted=beam, diversity=diversity,
+    ).results()  # fmt: skip
 
 
 def slow(log_probs, limit, alpha, diversity, size, groups):

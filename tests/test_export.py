@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from seqlab import catalogue
-from seqlab.search.generate import DEFAULT_WEIGHTS, Method, make_mesh, make_search
+from seqlab.search.generate import DEFAULT_WEIGHTS, Method, make_mesh, make_searcher, whole_search
 from seqlab.search.requests import Asked
 from seqlab.search.rules import DEFAULT
 from seqlab.tasks import make_answer
@@ -51,14 +51,14 @@ def test_search(quickstart, platform, beam):
     model = quickstart.model
     batch = Batch(tokens(1, 2), tokens(1, 2), tokens(1, 2).ids, np.ones((1, 2), np.float32))
     params = jax.eval_shape(functools.partial(init_params, model, 0), batch)
-    search = make_search(model, 2, Method(beam, rules=None if beam == 1 else DEFAULT), make_mesh(jax.devices()[:1]))
+    method = Method(beam, rules=None if beam == 1 else DEFAULT)
+    search = functools.partial(whole_search, make_searcher(model, 2, method, make_mesh(jax.devices()[:1])), length=48)
     ones = np.ones(64, np.int32)
-    exported = jax.export.export(search, platforms=[platform])(
+    exported = jax.export.export(jax.jit(search), platforms=[platform])(
         params,
         Asked(tokens(64, 24), tokens(64, 1), 48 * ones, ones, ones, None, None),
         DEFAULT_WEIGHTS,
         0,
-        length=48,
     )
     assert exported.platforms == (platform,)
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from seqlab.search.beam import beam_search
+from seqlab.search.beam import beam_search, begin_beam
 from seqlab.search.processors import NEVER, forbid
 from seqlab.search.rules import PRESETS
 from tests.oracles import toolkits
@@ -28,11 +28,13 @@ def search(table, alpha, word_penalty, preset, beam, top=False):
     def step(state, token, t):
         return table[jnp.arange(ROWS)[:, None], t, token], state
 
+    limit = jnp.asarray(LIMITS)
     return beam_search(
-        step, lambda state, parents: state, (), jnp.ones(ROWS, jnp.int32), 0, jnp.asarray(LIMITS),
-        jnp.full(ROWS, least), length=LENGTH, eos=toolkits.EOS, beam=beam, alpha=alpha, word_penalty=word_penalty,
-        wanted=beam, rules=rules, processors=[forbid([SPECIAL[name] for name in forbidden])],
-    )  # fmt: skip
+        step, lambda state, parents: state,
+        begin_beam((), jnp.ones(ROWS, jnp.int32), limit, length=LENGTH, beam=beam), 0, LENGTH, 0, limit,
+        jnp.full(ROWS, least), most=LENGTH, eos=toolkits.EOS, alpha=alpha, word_penalty=word_penalty, wanted=beam,
+        rules=rules, processors=[forbid([SPECIAL[name] for name in forbidden])],
+    ).results()  # fmt: skip
 
 
 def tables(kind: str) -> np.ndarray:

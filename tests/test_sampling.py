@@ -10,6 +10,7 @@ from scipy.stats import chisquare
 from seqlab import catalogue, laws
 from seqlab.search.forced import force
 from seqlab.search.generate import generate
+from seqlab.search.greedy import begin_writing
 from seqlab.search.processors import NEVER, History, Options, make_processors, top_k, top_p
 from seqlab.search.sampling import sample
 
@@ -40,11 +41,11 @@ def test_frequencies(options):
     def step(state, token, t):
         return jnp.asarray(table)[t, token], state
 
+    search = begin_writing((), jnp.ones(1, int), length=LIMIT, hypotheses=SAMPLES)
     found = sample(
-        step, (), jnp.ones(1, int), 0, jnp.full(1, LIMIT), jnp.ones(1, int), jnp.zeros(1, int),
-        length=LIMIT, eos=EOS, samples=SAMPLES, seed=jnp.int32(5), alpha=0.0, word_penalty=0.0, rule="none",
-        processors=make_processors(options),
-    )  # fmt: skip
+        step, search, 0, LIMIT, 0, jnp.full(1, LIMIT), jnp.ones(1, int), jnp.zeros(1, int), eos=EOS,
+        seed=jnp.int32(5), alpha=0.0, word_penalty=0.0, rule="none", processors=make_processors(options),
+    ).results()  # fmt: skip
     written = [
         tuple(row[:n].tolist())
         for row, n in zip(np.asarray(found.tokens)[0], np.asarray(found.lengths)[0], strict=True)

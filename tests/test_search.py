@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from seqlab import catalogue, laws
-from seqlab.search.beam import beam_search
+from seqlab.search.beam import beam_search, begin_beam
 from seqlab.search.forced import force
 from seqlab.search.generate import generate
 from seqlab.search.processors import NEVER
@@ -30,9 +30,10 @@ def search(table, limit, alpha, beam, wanted=1, stop="optimal"):
 
     first = jnp.ones(ROWS, jnp.int32)
     return beam_search(
-        step, lambda state, parents: state, (), first, 0, limit, jnp.zeros(ROWS, int),
-        length=LENGTH, eos=EOS, beam=beam, alpha=alpha, wanted=wanted, rules=Rules(stop=stop),
-    )  # fmt: skip
+        step, lambda state, parents: state, begin_beam((), first, jnp.asarray(limit), length=LENGTH, beam=beam),
+        0, LENGTH, 0, limit, jnp.zeros(ROWS, int), most=LENGTH, eos=EOS, alpha=alpha, wanted=wanted,
+        rules=Rules(stop=stop),
+    ).results()  # fmt: skip
 
 
 def tables(kind: str) -> np.ndarray:
@@ -137,4 +138,4 @@ def test_nothing_asked_nothing_found():
 def test_few_shapes():
     sizes = {round_up(n) for n in range(1, 1025)}
     assert len(sizes) <= 16
-    assert all(n <= round_up(n) < max(1.51 * n, 9) for n in range(1, 1025))
+    assert all(n <= round_up(n) < max(2 * n, 17) for n in range(1, 1025))

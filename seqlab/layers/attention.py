@@ -12,6 +12,9 @@ from seqlab.layers.dropout import Dropout
 MASKED = -1e9  # finite, so that a row with nothing to attend to gives zeros and not NaN
 
 
+Kept = tuple[jax.Array, jax.Array]  # keys [B H d N] and values [B H N d]
+
+
 def causal_mask(mask: Bool[Array, "B T"], segments: Int[Array, "B T"] | None = None) -> Bool[Array, "B T T"]:
     """Position t may see the real positions up to t, of its own segment if there are any.
 
@@ -136,24 +139,47 @@ class Attention(nn.Module):
         return self.out(jnp.einsum("bhts,bshd->bthd", dropped, values)), weights
 
     def step(
-        self,
-        x: Float[Array, "B K D"],
-        cache: tuple[Float[Array, "B H N d"], Float[Array, "B H N d"]],
-        mask: Bool[Array, "B K N"],
-        t: Int[Array, ""],
-    ) -> tuple[Float[Array, "B K D"], tuple[jax.Array, jax.Array]]:
+        self, x: Float[Array, "B K D"], cache: Kept, mask: Bool[Array, "B K N"], t: Int[Array, ""]
+    ) -> tuple[Float[Array, "B K D"], Kept]:
         """Writes this position's keys and values into the cache, where they stay; attends to the slots in `mask`."""
         slot = t * x.shape[1]
-        new = [heads_first(self.key(x)), heads_first(self.value(x))]
-        keys, values = (
-            jax.lax.dynamic_update_slice_in_dim(old, fresh, slot, axis=2)
-            for old, fresh in zip(cache, new, strict=True)
-        )
+        keys, values = kept(self.key(x), self.value(x))
+        keys = jax.lax.dynamic_update_slice_in_dim(cache[0], keys, slot, axis=3)
+        values = jax.lax.dynamic_update_slice_in_dim(cache[1], values, slot, axis=2)
+        return self.look(x, (keys, values), mask)[0], (keys, values)
+
+    def look(
+        self, x: Float[Array, "B K D"], memory: Kept, mask: Bool[Array, "B #K N"]
+    ) -> tuple[Float[Array, "B K D"], Float[Array, "B H K N"]]:
+        """What `attend` gives without dropout, of few positions to a memory that is kept: values and weights."""
         query = self.query(x) * (self.dim // self.heads) ** -0.5
-        weights = masked_softmax(jnp.einsum("bkhd,bhnd->bhkn", query, keys), mask[:, None])
-        mixed = jnp.einsum("bhkn,bhnd->bkhd", weights, values)
-        return self.out(mixed), (keys, values)
+        mixed, weights = few_queries(query.transpose(0, 2, 1, 3), *memory, mask[:, None])
+        return self.out(mixed.transpose(0, 2, 1, 3)), weights
 
 
-def heads_first(x: Float[Array, "B T H d"]) -> Float[Array, "B H T d"]:
-    return x.transpose(0, 2, 1, 3)
+def kept(keys: Float[Array, "B N H d"], values: Float[Array, "B N H d"]) -> Kept:
+    """Keys [B H d N] and values [B H N d], as single steps read them fastest."""
+    return keys.transpose(0, 2, 3, 1), values.transpose(0, 2, 1, 3)
+
+
+def few_queries(
+    query: Float[Array, "B H K d"],
+    keys: Float[Array, "B H d N"],
+    values: Float[Array, "B H N d"],
+    mask: Bool[Array, "B 1 #K N"],
+) -> tuple[Float[Array, "B H K d"], Float[Array, "B H K N"]]:
+    """Attention of a few queries: what they see, and the weights.
+
+    On CPUs sums of products that the compiler fuses take a quarter to a half of the time of its products of many
+    small matrices (`scripts/bench/attention.py`).
+    """
+
+    def by_sums(query: jax.Array, keys: jax.Array, values: jax.Array) -> tuple[jax.Array, jax.Array]:
+        weights = masked_softmax((query[..., None] * keys[:, :, None]).sum(-2), mask)
+        return (weights[..., None] * values[:, :, None]).sum(-2), weights
+
+    def by_products(query: jax.Array, keys: jax.Array, values: jax.Array) -> tuple[jax.Array, jax.Array]:
+        weights = masked_softmax(jnp.einsum("bhkd,bhdn->bhkn", query, keys), mask)
+        return jnp.einsum("bhkn,bhnd->bhkd", weights, values), weights
+
+    return jax.lax.platform_dependent(query, keys, values, cpu=by_sums, default=by_products)

@@ -9,7 +9,7 @@ from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int
 
 from seqlab.errors import SeqlabError, at_least
-from seqlab.layers.attention import Attention, causal_mask, heads_first, slot_mask
+from seqlab.layers.attention import Attention, causal_mask, kept, slot_mask
 from seqlab.layers.dense import Dense
 from seqlab.layers.dropout import Dropout
 from seqlab.layers.norm import LayerNorm
@@ -96,7 +96,7 @@ class Layer(nn.Module):
         cache: Any,
         mask: Bool[Array, "B K N"],
         memory: Any,
-        memory_mask: Bool[Array, "B 1 S"] | None,
+        memory_mask: Any,
         t: Int[Array, ""],
     ) -> tuple[Float[Array, "B K D"], Any, Any]:
         """One position of K hypotheses: what `__call__` gives there, the cache, the weights [B H K S] over the
@@ -104,16 +104,20 @@ class Layer(nn.Module):
         """
         y, cache = self.self_attention.step(self.before(self.self_norm, x), cache, mask, t)
         x = self.after(self.self_norm, x, y, False)
-        x, weights = self.cross_block(x, memory, memory_mask, train=False)
+        weights = None
+        if self.cross:
+            y, weights = self.cross_attention.look(self.before(self.cross_norm, x), memory, memory_mask)
+            x = self.after(self.cross_norm, x, y, False)
         y = self.feed_forward(self.before(self.feed_forward_norm, x))
         return self.after(self.feed_forward_norm, x, y, False), cache, weights
 
     def cross_block(self, x: jax.Array, memory: Any, memory_mask: Any, *, train: bool) -> tuple[jax.Array, Any]:
         if not self.cross:
             return x, None
-        y = self.before(self.cross_norm, x)
         keys, values = memory
-        y, weights = self.cross_attention.attend(y, keys, values, memory_mask, train=train)
+        y, weights = self.cross_attention.attend(
+            self.before(self.cross_norm, x), keys, values, memory_mask, train=train
+        )
         return self.after(self.cross_norm, x, y, train), weights
 
     def remember(self, memory: Float[Array, "B S D"]) -> tuple[jax.Array, jax.Array]:
@@ -203,16 +207,15 @@ class Stack(nn.Module):
         points every hypothesis to them.
         """
         batch, prompt = mask.shape
-        shape = (batch, self.heads, capacity * hypotheses, self.dim // self.heads)
-        empty = jnp.zeros(shape, jnp.float32)
+        slots, width = capacity * hypotheses, self.dim // self.heads
+        keys = jnp.zeros((batch, self.heads, width, slots), jnp.float32)
+        values = jnp.zeros((batch, self.heads, slots, width), jnp.float32)
         if caches is None:
-            cache = [(empty, empty) for _ in self.stack]
+            cache = [(keys, values) for _ in self.stack]
         else:
-            slots = jnp.arange(prompt - 1) * hypotheses
-            cache = [
-                (empty.at[:, :, slots].set(heads_first(k)), empty.at[:, :, slots].set(heads_first(v)))
-                for k, v in caches
-            ]
+            past = jnp.arange(prompt - 1) * hypotheses
+            written = [kept(*one) for one in caches]
+            cache = [(keys.at[..., past].set(k), values.at[:, :, past].set(v)) for k, v in written]
         return {
             "cache": cache,
             "ancestors": jnp.zeros((batch, hypotheses, capacity), jnp.int32),
@@ -240,6 +243,17 @@ class Stack(nn.Module):
             x, cache, weights = layer.step(x, state["cache"][i], mask, memory and memory[i], seen, t)
             caches.append(cache)
         return self.finish(x), {**state, "cache": caches, "ancestors": ancestors}, weights
+
+
+def grow(state: dict[str, Any], more: int) -> dict[str, Any]:
+    """The state with room for `more` positions behind those that there are."""
+    slots = more * state["ancestors"].shape[1]
+    none, behind = (0, 0), (0, slots)
+    cache = [
+        (jnp.pad(keys, (none, none, none, behind)), jnp.pad(values, (none, none, behind, none)))
+        for keys, values in state["cache"]
+    ]
+    return {**state, "cache": cache, "ancestors": jnp.pad(state["ancestors"], ((0, 0), (0, 0), (0, more)))}
 
 
 def reorder(state: dict[str, Any], parents: Int[Array, "B K"]) -> dict[str, Any]:

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
+from seqlab.layers.attention import kept
 from seqlab.layers.embed import Positions, Table, Vocabulary, check_tie, positions_of
-from seqlab.layers.transformer import Stack, reorder
+from seqlab.layers.transformer import Stack, grow, reorder
 from seqlab.types import Tokens
 
 KIND = "generator"
@@ -91,7 +92,7 @@ class Transformer(nn.Module):
         if past.ids.shape[1]:
             _, caches, _ = self.decode_from(memory, inputs, past)
         state = self.decoder.start(caches, prompt.mask, capacity, hypotheses)
-        return {"layers": memory, "mask": inputs.mask}, state
+        return {"layers": [kept(*one) for one in memory], "mask": inputs.mask}, state
 
     def step(
         self, memory: Any, state: Any, token: Int[Array, "B K"], t: Int[Array, ""]
@@ -114,6 +115,10 @@ class Transformer(nn.Module):
     @nn.nowrap
     def paths(self, length: int) -> dict[str, int | None]:
         return {"source": 1, "target": 1}
+
+    @nn.nowrap
+    def grow(self, state: Any, more: int) -> Any:
+        return grow(state, more)
 
     @nn.nowrap
     def reorder(self, state: Any, parents: Int[Array, "B K"]) -> Any:

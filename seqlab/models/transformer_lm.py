@@ -6,7 +6,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
 from seqlab.layers.embed import Positions, Vocabulary, positions_of
-from seqlab.layers.transformer import Stack, reorder
+from seqlab.layers.transformer import Stack, grow, reorder
 from seqlab.types import Tokens
 
 KIND = "generator"
@@ -78,6 +78,10 @@ class TransformerLM(nn.Module):
     @nn.nowrap
     def paths(self, length: int) -> dict[str, int | None]:
         return {"target": 1}
+
+    @nn.nowrap
+    def grow(self, state: Any, more: int) -> Any:
+        return grow(state, more)
 
     @nn.nowrap
     def reorder(self, state: Any, parents: Int[Array, "B K"]) -> Any:

@@ -1,5 +1,6 @@
 """Beam search, by any `Rules`, over nothing but `step` and `reorder`."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,6 +12,8 @@ from jaxtyping import Array, Float, Int
 from seqlab.search.constraints import constrained_continuations, whole, write
 from seqlab.search.processors import NEVER, History, Processor, process
 from seqlab.search.rules import DEFAULT, Rules, check_choice, normalized
+
+TOP_BLOCK = 64  # values that are looked at together for the highest of very many
 
 Step = Callable[[Any, jax.Array, jax.Array], tuple[jax.Array, Any]]  # (state, token [B K], t) -> logits, state
 Reorder = Callable[[Any, jax.Array], Any]  # (state, parents [B K]) -> state
@@ -49,18 +52,82 @@ class Beam:
     begun: jax.Array | None
 
 
+@struct.dataclass
+class Search:
+    """Where a search has come to: the model's state of all hypotheses, and the beam, or its groups."""
+
+    state: Any
+    beams: list[Beam]
+
+    @property
+    def done(self) -> jax.Array:
+        """Which sentences are done [B]."""
+        return jnp.stack([one.done for one in self.beams]).all(0)
+
+    def longer(self, state: Any, more: int) -> "Search":
+        """With room for `more` tokens, and a state that has it too."""
+
+        def padded(tokens: jax.Array) -> jax.Array:
+            return jnp.pad(tokens, ((0, 0), (0, 0), (0, more)))
+
+        beams = [
+            dataclasses.replace(
+                one,
+                tokens=padded(one.tokens),
+                finished=dataclasses.replace(one.finished, tokens=padded(one.finished.tokens)),
+            )
+            for one in self.beams
+        ]
+        return Search(state, beams)
+
+    def results(self) -> Hypotheses:
+        """The best finished hypotheses so far, best first."""
+        if len(self.beams) == 1:
+            return self.beams[0].finished
+        every = jax.tree.map(lambda *x: jnp.concatenate(x, axis=1), *[one.finished for one in self.beams])
+        return best_first(every, every.scores.shape[1])
+
+
+def begin_beam(
+    state: Any,
+    first: Int[Array, "B"],
+    limit: Int[Array, "B"],
+    phrases: Int[Array, "B P M"] | None = None,
+    *,
+    length: int,
+    beam: int,
+    groups: int = 1,
+) -> Search:
+    """A search before its first step, with room for `length` tokens."""
+    batch, size = first.shape[0], beam // groups
+    nothing = jnp.full((batch, size), 2 * NEVER)
+    tokens = jnp.zeros((batch, size, length), jnp.int32)
+    one = Beam(
+        token=jnp.repeat(first[:, None], size, axis=1).astype(jnp.int32),
+        log_probs=jnp.full((batch, size), NEVER).at[:, 0].set(0.0),  # all hypotheses are alike at first: keep one
+        tokens=tokens,
+        finished=Hypotheses(tokens, jnp.zeros((batch, size), jnp.int32), nothing, nothing),
+        count=jnp.zeros(batch, jnp.int32),
+        topped=jnp.zeros(batch, bool),
+        ended=jnp.zeros((batch, size), bool),
+        done=limit <= 0,
+        begun=None if phrases is None else jnp.zeros((batch, size, phrases.shape[1]), jnp.int32),
+    )
+    return Search(state, [one] * groups)
+
+
 def beam_search(
     step: Step,
     reorder: Reorder,
-    state: Any,
-    first: Int[Array, "B"],
+    search: Search,
+    begin: Int[Array, ""] | int,
+    end: Int[Array, ""] | int,
     start: int,
     limit: Int[Array, "B"],
     least: Int[Array, "B"],
     *,
-    length: int,
+    most: int,
     eos: int,
-    beam: int,
     alpha: Float[Array, ""] | float,
     word_penalty: Float[Array, ""] | float = 0.0,
     wanted: int = 1,
@@ -69,13 +136,13 @@ def beam_search(
     scored: bool = False,
     prefix: Int[Array, "B L"] | None = None,
     phrases: Int[Array, "B P M"] | None = None,
-    groups: int = 1,
     diversity: Float[Array, ""] | float = 0.0,
     reward: Callable[[Any], Float[Array, "B K"]] | None = None,
-) -> Hypotheses:
-    """The best finished continuations of `first`, the last prompt token, which stands at position `start`.
+) -> Search:
+    """The search gone on with from its step `begin` to its step `end`, or until all sentences are done. The last
+    prompt token stands at position `start`.
 
-    A row's hypotheses have `least[b]` to `limit[b] <= length` tokens, EOS included. Ties go to the hypothesis that
+    A row's hypotheses have `least[b]` to `limit[b] <= most` tokens, EOS included. Ties go to the hypothesis that
     stands higher in the beam, then to the smaller token id.
 
     `prefix` is what they begin with, -1 where they are free. `phrases` must be in them (`search.constraints`). The
@@ -85,7 +152,7 @@ def beam_search(
     """
     check_choice("length", rules.length)
     check_choice("stop", rules.stop)
-    batch, size = first.shape[0], beam // groups
+    (batch, size), groups = search.beams[0].token.shape, len(search.beams)
     rows = jnp.arange(batch)[:, None]
     if rules.limit == "end":
         least = jnp.minimum(least, limit)
@@ -96,24 +163,25 @@ def beam_search(
     def score(log_probs: jax.Array, n: jax.Array) -> jax.Array:
         return normalized(log_probs, n, alpha, word_penalty, rules.length)
 
-    def going(carry: tuple[jax.Array, Any, list[Beam]]) -> jax.Array:
-        i, _, beams = carry
-        return (i < length) & ~jnp.stack([one.done for one in beams]).all()
+    def going(carry: tuple[jax.Array, Search]) -> jax.Array:
+        i, now = carry
+        return (i < end) & ~now.done.all()
 
-    def advance(carry: tuple[jax.Array, Any, list[Beam]]) -> tuple[jax.Array, Any, list[Beam]]:
-        i, state, beams = carry
-        logits, state = step(state, jnp.concatenate([one.token for one in beams], axis=1), start + i)  # [B K V]
-        rewards = jnp.zeros((batch, beam)) if reward is None else reward(state)
+    def advance(carry: tuple[jax.Array, Search]) -> tuple[jax.Array, Search]:
+        i, now = carry
+        token = jnp.concatenate([one.token for one in now.beams], axis=1)
+        logits, state = step(now.state, token, start + i)  # [B K V]
+        rewards = jnp.zeros((batch, size * groups)) if reward is None else reward(state)
         avoided = jnp.zeros((batch, logits.shape[-1])) if groups > 1 else None
         after, parents = [], []
-        for g, one in enumerate(beams):
+        for g, one in enumerate(now.beams):
             mine = slice(g * size, (g + 1) * size)
             one, chosen = extend(one, logits[:, mine], rewards[:, mine], i, avoided)
             after.append(one)
             parents.append(chosen + g * size)
             if avoided is not None:
                 avoided = avoided.at[rows, one.token].add(jnp.where(one.log_probs > NEVER / 2, diversity, 0.0))
-        return i + 1, reorder(state, jnp.concatenate(parents, axis=1)), after
+        return i + 1, Search(reorder(state, jnp.concatenate(parents, axis=1)), after)
 
     def extend(
         old: Beam, logits: jax.Array, rewards: jax.Array, i: jax.Array, avoided: jax.Array | None
@@ -185,7 +253,7 @@ def beam_search(
             done = (count >= size) & (finished.scores[:, -1] >= score(best, i + 1))
         else:
             worst = finished.scores[:, min(wanted, size) - 1]
-            done = worst >= _hope(best, i + 2, limit, length, score)
+            done = worst >= _hope(best, i + 2, limit, most, score)
         new = Beam(
             token=token[rows, kept],
             log_probs=log_probs,
@@ -199,24 +267,7 @@ def beam_search(
         )
         return new, parents[rows, kept]
 
-    nothing = jnp.full((batch, size), 2 * NEVER)
-    tokens = jnp.zeros((batch, size, length), jnp.int32)
-    finished = Hypotheses(tokens, jnp.zeros((batch, size), jnp.int32), nothing, nothing)
-    one = Beam(
-        token=jnp.repeat(first[:, None], size, axis=1).astype(jnp.int32),
-        log_probs=jnp.full((batch, size), NEVER).at[:, 0].set(0.0),  # all hypotheses are alike at first: keep one
-        tokens=tokens,
-        finished=finished,
-        count=jnp.zeros(batch, jnp.int32),
-        topped=jnp.zeros(batch, bool),
-        ended=jnp.zeros((batch, size), bool),
-        done=limit <= 0,
-        begun=None if phrases is None else jnp.zeros((batch, size, phrases.shape[1]), jnp.int32),
-    )
-    *_, beams = jax.lax.while_loop(going, advance, (jnp.int32(0), state, [one] * groups))
-    if groups == 1:
-        return beams[0].finished
-    return _best(jax.tree.map(lambda *x: jnp.concatenate(x, axis=1), *[one.finished for one in beams]), beam)
+    return jax.lax.while_loop(going, advance, (jnp.int32(begin), search))[1]
 
 
 def told_now(prefix: Int[Array, "B L"], i: Int[Array, ""]) -> Int[Array, "B"]:
@@ -246,7 +297,7 @@ def _continuations(
     """
     batch, beam, vocabulary = logits.shape
     width = min(width, vocabulary)
-    best, token = jax.lax.top_k(logits if avoided is None else logits - avoided[:, None], width)  # [B K W]
+    best, token = top_k(logits if avoided is None else logits - avoided[:, None], width)  # [B K W]
     total = jnp.maximum(log_probs[..., None] + best - normalizer, 2 * NEVER).reshape(batch, -1)
     token = token.reshape(batch, -1)
     missing = max(count - total.shape[1], 0)  # a tiny vocabulary cannot fill the list
@@ -257,6 +308,25 @@ def _continuations(
     if avoided is not None:
         total += jnp.take_along_axis(avoided, token, axis=1)
     return jnp.minimum(chosen // width, beam - 1), token, total
+
+
+def top_k(values: Float[Array, "... V"], k: int) -> tuple[Float[Array, "... k"], Int[Array, "... k"]]:
+    """`jax.lax.top_k`, ties included, in two stages where there are many values: the k blocks with the highest maxima
+    hold the k highest, so that only these blocks, and what is left behind the last block, are looked through.
+    """
+    many = values.shape[-1]
+    count = many // TOP_BLOCK
+    if count <= 2 * k:
+        best, at = jax.lax.top_k(values, k)
+        return best, at
+    blocks = values[..., : count * TOP_BLOCK].reshape(*values.shape[:-1], count, TOP_BLOCK)
+    chosen = jnp.sort(jax.lax.top_k(blocks.max(-1), k)[1], axis=-1)  # in order, so that ties are as they were
+    looked_at = jnp.take_along_axis(blocks, chosen[..., None], axis=-2).reshape(*values.shape[:-1], -1)
+    looked_at = jnp.concatenate([looked_at, values[..., count * TOP_BLOCK :]], axis=-1)
+    best, at = jax.lax.top_k(looked_at, k)
+    block = jnp.take_along_axis(chosen, jnp.minimum(at // TOP_BLOCK, k - 1), axis=-1)
+    inside = block * TOP_BLOCK + at % TOP_BLOCK
+    return best, jnp.where(at < k * TOP_BLOCK, inside, at - k * TOP_BLOCK + count * TOP_BLOCK)
 
 
 def _merge(
@@ -275,10 +345,10 @@ def _merge(
         log_probs=jnp.where(may_finish, log_probs, 2 * NEVER),
     )
     both = jax.tree.map(lambda old, fresh: jnp.concatenate([old, fresh], axis=1), finished, new)
-    return _best(both, finished.scores.shape[1])
+    return best_first(both, finished.scores.shape[1])
 
 
-def _best(hypotheses: Hypotheses, count: int) -> Hypotheses:
+def best_first(hypotheses: Hypotheses, count: int) -> Hypotheses:
     """The `count` best, best first; of equals, those that stood first."""
     _, kept = jax.lax.top_k(hypotheses.scores, count)
     rows = jnp.arange(kept.shape[0])[:, None]
@@ -289,10 +359,10 @@ def _hope(
     log_probs: Float[Array, "B"],
     soonest: jax.Array,
     limit: Int[Array, "B"],
-    length: int,
+    most: int,
     score: Callable[[jax.Array, jax.Array], jax.Array],
 ) -> Float[Array, "B"]:
     """The best that a hypothesis of this sum can come to: at whatever length is mildest, and without more loss."""
-    n = jnp.arange(1, length + 1)
+    n = jnp.arange(1, most + 1)
     possible = (n >= soonest) & (n <= limit[:, None])
     return jnp.where(possible, score(log_probs[:, None], n), 2 * NEVER).max(-1)

@@ -16,15 +16,15 @@ AttentiveStep = Callable[[Any, jax.Array, jax.Array], tuple[jax.Array, Any, jax.
 SEEN = 1e-6  # the least attention that is told apart from none, for its logarithm is in the score
 
 
+def begin_coverage(state: Any, mask: Bool[Array, "B S"], hypotheses: int) -> tuple[Any, Float[Array, "B K S"]]:
+    """A model's state, and the attention so far: none."""
+    return state, jnp.zeros((mask.shape[0], hypotheses, mask.shape[1]))
+
+
 def with_coverage(
-    attentive_step: AttentiveStep,
-    reorder: Reorder,
-    state: Any,
-    mask: Bool[Array, "B S"],
-    hypotheses: int,
-    weight: Float[Array, ""] | float,
-) -> tuple[Step, Reorder, Any, Callable[[Any], Float[Array, "B K"]]]:
-    """`step`, `reorder` and `state` that keep count of attention, and the reward (at most 0) that a state gives."""
+    attentive_step: AttentiveStep, reorder: Reorder, mask: Bool[Array, "B S"], weight: Float[Array, ""] | float
+) -> tuple[Step, Reorder, Callable[[Any], Float[Array, "B K"]]]:
+    """`step` and `reorder` that keep count of attention, and the reward (at most 0) that a state gives."""
 
     def step(state: Any, token: Int[Array, "B K"], t: Int[Array, ""]) -> tuple[jax.Array, Any]:
         logits, inner, attention = attentive_step(state[0], token, t)
@@ -37,5 +37,4 @@ def with_coverage(
         logs = jnp.log(jnp.clip(state[1], SEEN, 1.0))
         return weight * jnp.where(mask[:, None], logs, 0.0).sum(-1)
 
-    batch, length = mask.shape
-    return step, move, (state, jnp.zeros((batch, hypotheses, length))), reward
+    return step, move, reward

@@ -98,8 +98,16 @@ class Ensemble(NamedTuple):
             scores = ours.mean(axis=0)
         return scores if self.language_model is None else scores + self.weight * each[-1]
 
+    def grow(self, state: tuple[Any, ...], more: int) -> tuple[Any, ...]:
+        return tuple(grown(model, own, more) for model, own in zip(self.members, state, strict=True))
+
     def reorder(self, state: tuple[Any, ...], parents: Int[Array, "B K"]) -> tuple[Any, ...]:
         return tuple(model.reorder(own, parents) for model, own in zip(self.members, state, strict=True))
+
+
+def grown(model: Any, state: Any, more: int) -> Any:
+    """A model's state with room for `more` positions; a state that has no bound stays."""
+    return model.grow(state, more) if hasattr(model, "grow") else state
 
 
 def has_attention(model: Any) -> bool:

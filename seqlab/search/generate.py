@@ -1,25 +1,30 @@
 """From requests to hypotheses: each shape is compiled once, results come in the order asked."""
 
+import collections
 import functools
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from flax import struct
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from seqlab.errors import SeqlabError
-from seqlab.search.beam import Hypotheses, beam_search
-from seqlab.search.coverage import with_coverage
-from seqlab.search.ensemble import Ensemble, has_attention
-from seqlab.search.greedy import greedy_search
+from seqlab.search.beam import Hypotheses, beam_search, begin_beam
+from seqlab.search.coverage import begin_coverage, with_coverage
+from seqlab.search.ensemble import Ensemble, grown, has_attention
+from seqlab.search.greedy import begin_writing, greedy_search
 from seqlab.search.processors import NEVER, NO_OPTIONS, Options, make_processors
-from seqlab.search.requests import POSITIONS, Asked, Request, batches, check_request, collate
+from seqlab.search.requests import POSITIONS, ROWS, Asked, Request, batches, check_request, collate
 from seqlab.search.rules import DEFAULT, Rules
 from seqlab.search.sampling import sample
 from seqlab.types import Generator, Params
 
 AXIS = "rows"
+BLOCK = 4  # steps between looks at what is done
+ROOM = 16  # tokens that there is room for at first; then twice as many, and so on
 
 
 class Result(NamedTuple):
@@ -56,65 +61,133 @@ class Method(NamedTuple):
 DEFAULT_WEIGHTS = Weights()
 
 
-def make_mesh(devices: Sequence[Any]) -> Mesh:
-    """Devices in a row, for the rows of a batch."""
-    return jax.make_mesh((len(devices),), (AXIS,), axis_types=(jax.sharding.AxisType.Auto,), devices=devices)
+class Rows(struct.PyTreeNode):
+    """Sentences that are being decoded: every leaf [B ...], so that some can leave."""
+
+    memory: Any
+    search: Any  # a Search, or a Writing
+    asked: Asked
+
+
+class Searcher(NamedTuple):
+    """The jitted functions behind every decoding.
+
+    begin(params, asked, length): rows before their first step, with room for `length` tokens.
+    go_on(params, rows, begin, end, weights, seed, start, most): rows after step `end`, or once all of them are done;
+        their prompts end at position `start`, and none may become longer than `most`.
+    grow(rows, more): rows with room for `more` tokens.
+    take(rows, chosen): some of the rows.
+    results(rows): their hypotheses so far.
+    """
+
+    begin: Callable[..., Rows]
+    go_on: Callable[..., Rows]
+    grow: Callable[..., Rows]
+    take: Callable[..., Rows]
+    results: Callable[..., Hypotheses]
 
 
 @functools.lru_cache(maxsize=16)
-def make_search(model: Any, eos: int, method: Method, mesh: Mesh) -> Callable[..., Hypotheses]:
-    """The jitted function behind every decoding: (params, asked, weights, seed, length) to hypotheses. The rows of
-    what is asked are split over the devices of the mesh, and none waits for another.
-    """
+def make_searcher(model: Any, eos: int, method: Method, mesh: Mesh) -> Searcher:
+    """The rows of a batch are split over the devices of the mesh, and none waits for another between two steps."""
     beam, wanted, rules, options, sampling, groups, covering = method
     processors = make_processors(options)
 
-    def search(params: Params, asked: Asked, weights: Weights, seed: jax.Array, length: int) -> Hypotheses:
-        inputs, prompt, limit, least, numbers, prefix, phrases = asked
-        position = prompt.ids.shape[1] - 1
-        memory, state = model.apply(params, inputs, prompt, position + length, beam, method=type(model).start)
+    def begin(params: Params, asked: Any, length: int) -> Rows:
+        capacity = asked.prompt.ids.shape[1] - 1 + length
+        memory, state = model.apply(params, asked.inputs, asked.prompt, capacity, beam, method=type(model).start)
+        if covering:
+            state = begin_coverage(state, asked.inputs.mask, beam)
+        first, phrases = asked.prompt.ids[:, -1], asked.phrases
+        if rules is None or sampling:
+            search = begin_writing(state, first, length=length, hypotheses=beam)
+        else:
+            search = begin_beam(state, first, asked.limit, phrases, length=length, beam=beam, groups=groups)
+        return Rows(memory, search, asked)
+
+    def go_on(
+        params: Params, rows: Rows, begin: jax.Array, end: jax.Array, weights: Weights, seed: jax.Array, *,
+        start: int, most: int,
+    ) -> Rows:  # fmt: skip
+        asked: Any = rows.asked
 
         def run(method: Any) -> Callable[..., Any]:
-            return lambda state, token, t: model.apply(params, memory, state, token, t, method=method)
+            return lambda state, token, t: model.apply(params, rows.memory, state, token, t, method=method)
 
         step, reorder, reward = run(type(model).step), model.reorder, None
-        if covering and inputs is not None:
-            step, reorder, state, reward = with_coverage(
-                run(type(model).attentive_step), reorder, state, inputs.mask, beam, weights.coverage
+        if covering:
+            step, reorder, reward = with_coverage(
+                run(type(model).attentive_step), reorder, asked.inputs.mask, weights.coverage
             )
-        first = prompt.ids[:, -1]
+        span = (begin, end, start, asked.limit, asked.least)
         shared: dict[str, Any] = {
-            "length": length,
             "eos": eos,
             "alpha": weights.alpha,
             "word_penalty": weights.word_penalty,
             "processors": processors,
             "scored": getattr(model, "scored", False),
-            "prefix": prefix,
+            "prefix": asked.prefix,
         }
         if sampling:
             rule = (rules or DEFAULT).length
-            return sample(
-                step, state, first, position, limit, least, numbers, samples=beam, seed=seed, rule=rule, **shared
-            )
-        if rules is None:
-            return greedy_search(step, state, first, position, limit, least, **shared)
-        return beam_search(
-            step, reorder, state, first, position, limit, least, beam=beam, wanted=wanted, rules=rules,
-            phrases=phrases, groups=groups, diversity=weights.diversity, reward=reward, **shared,
-        )  # fmt: skip
+            search = sample(step, rows.search, *span, asked.numbers, seed=seed, rule=rule, **shared)
+        elif rules is None:
+            search = greedy_search(step, rows.search, *span, **shared)
+        else:
+            search = beam_search(
+                step, reorder, rows.search, *span, most=most, wanted=wanted, rules=rules, phrases=asked.phrases,
+                diversity=weights.diversity, reward=reward, **shared,
+            )  # fmt: skip
+        return rows.replace(search=search)
+
+    def grow(rows: Rows, more: int) -> Rows:
+        state = rows.search.state
+        state = (grown(model, state[0], more), state[1]) if covering else grown(model, state, more)
+        return rows.replace(search=rows.search.longer(state, more))
+
+    def take(rows: Rows, chosen: jax.Array) -> Rows:
+        return jax.tree.map(lambda x: x[chosen], rows)
+
+    def split(function: Callable[..., Any], *parts: bool) -> Callable[..., Any]:
+        """The function on each device's own rows, which are those arguments of which `parts` is true."""
+        if mesh.size == 1:
+            return function
+        specs = tuple(PartitionSpec(AXIS) if part else PartitionSpec() for part in parts)
+        # The loop's first state is the same on all devices, and later ones are not: this is meant.
+        return jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=PartitionSpec(AXIS), check_vma=False)
 
     @functools.partial(jax.jit, static_argnames="length")
-    def everywhere(params: Params, asked: Asked, weights: Weights, seed: jax.Array, length: int) -> Hypotheses:
-        run = functools.partial(search, length=length)
-        if mesh.size == 1:
-            return run(params, asked, weights, seed)
-        whole, rows = PartitionSpec(), PartitionSpec(AXIS)
-        # The loop's first state is the same on all devices, and later ones are not: this is meant.
-        split = jax.shard_map(run, mesh=mesh, in_specs=(whole, rows, whole, whole), out_specs=rows, check_vma=False)
-        return split(params, asked, weights, seed)
+    def begin_all(params: Params, asked: Asked, length: int) -> Rows:
+        return split(functools.partial(begin, length=length), False, True)(params, asked)
 
-    return everywhere
+    @functools.partial(jax.jit, static_argnames=("start", "most"), donate_argnames="rows")
+    def go_on_all(
+        params: Params, rows: Rows, begin: Any, end: Any, weights: Weights, seed: Any, *, start: int, most: int
+    ) -> Rows:
+        run = functools.partial(go_on, start=start, most=most)
+        return split(run, False, True, *[False] * 4)(params, rows, begin, end, weights, seed)
+
+    return Searcher(
+        begin_all,
+        go_on_all,
+        jax.jit(grow, static_argnames="more"),
+        jax.jit(take, out_shardings=NamedSharding(mesh, PartitionSpec(AXIS))),
+        jax.jit(lambda rows: rows.search.results()),
+    )
+
+
+def whole_search(
+    searcher: Searcher, params: Params, asked: Asked, weights: Weights, seed: jax.Array, length: int
+) -> Hypotheses:
+    """A search from beginning to end, on the device alone."""
+    rows = searcher.begin(params, asked, length=length)
+    start = asked.prompt.ids.shape[1] - 1
+    return searcher.results(searcher.go_on(params, rows, 0, length, weights, seed, start=start, most=length))
+
+
+def make_mesh(devices: Sequence[Any]) -> Mesh:
+    """Devices in a row, for the rows of a batch."""
+    return jax.make_mesh((len(devices),), (AXIS,), axis_types=(jax.sharding.AxisType.Auto,), devices=devices)
 
 
 def generate(
@@ -161,32 +234,56 @@ def generate(
     method = Method(beam, wanted, rules, options, seed is not None, groups, bool(weights.coverage))
     mesh = make_mesh(devices)
     params = jax.device_put(params, NamedSharding(mesh, PartitionSpec()))
-    search = make_search(model, eos, method, mesh)
+    searcher = make_searcher(model, eos, method, mesh)
     results: list[list[Result]] = [[] for _ in requests]
-    waiting: list[tuple[list[int], Hypotheses]] = []
 
-    def collect() -> None:
-        chosen, hypotheses = waiting.pop(0)
-        tokens, lengths, scores, log_probs = (
-            np.asarray(x) for x in (hypotheses.tokens, hypotheses.lengths, hypotheses.scores, hypotheses.log_probs)
+    def decode(chosen: Sequence[int], shape: tuple[int, int, int, int]) -> Iterator[None]:
+        """Decodes a batch in blocks of steps; gives way where the device is busy with one."""
+        most, start = shape[-1], shape[-2] - 1
+        room, at, live = min(ROOM, most), 0, np.arange(shape[0])
+        rows = searcher.begin(params, collate([requests[i] for i in chosen], shape), length=room)
+        while True:
+            end = min(at + BLOCK, most)
+            if end > room:
+                more = min(room, most - room)
+                rows, room = searcher.grow(rows, more=more), room + more
+            rows = searcher.go_on(params, rows, at, end, weights, seed or 0, start=start, most=most)
+            yield
+            done, at = np.asarray(rows.search.done), end
+            if done.all() or at == most:
+                keep(chosen, live, np.arange(len(live)), rows)
+                return
+            smaller = max((~done).sum(), 1)
+            size = next(size for size in sizes if size >= smaller)
+            if size < len(live):
+                keep(chosen, live, np.flatnonzero(done), rows)
+                left = np.resize(np.flatnonzero(~done), size)
+                live = np.where(np.arange(size) < smaller, live[left], len(chosen))
+                rows = searcher.take(rows, left)
+
+    def keep(chosen: Sequence[int], live: Any, which: np.ndarray, rows: Rows) -> None:
+        """Notes the results of some rows, of which `live` says which of the `chosen` requests they are of."""
+        found = searcher.results(rows)
+        tokens, lengths, scores, log_probs = map(
+            np.asarray, (found.tokens, found.lengths, found.scores, found.log_probs)
         )
-        for row, index in enumerate(chosen):
-            results[index] = [
-                Result(
-                    tokens[row, k, : lengths[row, k]].tolist(),
-                    float(scores[row, k]),
-                    float(log_probs[row, k]),
-                )
+        mine = [row for row in which if live[row] < len(chosen)]
+        for row in mine:
+            results[chosen[int(live[row])]] = [
+                Result(tokens[row, k, : lengths[row, k]].tolist(), float(scores[row, k]), float(log_probs[row, k]))
                 for k in range(wanted)
                 if log_probs[row, k] > NEVER / 2
             ]
-        progress(len(chosen))
+        progress(len(mine))
 
-    for chosen, shape in batches(requests, beam, getattr(model, "longest", None), batch_tokens, len(devices)):
-        asked = collate([requests[i] for i in chosen], shape)
-        waiting.append((chosen, search(params, asked, weights, seed or 0, length=shape[-1])))
-        if len(waiting) > 1:  # one batch is always under way while the last one is read
-            collect()
-    while waiting:
-        collect()
+    sizes = [rows * len(devices) for rows in ROWS]
+    todo = iter(batches(requests, beam, getattr(model, "longest", None), batch_tokens, len(devices)))
+    # Two batches take turns, so that the device works on one while the host looks at the other.
+    turns = collections.deque(decode(*batch) for batch in itertools.islice(todo, 2))
+    while turns:
+        one = turns.popleft()
+        if next(one, one) is one:
+            turns.extend(decode(*batch) for batch in itertools.islice(todo, 1))
+        else:
+            turns.append(one)
     return results

@@ -10,7 +10,7 @@ from seqlab.errors import SeqlabError
 from seqlab.search.processors import Options
 from seqlab.types import AnyArray, Tokens
 
-ROWS = (1, 8, 64, 256)  # sentences a batch, on each device; the smallest that holds what is left is taken
+ROWS = (1, 8, 24, 64)  # sentences a batch, on each device; the smallest that holds what is left is taken
 LONGEST = 1 << 13  # most tokens of a source or a prompt, where the model sets no bound: memory grows with its square
 POSITIONS = 1 << 16  # most positions of sources and hypotheses a batch: long lines come in smaller batches
 
@@ -73,10 +73,10 @@ def contains(tokens: Sequence[int], phrase: Sequence[int]) -> bool:
 
 
 def round_up(n: int) -> int:
-    """Lengths come in steps of about a third: 8 12 16 24 32 48 64 96 ..., so that there are few shapes."""
-    size = 8
+    """Lengths come in few sizes: 16 32 64 96 128 192 256 ..., for each makes another shape to compile."""
+    size = 16
     while size < n:
-        size = size * 3 // 2 if size & (size - 1) == 0 else size * 4 // 3
+        size = size * 2 if size < 64 else size * 3 // 2 if size & (size - 1) == 0 else size * 4 // 3
     return size
 
 
@@ -96,6 +96,8 @@ def batches(
         source_length = 0 if source is None else min(round_up(len(source)), most)
         groups.setdefault((source_length, prompt_length), []).append(i)
     for shape, members in sorted(groups.items()):
+        # Texts of like sources are of like length, and are done at about the same time.
+        members.sort(key=lambda i: (len(requests[i].source or ()), len(requests[i].prompt), requests[i].limit))
         room = min(round_up(max(requests[i].limit for i in members)), most - shape[1] + 1)
         fitting = [rows for rows in ROWS if rows * (shape[0] + beam * (shape[1] + room)) <= positions] or [1]
         for at in range(0, len(members), fitting[-1] * devices):

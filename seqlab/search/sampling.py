@@ -1,30 +1,28 @@
 """Ancestral sampling: every token drawn from what the model says, or from the head of it."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from seqlab.search.beam import Hypotheses, Step
-from seqlab.search.greedy import write_on
+from seqlab.search.beam import Step
+from seqlab.search.greedy import Writing, write_on
 from seqlab.search.processors import History, Processor, process
 from seqlab.search.rules import normalized
 
 
 def sample(
     step: Step,
-    state: Any,
-    first: Int[Array, "B"],
+    search: Writing,
+    begin: Int[Array, ""] | int,
+    end: Int[Array, ""] | int,
     start: int,
     limit: Int[Array, "B"],
     least: Int[Array, "B"],
     numbers: Int[Array, "B"],
     *,
-    length: int,
     eos: int,
-    samples: int,
     seed: Int[Array, ""],
     alpha: Float[Array, ""] | float,
     word_penalty: Float[Array, ""] | float,
@@ -32,9 +30,9 @@ def sample(
     processors: Sequence[Processor],
     scored: bool = False,
     prefix: Int[Array, "B L"] | None = None,
-) -> Hypotheses:
-    """Independent samples of each sentence, the likeliest first. The draws hinge on `seed` and the sentence's number,
-    and not on what stands beside it. A sample as long as it may be ends there: no draw, but it is paid for.
+) -> Writing:
+    """Independent samples of each sentence. The draws hinge on `seed` and the sentence's number, and not on what
+    stands beside it. A sample as long as it may be ends there: no draw, but it is paid for.
 
     Processors change what is drawn from; scores and log-probabilities are the model's own, as those of `beam_search`.
     """
@@ -49,9 +47,4 @@ def sample(
     def score(log_probs: jax.Array, lengths: jax.Array) -> jax.Array:
         return normalized(log_probs, lengths, alpha, word_penalty, rule)
 
-    found = write_on(
-        step, state, first, start, limit, length=length, eos=eos, hypotheses=samples, choose=choose, score=score,
-        prefix=prefix,
-    )  # fmt: skip
-    order = jnp.argsort(-found.scores, axis=1)
-    return jax.tree.map(lambda x: x[jnp.arange(len(order))[:, None], order], found)
+    return write_on(step, search, begin, end, start, limit, eos=eos, choose=choose, score=score, prefix=prefix)
