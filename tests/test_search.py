@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from seqlab import catalogue, laws
-from seqlab.search.beam import beam_search, begin_beam
+from seqlab.search.beam import beam_search, begin_beam, top_k
 from seqlab.search.forced import force
-from seqlab.search.generate import generate
+from seqlab.search.generate import DEFAULT_WEIGHTS, Method, generate, make_mesh, make_searcher, whole_search
 from seqlab.search.processors import NEVER
-from seqlab.search.requests import Request, round_up
-from seqlab.search.rules import Rules
+from seqlab.search.requests import Request, collate, round_up
+from seqlab.search.rules import DEFAULT, Rules
 from tests.oracles.search import exhaustive
 
 VOCABULARY, LENGTH, EOS, ROWS = 4, 4, 2, 6
@@ -139,3 +139,41 @@ def test_few_shapes():
     sizes = {round_up(n) for n in range(1, 1025)}
     assert len(sizes) <= 16
     assert all(n <= round_up(n) < max(2 * n, 17) for n in range(1, 1025))
+
+
+@pytest.mark.parametrize("shape", [(3, 5), (2, 2, 700), (1, 1000), (2, 3, 64 * 9 + 1)])
+@pytest.mark.parametrize("k", [1, 3])
+def test_top_k_in_two_stages(shape, k):
+    """Also where most values are alike, and where the highest stand behind the last block."""
+    random = np.random.default_rng(0)
+    for values in (random.normal(size=shape), random.integers(0, 3, shape), np.arange(np.prod(shape)).reshape(shape)):
+        found = top_k(jnp.float32(values), k)
+        for one, other in zip(found, jax.lax.top_k(jnp.float32(values), k), strict=True):
+            np.testing.assert_array_equal(np.asarray(one), np.asarray(other))
+
+
+@pytest.mark.parametrize("name", ["transformer", "recurrent_lm"])
+@pytest.mark.parametrize("beam", [1, 3])
+def test_sentences_that_leave_change_nothing(name, beam):
+    """Some are done long before others, and the room grows twice: what one search to the end gives."""
+    s = laws.make_subject(catalogue.module("models", name).TINY, seed=3)
+    limits = [40, 3, 2, 5, 1, 33, 2, 2, 6, 17, 3, 4]
+    few = laws.requests_of(s, 1)
+    requests = [few[i % len(few)]._replace(limit=limit, least=limit - 1) for i, limit in enumerate(limits)]
+    told = []
+    found = generate(
+        s.model, s.params, requests, eos=EOS, beam=beam, wanted=beam, devices=jax.devices()[:1], progress=told.append
+    )
+    assert sum(told) == len(requests)
+    assert len(told) > 1  # not all at once
+    method = Method(beam, beam, DEFAULT if beam > 1 else None)
+    searcher = make_searcher(s.model, EOS, method, make_mesh(jax.devices()[:1]))
+    prompt = max(len(request.prompt) for request in requests)
+    source = 0 if requests[0].source is None else max(len(request.source) for request in requests)
+    asked = collate(requests, (len(requests), source, prompt, 40))
+    whole = whole_search(searcher, s.params, asked, DEFAULT_WEIGHTS, 0, 40)
+    for row, results in enumerate(found):
+        for k, result in enumerate(results):
+            size = int(whole.lengths[row, k])
+            assert result.ids == np.asarray(whole.tokens)[row, k, :size].tolist()
+            assert result.score == pytest.approx(float(whole.scores[row, k]), rel=1e-4)

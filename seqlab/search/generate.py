@@ -177,7 +177,7 @@ def make_searcher(model: Any, eos: int, method: Method, mesh: Mesh) -> Searcher:
 
 
 def whole_search(
-    searcher: Searcher, params: Params, asked: Asked, weights: Weights, seed: jax.Array, length: int
+    searcher: Searcher, params: Params, asked: Asked, weights: Weights, seed: Any, length: int
 ) -> Hypotheses:
     """A search from beginning to end, on the device alone."""
     rows = searcher.begin(params, asked, length=length)
