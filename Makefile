@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: quickstart test test-long test-peers lint format
+.PHONY: quickstart test test-long test-peers bench lint format
 
 quickstart: $(READY)
 	$(BIN)/python scripts/quickstart.py
@@ -18,6 +18,10 @@ test-long: .venv/ready-dev
 
 test-peers: .venv/ready-bench
 	$(BIN)/python -m pytest -m peers
+
+# make bench RUN=runs/a-post-norm-transformer INPUT=sources.txt
+bench: .venv/ready-bench
+	$(BIN)/python scripts/bench/decode.py $(RUN) --input $(INPUT)
 
 lint: .venv/ready-dev
 	$(BIN)/ruff check .

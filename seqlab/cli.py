@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 import tyro
 from tyro.conf import Positional, arg
 
+from seqlab.compilation import keep_compilations
 from seqlab.errors import SeqlabError
 from seqlab.memory import keep_freed_memory
 
@@ -146,15 +147,16 @@ def decode(
     from seqlab.stream import Format, decode_file, decode_stream
 
     for path in (input, prefixes, constraints):
-        if path is not None and not path.is_file():
+        if path is not None and (path.is_dir() or not path.exists()):
             raise SeqlabError(f"no input {path}")
-    if (resume or shard != "1/1") and input is None:
+    if (resume or shard != "1/1") and (input is None or not input.is_file()):
         raise SeqlabError(f"--{'resume' if resume else 'shard'} is of a file: give --input")
     if resume and output is None:
         raise SeqlabError("--resume goes on with a file: give --output")
     form = Format(nbest, scores, alignments)
     check_output(output)
     keep_freed_memory()
+    keep_compilations()
     loaded = load_writer(run, checkpoint, dtype)
     if ensemble or lm is not None:
         others = [load(other, checkpoint, dtype) for other in ensemble]
@@ -201,6 +203,7 @@ def force(
 
     check_output(output)
     keep_freed_memory()
+    keep_compilations()
     loaded = load_writer(run, checkpoint)
     sources = None if input is None else text.read_lines(input)
     with text.open_output(output) as stream:
@@ -248,6 +251,7 @@ def evaluate(
 
     check_output(output)
     keep_freed_memory()
+    keep_compilations()
     loaded = load(run, checkpoint)
     kind = loaded.experiment.task.KIND
     if kind != "generator" and search != NO_SEARCH:

@@ -427,11 +427,14 @@ def forced_scores(
 
 
 def returned_scores_are_the_models(s: Subject) -> None:
-    """Scores of a beam of 3 are the forced log-probabilities of its tokens, divided by the length penalty once."""
+    """Scores of a beam of 3 are the forced log-probabilities of its tokens, of which the last is the only EOS,
+    divided by the length penalty once.
+    """
     requests = requests_of(s, 5)
     for alpha in ALPHAS:
         found = generate(s.model, s.params, requests, eos=EOS, beam=3, weights=Weights(alpha), wanted=3)
         for row, results in enumerate(found):
+            require(all(r.ids.index(EOS) == len(r.ids) - 1 for r in results), "a text goes on after its end")
             scores, sums = forced_scores(s, row, requests[row].prompt, [r.ids for r in results], alpha)
             close([r.score for r in results], scores, f"scores at alpha {alpha}")
             close([r.log_prob for r in results], sums, f"log-probabilities at alpha {alpha}")

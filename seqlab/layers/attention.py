@@ -170,16 +170,17 @@ def few_queries(
 ) -> tuple[Float[Array, "B H K d"], Float[Array, "B H K N"]]:
     """Attention of a few queries: what they see, and the weights.
 
-    On CPUs sums of products that the compiler fuses take a quarter to a half of the time of its products of many
-    small matrices (`scripts/bench/attention.py`).
+    On CPUs sums of products, which the compiler fuses, are faster than its products of many small matrices
+    (`scripts/bench/attention.py`).
     """
+    return jax.lax.platform_dependent(query, keys, values, mask, cpu=by_sums, default=by_products)
 
-    def by_sums(query: jax.Array, keys: jax.Array, values: jax.Array) -> tuple[jax.Array, jax.Array]:
-        weights = masked_softmax((query[..., None] * keys[:, :, None]).sum(-2), mask)
-        return (weights[..., None] * values[:, :, None]).sum(-2), weights
 
-    def by_products(query: jax.Array, keys: jax.Array, values: jax.Array) -> tuple[jax.Array, jax.Array]:
-        weights = masked_softmax(jnp.einsum("bhkd,bhdn->bhkn", query, keys), mask)
-        return jnp.einsum("bhkn,bhnd->bhkd", weights, values), weights
+def by_sums(query: jax.Array, keys: jax.Array, values: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
+    weights = masked_softmax((query[..., None] * keys[:, :, None]).sum(-2), mask)
+    return (weights[..., None] * values[:, :, None]).sum(-2), weights
 
-    return jax.lax.platform_dependent(query, keys, values, cpu=by_sums, default=by_products)
+
+def by_products(query: jax.Array, keys: jax.Array, values: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
+    weights = masked_softmax(jnp.einsum("bhkd,bhdn->bhkn", query, keys), mask)
+    return jnp.einsum("bhkn,bhnd->bhkd", weights, values), weights

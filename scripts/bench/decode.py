@@ -1,0 +1,176 @@
+"""Sentences a second from text to text, of a run and of other toolkits on the same weights, sentences and beam.
+
+    python scripts/bench/decode.py RUN --input F
+
+RUN is a post-norm Transformer, which `seqlab export` can write for transformers and CTranslate2. All take turns in
+one process after a warm-up; what is told is the median of the rounds, as a JSON line a row. Before that the texts are
+compared: where they differ, our forced pass says whether their scores are near-ties (within 1e-4), which are counted.
+The others get what serves them best: sorted batches, the allocator's settings for PyTorch, and of CTranslate2's two
+ways to use the cores the faster one.
+"""
+
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from tyro.conf import Positional, arg
+
+ALLOCATOR = {  # or PyTorch spends half of its time in the kernel
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": "100000000000",
+    "MALLOC_TOP_PAD_": "268435456",
+}
+NEAR = 1e-4
+Texts = Callable[[list[str]], list[str]]
+
+
+def main(
+    run: Annotated[Positional[Path], arg(metavar="RUN")],
+    input: Annotated[Path, arg(metavar="F", help="Sources, a line each.")],
+    sentences: int = 500,
+    rounds: int = 5,
+    beam: int = 5,
+) -> None:
+    """Prints a row for each other toolkit, with a beam and greedy."""
+    from seqlab import decode
+    from seqlab.compilation import keep_compilations
+    from seqlab.marian import export_marian
+    from seqlab.text import read_lines
+
+    keep_compilations()
+    loaded = decode.load(run)
+    lines = list(read_lines(input))[:sentences]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name) / "marian"
+        export_marian(loaded, folder)
+        for size in (beam, 1):
+            kind = f"beam{size}" if size > 1 else "greedy"
+            peers = {
+                "ctranslate2-float32": ("ct2", ctranslate2(folder, size, "float32")),
+                "ctranslate2-int8": ("ct2", ctranslate2(folder, size, "int8")),
+                "transformers-float32": ("hf", transformers(folder, size)),
+            }
+            ours = {preset: by_seqlab(loaded, size, preset) for preset in ("ct2", "hf")}
+            compared = {
+                peer: compare(loaded, lines, ours[preset], theirs) for peer, (preset, theirs) in peers.items()
+            }
+            everyone = {**ours, **{peer: theirs for peer, (_, theirs) in peers.items()}}
+            times: dict[str, list[float]] = {who: [] for who in everyone}
+            for _ in range(rounds):
+                for who, texts in everyone.items():
+                    begun = time.perf_counter()
+                    texts(lines)
+                    times[who].append(len(lines) / (time.perf_counter() - begun))
+            for peer, (preset, _) in peers.items():
+                mine, other = (statistics.median(times[who]) for who in (preset, peer))
+                row = {
+                    "name": f"decode/{kind}/{peer}",
+                    "ours": round(mine, 1),
+                    "peer": round(other, 1),
+                    "ratio": round(mine / other, 2),
+                    "unit": "sentences/s",
+                    "spread": {who: [round(min(times[who]), 1), round(max(times[who]), 1)] for who in (preset, peer)},
+                    "notes": compared[peer],
+                }
+                print(json.dumps(row), flush=True)
+
+
+def by_seqlab(run, beam: int, preset: str) -> Texts:
+    def texts(lines: list[str]) -> list[str]:
+        return run.translate(lines, beam=beam, preset="seqlab" if beam == 1 else preset, alpha=1.0)
+
+    return texts
+
+
+def transformers(folder: Path, beam: int) -> Texts:
+    import torch
+    from transformers import MarianMTModel, MarianTokenizer
+
+    torch.set_num_threads(os.cpu_count() or 1)
+    model, tokenizer = MarianMTModel.from_pretrained(folder).eval(), MarianTokenizer.from_pretrained(folder)
+    model.generation_config.max_length = None
+
+    @torch.inference_mode()
+    def texts(lines: list[str]) -> list[str]:
+        order = sorted(range(len(lines)), key=lambda i: len(lines[i]))
+        found = [""] * len(lines)
+        for at in range(0, len(order), 64):
+            some = order[at : at + 64]
+            batch = tokenizer([lines[i] for i in some], return_tensors="pt", padding=True)
+            ids = model.generate(
+                **batch, num_beams=beam, max_new_tokens=128, length_penalty=1.0, early_stopping=False
+            )
+            for i, text in zip(some, tokenizer.batch_decode(ids, skip_special_tokens=True), strict=True):
+                found[i] = text
+        return found
+
+    return texts
+
+
+def ctranslate2(folder: Path, beam: int, kind: str) -> Texts:
+    """By whichever is faster: one translator on all cores, or one a core."""
+    import ctranslate2
+    from ctranslate2.converters import TransformersConverter
+    from transformers import MarianTokenizer
+
+    converted = folder.with_name("ctranslate2")
+    if not converted.exists():
+        TransformersConverter(str(folder)).convert(str(converted))
+    tokenizer, cores = MarianTokenizer.from_pretrained(folder), os.cpu_count() or 1
+
+    def with_threads(inter: int, intra: int) -> Texts:
+        translator = ctranslate2.Translator(
+            str(converted), compute_type=kind, inter_threads=inter, intra_threads=intra
+        )
+
+        def texts(lines: list[str]) -> list[str]:
+            sources = [tokenizer.convert_ids_to_tokens(ids) for ids in tokenizer(lines).input_ids]
+            results = translator.translate_batch(
+                sources, beam_size=beam, length_penalty=1.0, max_batch_size=64, max_decoding_length=128
+            )
+            ids = [tokenizer.convert_tokens_to_ids(result.hypotheses[0]) for result in results]
+            return tokenizer.batch_decode(ids, skip_special_tokens=True)
+
+        return texts
+
+    def seconds(texts: Texts) -> float:
+        begun = time.perf_counter()
+        texts(["a b c d e f g h i j"] * 256)
+        return time.perf_counter() - begun
+
+    choices = [with_threads(1, cores), with_threads(cores, 1)]
+    for texts in choices:
+        seconds(texts)
+    return min(choices, key=seconds)
+
+
+def compare(run, lines: list[str], ours: Texts, theirs: Texts) -> str:
+    """How many texts are equal, near-ties, or neither. This is the warm-up too."""
+    from seqlab.lines import forced_lines
+
+    pairs = [(line, a, b) for line, a, b in zip(lines, ours(lines), theirs(lines), strict=True) if a != b]
+    near = 0
+    if pairs:
+        sources = [line for line, _, _ in pairs]
+        scores = [
+            [values.mean() for _, values in forced_lines(
+                run.experiment.task, run.model, run.params, run.tokenizers, sources, [pair[side] for pair in pairs]
+            )]
+            for side in (1, 2)
+        ]  # fmt: skip
+        near = sum(abs(a - b) < NEAR for a, b in zip(*scores, strict=True))
+    equal = len(lines) - len(pairs)
+    return f"{equal} texts equal, {near} near-ties, {len(pairs) - near} others of {len(lines)}"
+
+
+if __name__ == "__main__":
+    if any(os.environ.get(name) != value for name, value in ALLOCATOR.items()):
+        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **ALLOCATOR})
+    tyro.cli(main)
