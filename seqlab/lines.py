@@ -129,6 +129,8 @@ def decode_lines(
 
 def least_risk(metric: str, texts: list[Written]) -> list[Written]:
     """Samples without repetitions, those first that are most like all the others; their score is how much."""
+    if not texts:
+        return []
     utility = expected_utility(metric, [one.text for one in texts])
     ordered = [texts[k]._replace(score=float(utility[k])) for k in np.argsort(-utility, kind="stable")]
     return list({one.text: one for one in reversed(ordered)}.values())[::-1]

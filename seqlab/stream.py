@@ -49,7 +49,9 @@ class Format(NamedTuple):
     def line(self, number: int, one: Written) -> str:
         text = one.text.replace("\n", " ")
         if self.alignments == "json":
-            known = {"line": number, "text": text, "score": one.score, "log_prob": one.log_prob}
+            scores = {"score": one.score, "log_prob": one.log_prob}
+            known = {"line": number, "text": text}
+            known |= {name: value if math.isfinite(value) else None for name, value in scores.items()}
             if one.alignment is not None:
                 source, target, best, shares = one.alignment
                 links = [[i, j, round(share, 4)] for j, (i, share) in enumerate(zip(best, shares, strict=True))]

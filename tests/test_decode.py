@@ -246,6 +246,9 @@ def test_alignments(home, whole, capsys):
         assert max(source) + 1 == len(line.split())
         pairs = {(source[i], target[j]) for i, j, _ in one["alignment"]}
         assert links == " ".join(f"{i}-{j}" for i, j in sorted(pairs) if min(i, j) >= 0)
+    none = {"beam": 2, "preset": "hf", "no_repeat": 1, "min_length": 400, "max_length": 400}
+    (nothing,) = decode_stream(run, ["a"], Format(alignments="json"), **none)
+    assert json.loads(nothing) == {"line": 0, "text": "", "score": None, "log_prob": None}
     assert call(home, "decode", "run", "--ensemble", "other", "--alignments", "json", stdin="a\n") == 2
     assert "alignments are of one model that attends to a source" in capsys.readouterr().err
 

@@ -23,6 +23,10 @@ def test_as_sacrebleu(metric, texts):
     np.testing.assert_allclose(expected_utility(metric, texts), np.mean(truth, axis=1), rtol=0, atol=1e-9)
 
 
+def test_no_samples():
+    assert least_risk("chrf", []) == []
+
+
 def test_the_sample_that_is_most_like_all():
     texts = ["a dog runs", "the dog runs home", "the dog runs home", "a dog ran home", "zzz"]
     ranked = least_risk("chrf", [Written(text, 0.0, 0.0) for text in texts])

@@ -58,10 +58,11 @@ def check_request(where: str, request: Request, model: Any, beam: int, options: 
     if set(told) & set(options.forbidden):
         raise SeqlabError(f"{where} must have a token that is forbidden")
     left = sum(len(phrase) for phrase in phrases if not contains(request.prefix, phrase))
-    if told and len(request.prefix) + left + 1 > request.limit:
+    room = min(request.limit, most - len(request.prompt) + 1)
+    if told and len(request.prefix) + left + 1 > room:
         raise SeqlabError(
-            f"{where} must have {len(request.prefix) + left} tokens and EOS, and has room for {request.limit}: raise "
-            f"--max-length"
+            f"{where} must have {len(request.prefix) + left} tokens and EOS, and has room for {room}: "
+            "raise --max-length"
         )
     if phrases and beam < tokens + 1:
         raise SeqlabError(f"{where} must have phrases of {tokens} tokens: --beam {tokens + 1} or more")
