@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import importlib.metadata
 import json
 import sys
 import types
@@ -145,6 +146,7 @@ def joey():
         for wanted in ("SummaryWriter", "plot_heatmap", "apply_bpe", "BPE"):
             setattr(empty, wanted, None)
         sys.modules[name] = empty
+    sys.modules["importlib_metadata"] = importlib.metadata
     from joeynmt import search
 
     return search
