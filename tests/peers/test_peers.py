@@ -156,7 +156,6 @@ class Table:
     """A model of Joey NMT's that looks its logits up, by the number of the sentence, in a table [T V V]."""
 
     bos_index, eos_index, pad_index, unk_index, sep_index = 1, 2, 0, 3, None
-    specials, lang_tags = (0, 1, 2, 3), ()
 
     def __init__(self, tables):
         from joeynmt.decoders import TransformerDecoder
@@ -166,6 +165,7 @@ class Table:
         nn.Module.__init__(self.decoder)
         self.decoder._output_size = tables.shape[-1]
         self.tables = tables
+        self.specials, self.lang_tags = [0, 1, 2, 3], []
 
     def __call__(self, return_type, trg_input, encoder_output, **_):
         import torch
