@@ -446,6 +446,7 @@ def import_run(
     out: Annotated[Path, arg(metavar="RUN", help="The run's folder.")],
 ) -> None:
     """Makes a run of another toolkit's model, to decode with."""
+    from seqlab.files import check_new
     from seqlab.marian import import_marian
 
     check_new(out)
@@ -465,6 +466,7 @@ def export(
     """Writes a run's model for another toolkit."""
     use_parts(parts)
     from seqlab.errors import at_least
+    from seqlab.files import check_new
 
     check_new(out)
     at_least("--rows", rows, 1)
@@ -479,11 +481,6 @@ def export(
 
         export_stablehlo(loaded, out, rows, length)
     print(out)
-
-
-def check_new(out: Path) -> None:
-    if out.exists():
-        raise SeqlabError(f"{out} exists: choose another --out")
 
 
 def fingerprint(run: Run, json: bool = False) -> None:

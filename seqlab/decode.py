@@ -15,7 +15,7 @@ from seqlab import catalogue, checkpoint
 from seqlab.config import Experiment, Search
 from seqlab.datasets import Prepared, prepare
 from seqlab.errors import SeqlabError
-from seqlab.files import folder_made_whole
+from seqlab.files import check_new, folder_made_whole
 from seqlab.lines import NOTHING_TOLD, Told, Written, decode_lines
 from seqlab.metrics import BY_LINE, Score, score
 from seqlab.metrics.significance import SAMPLES, paired_bootstrap
@@ -172,8 +172,7 @@ def average(run: Path, last: int, out: Path) -> list[int]:
     It is there to decode with: its optimizer state is gone. Raises `SeqlabError` if there are not that many.
     """
     experiment = catalogue.load_experiment(run / "experiment.json")
-    if out.exists():
-        raise SeqlabError(f"{out} exists: choose another --out")
+    check_new(out)
     if last > experiment.checkpoints.last:
         kept = experiment.checkpoints.last
         raise SeqlabError(f"{run} keeps its {kept} newest checkpoints: train with --checkpoints.last {last}")

@@ -25,6 +25,12 @@ def made_once(path: Path, make: Callable[[], bytes]) -> bytes:
     return path.read_bytes()
 
 
+def check_new(out: Path) -> None:
+    """Raises for a folder that is to be made, and is there."""
+    if out.exists():
+        raise SeqlabError(f"{out} exists: choose another --out")
+
+
 def folder_made_once(folder: Path, fill: Callable[[Path], None]) -> None:
     """Makes `folder` by filling an empty one, if it is not there yet."""
     if not folder.exists():

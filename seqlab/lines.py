@@ -15,7 +15,7 @@ from seqlab.search.forced import force, looked_at
 from seqlab.search.generate import Weights, generate
 from seqlab.search.processors import Options
 from seqlab.search.requests import Request, most_tokens
-from seqlab.search.rules import preset
+from seqlab.search.rules import Preset, Rules, preset
 from seqlab.tasks import cut_source
 from seqlab.text import TextTokenizer, Tokenizers
 from seqlab.types import Params
@@ -88,13 +88,11 @@ def decode_lines(
         readable(request, model, f"line {i + first}", lines[i], warn)
         for i, request in zip(asked, requests, strict=True)
     ]
-    found = preset(search.preset, search.length, search.stop, search.alpha)
+    found, rules, options, weights = settled(search, target)
     requests = [
         bounded(request, search, found.least)._replace(number=first + i)
         for i, request in zip(asked, told_requests(told, asked, requests, target), strict=True)
     ]
-    special = [getattr(target, name) for name in found.forbidden]
-    forbidden = tuple(sorted({*special, *forbidden_ids(search.forbid, target)}))
     results = generate(
         model,
         params,
@@ -102,11 +100,9 @@ def decode_lines(
         eos=target.eos,
         beam=search.beam,
         wanted=search.beam if search.risk else wanted,
-        weights=Weights(found.alpha, search.word_penalty, search.coverage, search.diversity),
-        rules=None if search.beam == 1 and search.preset == "seqlab" else found.rules,
-        options=Options(
-            forbidden, search.no_repeat, search.repetition, search.temperature, search.top_k, search.top_p
-        ),
+        weights=weights,
+        rules=rules,
+        options=options,
         groups=search.groups,
         seed=search.sample,
         batch_tokens=search.batch_tokens,
@@ -125,6 +121,16 @@ def decode_lines(
     for i, some in zip(asked, texts, strict=True):
         written[i] = some or [Written("", -math.inf, -math.inf)]  # nothing can be written where all is forbidden
     return written
+
+
+def settled(search: Search, tokenizer: TextTokenizer) -> tuple[Preset, Rules | None, Options, Weights]:
+    """What a search asks of `generate`: the preset, rules, which greedy search has none of, options and weights."""
+    found = preset(search.preset, search.length, search.stop, search.alpha)
+    rules = None if search.beam == 1 and search.preset == "seqlab" else found.rules
+    special = [getattr(tokenizer, name) for name in found.forbidden]
+    forbidden = tuple(sorted({*special, *forbidden_ids(search.forbid, tokenizer)}))
+    options = Options(forbidden, search.no_repeat, search.repetition, search.temperature, search.top_k, search.top_p)
+    return found, rules, options, Weights(found.alpha, search.word_penalty, search.coverage, search.diversity)
 
 
 def least_risk(metric: str, texts: list[Written]) -> list[Written]:

@@ -10,11 +10,9 @@ import numpy as np
 from seqlab.decode import Run
 from seqlab.errors import SeqlabError
 from seqlab.files import folder_made_whole
-from seqlab.lines import forbidden_ids
-from seqlab.search.generate import Method, Weights, make_mesh, make_searcher, whole_search
-from seqlab.search.processors import Options
+from seqlab.lines import settled
+from seqlab.search.generate import Method, make_mesh, make_searcher, whole_search
 from seqlab.search.requests import Request, collate
-from seqlab.search.rules import preset
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 
@@ -22,25 +20,23 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 def export_stablehlo(run: Run, out: Path, rows: int, length: int) -> None:
     """Writes the search of `rows` sentences of at most `length` tokens, source and text, by the run's own rules.
 
-    `search.jax` is what `jax.export.deserialize` reads, `search.mlir` the program as text, `parameters.safetensors`
-    its first arguments, and `signature.json` says what all arguments and results are, in order.
+    `search.jax` is what `jax.export.deserialize` reads, `search.mlir` the program as text; `signature.json` says what
+    its arguments, in order, and its results are, and `parameters.safetensors` has those that are parameters.
     """
     from safetensors.numpy import save_file
 
     task, search, target = run.experiment.task, run.search(), run.tokenizers["target"]
     if task.KIND != "generator":
         raise SeqlabError(f"{run.folder}: a {task.KIND} does not search")
-    found = preset(search.preset, search.length, search.stop, search.alpha)
-    forbidden = [*forbidden_ids(search.forbid, target), *(getattr(target, name) for name in found.forbidden)]
-    options = Options(tuple(sorted({*forbidden})), search.no_repeat, search.repetition)
-    method = Method(search.beam, 1, found.rules, options, groups=search.groups, covering=search.coverage > 0)
+    found, rules, options, weights = settled(search, target)
+    sampling = search.sample is not None
+    method = Method(search.beam, 1, rules, options, sampling, search.groups, search.coverage > 0)
     searcher = make_searcher(run.model, target.eos, method, make_mesh(jax.local_devices()[:1]))
     source = [target.eos] * length if "source" in task.columns else None
     request = Request(source, [target.bos], length, least=found.least)
     asked = collate([request] * rows, (rows, length if source else 0, 1, length))
-    weights = Weights(found.alpha, search.word_penalty, search.coverage, search.diversity)
     weights = jax.tree.map(np.float32, weights)
-    arguments = {"parameters": run.params, "asked": asked, "seed": np.int32(0), "weights": weights}
+    arguments = {"parameters": run.params, "asked": asked, "seed": np.int32(search.sample or 0), "weights": weights}
     leaves, tree = jax.tree.flatten(arguments)
 
     def program(*leaves: jax.Array) -> dict[str, jax.Array]:

@@ -10,13 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seqlab import catalogue, laws
-from seqlab.search.beam import beam_search, begin_beam
 from seqlab.search.constraints import banks, next_tokens, write
 from seqlab.search.generate import Weights, generate
 from seqlab.search.processors import NEVER, Options
 from seqlab.search.requests import Request, contains
 from seqlab.search.rules import PRESETS
 from tests.oracles.search import exhaustive
+from tests.tables import search_table
 
 VOCABULARY, LENGTH, EOS, ROWS = 4, 5, 2, 6
 LIMITS = np.array([5, 4, 5, 5, 4, 3])
@@ -26,15 +26,8 @@ PHRASES = [[(3, 1)], [(0,), (3,)], [(3, 3, 1)], [(0, 1), (1, 3)], [], [(1, 1)]]
 
 @functools.partial(jax.jit, static_argnames=("preset", "beam"))
 def search(table, phrases, alpha, preset, beam):
-    def step(state, token, t):
-        return table[jnp.arange(ROWS)[:, None], t, token], state
-
-    limit = jnp.asarray(LIMITS)
-    return beam_search(
-        step, lambda state, parents: state,
-        begin_beam((), jnp.ones(ROWS, jnp.int32), limit, phrases, length=LENGTH, beam=beam), 0, LENGTH, 0, limit,
-        jnp.zeros(ROWS, int), most=LENGTH, eos=EOS, alpha=alpha, rules=PRESETS[preset].rules, phrases=phrases,
-    ).results()  # fmt: skip
+    rules = PRESETS[preset].rules
+    return search_table(table, LIMITS, eos=EOS, beam=beam, phrases=phrases, alpha=alpha, rules=rules)
 
 
 def as_array(phrases):

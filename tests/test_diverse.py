@@ -3,12 +3,11 @@
 import functools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from seqlab.search.beam import beam_search, begin_beam
 from tests.oracles.search import log_softmax
+from tests.tables import search_table
 
 VOCABULARY, LENGTH, EOS, ROWS = 6, 5, 2, 8
 LIMITS = np.array([5, 4, 3, 1, 5, 5, 5, 2])
@@ -16,15 +15,9 @@ LIMITS = np.array([5, 4, 3, 1, 5, 5, 5, 2])
 
 @functools.partial(jax.jit, static_argnames=("beam", "groups"))
 def search(table, alpha, diversity, beam, groups):
-    def step(state, token, t):
-        return table[jnp.arange(ROWS)[:, None], t, token], state
-
-    limit = jnp.asarray(LIMITS)
-    return beam_search(
-        step, lambda state, parents: state,
-        begin_beam((), jnp.ones(ROWS, jnp.int32), limit, length=LENGTH, beam=beam, groups=groups), 0, LENGTH, 0,
-        limit, jnp.zeros(ROWS, int), most=LENGTH, eos=EOS, alpha=alpha, wanted=beam, diversity=diversity,
-    ).results()  # fmt: skip
+    return search_table(
+        table, LIMITS, eos=EOS, beam=beam, groups=groups, alpha=alpha, wanted=beam, diversity=diversity
+    )
 
 
 def slow(log_probs, limit, alpha, diversity, size, groups):

@@ -4,14 +4,13 @@ import dataclasses
 import functools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from seqlab.search.beam import beam_search, begin_beam
 from seqlab.search.processors import NEVER, forbid
 from seqlab.search.rules import PRESETS
 from tests.oracles import toolkits
+from tests.tables import search_table
 
 VOCABULARY, LENGTH, ROWS = 12, 6, 12
 LIMITS = np.array([6, 5, 4, 3, 2, 1] * 2)
@@ -20,21 +19,14 @@ SPECIAL = {"pad": toolkits.PAD, "bos": toolkits.BOS, "unk": toolkits.UNK}
 
 @functools.partial(jax.jit, static_argnames=("preset", "beam", "top"))
 def search(table, alpha, word_penalty, preset, beam, top=False):
-    """Beam search over a model that is a table: logits [B T V V] by row, step and previous token."""
     rules, _, least, forbidden, _ = PRESETS[preset]
     if top:
         rules = dataclasses.replace(rules, stop="top")
-
-    def step(state, token, t):
-        return table[jnp.arange(ROWS)[:, None], t, token], state
-
-    limit = jnp.asarray(LIMITS)
-    return beam_search(
-        step, lambda state, parents: state,
-        begin_beam((), jnp.ones(ROWS, jnp.int32), limit, length=LENGTH, beam=beam), 0, LENGTH, 0, limit,
-        jnp.full(ROWS, least), most=LENGTH, eos=toolkits.EOS, alpha=alpha, word_penalty=word_penalty, wanted=beam,
-        rules=rules, processors=[forbid([SPECIAL[name] for name in forbidden])],
-    ).results()  # fmt: skip
+    processors = [forbid([SPECIAL[name] for name in forbidden])]
+    return search_table(
+        table, LIMITS, eos=toolkits.EOS, beam=beam, least=least, alpha=alpha, word_penalty=word_penalty, wanted=beam,
+        rules=rules, processors=processors,
+    )  # fmt: skip
 
 
 def tables(kind: str) -> np.ndarray:

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 
 from seqlab import catalogue, laws
-from seqlab.search.beam import beam_search, begin_beam, top_k
+from seqlab.search.beam import top_k
 from seqlab.search.forced import force
 from seqlab.search.generate import DEFAULT_WEIGHTS, Method, generate, make_mesh, make_searcher, whole_search
 from seqlab.search.processors import NEVER
 from seqlab.search.requests import Request, collate, round_up
 from seqlab.search.rules import DEFAULT, Rules
 from tests.oracles.search import exhaustive
+from tests.tables import search_table
 
 VOCABULARY, LENGTH, EOS, ROWS = 4, 4, 2, 6
 LIMITS = np.array([4, 3, 2, 1, 4, 4])
@@ -23,17 +24,7 @@ GENERATORS = [name for name in catalogue.names("models") if catalogue.module("mo
 
 @functools.partial(jax.jit, static_argnames=("beam", "wanted", "stop"))
 def search(table, limit, alpha, beam, wanted=1, stop="optimal"):
-    """Beam search over a model that is a table: logits [B T V V] by row, step and previous token."""
-
-    def step(state, token, t):
-        return table[jnp.arange(ROWS)[:, None], t, token], state
-
-    first = jnp.ones(ROWS, jnp.int32)
-    return beam_search(
-        step, lambda state, parents: state, begin_beam((), first, jnp.asarray(limit), length=LENGTH, beam=beam),
-        0, LENGTH, 0, limit, jnp.zeros(ROWS, int), most=LENGTH, eos=EOS, alpha=alpha, wanted=wanted,
-        rules=Rules(stop=stop),
-    ).results()  # fmt: skip
+    return search_table(table, limit, eos=EOS, beam=beam, alpha=alpha, wanted=wanted, rules=Rules(stop=stop))
 
 
 def tables(kind: str) -> np.ndarray:

@@ -11,7 +11,6 @@ from seqlab.layers.dropout import Dropout
 
 MASKED = -1e9  # finite, so that a row with nothing to attend to gives zeros and not NaN
 
-
 Kept = tuple[jax.Array, jax.Array]  # keys [B H d N] and values [B H N d]
 
 

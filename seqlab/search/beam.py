@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Float, Int
 
-from seqlab.search.constraints import constrained_continuations, whole, write
+from seqlab.search.constraints import constrained_continuations, whole
 from seqlab.search.processors import NEVER, History, Processor, process
 from seqlab.search.rules import DEFAULT, Rules, check_choice, normalized
 
@@ -203,10 +203,9 @@ def beam_search(
             begun, may_finish = None, jnp.broadcast_to(rank < may_end, parents.shape)
             may_be_lost = jnp.ones_like(may_finish)
         else:
-            parents, token, log_probs = constrained_continuations(
+            parents, token, log_probs, begun = constrained_continuations(
                 phrases, old.begun, logits, normalizer, old.log_probs, eos, may_end
             )
-            begun = write(phrases, jnp.take_along_axis(old.begun, parents[..., None], axis=1), token)
             may_finish = may_be_lost = whole(phrases, begun)
         candidates = jnp.take_along_axis(old.tokens, parents[..., None], axis=1).at[:, :, i].set(token)
         exists = log_probs > NEVER / 2

@@ -61,12 +61,13 @@ def constrained_continuations(
     log_probs: Float[Array, "B K"],
     eos: int,
     least_rank: int,
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """2 K continuations of a sentence: parents, tokens, summed log-probabilities, each [B 2K]. First the K that end,
-    of hypotheses that have written all phrases, as far as their rank among all such is below `least_rank`; behind
-    them the K that go on, each bank's best first.
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+    """2 K continuations of a sentence: parents, tokens, summed log-probabilities, each [B 2K], what is begun then.
+    First the K that end, of hypotheses that have written all phrases, as far as their rank among all such is below
+    `least_rank`; behind them the K that go on, each bank's best first.
     """
     batch, beam, vocabulary = logits.shape
+    rows = jnp.arange(batch)[:, None]
     ending = log_probs + logits[..., eos] - normalizer[..., 0]
     ending = jnp.where(whole(phrases, begun), ending, NEVER)
     best, token = jax.lax.top_k(logits.at[..., eos].set(NEVER), min(beam, vocabulary))  # [B K W]
@@ -92,11 +93,12 @@ def constrained_continuations(
     chosen = jnp.argsort(~allotted, axis=1, stable=True)[:, :beam]
 
     ending, ended = jax.lax.top_k(ending, beam)
+    begun = jnp.take_along_axis(begun, ended[..., None], axis=1)  # of those that end, as it was
     better = (last[:, None] & (total[:, None] > ending[..., None])).sum(-1) + jnp.arange(beam)
     ending = jnp.where(better < least_rank, jnp.maximum(ending, 2 * NEVER), 2 * NEVER)
     found = (
-        (ended, jnp.full_like(ended, eos), ending),
-        tuple(jnp.take_along_axis(x, chosen, axis=1) for x in (parents, token, total)),
+        (ended, jnp.full_like(ended, eos), ending, begun),
+        (*(jnp.take_along_axis(x, chosen, axis=1) for x in (parents, token, total)), after[rows, chosen]),
     )
-    parents, token, total = (jnp.concatenate(both, axis=1) for both in zip(*found, strict=True))
-    return parents, token, total
+    parents, token, total, begun = (jnp.concatenate(both, axis=1) for both in zip(*found, strict=True))
+    return parents, token, total, begun

@@ -64,10 +64,7 @@ class Ensemble(NamedTuple):
         token: Int[Array, "B K"],
         t: Int[Array, ""],
     ) -> tuple[Float[Array, "B K V"], tuple[Any, ...]]:
-        found = [
-            model.apply(own, *mine, token, t, method=type(model).step)
-            for model, own, *mine in zip(self.members, params, memory, state, strict=True)
-        ]
+        found = self.each([type(model).step for model in self.members], params, memory, state, token, t)
         return self.scores([logits for logits, _ in found]), tuple(after for _, after in found)
 
     def attentive_step(
@@ -82,12 +79,24 @@ class Ensemble(NamedTuple):
         methods = [type(model).attentive_step for model in self.models]
         if self.language_model is not None:
             methods.append(type(self.language_model).step)
-        found = [
+        found = self.each(methods, params, memory, state, token, t)
+        attention = jnp.stack([one[2] for one in found[: len(self.models)]]).mean(0)
+        return self.scores([one[0] for one in found]), tuple(one[1] for one in found), attention
+
+    def each(
+        self,
+        methods: list[Callable[..., Any]],
+        params: tuple[Params, ...],
+        memory: tuple[Any, ...],
+        state: tuple[Any, ...],
+        token: Int[Array, "B K"],
+        t: Int[Array, ""],
+    ) -> list[Any]:
+        """What each member's own method gives."""
+        return [
             model.apply(own, *mine, token, t, method=method)
             for model, method, own, *mine in zip(self.members, methods, params, memory, state, strict=True)
         ]
-        attention = jnp.stack([one[2] for one in found[: len(self.models)]]).mean(0)
-        return self.scores([one[0] for one in found]), tuple(one[1] for one in found), attention
 
     def scores(self, logits: list[Float[Array, "B K V"]]) -> Float[Array, "B K V"]:
         each = jnp.stack([jax.nn.log_softmax(one, axis=-1) for one in logits])

@@ -253,12 +253,12 @@ def generate(
             if done.all() or at == most:
                 keep(chosen, live, np.arange(len(live)), rows)
                 return
-            smaller = max((~done).sum(), 1)
-            size = next(size for size in sizes if size >= smaller)
+            going = np.flatnonzero(~done)
+            size = next(size for size in sizes if size >= len(going))
             if size < len(live):
                 keep(chosen, live, np.flatnonzero(done), rows)
-                left = np.resize(np.flatnonzero(~done), size)
-                live = np.where(np.arange(size) < smaller, live[left], len(chosen))
+                left = np.resize(going, size)
+                live = np.where(np.arange(size) < len(going), live[left], len(chosen))
                 rows = searcher.take(rows, left)
 
     def keep(chosen: Sequence[int], live: Any, which: np.ndarray, rows: Rows) -> None:
