@@ -19,7 +19,7 @@ class Mutant(NamedTuple):
     module: str
     old: str
     new: str
-    law: str
+    law: str  # one of seqlab.laws, or "test_module.test_function"
     part: str = "transformer"  # the model or task it is tried on
 
 
@@ -428,16 +428,17 @@ class _Finder(importlib.abc.MetaPathFinder):
 
 
 @contextlib.contextmanager
-def planted(mutant: Mutant) -> Iterator[ModuleType]:
-    """`seqlab.laws` of a package with the bug; the real package is back afterwards."""
+def planted(mutant: Mutant, name: str = "seqlab.laws") -> Iterator[ModuleType]:
+    """`seqlab.laws`, or another module, of a package with the bug; the real package is back afterwards."""
 
     def take_out() -> dict[str, ModuleType]:
-        return {name: sys.modules.pop(name) for name in list(sys.modules) if name.partition(".")[0] == "seqlab"}
+        ours = [name for name in sys.modules if name.partition(".")[0] == "seqlab" or name.startswith("tests.")]
+        return {name: sys.modules.pop(name) for name in ours if name != __name__}
 
     real, finder = take_out(), _Finder(mutant)
     sys.meta_path.insert(0, finder)
     try:
-        yield importlib.import_module("seqlab.laws")
+        yield importlib.import_module(name)
     finally:
         sys.meta_path.remove(finder)
         take_out()

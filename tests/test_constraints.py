@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from seqlab import catalogue, laws
@@ -15,7 +15,7 @@ from seqlab.search.generate import Weights, generate
 from seqlab.search.processors import NEVER, Options
 from seqlab.search.requests import Request, contains
 from seqlab.search.rules import PRESETS
-from tests.oracles.search import exhaustive
+from tests.oracles.search import exhaustive, log_softmax
 from tests.tables import search_table
 
 VOCABULARY, LENGTH, EOS, ROWS = 4, 5, 2, 6
@@ -24,10 +24,10 @@ LIMITS = np.array([5, 4, 5, 5, 4, 3])
 PHRASES = [[(3, 1)], [(0,), (3,)], [(3, 3, 1)], [(0, 1), (1, 3)], [], [(1, 1)]]
 
 
-@functools.partial(jax.jit, static_argnames=("preset", "beam"))
-def search(table, phrases, alpha, preset, beam):
+@functools.partial(jax.jit, static_argnames=("preset", "beam", "wanted"))
+def search(table, phrases, alpha, preset, beam, wanted=1):
     rules = PRESETS[preset].rules
-    return search_table(table, LIMITS, eos=EOS, beam=beam, phrases=phrases, alpha=alpha, rules=rules)
+    return search_table(table, LIMITS, eos=EOS, beam=beam, phrases=phrases, alpha=alpha, rules=rules, wanted=wanted)
 
 
 def as_array(phrases):
@@ -38,8 +38,8 @@ def as_array(phrases):
     return jnp.asarray(found)
 
 
-def table_of(seed):
-    return np.random.default_rng(seed).normal(size=(ROWS, LENGTH, VOCABULARY, VOCABULARY)).astype(np.float32) * 2
+def table_of(seed, vocabulary=VOCABULARY):
+    return np.random.default_rng(seed).normal(size=(ROWS, LENGTH, vocabulary, vocabulary)).astype(np.float32) * 2
 
 
 def answers_of(found, row):
@@ -52,6 +52,7 @@ def answers_of(found, row):
     st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=3), min_size=1, max_size=2),
     st.lists(st.integers(0, 2), max_size=9),
 )
+@example([[0, 0, 1]], [0, 0, 0, 1])
 def test_what_is_begun(phrases, tokens):
     """Token by token: the longest beginning that the text ends with, all of a phrase once it is in the text."""
     array = as_array([phrases])
@@ -83,14 +84,66 @@ def test_a_beam_that_covers_the_space_is_exact(alpha):
             (score, answer) for score, answer in truth if all(contains(answer, p) for p in PHRASES[row])
         )
         assert answers_of(found, row)[0] == tuple(answer)
+        assert len(set(answers_of(found, row))) == len(answers_of(found, row))
         assert float(found.scores[row, 0]) == pytest.approx(best, rel=1e-5)
+
+
+def slow(log_probs, phrases, limit, alpha, beam):
+    """(score, answer), best first, with places for every bank, and without a stop before the end."""
+    tokens, finished = sum(map(len, phrases)), []
+
+    def begun(answer, phrase):
+        if contains(answer, phrase):
+            return len(phrase)
+        return max(m for m in range(len(phrase)) if m == 0 or answer[-m:] == phrase[:m])
+
+    def bank(answer):
+        parts = [(begun(answer, phrase), len(phrase)) for phrase in phrases]
+        return sum(m for m, size in parts if m == size) + max([m for m, size in parts if m < size], default=0)
+
+    going = [(0.0, ())]
+    for i in range(limit):
+        ending, candidates = [], []
+        for total, answer in going:
+            gains = log_probs[i, answer[-1] if answer else 1]
+            if bank(answer) == tokens:
+                ending.append((total + gains[EOS], answer))
+            looked_at = [token for token in np.argsort(-gains) if token != EOS][:beam]
+            further = [phrase[m] for phrase in phrases if (m := begun(answer, phrase)) < len(phrase)]
+            if i + 1 < limit:
+                candidates += [(total + gains[token], (*answer, int(token))) for token in {*looked_at, *further}]
+        candidates.sort(key=lambda one: -one[0])
+        ahead = [total for total, answer in candidates if bank(answer) == tokens]
+        for rank, (total, answer) in enumerate(sorted(ending, key=lambda one: -one[0])):
+            if rank + sum(other > total for other in ahead) < beam:
+                finished.append((total / ((6 + i) / 6) ** alpha, (*answer, EOS)))
+        places, taken, first, rest = beam // (tokens + 1), [0] * (tokens + 1), [], []
+        for total, answer in candidates:
+            at = bank(answer)
+            mine = beam - places * tokens if at == tokens else places
+            (first if taken[at] < mine else rest).append((total, answer))
+            taken[at] += 1
+        going = (first + rest)[:beam]
+    return sorted(finished, key=lambda one: -one[0])[:beam]
+
+
+@pytest.mark.parametrize("beam", [4, 7])
+def test_as_plain_lists(beam):
+    table = table_of(3, vocabulary=9)
+    log_probs = log_softmax(table.astype(np.float64))
+    for alpha in (0.0, 1.0):
+        found = search(table, as_array(PHRASES), alpha, "seqlab", beam, wanted=beam)
+        for row, limit in enumerate(LIMITS):
+            truth = slow(log_probs[row], PHRASES[row], int(limit), alpha, beam)
+            assert answers_of(found, row) == [answer for _, answer in truth]
+            np.testing.assert_allclose(np.asarray(found.scores)[row, : len(truth)], [s for s, _ in truth], rtol=1e-5)
 
 
 @pytest.mark.parametrize("preset", [name for name, preset in PRESETS.items() if preset.rules.after == "refill"])
 def test_phrases_are_there_whatever_the_model_says(preset):
     """Though the model shuns them, and with a beam as small as may be: as many as there are tokens, and one more."""
     for seed in range(4):
-        table = table_of(seed)
+        table = table_of(seed, vocabulary=7)
         table[:, :, :, 3] -= 9
         for row, (limit, alpha) in enumerate(zip(LIMITS, [0.0, 1.0, 0.6] * 2, strict=True)):
             found = search(
@@ -98,6 +151,7 @@ def test_phrases_are_there_whatever_the_model_says(preset):
             )
             answers = answers_of(found, row)
             assert answers
+            assert len(set(answers)) == len(answers)
             assert all(contains(answer, phrase) for answer in answers for phrase in PHRASES[row])
             truth = {tuple(a): s for s, a in exhaustive(table[row], 1, EOS, int(limit), 0.0)}
             for answer, total in zip(answers, np.asarray(found.log_probs)[row], strict=False):
@@ -105,14 +159,14 @@ def test_phrases_are_there_whatever_the_model_says(preset):
                     assert float(total) == pytest.approx(truth[answer], rel=1e-5)
 
 
-@pytest.fixture(scope="module")
+@functools.cache
 def subject():
     return laws.make_subject(catalogue.module("models", "transformer").TINY, seed=2)
 
 
-def test_beside_sentences_that_must_have_nothing(subject):
+def test_beside_sentences_that_must_have_nothing():
     """In one batch with phrases and prefixes: what is told nothing is as it is alone; a prefix counts."""
-    plain = laws.requests_of(subject, 8)[:4]
+    plain = laws.requests_of(subject(), 8)[:4]
     asked = [
         request._replace(**more)
         for request, more in zip(
@@ -120,7 +174,7 @@ def test_beside_sentences_that_must_have_nothing(subject):
             strict=True,
         )
     ]  # fmt: skip
-    find = functools.partial(generate, subject.model, subject.params, eos=laws.EOS, beam=5, wanted=3)
+    find = functools.partial(generate, subject().model, subject().params, eos=laws.EOS, beam=5, wanted=3)
     mixed, alone = find(asked), find([asked[2]])
     assert [r.ids for r in mixed[2]] == [r.ids for r in alone[0]]
     assert all(contains(r.ids, (5, 5)) and contains(r.ids, (6,)) for r in mixed[0])
@@ -129,9 +183,9 @@ def test_beside_sentences_that_must_have_nothing(subject):
     assert all(map(len, mixed))
 
 
-def test_what_cannot_be_is_refused(subject):
-    request = laws.requests_of(subject, 4)[0]
-    find = functools.partial(generate, subject.model, subject.params, eos=laws.EOS)
+def test_what_cannot_be_is_refused():
+    request = laws.requests_of(subject(), 4)[0]
+    find = functools.partial(generate, subject().model, subject().params, eos=laws.EOS)
 
     def refused(match, beam=5, more=None, **told):
         with pytest.raises(ValueError, match=match):
@@ -146,25 +200,25 @@ def test_what_cannot_be_is_refused(subject):
     refused("phrases that must be written need a beam", phrases=[(3,)], more={"seed": 1})
 
 
-def test_a_prefix_is_paid_for(subject):
+def test_a_prefix_is_paid_for():
     """Greedy search, beams and samples begin with it; its log-probability is in the sum."""
     from seqlab.search.forced import force
 
     prefix = (4, 6, 6)
-    requests = [request._replace(prefix=prefix, number=3) for request in laws.requests_of(subject, 8)]
+    requests = [request._replace(prefix=prefix, number=3) for request in laws.requests_of(subject(), 8)]
     for more in ({"beam": 1}, {"beam": 3, "wanted": 3}, {"beam": 3, "wanted": 3, "seed": 1}):
-        found = generate(subject.model, subject.params, requests, eos=laws.EOS, **more)
+        found = generate(subject().model, subject().params, requests, eos=laws.EOS, **more)
         for request, results in zip(requests, found, strict=True):
             assert results
             for result in results:
                 assert tuple(result.ids[:3]) == prefix
-                (values,) = force(subject.model, subject.params, [request], [result.ids])
+                (values,) = force(subject().model, subject().params, [request], [result.ids])
                 assert result.log_prob == pytest.approx(float(values.sum()), rel=1e-5)
                 assert result.score > NEVER
 
 
-def test_requests_do_not_hinge_on_how_phrases_are_given(subject):
-    request: Request = laws.requests_of(subject, 8)[1]
-    find = functools.partial(generate, subject.model, subject.params, eos=laws.EOS, beam=4)
+def test_requests_do_not_hinge_on_how_phrases_are_given():
+    request: Request = laws.requests_of(subject(), 8)[1]
+    find = functools.partial(generate, subject().model, subject().params, eos=laws.EOS, beam=4)
     once, twice = find([request._replace(phrases=[(5, 3)]), request._replace(phrases=[(5, 3), (5, 3)])])
     assert once == twice

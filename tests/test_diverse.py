@@ -6,6 +6,9 @@ import jax
 import numpy as np
 import pytest
 
+from seqlab import catalogue, laws
+from seqlab.search.forced import force
+from seqlab.search.generate import Weights, generate
 from tests.oracles.search import log_softmax
 from tests.tables import search_table
 
@@ -64,3 +67,13 @@ def test_groups_differ():
     table = np.random.default_rng(4).normal(size=(ROWS, LENGTH, VOCABULARY, VOCABULARY)).astype(np.float32)
     firsts = [{int(tokens[0]) for tokens in np.asarray(search(table, 0.6, d, 3, 3).tokens)[0]} for d in (0.0, 20.0)]
     assert len(firsts[0]) == 1 < len(firsts[1]) == 3
+
+
+def test_groups_keep_their_own_states():
+    """A model that remembers: each hypothesis has the log-probability of a forced pass over its tokens."""
+    s = laws.make_subject(catalogue.module("models", "transformer").TINY, seed=2)
+    requests = laws.requests_of(s, 6)
+    found = generate(s.model, s.params, requests, eos=EOS, beam=4, wanted=4, groups=2, weights=Weights(diversity=1.0))
+    for k in range(4):
+        values = force(s.model, s.params, requests, [results[k].ids for results in found])
+        np.testing.assert_allclose([row.sum() for row in values], [r[k].log_prob for r in found], rtol=1e-5)

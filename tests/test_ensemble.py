@@ -1,5 +1,7 @@
 """Ensembles: what they write has the score that forced passes of their members add up to."""
 
+import functools
+
 import numpy as np
 import pytest
 
@@ -11,14 +13,14 @@ from seqlab.search.generate import generate
 EOS = laws.EOS
 
 
-@pytest.fixture(scope="module")
+@functools.cache
 def subjects():
     return {
         name: laws.make_subject(catalogue.module("models", name).TINY, seed=3) for name in ("transformer", "bahdanau")
     }
 
 
-@pytest.fixture(scope="module")
+@functools.cache
 def language_model():
     return laws.make_subject(catalogue.module("models", "recurrent_lm").TINY, seed=4)
 
@@ -28,8 +30,8 @@ def written(model, params, requests, **options):
 
 
 @pytest.mark.parametrize("mean", ["probabilities", "log_probabilities"])
-def test_the_same_model_twice_is_that_model(subjects, mean):
-    s = subjects["transformer"]
+def test_the_same_model_twice_is_that_model(mean):
+    s = subjects()["transformer"]
     requests = laws.requests_of(s, 5)
     alone = written(s.model, s.params, requests)
     for several in ((s.model,), (s.model, s.model)):
@@ -48,18 +50,20 @@ def test_the_same_model_twice_is_that_model(subjects, mean):
         ("log_probabilities", 0.4, 1),
     ],
 )
-def test_scores_are_those_of_forced_passes(subjects, language_model, mean, weight, seed):
-    """Of an ensemble of two architectures, with and without a language model, searched for and drawn."""
-    members = list(subjects.values())
-    requests = laws.requests_of(members[0], 5)
-    fused = (language_model.model, weight) if weight else ()
-    params = tuple(s.params for s in (*members, *([language_model] if weight else [])))
+def test_scores_are_those_of_forced_passes(mean, weight, seed):
+    """Of an ensemble of two architectures, with and without a language model, searched for and drawn; of texts for
+    which the state has to grow.
+    """
+    members = list(subjects().values())
+    requests = [request._replace(least=18) for request in laws.requests_of(members[0], 20)]
+    fused = (language_model().model, weight) if weight else ()
+    params = tuple(s.params for s in (*members, *([language_model()] if weight else [])))
     found = written(Ensemble(tuple(s.model for s in members), mean, *fused), params, requests, seed=seed)
     prompts = [request._replace(source=None, sentences=None) for request in requests]
     for k in range(2):
         answers = [results[k].ids for results in found]
         each = [force(s.model, s.params, requests, answers) for s in members]
-        spoken = force(language_model.model, language_model.params, prompts, answers)
+        spoken = force(language_model().model, language_model().params, prompts, answers)
         for row, results in enumerate(found):
             ours = np.stack([values[row] for values in each]).astype(np.float64)
             scores = np.log(np.exp(ours).mean(axis=0)) if mean == "probabilities" else ours.mean(axis=0)

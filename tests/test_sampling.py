@@ -11,7 +11,7 @@ from seqlab import catalogue, laws
 from seqlab.search.forced import force
 from seqlab.search.generate import generate
 from seqlab.search.greedy import begin_writing
-from seqlab.search.processors import NEVER, History, Options, make_processors, top_k, top_p
+from seqlab.search.processors import NEVER, NO_OPTIONS, History, Options, make_processors, top_k, top_p
 from seqlab.search.sampling import sample
 
 VOCABULARY, EOS, LIMIT, SAMPLES = 4, 2, 3, 4000
@@ -84,8 +84,8 @@ def test_a_sample_hinges_on_its_number_and_its_seed():
     s = laws.make_subject(catalogue.module("models", "bahdanau").TINY, seed=3)
     requests = [request._replace(number=i) for i, request in enumerate(laws.requests_of(s, 6))]
 
-    def drawn(some, seed=1):
-        found = generate(s.model, s.params, some, eos=EOS, beam=3, wanted=3, seed=seed)
+    def drawn(some, seed=1, options=NO_OPTIONS):
+        found = generate(s.model, s.params, some, eos=EOS, beam=3, wanted=3, seed=seed, options=options)
         return [[r.ids for r in results] for results in found], found
 
     together, found = drawn(requests)
@@ -93,9 +93,10 @@ def test_a_sample_hinges_on_its_number_and_its_seed():
     assert drawn(requests[::-1])[0][::-1] == together
     assert drawn(requests[1:2])[0] == together[1:2]
     assert drawn(requests, seed=2)[0] != together
-    again = [request._replace(number=0) for request in [requests[1]] * 2]
-    assert drawn(again)[0][0] == drawn(again)[0][1]
-    for k in range(3):
-        values = force(s.model, s.params, requests, [results[k].ids for results in found])
-        np.testing.assert_allclose([row.sum() for row in values], [r[k].log_prob for r in found], rtol=1e-5)
-    assert all(results == sorted(results, key=lambda r: -r.score) for results in found)
+    again = [requests[1]._replace(number=number) for number in (0, 0, 1)]
+    assert drawn(again)[0][0] == drawn(again)[0][1] != drawn(again)[0][2]
+    for results in (found, drawn(requests, options=Options((3,), temperature=0.5, top_k=4))[1]):
+        for k in range(3):
+            values = force(s.model, s.params, requests, [some[k].ids for some in results])
+            np.testing.assert_allclose([row.sum() for row in values], [r[k].log_prob for r in results], rtol=1e-5)
+        assert all(some == sorted(some, key=lambda r: -r.score) for some in results)

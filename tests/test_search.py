@@ -89,6 +89,16 @@ def test_first_stops_at_the_first_end():
     assert (np.asarray(optimal.scores)[:, 0] > np.asarray(first.scores)[:, 0]).all()
 
 
+def test_optimal_waits_for_what_a_long_answer_may_come_to():
+    """An end at once beats every answer of two tokens, and not the one of four, which comes for sure."""
+    table = np.full((ROWS, LENGTH, VOCABULARY, VOCABULARY), -20.0, np.float32)
+    table[:, :, :, 3] = 0.0
+    table[:, 0, :, EOS] = 0.2
+    table[:, 3, :, EOS] = 20.0
+    found = search(table, np.full(ROWS, LENGTH), 1.0, beam=2)
+    assert np.asarray(found.lengths)[:, 0].tolist() == [4] * ROWS
+
+
 @pytest.mark.parametrize("name", GENERATORS)
 def test_alone_and_in_a_batch(name):
     """A sentence's text hinges neither on what stands beside it, nor on the order of requests, nor on the devices."""

@@ -89,7 +89,7 @@ def constrained_continuations(
     rank = jnp.take_along_axis(jnp.cumsum(same, axis=1), bank[..., None], axis=-1)[..., 0] - 1
     places = beam // (tokens + 1)[:, None]
     last = bank == tokens[:, None]
-    allotted = rank < jnp.where(last, beam - places * tokens[:, None], places)
+    allotted = (total > NEVER / 2) & (rank < jnp.where(last, beam - places * tokens[:, None], places))
     chosen = jnp.argsort(~allotted, axis=1, stable=True)[:, :beam]
 
     ending, ended = jax.lax.top_k(ending, beam)
