@@ -1,16 +1,21 @@
 """Step processors against plain loops, and what they promise of whole searches."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from seqlab import catalogue, laws
+from seqlab.errors import SeqlabError
+from seqlab.search.forced import force
 from seqlab.search.generate import generate
 from seqlab.search.processors import (
     NEVER,
+    NO_OPTIONS,
     History,
     Options,
     forbid,
@@ -19,9 +24,11 @@ from seqlab.search.processors import (
     process,
     repetition_penalty,
 )
+from seqlab.search.requests import contains
 from seqlab.search.rules import PRESETS
 
 RANDOM = np.random.default_rng(0)
+GENERATORS = [name for name in catalogue.names("models") if catalogue.module("models", name).KIND == "generator"]
 ROWS, BEAM, ROOM, VOCABULARY = 3, 2, 7, 5
 
 
@@ -73,34 +80,61 @@ def test_what_is_forbidden_and_what_becomes_of_its_probability(renormalize):
         np.testing.assert_allclose(probabilities[row][:, left], whole[row][:, left] / share, rtol=1e-5)
 
 
-@pytest.fixture(scope="module")
-def subject():
-    return laws.make_subject(catalogue.module("models", "transformer").TINY, seed=2)
+@functools.cache
+def subject(name):
+    return laws.make_subject(catalogue.module("models", name).TINY, seed=2)
 
 
-@settings(max_examples=8, deadline=None)
+# Every example compiles: a failing one is told as it is found.
+@settings(max_examples=16, deadline=None, phases=(Phase.explicit, Phase.generate))
 @given(
+    name=st.sampled_from(GENERATORS),
     preset=st.sampled_from(sorted(PRESETS)),
-    beam=st.sampled_from([1, 3]),
+    beam=st.sampled_from([1, 3, 4]),
+    seed=st.sampled_from([None, None, 7]),
+    limit=st.integers(6, 21),
     least=st.integers(1, 6),
-    options=st.sampled_from([Options(), Options((4, 5)), Options((), 2), Options((6,), 1, 1.3)]),
+    prefix=st.lists(st.integers(3, 6), max_size=2),
+    phrases=st.lists(st.lists(st.integers(3, 6), min_size=1, max_size=2), max_size=2),
+    options=st.sampled_from([NO_OPTIONS, NO_OPTIONS, Options((4, 5)), Options((), 2), Options((6,), 1, 1.3)]),
 )
-def test_what_is_asked_for_holds(subject, preset, beam, least, options):
-    """Lengths, forbidden tokens and repeated n-grams, whatever the rules."""
-    requests = [request._replace(least=least) for request in laws.requests_of(subject, 6)]
-    rules = PRESETS[preset].rules
-    found = generate(
-        subject.model, subject.params, requests, eos=laws.EOS, beam=beam, wanted=beam, rules=rules, options=options
+def test_what_is_asked_for_holds(name, preset, beam, seed, limit, least, prefix, phrases, options):
+    """Lengths, prefixes, phrases, forbidden tokens and repeated n-grams, and scores, of any model by any rules; or
+    one reason why it cannot be.
+    """
+    s, rules = subject(name), PRESETS[preset].rules
+    plain = [request._replace(least=least) for request in laws.requests_of(s, limit)]
+    told = [request._replace(prefix=prefix, phrases=phrases) for request in plain[:3]]
+    requests = [*told, *plain[3:]]
+    find = functools.partial(
+        generate, s.model, s.params, eos=laws.EOS, beam=beam, wanted=beam, rules=rules, options=options, seed=seed
     )
+    try:
+        found = find(requests)
+    except SeqlabError as error:
+        assert phrases or set(prefix) & set(options.forbidden), error
+        return
     n = options.no_repeat
-    for result in (result for results in found for result in results):
-        body = result.ids[:-1] if result.ids[-1] == laws.EOS else result.ids
-        assert least <= len(result.ids) <= 6
-        assert laws.EOS not in body
-        assert not set(body) & set(options.forbidden)
-        grams = [tuple(body[i : i + n]) for i in range(len(body) - n + 1)] if n else []
-        assert len(grams) == len(set(grams))
-    assert sum(map(len, found)) > 0 or options.no_repeat == 1
+    for request, results in zip(requests, found, strict=True):
+        for result in results:
+            body = result.ids[:-1] if result.ids[-1] == laws.EOS else result.ids
+            assert laws.EOS not in body
+            assert least <= len(result.ids) <= limit
+            assert body[: len(request.prefix)] == [*request.prefix]
+            assert all(contains(body, phrase) for phrase in request.phrases)
+            assert not set(body) & set(options.forbidden)
+            if not request.prefix:
+                grams = [tuple(body[i : i + n]) for i in range(len(body) - n + 1)] if n else []
+                assert len(grams) == len(set(grams))
+        answers = [tuple(result.ids) for result in results]
+        assert seed is not None or len(set(answers)) == len(answers)
+        assert results or (options.no_repeat and (limit > 6 or prefix or phrases))
+    if seed is not None or (options == NO_OPTIONS and (least == 1 or not rules.renormalize)):
+        answered = [(request, result) for request, results in zip(requests, found, strict=True) for result in results]
+        asked, answers = [request for request, _ in answered], [result.ids for _, result in answered]
+        values = force(s.model, s.params, asked, answers)
+        for (_, result), row in zip(answered, values, strict=True):
+            assert result.log_prob == pytest.approx(float(row.sum()), rel=1e-5)
 
 
 def test_no_options_no_processors():
