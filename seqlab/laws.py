@@ -23,9 +23,10 @@ from seqlab.checkpoint import checkpoint_steps, read_manifest, restore
 from seqlab.config import Batching, Experiment, Schedule, Text, Validation
 from seqlab.datasets.cldr_phrases import CldrPhrases
 from seqlab.parallel import fill_rows, make_runner
-from seqlab.search.generate import Weights, generate
+from seqlab.search.generate import generate
 from seqlab.search.requests import Request
 from seqlab.search.rules import Rules
+from seqlab.search.searcher import Weights
 from seqlab.step import TrainState, make_step
 from seqlab.text import Corpus, Labels, Numbers, Symbols, Tokenizer, Tokenizers, train_tokenizer
 from seqlab.train import init_params, train

@@ -12,10 +12,11 @@ from seqlab.config import Search
 from seqlab.errors import SeqlabError
 from seqlab.metrics.risk import expected_utility
 from seqlab.search.forced import force, looked_at
-from seqlab.search.generate import Weights, generate
+from seqlab.search.generate import generate
 from seqlab.search.processors import Options
 from seqlab.search.requests import Request, most_tokens
 from seqlab.search.rules import Preset, Rules, preset
+from seqlab.search.searcher import Weights
 from seqlab.tasks import cut_source
 from seqlab.text import TextTokenizer, Tokenizers
 from seqlab.types import Params

@@ -11,8 +11,8 @@ from seqlab.decode import Run
 from seqlab.errors import SeqlabError
 from seqlab.files import folder_made_whole
 from seqlab.lines import settled
-from seqlab.search.generate import Method, make_mesh, make_searcher, whole_search
-from seqlab.search.requests import Request, collate
+from seqlab.search.requests import Request, Shape, collate
+from seqlab.search.searcher import Method, make_mesh, make_searcher, whole_search
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 
@@ -34,7 +34,7 @@ def export_stablehlo(run: Run, out: Path, rows: int, length: int) -> None:
     searcher = make_searcher(run.model, target.eos, method, make_mesh(jax.local_devices()[:1]))
     source = [target.eos] * length if "source" in task.columns else None
     request = Request(source, [target.bos], length, least=found.least)
-    asked = collate([request] * rows, (rows, length if source else 0, 1, length))
+    asked = collate([request] * rows, rows, Shape(length if source else 0, 1, length))
     weights = jax.tree.map(np.float32, weights)
     arguments = {"parameters": run.params, "asked": asked, "seed": np.int32(search.sample or 0), "weights": weights}
     leaves, tree = jax.tree.flatten(arguments)

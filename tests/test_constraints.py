@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 
 from seqlab import catalogue, laws
 from seqlab.search.constraints import banks, next_tokens, write
-from seqlab.search.generate import Weights, generate
+from seqlab.search.generate import generate
 from seqlab.search.processors import NEVER, Options
 from seqlab.search.requests import Request, contains
 from seqlab.search.rules import PRESETS
+from seqlab.search.searcher import Weights
 from tests.oracles.search import exhaustive, log_softmax
 from tests.tables import search_table
 

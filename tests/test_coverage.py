@@ -8,8 +8,9 @@ from seqlab import catalogue, laws
 from seqlab.lines import Alignment, word_links
 from seqlab.search.ensemble import Ensemble
 from seqlab.search.forced import looked_at
-from seqlab.search.generate import Weights, generate
+from seqlab.search.generate import generate
 from seqlab.search.processors import NEVER
+from seqlab.search.searcher import Weights
 from seqlab.types import Tokens
 
 ATTENTIVE = ("transformer", "bahdanau", "conv_seq2seq", "hierarchical_seq2seq")

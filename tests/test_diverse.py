@@ -8,7 +8,8 @@ import pytest
 
 from seqlab import catalogue, laws
 from seqlab.search.forced import force
-from seqlab.search.generate import Weights, generate
+from seqlab.search.generate import generate
+from seqlab.search.searcher import Weights
 from tests.oracles.search import log_softmax
 from tests.tables import search_table
 

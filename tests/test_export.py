@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from seqlab import catalogue
-from seqlab.search.generate import DEFAULT_WEIGHTS, Method, make_mesh, make_searcher, whole_search
 from seqlab.search.requests import Asked
 from seqlab.search.rules import DEFAULT
+from seqlab.search.searcher import DEFAULT_WEIGHTS, Method, make_mesh, make_searcher, whole_search
 from seqlab.tasks import make_answer
 from seqlab.train import init_params, initial_state, training_step
 from seqlab.types import Batch, Tokens

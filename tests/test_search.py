@@ -10,10 +10,11 @@ import pytest
 from seqlab import catalogue, laws
 from seqlab.search.beam import top_k
 from seqlab.search.forced import force
-from seqlab.search.generate import DEFAULT_WEIGHTS, Method, generate, make_mesh, make_searcher, whole_search
+from seqlab.search.generate import generate
 from seqlab.search.processors import NEVER
-from seqlab.search.requests import Request, collate, round_up
+from seqlab.search.requests import Request, Shape, collate, round_up
 from seqlab.search.rules import DEFAULT, Rules
+from seqlab.search.searcher import DEFAULT_WEIGHTS, Method, make_mesh, make_searcher, whole_search
 from tests.oracles.search import exhaustive
 from tests.tables import search_table
 
@@ -171,7 +172,7 @@ def test_sentences_that_leave_change_nothing(name, beam):
     searcher = make_searcher(s.model, EOS, method, make_mesh(jax.devices()[:1]))
     prompt = max(len(request.prompt) for request in requests)
     source = 0 if requests[0].source is None else max(len(request.source) for request in requests)
-    asked = collate(requests, (len(requests), source, prompt, 40))
+    asked = collate(requests, len(requests), Shape(source, prompt, 40))
     whole = whole_search(searcher, s.params, asked, DEFAULT_WEIGHTS, 0, 40)
     for row, results in enumerate(found):
         for k, result in enumerate(results):

@@ -167,19 +167,12 @@ def few_queries(
     values: Float[Array, "B H N d"],
     mask: Bool[Array, "B 1 #K N"],
 ) -> tuple[Float[Array, "B H K d"], Float[Array, "B H K N"]]:
-    """Attention of a few queries: what they see, and the weights.
+    """Attention of a few queries: what they see, and the weights; both zero where there is nothing to see.
 
-    On CPUs sums of products, which the compiler fuses, are faster than its products of many small matrices
-    (`scripts/bench/attention.py`).
+    What is masked is pushed down by a sum, and weights are divided by their total behind the product with the values:
+    the fewest passes over the scores, of which there are more than of anything else here.
     """
-    return jax.lax.platform_dependent(query, keys, values, mask, cpu=by_sums, default=by_products)
-
-
-def by_sums(query: jax.Array, keys: jax.Array, values: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
-    weights = masked_softmax((query[..., None] * keys[:, :, None]).sum(-2), mask)
-    return (weights[..., None] * values[:, :, None]).sum(-2), weights
-
-
-def by_products(query: jax.Array, keys: jax.Array, values: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
-    weights = masked_softmax(jnp.einsum("bhkd,bhdn->bhkn", query, keys), mask)
-    return jnp.einsum("bhkn,bhnd->bhkd", weights, values), weights
+    scores = jnp.einsum("bhkd,bhdn->bhkn", query, keys) + jnp.where(mask, 0.0, MASKED)
+    weights = jnp.exp(scores - scores.max(-1, keepdims=True))
+    total = jnp.where(mask.any(-1, keepdims=True), weights.sum(-1, keepdims=True), jnp.inf)
+    return jnp.einsum("bhkn,bhnd->bhkd", weights, values) / total, weights / total

@@ -1,7 +1,7 @@
 """Requests of token ids, and how they become arrays of few shapes."""
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,8 +31,22 @@ class Request(NamedTuple):
     phrases: Sequence[Sequence[int]] = ()
 
 
+class Shape(NamedTuple):
+    """What requests of one batch have in common: room for their sources (0: they have none), prompts and answers;
+    whether they have prefixes; room for how many phrases, and of how many tokens.
+    """
+
+    source: int
+    prompt: int
+    answer: int
+    prefixes: bool = False
+    phrases: tuple[int, int] = (0, 0)
+
+
 class Asked(NamedTuple):
-    """Requests as arrays: what a jitted search takes, besides parameters and weights."""
+    """Requests as arrays: what a jitted search takes, besides parameters and weights. `prefix` [B T] is -1 where any
+    token may come, `phrases` [B P M] behind the ends of phrases; both are None where nobody has any.
+    """
 
     inputs: Tokens | None
     prompt: Tokens
@@ -53,7 +67,7 @@ def check_request(where: str, request: Request, model: Any, beam: int, options: 
     most = most_tokens(model)
     if max(len(request.source or ()), len(request.prompt)) > most:
         raise SeqlabError(f"{where} has more than the {most} tokens that can be read")
-    phrases = set(map(tuple, request.phrases))
+    phrases = distinct(request.phrases)
     told, tokens = [*request.prefix, *itertools.chain(*phrases)], sum(map(len, phrases))
     if set(told) & set(options.forbidden):
         raise SeqlabError(f"{where} must have a token that is forbidden")
@@ -81,29 +95,33 @@ def round_up(n: int) -> int:
     return size
 
 
-def batches(
-    requests: Sequence[Request], beam: int, longest: int | None, positions: int = POSITIONS, devices: int = 1
-) -> Iterator[tuple[list[int], tuple[int, int, int, int]]]:
-    """Indices of requests of like length, and their shape: (rows, source length, prompt length, room for the answer).
-
-    Where the model has a `longest` sequence, all lengths are held to it. Rows are alike for all devices, and on each
-    there are at most so many positions.
+def shapes(requests: Sequence[Request], longest: int | None) -> dict[Shape, list[int]]:
+    """Indices of requests of one shape, those of like length beside each other. Where the model has a `longest`
+    sequence, all lengths are held to it.
     """
     most = longest or 1 << 30
-    groups: dict[tuple[int, int], list[int]] = {}
-    for i, (source, prompt, *_) in enumerate(requests):
+    groups: dict[Shape, list[int]] = {}
+    for i, request in enumerate(requests):
         # A prompt of one token, BOS, stays one: nothing of it has to be read ahead of the first step.
-        prompt_length = 1 if len(prompt) == 1 else min(1 + round_up(len(prompt) - 1), most)
-        source_length = 0 if source is None else min(round_up(len(source)), most)
-        groups.setdefault((source_length, prompt_length), []).append(i)
+        prompt = 1 if len(request.prompt) == 1 else min(1 + round_up(len(request.prompt) - 1), most)
+        source = 0 if request.source is None else min(round_up(len(request.source)), most)
+        phrases = distinct(request.phrases)
+        count, size = len(phrases), max(map(len, phrases), default=0)
+        room = (1 << (count - 1).bit_length(), 1 << (size - 1).bit_length()) if count else (0, 0)
+        groups.setdefault(Shape(source, prompt, 0, bool(request.prefix), room), []).append(i)
+    found = {}
     for shape, members in sorted(groups.items()):
         # Texts of like sources are of like length, and are done at about the same time.
         members.sort(key=lambda i: (len(requests[i].source or ()), len(requests[i].prompt), requests[i].limit))
-        room = min(round_up(max(requests[i].limit for i in members)), most - shape[1] + 1)
-        fitting = [rows for rows in ROWS if rows * (shape[0] + beam * (shape[1] + room)) <= positions] or [1]
-        for at in range(0, len(members), fitting[-1] * devices):
-            chosen = members[at : at + fitting[-1] * devices]
-            yield chosen, (devices * next(rows for rows in ROWS if rows * devices >= len(chosen)), *shape, room)
+        answer = min(round_up(max(requests[i].limit for i in members)), most - shape.prompt + 1)
+        found[shape._replace(answer=answer)] = members
+    return found
+
+
+def most_rows(shape: Shape, beam: int, positions: int) -> int:
+    """How many sentences a batch may have, for so many positions of sources and hypotheses; one, if none fits."""
+    each = shape.source + beam * (shape.prompt + shape.answer)
+    return max((rows for rows in ROWS if rows * each <= positions), default=1)
 
 
 def padded_sources(requests: Sequence[Request], rows: int, length: int) -> Tokens | None:
@@ -117,45 +135,31 @@ def padded_sources(requests: Sequence[Request], rows: int, length: int) -> Token
     return Tokens(source[0], source[1] > 0, sentences=source[2])
 
 
-def collate(requests: list[Request], shape: tuple[int, int, int, int]) -> Asked:
+def collate(requests: list[Request], rows: int, shape: Shape) -> Asked:
     """Padded arrays: sources left-aligned, prompts right-aligned, filled-up rows with a limit of 0."""
-    rows, source_length, prompt_length, room = shape
-    prompt = np.zeros((2, rows, prompt_length), np.int32)
+    prompt = np.zeros((2, rows, shape.prompt), np.int32)
     prompt[1, :, -1] = 1
     limit, least, numbers = np.zeros((3, rows), np.int32)
+    prefix = np.full((rows, shape.answer), -1, np.int32)
+    phrases = np.full((rows, *shape.phrases), -1, np.int32)
     for row, request in enumerate(requests):
-        prompt[:, row, prompt_length - len(request.prompt) :] = request.prompt, np.ones(len(request.prompt))
-        limit[row] = min(request.limit, room)
+        prompt[:, row, shape.prompt - len(request.prompt) :] = request.prompt, np.ones(len(request.prompt))
+        limit[row] = min(request.limit, shape.answer)
         least[row], numbers[row] = request.least, request.number
+        prefix[row, : len(request.prefix)] = request.prefix
+        for column, phrase in enumerate(distinct(request.phrases)):
+            phrases[row, column, : len(phrase)] = phrase
     return Asked(
-        padded_sources(requests, rows, source_length),
+        padded_sources(requests, rows, shape.source),
         Tokens(prompt[0], prompt[1] > 0),
         limit,
         least,
         numbers,
-        _prefixes(requests, rows, room),
-        _phrases(requests, rows),
+        prefix if shape.prefixes else None,
+        phrases if phrases.size else None,
     )
 
 
-def _prefixes(requests: list[Request], rows: int, room: int) -> np.ndarray | None:
-    """[B T], -1 where any token may come; None if there is nowhere a prefix."""
-    if not any(request.prefix for request in requests):
-        return None
-    prefix = np.full((rows, room), -1, np.int32)
-    for row, request in enumerate(requests):
-        prefix[row, : len(request.prefix)] = request.prefix
-    return prefix
-
-
-def _phrases(requests: list[Request], rows: int) -> np.ndarray | None:
-    """[B P M], -1 behind the ends of phrases; None if there are none. Few shapes: P and M are powers of two."""
-    phrases = [list(dict.fromkeys(map(tuple, request.phrases))) for request in requests]
-    if not any(phrases):
-        return None
-    count, longest = max(map(len, phrases)), max(len(phrase) for some in phrases for phrase in some)
-    found = np.full((rows, 1 << (count - 1).bit_length(), 1 << (longest - 1).bit_length()), -1, np.int32)
-    for row, some in enumerate(phrases):
-        for column, phrase in enumerate(some):
-            found[row, column, : len(phrase)] = phrase
-    return found
+def distinct(phrases: Sequence[Sequence[int]]) -> list[tuple[int, ...]]:
+    """Phrases, each once."""
+    return list(dict.fromkeys(map(tuple, phrases)))
