@@ -12,7 +12,7 @@ from seqlab.search.beam import top_k
 from seqlab.search.forced import force
 from seqlab.search.generate import generate
 from seqlab.search.processors import NEVER
-from seqlab.search.requests import Request, Shape, collate, round_up
+from seqlab.search.requests import POSITIONS, Request, Shape, collate, round_up
 from seqlab.search.rules import DEFAULT, Rules
 from seqlab.search.searcher import DEFAULT_WEIGHTS, Method, make_mesh, make_searcher, whole_search
 from tests.oracles.search import exhaustive
@@ -156,16 +156,20 @@ def test_top_k_in_two_stages(shape, k):
 
 @pytest.mark.parametrize("name", ["transformer", "recurrent_lm"])
 @pytest.mark.parametrize("beam", [1, 3])
-def test_sentences_that_leave_change_nothing(name, beam):
-    """Some are done long before others, and the room grows twice: what one search to the end gives."""
+@pytest.mark.parametrize("positions", [POSITIONS, 2000])
+def test_sentences_that_leave_change_nothing(name, beam, positions):
+    """Some are done long before others, which go on beside those of other batches, and the room grows twice: what one
+    search to the end gives.
+    """
     s = laws.make_subject(catalogue.module("models", name).TINY, seed=3)
-    limits = [40, 3, 2, 5, 1, 33, 2, 2, 6, 17, 3, 4]
+    limits = [40, 3, 2, 5, 1, 33, 2, 2, 6, 17, 3, 4] + [7, 2, 21, 9, 30, 13, 5] * 4
     few = laws.requests_of(s, 1)
     requests = [few[i % len(few)]._replace(limit=limit, least=limit - 1) for i, limit in enumerate(limits)]
     told = []
     found = generate(
-        s.model, s.params, requests, eos=EOS, beam=beam, wanted=beam, devices=jax.devices()[:1], progress=told.append
-    )
+        s.model, s.params, requests, eos=EOS, beam=beam, wanted=beam, devices=jax.devices()[:1],
+        batch_tokens=positions, progress=told.append,
+    )  # fmt: skip
     assert sum(told) == len(requests)
     assert len(told) > 1  # not all at once
     method = Method(beam, beam, DEFAULT if beam > 1 else None)

@@ -6,7 +6,7 @@ RUN is a post-norm Transformer, which `seqlab export` can write for transformers
 one process after a warm-up; what is told is the median of the rounds, as a JSON line a row. Before that the texts are
 compared: where they differ, our forced pass says whether their scores are near-ties (within 1e-4), which are counted.
 The others get what serves them best: sorted batches, the allocator's settings for PyTorch, and of CTranslate2's two
-ways to use the cores the faster one.
+ways to use the cores the faster one. Beside its int8 stands our bfloat16.
 """
 
 import json
@@ -28,6 +28,7 @@ ALLOCATOR = {  # or PyTorch spends half of its time in the kernel
     "MALLOC_TOP_PAD_": "268435456",
 }
 NEAR = 1e-4
+LENGTH = 128  # most tokens of a text
 Texts = Callable[[list[str]], list[str]]
 
 
@@ -42,9 +43,11 @@ def main(
     from seqlab import decode
     from seqlab.compilation import keep_compilations
     from seqlab.marian import export_marian
+    from seqlab.memory import keep_freed_memory
     from seqlab.text import read_lines
 
     keep_compilations()
+    keep_freed_memory()
     loaded = decode.load(run)
     lines = list(read_lines(input))[:sentences]
     with tempfile.TemporaryDirectory() as name:
@@ -52,14 +55,18 @@ def main(
         export_marian(loaded, folder)
         for size in (beam, 1):
             kind = f"beam{size}" if size > 1 else "greedy"
+            ours = {
+                "ct2": by_seqlab(loaded, size, "ct2"),
+                "ct2, bfloat16": by_seqlab(decode.load(run, dtype="bfloat16"), size, "ct2"),
+                "hf": by_seqlab(loaded, size, "hf"),
+            }
             peers = {
                 "ctranslate2-float32": ("ct2", ctranslate2(folder, size, "float32")),
-                "ctranslate2-int8": ("ct2", ctranslate2(folder, size, "int8")),
+                "ctranslate2-int8": ("ct2, bfloat16", ctranslate2(folder, size, "int8")),
                 "transformers-float32": ("hf", transformers(folder, size)),
             }
-            ours = {preset: by_seqlab(loaded, size, preset) for preset in ("ct2", "hf")}
             compared = {
-                peer: compare(loaded, lines, ours[preset], theirs) for peer, (preset, theirs) in peers.items()
+                peer: compare(loaded, lines, ours[setting], theirs) for peer, (setting, theirs) in peers.items()
             }
             everyone = {**ours, **{peer: theirs for peer, (_, theirs) in peers.items()}}
             times: dict[str, list[float]] = {who: [] for who in everyone}
@@ -68,23 +75,26 @@ def main(
                     begun = time.perf_counter()
                     texts(lines)
                     times[who].append(len(lines) / (time.perf_counter() - begun))
-            for peer, (preset, _) in peers.items():
-                mine, other = (statistics.median(times[who]) for who in (preset, peer))
+            for peer, (setting, _) in peers.items():
+                mine, other = (statistics.median(times[who]) for who in (setting, peer))
                 row = {
                     "name": f"decode/{kind}/{peer}",
                     "ours": round(mine, 1),
                     "peer": round(other, 1),
                     "ratio": round(mine / other, 2),
                     "unit": "sentences/s",
-                    "spread": {who: [round(min(times[who]), 1), round(max(times[who]), 1)] for who in (preset, peer)},
-                    "notes": compared[peer],
+                    "spread": {
+                        who: [round(min(times[who]), 1), round(max(times[who]), 1)] for who in (setting, peer)
+                    },
+                    "notes": f"ours: {setting}; {compared[peer]}",
                 }
                 print(json.dumps(row), flush=True)
 
 
 def by_seqlab(run, beam: int, preset: str) -> Texts:
     def texts(lines: list[str]) -> list[str]:
-        return run.translate(lines, beam=beam, preset="seqlab" if beam == 1 else preset, alpha=1.0)
+        name = "seqlab" if beam == 1 else preset
+        return run.translate(lines, beam=beam, preset=name, alpha=1.0, max_length=LENGTH)
 
     return texts
 
@@ -105,7 +115,7 @@ def transformers(folder: Path, beam: int) -> Texts:
             some = order[at : at + 64]
             batch = tokenizer([lines[i] for i in some], return_tensors="pt", padding=True)
             ids = model.generate(
-                **batch, num_beams=beam, max_new_tokens=128, length_penalty=1.0, early_stopping=False
+                **batch, num_beams=beam, max_new_tokens=LENGTH, length_penalty=1.0, early_stopping=False
             )
             for i, text in zip(some, tokenizer.batch_decode(ids, skip_special_tokens=True), strict=True):
                 found[i] = text
@@ -133,7 +143,7 @@ def ctranslate2(folder: Path, beam: int, kind: str) -> Texts:
         def texts(lines: list[str]) -> list[str]:
             sources = [tokenizer.convert_ids_to_tokens(ids) for ids in tokenizer(lines).input_ids]
             results = translator.translate_batch(
-                sources, beam_size=beam, length_penalty=1.0, max_batch_size=64, max_decoding_length=128
+                sources, beam_size=beam, length_penalty=1.0, max_batch_size=64, max_decoding_length=LENGTH
             )
             ids = [tokenizer.convert_tokens_to_ids(result.hypotheses[0]) for result in results]
             return tokenizer.batch_decode(ids, skip_special_tokens=True)
