@@ -1,6 +1,7 @@
 """The commands that write texts, on a run of untrained parameters."""
 
 import gzip
+import itertools
 import json
 import re
 
@@ -278,3 +279,22 @@ def test_few_positions_at_once(home, whole):
         call(home, "decode", "run", *OPTIONS, "--input", "in.txt", "--output", "few.txt", "--batch-tokens", "1") == 0
     )
     assert written(home, "few.txt") == whole
+
+
+def test_lines_are_read_as_they_are_needed(home, whole, monkeypatch):
+    """However many there are: never more than a window of them ahead of what is written."""
+    from seqlab import stream
+
+    monkeypatch.setattr(stream, "WINDOW", 3)
+    read = 0
+
+    def endless():
+        nonlocal read
+        for line in itertools.cycle(LINES):
+            read += 1
+            yield line
+
+    texts = decode_stream(decode.load(home / "run"), endless(), beam=3, max_length=8)
+    for n, expected in zip(range(17), itertools.cycle(whole), strict=False):
+        assert next(texts) == expected
+        assert read <= n + 3
