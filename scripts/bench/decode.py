@@ -162,22 +162,25 @@ def ctranslate2(folder: Path, beam: int, kind: str) -> Texts:
 
 
 def compare(run, lines: list[str], ours: Texts, theirs: Texts) -> str:
-    """How many texts are equal, near-ties, or neither. This is the warm-up too."""
+    """How many texts are equal, the same up to the maximum length, where one of two toolkits has EOS cost a token,
+    near-ties, or neither. This is the warm-up too.
+    """
     from seqlab.lines import forced_lines
 
     pairs = [(line, a, b) for line, a, b in zip(lines, ours(lines), theirs(lines), strict=True) if a != b]
+    differ = [(line, a, b) for line, a, b in pairs if not (a.startswith(b) or b.startswith(a))]
     near = 0
-    if pairs:
-        sources = [line for line, _, _ in pairs]
+    if differ:
+        sources = [line for line, _, _ in differ]
         scores = [
             [values.mean() for _, values in forced_lines(
-                run.experiment.task, run.model, run.params, run.tokenizers, sources, [pair[side] for pair in pairs]
+                run.experiment.task, run.model, run.params, run.tokenizers, sources, [pair[side] for pair in differ]
             )]
             for side in (1, 2)
         ]  # fmt: skip
         near = sum(abs(a - b) < NEAR for a, b in zip(*scores, strict=True))
-    equal = len(lines) - len(pairs)
-    return f"{equal} texts equal, {near} near-ties, {len(pairs) - near} others of {len(lines)}"
+    equal, cut = len(lines) - len(pairs), len(pairs) - len(differ)
+    return f"of {len(lines)} texts {equal} equal, {cut} cut elsewhere, {near} near-ties, {len(differ) - near} others"
 
 
 if __name__ == "__main__":

@@ -1,0 +1,36 @@
+"""How much memory `seqlab decode` takes as its input grows, and how long.
+
+    python scripts/bench/stream.py 20000 1000000
+
+Trains two steps of a tiny model on generated pairs; then it decodes so many lines, at most four tokens each.
+"""
+
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+from startup import ROOT, timed, write_pairs
+
+SMALL = [f"--model.{name}=16" for name in ("dim", "hidden")]
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory(dir=os.environ.get("TMPDIR")) as name:
+        folder = Path(name)
+        options = [f"--out={folder}/run", f"--data-dir={folder}/data", "--steps=2", "--validation.beam=0", *SMALL]
+        for split in ("train", "validation"):
+            write_pairs(folder, split, 1000)
+            options += [f"--data.{split}-source={folder}/{split}.a", f"--data.{split}-target={folder}/{split}.b"]
+        timed(["-m", "seqlab.cli", "train", str(ROOT / "configs/parallel_text.py"), "--text.size=500", *options])
+        for count in map(int, sys.argv[1:]):
+            write_pairs(folder, "lines", count)
+            files = [f"--input={folder}/lines.a", f"--output={folder}/texts"]
+            seconds, memory = timed(
+                ["-m", "seqlab.cli", "decode", f"{folder}/run", *files, "--beam=1", "--max-length=4"]
+            )
+            print(f"{count:10,} lines: {seconds:7.1f} s, {memory:.2f} GiB", flush=True)
+
+
+if __name__ == "__main__":
+    main()
