@@ -558,6 +558,9 @@ def main() -> None:
         sys.exit(2)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads: end quietly
+    except OSError as error:  # a full disk, say
+        print(f"seqlab: {error}", file=sys.stderr)
+        sys.exit(2)
     except KeyboardInterrupt:
         print("seqlab: interrupted", file=sys.stderr)
         sys.exit(130)

@@ -6,6 +6,6 @@ class SeqlabError(ValueError):
 
 
 def at_least(name: str, value: int | float, least: int) -> None:
-    """Raises for a value that is too small."""
-    if value < least:
+    """Raises for a value that is too small, or no number."""
+    if not value >= least:  # NaN too
         raise SeqlabError(f"{name} must be at least {least}, not {value}")

@@ -14,19 +14,19 @@ from seqlab.metrics.risk import expected_utility
 from seqlab.search.forced import force, looked_at
 from seqlab.search.generate import generate
 from seqlab.search.processors import Options
-from seqlab.search.requests import Request, most_tokens
+from seqlab.search.requests import LONGEST, Request, most_tokens
 from seqlab.search.rules import Preset, Rules, preset
 from seqlab.search.searcher import Weights
 from seqlab.tasks import cut_source
 from seqlab.text import TextTokenizer, Tokenizers
 from seqlab.types import Params
 
-BLANK = "\u2581"  # how tokens write it
+BLANK, END = "\u2581", "</s>"  # how tokens write a blank, and the end
 
 
 class Alignment(NamedTuple):
-    """Tokens of a source and of a text, EOS last; which of the source's each of the text's looked at most, and its
-    share of the attention.
+    """Tokens of a source and of a text, EOS last where there is one; which of the source's each of the text's looked
+    at most, and its share of the attention.
     """
 
     source: list[str]
@@ -120,7 +120,11 @@ def decode_lines(
         texts = with_alignments(model, params, tokenizers, requests, texts)
     written: list[list[Written]] = [[Written("", 0.0, 0.0)] for _ in lines]
     for i, some in zip(asked, texts, strict=True):
-        written[i] = some or [Written("", -math.inf, -math.inf)]  # nothing can be written where all is forbidden
+        if not some:
+            warn(
+                f"line {first + i}: nothing can be written, for what is asked for and what is forbidden: {lines[i][:40]}"
+            )
+        written[i] = some or [Written("", -math.inf, -math.inf)]
     return written
 
 
@@ -169,14 +173,15 @@ def word_links(alignment: Alignment) -> list[tuple[int, int]]:
 
 
 def words_of(pieces: Sequence[str]) -> list[int]:
-    """Which word each token is of, the last one, EOS, being of none (-1), as is a blank that stands alone."""
+    """Which word each token is of; EOS at the end is of none (-1), as is a blank that stands alone."""
     found, word, begins = [], -1, True
-    for piece in pieces[:-1]:
+    ended = list(pieces[-1:]) == [END]
+    for piece in pieces[: len(pieces) - ended]:
         begins |= piece.startswith(BLANK)
         if piece.strip(BLANK):
             word, begins = word + begins, False
         found.append(word if piece.strip(BLANK) else -1)
-    return [*found, -1]
+    return [*found, -1] if ended else found
 
 
 def readable(request: Request, model: Any, where: str, line: str, warn: Callable[[str], None]) -> Request:
@@ -194,10 +199,9 @@ def bounded(request: Request, search: Search, least: int) -> Request:
     """The request with the lengths that a search asks for."""
     most, least, size = request.limit, max(search.min_length, least), len(request.source or ())
     if search.max_ratio and size:
-        most = (
-            min(most, math.ceil(search.max_ratio * size)) if search.max_length else math.ceil(search.max_ratio * size)
-        )
-    return request._replace(limit=most, least=min(max(least, math.ceil(search.min_ratio * size)), most))
+        by_ratio = math.ceil(min(search.max_ratio * size, LONGEST))
+        most = min(most, by_ratio) if search.max_length else by_ratio
+    return request._replace(limit=most, least=min(max(least, math.ceil(min(search.min_ratio * size, LONGEST))), most))
 
 
 def told_requests(
@@ -219,6 +223,10 @@ def forbidden_ids(words: Sequence[str], tokenizer: TextTokenizer) -> list[int]:
     special = {"<pad>": tokenizer.pad, "<s>": tokenizer.bos, "</s>": tokenizer.eos, "<unk>": tokenizer.unk}
     ids = []
     for word, found in zip(words, tokenizer.encode(list(words)), strict=True):
+        if word == END:
+            raise SeqlabError(
+                f"{END} is the end of every text, and cannot be forbidden: --min-length asks for long ones"
+            )
         if word not in special and len(found) != 1:
             raise SeqlabError(f"{word!r} is {len(found)} tokens of this vocabulary; a forbidden word is one")
         ids.append(special[word] if word in special else found[0])

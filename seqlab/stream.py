@@ -123,7 +123,10 @@ def decode_file(
     source = input if input is not None else sys.stdin.buffer
     part = range(sys.maxsize)
     if shard != "1/1":
-        part = share_of(sum(1 for _ in read_lines(source, repairs)), shard)
+        counts = {path: sum(1 for _ in read_lines(path, repairs)) for path in (source, prefixes, phrases) if path}
+        if len(set(counts.values())) > 1:
+            raise SeqlabError(f"there are {counts[source]} lines of input, and not as many of what stands beside it")
+        part = share_of(counts[source], shard)
         repairs = repairs_of(errors)
     with contextlib.ExitStack() as stack:
         done = 0

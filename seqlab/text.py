@@ -582,7 +582,7 @@ def open_output(path: Path | None) -> Iterator[TextIO]:
             yield stream
         return
     path = path.resolve()
-    part = path.with_name(path.name + ".part")
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         zipped = path.suffix == ".gz"
         with gzip.open(part, "wt", encoding="utf-8") if zipped else part.open("w", encoding="utf-8") as stream:

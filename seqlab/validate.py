@@ -19,6 +19,7 @@ from seqlab.metrics import Score, score
 from seqlab.metrics.risk import UTILITIES
 from seqlab.parallel import make_runner
 from seqlab.progress import progress
+from seqlab.search.requests import LONGEST
 from seqlab.search.rules import preset
 from seqlab.step import zeros_like
 from seqlab.text import Corpus, Tokenizers, tokenize
@@ -157,13 +158,18 @@ def check_search(search: Search) -> None:
     if search.max_length < 0:
         raise SeqlabError(f"the maximum length is at least 1 token, not {search.max_length}")
     found = preset(search.preset, search.length, search.stop, search.alpha)
-    for name, value in (("alpha", found.alpha), ("the word penalty", search.word_penalty)):
-        if not math.isfinite(value):
-            raise SeqlabError(f"{name} is a finite number, not {value}")
+    sizes = {"word_penalty": search.word_penalty, "coverage": search.coverage, "diversity": search.diversity}
+    for name, value in {"alpha": found.alpha, **sizes}.items():
+        if not abs(value) < 1e6:
+            raise SeqlabError(f"{name} is a number below a million, not {value}")
     for name in ("min_length", "max_ratio", "min_ratio", "no_repeat", "coverage", "diversity"):
         at_least(name, getattr(search, name), 0)
     at_least("groups", search.groups, 1)
     at_least("batch_tokens", search.batch_tokens, 1)
+    if max(search.max_length, search.min_length) > LONGEST:
+        raise SeqlabError(
+            f"texts have at most {LONGEST} tokens, and cannot be of {search.max_length or search.min_length}"
+        )
     if search.beam % search.groups:
         raise SeqlabError(f"{search.groups} groups do not divide a beam of {search.beam}")
     if search.risk is not None and search.risk not in UTILITIES:

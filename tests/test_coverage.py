@@ -82,3 +82,5 @@ def test_words_are_linked():
     target = ["▁x", "y", "▁z", "▁", "▁w", "</s>"]
     assert word_links(Alignment(source, target, [0, 1, 3, 0, 5, 4], [1.0] * 6)) == [(0, 0), (1, 1)]
     assert word_links(Alignment(["a", "</s>"], ["b", "c", "</s>"], [0, 0, 1], [1.0] * 3)) == [(0, 0)]
+    # Taken as it is at the maximum length: no EOS, and the last token is of a word.
+    assert word_links(Alignment(["a", "</s>"], ["▁b", "▁c"], [0, 0], [1.0] * 2)) == [(0, 0), (0, 1)]

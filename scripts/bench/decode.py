@@ -35,7 +35,7 @@ Texts = Callable[[list[str]], list[str]]
 def main(
     run: Annotated[Positional[Path], arg(metavar="RUN")],
     input: Annotated[Path, arg(metavar="F", help="Sources, a line each.")],
-    sentences: int = 500,
+    sentences: int = 1000,
     rounds: int = 5,
     beam: int = 5,
 ) -> None:
@@ -168,7 +168,12 @@ def compare(run, lines: list[str], ours: Texts, theirs: Texts) -> str:
     from seqlab.lines import forced_lines
 
     pairs = [(line, a, b) for line, a, b in zip(lines, ours(lines), theirs(lines), strict=True) if a != b]
-    differ = [(line, a, b) for line, a, b in pairs if not (a.startswith(b) or b.startswith(a))]
+
+    def cut(a: str, b: str) -> bool:
+        sizes = map(len, run.tokenizers["target"].encode([a, b]))
+        return (a.startswith(b) or b.startswith(a)) and min(sizes) > LENGTH / 2
+
+    differ = [(line, a, b) for line, a, b in pairs if not cut(a, b)]
     near = 0
     if differ:
         sources = [line for line, _, _ in differ]
@@ -179,8 +184,8 @@ def compare(run, lines: list[str], ours: Texts, theirs: Texts) -> str:
             for side in (1, 2)
         ]  # fmt: skip
         near = sum(abs(a - b) < NEAR for a, b in zip(*scores, strict=True))
-    equal, cut = len(lines) - len(pairs), len(pairs) - len(differ)
-    return f"of {len(lines)} texts {equal} equal, {cut} cut elsewhere, {near} near-ties, {len(differ) - near} others"
+    equal, ends = len(lines) - len(pairs), len(pairs) - len(differ)
+    return f"of {len(lines)} texts {equal} equal, {ends} cut elsewhere, {near} near-ties, {len(differ) - near} others"
 
 
 if __name__ == "__main__":

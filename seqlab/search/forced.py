@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from seqlab.search.requests import POSITIONS, Request, padded_sources, round_up
+from seqlab.search.requests import POSITIONS, Request, most_tokens, padded_sources, round_up
 from seqlab.types import Generator, Params, Tokens
 
 
@@ -47,7 +47,8 @@ def force(
     """The log-probability of each token of each answer, which follows its request's prompt, in the order asked."""
     params = jax.device_put(params)
     run = make_force(model)
-    return [values for (values,) in _by_answer(lambda *batch: (run(params, *batch),), requests, answers)]
+    found = _by_answer(lambda *batch: (run(params, *batch),), requests, answers, most_tokens(model))
+    return [values for (values,) in found]
 
 
 def looked_at(
@@ -58,18 +59,24 @@ def looked_at(
     """
     params = jax.device_put(params)
     run = make_looked_at(model)
-    return _by_answer(lambda inputs, prefix, _: run(params, inputs, prefix), requests, answers)
+    return _by_answer(lambda inputs, prefix, _: run(params, inputs, prefix), requests, answers, most_tokens(model))
 
 
 def _by_answer(
-    run: Callable[..., Sequence[jax.Array]], requests: Sequence[Request], answers: Sequence[Sequence[int]]
+    run: Callable[..., Sequence[jax.Array]],
+    requests: Sequence[Request],
+    answers: Sequence[Sequence[int]],
+    most: int,
 ) -> list[Any]:
-    """What a pass over (inputs, prefix, targets) gives, arrays [B T], for the tokens of each answer."""
+    """What a pass over (inputs, prefix, targets) gives, arrays [B T], for the tokens of each answer; none is padded to
+    more than `most` tokens.
+    """
     found: list[Any] = [()] * len(requests)
     shapes: dict[tuple[int, int], list[int]] = {}
     for i, (request, answer) in enumerate(zip(requests, answers, strict=True)):
-        source = 0 if request.source is None else round_up(len(request.source))
-        shapes.setdefault((source, round_up(len(request.prompt) + len(answer) - 1)), []).append(i)
+        source = 0 if request.source is None else min(round_up(len(request.source)), most)
+        target = len(request.prompt) + len(answer) - 1
+        shapes.setdefault((source, max(target, min(round_up(target), most))), []).append(i)
     for (source, target), members in sorted(shapes.items()):
         rows = max(1, min(64, POSITIONS // (8 * (source + target))))
         for at in range(0, len(members), rows):

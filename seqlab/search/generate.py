@@ -16,14 +16,24 @@ from jax.sharding import NamedSharding, PartitionSpec
 from seqlab.errors import SeqlabError
 from seqlab.search.ensemble import Ensemble, has_attention
 from seqlab.search.processors import NEVER, NO_OPTIONS, Options
-from seqlab.search.requests import POSITIONS, ROWS, Request, Shape, check_request, collate, most_rows, shapes
+from seqlab.search.requests import (
+    POSITIONS,
+    ROWS,
+    Request,
+    Shape,
+    check_request,
+    collate,
+    most_rows,
+    positions_of,
+    shapes,
+)
 from seqlab.search.rules import DEFAULT, Rules
 from seqlab.search.searcher import DEFAULT_WEIGHTS, Method, Rows, Weights, make_mesh, make_searcher
 from seqlab.types import Generator, Params
 
 BLOCK = 4  # steps between looks at what is done
 ROOM = 16  # tokens that there is room for at first; then twice as many, and so on
-WAITING = 4  # batches' worth of sentences that may wait for others to go on with
+WAITING = 4  # batches' worth of positions that may wait for others to go on with
 
 
 class Result(NamedTuple):
@@ -70,7 +80,8 @@ def check(
         check_request(f"line {request.number}" if request.number else f"request {i}", request, model, beam, options)
         if request.phrases and (not searching or groups > 1 or (rules or DEFAULT).after != "refill"):
             raise SeqlabError(
-                "phrases that must be written need a beam without groups, and a preset that fills it up again"
+                "phrases that must be written need a beam of 2 or more, without groups or --sample, and a preset that "
+                "fills it up again"
             )
 
 
@@ -163,8 +174,8 @@ def generate(
         if ready:
             start(*ready.popleft())
             return True
-        enough = sum(len(part.who) for part in waiting.values()) >= WAITING * max(full.values(), default=0)
-        if not enough and (new := next(fresh, None)):
+        held = sum(len(part.rows) * positions_of(shape, beam) for (shape, _), part in waiting.items())
+        if held < WAITING * batch_tokens * len(devices) and (new := next(fresh, None)):
             start(new[0], 0, begin(*new))
             return True
         # What is left over: first those that are behind, for what is left of them may join the others.

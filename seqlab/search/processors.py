@@ -31,9 +31,9 @@ def process(
     renormalize: bool,
     scored: bool = False,
 ) -> tuple[Float[Array, "B K V"], Float[Array, "B K 1"]]:
-    """Processed scores, and what to subtract from them to have log-probabilities: nothing, if the logits are `scored`
-    already. No EOS comes before the `least[b]`-th token. What is forbidden leaves its probability to the rest if
-    `renormalize`.
+    """Processed scores, and what to subtract from them to have log-probabilities; logits that are `scored` are some
+    already, and may not add up to one. No EOS comes before the `least[b]`-th token. What is forbidden leaves its
+    probability to the rest if `renormalize`.
     """
     early = history.t + 1 < least
 
@@ -45,12 +45,13 @@ def process(
     def held_back(scores: jax.Array) -> jax.Array:
         return jnp.where(early[:, None], NEVER, scores)
 
-    if scored:
-        return processed(logits), jnp.zeros_like(logits[..., :1])
+    normalizer = jax.nn.logsumexp(logits, axis=-1, keepdims=True)
+    kept = normalizer if scored else jnp.zeros_like(normalizer)
     if renormalize:
         logits = processed(logits)
-        return logits, jax.nn.logsumexp(logits, axis=-1, keepdims=True)
-    normalizer = jax.nn.logsumexp(logits, axis=-1, keepdims=True)
+        return logits, jax.nn.logsumexp(logits, axis=-1, keepdims=True) - kept
+    if scored:
+        return processed(logits), jnp.zeros_like(normalizer)
     return processed(logits - normalizer), jnp.zeros_like(normalizer)
 
 

@@ -11,7 +11,7 @@ from seqlab.search.processors import Options
 from seqlab.types import AnyArray, Tokens
 
 ROWS = (1, 8, 24, 64)  # sentences a batch, on each device; the smallest that holds what is left is taken
-LONGEST = 1 << 13  # most tokens of a source or a prompt, where the model sets no bound: memory grows with its square
+LONGEST = 1 << 13  # most tokens of anything, where the model sets no bound: memory grows with the square of a source
 POSITIONS = 1 << 16  # most positions of sources and hypotheses a batch: long lines come in smaller batches
 
 
@@ -71,6 +71,10 @@ def check_request(where: str, request: Request, model: Any, beam: int, options: 
     told, tokens = [*request.prefix, *itertools.chain(*phrases)], sum(map(len, phrases))
     if set(told) & set(options.forbidden):
         raise SeqlabError(f"{where} must have a token that is forbidden")
+    for text in (request.prefix, *phrases):
+        grams = [tuple(text[i : i + options.no_repeat]) for i in range(len(text) - options.no_repeat + 1)]
+        if options.no_repeat and len(grams) > len(set(grams)):
+            raise SeqlabError(f"{where} must repeat what --no-repeat {options.no_repeat} forbids")
     left = sum(len(phrase) for phrase in phrases if not contains(request.prefix, phrase))
     room = min(request.limit, most - len(request.prompt) + 1)
     if told and len(request.prefix) + left + 1 > room:
@@ -118,10 +122,14 @@ def shapes(requests: Sequence[Request], longest: int | None) -> dict[Shape, list
     return found
 
 
+def positions_of(shape: Shape, beam: int) -> int:
+    """How many positions a sentence and its hypotheses have."""
+    return shape.source + beam * (shape.prompt + shape.answer)
+
+
 def most_rows(shape: Shape, beam: int, positions: int) -> int:
-    """How many sentences a batch may have, for so many positions of sources and hypotheses; one, if none fits."""
-    each = shape.source + beam * (shape.prompt + shape.answer)
-    return max((rows for rows in ROWS if rows * each <= positions), default=1)
+    """How many sentences a batch may have, for so many positions; one, if none fits."""
+    return max((rows for rows in ROWS if rows * positions_of(shape, beam) <= positions), default=1)
 
 
 def padded_sources(requests: Sequence[Request], rows: int, length: int) -> Tokens | None:
@@ -140,7 +148,7 @@ def collate(requests: list[Request], rows: int, shape: Shape) -> Asked:
     prompt = np.zeros((2, rows, shape.prompt), np.int32)
     prompt[1, :, -1] = 1
     limit, least, numbers = np.zeros((3, rows), np.int32)
-    prefix = np.full((rows, shape.answer), -1, np.int32)
+    prefix = np.full((rows, shape.answer if shape.prefixes else 0), -1, np.int32)
     phrases = np.full((rows, *shape.phrases), -1, np.int32)
     for row, request in enumerate(requests):
         prompt[:, row, shape.prompt - len(request.prompt) :] = request.prompt, np.ones(len(request.prompt))
