@@ -121,9 +121,7 @@ def decode_lines(
     written: list[list[Written]] = [[Written("", 0.0, 0.0)] for _ in lines]
     for i, some in zip(asked, texts, strict=True):
         if not some:
-            warn(
-                f"line {first + i}: nothing can be written, for what is asked for and what is forbidden: {lines[i][:40]}"
-            )
+            warn(f"line {first + i}: nothing can be written, by all that is asked and forbidden: {lines[i][:40]}")
         written[i] = some or [Written("", -math.inf, -math.inf)]
     return written
 

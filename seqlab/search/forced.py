@@ -59,7 +59,8 @@ def looked_at(
     """
     params = jax.device_put(params)
     run = make_looked_at(model)
-    return _by_answer(lambda inputs, prefix, _: run(params, inputs, prefix), requests, answers, most_tokens(model))
+    most = most_tokens(model)
+    return _by_answer(lambda inputs, prefix, _: run(params, inputs, prefix), requests, answers, most)
 
 
 def _by_answer(

@@ -80,8 +80,8 @@ def check(
         check_request(f"line {request.number}" if request.number else f"request {i}", request, model, beam, options)
         if request.phrases and (not searching or groups > 1 or (rules or DEFAULT).after != "refill"):
             raise SeqlabError(
-                "phrases that must be written need a beam of 2 or more, without groups or --sample, and a preset that "
-                "fills it up again"
+                "phrases that must be written need a beam of 2 or more, without groups or --sample, and a preset "
+                "that fills it up again"
             )
 
 
