@@ -69,8 +69,8 @@ def _by_answer(
     answers: Sequence[Sequence[int]],
     most: int,
 ) -> list[Any]:
-    """What a pass over (inputs, prefix, targets) gives, arrays [B T], for the tokens of each answer; none is padded to
-    more than `most` tokens.
+    """What a pass over (inputs, prefix, targets) gives, arrays [B T], for the tokens of each answer; nothing is
+    padded to more than `most` tokens.
     """
     found: list[Any] = [()] * len(requests)
     shapes: dict[tuple[int, int], list[int]] = {}
