@@ -6,7 +6,6 @@ sentences of other batches that have come as far, so that batches are full until
 
 import collections
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import jax
@@ -126,7 +125,7 @@ def generate(
     )
     waiting: dict[tuple[Shape, int], Part] = {}  # by how many steps they have behind them
     ready: collections.deque[tuple[Shape, int, Part]] = collections.deque()
-    running: collections.deque[tuple[Shape, int, Future[Part]]] = collections.deque()
+    running: collections.deque[tuple[Shape, int, Part]] = collections.deque()
 
     def size_of(count: int) -> int:
         return next(rows * len(devices) for rows in ROWS if rows * len(devices) >= count)
@@ -142,11 +141,11 @@ def generate(
         if more:
             rows = searcher.grow(rows, more=more)
         rows = searcher.go_on(params, rows, at, end, weights, seed or 0, start=shape.prompt - 1, most=shape.answer)
-        return part._replace(rows=jax.block_until_ready(rows))
+        return part._replace(rows=rows)
 
     def start(shape: Shape, at: int, part: Part) -> None:
         end = min(at + BLOCK, shape.answer)
-        running.append((shape, end, threads.submit(go_on, shape, at, end, part)))
+        running.append((shape, end, go_on(shape, at, end, part)))
 
     def join(parts: list[Part], count: int) -> Part:
         """The first `count` sentences of the parts, in as few rows as hold them."""
@@ -199,21 +198,18 @@ def generate(
             ]
         progress(len(part.who))
 
-    # Two batches at a time: while one is in a part of a step that one core does, or the host looks at it, the other
-    # has the rest of the machine.
-    with ThreadPoolExecutor(2) as threads:
-        while True:
-            while len(running) < 2 and start_next():
-                pass
-            if not running:
-                return results
-            shape, at, future = running.popleft()
-            part = future.result()
-            done = np.asarray(part.rows.search.done)[part.where]
-            if done.any():
-                keep(part.only(done))
-            if not done.all():
-                wait(shape, at, part.only(~done))
+    # Two batches take turns, so that the device works on one while the host looks at the other.
+    while True:
+        while len(running) < 2 and start_next():
+            pass
+        if not running:
+            return results
+        shape, at, part = running.popleft()
+        done = np.asarray(part.rows.search.done)[part.where]
+        if done.any():
+            keep(part.only(done))
+        if not done.all():
+            wait(shape, at, part.only(~done))
 
 
 def room_for(step: int, shape: Shape) -> int:
