@@ -215,10 +215,8 @@ def told_requests(
 
 
 def forbidden_ids(words: Sequence[str], tokenizer: TextTokenizer) -> list[int]:
-    """The ids of single tokens; "<pad>", "<s>", "</s>" and "<unk>" are the special ones. Raises for a word that is
-    none.
-    """
-    special = {"<pad>": tokenizer.pad, "<s>": tokenizer.bos, "</s>": tokenizer.eos, "<unk>": tokenizer.unk}
+    """The ids of single tokens; "<pad>", "<s>" and "<unk>" are the special ones. Raises for a word that is none."""
+    special = {"<pad>": tokenizer.pad, "<s>": tokenizer.bos, "<unk>": tokenizer.unk}
     ids = []
     for word, found in zip(words, tokenizer.encode(list(words)), strict=True):
         if word == END:

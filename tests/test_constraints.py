@@ -54,6 +54,7 @@ def answers_of(found, row):
     st.lists(st.integers(0, 2), max_size=9),
 )
 @example([[0, 0, 1]], [0, 0, 0, 1])
+@example([[0, 1]], [0, 1, 0])
 def test_what_is_begun(phrases, tokens):
     """Token by token: the longest beginning that the text ends with, all of a phrase once it is in the text."""
     array = as_array([phrases])

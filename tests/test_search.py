@@ -138,9 +138,9 @@ def test_nothing_asked_nothing_found():
 
 
 def test_few_shapes():
-    sizes = {round_up(n) for n in range(1, 1025)}
+    sizes = {round_up(n, 2048) for n in range(1, 1025)}
     assert len(sizes) <= 16
-    assert all(n <= round_up(n) < max(2 * n, 17) for n in range(1, 1025))
+    assert all(n <= round_up(n, 2048) < max(2 * n, 17) for n in range(1, 1025))
 
 
 @pytest.mark.parametrize("shape", [(3, 5), (2, 2, 700), (1, 1000), (2, 3, 64 * 9 + 1)])

@@ -412,8 +412,8 @@ MUTANTS: tuple[tuple[Mutant, tuple[Any, ...]], ...] = (  # and the arguments of 
         Mutant(
             "a step skipped between blocks",
             "search.generate",
-            "running.append((shape, end, go_on",
-            "running.append((shape, end + 1, go_on",
+            "running.append((shape, end, part",
+            "running.append((shape, end + 1, part",
             "test_search.test_sentences_that_leave_change_nothing",
         ),
         ("recurrent_lm", 1, 65536),

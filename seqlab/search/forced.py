@@ -75,9 +75,9 @@ def _by_answer(
     found: list[Any] = [()] * len(requests)
     shapes: dict[tuple[int, int], list[int]] = {}
     for i, (request, answer) in enumerate(zip(requests, answers, strict=True)):
-        source = 0 if request.source is None else min(round_up(len(request.source)), most)
+        source = 0 if request.source is None else round_up(len(request.source), most)
         target = len(request.prompt) + len(answer) - 1
-        shapes.setdefault((source, max(target, min(round_up(target), most))), []).append(i)
+        shapes.setdefault((source, max(target, round_up(target, most))), []).append(i)
     for (source, target), members in sorted(shapes.items()):
         rows = max(1, min(64, POSITIONS // (8 * (source + target))))
         for at in range(0, len(members), rows):

@@ -136,16 +136,13 @@ def generate(
             searcher.begin(params, asked, length=room_for(0, shape)), np.arange(len(chosen)), np.array(chosen)
         )
 
-    def go_on(shape: Shape, at: int, end: int, part: Part) -> Part:
+    def go_on(shape: Shape, at: int, part: Part) -> None:
+        end = min(at + BLOCK, shape.answer)
         rows, more = part.rows, room_for(end, shape) - room_for(at, shape)
         if more:
             rows = searcher.grow(rows, more=more)
         rows = searcher.go_on(params, rows, at, end, weights, seed or 0, start=shape.prompt - 1, most=shape.answer)
-        return part._replace(rows=rows)
-
-    def start(shape: Shape, at: int, part: Part) -> None:
-        end = min(at + BLOCK, shape.answer)
-        running.append((shape, end, go_on(shape, at, end, part)))
+        running.append((shape, end, part._replace(rows=rows)))
 
     def join(parts: list[Part], count: int) -> Part:
         """The first `count` sentences of the parts, in as few rows as hold them."""
@@ -171,16 +168,16 @@ def generate(
     def start_next() -> bool:
         """Has the device go on with something; false if there is nothing that could."""
         if ready:
-            start(*ready.popleft())
+            go_on(*ready.popleft())
             return True
         held = sum(len(part.rows) * positions_of(shape, beam) for (shape, _), part in waiting.items())
         if held < WAITING * batch_tokens * len(devices) and (new := next(fresh, None)):
-            start(new[0], 0, begin(*new))
+            go_on(new[0], 0, begin(*new))
             return True
         # What is left over: first those that are behind, for what is left of them may join the others.
         for shape, at in sorted(waiting):
             if all(shape != other or at < step for other, step, _ in running):
-                start(shape, at, waiting.pop((shape, at)))
+                go_on(shape, at, waiting.pop((shape, at)))
                 return True
         return False
 

@@ -46,13 +46,11 @@ def process(
         return jnp.where(early[:, None], NEVER, scores)
 
     normalizer = jax.nn.logsumexp(logits, axis=-1, keepdims=True)
-    kept = normalizer if scored else jnp.zeros_like(normalizer)
     if renormalize:
-        logits = processed(logits)
-        return logits, jax.nn.logsumexp(logits, axis=-1, keepdims=True) - kept
-    if scored:
-        return processed(logits), jnp.zeros_like(normalizer)
-    return processed(logits - normalizer), jnp.zeros_like(normalizer)
+        left = processed(logits)
+        total = jax.nn.logsumexp(left, axis=-1, keepdims=True)
+        return left, total - normalizer if scored else total
+    return processed(logits if scored else logits - normalizer), jnp.zeros_like(normalizer)
 
 
 class Options(NamedTuple):

@@ -91,12 +91,12 @@ def contains(tokens: Sequence[int], phrase: Sequence[int]) -> bool:
     return any([*tokens[at : at + size]] == [*phrase] for at in range(len(tokens) - size + 1))
 
 
-def round_up(n: int) -> int:
-    """Lengths come in few sizes: 16 32 64 96 128 192 256 ..., for each makes another shape to compile."""
+def round_up(n: int, most: int) -> int:
+    """Lengths come in few sizes: 16 32 64 96 128 192 256 ... `most`, for each makes another shape to compile."""
     size = 16
     while size < n:
         size = size * 2 if size < 64 else size * 3 // 2 if size & (size - 1) == 0 else size * 4 // 3
-    return size
+    return min(size, most)
 
 
 def shapes(requests: Sequence[Request], longest: int | None) -> dict[Shape, list[int]]:
@@ -107,8 +107,8 @@ def shapes(requests: Sequence[Request], longest: int | None) -> dict[Shape, list
     groups: dict[Shape, list[int]] = {}
     for i, request in enumerate(requests):
         # A prompt of one token, BOS, stays one: nothing of it has to be read ahead of the first step.
-        prompt = 1 if len(request.prompt) == 1 else min(1 + round_up(len(request.prompt) - 1), most)
-        source = 0 if request.source is None else min(round_up(len(request.source)), most)
+        prompt = 1 if len(request.prompt) == 1 else 1 + round_up(len(request.prompt) - 1, most - 1)
+        source = 0 if request.source is None else round_up(len(request.source), most)
         phrases = distinct(request.phrases)
         count, size = len(phrases), max(map(len, phrases), default=0)
         room = (1 << (count - 1).bit_length(), 1 << (size - 1).bit_length()) if count else (0, 0)
@@ -117,7 +117,7 @@ def shapes(requests: Sequence[Request], longest: int | None) -> dict[Shape, list
     for shape, members in sorted(groups.items()):
         # Texts of like sources are of like length, and are done at about the same time.
         members.sort(key=lambda i: (len(requests[i].source or ()), len(requests[i].prompt), requests[i].limit))
-        answer = min(round_up(max(requests[i].limit for i in members)), most - shape.prompt + 1)
+        answer = round_up(max(requests[i].limit for i in members), most - shape.prompt + 1)
         found[shape._replace(answer=answer)] = members
     return found
 
