@@ -12,6 +12,7 @@ SMALL_PHRASES = "test_constraints.test_phrases_are_there_whatever_the_model_says
 TOOLKIT = "test_presets.test_as_the_toolkit"
 FREQUENCIES = "test_sampling.test_frequencies"
 FORCED = "test_ensemble.test_scores_are_those_of_forced_passes"
+BEST = "test_exact.test_the_best_of_all_answers"
 
 MUTANTS: tuple[tuple[Mutant, tuple[Any, ...]], ...] = (  # and the arguments of their tests
     (
@@ -457,6 +458,66 @@ MUTANTS: tuple[tuple[Mutant, tuple[Any, ...]], ...] = (  # and the arguments of 
             "test_constraints.test_a_prefix_is_paid_for",
         ),
         (),
+    ),
+    (
+        Mutant(
+            "pruned as if it had to end next",
+            "search.exact",
+            "jnp.broadcast_to(limit, room), room, score)",
+            "jnp.minimum(limit, depths + 2), room, score)",
+            BEST,
+        ),
+        ("random", "gnmt"),
+    ),
+    (
+        Mutant(
+            "a child visited again",
+            "search.exact",
+            "rest = children[parent].at[token].set(2 * NEVER)",
+            "rest = children[parent]",
+            BEST,
+        ),
+        ("random", "gnmt"),
+    ),
+    (
+        Mutant(
+            "the state of the wrong depth",
+            "search.exact",
+            "x.at[here + 1].set(y, ",
+            "x.at[here].set(y, ",
+            "test_exact.test_models",
+        ),
+        ("recurrent_lm", "none", 0.0, -1.6),
+    ),
+    (
+        Mutant(
+            "a node that is not paid for",
+            "search.exact",
+            "(best.nodes < budget)",
+            "(best.nodes <= budget)",
+            "test_exact.test_a_budget_is_kept",
+        ),
+        (),
+    ),
+    (
+        Mutant(
+            "incumbents forgotten",
+            "search.exact",
+            "zeros, incumbent, nothing, limit <= 0",
+            "zeros, nothing, nothing, limit <= 0",
+            "test_exact.test_incumbents",
+        ),
+        ("gnmt",),
+    ),
+    (
+        Mutant(
+            "those that go on in the places of others",
+            "search.exact",
+            "[part.where + begin for",
+            "[part.where + 0 * begin for",
+            "test_exact.test_alone_and_in_a_batch",
+        ),
+        ("recurrent_lm",),
     ),
 )
 

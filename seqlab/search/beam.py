@@ -252,7 +252,7 @@ def beam_search(
             done = (count >= size) & (finished.scores[:, -1] >= score(best, i + 1))
         else:
             worst = finished.scores[:, min(wanted, size) - 1]
-            done = worst >= _hope(best, i + 2, limit, most, score)
+            done = worst >= hope(best, i + 2, limit, most, score)
         new = Beam(
             token=token[rows, kept],
             log_probs=log_probs,
@@ -354,14 +354,16 @@ def best_first(hypotheses: Hypotheses, count: int) -> Hypotheses:
     return jax.tree.map(lambda x: x[rows, kept], hypotheses)
 
 
-def _hope(
+def hope(
     log_probs: Float[Array, "B"],
     soonest: jax.Array,
     limit: Int[Array, "B"],
     most: int,
     score: Callable[[jax.Array, jax.Array], jax.Array],
 ) -> Float[Array, "B"]:
-    """The best that a hypothesis of this sum can come to: at whatever length is mildest, and without more loss."""
+    """The best that a hypothesis of this sum can come to, without more loss: at whatever length is mildest, from the
+    `soonest` (a scalar, or [B 1]) to its limit.
+    """
     n = jnp.arange(1, most + 1)
     possible = (n >= soonest) & (n <= limit[:, None])
     return jnp.where(possible, score(log_probs[:, None], n), 2 * NEVER).max(-1)

@@ -1,0 +1,346 @@
+"""Exact search: the best of all answers, by depth-first branch and bound (Stahlberg & Byrne 2019).
+
+A sum of log-probabilities only falls as its hypothesis grows. So a hypothesis that cannot come to beat the best
+answer found so far, at whatever length is mildest to its sum, is not looked into any further.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from jaxtyping import Array, Float, Int
+
+from seqlab.errors import SeqlabError, at_least
+from seqlab.search.beam import hope
+from seqlab.search.ensemble import Ensemble
+from seqlab.search.processors import NEVER, NO_OPTIONS
+from seqlab.search.requests import ROWS, Asked, Request, Shape, check_request, collate, shapes
+from seqlab.search.rules import check_choice, normalized
+from seqlab.types import AnyArray, Generator, Params
+
+BUDGET = 10_000  # nodes of a sentence, after which it is given up
+BLOCK = 256  # nodes of a sentence between looks at what is done
+BYTES = 1 << 30  # most memory of a batch: every sentence keeps the model's state of each depth
+SAME = 1e-5  # what beats an incumbent by less of it is the same but for rounding
+
+# of one sentence: (memory, state, token, t) -> logits [V], state
+SingleStep = Callable[[Any, Any, jax.Array, jax.Array], tuple[jax.Array, Any]]
+
+
+@struct.dataclass
+class Optima:
+    """The best answer of each sentence so far.
+
+    `tokens` int [B L] with EOS last and zeros behind it; `lengths` int [B], EOS counted, 0: the incumbent stands;
+    `scores` and `log_probs` float32 [B]; `decided` bool [B]: nothing is better; `nodes` int [B]: steps of the model.
+    """
+
+    tokens: AnyArray
+    lengths: AnyArray
+    scores: AnyArray
+    log_probs: AnyArray
+    decided: AnyArray
+    nodes: AnyArray
+
+
+@struct.dataclass
+class Path:
+    """Of each sentence: the nodes from the root to the one that is expanded next, and what is open beside them. A
+    node at depth d is a hypothesis of d tokens.
+
+    For each depth: the model's state before that node is expanded, leaves [B L ...]; the sums of those children of it
+    that go on and were not visited yet [B L V], 2 NEVER for all others; the highest of these [B L]; the token visited
+    last [B L]. Of the node that is next: depth, last token and sum [B].
+    """
+
+    states: Any
+    children: jax.Array
+    highest: jax.Array
+    tokens: jax.Array
+    depth: jax.Array
+    token: jax.Array
+    log_prob: jax.Array
+    best: Optima
+
+
+def begin_path(
+    state: Any,
+    first: Int[Array, "B"],
+    limit: Int[Array, "B"],
+    incumbent: Float[Array, "B"],
+    *,
+    length: int,
+    vocabulary: int,
+) -> Path:
+    """Before the root is expanded, with room for `length` tokens; `state` has one hypothesis a sentence."""
+    batch = first.shape[0]
+    zeros, nothing = jnp.zeros(batch, jnp.int32), jnp.full(batch, 2 * NEVER, jnp.float32)
+    tokens = jnp.zeros((batch, length), jnp.int32)
+    return Path(
+        states=jax.tree.map(lambda x: jnp.zeros((batch, length, *x.shape[1:]), x.dtype).at[:, 0].set(x), state),
+        children=jnp.full((batch, length, vocabulary), 2 * NEVER, jnp.float32),
+        highest=jnp.full((batch, length), 2 * NEVER, jnp.float32),
+        tokens=tokens,
+        depth=zeros,
+        token=first.astype(jnp.int32),
+        log_prob=jnp.zeros(batch),
+        best=Optima(tokens, zeros, incumbent, nothing, limit <= 0, zeros),
+    )
+
+
+def branch_and_bound(
+    step: SingleStep,
+    memory: Any,
+    path: Path,
+    start: int,
+    limit: Int[Array, "B"],
+    steps: Int[Array, ""] | int,
+    budget: Int[Array, ""] | int,
+    *,
+    eos: int,
+    alpha: Float[Array, ""] | float,
+    word_penalty: Float[Array, ""] | float,
+    rule: str,
+) -> Path:
+    """The search gone on with for `steps` nodes of each sentence, or until each is decided or has had `budget` nodes.
+    The last prompt token stands at position `start`.
+
+    An answer has 1 to `limit[b]` tokens, of which the last is EOS. Children are visited best first; of answers with
+    the same score the first one found stays.
+    """
+    room = path.tokens.shape[1]
+    depths = jnp.arange(room)
+
+    def score(log_probs: jax.Array, n: jax.Array) -> jax.Array:
+        return normalized(log_probs, n, alpha, word_penalty, rule)
+
+    def is_open(best: Optima) -> jax.Array:
+        return ~best.decided & (best.nodes < budget)
+
+    def expand(memory: Any, limit: jax.Array, now: Path) -> Path:
+        """One node of one sentence, and the choice of the next: the deepest that may lead to something better."""
+        goes_on, depth = is_open(now.best), now.depth
+        state = jax.tree.map(lambda x: x[depth], now.states)
+        logits, state = step(memory, state, now.token, start + depth)
+        sums = jnp.maximum(now.log_prob + jax.nn.log_softmax(logits), 2 * NEVER)  # [V]
+        best = answered(now, sums[eos], goes_on)
+
+        going_on = sums.at[eos].set(2 * NEVER)
+        here = jnp.where(goes_on, depth, room)  # what is written behind the end is dropped
+        states = jax.tree.map(lambda x, y: x.at[here + 1].set(y, mode="drop"), now.states, state)
+        children = now.children.at[here].set(going_on, mode="drop")
+        highest = now.highest.at[here].set(going_on.max(), mode="drop")
+
+        hopes = hope(highest, depths[:, None] + 2, jnp.broadcast_to(limit, room), room, score)  # EOS is to come too
+        worth = (depths <= depth) & (highest > NEVER / 2) & (hopes > best.scores)
+        parent = jnp.where(worth, depths, -1).max()
+        decided = parent < 0
+        parent = jnp.maximum(parent, 0)
+        token = children[parent].argmax()
+        rest = children[parent].at[token].set(2 * NEVER)
+        there = jnp.where(goes_on & ~decided, parent, room)
+        return Path(
+            states=states,
+            children=children.at[there].set(rest, mode="drop"),
+            highest=highest.at[there].set(rest.max(), mode="drop"),
+            tokens=now.tokens.at[there].set(token, mode="drop"),
+            depth=jnp.minimum(parent + 1, room - 1),
+            token=token,
+            log_prob=highest[parent],
+            best=dataclasses.replace(best, decided=best.decided | (goes_on & decided), nodes=best.nodes + goes_on),
+        )
+
+    def answered(now: Path, log_prob: jax.Array, goes_on: jax.Array) -> Optima:
+        """The best answer, with the node's own: it ends here, for this sum."""
+        n = now.depth + 1
+        found = score(log_prob, n)
+        better = goes_on & (log_prob > NEVER / 2) & (found > now.best.scores)
+        tokens = jnp.where(depths < now.depth, now.tokens, 0).at[now.depth].set(eos)
+        return dataclasses.replace(
+            now.best,
+            tokens=jnp.where(better, tokens, now.best.tokens),
+            lengths=jnp.where(better, n, now.best.lengths),
+            scores=jnp.where(better, found, now.best.scores),
+            log_probs=jnp.where(better, log_prob, now.best.log_probs),
+        )
+
+    def going(carry: tuple[jax.Array, Path]) -> jax.Array:
+        i, now = carry
+        return (i < steps) & is_open(now.best).any()
+
+    def advance(carry: tuple[jax.Array, Path]) -> tuple[jax.Array, Path]:
+        i, now = carry
+        return i + 1, jax.vmap(expand)(memory, limit, now)
+
+    return jax.lax.while_loop(going, advance, (jnp.int32(0), path))[1]
+
+
+class Rows(struct.PyTreeNode):
+    """Sentences that are being searched: every leaf [B ...], so that some can leave."""
+
+    memory: Any
+    path: Path
+    limit: jax.Array
+
+
+class Solver(NamedTuple):
+    """The jitted functions behind exact search.
+
+    begin(params, asked, incumbent, length): rows before their first node, with room for `length` tokens.
+    go_on(params, rows, steps, budget, alpha, word_penalty, start): rows some nodes later; arguments as those of
+        `branch_and_bound`.
+    join(parts, chosen): some of the rows of several, counted through.
+    """
+
+    begin: Callable[..., Rows]
+    go_on: Callable[..., Rows]
+    join: Callable[..., Rows]
+
+
+@functools.lru_cache(maxsize=16)
+def make_solver(model: Any, eos: int, rule: str) -> Solver:
+    @functools.partial(jax.jit, static_argnames="length")
+    def begin(params: Params, asked: Asked, incumbent: jax.Array, length: int) -> Rows:
+        capacity = asked.prompt.ids.shape[1] - 1 + length
+        memory, state = model.apply(params, asked.inputs, asked.prompt, capacity, 1, method=type(model).start)
+        first = asked.prompt.ids[:, -1]
+        path = begin_path(state, first, asked.limit, incumbent, length=length, vocabulary=model.vocabulary)
+        return Rows(memory, path, asked.limit)
+
+    @functools.partial(jax.jit, static_argnames="start", donate_argnames="rows")
+    def go_on(
+        params: Params, rows: Rows, steps: Any, budget: Any, alpha: Any, word_penalty: Any, *, start: int
+    ) -> Rows:
+        def step(memory: Any, state: Any, token: jax.Array, t: jax.Array) -> tuple[jax.Array, Any]:
+            memory, state = jax.tree.map(lambda x: x[None], (memory, state))
+            logits, state = model.apply(params, memory, state, token[None, None], t, method=type(model).step)
+            return logits[0, 0], jax.tree.map(lambda x: x[0], state)
+
+        path = branch_and_bound(
+            step, rows.memory, rows.path, start, rows.limit, steps, budget,
+            eos=eos, alpha=alpha, word_penalty=word_penalty, rule=rule,
+        )  # fmt: skip
+        return rows.replace(path=path)
+
+    def join(parts: Sequence[Rows], chosen: jax.Array) -> Rows:
+        return jax.tree.map(lambda *x: jnp.concatenate(x)[chosen], *parts)
+
+    return Solver(begin, go_on, jax.jit(join))
+
+
+class Optimum(NamedTuple):
+    """The best answer to a request: its ids with EOS, its score and its plain log-probability. Without ids the
+    incumbent stands. If it is `decided` there is no better one; `nodes` is how many hypotheses were looked into.
+    """
+
+    ids: list[int]
+    score: float
+    log_prob: float
+    decided: bool
+    nodes: int
+
+
+class Part(NamedTuple):
+    """Sentences that are still open: the rows `where` are those of the requests `who`."""
+
+    rows: Rows
+    where: np.ndarray
+    who: np.ndarray
+
+
+def exact(
+    model: Generator | Ensemble,
+    params: Params,
+    requests: Sequence[Request],
+    *,
+    eos: int,
+    alpha: float,
+    word_penalty: float = 0.0,
+    length: str = "gnmt",
+    incumbents: Sequence[float] | None = None,
+    budget: int = BUDGET,
+) -> list[Optimum]:
+    """The best answer to every request by `rules.normalized`, in the order asked; scores and limits are as in
+    beam search by the default rules.
+
+    `incumbents` are scores to be beaten, such as those of beam search, by more than rounding. A sentence that is not
+    decided after `budget` nodes is given up. Sentences that are done leave their places to others. Raises for what
+    exact search does not do: ensembles, prefixes, phrases, least lengths.
+    """
+    check(model, requests, length, incumbents, budget)
+    params = jax.device_put(params)
+    solver = make_solver(model, eos, length)
+    given = np.full(len(requests), NEVER) if incumbents is None else np.array(incumbents, float)
+    to_beat = (given if incumbents is None else given + SAME * abs(given)).astype(np.float32)
+    results: list[Any] = [None] * len(requests)
+
+    def begin(shape: Shape, chosen: list[int]) -> Rows:
+        size = size_of(len(chosen))
+        asked = collate([requests[i] for i in chosen], size, shape)
+        return solver.begin(params, asked, np.resize(to_beat[chosen], size), length=shape.answer)
+
+    def join(parts: list[Part]) -> Part:
+        """All sentences of the parts, in as few rows as hold them."""
+        count = sum(len(part.who) for part in parts)
+        if len(parts) == 1 and len(parts[0].rows.limit) == size_of(count):
+            return parts[0]
+        begins = np.cumsum([0, *(len(part.rows.limit) for part in parts)])
+        where = np.concatenate([part.where + begin for part, begin in zip(parts, begins, strict=False)])
+        rows = solver.join([part.rows for part in parts], np.resize(where, size_of(count)))
+        return Part(rows, np.arange(count), np.concatenate([part.who for part in parts]))
+
+    def keep(best: Optima, row: int, i: int) -> None:
+        ids = best.tokens[row, : best.lengths[row]].tolist()
+        score = float(best.scores[row] if ids else given[i])
+        decided, nodes = bool(best.decided[row]), int(best.nodes[row])
+        results[i] = Optimum(ids, score, float(best.log_probs[row]), decided, nodes)
+
+    for shape, waiting in shapes(requests, getattr(model, "longest", None)).items():
+        one = jax.eval_shape(lambda shape=shape, i=waiting[0]: jax.tree.leaves(begin(shape, [i])))
+        size = sum(leaf.size * leaf.dtype.itemsize for leaf in one)
+        most = max((rows for rows in ROWS if rows * size <= BYTES), default=1)
+        left: list[Part] = []
+        while waiting or left:
+            room = most - sum(len(part.who) for part in left)
+            new, waiting = waiting[:room], waiting[room:]
+            if new:
+                left.append(Part(begin(shape, new), np.arange(len(new)), np.array(new)))
+            rows, where, who = join(left)
+            rows = solver.go_on(params, rows, BLOCK, budget, alpha, word_penalty, start=shape.prompt - 1)
+            best = jax.device_get(rows.path.best)
+            done = best.decided[where] | (best.nodes[where] >= budget)
+            for row, i in zip(where[done].tolist(), who[done].tolist(), strict=True):
+                keep(best, row, i)
+            left = [] if done.all() else [Part(rows, where[~done], who[~done])]
+    return results
+
+
+def size_of(count: int) -> int:
+    """In how many rows so many sentences stand: few sizes, for each is compiled."""
+    return next(rows for rows in ROWS if rows >= count)
+
+
+def check(
+    model: Generator | Ensemble,
+    requests: Sequence[Request],
+    length: str,
+    incumbents: Sequence[float] | None,
+    budget: int,
+) -> None:
+    """Raises for what cannot be had."""
+    check_choice("length", length)
+    at_least("budget", budget, 1)
+    if isinstance(model, Ensemble):
+        raise SeqlabError("exact search is of a single model: ask for it without an ensemble or a language model")
+    if incumbents is not None and len(incumbents) != len(requests):
+        raise SeqlabError(f"{len(requests)} requests need as many incumbents, not {len(incumbents)}")
+    for i, request in enumerate(requests):
+        where = f"line {request.number}" if request.number else f"request {i}"
+        if request.prefix or request.phrases or request.least > 1:
+            raise SeqlabError(f"{where}: exact search knows no prefixes, phrases or least lengths; take them out")
+        check_request(where, request, model, 1, NO_OPTIONS)
