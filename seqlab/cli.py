@@ -246,7 +246,10 @@ def evaluate(
 ) -> None:
     """Decodes a split and prints the task's scores with their signatures."""
     use_parts(parts)
+    from seqlab import checkpoint as checkpoints
     from seqlab import text
+    from seqlab.compare import versions
+    from seqlab.config import Search
     from seqlab.decode import evaluate, load
 
     check_output(output)
@@ -263,15 +266,23 @@ def evaluate(
     facts = {
         "run": str(run),
         "checkpoint": loaded.step,
+        "parameters": {"sha256": checkpoints.fingerprint(run, loaded.step)},
         "split": split,
         "lines": len(result.decoded.texts),
         "search": dataclasses.asdict(result.search),
         "decoding_seconds": round(result.decoded.seconds, 2),
         "data": {"sha256": result.data.hashes[split], **result.data.origin},
         "changed": result.changed,
+        "versions": versions(),
     }
     show_scores(result.scores, json, facts)
     if not json:
+        print(f"checkpoint: step {loaded.step} sha256 {facts['parameters']['sha256']}")
+        if kind == "generator":
+            usual = dataclasses.asdict(Search())
+            asked = {n: v for n, v in facts["search"].items() if n in ("beam", "preset") or v != usual[n]}
+            print(f"search: {', '.join(f'{name} {value}' for name, value in asked.items())}")
+        print(f"versions: {', '.join(f'{name} {version}' for name, version in facts['versions'].items())}")
         for name, value in facts["data"].items():
             print(f"data: {name} {value}")
         if result.changed:
@@ -279,19 +290,174 @@ def evaluate(
 
 
 def score(
-    metric: Annotated[
-        str, arg(metavar="NAME", help="bleu, tokenized_bleu, chrf, ter, rouge, exact_match, accuracy or mse.")
-    ],
-    hypotheses: Annotated[Path, arg(metavar="H", help="A text file.")],
+    hypotheses: Annotated[Positional[Path], arg(metavar="H", help="A text file.")],
     references: Annotated[tuple[Path, ...], arg(metavar="R", help="One or more text files.")],
+    metrics: Annotated[tuple[str, ...], arg(metavar="NAME", help="See seqlab list metrics.")] = (
+        "bleu",
+        "chrf",
+        "ter",
+    ),
+    by_line: Annotated[
+        Path | None, arg(metavar="F", help="Writes the scores of each line alone there, apart by tabs.")
+    ] = None,
+    tokenized: Annotated[bool, arg(help="Text that looks tokenized is meant to.")] = False,
     json: bool = False,
 ) -> None:
     """Scores a text file against references, line by line."""
-    from seqlab.metrics import score
-    from seqlab.text import read_lines
+    check_output(by_line)
+    from seqlab import text
+    from seqlab.compare import check_sizes, digest_of_lines, read_texts, versions
+    from seqlab.metrics import doubts, score, score_lines
 
-    lines = [list(read_lines(path)) for path in (hypotheses, *references)]
-    show_scores(score(metric, lines[0], lines[1:]), json, {"lines": len(lines[0])})
+    files = {str(path): read_texts(path) for path in (hypotheses, *references)}
+    check_sizes(files)
+    lines, *wanted = (files[str(path)] for path in (hypotheses, *references))
+    scores = [found for name in metrics for found in score(name, lines, wanted)]
+    for doubt in doubts(metrics, lines, wanted, tokenized):
+        print(f"seqlab: {doubt}", file=sys.stderr)
+    facts = {"files": {name: digest_of_lines(some) for name, some in files.items()}, "versions": versions()}
+    if by_line is not None:
+        alone = {label: x for name in metrics for label, x in score_lines(name, lines, wanted).items()}
+        with text.open_output(by_line) as stream:
+            stream.write("\t".join(["line", *alone]) + "\n")
+            for i, row in enumerate(zip(*alone.values(), strict=True), 1):
+                stream.write("\t".join([str(i), *(f"{value:.4f}" for value in row)]) + "\n")
+        facts["mean over lines"] = {label: float(x.mean()) for label, x in alone.items()}
+    show_scores(scores, json, facts)
+
+
+def compare(
+    systems: Annotated[
+        Positional[tuple[str, ...]],
+        arg(
+            metavar="RUN_OR_FILE",
+            help="The first is what others are compared with. Seeds of one: commas between them.",
+        ),
+    ],
+    references: Annotated[
+        tuple[Path, ...], arg(metavar="R", help="Text files; of runs, the split's are known.")
+    ] = (),
+    split: Annotated[str, arg(help="What runs decode, each by its own search.")] = "test",
+    source: Annotated[
+        Path | None, arg(metavar="F", help="The sources of files: for lengths and copied words.")
+    ] = None,
+    train: Annotated[
+        Path | None, arg(metavar="F", help="The target side of training, of files: how often it had a word.")
+    ] = None,
+    metrics: Annotated[
+        tuple[str, ...], arg(metavar="NAME", help="Those of the run's task; of files: bleu, chrf and ter.")
+    ] = (),
+    tokenized: Annotated[bool, arg(help="Text that looks tokenized is meant to.")] = False,
+    json: bool = False,
+    data_dir: DataDir = DATA_DIR,
+    parts: Parts = None,
+) -> None:
+    """Compares systems by all that is known: scores, intervals, tests of significance, and where they differ."""
+    use_parts(parts)
+    from seqlab.compare import compared, gather, shown
+    from seqlab.report import plain
+
+    if not systems:
+        raise SeqlabError("name the runs or files to compare")
+    keep_freed_memory()
+    keep_compilations()
+    found = compared(gather(systems, references, data_dir, split, source, train, metrics), tokenized)
+    for doubt in found.doubts:
+        print(f"seqlab: {doubt}", file=sys.stderr)
+    print(dump(plain(found)) if json else shown(found))
+
+
+def analyze(
+    run: Run,
+    split: str = "test",
+    lines: Annotated[int, arg(metavar="N", help="Only the first N lines; 0: all.")] = 0,
+    beams: Annotated[tuple[int, ...], arg(metavar="K", help="Widths that are tried.")] = (1, 2, 5, 10, 50),
+    exact: Annotated[int, arg(metavar="N", help="How many lines exact search looks at.")] = 100,
+    nodes: Annotated[int, arg(metavar="N", help="Steps of the model that it takes for each.")] = 1000,
+    search: Annotated[SearchOptions, arg(name="")] = NO_SEARCH,
+    checkpoint: Which = "best",
+    output: Annotated[
+        Path | None, arg(metavar="F", help="Writes all lines with their faults there, as JSON.")
+    ] = None,
+    json: bool = False,
+    data_dir: DataDir = DATA_DIR,
+    parts: Parts = None,
+) -> None:
+    """Tells search errors from model errors: references and texts under the model, wider beams, exact search."""
+    use_parts(parts)
+    from seqlab import text
+    from seqlab.analysis import analyze, shown
+    from seqlab.errors import at_least
+    from seqlab.report import plain
+
+    check_output(output)
+    for name, value, least in (("--lines", lines, 0), ("--exact", exact, 0), ("--nodes", nodes, 1)):
+        at_least(name, value, least)
+    keep_freed_memory()
+    keep_compilations()
+    loaded = load_writer(run, checkpoint).searching(**dataclasses.asdict(search))
+    found = analyze(loaded, split, data_dir, lines, beams, exact, nodes)
+    if output is not None:
+        with text.open_output(output) as stream:
+            stream.writelines(dump_line(plain(one)) + "\n" for one in found.lines)
+    print(dump({**plain(found), "lines": len(found.lines)}) if json else shown(found))
+
+
+def report(
+    runs: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN", help="Runs of one task.")],
+    out: Annotated[Path, arg(metavar="F", help="Where to: a page of HTML.")],
+    split: str = "test",
+    lines: Annotated[int, arg(metavar="N", help="Search is analyzed on the first N lines; 0: all.")] = 0,
+    beams: Annotated[tuple[int, ...], arg(metavar="K", help="Widths that are tried.")] = (1, 2, 5, 10, 50),
+    exact: Annotated[int, arg(metavar="N", help="How many lines exact search looks at.")] = 100,
+    nodes: Annotated[int, arg(metavar="N", help="Steps of the model that it takes for each.")] = 1000,
+    checkpoint: Which = "best",
+    data_dir: DataDir = DATA_DIR,
+    parts: Parts = None,
+) -> None:
+    """Writes a page to look at: curves, scores, buckets, errors, sentences, what is attended to."""
+    use_parts(parts)
+    from seqlab.decode import load
+    from seqlab.report import report
+
+    if not runs:
+        raise SeqlabError("name the runs to report on")
+    check_output(out)
+    keep_freed_memory()
+    keep_compilations()
+    write_page(out, report([load(run, checkpoint) for run in runs], split, data_dir, lines, beams, exact, nodes))
+
+
+def inspect(
+    run: Run,
+    text: Annotated[str, arg(help="The input; the sentences of a document apart by tabs.")],
+    out: Annotated[Path | None, arg(metavar="F", help="Writes a page of HTML to look at there.")] = None,
+    search: Annotated[SearchOptions, arg(name="")] = NO_SEARCH,
+    checkpoint: Which = "best",
+    json: bool = False,
+    parts: Parts = None,
+) -> None:
+    """Shows what a run does with one input: the beam as a tree, token by token, and what is attended to."""
+    use_parts(parts)
+    from seqlab.decode import load
+    from seqlab.inspection import inspect, shown
+    from seqlab.report import page, plain
+    from seqlab.stream import sources_in
+
+    check_output(out)
+    keep_compilations()
+    loaded = load(run, checkpoint).searching(**dataclasses.asdict(search))
+    found = inspect(loaded, next(sources_in(loaded, [text])))
+    if out is not None:
+        write_page(out, page({"title": text, "made": f"seqlab inspect {run}", "inspection": found}))
+    print(dump(plain(found)) if json else shown(found))
+
+
+def write_page(path: Path, content: str) -> None:
+    from seqlab.files import write_atomically
+
+    write_atomically(path, content)
+    print(f"{path}: {len(content) / 2**20:.1f} MiB", file=sys.stderr)
 
 
 def show_scores(scores: list[Any], as_json: bool, facts: dict[str, Any]) -> None:
@@ -340,7 +506,7 @@ def list_parts(
     elif what == "metrics":
         from seqlab.metrics import METRICS
 
-        found = {name: (metric.__doc__ or "").split("\n")[0] for name, metric in METRICS.items()}
+        found = {name: metric.what for name, metric in METRICS.items()}
     else:
         from seqlab import catalogue
 
@@ -507,6 +673,10 @@ def average(
     print(f"{out}: the mean of steps {', '.join(map(str, steps))}")
 
 
+def dump_line(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
 def dump(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, indent=1)
 
@@ -524,6 +694,10 @@ COMMANDS = {
     "force": force,
     "evaluate": evaluate,
     "score": score,
+    "compare": compare,
+    "analyze": analyze,
+    "report": report,
+    "inspect": inspect,
     "prepare": prepare,
     "list": list_parts,
     "fingerprint": fingerprint,

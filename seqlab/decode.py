@@ -16,14 +16,17 @@ from seqlab.config import Experiment, Search
 from seqlab.datasets import Prepared, prepare
 from seqlab.errors import SeqlabError
 from seqlab.files import check_new, folder_made_whole
-from seqlab.lines import NOTHING_TOLD, Told, Written, decode_lines
-from seqlab.metrics import BY_LINE, Score, score
-from seqlab.metrics.significance import SAMPLES, paired_bootstrap
+from seqlab.lines import NOTHING_TOLD, Told, Written, decode_lines, is_causal
+from seqlab.metrics import Score, count
+from seqlab.metrics.significance import compare
 from seqlab.progress import progress
 from seqlab.search.ensemble import MEANS, Ensemble
-from seqlab.text import Tokenizers, load_tokenizers, save_tokenizers
+from seqlab.search.requests import most_tokens
+from seqlab.text import Corpus, Tokenizers, load_tokenizers, save_tokenizers
 from seqlab.types import Params
-from seqlab.validate import Decoded, check_search, decode_split, loss_of_split, tokenize_split
+from seqlab.validate import Decoded, check_search, decode_split, loss_of_split, perplexity, tokenize_split
+
+CHECKED = 8  # examples that causality is tried on
 
 
 class Run(NamedTuple):
@@ -81,6 +84,10 @@ class Run(NamedTuple):
         check_search(search)
         return search
 
+    def searching(self, **changes: Any) -> "Run":
+        """The run, whose own search has what is not None in `changes`."""
+        return self._replace(experiment=dataclasses.replace(self.experiment, search=self.search(**changes)))
+
 
 def load(run: str | Path, which: str = "best", dtype: str | None = None) -> Run:
     """The run in a folder, at its checkpoint "best", "last" or of a step; with another `dtype` of its model's, if one
@@ -133,18 +140,15 @@ class Evaluation(NamedTuple):
 
 
 def evaluate(run: Run, split: str, data_dir: Path, **search: Any) -> Evaluation:
-    """Perplexity of a split, the task's metrics over its decoded texts, and over those of the task's baseline."""
+    """Perplexity of a split, the task's metrics over its decoded texts, and over those of the task's baseline. Raises
+    for a generator that sees what comes next, of which there is no perplexity.
+    """
     found = run.search(**search)
     experiment = dataclasses.replace(run.experiment, search=found)
     data = prepare(experiment.data, data_dir)
     corpus = tokenize_split(data, split, run.tokenizers, data_dir)
-    values, units, left_out = loss_of_split(experiment, run.tokenizers, corpus)(run.params)
-    unit = "token" if experiment.task.KIND in ("generator", "tagger") else "example"
-    signature = f"unit:{unit}|{unit}s:{units}|left-out:{left_out}"
+    scores = likelihood_scores(run, data, split, corpus)
     decoded = decode_split(experiment, run.params, run.tokenizers, data, split, data.size(split))
-    names = ("loss" if experiment.task.KIND == "tagger" else "perplexity", "accuracy")
-    judged = [name for name in names if name in values and name not in experiment.task.metrics]
-    scores = [Score(name, values[name], signature) for name in judged]
     scores += itertools.chain.from_iterable(decoded.scores.values())
     if decoded.texts and hasattr(experiment.task, "baseline"):
         name, answers = experiment.task.baseline(decoded.sources, data.read("train"))
@@ -154,16 +158,48 @@ def evaluate(run: Run, split: str, data_dir: Path, **search: Any) -> Evaluation:
     return Evaluation(scores, decoded, found, data, changed)
 
 
+def likelihood_scores(run: Run, data: Prepared, split: str, corpus: Corpus) -> list[Score]:
+    """What the probabilities of a split's answers come to: perplexity by token, and for texts, so that other
+    tokenizers can be compared, by word and in bits by character. Of a line, its end counts as a token, a word and a
+    character. Nothing is left out but what is longer than the model can read.
+    """
+    task, model = run.experiment.task, run.experiment.model
+    generates = task.KIND == "generator"
+    if generates:
+        some = list(data.read(split, 0, CHECKED))
+        sources, targets = ([example.get(column, "") for example in some] for column in ("source", "target"))
+        if not is_causal(task, model, run.params, run.tokenizers, sources, targets):
+            raise SeqlabError(
+                f"{type(model).__name__} sees what comes next: there is no perplexity (seqlab check {run.folder})"
+            )
+    experiment = run.experiment
+    if task.plan(corpus, experiment.batching).left_out:
+        longest = max(int(corpus.lengths(column).max()) for column in corpus.ids) + 1
+        limits = {"max_length": min(longest, most_tokens(model)), "max_ratio": math.inf}
+        experiment = dataclasses.replace(experiment, batching=dataclasses.replace(experiment.batching, **limits))
+    values, units, left_out = loss_of_split(experiment, run.tokenizers, corpus)(run.params)
+    unit = "token" if generates or task.KIND == "tagger" else "example"
+    signature = f"unit:{unit}|{unit}s:{units}|left-out:{left_out}"
+    names = ("loss" if task.KIND == "tagger" else "perplexity", "accuracy")
+    scores = [Score(n, values[n], signature) for n in names if n in values and n not in task.metrics]
+    if generates and not left_out:
+        texts = [example["target"] for example in data.read(split)]
+        words, characters = (sum(map(len, some)) + len(texts) for some in (map(str.split, texts), texts))
+        nats = values["loss"] * units
+        scores += [
+            Score("perplexity by word", perplexity(nats / words), f"unit:word|words:{words}"),
+            Score("bits by character", nats / math.log(2) / characters, f"unit:character|characters:{characters}"),
+        ]
+    return scores
+
+
 def baseline_scores(name: str, answers: list[str], decoded: Decoded) -> Iterator[Score]:
-    """What trivial answers score, and for means over lines the p-value of being ahead of them."""
+    """What trivial answers score, and the p-value of being no better than they are, by approximate randomization."""
     for metric in decoded.scores:
-        by_line = BY_LINE.get(metric)
-        lines = [by_line(texts, [decoded.references]) for texts in (decoded.texts, answers)] if by_line else None
-        for label, value, signature in score(metric, answers, [decoded.references]):
-            if lines is not None:
-                p = paired_bootstrap(lines[0][label], lines[1][label])
-                signature += f"|bootstrap:{SAMPLES}|p:{p:.4f}"
-            yield Score(f"{label} ({name})", value, signature)
+        theirs, ours = (count(metric, texts, [decoded.references]) for texts in (answers, decoded.texts))
+        tested = compare([[theirs], [ours]])
+        for label, value, signature in theirs.scores():
+            yield Score(f"{label} ({name})", value, f"{signature}|p:{tested[label][1].randomization:.4f}")
 
 
 def average(run: Path, last: int, out: Path) -> list[int]:

@@ -84,16 +84,9 @@ def decode_lines(
         return [[Written(answer, 0.0, 0.0)] for answer in answers]
     target = tokenizers["target"]
     asked = [i for i, line in enumerate(lines) if line.strip()]
-    requests = task.requests([lines[i] for i in asked], tokenizers, search.max_length)
-    requests = [
-        readable(request, model, f"line {i + first}", lines[i], warn)
-        for i, request in zip(asked, requests, strict=True)
-    ]
-    found, rules, options, weights = settled(search, target)
-    requests = [
-        bounded(request, search, found.least)._replace(number=first + i)
-        for i, request in zip(asked, told_requests(told, asked, requests, target), strict=True)
-    ]
+    requests = requests_of(task, model, tokenizers, [(i + first, lines[i]) for i in asked], search, warn)
+    requests = list(told_requests(told, asked, requests, target))
+    _, rules, options, weights = settled(search, target)
     results = generate(
         model,
         params,
@@ -124,6 +117,23 @@ def decode_lines(
             warn(f"line {first + i}: nothing can be written, by all that is asked and forbidden: {lines[i][:40]}")
         written[i] = some or [Written("", -math.inf, -math.inf)]
     return written
+
+
+def requests_of(
+    task: Any,
+    model: Any,
+    tokenizers: Tokenizers,
+    lines: Sequence[tuple[int, str]],
+    search: Search,
+    warn: Callable[[str], None],
+) -> list[Request]:
+    """What lines, with their numbers, ask of a search."""
+    least = settled(search, tokenizers["target"])[0].least
+    requests = task.requests([line for _, line in lines], tokenizers, search.max_length)
+    return [
+        bounded(readable(request, model, f"line {i}", line, warn), search, least)._replace(number=i)
+        for request, (i, line) in zip(requests, lines, strict=True)
+    ]
 
 
 def settled(search: Search, tokenizer: TextTokenizer) -> tuple[Preset, Rules | None, Options, Weights]:
@@ -241,10 +251,31 @@ def forced_lines(
     """Of each target, given its source ("" for a language model): its tokens, EOS last, and their log-probabilities.
     Raises for a line of more tokens than can be read; lines are counted from `first`.
     """
-    requests = task.requests(sources, tokenizers, 0)
-    answers = [[*ids, tokenizers["target"].eos] for ids in tokenizers["target"].encode(targets)]
+    requests, answers = to_be_forced(task, tokenizers, sources, targets)
     most = most_tokens(model)
     for i, (request, answer) in enumerate(zip(requests, answers, strict=True), first):
         if max(len(request.source or ()), len(request.prompt) + len(answer) - 1) > most:
             raise SeqlabError(f"line {i} has more than the {most} tokens that can be read")
     return list(zip(answers, force(model, params, requests, answers), strict=True))
+
+
+def to_be_forced(
+    task: Any, tokenizers: Tokenizers, sources: Sequence[str], targets: Sequence[str]
+) -> tuple[list[Request], list[list[int]]]:
+    """The requests of sources, and targets as their answers, EOS last."""
+    answers = [[*ids, tokenizers["target"].eos] for ids in tokenizers["target"].encode(targets)]
+    return task.requests(sources, tokenizers, 0), answers
+
+
+def is_causal(
+    task: Any, model: Any, params: Params, tokenizers: Tokenizers, sources: Sequence[str], targets: Sequence[str]
+) -> bool:
+    """Whether tokens of some targets leave the probabilities of those before them as they were, to the bit."""
+    requests, answers = to_be_forced(task, tokenizers, sources, targets)
+    kept = [len(answer) // 2 for answer in answers]
+    size = len(tokenizers["target"])
+    others = [
+        [*answer[:n], *((token + 1) % size for token in answer[n:])] for n, answer in zip(kept, answers, strict=True)
+    ]
+    before, after = (force(model, params, requests, some) for some in (answers, others))
+    return all(np.array_equal(a[:n], b[:n]) for n, a, b in zip(kept, before, after, strict=True))

@@ -3,7 +3,6 @@
 import dataclasses
 import itertools
 import json
-import math
 import re
 
 import jax
@@ -19,7 +18,6 @@ from seqlab.datasets.adding_problem import AddingProblem
 from seqlab.datasets.local_files import LocalFiles
 from seqlab.datasets.mixture import Mixture
 from seqlab.laws import Killed, tiny_corpus, tiny_experiment, tiny_tokenizer
-from seqlab.metrics.significance import SAMPLES, paired_bootstrap
 from seqlab.parallel import fit_rows
 from seqlab.stream import Format, decode_stream
 from seqlab.tasks.classification import Classification
@@ -281,19 +279,6 @@ def test_streams_hold_the_text():
         assert mask.tolist() == (rows.weights[0] > 0).tolist()
         assert rows.prefix.ids[0][mask].tolist() == text[real].tolist()
         assert rows.targets[0][mask].tolist() == text[real + 1].tolist()
-
-
-def test_paired_bootstrap():
-    random = np.random.default_rng(0)
-    base = random.normal(size=300)
-    assert paired_bootstrap(base + 1.0, base) == 1 / (SAMPLES + 1)
-    assert paired_bootstrap(base, base) == 1.0
-    ahead = base + random.normal(0.1, 1.0, size=300)
-    # The normal approximation of the same probability.
-    gains = ahead - base
-    z = gains.mean() / (gains.std() / 300**0.5)
-    expected = 0.5 * (1 - math.erf(z / 2**0.5))
-    assert abs(paired_bootstrap(ahead, base) - expected) < 0.03
 
 
 def test_a_second_run_reads_no_text(tmp_path, monkeypatch):

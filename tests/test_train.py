@@ -90,15 +90,14 @@ def test_evaluate(home, capsys):
     found = json.loads(capsys.readouterr().out)
     scores = {score["name"]: score for score in found["scores"]}
     judged = {"BLEU", "chrF2", "TER", "exact match"}
-    assert {"perplexity", "accuracy", *judged, *(f"{name} (copied source)" for name in judged)} == scores.keys()
+    told = {"perplexity", "perplexity by word", "bits by character", "accuracy"}
+    assert {*told, *judged, *(f"{name} (copied source)" for name in judged)} == scores.keys()
     assert "|p:" in scores["exact match (copied source)"]["signature"]
     assert found["data"]["sha256"] == decode.prepare(tiny_experiment().data, home / "data").hashes["test"]
     assert (found["split"], found["lines"], found["search"]["beam"], found["changed"]) == ("test", 6, 2, [])
     prepared = decode.prepare(tiny_experiment().data, home / "data")
     (home / "references").write_text("".join(example["target"] + "\n" for example in prepared.read("test")))
-    assert (
-        call(home, "score", "--metric", "bleu", "--hypotheses", "texts", "--references", "references", "--json") == 0
-    )
+    assert call(home, "score", "texts", "--references", "references", "--metrics", "bleu", "--json") == 0
     (bleu,) = json.loads(capsys.readouterr().out)["scores"]
     assert bleu == scores["BLEU"]
 

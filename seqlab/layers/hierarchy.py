@@ -39,4 +39,5 @@ class Pool(nn.Module):
         dense = Dense("bse,ed->bsd", (x.shape[-1], self.dim), bias=True, dtype=self.dtype, name="hidden")
         vector = self.param("vector", nn.initializers.normal(self.dim**-0.5), (self.dim,))
         weights = masked_softmax((jnp.tanh(dense(x)) @ vector)[:, None, :], members)
+        self.sow("intermediates", "weights", weights)  # for those who ask to see them
         return jnp.einsum("bns,bse->bne", weights, x)

@@ -1,4 +1,4 @@
-"""Forced passes: the log-probabilities that a model gives to answers that are there already."""
+"""Forced passes: the log-probabilities that a model gives to answers that are there already, and what it looks at."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -11,6 +11,18 @@ from jaxtyping import Array, Float, Int
 
 from seqlab.search.requests import POSITIONS, Request, most_tokens, padded_sources, round_up
 from seqlab.types import Generator, Params, Tokens
+
+
+@functools.lru_cache(maxsize=16)
+def make_attention(model: Any) -> Callable[..., Float[Array, "B T L H S"]]:
+    """The jitted pass: (params, inputs, prefix) to the weights of the attention to the source, by layer and head."""
+
+    @jax.jit
+    def attention(params: Params, inputs: Tokens, prefix: Tokens) -> jax.Array:
+        weights = model.apply(params, inputs, prefix, method=type(model).attention_weights)  # [L B H T S]
+        return weights.transpose(1, 3, 0, 2, 4)
+
+    return attention
 
 
 @functools.lru_cache(maxsize=16)
@@ -49,6 +61,17 @@ def force(
     run = make_force(model)
     found = _by_answer(lambda *batch: (run(params, *batch),), requests, answers, most_tokens(model))
     return [values for (values,) in found]
+
+
+def attention(
+    model: Generator, params: Params, requests: Sequence[Request], answers: Sequence[Sequence[int]]
+) -> list[Float[np.ndarray, "T L H S"]]:
+    """The weights with which each token of each answer attends to its source; in the order asked."""
+    params = jax.device_put(params)
+    run = make_attention(model)
+    most = most_tokens(model)
+    found = _by_answer(lambda inputs, prefix, _: (run(params, inputs, prefix),), requests, answers, most)
+    return [weights[..., : len(request.source or ())] for request, (weights,) in zip(requests, found, strict=True)]
 
 
 def looked_at(

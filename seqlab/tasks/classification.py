@@ -17,8 +17,8 @@ from seqlab.batching import Plan, Rows
 from seqlab.config import Batching
 from seqlab.errors import at_least
 from seqlab.tasks import answers, bucket_plan, cross_entropy, documents, outputs
-from seqlab.text import Corpus, Tokenizers
-from seqlab.types import Batch, Carry, Params
+from seqlab.text import Corpus, TextTokenizer, Tokenizers
+from seqlab.types import Batch, Carry, Params, Tokens
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Classification:
 
     KIND = "classifier"
     columns = MappingProxyType({"source": "text", "label": "class"})
-    metrics = ("accuracy",)
+    metrics = ("accuracy", "macro_f1")
 
     def __post_init__(self) -> None:
         at_least("task.max_tokens", self.max_tokens, 1)
@@ -56,9 +56,18 @@ class Classification:
     def answer(self, model: Any, params: Params, tokenizers: Tokenizers, lines: Sequence[str]) -> list[str]:
         """The class of each document."""
         tokenizer = tokenizers["source"]
-        ids = [np.array(row[: self.max_tokens], np.int32) for row in tokenizer.encode(lines)]
-        found = answers(model, params, ids, lambda *some: documents(some[0], tokenizer, *some[1:]))
+        found = answers(
+            model, params, self.read(tokenizer, lines), lambda *some: documents(some[0], tokenizer, *some[1:])
+        )
         return [tokenizers["label"].decode([int(best)]) for best in found]
+
+    def inputs(self, tokenizers: Tokenizers, lines: Sequence[str]) -> Tokens:
+        """Documents as the model reads them."""
+        ids = self.read(tokenizers["source"], lines)
+        return documents(ids, tokenizers["source"], max(map(len, ids)), len(ids))
+
+    def read(self, tokenizer: TextTokenizer, lines: Sequence[str]) -> list[np.ndarray]:
+        return [np.array(row[: self.max_tokens], np.int32) for row in tokenizer.encode(lines)]
 
     def baseline(self, sources: Sequence[str], train: Iterable[dict[str, str]]) -> tuple[str, list[str]]:
         """The most frequent class."""

@@ -70,10 +70,11 @@ class LanguageModeling:
         return generator_loss(model, params, batch, carry, key, self.label_smoothing)
 
     def requests(self, lines: Sequence[str], tokenizers: Tokenizers, max_length: int) -> list[Request]:
-        """A line is a prompt; in a stream no BOS stands before it."""
+        """A line is a prompt; in a stream no BOS stands before it, and before nothing the end of a line."""
         tokenizer = tokenizers["target"]
         begin = [] if self.rows == "stream" else [tokenizer.bos]
-        return [Request(None, [*begin, *ids], max_length or DEFAULT_LENGTH) for ids in tokenizer.encode(lines)]
+        prompts = [[*begin, *ids] or [tokenizer.newline] for ids in tokenizer.encode(lines)]
+        return [Request(None, prompt, max_length or DEFAULT_LENGTH) for prompt in prompts]
 
 
 def stretch(corpus: Corpus, starts: np.ndarray, count: int, newline: int) -> tuple[np.ndarray, np.ndarray]:

@@ -32,17 +32,25 @@ class Summarization:
     label_smoothing: float = 0.1
     """Share of the target distribution that is spread over the whole vocabulary."""
 
+    rouge: str = "rouge"
+    """What judges: rouge, or of text that is not English rouge_unicode, or rouge_stemmed."""
+
     KIND = "generator"
     columns = MappingProxyType({"source": "text", "target": "text"})
-    metrics = ("rouge",)
     separator = "\t"
 
     def __post_init__(self) -> None:
+        if self.rouge not in ("rouge", "rouge_stemmed", "rouge_unicode"):
+            raise SeqlabError(f"task.rouge must be rouge, rouge_stemmed or rouge_unicode, not {self.rouge!r}")
         if self.keep not in ("head", "tail", "ends") or self.source_tokens < 2:
             raise SeqlabError(
                 f"task.keep must be head, tail or ends and task.source_tokens 2 or more, not {self.keep!r} and "
                 f"{self.source_tokens}"
             )
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        return (self.rouge,)
 
     def plan(self, corpus: Corpus, batching: Batching) -> Plan:
         return cut_source_plan(self, corpus, batching, self.source_tokens)

@@ -1,0 +1,243 @@
+"""Why texts are wrong: because search missed what the model likes better, or because the model likes something else.
+
+If a model prefers the reference to the text that was written, P(reference) > P(text), search is at fault; otherwise
+the model is (Stahlberg & Byrne 2019, "On NMT search errors and model errors: cat got your tongue?"). What is
+preferred is told by log-probability, and by the score that was searched for.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from seqlab.datasets import prepare
+from seqlab.decode import Run
+from seqlab.errors import SeqlabError, at_least
+from seqlab.lines import Written, forced_lines, requests_of, settled
+from seqlab.metrics import score, score_lines
+from seqlab.metrics.rouge import words
+from seqlab.search.exact import exact
+from seqlab.search.processors import NO_OPTIONS
+from seqlab.search.requests import Request
+from seqlab.search.rules import normalized
+from seqlab.search.searcher import Weights
+
+BEAMS = (1, 2, 5, 10, 50)
+SAMPLE = 100  # sentences that exact search looks at
+BUDGET = 1000  # steps of the model that it takes for each
+
+
+class Preference(NamedTuple):
+    """A text's and the reference's value, higher is better, and the fault: "none" if they are the same text, "search"
+    or "model".
+    """
+
+    text: float
+    reference: float
+    fault: str
+
+
+class Line(NamedTuple):
+    """One example of the split, from 0 on, what was written for it, and what the model prefers."""
+
+    number: int
+    source: str
+    reference: str
+    text: str
+    by_log_prob: Preference
+    by_score: Preference
+
+
+class Width(NamedTuple):
+    """What a beam of some width writes: the corpus score, that of the best of its n-best lists, and of these texts
+    the length, of the references', and the empty ones, in percent; the mean score that was searched for.
+    """
+
+    beam: int
+    value: float
+    oracle: float
+    length: float
+    empty: float
+    searched: float
+
+
+class Exact(NamedTuple):
+    """What exact search finds in a sample, as numbers of lines: those that it decided within its budget of steps,
+    those of them for which it found a better text than the widest beam, and in which the best of all is empty.
+    """
+
+    lines: int
+    budget: int
+    decided: int
+    better: int
+    empty: int
+
+
+class Analysis(NamedTuple):
+    metric: str
+    search: dict[str, Any]
+    lines: list[Line]
+    unreachable: int
+    """References that are longer than anything that may be written."""
+    widths: list[Width]
+    exact: Exact | None
+
+
+def analyze(
+    run: Run,
+    split: str,
+    data_dir: Path,
+    count: int = 0,
+    beams: Sequence[int] = BEAMS,
+    sample: int = SAMPLE,
+    budget: int = BUDGET,
+) -> Analysis:
+    """The analysis of the first `count` examples of a split, 0 for all; exact search looks at `sample` of them, and
+    takes `budget` steps of the model for each. Raises for a run that searches for nothing.
+    """
+    task, search = run.experiment.task, run.experiment.search
+    if task.KIND != "generator" or not task.metrics:
+        raise SeqlabError(f"{type(task).__name__} writes no texts that search could miss")
+    if search.sample is not None or search.coverage:
+        raise SeqlabError("samples, or a coverage penalty, have no score that a reference has too")
+    at_least("a beam", min(beams, default=1), 1)
+    data = prepare(run.experiment.data, data_dir)
+    size = data.size(split)
+    examples = [example for example in data.read(split, 0, min(count or size, size)) if example["source"].strip()]
+    if not examples:
+        raise SeqlabError(f"split {split} has no sources")
+    sources, references = ([example[column] for example in examples] for column in ("source", "target"))
+
+    requests = requests_of(task, run.model, run.tokenizers, list(enumerate(sources, 1)), search, print)
+    forced = forced_lines(task, run.model, run.params, run.tokenizers, sources, references)
+    unreachable = sum(len(ids) > one.limit for (ids, _), one in zip(forced, requests, strict=True))
+    written = [one[0] for one in run.write(sources)]
+    ids, log_probs = zip(*((ids, float(each.sum())) for ids, each in forced), strict=True)
+    scored = [
+        normalized_scores(run, some, sums)
+        for some, sums in (([one.ids for one in written], [one.log_prob for one in written]), (ids, log_probs))
+    ]
+    lines = []
+    for i, (source, reference, one) in enumerate(zip(sources, references, written, strict=True)):
+        right = one.text.strip() == reference.strip()
+        by_log_prob, by_score = (
+            preference(*values, right) for values in ((one.log_prob, log_probs[i]), (scored[0][i], scored[1][i]))
+        )
+        lines.append(Line(i, source, reference, one.text, by_log_prob, by_score))
+    metric = task.metrics[0]
+    widths, widest = widths_of(run, metric, sources, references, beams)
+    found = exactly(run, requests, widest, sample, budget) if sample and beams else None
+    return Analysis(metric, dataclasses.asdict(search), lines, unreachable, widths, found)
+
+
+def objective(run: Run) -> tuple[str, Weights]:
+    """The length rule and the weights of the score that a run searches for."""
+    found, _, _, weights = settled(run.experiment.search, run.tokenizers["target"])
+    return found.rules.length, weights
+
+
+def normalized_scores(run: Run, ids: Sequence[Sequence[int]], log_probs: Sequence[float]) -> list[float]:
+    """The scores that the run searches for."""
+    rule, weights = objective(run)
+    sums, lengths = jnp.array(log_probs, jnp.float32), jnp.array([*map(len, ids)], jnp.int32)
+    return normalized(sums, lengths, weights.alpha, weights.word_penalty, rule).tolist()
+
+
+def preference(text: float, reference: float, right: bool) -> Preference:
+    return Preference(text, reference, "none" if right else "search" if reference > text else "model")
+
+
+def widths_of(
+    run: Run, metric: str, sources: Sequence[str], references: Sequence[str], beams: Sequence[int]
+) -> tuple[list[Width], list[Written]]:
+    """What beams of some widths write; the best texts of the widest."""
+    wanted = sum(len(words(line)) for line in references)
+    found, best = [], []
+    for beam in sorted({*beams}):
+        lists = run.write(sources, nbest=beam, beam=beam)
+        best = [one[0] for one in lists]
+        texts = [one.text for one in best]
+        every = [one.text for some in lists for one in some]
+        beside = [reference for some, reference in zip(lists, references, strict=True) for _ in some]
+        values = iter(next(iter(score_lines(metric, every, [beside]).values())))
+        oracle = [some[int(np.argmax([next(values) for _ in some]))].text for some in lists]
+        found.append(
+            Width(
+                beam,
+                score(metric, texts, [references])[0].value,
+                score(metric, oracle, [references])[0].value,
+                100 * sum(len(words(text)) for text in texts) / max(wanted, 1),
+                100 * sum(not text.strip() for text in texts) / len(texts),
+                float(np.mean([one.score for one in best])),
+            )
+        )
+    return found, best
+
+
+def exactly(run: Run, requests: Sequence[Request], widest: Sequence[Written], sample: int, budget: int) -> Exact:
+    """Exact search for a sample of the sentences, evenly spread, which has to beat the widest beam."""
+    search = run.experiment.search
+    rule, weights = objective(run)
+    options = settled(search, run.tokenizers["target"])[2]
+    if options != NO_OPTIONS or any(request.least > 1 for request in requests):
+        raise SeqlabError(
+            f"exact search knows no least lengths and nothing forbidden, as the preset {search.preset} may have: "
+            "--exact 0 leaves it out"
+        )
+    chosen = np.unique(np.linspace(0, len(requests) - 1, min(sample, len(requests))).astype(int))
+    found = exact(
+        run.model,
+        run.params,
+        [requests[i] for i in chosen],
+        eos=run.tokenizers["target"].eos,
+        alpha=weights.alpha,
+        word_penalty=weights.word_penalty,
+        length=rule,
+        incumbents=[widest[i].score for i in chosen],
+        budget=budget,
+    )
+    decided = [(one.ids or widest[i].ids, bool(one.ids)) for i, one in zip(chosen, found, strict=True) if one.decided]
+    return Exact(
+        len(chosen),
+        budget,
+        len(decided),
+        sum(better for _, better in decided),
+        sum(len(ids) == 1 for ids, _ in decided),
+    )
+
+
+def shown(analysis: Analysis) -> str:
+    """For a terminal."""
+    count = len(analysis.lines)
+    lines = [
+        f"{count:,} lines, beam {analysis.search['beam']}",
+        "",
+        f"{'':26} {'by log-probability':>20} {'by score':>20}",
+    ]
+    names = {"none": "as the reference", "search": "search error", "model": "model error"}
+    for fault, name in names.items():
+        counts = [
+            sum(getattr(one, by).fault == fault for one in analysis.lines) for by in ("by_log_prob", "by_score")
+        ]
+        lines.append(f"{name:26}" + "".join(f" {n:12,} {100 * n / count:5.1f} %" for n in counts))
+    lines.append(f"references longer than what may be written: {analysis.unreachable}")
+    lines += [
+        "",
+        f"{'beam':>6} {analysis.metric:>10} {'oracle':>10} {'length %':>10} {'empty %':>10} {'mean score':>12}",
+    ]
+    lines += [
+        f"{w.beam:6} {w.value:10.2f} {w.oracle:10.2f} {w.length:10.1f} {w.empty:10.1f} {w.searched:12.4f}"
+        for w in analysis.widths
+    ]
+    if analysis.exact is not None:
+        e = analysis.exact
+        lines += [
+            "",
+            f"exact search, {e.lines} lines, at most {e.budget:,} steps of the model each: {e.decided} decided, "
+            f"{100 * (e.lines - e.decided) / e.lines:.1f} % not;",
+            f"of those decided {e.better} have a better text than the widest beam's; of {e.empty} the best is empty",
+        ]
+    return "\n".join(lines)
