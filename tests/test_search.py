@@ -183,3 +183,19 @@ def test_sentences_that_leave_change_nothing(name, beam, positions):
             size = int(whole.lengths[row, k])
             assert result.ids == np.asarray(whole.tokens)[row, k, :size].tolist()
             assert result.score == pytest.approx(float(whole.scores[row, k]), rel=1e-4)
+
+
+@pytest.mark.parametrize("method", [Method(), Method(4, groups=2), Method(1, rules=None), Method(3, sampling=True)])
+def test_steps_are_compiled_once(method):
+    """A step leaves all types as they were, or the next one would have to be compiled anew."""
+    s = laws.make_subject(catalogue.module("models", "tcn_lm").TINY)
+    asked = collate([Request(None, [1], 3)], 1, Shape(0, 1, 3))
+    searcher = make_searcher(s.model, EOS, method, make_mesh(jax.devices()[:1]))
+
+    def leaves():
+        rows = searcher.begin(s.params, asked, length=3)
+        after = searcher.go_on(s.params, rows, 0, 1, DEFAULT_WEIGHTS, 0, start=0, most=3)
+        return jax.tree.leaves(rows), jax.tree.leaves(after)
+
+    before, after = jax.eval_shape(leaves)
+    assert [(x.shape, x.dtype, x.weak_type) for x in before] == [(x.shape, x.dtype, x.weak_type) for x in after]

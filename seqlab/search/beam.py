@@ -100,11 +100,12 @@ def begin_beam(
 ) -> Search:
     """A search before its first step, with room for `length` tokens."""
     batch, size = first.shape[0], beam // groups
-    nothing = jnp.full((batch, size), 2 * NEVER)
+    nothing = jnp.full((batch, size), 2 * NEVER, jnp.float32)
     tokens = jnp.zeros((batch, size, length), jnp.int32)
     one = Beam(
         token=jnp.repeat(first[:, None], size, axis=1).astype(jnp.int32),
-        log_probs=jnp.full((batch, size), NEVER).at[:, 0].set(0.0),  # all hypotheses are alike at first: keep one
+        # All hypotheses are alike at first: keep one.
+        log_probs=jnp.full((batch, size), NEVER, jnp.float32).at[:, 0].set(0.0),
         tokens=tokens,
         finished=Hypotheses(tokens, jnp.zeros((batch, size), jnp.int32), nothing, nothing),
         count=jnp.zeros(batch, jnp.int32),
