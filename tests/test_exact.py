@@ -15,6 +15,7 @@ from seqlab.search.ensemble import Ensemble
 from seqlab.search.exact import begin_path, branch_and_bound, exact
 from seqlab.search.generate import generate
 from seqlab.search.processors import NEVER
+from seqlab.search.requests import Shape, collate
 from seqlab.search.rules import Rules
 from seqlab.search.searcher import Weights
 from tests.oracles.search import depth_first, exhaustive, length_score
@@ -234,3 +235,17 @@ def test_what_cannot_be_had():
     for asked in ({"prefix": [3]}, {"phrases": [[3]]}, {"least": 2}):
         with pytest.raises(SeqlabError, match="request 1: exact search knows no"):
             run(s.model, requests=[requests[0], requests[1]._replace(**asked)])
+
+
+def test_nodes_are_compiled_once():
+    """They leave all types as they were."""
+    s = laws.make_subject(catalogue.module("models", "transformer").TINY)
+    asked = collate(requests_of(s)[:2], 2, Shape(16, 1, 4))
+    solver = module.make_solver(s.model, EOS, "gnmt")
+
+    def leaves():
+        rows = solver.begin(s.params, asked, jnp.zeros(2), length=4)
+        return jax.tree.leaves(rows), jax.tree.leaves(solver.go_on(s.params, rows, 1, 1, 0.6, 0.0, start=0))
+
+    before, after = jax.eval_shape(leaves)
+    assert [(x.shape, x.dtype, x.weak_type) for x in before] == [(x.shape, x.dtype, x.weak_type) for x in after]
