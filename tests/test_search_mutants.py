@@ -519,6 +519,26 @@ MUTANTS: tuple[tuple[Mutant, tuple[Any, ...]], ...] = (  # and the arguments of 
         ),
         ("recurrent_lm",),
     ),
+    (
+        Mutant(
+            "ancestors pruned before what goes on from them",
+            "search.trace",
+            "for size in range(len(one.tokens) + 1)",
+            "for size in range(len(one.tokens), len(one.tokens) + 1)",
+            "test_trace.test_as_the_search",
+        ),
+        ("recurrent_lm", "gnmt", 3, 1),
+    ),
+    (
+        Mutant(
+            "what has finished told at every step",
+            "search.trace",
+            "if len(each.tokens) == n]",
+            "if each.tokens]",
+            "test_trace.test_as_the_search",
+        ),
+        ("recurrent_lm", "gnmt", 3, 1),
+    ),
 )
 
 
