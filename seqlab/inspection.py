@@ -1,10 +1,12 @@
 """What a model does with one input: the beam as a tree, the probability of each token, and what is looked at."""
 
 import base64
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
 from seqlab.decode import Run
@@ -12,6 +14,7 @@ from seqlab.errors import SeqlabError
 from seqlab.lines import BLANK, requests_of, settled, to_be_forced
 from seqlab.search.forced import attention
 from seqlab.search.trace import Node, trace
+from seqlab.types import Params, Tokens
 
 
 def inspect(run: Run, line: str) -> dict[str, Any]:
@@ -82,14 +85,13 @@ def document_map(run: Run, line: str) -> dict[str, Any] | None:
     """What a classifier with attention at two levels reads: the weight of each sentence, and of each word in it."""
     task, tokenizer = run.experiment.task, run.tokenizers["source"]
     inputs = task.inputs(run.tokenizers, [line])
-    _, seen = run.model.apply(run.params, inputs, train=False, mutable=["intermediates"])
-    seen = seen.get("intermediates", {})
+    seen = make_seen(run.model)(run.params, inputs)
     if not {"word_attention", "sentence_attention"} <= seen.keys():
         return None
     by_word, by_sentence = (
         np.asarray(seen[level]["weights"][0])[0] for level in ("word_attention", "sentence_attention")
     )  # [N S], [1 N]
-    names = [shown_piece(tokenizer, token) for token in np.asarray(inputs.ids)[0]]
+    names = [shown_piece(tokenizer, token) for token in inputs.ids[0].tolist()]
     sentences = [
         {
             "weight": float(weight),
@@ -101,11 +103,22 @@ def document_map(run: Run, line: str) -> dict[str, Any] | None:
     return {"sentences": sentences}
 
 
+@functools.lru_cache(maxsize=4)
+def make_seen(model: Any) -> Callable[[Params, Tokens], dict[str, Any]]:
+    """The jitted pass: what the layers of a model keep for those who ask to see it, by their names."""
+
+    @jax.jit
+    def seen(params: Params, inputs: Tokens) -> dict[str, Any]:
+        return model.apply(params, inputs, train=False, mutable=["intermediates"])[1].get("intermediates", {})
+
+    return seen
+
+
 def shown_piece(tokenizer: Any, token: int) -> str:
     """A token as it is read."""
     if token == getattr(tokenizer, "newline", None):
         return "⏎"
-    return tokenizer.piece(int(token)).replace(BLANK, " ")
+    return tokenizer.piece(token).replace(BLANK, " ")
 
 
 def shown(found: dict[str, Any]) -> str:

@@ -103,7 +103,10 @@ def test_trains_and_is_judged(tmp_path, case):
     names = {score.name for score in result.scores}
     assert all(np.isfinite(score.value) for score in result.scores)
     if case == "classification":
-        assert names == {"perplexity", "accuracy", "accuracy (majority)"}
+        assert names == {
+            "perplexity",
+            *(f"{score}{of}" for score in ("accuracy", "macro-F1") for of in ("", " (majority)")),
+        }
         assert set(result.decoded.texts) <= {"a", "b"}
         majority = next(s for s in result.scores if s.name == "accuracy (majority)")
         assert majority.value == pytest.approx(100 * 4 / 7)
@@ -115,7 +118,7 @@ def test_trains_and_is_judged(tmp_path, case):
         turns = "warm day 3.\tSee 3."
         assert list(decode_stream(run, [turns])) == run.translate([turns.replace("\t", "\n")])
     else:
-        assert names == {"perplexity", "accuracy"}
+        assert names == {"perplexity", "perplexity by word", "bits by character", "accuracy"}
         assert run.translate(["wa"])[0].startswith("wa")
 
 

@@ -64,7 +64,7 @@ class Classification:
     def inputs(self, tokenizers: Tokenizers, lines: Sequence[str]) -> Tokens:
         """Documents as the model reads them."""
         ids = self.read(tokenizers["source"], lines)
-        return documents(ids, tokenizers["source"], max(map(len, ids)), len(ids))
+        return documents(ids, tokenizers["source"], 1 << (max(map(len, ids)) - 1).bit_length(), len(ids))
 
     def read(self, tokenizer: TextTokenizer, lines: Sequence[str]) -> list[np.ndarray]:
         return [np.array(row[: self.max_tokens], np.int32) for row in tokenizer.encode(lines)]
