@@ -449,7 +449,16 @@ def inspect(
     loaded = load(run, checkpoint).searching(**dataclasses.asdict(search))
     found = inspect(loaded, next(sources_in(loaded, [text])))
     if out is not None:
-        write_page(out, page({"title": text, "made": f"seqlab inspect {run}", "inspection": found}))
+        write_page(
+            out,
+            page(
+                {
+                    "title": text if len(text) <= 72 else f"{text[:70]} …",
+                    "made": f"seqlab inspect {run}",
+                    "inspection": found,
+                }
+            ),
+        )
     print(dump(plain(found)) if json else shown(found))
 
 

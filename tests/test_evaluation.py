@@ -1,5 +1,4 @@
-"""Evaluation by the command: scores of files, systems side by side, faults, one input, and the page about all of it.
-"""
+"""Evaluation by the command: scores of files, systems side by side, faults, one input, and the page about all."""
 
 import dataclasses
 import json
@@ -196,6 +195,43 @@ def test_whose_fault_it_is():
     assert analysis.preference(-2.0, -1.0, False).fault == "search"
     assert analysis.preference(-1.0, -1.0, False).fault == "model"
     assert analysis.preference(-2.0, -1.0, True).fault == "none"
+
+
+def test_faults_where_the_truth_is_known(tmp_path):
+    """Texts of one token or none, all of them enumerated: the reference is the best of all, so that whatever else is
+    written is the search's fault, and exact search finds what greedy search has missed.
+    """
+    save_untrained(tiny_experiment(), dict.fromkeys(("source", "target"), tiny_tokenizer()), tmp_path / "toy", 1, 1.0)
+    run = decode.load(tmp_path / "toy").searching(beam=1, max_length=2)
+    target = run.tokenizers["target"]
+    sources = [f"{n} days and {word}" for n in range(4) for word in ("x", "hours", "Montag")]
+    answers = [[target.eos], *([token, target.eos] for token in range(len(target)))]
+    rows, truth = [], []
+    for source, request in zip(sources, run.experiment.task.requests(sources, run.tokenizers, 2), strict=True):
+        log_probs = force(run.model, run.params, [request] * len(answers), answers)
+        scores = [x.sum() / ((5 + len(x)) / 6) ** 0.6 for x in log_probs]
+        best = answers[int(np.argmax(scores))]
+        if len(best) > 1 and target.encode([target.decode(best)])[0] == best[:-1]:  # the text stands for the tokens
+            rows.append({"from": source, "to": target.decode(best)})
+            truth.append((best, max(scores)))
+    assert len(rows) >= 6
+    for split in ("train", "validation", "test"):
+        (tmp_path / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    files = {split: str(tmp_path / f"{split}.jsonl") for split in ("train", "validation", "test")}
+    known = dataclasses.replace(run.experiment, data=LocalFiles(**files, source="from", target="to"))
+    run = run._replace(experiment=known)
+
+    found = analysis.analyze(run, "test", tmp_path / "data", beams=(1,), sample=len(rows), budget=len(answers))
+    missed = [line for line, (_, best) in zip(found.lines, truth, strict=True) if line.by_score.text < best - 1e-5]
+    assert 0 < len(missed) < len(rows)
+    for line, (_, best) in zip(found.lines, truth, strict=True):
+        assert line.by_score.reference == pytest.approx(best, rel=1e-5)
+        assert line.by_score.fault == ("search" if line in missed else "none")
+    assert found.exact is not None
+    assert (found.exact.decided, found.exact.better) == (len(rows), len(missed))
+    assert found.exact.empty == 0
+    wide = analysis.analyze(run.searching(beam=len(answers)), "test", tmp_path / "data", beams=(), sample=0)
+    assert {line.by_score.fault for line in wide.lines} == {"none"}
 
 
 def test_analysis_in_the_terminal(home, capsys):
