@@ -615,6 +615,32 @@ def cost(arguments: list[str]) -> None:
     tyro.cli(run, prog=f"seqlab cost {name}", args=rest)
 
 
+def diagnose(arguments: list[str]) -> None:
+    """Shows how CONFIG learns, in plots: seqlab diagnose CONFIG --out DIR [--first N] [--model.dim N] ..."""
+    usage = "usage: seqlab diagnose CONFIG --out DIR [options]; seqlab diagnose CONFIG --help lists CONFIG's options"
+    name, rest = first_argument(arguments, "CONFIG", usage)
+    from seqlab import catalogue
+
+    config = catalogue.load_config(Path(name))
+
+    def run(
+        out: Annotated[Path, arg(metavar="DIR", help="The new folder.")],
+        experiment: Annotated[Any, arg(name="")] = config,
+        first: Annotated[int, arg(metavar="N", help="How many of the steps of training are run.")] = 200,
+        data_dir: DataDir = DATA_DIR,
+        parts: Parts = None,
+    ) -> None:
+        """Runs the first steps of CONFIG and a range test of its learning rate, and writes into the folder DIR how
+        far gradients reach back, which units are dead, how large updates are, and whether the gradient is right.
+        """
+        from seqlab import diagnose
+
+        keep_freed_memory()
+        diagnose.diagnose(experiment, out, data_dir, first)
+
+    tyro.cli(run, prog=f"seqlab diagnose {name}", args=rest)
+
+
 def import_run(
     kind: Positional[Literal["marian"]],
     folder: Annotated[Positional[Path], arg(metavar="DIR", help="A Hugging Face folder of a MarianMTModel.")],
@@ -715,6 +741,7 @@ COMMANDS = {
     "import": import_run,
     "export": export,
     "cost": cost,
+    "diagnose": diagnose,
 }
 
 
@@ -730,7 +757,7 @@ def main() -> None:
             near = difflib.get_close_matches(arguments[0], COMMANDS, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"one of {', '.join(COMMANDS)}"
             raise SeqlabError(f"no command {arguments[0]!r}: {hint}")
-        elif arguments[0] in ("train", "prepare", "cost"):
+        elif arguments[0] in ("train", "prepare", "cost", "diagnose"):
             COMMANDS[arguments[0]](arguments[1:])
         else:
             command = COMMANDS[arguments[0]]

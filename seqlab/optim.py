@@ -43,8 +43,11 @@ def make_schedule(schedule: Schedule, steps: int) -> Callable[[Any], jax.Array]:
 
 def make_optimizer(optimizer: Optimizer, schedule: Schedule, steps: int) -> optax.GradientTransformation:
     """Clipping by global norm, then the optimizer at the scheduled rate."""
-    rate = make_schedule(schedule, steps)
-    o = optimizer
+    return optimizer_at(optimizer, make_schedule(schedule, steps))
+
+
+def optimizer_at(o: Optimizer, rate: Callable[[Any], jax.Array]) -> optax.GradientTransformation:
+    """`make_optimizer` at the rate of any function of the updates so far."""
     match o.name:
         case "adam":
             update = optax.adam(rate, o.beta1, o.beta2, o.epsilon)

@@ -8,7 +8,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, NamedTuple, get_type_hints
 
 import jax
 import jax.numpy as jnp
@@ -58,16 +58,8 @@ def train(
     """
     check(experiment)
     refuse_other_folder(run)
-    data = prepare(experiment.data, data_dir)
-    check_columns(experiment, data)
-    for what, count in data.origin.items():
-        if what.startswith("lines mended"):
-            say(f"{what}: {count}")
-    tokenizers = make_tokenizers(experiment, data, data_dir, run, init_from, tokenizer)
-    experiment = catalogue.resolve(experiment, tokenizers)
+    experiment, data, tokenizers, corpus = read_data(experiment, data_dir, run, init_from, tokenizer, say)
     task = experiment.task
-
-    corpus = tokenize_split(data, "train", tokenizers, data_dir, rates=getattr(experiment.data, "rates", ()))
     held_out = tokenize_split(data, "validation", tokenizers, data_dir, experiment.validation.examples)
     plan = plan_batches(experiment, corpus, say)
     collate = functools.partial(task.collate, corpus, tokenizers=tokenizers)
@@ -85,6 +77,35 @@ def train(
     batches = functools.partial(batch_stream, plan, experiment.seed, collate)
     with locked(run / ".lock", f"another process is training {run}"):
         run_steps(experiment, runner, step, state, batches, validate, run, say)
+
+
+class Material(NamedTuple):
+    """What training works on: the experiment, its sizes filled in; the data; the ids of its training split."""
+
+    experiment: Experiment
+    data: Prepared
+    tokenizers: Tokenizers
+    corpus: Corpus
+
+
+def read_data(
+    experiment: Experiment,
+    data_dir: Path,
+    run: Path,
+    init_from: Path | None = None,
+    tokenizer: Path | None = None,
+    say: Callable[[str], None] = print,
+) -> Material:
+    """Prepares the data and its tokenizers, each once; those of `run` if it has them."""
+    data = prepare(experiment.data, data_dir)
+    check_columns(experiment, data)
+    for what, count in data.origin.items():
+        if what.startswith("lines mended"):
+            say(f"{what}: {count}")
+    tokenizers = make_tokenizers(experiment, data, data_dir, run, init_from, tokenizer)
+    experiment = catalogue.resolve(experiment, tokenizers)
+    corpus = tokenize_split(data, "train", tokenizers, data_dir, rates=getattr(experiment.data, "rates", ()))
+    return Material(experiment, data, tokenizers, corpus)
 
 
 def run_steps(

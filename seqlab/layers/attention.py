@@ -28,8 +28,9 @@ def causal_mask(mask: Bool[Array, "B T"], segments: Int[Array, "B T"] | None = N
 
 
 def masked_softmax(scores: Float[Array, "..."], mask: Bool[Array, "..."]) -> Float[Array, "..."]:
-    """Softmax over the last axis in float32; masked entries are exactly zero, an all-masked row too."""
-    weights = jax.nn.softmax(jnp.where(mask, scores.astype(jnp.float32), MASKED), axis=-1)
+    """Softmax over the last axis, in float32 or finer; masked entries are exactly zero, an all-masked row too."""
+    scores = scores.astype(jnp.promote_types(scores.dtype, jnp.float32))
+    weights = jax.nn.softmax(jnp.where(mask, scores, MASKED), axis=-1)
     return weights * mask
 
 

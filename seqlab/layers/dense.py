@@ -12,20 +12,22 @@ from seqlab.errors import SeqlabError
 
 
 def product(spec: str, left: jax.Array, right: jax.Array, dtype: str) -> jax.Array:
-    """`einsum` of two arrays, rounded to `dtype` first; sums are float32, and so is the result.
+    """`einsum` of two arrays, rounded to `dtype` first; sums are float32 or finer, and so is the result.
 
     The gradients are products of the same kind: each letter of `spec` must stand in two of its three terms, so that
     the terms in another order give them. (Left to itself, autodiff would multiply a float32 gradient by a bfloat16
-    operand, which no matrix unit does.) Raises for other dtypes than float32 and bfloat16.
+    operand, which no matrix unit does.) Raises for other dtypes than float32 and bfloat16; where JAX has been asked
+    for float64, that is one too.
     """
-    if dtype not in ("float32", "bfloat16"):
+    if dtype not in ("float32", "bfloat16", jnp.result_type(float).name):
         raise SeqlabError(f"dtype must be 'float32' or 'bfloat16', not {dtype!r}")
     return _product(spec, left, right, dtype)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 3))
 def _product(spec: str, left: jax.Array, right: jax.Array, dtype: str) -> Any:
-    return jnp.einsum(spec, left.astype(dtype), right.astype(dtype), preferred_element_type=jnp.float32)
+    sums = jnp.promote_types(dtype, jnp.float32)
+    return jnp.einsum(spec, left.astype(dtype), right.astype(dtype), preferred_element_type=sums)
 
 
 def _forward(spec: str, left: jax.Array, right: jax.Array, dtype: str):
