@@ -1,0 +1,59 @@
+"""How far gradients reach back at initialization: RNN, IRNN, LSTM, GRU and a Transformer.
+
+    seqlab prepare cldr_phrases/en-de
+    python scripts/pathologies.py
+
+Language models of width 128, one layer, on stretches of 200 characters of German phrases: the norm of d loss of the
+last character / d embedding of each before it. Writes docs/gradients.png.
+"""
+
+import dataclasses
+import functools
+import os
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from seqlab import catalogue
+from seqlab.config import Batching, Text
+from seqlab.diagnose import gradients_over_time
+from seqlab.models.recurrent_lm import RecurrentLM
+from seqlab.models.transformer_lm import TransformerLM
+from seqlab.tasks.language_modeling import LanguageModeling
+from seqlab.train import initial_state, read_data
+
+ROOT = Path(__file__).parents[1]
+DATA_DIR = Path(os.environ.get("SEQLAB_DATA", "data"))
+LENGTH = 200
+MODELS = {cell: RecurrentLM(cell=cell, layers=1, dim=128) for cell in ("rnn", "irnn", "lstm", "gru")} | {
+    "Transformer": TransformerLM(layers=1, dim=128, heads=4, hidden=512)
+}
+
+
+def main() -> None:
+    base = dataclasses.replace(
+        catalogue.load_config(ROOT / "configs" / "phrases_lm.py"),
+        task=LanguageModeling(rows="stream"),
+        text=Text("char", 400),
+        batching=Batching(tokens=32 * LENGTH, max_length=LENGTH),
+    )
+    chart = Figure(figsize=(8, 4.2), layout="constrained")
+    axis = chart.subplots()
+    for name, model in MODELS.items():
+        made = read_data(dataclasses.replace(base, model=model), DATA_DIR, ROOT)  # which is no run
+        task = made.experiment.task
+        plan = task.plan(made.corpus, made.experiment.batching)
+        batch = task.collate(made.corpus, plan.batches(0, 0)[1], made.tokenizers)
+        loss = functools.partial(task.loss, made.experiment.model)
+        found = gradients_over_time(loss, initial_state(made.experiment, batch).params, batch)["target"]
+        print(f"{name:12} x {found.factor:.3g} a position, x {found.left:.2g} in all: {found.verdict}", flush=True)
+        axis.semilogy(found.norms, label=f"{name}: x {found.factor:.3g} a position")
+    axis.set(title="how far gradients reach back, at initialization", xlabel="positions back")
+    axis.set_ylabel("norm of d loss / d embedding")
+    axis.grid(alpha=0.3)
+    axis.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
+    chart.savefig(ROOT / "docs" / "gradients.png", dpi=110)
+
+
+if __name__ == "__main__":
+    main()
