@@ -16,12 +16,13 @@ import numpy as np
 from seqlab.datasets import prepare
 from seqlab.decode import Run
 from seqlab.errors import SeqlabError, at_least
-from seqlab.lines import Written, forced_lines, requests_of, settled
+from seqlab.lines import Written, longest_side, requests_of, settled, to_be_forced, warn
 from seqlab.metrics import score, score_lines
 from seqlab.metrics.rouge import words
 from seqlab.search.exact import exact
+from seqlab.search.forced import force
 from seqlab.search.processors import NO_OPTIONS
-from seqlab.search.requests import Request
+from seqlab.search.requests import Request, most_tokens
 from seqlab.search.rules import normalized
 from seqlab.search.searcher import Weights
 
@@ -111,11 +112,13 @@ def analyze(
         raise SeqlabError(f"split {split} has no sources")
     sources, references = ([example[column] for example in examples] for column in ("source", "target"))
 
-    requests = requests_of(task, run.model, run.tokenizers, list(enumerate(sources, 1)), search, print)
-    forced = forced_lines(task, run.model, run.params, run.tokenizers, sources, references)
-    unreachable = sum(len(ids) > one.limit for (ids, _), one in zip(forced, requests, strict=True))
+    requests = requests_of(task, run.model, run.tokenizers, list(enumerate(sources, 1)), search, warn)
+    ids = to_be_forced(task, run.tokenizers, sources, references)[1]
+    if max(map(longest_side, requests, ids)) > most_tokens(run.model):
+        raise SeqlabError(f"a reference has more than the {most_tokens(run.model)} tokens that can be read")
+    log_probs = [float(one.sum()) for one in force(run.model, run.params, requests, ids)]
+    unreachable = sum(len(answer) > one.limit for answer, one in zip(ids, requests, strict=True))
     written = [one[0] for one in run.write(sources)]
-    ids, log_probs = zip(*((ids, float(each.sum())) for ids, each in forced), strict=True)
     scored = [
         normalized_scores(run, some, sums)
         for some, sums in (([one.ids for one in written], [one.log_prob for one in written]), (ids, log_probs))

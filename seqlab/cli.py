@@ -263,6 +263,8 @@ def evaluate(
     if output is not None:
         with text.open_output(output) as stream:
             stream.writelines(line.replace("\n", " ") + "\n" for line in result.decoded.texts)
+    for doubt in result.doubts:
+        print(f"seqlab: {doubt}", file=sys.stderr)
     facts = {
         "run": str(run),
         "checkpoint": loaded.step,

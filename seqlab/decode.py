@@ -17,7 +17,7 @@ from seqlab.datasets import Prepared, prepare
 from seqlab.errors import SeqlabError
 from seqlab.files import check_new, folder_made_whole
 from seqlab.lines import NOTHING_TOLD, Told, Written, decode_lines, is_causal
-from seqlab.metrics import Score, count
+from seqlab.metrics import Score, count, doubts
 from seqlab.metrics.significance import compare
 from seqlab.progress import progress
 from seqlab.search.ensemble import MEANS, Ensemble
@@ -128,8 +128,8 @@ def together(runs: Sequence[Run], mean: str = "probabilities", lm: Run | None = 
 
 
 class Evaluation(NamedTuple):
-    """Scores of a split, what they judge, the search that wrote it, the data, and the splits that are no longer what
-    they were when the run was trained.
+    """Scores of a split, what they judge, the search that wrote it, the data, the splits that are no longer what they
+    were when the run was trained, and what should be asked of the texts.
     """
 
     scores: list[Score]
@@ -137,6 +137,7 @@ class Evaluation(NamedTuple):
     search: Search
     data: Prepared
     changed: list[str]
+    doubts: list[str]
 
 
 def evaluate(run: Run, split: str, data_dir: Path, **search: Any) -> Evaluation:
@@ -155,7 +156,11 @@ def evaluate(run: Run, split: str, data_dir: Path, **search: Any) -> Evaluation:
         scores += baseline_scores(name, answers, decoded)
     trained_on = json.loads((run.folder / "data.json").read_text())
     changed = [name for name in {**trained_on, **data.hashes} if trained_on.get(name) != data.hashes.get(name)]
-    return Evaluation(scores, decoded, found, data, changed)
+    asked = []
+    if decoded.texts:
+        meant = getattr(experiment.task, "tokenized", False)
+        asked = doubts(experiment.task.metrics, decoded.texts, [decoded.references], meant)
+    return Evaluation(scores, decoded, found, data, changed, asked)
 
 
 def likelihood_scores(run: Run, data: Prepared, split: str, corpus: Corpus) -> list[Score]:

@@ -11,8 +11,9 @@ import numpy as np
 
 from seqlab.decode import Run
 from seqlab.errors import SeqlabError
-from seqlab.lines import BLANK, requests_of, settled, to_be_forced
+from seqlab.lines import BLANK, requests_of, settled, to_be_forced, warn
 from seqlab.search.forced import attention
+from seqlab.search.requests import most_tokens
 from seqlab.search.trace import Node, trace
 from seqlab.types import Params, Tokens
 
@@ -31,7 +32,7 @@ def inspect(run: Run, line: str) -> dict[str, Any]:
     if search.sample is not None:
         raise SeqlabError("samples have no beam that could be inspected")
     target = run.tokenizers["target"]
-    (request,) = requests_of(task, run.model, run.tokenizers, [(1, line)], search, print)
+    (request,) = requests_of(task, run.model, run.tokenizers, [(1, line)], search, warn)
     _, rules, options, weights = settled(search, target)
     found = trace(
         run.model, run.params, request,
@@ -58,8 +59,10 @@ def attention_maps(run: Run, sources: Sequence[str], texts: Sequence[Sequence[in
         return [None] * len(sources)
     read, wrote = run.tokenizers["source"], run.tokenizers["target"]
     plain = [text if isinstance(text, str) else "" for text in texts]
-    requests, answers = to_be_forced(run.experiment.task, run.tokenizers, sources, plain)
-    answers = [ids if isinstance(text, str) else [*text] for ids, text in zip(answers, texts, strict=True)]
+    task, most = run.experiment.task, most_tokens(run.model)
+    requests = requests_of(task, run.model, run.tokenizers, list(enumerate(sources, 1)), run.experiment.search, warn)
+    answers = to_be_forced(task, run.tokenizers, sources, plain)[1]
+    answers = [ids[:most] if isinstance(text, str) else [*text] for ids, text in zip(answers, texts, strict=True)]
     maps = []
     for request, ids, weights in zip(
         requests, answers, attention(run.model, run.params, requests, answers), strict=True

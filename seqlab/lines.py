@@ -57,6 +57,10 @@ class Told(NamedTuple):
 NOTHING_TOLD = Told()
 
 
+def warn(message: str) -> None:
+    print(f"seqlab: {message}", file=sys.stderr)
+
+
 def decode_lines(
     task: Any,
     model: Any,
@@ -70,7 +74,7 @@ def decode_lines(
     told: Told = NOTHING_TOLD,
     aligned: bool = False,
     progress: Callable[[int], None] = lambda count: None,
-    warn: Callable[[str], None] = lambda message: print(f"seqlab: {message}", file=sys.stderr),
+    warn: Callable[[str], None] = warn,
 ) -> list[list[Written]]:
     """The `wanted` best texts for each line, best first. A blank line gives one empty text, unsearched; a source that
     is longer than can be read is cut, and `warn` told of it. Lines are counted from `first`; `told` says for each
@@ -254,7 +258,7 @@ def forced_lines(
     requests, answers = to_be_forced(task, tokenizers, sources, targets)
     most = most_tokens(model)
     for i, (request, answer) in enumerate(zip(requests, answers, strict=True), first):
-        if max(len(request.source or ()), len(request.prompt) + len(answer) - 1) > most:
+        if longest_side(request, answer) > most:
             raise SeqlabError(f"line {i} has more than the {most} tokens that can be read")
     return list(zip(answers, force(model, params, requests, answers), strict=True))
 
@@ -267,11 +271,20 @@ def to_be_forced(
     return task.requests(sources, tokenizers, 0), answers
 
 
+def longest_side(request: Request, answer: Sequence[int]) -> int:
+    """How many positions a forced pass has, in the source or in the target."""
+    return max(len(request.source or ()), len(request.prompt) + len(answer) - 1)
+
+
 def is_causal(
     task: Any, model: Any, params: Params, tokenizers: Tokenizers, sources: Sequence[str], targets: Sequence[str]
 ) -> bool:
-    """Whether tokens of some targets leave the probabilities of those before them as they were, to the bit."""
-    requests, answers = to_be_forced(task, tokenizers, sources, targets)
+    """Whether tokens of some targets leave the probabilities of those before them as they were, to the bit. What is
+    longer than can be read is not asked.
+    """
+    pairs = zip(*to_be_forced(task, tokenizers, sources, targets), strict=True)
+    short = [pair for pair in pairs if longest_side(*pair) <= most_tokens(model)]
+    requests, answers = [request for request, _ in short], [answer for _, answer in short]
     kept = [len(answer) // 2 for answer in answers]
     size = len(tokenizers["target"])
     others = [
