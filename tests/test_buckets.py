@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from seqlab.metrics import count, score, score_lines
-from seqlab.metrics.buckets import frequencies, tables
+from seqlab.metrics.buckets import frequencies, repeats, tables
 
 REFERENCES = ["a b", "a b c", "a b c d e f", "", "x y z", "a a a a a", "b c d e"]
 SOURCES = ["A", "B c", "one two three", "q", "x", "seven", "d e"]
@@ -82,3 +82,9 @@ def test_kinds(found):
     assert rows["words that training never had"] == pytest.approx(
         [100 * n / total for n, total in zip(unseen, lengths, strict=True)]
     )
+
+
+def test_repetitions():
+    assert repeats("a b c d e a b c d".split())
+    assert not repeats("a b c d e a b c".split())
+    assert not repeats([])

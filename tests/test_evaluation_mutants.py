@@ -1,0 +1,98 @@
+"""Planted bugs in what judges texts: each must fail a test that says otherwise."""
+
+import pytest
+
+from tests.mutants import Mutant, planted
+
+WHOSE = "test_evaluation.test_whose_fault_it_is"
+MUTANTS = [
+    (Mutant("a tie is the search's fault", "analysis", "if reference > text", "if reference >= text", WHOSE), ()),
+    (Mutant("faults the other way round", "analysis", "if reference > text", "if reference < text", WHOSE), ()),
+    (
+        Mutant(
+            "what was left out of the reference is not shown",
+            "report",
+            "* (b > a)",
+            "* (b < a)",
+            "test_evaluation.test_differences_spell_both",
+        ),
+        (),
+    ),
+    (
+        Mutant(
+            "recall in the place of F1",
+            "metrics",
+            "(2 * right[there] / (named + wanted)[there])",
+            "(right[there] / wanted[there])",
+            "test_metrics.test_macro_f1",
+        ),
+        (),
+    ),
+    (
+        Mutant(
+            "rows and columns of a confusion swapped",
+            "metrics",
+            "counts[places[right], places[line]] += 1",
+            "counts[places[line], places[right]] += 1",
+            "test_metrics.test_macro_f1",
+        ),
+        (),
+    ),
+    (
+        Mutant(
+            "letters that are dropped are not missed",
+            "metrics",
+            "not c.isascii()",
+            "c.isascii()",
+            "test_metrics.test_rouge_of_what_is_not_ascii",
+        ),
+        (),
+    ),
+    (
+        Mutant(
+            "a blank before the end is not seen",
+            "metrics",
+            'line.rstrip()[-2:-1] == " "',
+            'line.rstrip()[-1:] == " "',
+            "test_metrics.test_tokenized_text_is_questioned",
+        ),
+        (),
+    ),
+    (
+        Mutant(
+            "marks begin a word",
+            "metrics.rouge",
+            'if found and joined and kind == "M":',
+            'if found and joined and kind == "P":',
+            "test_metrics.test_words_of_any_script",
+        ),
+        ("กิน", ["กิ", "น"]),
+    ),
+    (
+        Mutant(
+            "no line is dealt out anew",
+            "metrics.significance",
+            "random.permuted(_places(counts), axis=1)",
+            "random.permuted(_places(counts), axis=0)",
+            "test_significance.test_randomization_against_all_exchanges",
+        ),
+        (),
+    ),
+    (
+        Mutant(
+            "repetitions of other words",
+            "metrics.buckets",
+            "return len(grams) > len({*grams})",
+            "return len(grams) >= len({*grams})",
+            "test_buckets.test_repetitions",
+        ),
+        (),
+    ),
+]
+
+
+@pytest.mark.parametrize(("mutant", "arguments"), MUTANTS, ids=lambda x: getattr(x, "bug", "").replace(" ", "-"))
+def test_mutant_is_caught(mutant, arguments):
+    module, _, test = mutant.law.partition(".")
+    with planted(mutant, f"tests.{module}") as mutated, pytest.raises(AssertionError):
+        getattr(mutated, test)(*arguments)
