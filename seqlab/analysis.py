@@ -19,16 +19,12 @@ from seqlab.errors import SeqlabError, at_least
 from seqlab.lines import Written, longest_side, requests_of, settled, to_be_forced, warn
 from seqlab.metrics import score, score_lines
 from seqlab.metrics.rouge import words
-from seqlab.search.exact import exact
+from seqlab.search import exact as exact_search
 from seqlab.search.forced import force
 from seqlab.search.processors import NO_OPTIONS
 from seqlab.search.requests import Request, most_tokens
 from seqlab.search.rules import normalized
 from seqlab.search.searcher import Weights
-
-BEAMS = (1, 2, 5, 10, 50)
-SAMPLE = 100  # sentences that exact search looks at
-BUDGET = 1000  # steps of the model that it takes for each
 
 
 class Preference(NamedTuple):
@@ -91,23 +87,27 @@ def analyze(
     run: Run,
     split: str,
     data_dir: Path,
-    count: int = 0,
-    beams: Sequence[int] = BEAMS,
-    sample: int = SAMPLE,
-    budget: int = BUDGET,
+    *,
+    lines: int = 0,
+    beams: Sequence[int] = (),
+    exact: int = 0,
+    nodes: int = 1000,
 ) -> Analysis:
-    """The analysis of the first `count` examples of a split, 0 for all; exact search looks at `sample` of them, and
-    takes `budget` steps of the model for each. Raises for a run that searches for nothing.
+    """The analysis of the first `lines` examples of a split, 0 for all; of beams of some widths; of what exact search
+    finds for `exact` of them, by `nodes` steps of the model each, that beats the widest. Raises for a run that
+    searches for nothing.
     """
     task, search = run.experiment.task, run.experiment.search
     if task.KIND != "generator" or not task.metrics:
         raise SeqlabError(f"{type(task).__name__} writes no texts that search could miss")
     if search.sample is not None or search.coverage:
         raise SeqlabError("samples, or a coverage penalty, have no score that a reference has too")
+    for name, value, least in (("--lines", lines, 0), ("--exact", exact, 0), ("--nodes", nodes, 1)):
+        at_least(name, value, least)
     at_least("a beam", min(beams, default=1), 1)
     data = prepare(run.experiment.data, data_dir)
     size = data.size(split)
-    examples = [example for example in data.read(split, 0, min(count or size, size)) if example["source"].strip()]
+    examples = [example for example in data.read(split, 0, min(lines or size, size)) if example["source"].strip()]
     if not examples:
         raise SeqlabError(f"split {split} has no sources")
     sources, references = ([example[column] for example in examples] for column in ("source", "target"))
@@ -123,17 +123,17 @@ def analyze(
         normalized_scores(run, some, sums)
         for some, sums in (([one.ids for one in written], [one.log_prob for one in written]), (ids, log_probs))
     ]
-    lines = []
+    judged = []
     for i, (source, reference, one) in enumerate(zip(sources, references, written, strict=True)):
         right = one.text.strip() == reference.strip()
         by_log_prob, by_score = (
             preference(*values, right) for values in ((one.log_prob, log_probs[i]), (scored[0][i], scored[1][i]))
         )
-        lines.append(Line(i, source, reference, one.text, by_log_prob, by_score))
+        judged.append(Line(i, source, reference, one.text, by_log_prob, by_score))
     metric = task.metrics[0]
     widths, widest = widths_of(run, metric, sources, references, beams)
-    found = exactly(run, requests, widest, sample, budget) if sample and beams else None
-    return Analysis(metric, dataclasses.asdict(search), lines, unreachable, widths, found)
+    found = exactly(run, requests, widest, exact, nodes) if exact and beams else None
+    return Analysis(metric, dataclasses.asdict(search), judged, unreachable, widths, found)
 
 
 def objective(run: Run) -> tuple[str, Weights]:
@@ -191,7 +191,7 @@ def exactly(run: Run, requests: Sequence[Request], widest: Sequence[Written], sa
             "--exact 0 leaves it out"
         )
     chosen = np.unique(np.linspace(0, len(requests) - 1, min(sample, len(requests))).astype(int))
-    found = exact(
+    found = exact_search.exact(
         run.model,
         run.params,
         [requests[i] for i in chosen],

@@ -74,6 +74,23 @@ class SearchOptions:
 NO_SEARCH = SearchOptions()
 
 
+@dataclasses.dataclass(frozen=True)
+class AnalysisOptions:
+    """How much of a split is analyzed, and how far."""
+
+    lines: int = 0
+    """Only the first so many lines; 0: all."""
+    beams: tuple[int, ...] = (1, 2, 5, 10, 50)
+    """Widths that are tried."""
+    exact: int = 100
+    """How many lines exact search looks at; 0: none."""
+    nodes: int = 1000
+    """Steps of the model that it takes for each."""
+
+
+ALL_OF_IT = AnalysisOptions()
+
+
 def train(arguments: list[str]) -> None:
     """Trains CONFIG into RUN: seqlab train CONFIG --out RUN [--steps N] [--model.dim N] ..."""
     usage = "usage: seqlab train CONFIG --out RUN [options]; seqlab train CONFIG --help lists CONFIG's options"
@@ -372,10 +389,7 @@ def compare(
 def analyze(
     run: Run,
     split: str = "test",
-    lines: Annotated[int, arg(metavar="N", help="Only the first N lines; 0: all.")] = 0,
-    beams: Annotated[tuple[int, ...], arg(metavar="K", help="Widths that are tried.")] = (1, 2, 5, 10, 50),
-    exact: Annotated[int, arg(metavar="N", help="How many lines exact search looks at.")] = 100,
-    nodes: Annotated[int, arg(metavar="N", help="Steps of the model that it takes for each.")] = 1000,
+    effort: Annotated[AnalysisOptions, arg(name="")] = ALL_OF_IT,
     search: Annotated[SearchOptions, arg(name="")] = NO_SEARCH,
     checkpoint: Which = "best",
     output: Annotated[
@@ -389,16 +403,13 @@ def analyze(
     use_parts(parts)
     from seqlab import text
     from seqlab.analysis import analyze, shown
-    from seqlab.errors import at_least
     from seqlab.report import plain
 
     check_output(output)
-    for name, value, least in (("--lines", lines, 0), ("--exact", exact, 0), ("--nodes", nodes, 1)):
-        at_least(name, value, least)
     keep_freed_memory()
     keep_compilations()
     loaded = load_writer(run, checkpoint).searching(**dataclasses.asdict(search))
-    found = analyze(loaded, split, data_dir, lines, beams, exact, nodes)
+    found = analyze(loaded, split, data_dir, **dataclasses.asdict(effort))
     if output is not None:
         with text.open_output(output) as stream:
             stream.writelines(dump_line(plain(one)) + "\n" for one in found.lines)
@@ -409,10 +420,7 @@ def report(
     runs: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN", help="Runs of one task.")],
     out: Annotated[Path, arg(metavar="F", help="Where to: a page of HTML.")],
     split: str = "test",
-    lines: Annotated[int, arg(metavar="N", help="Search is analyzed on the first N lines; 0: all.")] = 0,
-    beams: Annotated[tuple[int, ...], arg(metavar="K", help="Widths that are tried.")] = (1, 2, 5, 10, 50),
-    exact: Annotated[int, arg(metavar="N", help="How many lines exact search looks at.")] = 100,
-    nodes: Annotated[int, arg(metavar="N", help="Steps of the model that it takes for each.")] = 1000,
+    effort: Annotated[AnalysisOptions, arg(name="")] = ALL_OF_IT,
     checkpoint: Which = "best",
     data_dir: DataDir = DATA_DIR,
     parts: Parts = None,
@@ -427,7 +435,8 @@ def report(
     check_output(out)
     keep_freed_memory()
     keep_compilations()
-    write_page(out, report([load(run, checkpoint) for run in runs], split, data_dir, lines, beams, exact, nodes))
+    loaded = [load(run, checkpoint) for run in runs]
+    write_page(out, report(loaded, split, data_dir, **dataclasses.asdict(effort)))
 
 
 def inspect(

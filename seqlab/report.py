@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from seqlab.analysis import BEAMS, BUDGET, SAMPLE, Analysis, analyze
+from seqlab.analysis import Analysis, analyze
 from seqlab.compare import Texts, compared, gather, versions
 from seqlab.decode import Run
 from seqlab.inspection import attention_maps, document_map
@@ -24,12 +24,9 @@ def report(
     runs: Sequence[Run],
     split: str,
     data_dir: Path,
-    count: int = 0,
-    beams: Sequence[int] = BEAMS,
-    sample: int = SAMPLE,
-    budget: int = BUDGET,
+    **effort: Any,
 ) -> str:
-    """The page about runs of one task; their names are their folders'. The last four arguments are of `analyze`."""
+    """The page about runs of one task; their names are their folders'. The `effort` is that of `analyze`."""
     names = [str(run.folder) for run in runs]
     data: dict[str, Any] = {
         "title": " · ".join(run.folder.name for run in runs),
@@ -43,7 +40,7 @@ def report(
         data["sentences"] = sentences(runs, texts)
         data["facts"] = comparison.facts
         if runs[0].experiment.task.KIND == "generator":
-            found = [analyze(run, split, data_dir, count, beams, sample, budget) for run in runs]
+            found = [analyze(run, split, data_dir, **effort) for run in runs]
             data["analyses"] = [analysis_facts(name, one) for name, one in zip(names, found, strict=True)]
         elif "label" in runs[0].experiment.task.columns:
             pairs = [

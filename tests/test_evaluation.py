@@ -164,7 +164,7 @@ def test_comparing_runs_and_files(home, capsys):
 def test_faults_are_those_of_the_forced_scores(home):
     """The run against what its parts say: texts of the widest beams, and probabilities by forced passes."""
     run = decode.load(home / "one")
-    found = analysis.analyze(run, "test", home / "data", beams=(1, 3), sample=3, budget=5)
+    found = analysis.analyze(run, "test", home / "data", beams=(1, 3), exact=3, nodes=5)
     data = list(prepare(run.experiment.data, home / "data").read("test"))
     sources, references = ([example[side] for example in data] for side in ("source", "target"))
     written = [one[0] for one in run.write(sources)]
@@ -221,7 +221,7 @@ def test_faults_where_the_truth_is_known(tmp_path):
     known = dataclasses.replace(run.experiment, data=LocalFiles(**files, source="from", target="to"))
     run = run._replace(experiment=known)
 
-    found = analysis.analyze(run, "test", tmp_path / "data", beams=(1,), sample=len(rows), budget=len(answers))
+    found = analysis.analyze(run, "test", tmp_path / "data", beams=(1,), exact=len(rows), nodes=len(answers))
     missed = [line for line, (_, best) in zip(found.lines, truth, strict=True) if line.by_score.text < best - 1e-5]
     assert 0 < len(missed) < len(rows)
     for line, (_, best) in zip(found.lines, truth, strict=True):
@@ -230,7 +230,7 @@ def test_faults_where_the_truth_is_known(tmp_path):
     assert found.exact is not None
     assert (found.exact.decided, found.exact.better) == (len(rows), len(missed))
     assert found.exact.empty == 0
-    wide = analysis.analyze(run.searching(beam=len(answers)), "test", tmp_path / "data", beams=(), sample=0)
+    wide = analysis.analyze(run.searching(beam=len(answers)), "test", tmp_path / "data")
     assert {line.by_score.fault for line in wide.lines} == {"none"}
 
 
