@@ -13,11 +13,12 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
+from seqlab.config import Search
 from seqlab.datasets import prepare
 from seqlab.decode import Run
 from seqlab.errors import SeqlabError, at_least
 from seqlab.lines import Written, longest_side, requests_of, settled, to_be_forced, warn
-from seqlab.metrics import score, score_lines
+from seqlab.metrics import LOWER_IS_BETTER, score, score_lines
 from seqlab.metrics.rouge import words
 from seqlab.search import exact as exact_search
 from seqlab.search.forced import force
@@ -100,40 +101,58 @@ def analyze(
     task, search = run.experiment.task, run.experiment.search
     if task.KIND != "generator" or not task.metrics:
         raise SeqlabError(f"{type(task).__name__} writes no texts that search could miss")
-    if search.sample is not None or search.coverage:
-        raise SeqlabError("samples, or a coverage penalty, have no score that a reference has too")
-    for name, value, least in (("--lines", lines, 0), ("--exact", exact, 0), ("--nodes", nodes, 1)):
-        at_least(name, value, least)
-    at_least("a beam", min(beams, default=1), 1)
+    refuse_others(search)
+    check_effort(lines, beams, exact, nodes)
     data = prepare(run.experiment.data, data_dir)
     size = data.size(split)
-    examples = [example for example in data.read(split, 0, min(lines or size, size)) if example["source"].strip()]
+    every = enumerate(data.read(split, 0, min(lines or size, size)))
+    examples = [(i, example) for i, example in every if example["source"].strip()]
     if not examples:
         raise SeqlabError(f"split {split} has no sources")
-    sources, references = ([example[column] for example in examples] for column in ("source", "target"))
+    numbers = [i for i, _ in examples]
+    sources, references = ([example[column] for _, example in examples] for column in ("source", "target"))
 
-    requests = requests_of(task, run.model, run.tokenizers, list(enumerate(sources, 1)), search, warn)
+    numbered = [(i + 1, source) for i, source in zip(numbers, sources, strict=True)]
+    requests = requests_of(task, run.model, run.tokenizers, numbered, search, warn)
+    options = settled(search, run.tokenizers["target"])[2]
+    if exact and (options != NO_OPTIONS or any(request.least > 1 for request in requests)):
+        raise SeqlabError(
+            f"exact search knows no least lengths and nothing forbidden, as the preset {search.preset} may have: "
+            "--exact 0 leaves it out"
+        )
     ids = to_be_forced(task, run.tokenizers, sources, references)[1]
     if max(map(longest_side, requests, ids)) > most_tokens(run.model):
         raise SeqlabError(f"a reference has more than the {most_tokens(run.model)} tokens that can be read")
-    log_probs = [float(one.sum()) for one in force(run.model, run.params, requests, ids)]
     unreachable = sum(len(answer) > one.limit for answer, one in zip(ids, requests, strict=True))
     written = [one[0] for one in run.write(sources)]
-    scored = [
-        normalized_scores(run, some, sums)
-        for some, sums in (([one.ids for one in written], [one.log_prob for one in written]), (ids, log_probs))
-    ]
+    answers = [[*one.ids] for one in written], ids
+    sums = [[float(one.sum()) for one in force(run.model, run.params, requests, some)] for some in answers]
+    scores = [normalized_scores(run, some, values) for some, values in zip(answers, sums, strict=True)]
     judged = []
-    for i, (source, reference, one) in enumerate(zip(sources, references, written, strict=True)):
+    for k, (i, source, reference, one) in enumerate(zip(numbers, sources, references, written, strict=True)):
         right = one.text.strip() == reference.strip()
-        by_log_prob, by_score = (
-            preference(*values, right) for values in ((one.log_prob, log_probs[i]), (scored[0][i], scored[1][i]))
-        )
+        by_log_prob, by_score = (preference(texts[k], wanted[k], right) for texts, wanted in (sums, scores))
         judged.append(Line(i, source, reference, one.text, by_log_prob, by_score))
     metric = task.metrics[0]
     widths, widest = widths_of(run, metric, sources, references, beams)
     found = exactly(run, requests, widest, exact, nodes) if exact and beams else None
     return Analysis(metric, dataclasses.asdict(search), judged, unreachable, widths, found)
+
+
+def check_effort(lines: int = 0, beams: Sequence[int] = (), exact: int = 0, nodes: int = 1000) -> None:
+    """Raises for an effort of `analyze` that there is not."""
+    for name, value, least in (("--lines", lines, 0), ("--exact", exact, 0), ("--nodes", nodes, 1)):
+        at_least(name, value, least)
+    at_least("a beam", min(beams, default=1), 1)
+
+
+def refuse_others(search: Search) -> None:
+    """Raises for a search whose scores are none of the model's alone, or that may not write what references are."""
+    usual = Search()
+    names = ("sample", "coverage", "no_repeat", "repetition", "forbid", "min_length", "min_ratio", "groups")
+    asked = [name for name in names if getattr(search, name) != getattr(usual, name)]
+    if asked:
+        raise SeqlabError(f"{', '.join(asked)}: no score that a reference has too: analyze without")
 
 
 def objective(run: Run) -> tuple[str, Weights]:
@@ -165,7 +184,8 @@ def widths_of(
         texts = [one.text for one in best]
         every = [one.text for some in lists for one in some]
         beside = [reference for some, reference in zip(lists, references, strict=True) for _ in some]
-        values = iter(next(iter(score_lines(metric, every, [beside]).values())))
+        (name, alone), *_ = score_lines(metric, every, [beside]).items()
+        values = iter(-alone if name.endswith(LOWER_IS_BETTER) else alone)
         oracle = [some[int(np.argmax([next(values) for _ in some]))].text for some in lists]
         found.append(
             Width(
@@ -182,14 +202,7 @@ def widths_of(
 
 def exactly(run: Run, requests: Sequence[Request], widest: Sequence[Written], sample: int, budget: int) -> Exact:
     """Exact search for a sample of the sentences, evenly spread, which has to beat the widest beam."""
-    search = run.experiment.search
     rule, weights = objective(run)
-    options = settled(search, run.tokenizers["target"])[2]
-    if options != NO_OPTIONS or any(request.least > 1 for request in requests):
-        raise SeqlabError(
-            f"exact search knows no least lengths and nothing forbidden, as the preset {search.preset} may have: "
-            "--exact 0 leaves it out"
-        )
     chosen = np.unique(np.linspace(0, len(requests) - 1, min(sample, len(requests))).astype(int))
     found = exact_search.exact(
         run.model,

@@ -171,7 +171,7 @@ def decode(
     if resume and output is None:
         raise SeqlabError("--resume goes on with a file: give --output")
     form = Format(nbest, scores, alignments)
-    check_output(output)
+    check_output(output, input, prefixes, constraints)
     keep_freed_memory()
     keep_compilations()
     loaded = load_writer(run, checkpoint, dtype)
@@ -238,8 +238,10 @@ def load_writer(run: Path, checkpoint: str, dtype: str | None = None) -> Any:
     return loaded
 
 
-def check_output(path: Path | None) -> None:
-    """Refuses, before the work is done, a file that could not be written after it."""
+def check_output(path: Path | None, *inputs: Path | None) -> None:
+    """Refuses, before the work is done, a file that could not be written after it, or that is read."""
+    if path is not None and any(one is not None and path.resolve() == one.resolve() for one in inputs):
+        raise SeqlabError(f"{path} is read, and would be written over: choose another file")
     if path is not None and (path.is_dir() or not path.parent.is_dir()):
         raise SeqlabError(f"{path}: {'is a folder' if path.is_dir() else f'no folder {path.parent}'}")
 
@@ -323,7 +325,7 @@ def score(
     json: bool = False,
 ) -> None:
     """Scores a text file against references, line by line."""
-    check_output(by_line)
+    check_output(by_line, hypotheses, *references)
     from seqlab import text
     from seqlab.compare import check_sizes, digest_of_lines, read_texts, versions
     from seqlab.metrics import doubts, score, score_lines
@@ -336,7 +338,9 @@ def score(
         print(f"seqlab: {doubt}", file=sys.stderr)
     facts = {"files": {name: digest_of_lines(some) for name, some in files.items()}, "versions": versions()}
     if by_line is not None:
-        alone = {label: x for name in metrics for label, x in score_lines(name, lines, wanted).items()}
+        columns = [(name, *pair) for name in metrics for pair in score_lines(name, lines, wanted).items()]
+        labels = [label for _, label, _ in columns]
+        alone = {label if labels.count(label) == 1 else f"{label} ({name})": x for name, label, x in columns}
         with text.open_output(by_line) as stream:
             stream.write("\t".join(["line", *alone]) + "\n")
             for i, row in enumerate(zip(*alone.values(), strict=True), 1):
@@ -393,7 +397,7 @@ def analyze(
     search: Annotated[SearchOptions, arg(name="")] = NO_SEARCH,
     checkpoint: Which = "best",
     output: Annotated[
-        Path | None, arg(metavar="F", help="Writes all lines with their faults there, as JSON.")
+        Path | None, arg(metavar="F", help="Writes all lines with their faults there, each as JSON.")
     ] = None,
     json: bool = False,
     data_dir: DataDir = DATA_DIR,
@@ -477,7 +481,7 @@ def write_page(path: Path, content: str) -> None:
     from seqlab.files import write_atomically
 
     write_atomically(path, content)
-    print(f"{path}: {len(content) / 2**20:.1f} MiB", file=sys.stderr)
+    print(f"{path}: {len(content.encode()) / 2**20:.2f} MiB", file=sys.stderr)
 
 
 def show_scores(scores: list[Any], as_json: bool, facts: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.metadata
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,7 +11,7 @@ from seqlab import checkpoint
 from seqlab.datasets import prepare
 from seqlab.decode import Run, load
 from seqlab.errors import SeqlabError
-from seqlab.metrics import LOWER_IS_BETTER, Counted, count, doubts, score_lines
+from seqlab.metrics import LOWER_IS_BETTER, Counted, count, doubts, metric, score_lines
 from seqlab.metrics.buckets import Table, frequencies, tables
 from seqlab.metrics.significance import RESAMPLES, TRIALS, TRIALS_OF_SEEDS, Compared, compare
 from seqlab.text import read_lines
@@ -75,10 +76,14 @@ def gather(
     source: Path | None = None,
     train: Path | None = None,
     metrics: Sequence[str] = (),
+    loaded: Mapping[str, Run] | None = None,
 ) -> Texts:
-    """The texts of systems, each a run or a file, or some seeds of one with commas between them. What runs know, the
+    """The texts of systems, each a run or a file, or some seeds of one with commas between them; runs that are
+    `loaded` already, by their names. What runs know, the
     split's sources and references and the words of training, need not be given. Raises where lines are not as many.
     """
+    for name in metrics:
+        metric(name)
     read = {path: read_texts(path) for path in (*references, *([source] if source else []))}
     files: dict[str, Any] = {str(path): digest_of_lines(lines) for path, lines in read.items()}
     wanted = {str(path): read[path] for path in references}
@@ -89,15 +94,17 @@ def gather(
     written: dict[str, list[str]] = {}
     hashes: dict[str, str] = {}
     for name in names:
-        seeds = [name] if Path(name).exists() else name.split(",")
+        seeds = [name] if os.path.exists(name) else name.split(",")
         for part in seeds:
+            if not part:
+                raise SeqlabError(f"{name!r}: there is nothing at one of the commas between seeds")
             if part in written:
                 continue
             if not Path(part).is_dir():
                 written[part] = read_texts(Path(part))
                 files[part] = digest_of_lines(written[part])
                 continue
-            run = load(part)
+            run = (loaded or {}).get(part) or load(part)
             runs.append(run)
             data = prepare(run.experiment.data, data_dir)
             data.size(split)
@@ -152,12 +159,12 @@ def compared(texts: Texts, tokenized: bool = False) -> Comparison:
     """All systems by all metrics, against the first; in tables the first seed of each, by the first metric."""
     judged = {}
     counted: dict[str, list[list[Counted]]] = {}
-    for metric in texts.metrics:
-        counted[metric] = [[count(metric, lines, texts.references) for lines in one.seeds] for one in texts.systems]
-        judged[metric] = Judged(counted[metric][0][0].signature, compare(counted[metric]))
-    firsts, metric = [one.seeds[0] for one in texts.systems], texts.metrics[0]
-    alone = [next(iter(score_lines(metric, lines, texts.references).values())) for lines in firsts]
-    found = tables(firsts, texts.references[0], [one[0] for one in counted[metric]], alone, texts.sources, texts.seen)
+    for name in texts.metrics:
+        counted[name] = [[count(name, lines, texts.references) for lines in one.seeds] for one in texts.systems]
+        judged[name] = Judged(counted[name][0][0].signature, compare(counted[name]))
+    firsts, first = [one.seeds[0] for one in texts.systems], texts.metrics[0]
+    alone = [next(iter(score_lines(first, lines, texts.references).values())) for lines in firsts]
+    found = tables(firsts, texts.references[0], [one[0] for one in counted[first]], alone, texts.sources, texts.seen)
     asked = [
         f"{one.name}: {doubt}"
         for one in texts.systems

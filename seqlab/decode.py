@@ -199,7 +199,7 @@ def likelihood_scores(run: Run, data: Prepared, split: str, corpus: Corpus) -> l
 
 
 def baseline_scores(name: str, answers: list[str], decoded: Decoded) -> Iterator[Score]:
-    """What trivial answers score, and the p-value of being no better than they are, by approximate randomization."""
+    """What trivial answers score, and the p-value of being as good as they are, by approximate randomization."""
     for metric in decoded.scores:
         theirs, ours = (count(metric, texts, [decoded.references]) for texts in (answers, decoded.texts))
         tested = compare([[theirs], [ours]])

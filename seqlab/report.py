@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from seqlab.analysis import Analysis, analyze
+from seqlab.analysis import Analysis, analyze, check_effort
 from seqlab.compare import Texts, compared, gather, versions
 from seqlab.decode import Run
 from seqlab.inspection import attention_maps, document_map
@@ -17,6 +17,7 @@ from seqlab.logbook import read_log
 from seqlab.metrics import LOWER_IS_BETTER, confusion, score_lines
 
 EACH = 12  # sentences of a kind that are shown
+POINTS = 500  # of a curve, about
 CLASSES = 60  # more make no matrix that can be read
 
 
@@ -27,6 +28,7 @@ def report(
     **effort: Any,
 ) -> str:
     """The page about runs of one task; their names are their folders'. The `effort` is that of `analyze`."""
+    check_effort(**effort)
     names = [str(run.folder) for run in runs]
     data: dict[str, Any] = {
         "title": " · ".join(run.folder.name for run in runs),
@@ -34,7 +36,7 @@ def report(
         "runs": [run_facts(run) for run in runs],
     }
     if runs[0].experiment.task.metrics:
-        texts = gather(names, (), data_dir, split)
+        texts = gather(names, (), data_dir, split, loaded=dict(zip(names, runs, strict=True)))
         comparison = compared(texts)
         data["comparison"] = plain(comparison)
         data["sentences"] = sentences(runs, texts)
@@ -81,6 +83,8 @@ def run_facts(run: Run) -> dict[str, Any]:
         for name, value in line.items():
             if name != "step":
                 curves.setdefault(name, []).append([line["step"], value])
+    for name, points in curves.items():
+        curves[name] = [*points[:: max(len(points) // POINTS, 1)], points[-1]]
     return {
         "name": str(run.folder),
         "model": type(run.experiment.model).__name__,

@@ -5,11 +5,13 @@ import json
 import re
 import shutil
 import subprocess
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 
 from seqlab import analysis, catalogue, decode
+from seqlab.compare import gather
 from seqlab.config import Search
 from seqlab.datasets import prepare
 from seqlab.datasets.local_files import LocalFiles
@@ -32,6 +34,7 @@ TEXTS = {
     "src.txt": ["die Katze", "ein Hund", "nichts", "twelve", "eins"],
     "short.txt": ["a", "b"],
     "empty.txt": [],
+    "nan.txt": ["1", "nan", "inf", "2", "3"],
     "tok.txt": ["the cat .", "a dog .", "x .", "y", "z !"],
 }
 
@@ -102,7 +105,17 @@ def test_doubts_are_told(home, capsys):
         (["compare", "one", "--split", "tset", "--data-dir", "data"], "tset"),
         (["analyze", "one", "--data-dir", "data", "--beams", "0"], "beam must be at least 1"),
         (["analyze", "one", "--data-dir", "data", "--exact", "3", "--preset", "fairseq"], "--exact 0 leaves it out"),
-        (["analyze", "one", "--data-dir", "data", "--sample", "1"], "no score that a reference has"),
+        (["analyze", "one", "--data-dir", "data", "--sample", "1"], "sample: no score that a reference has"),
+        (
+            ["analyze", "one", "--data-dir", "data", "--repetition", "2", "--no-repeat", "1"],
+            "no_repeat, repetition: no",
+        ),
+        (["report", "one", "--data-dir", "data", "--out", "x.html", "--exact", "-2"], "--exact must be at least 0"),
+        (["score", "good.txt", "--references", "ref.txt", "--by-line", "ref.txt"], "ref.txt is read"),
+        (["score", "src.txt", "--references", "nan.txt", "--metrics", "mse"], "lines that are numbers"),
+        (["score", "nan.txt", "--references", "nan.txt", "--metrics", "mse"], "finite numbers"),
+        (["compare", "good.txt,,bad.txt", "bad.txt", "--references", "ref.txt"], "nothing at one of the commas"),
+        (["compare", "one", "--metrics", "blue", "--data-dir", "data"], "one of bleu"),
         (["inspect", "one", "--text", " "], "give a text"),
         (["report", "one", "--out", "nowhere/page.html"], "no folder nowhere"),
         (["report", "--out", "page.html"], "name the runs"),
@@ -436,3 +449,53 @@ def test_no_analysis_of_what_writes_nothing(tmp_path):
     with pytest.raises(SeqlabError, match="writes no texts"):
         experiment = dataclasses.replace(tiny_experiment(), task=Classification())
         analysis.analyze(decode.Run(tmp_path, 1, experiment, {}, {}, None), "test", tmp_path)
+
+
+def test_columns_of_one_name_stay_apart(home):
+    names = ("rouge", "rouge_stemmed", "bleu", "bleu_zh")
+    assert (
+        call(home, "score", "good.txt", "--references", "ref.txt", "--metrics", *names, "--by-line", "two.tsv") == 0
+    )
+    head = (home / "two.tsv").read_text(encoding="utf-8").splitlines()[0].split("\t")
+    assert len(head) == 1 + 4 + 4 + 2
+    assert {"ROUGE-1 (rouge)", "ROUGE-1 (rouge_stemmed)", "sentence BLEU (bleu_zh)"} <= {*head}
+
+
+def test_a_report_is_of_the_runs_that_are_given(home):
+    """What is loaded is judged, such as another checkpoint, and not what its folder holds."""
+    one, two = (decode.load(home / name) for name in ("one", "two"))
+    data = home / "data"
+    names = [str(home / name) for name in ("one", "two")]
+    texts = gather(names, (), data, loaded=dict(zip(names, (one._replace(params=two.params), two), strict=True)))
+    assert texts.systems[0].seeds == texts.systems[1].seeds
+
+
+def test_texts_without_words(home, capsys):
+    (home / "marks.txt").write_text("!\n?\n", encoding="utf-8")
+    shown = told(capsys, home, "compare", "marks.txt", "--references", "marks.txt", "--train", "ref.txt")
+    assert "kinds of lines and words" in shown
+    assert "F1 of words" not in shown
+
+
+def test_what_is_no_number_leaves_a_gap(tmp_path):
+    points = [[1, 5.0], [2, 4.0], [3, float("nan")], [4, float("inf")], [5, 3.0], [6, 2.0]]
+    run = {"name": "r", "model": "m", "parameters": 1, "step": 6, "search": "", "curves": {"validation loss": points}}
+    (tmp_path / "page.html").write_text(page({"title": "t", "made": "", "runs": [run]}), encoding="utf-8")
+    (line,) = re.findall(r'<path[^>]* d="([^"]+)"', in_a_browser(tmp_path / "page.html"))
+    assert line.count("M") == 2
+    assert line.count("L") == 2
+
+
+def test_lines_keep_their_numbers(home, monkeypatch):
+    """Of the split, though those without a source are not asked."""
+    run = decode.load(home / "one")
+
+    class Split(NamedTuple):
+        def size(self, split):
+            return 3
+
+        def read(self, split, start, stop):
+            return iter([{"source": source, "target": "x"} for source in (" ", "3 days", "Monday")][start:stop])
+
+    monkeypatch.setattr(analysis, "prepare", lambda data, folder: Split())
+    assert [line.number for line in analysis.analyze(run, "test", home / "data").lines] == [1, 2]

@@ -123,3 +123,22 @@ def test_no_difference_that_is_only_luck():
         found.append(randomization(pair[:1], pair[1:], "mean squared error"))
     assert np.mean(np.array(found) < 0.05) <= 0.15
     assert 0.25 <= np.mean(np.array(found) < 0.5) <= 0.75
+
+
+@pytest.mark.parametrize("differ", [0, 1, 2])
+def test_ties_are_as_far_apart(differ):
+    """Of two classifiers that differ in so few lines, half of all exchanges and more are as far apart."""
+    wanted = ["a"] * 40
+    other = ["b"] * differ + wanted[differ:]
+    first, second = (count("accuracy", lines, [wanted]) for lines in (wanted, other))
+    (found,) = compare([[first], [second]]).values()
+    assert found[1].randomization == pytest.approx([1, 1, 0.5][differ], abs=0.08)
+    assert randomization([first], [second], "accuracy") == pytest.approx(found[1].randomization, abs=0.12)
+
+
+def test_no_seed(systems, monkeypatch):
+    monkeypatch.setenv("SACREBLEU_SEED", "None")
+    reference, hypotheses = systems
+    counted = [count("exact_match", lines, [reference]) for lines in hypotheses[:2]]
+    (found,) = compare([counted, counted[:1]]).values()
+    assert 0 < found[1].randomization <= 1

@@ -27,13 +27,14 @@ class Score(NamedTuple):
 
 
 class Counted(NamedTuple):
-    """What is counted in each line, `counts` float64 [lines, N]; by name the `values` of a sum of counts [N]; and
-    what these hinge on.
+    """What is counted in each line, `counts` float64 [lines, N]; by name the `values` of a sum of counts [N]; what
+    these hinge on; and whether it is sacrebleu's, and is tested as sacrebleu does.
     """
 
     counts: np.ndarray
     values: Callable[[np.ndarray], dict[str, float]]
     signature: str
+    sacrebleu: bool = False
 
     def scores(self) -> list[Score]:
         """The scores of all lines together."""
@@ -102,7 +103,7 @@ def _sacrebleu(make: Callable[..., Any], label: str = "{}", **settings: Any) -> 
             found = metric._compute_score_from_stats(total.tolist())
             return {label.format(found.name): found.score}
 
-        return Counted(np.array(counts, np.float64), values, str(metric.get_signature()))
+        return Counted(np.array(counts, np.float64), values, str(metric.get_signature()), sacrebleu=True)
 
     return counted
 
@@ -197,6 +198,8 @@ def _mse(hypotheses: Lines, references: Sequence[Lines]) -> Counted:
         found, wanted = (np.array(lines, np.float64) for lines in (hypotheses, references[0]))
     except ValueError as error:
         raise SeqlabError(f"a mean squared error is of lines that are numbers: {error}") from None
+    if not (np.isfinite(found).all() and np.isfinite(wanted).all()):
+        raise SeqlabError("a mean squared error is of lines that are finite numbers")
     return _means(((found - wanted) ** 2)[:, None], ["mean squared error"], f"nrefs:1|lines:{len(found)}")
 
 

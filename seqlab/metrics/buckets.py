@@ -54,11 +54,12 @@ def tables(
     for what, lines in (("source", None if sources is None else words_of(sources)), ("reference", wanted)):
         if lines is not None:
             found.append(by_length(f"{name} by words of the {what}", np.array([*map(len, lines)]), counted))
-    found.append(histogram(f"lines by {name} of the line", alone))
+    if len(np.unique(np.concatenate(alone))) > 2 and max(scores.max() for scores in alone) <= 100:
+        found.append(histogram(f"lines by {name} of the line", alone))
     if seen is not None:
         found.append(by_frequency(written, wanted, seen))
     found.append(kinds(written, wanted, None if sources is None else words_of(sources), seen))
-    return found
+    return [table for table in found if table.rows]
 
 
 def by_length(title: str, lengths: Int[np.ndarray, "lines"], counted: Sequence[Counted]) -> Table:
@@ -84,7 +85,7 @@ def histogram(title: str, alone: Sequence[np.ndarray]) -> Table:
         rows.append(
             (f"{low}-{low + 20}", sum(hits), [100 * n / len(one) for n, one in zip(hits, which, strict=True)])
         )
-    return Table(f"{title}, %", "lines in all", rows)
+    return Table(f"{title}, %", "of all systems", rows)
 
 
 def by_frequency(
@@ -149,7 +150,7 @@ def kinds(
         of_words("words that are in the source", lambda word, i: word in given[i])
     if seen is not None:
         of_words("words that training never had", lambda word, i: word not in seen)
-    return Table("kinds of lines and words, %", "in all", rows)
+    return Table("kinds of lines and words, %", "of all systems", rows)
 
 
 def repeats(line: Sequence[str]) -> bool:

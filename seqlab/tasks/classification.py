@@ -31,6 +31,7 @@ class Classification:
     KIND = "classifier"
     columns = MappingProxyType({"source": "text", "label": "class"})
     metrics = ("accuracy", "macro_f1")
+    separator = "\t"
 
     def __post_init__(self) -> None:
         at_least("task.max_tokens", self.max_tokens, 1)
