@@ -172,6 +172,18 @@ def preference(text: float, reference: float, right: bool) -> Preference:
     return Preference(text, reference, "none" if right else "search" if reference > text else "model")
 
 
+def faults(lines: Sequence[Line]) -> dict[str, dict[str, int]]:
+    """How many lines have each fault, by both measures."""
+    measures = {
+        "by log-probability": [line.by_log_prob for line in lines],
+        "by the score searched for": [line.by_score for line in lines],
+    }
+    return {
+        name: {fault: sum(one.fault == fault for one in some) for fault in ("none", "search", "model")}
+        for name, some in measures.items()
+    }
+
+
 def widths_of(
     run: Run, metric: str, sources: Sequence[str], references: Sequence[str], beams: Sequence[int]
 ) -> tuple[list[Width], list[Written]]:
@@ -235,9 +247,7 @@ def shown(analysis: Analysis) -> str:
     ]
     names = {"none": "as the reference", "search": "search error", "model": "model error"}
     for fault, name in names.items():
-        counts = [
-            sum(getattr(one, by).fault == fault for one in analysis.lines) for by in ("by_log_prob", "by_score")
-        ]
+        counts = [some[fault] for some in faults(analysis.lines).values()]
         lines.append(f"{name:26}" + "".join(f" {n:12,} {100 * n / count:5.1f} %" for n in counts))
     lines.append(f"references longer than what may be written: {analysis.unreachable}")
     lines += [

@@ -79,8 +79,8 @@ def gather(
     loaded: Mapping[str, Run] | None = None,
 ) -> Texts:
     """The texts of systems, each a run or a file, or some seeds of one with commas between them; runs that are
-    `loaded` already, by their names. What runs know, the
-    split's sources and references and the words of training, need not be given. Raises where lines are not as many.
+    `loaded` already, by their names. What runs know, the split's sources and references and the words of training,
+    need not be given. Raises where lines are not as many.
     """
     for name in metrics:
         metric(name)
@@ -213,14 +213,11 @@ def shown_table(table: Table, systems: Sequence[str]) -> list[str]:
     width = max(len(label) for label, _, _ in table.rows)
     names = [*systems, "reference"]
     columns = [max(7, len(name)) for name in names]
-    head = f"{'':{width}} {table.counted:>14}"
-    found = [table.title]
-    for i, (label, size, values) in enumerate(table.rows):
-        if i == 0:
-            used = zip(names, columns, strict=True)
-            found.append("  " + head + "".join(f"  {name:>{n}}" for _, (name, n) in zip(values, used, strict=False)))
-        cells = ["-" if value is None else f"{value:.1f}" for value in values]
-        found.append(
-            f"  {label:{width}} {size:14,}" + "".join(f"  {c:>{n}}" for c, n in zip(cells, columns, strict=False))
-        )
+
+    def line(label: str, size: str, cells: Sequence[str]) -> str:
+        return f"  {label:{width}} {size:>14}" + "".join(f"  {c:>{n}}" for c, n in zip(cells, columns, strict=False))
+
+    found = [table.title, line("", table.counted, names[: len(table.rows[0][2])])]
+    for label, size, values in table.rows:
+        found.append(line(label, f"{size:,}", ["-" if value is None else f"{value:.1f}" for value in values]))
     return found

@@ -144,8 +144,8 @@ def evaluate(run: Run, split: str, data_dir: Path, **search: Any) -> Evaluation:
     """Perplexity of a split, the task's metrics over its decoded texts, and over those of the task's baseline. Raises
     for a generator that sees what comes next, of which there is no perplexity.
     """
-    found = run.search(**search)
-    experiment = dataclasses.replace(run.experiment, search=found)
+    run = run.searching(**search)
+    experiment = run.experiment
     data = prepare(experiment.data, data_dir)
     corpus = tokenize_split(data, split, run.tokenizers, data_dir)
     scores = likelihood_scores(run, data, split, corpus)
@@ -160,7 +160,7 @@ def evaluate(run: Run, split: str, data_dir: Path, **search: Any) -> Evaluation:
     if decoded.texts:
         meant = getattr(experiment.task, "tokenized", False)
         asked = doubts(experiment.task.metrics, decoded.texts, [decoded.references], meant)
-    return Evaluation(scores, decoded, found, data, changed, asked)
+    return Evaluation(scores, decoded, experiment.search, data, changed, asked)
 
 
 def likelihood_scores(run: Run, data: Prepared, split: str, corpus: Corpus) -> list[Score]:

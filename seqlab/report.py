@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from seqlab.analysis import Analysis, analyze, check_effort
+from seqlab.analysis import Analysis, analyze, check_effort, faults
 from seqlab.compare import Texts, compared, gather, versions
 from seqlab.decode import Run
 from seqlab.inspection import attention_maps, document_map
@@ -21,12 +21,7 @@ POINTS = 500  # of a curve, about
 CLASSES = 60  # more make no matrix that can be read
 
 
-def report(
-    runs: Sequence[Run],
-    split: str,
-    data_dir: Path,
-    **effort: Any,
-) -> str:
+def report(runs: Sequence[Run], split: str, data_dir: Path, **effort: Any) -> str:
     """The page about runs of one task; their names are their folders'. The `effort` is that of `analyze`."""
     check_effort(**effort)
     names = [str(run.folder) for run in runs]
@@ -97,15 +92,8 @@ def run_facts(run: Run) -> dict[str, Any]:
 
 def analysis_facts(name: str, found: Analysis) -> dict[str, Any]:
     """What the page shows of an analysis: counts in the place of lines."""
-    faults = {
-        label: {
-            fault: sum(getattr(one, by).fault == fault for one in found.lines)
-            for fault in ("none", "search", "model")
-        }
-        for label, by in (("by log-probability", "by_log_prob"), ("by the score searched for", "by_score"))
-    }
     known = {"metric": found.metric, "unreachable": found.unreachable, "widths": found.widths, "exact": found.exact}
-    return {"run": name, "lines": len(found.lines), "faults": faults, **known}
+    return {"run": name, "lines": len(found.lines), "faults": faults(found.lines), **known}
 
 
 def sentences(runs: Sequence[Run], texts: Texts) -> dict[str, list[Any]]:
