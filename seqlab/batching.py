@@ -19,14 +19,24 @@ from seqlab.files import folder_made_once
 class Rows(NamedTuple):
     """One batch to be, of `rows` rows padded to `shape`.
 
-    `indices`, of examples: at most `rows` in a bucket, any number in a packing; of tokens, where rows begin, in a
-    stream, of which this may be the `first` batch.
+    `indices`, of examples: at most `rows` in a bucket, `held` of them in each row of a packing; of tokens, where rows
+    begin, in a stream, of which this may be the `first` batch.
     """
 
     indices: np.ndarray
     shape: tuple[int, ...]
     rows: int
     first: bool = False
+    held: np.ndarray | None = None
+
+    def only(self, which: np.ndarray) -> "Rows":
+        """The batch of some rows alone, numbered from 0 on, in ascending order; there may be none behind the last."""
+        if self.held is None:
+            return self._replace(indices=self.indices[which[which < len(self.indices)]], rows=len(which))
+        ends = np.cumsum(self.held)
+        which, rows = which[which < len(self.held)], len(which)
+        found = [self.indices[ends[row] - self.held[row] : ends[row]] for row in which]
+        return self._replace(indices=np.concatenate([self.indices[:0], *found]), rows=rows, held=self.held[which])
 
 
 VERSION = 2  # to be raised when the same lengths give other buckets: those kept are then made anew
@@ -287,7 +297,7 @@ class Packing(NamedTuple):
             some = np.arange(i * self.rows, min((i + 1) * self.rows, total))
             some = some if epoch is None else shuffled(some, total, seed, epoch)
             found = [self.members[self.starts[row] : self.starts[row + 1]] for row in some]
-            return Rows(np.concatenate(found), (self.length,), self.rows)
+            return Rows(np.concatenate(found), (self.length,), self.rows, held=np.array([*map(len, found)]))
 
         return Lazy(-(-total // self.rows), batch)
 

@@ -11,14 +11,44 @@ import tyro
 from tyro.conf import Positional, arg
 
 from seqlab.compilation import keep_compilations
-from seqlab.errors import SeqlabError
+from seqlab.errors import SeqlabError, Stopped
 from seqlab.memory import keep_freed_memory
 
 DataDir = Annotated[Path, arg(help="Where prepared data lives; $SEQLAB_DATA, or data.")]
 Parts = Annotated[Path | None, arg(help="A folder of your own models/, datasets/ and tasks/: Python, executed.")]
 Run = Annotated[Positional[Path], arg(metavar="RUN")]
+Cluster = Annotated["Processes", arg(name="")]
 Which = Annotated[str, arg(metavar="best|last|STEP", help="Which checkpoint.")]
+STOPPED = 75  # EX_TEMPFAIL of sysexits.h: the same command goes on
 DATA_DIR = Path(os.environ.get("SEQLAB_DATA", "data"))
+
+
+@dataclasses.dataclass(frozen=True)
+class Processes:
+    """Which of several processes this one is, that work as one."""
+
+    coordinator: str | None = None
+    """HOST:PORT of process 0; or auto: as Slurm, a TPU pod, Kubernetes or Open MPI say. None: there are no others."""
+    processes: int | None = None
+    """How many there are."""
+    process: int | None = None
+    """Which this is, from 0 on."""
+
+
+ALONE = Processes()
+
+
+def connect(cluster: Processes, heartbeat: int = 100) -> None:
+    """Finds the other processes, if there are any; all but the first then say nothing."""
+    if cluster == ALONE:
+        return
+    if cluster.coordinator is None:
+        raise SeqlabError("--processes and --process need --coordinator HOST:PORT")
+    from seqlab.hosts import connect, is_first
+
+    connect(cluster.coordinator, cluster.processes, cluster.process, heartbeat)
+    if not is_first():
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,6 +134,8 @@ def train(arguments: list[str]) -> None:
         experiment: Annotated[Any, arg(name="")] = config,
         init_from: Annotated[Path | None, arg(metavar="RUN", help="Another run, to start from its best.")] = None,
         tokenizer: Annotated[Path | None, arg(metavar="FILE", help="A SentencePiece model to use.")] = None,
+        explain: Annotated[bool, arg(help="Prints which part of the state lies on which axis, and ends.")] = False,
+        cluster: Cluster = ALONE,
         data_dir: DataDir = DATA_DIR,
         parts: Parts = None,
     ) -> None:
@@ -111,6 +143,10 @@ def train(arguments: list[str]) -> None:
         from seqlab import train
 
         keep_freed_memory()
+        connect(cluster, experiment.parallel.heartbeat)
+        if explain:
+            print("\n".join(train.explained(experiment)))
+            return
         train.train(experiment, out, data_dir, init_from, tokenizer)
 
     tyro.cli(run, prog=f"seqlab train {name}", args=rest)
@@ -761,7 +797,9 @@ COMMANDS = {
 
 
 def main() -> None:
-    """Runs a command; bad input is one line on standard error and exit code 2, an interrupt 130."""
+    """Runs a command; bad input is one line on standard error and exit code 2, a training that was asked to stop 75,
+    an interrupt of anything else 130.
+    """
     arguments = sys.argv[1:]
     try:
         if not arguments or arguments[0] in ("-h", "--help"):
@@ -786,6 +824,9 @@ def main() -> None:
     except OSError as error:  # a full disk, say
         print(f"seqlab: {error}", file=sys.stderr)
         sys.exit(2)
+    except Stopped as stopped:
+        print(f"seqlab: {stopped}", file=sys.stderr)
+        sys.exit(STOPPED)
     except KeyboardInterrupt:
         print("seqlab: interrupted", file=sys.stderr)
         sys.exit(130)

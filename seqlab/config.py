@@ -49,6 +49,8 @@ class Optimizer:
     """Decoupled weight decay (adamw), on matrices only."""
     clip: float = 1.0
     """Largest global norm of the gradient; 0 does not clip."""
+    average: float = 0.0
+    """Decay of a moving average of the parameters, which is then what is validated and decoded with; 0: none."""
 
 
 @dataclass(frozen=True)
@@ -144,6 +146,22 @@ class Checkpoints:
 
 
 @dataclass(frozen=True)
+class Parallel:
+    """How a step runs on several devices. None of it changes the batches, or results by more than rounding, so a run
+    may be gone on with on others.
+    """
+
+    name: str = "jit"
+    """jit over a mesh, or pmap."""
+    fsdp: int = 1
+    """Devices that share each copy of the parameters and of the optimizer's state; rows are split over them too."""
+    tensor: int = 1
+    """Devices that share each product: heads, hidden units, the vocabulary."""
+    heartbeat: int = 100
+    """Seconds without a sign of life after which a process is given up by the others."""
+
+
+@dataclass(frozen=True)
 class Experiment:
     """One experiment: the objects that run, and all their numbers."""
 
@@ -154,10 +172,16 @@ class Experiment:
     """Updates in all."""
     seed: int = 0
     """Of parameters, dropout and the order of batches."""
-    parallel: str = "jit"
-    """How a step runs on several devices: jit over a mesh, or pmap."""
+    accumulate: int = 1
+    """Parts that a batch is worked on in, one after the other, so that activations of one alone are held at once."""
+    nonfinite: str = "stop"
+    """What to do where a loss or gradient is not finite: stop; skip, leave the update out; or rollback, go on from
+    the
+    last checkpoint without that batch."""
     log_every: int = 50
     """Steps between lines of the metrics log."""
+    hash_every: int = 0
+    """Steps between fingerprints of batch and state, for `seqlab bisect`; 0: none."""
     text: Text = field(default_factory=Text)
     batching: Batching = field(default_factory=Batching)
     optimizer: Optimizer = field(default_factory=Optimizer)
@@ -165,3 +189,4 @@ class Experiment:
     search: Search = field(default_factory=Search)
     validation: Validation = field(default_factory=Validation)
     checkpoints: Checkpoints = field(default_factory=Checkpoints)
+    parallel: Parallel = field(default_factory=Parallel)

@@ -101,7 +101,14 @@ def load(run: str | Path, which: str = "best", dtype: str | None = None) -> Run:
         if not hasattr(experiment.model, "dtype"):
             raise SeqlabError(f"{type(experiment.model).__name__} has no dtype that could be another")
         experiment = dataclasses.replace(experiment, model=experiment.model.clone(dtype=dtype))
-    return Run(folder, step, experiment, tokenizers, checkpoint.restore(folder, step)["params"], experiment.model)
+    return Run(
+        folder,
+        step,
+        experiment,
+        tokenizers,
+        checkpoint.parameters_of(checkpoint.restore(folder, step)),
+        experiment.model,
+    )
 
 
 def together(runs: Sequence[Run], mean: str = "probabilities", lm: Run | None = None, weight: float = 0.0) -> Run:

@@ -28,11 +28,12 @@ from seqlab.errors import at_least
 from seqlab.files import check_new, folder_made_whole
 from seqlab.layers.embed import Table, Vocabulary
 from seqlab.layers.recurrent import Recurrent
+from seqlab.loop import stream_of
 from seqlab.optim import make_schedule, optimizer_at
 from seqlab.parallel import fill_rows, make_runner
 from seqlab.progress import progress
 from seqlab.step import Loss, TrainState, make_step, zeros_like
-from seqlab.train import batch_stream, check, initial_state, optimizer_of, plan_batches, read_data
+from seqlab.train import check, initial_state, optimizer_of, plan_batches, read_data
 from seqlab.types import Batch, Params, Series, Tokens
 
 VANISHED = 1e-3  # of a gradient is left at the far end: beside that of the near one it moves no parameter
@@ -73,7 +74,7 @@ def diagnose(
     say(f"{sum(x.size for x in jax.tree.leaves(state.params)):,} parameters, {steps} steps")
 
     def batches() -> Iterator[Batch]:
-        return (one for _, _, one in batch_stream(plan, experiment.seed, collate, 0, 0))
+        return (one for _, _, one in stream_of(plan, experiment.seed, collate, 0, 0))
 
     trained = run_steps(loss, optimizer_of(experiment), experiment.seed, state, batches(), steps)
     rates, losses = range_test(loss, experiment.optimizer, experiment.seed, state, batches())
@@ -368,7 +369,7 @@ def run_steps(
     enough: Callable[[np.ndarray], bool] = lambda losses: False,
 ) -> Steps:
     """`count` steps of training from the parameters of `state`, or until the losses so far are enough."""
-    runner = make_runner("jit")
+    runner = make_runner()
     optimizer = watched(optimizer)
     step = make_step(loss, optimizer, seed)
 
@@ -385,7 +386,7 @@ def run_steps(
     waiting: list[Any] = []
     with progress("steps", count) as bar:
         for batch in itertools.islice(batches, count):
-            state, now = run(state, runner.feed(batch))
+            state, now = run(state, runner.feed(fill_rows(batch, runner.parts)))
             waiting.append(now)
             bar()
             if len(waiting) == 2 * AT_ONCE:

@@ -1,8 +1,12 @@
-"""The one error a user is meant to see."""
+"""What a user is meant to see: the one error, and the end that was asked for."""
 
 
 class SeqlabError(ValueError):
     """Bad input, told in one line that says what to do. The command prints it and exits with 2."""
+
+
+class Stopped(Exception):
+    """A signal asked for the end, and what there was to save is saved. The command exits with 75: try again."""
 
 
 def at_least(name: str, value: int | float, least: int) -> None:

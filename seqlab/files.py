@@ -1,10 +1,14 @@
 """Files that are whole or not there, and one writer at a time."""
 
 import contextlib
+import errno
 import fcntl
+import json
+import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from seqlab.errors import SeqlabError
 
@@ -14,6 +18,76 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     part = path.with_name(path.name + ".part")
     part.write_bytes(content.encode() if isinstance(content, str) else content)
     part.rename(path)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object that a JSON file holds. Raises `SeqlabError` for a file that is missing or holds none."""
+    try:
+        value = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise SeqlabError(f"no file {path}") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise SeqlabError(f"{path}: damaged: {error}") from None
+    if not isinstance(value, dict):
+        raise SeqlabError(f"{path}: damaged: no JSON object")
+    return value
+
+
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    """The lines of a log, each an object with a `step`; a last line that was cut short does not count.
+
+    Raises `SeqlabError` naming the line that is something else, or of an earlier step than the one above it.
+    """
+    found: list[dict[str, Any]] = []
+    whole = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
+    for number, line in enumerate(whole, 1):
+        try:
+            value = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise SeqlabError(f"{path}:{number}: damaged: {error}") from None
+        step = value.get("step") if isinstance(value, dict) else None
+        if type(step) is not int or step < (found[-1]["step"] if found else 0):
+            raise SeqlabError(f"{path}:{number}: damaged: no step, or an earlier one than the line above has")
+        found.append(value)
+    return found
+
+
+class Journal:
+    """A log that is appended to: whole lines of JSON, each with its `step`. Opening it leaves those that `holds`
+    says. Lines that cannot be written, on a full disk say, are kept, and tried again with the next.
+    """
+
+    def __init__(self, path: Path, holds: Callable[[dict[str, Any]], bool]):
+        kept = [json.dumps(line) for line in read_jsonl(path) if holds(line)]
+        write_atomically(path, "".join(line + "\n" for line in kept))
+        self.stream = path.open("r+b", buffering=0)
+        self.whole = self.stream.seek(0, os.SEEK_END)
+        self.waiting = b""
+
+    def write(self, line: dict[str, Any]) -> OSError | None:
+        """Writes a line, which whoever reads the file sees at once; or gives the reason why not."""
+        self.waiting += json.dumps(line).encode() + b"\n"
+        return self.flush()
+
+    def flush(self) -> OSError | None:
+        """Writes what waits; or gives the reason why not."""
+        try:
+            self.stream.seek(self.whole)
+            written = self.stream.write(self.waiting) or 0
+            if written < len(self.waiting):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                self.stream.truncate(self.whole)
+            return error
+        self.whole, self.waiting = self.whole + written, b""
+        return None
+
+    def close(self) -> OSError | None:
+        """Writes what waits; or gives the reason why not. Nothing can be written afterwards."""
+        error = self.flush()
+        self.stream.close()
+        return error
 
 
 def made_once(path: Path, make: Callable[[], bytes]) -> bytes:

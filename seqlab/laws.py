@@ -20,7 +20,7 @@ import optax
 from seqlab import catalogue
 from seqlab.batching import Plan, Streams
 from seqlab.checkpoint import checkpoint_steps, read_manifest, restore
-from seqlab.config import Batching, Experiment, Schedule, Text, Validation
+from seqlab.config import Batching, Experiment, Parallel, Schedule, Text, Validation
 from seqlab.datasets.cldr_phrases import CldrPhrases
 from seqlab.parallel import fill_rows, make_runner
 from seqlab.search.generate import generate
@@ -654,9 +654,9 @@ def devices_agree() -> None:
     for name, dropout in (("jit", 0.3), ("pmap", 0.0)):
         loss = functools.partial(catalogue.part("tasks", "translation")().loss, model.clone(dropout=dropout))
         alone = trained(jax.jit(make_step(loss, optimizer, 0)), lambda x: x, lambda x: x, lambda x: x)
-        runner = make_runner(name)
+        runner = make_runner(Parallel(name))
         step = runner.compile(make_step(loss, optimizer, 0, runner.axis))
-        found = trained(step, runner.place, runner.feed, runner.fetch)
+        found = trained(step, runner.place, lambda x, r=runner: r.feed(fill_rows(x, r.parts)), runner.fetch)
         for i, (leaf, expected) in enumerate(zip(found, alone, strict=True)):
             close(leaf, expected, f"{name} on {len(jax.devices())} devices, leaf {i}")
 

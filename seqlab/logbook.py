@@ -3,42 +3,102 @@
 The log holds nothing that depends on the clock, so a resumed run writes the very lines an uninterrupted one does.
 """
 
-import json
+import contextlib
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from seqlab.files import write_atomically
+from seqlab.errors import SeqlabError
+from seqlab.files import Journal, read_jsonl
+
+LOG = "metrics.jsonl"
 
 
 class Logbook:
-    """Appends to the log of a run; opening it cuts off what was logged after `step`."""
+    """Appends to the log of a run; opening it cuts off what was logged after `step`, and of that step a validation
+    that is not `judged`, for it is to come again. What a full disk does not take is kept until it does, and `say`
+    told of it.
+    """
 
-    def __init__(self, run: Path, step: int):
-        from tensorboardX import SummaryWriter
+    def __init__(self, run: Path, step: int, say: Callable[[str], None] = print, judged: bool = True):
+        def holds(line: dict[str, Any]) -> bool:
+            return line["step"] < step or (line["step"] == step and (judged or not is_validation(line)))
 
-        self.path = run / "metrics.jsonl"
-        kept = [line for line in read_log(run) if line["step"] <= step]
-        write_atomically(self.path, "".join(json.dumps(line) + "\n" for line in kept))
-        self.stream = self.path.open("a", encoding="utf-8")
-        self.events = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1)
+        self.say, self.run = say, run
+        self.journal = Journal(run / LOG, holds)
+        self.events = Events(run / "tensorboard", step, say)
 
     def write(self, step: int, values: dict[str, float], **unlogged: float) -> None:
         """One line; `unlogged` values, such as rates, go to TensorBoard alone."""
-        self.stream.write(json.dumps({"step": step, **values}) + "\n")
-        self.stream.flush()
-        for name, value in {**values, **unlogged}.items():
-            self.events.add_scalar(name, value, step)
+        error = self.journal.write({"step": step, **values})
+        if error is not None:
+            self.say(
+                f"{self.run / LOG} CANNOT BE WRITTEN: {error}; its lines are kept, and tried again with the next"
+            )
+        self.events.write(step, {**values, **unlogged})
 
     def close(self) -> None:
-        self.stream.close()
+        """Raises `SeqlabError` for lines that could not be written to the end."""
         self.events.close()
+        error = self.journal.close()
+        if error is not None:
+            raise SeqlabError(f"{self.run / LOG} could not be written to the end: {error}")
+
+
+class Events:
+    """TensorBoard's file of scalars, written at once; on an error it is given up, and `say` told."""
+
+    def __init__(self, folder: Path, step: int, say: Callable[[str], None]):
+        from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue]
+
+        self.event, self.say, self.writer = Event, say, None
+        begun = SessionLog(status=SessionLog.START)  # of several files, the steps from here on are this one's
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self.writer = open_events(folder)
+            self.writer.write_event(Event(step=step + 1, session_log=begun, wall_time=time.time()))
+        except OSError as error:
+            self.give_up(error)
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        from tensorboardX.summary import scalar
+
+        if self.writer is None:
+            return
+        try:
+            for name, value in values.items():
+                self.writer.write_event(self.event(step=step, summary=scalar(name, value), wall_time=time.time()))
+            self.writer.flush()
+        except OSError as error:
+            self.give_up(error)
+
+    def give_up(self, error: OSError) -> None:
+        self.writer = None
+        self.say(f"TensorBoard's file cannot be written: {error}; it is given up, metrics.jsonl has all")
+
+    def close(self) -> None:
+        if self.writer is not None:
+            with contextlib.suppress(OSError):
+                self.writer.close()
+
+
+def open_events(folder: Path) -> Any:
+    """TensorBoard's writer without its thread, which would end at the first error, and have the next event wait for
+    ever.
+    """
+    from tensorboardX.event_file_writer import EventsWriter
+
+    return EventsWriter(str(folder / "events"))
+
+
+def is_validation(line: dict[str, Any]) -> bool:
+    return any(name.startswith("validation ") for name in line)
 
 
 def read_log(run: Path) -> list[dict[str, Any]]:
     """The lines of a run's log; a last line that was cut short does not count."""
-    path = run / "metrics.jsonl"
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+    return read_jsonl(run / LOG)
 
 
 def draw_curves(run: Path) -> None:

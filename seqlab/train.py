@@ -1,30 +1,31 @@
-"""The training loop."""
+"""Training: from an experiment to the loop, everything checked first and made once."""
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
 import json
 import math
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, get_type_hints
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from seqlab import catalogue, checkpoint
-from seqlab.batching import Plan, Rows
-from seqlab.config import Experiment
+from seqlab.batching import Plan
+from seqlab.config import Experiment, Parallel
 from seqlab.datasets import Prepared, prepare
 from seqlab.errors import SeqlabError, at_least
 from seqlab.files import locked, made_once, write_atomically
-from seqlab.logbook import Logbook, draw_curves
+from seqlab.hosts import by_the_first, check_alike, is_first, wait_for_all
+from seqlab.loop import Work, run_steps
 from seqlab.optim import make_optimizer, make_schedule
-from seqlab.parallel import Runner, fill_rows, fit_rows, make_runner
-from seqlab.progress import progress
+from seqlab.parallel import check_parallel, described, exactness, fill_rows, make_runner
+from seqlab.sharding import explain
+from seqlab.signals import wish_to_stop
 from seqlab.step import TrainState, make_step, zeros_like
 from seqlab.tasks import blank_batch
 from seqlab.text import (
@@ -39,9 +40,7 @@ from seqlab.text import (
     train_tokenizer,
 )
 from seqlab.types import Params
-from seqlab.validate import check_longest, check_search, make_validation, perplexity, tokenize_split
-
-LOWER_IS_BETTER = ("loss", "ter", "mse")
+from seqlab.validate import check_longest, check_search, make_validation, tokenize_split
 
 
 def train(
@@ -54,29 +53,50 @@ def train(
 ) -> None:
     """Trains into the folder `run`; called again with the same arguments it goes on where it was.
 
-    Raises `SeqlabError` for an experiment that cannot run, a run of another experiment, a loss that is not finite.
+    Raises `SeqlabError` for an experiment that cannot run, a run of another experiment, a loss that is not finite;
+    `Stopped` where a signal asks for the end, which is first saved.
     """
-    check(experiment)
-    refuse_other_folder(run)
-    experiment, data, tokenizers, corpus = read_data(experiment, data_dir, run, init_from, tokenizer, say)
-    task = experiment.task
-    held_out = tokenize_split(data, "validation", tokenizers, data_dir, experiment.validation.examples)
-    plan = plan_batches(experiment, corpus, say)
-    collate = functools.partial(task.collate, corpus, tokenizers=tokenizers)
+    with wish_to_stop() as wish:
+        check(experiment)
+        refuse_other_folder(run)
+        experiment, data, tokenizers, corpus = read_data(experiment, data_dir, run, init_from, tokenizer, say)
+        check_alike("data", json.dumps(data.hashes).encode())
+        check_alike("tokenizers", "".join(one.digest for one in tokenizers.values()).encode())
+        held_out = tokenize_split(data, "validation", tokenizers, data_dir, experiment.validation.examples)
+        plan = plan_batches(experiment, corpus, say)
+        collate = functools.partial(experiment.task.collate, corpus, tokenizers=tokenizers)
 
-    runner = make_runner(experiment.parallel)
-    step = runner.compile(training_step(experiment, runner.axis))
-    first = fill_rows(collate(plan.batches(experiment.seed, 0)[0]), len(jax.devices()))
-    state = initial_state(experiment, first)
-    say(f"{sum(x.size for x in jax.tree.leaves(state.params)):,} parameters, {len(jax.devices())} device(s)")
-    if init_from is not None:
-        state = dataclasses.replace(state, params=load_params(init_from, state.params))
+        runner = make_runner(experiment.parallel, experiment.accumulate)
+        first = fill_rows(collate(plan.batches(experiment.seed, 0)[0]), runner.parts)
+        make = functools.partial(initial_state, experiment, first)
+        params = jax.eval_shape(make).params
+        say(f"{sum(x.size for x in jax.tree.leaves(params)):,} parameters, {described(experiment.parallel)}")
+        say(exactness())
+        given = None if init_from is None else load_params(init_from, params)
 
-    validate = make_validation(experiment, data, tokenizers, held_out)
-    open_run(experiment, tokenizers, data, run)
-    batches = functools.partial(batch_stream, plan, experiment.seed, collate)
-    with locked(run / ".lock", f"another process is training {run}"):
-        run_steps(experiment, runner, step, state, batches, validate, run, say)
+        def create() -> TrainState:
+            state = runner.create(make)
+            if given is None:
+                return state
+            average = None if state.average is None else runner.place(given)
+            return dataclasses.replace(state, params=runner.place(given), average=average)
+
+        by_the_first(lambda: open_run(experiment, tokenizers, data, run))
+        work = Work(
+            experiment,
+            runner,
+            create=create,
+            step=runner.compile(training_step(experiment, runner.axis)),
+            plan=plan,
+            collate=collate,
+            validate=make_validation(experiment, data, tokenizers, held_out),
+            run=run,
+            say=say,
+            wish=wish,
+        )
+        with locked(run / ".lock", f"another process is training {run}") if is_first() else contextlib.nullcontext():
+            run_steps(work)
+            wait_for_all()
 
 
 class Material(NamedTuple):
@@ -108,95 +128,6 @@ def read_data(
     return Material(experiment, data, tokenizers, corpus)
 
 
-def run_steps(
-    experiment: Experiment,
-    runner: Runner,
-    run_step: Callable[[TrainState, Any], tuple[TrainState, dict[str, jax.Array]]],
-    state: TrainState,
-    batches: Callable[[int, int], Iterator[tuple[int, int, Any]]],
-    validate: Callable[[Params], dict[str, float]],
-    run: Path,
-    say: Callable[[str], None],
-) -> None:
-    """The loop itself, from `state` or the run's last checkpoint to the last step."""
-    state, start, position = resume(run, state)
-    if start:
-        say(f"resuming from step {start}")
-    if start >= experiment.steps or position["stopped"]:
-        say(f"{run} is trained: {start} steps")
-        return
-
-    zeros = jax.tree.map(np.zeros_like, jax.tree.map(np.asarray, state.sums))
-    state = runner.place(state)
-    rate = make_schedule(experiment.schedule, experiment.steps)
-    saver = checkpoint.Saver(run, experiment.checkpoints.last)
-    log = Logbook(run, start)
-    unchecked: Any = None  # what the step before tells: read one step late, so that the device never waits
-    unlogged: Any = None
-    stream = batches(position["epoch"], position["index"])
-    clock = time.perf_counter()
-
-    def settle() -> None:
-        """Looks at what the last step and the last stretch of the log told, now that they are computed."""
-        nonlocal unchecked, unlogged, clock
-        if unchecked is not None:
-            at, epoch, index, finite = unchecked
-            check_finite(at, epoch, index, finite, run)
-            unchecked = None
-        if unlogged is not None:
-            at, sums = unlogged
-            seconds, clock = time.perf_counter() - clock, time.perf_counter()
-            values = training_metrics(sums) | {"learning rate": float(rate(at - 1))}
-            log.write(at, values, **{"tokens per second": float(sums["weight"]) / seconds})
-            unlogged = None
-
-    try:
-        with progress("training", experiment.steps, start) as advance:
-            for step in range(start + 1, experiment.steps + 1):
-                position["epoch"], position["index"], batch = next(stream)
-                state, metrics = run_step(state, runner.feed(batch))
-                settle()
-                unchecked = step, position["epoch"], position["index"] - 1, runner.fetch(metrics)["finite"]
-                if step % experiment.log_every == 0:
-                    unlogged = step, runner.fetch(state.sums)
-                    state = dataclasses.replace(state, sums=runner.place(zeros))
-                advance()
-                if step % experiment.validation.every == 0 or step == experiment.steps:
-                    settle()
-                    begun = time.perf_counter()
-                    values = validate(runner.fetch(state.params))
-                    finite = np.isfinite(values["loss"])
-                    check_finite(step, position["epoch"], position["index"] - 1, finite, run)
-                    log.write(step, {f"validation {name}": value for name, value in values.items()})
-                    say(f"step {step}: " + ", ".join(f"{name} {value:.4g}" for name, value in values.items()))
-                    judge(position, experiment, step, values)
-                    saver.save(checkpoint.saved_tree(runner.fetch(state)), step, dict(position))
-                    draw_curves(run)
-                    clock += time.perf_counter() - begun
-                    if position["stopped"]:
-                        say(f"stopping early: {position['waited']} validations without a better one")
-                        break
-    finally:
-        log.close()
-        saver.close()
-
-
-def resume(run: Path, state: TrainState) -> tuple[TrainState, int, dict[str, Any]]:
-    """The state, step and position of the run's last checkpoint; `state` at its beginning if there is none.
-
-    A position is where the data is (epoch, index of the next batch) and what has been the best validation.
-    """
-    steps = checkpoint.checkpoint_steps(run)
-    if not steps:
-        return state, 0, {"epoch": 0, "index": 0, "best": None, "best_step": None, "waited": 0, "stopped": False}
-    position = checkpoint.read_manifest(run, steps[-1])["progress"]
-    if "averaged" in position:
-        raise SeqlabError(f"{run} holds averaged parameters, which do not train on: start from it with --init-from")
-    saved = checkpoint.restore(run, steps[-1], checkpoint.saved_tree(state))
-    carry = jax.tree.map(lambda x, like: fit_rows(np.asarray(x), len(like)), saved.get("carry"), state.carry)
-    return TrainState(**{**saved, "carry": carry}), steps[-1], position
-
-
 def check(experiment: Experiment) -> None:
     """Refuses, before any work is done, what could only fail later."""
     e = experiment
@@ -204,7 +135,9 @@ def check(experiment: Experiment) -> None:
     check_types(e)
     optimizer_of(e).init({})
     make_schedule(e.schedule, e.steps)(0)
-    make_runner(e.parallel)
+    check_parallel(e.parallel)
+    if e.nonfinite not in ("stop", "skip", "rollback"):
+        raise SeqlabError(f"nonfinite must be stop, skip or rollback, not {e.nonfinite!r}")
     check_search(e.search)
     known = ("loss", *e.task.metrics)
     metric = e.validation.metric
@@ -215,7 +148,9 @@ def check(experiment: Experiment) -> None:
     for name, value, least in (
         ("steps", e.steps, 1),
         ("seed", e.seed, 0),
+        ("accumulate", e.accumulate, 1),
         ("log_every", e.log_every, 1),
+        ("hash_every", e.hash_every, 0),
         ("text.sample", e.text.sample, 1),
         ("batching.tokens", e.batching.tokens, 1),
         ("batching.buckets", e.batching.buckets, 1),
@@ -236,6 +171,7 @@ def check(experiment: Experiment) -> None:
         ("optimizer.beta2", o.beta2, 0 <= o.beta2 < 1, "in [0, 1)"),
         ("optimizer.epsilon", o.epsilon, 0 <= o.epsilon < math.inf, "a finite number of at least 0"),
         ("optimizer.weight_decay", o.weight_decay, 0 <= o.weight_decay < math.inf, "a finite number of at least 0"),
+        ("optimizer.average", o.average, 0 <= o.average < 1, "in [0, 1)"),
         ("optimizer.clip", o.clip, math.isfinite(o.clip), "a finite number"),
     ):
         if not holds:
@@ -349,7 +285,7 @@ def open_run(experiment: Experiment, tokenizers: Tokenizers, data: Prepared, run
     """Makes the run's folder, or checks that the one there is of the same experiment and the same data."""
     path, hashes = run / "experiment.json", run / "data.json"
     if path.exists():
-        changed = catalogue.differences(catalogue.load_experiment(path), experiment)
+        changed = catalogue.differences(free(catalogue.load_experiment(path)), free(experiment))
         if changed:
             kept = bool(checkpoint.checkpoint_steps(run))
             way = f"start from its parameters with --init-from {run}" if kept else "remove it: it has no checkpoint"
@@ -365,6 +301,11 @@ def open_run(experiment: Experiment, tokenizers: Tokenizers, data: Prepared, run
     save_tokenizers(tokenizers, run)
     write_atomically(hashes, json.dumps(data.hashes, indent=1))
     catalogue.save_experiment(experiment, path)
+
+
+def free(experiment: Experiment) -> Experiment:
+    """The experiment without what may change from one part of a run to the next: on what, and how it is watched."""
+    return dataclasses.replace(experiment, parallel=Parallel(), nonfinite="stop", hash_every=0)
 
 
 def plan_batches(experiment: Experiment, corpus: Corpus, say: Callable[[str], None]) -> Plan:
@@ -389,8 +330,15 @@ def check_kernel(model: Any, plan: Plan) -> None:
 
 def training_step(experiment: Experiment, axis: str | None = None) -> Callable[..., Any]:
     """`make_step` of an experiment."""
-    loss = functools.partial(experiment.task.loss, experiment.model)
-    return make_step(loss, optimizer_of(experiment), experiment.seed, axis)
+    return make_step(
+        functools.partial(experiment.task.loss, experiment.model),
+        optimizer_of(experiment),
+        experiment.seed,
+        axis,
+        accumulate=experiment.accumulate,
+        average=experiment.optimizer.average,
+        skip=experiment.nonfinite == "skip",
+    )
 
 
 def initial_state(experiment: Experiment, batch: Any) -> TrainState:
@@ -405,6 +353,7 @@ def initial_state(experiment: Experiment, batch: Any) -> TrainState:
         optimizer=optimizer_of(experiment).init(params),
         carry=zeros_like(carry),
         sums={name: jnp.float32(0) for name in sums},
+        average=jax.tree.map(jnp.copy, params) if experiment.optimizer.average else None,
     )
 
 
@@ -425,10 +374,21 @@ def init_params(model: Any, seed: int, batch: Any) -> Params:
     return jax.jit(functools.partial(model.init, method=run))(jax.random.key(seed))
 
 
+def explained(experiment: Experiment) -> Iterator[str]:
+    """Where each part of the state lies on the axes of the mesh, and how much a device has of it."""
+    check(experiment)
+    model = catalogue.sized(experiment.model, experiment.text.size)
+    experiment = dataclasses.replace(experiment, model=model)
+    state = jax.eval_shape(lambda: initial_state(experiment, blank_batch(experiment.task)))
+    parallel = experiment.parallel
+    yield described(parallel)
+    yield from explain({"params": state.params, "optimizer": state.optimizer}, parallel.fsdp, parallel.tensor)
+
+
 def load_params(run: Path, like: Params) -> Params:
     """The best parameters of a run, for a model of the same shapes."""
     step = checkpoint.choose_step(run)
-    params = checkpoint.restore(run, step)["params"]
+    params = checkpoint.parameters_of(checkpoint.restore(run, step))
     old, new = (
         {jax.tree_util.keystr(path): x.shape for path, x in jax.tree_util.tree_flatten_with_path(tree)[0]}
         for tree in (params, like)
@@ -437,48 +397,3 @@ def load_params(run: Path, like: Params) -> Params:
         name = next(n for n in {**old, **new} if old.get(n) != new.get(n))
         raise SeqlabError(f"{run} has another model: {name} is {old.get(name)} there and {new.get(name)} here")
     return params
-
-
-def batch_stream(
-    plan: Plan, seed: int, collate: Callable[[Rows], Any], epoch: int, index: int
-) -> Iterator[tuple[int, int, Any]]:
-    """Batches from the cursor on, for ever, each with the cursor of the next one; made ahead by threads."""
-    import grain
-
-    ahead = grain.ReadOptions(num_threads=2, prefetch_buffer_size=8)
-    while True:
-        rows = grain.MapDataset.source(plan.batches(seed, epoch))
-        for batch in rows.slice(slice(index, None)).map(collate).to_iter_dataset(ahead):
-            index += 1
-            yield epoch, index, batch
-        epoch, index = epoch + 1, 0
-
-
-def check_finite(step: int, epoch: int, index: int, finite: Any, run: Path) -> None:
-    if not bool(finite):
-        steps = checkpoint.checkpoint_steps(run)
-        good = f"the last good checkpoint is of step {steps[-1]}" if steps else "there is no checkpoint yet"
-        raise SeqlabError(
-            f"the loss of step {step} is not finite (epoch {epoch}, batch {index}); {good}. "
-            "Try a lower schedule.peak, a longer warm-up, or clipping, in a new run with --init-from"
-        )
-
-
-def training_metrics(sums: dict[str, jax.Array]) -> dict[str, float]:
-    s = {name: float(value) for name, value in sums.items()}
-    weight = max(s["weight"], 1.0)
-    values = {"loss": s["loss"] / weight}
-    if "nll" in s:  # without label smoothing, to stand beside the validation loss
-        values = {"loss": s["nll"] / weight, "perplexity": perplexity(s["nll"] / weight)}
-    return {**values, "gradient norm": s["gradient_norm"] / s["steps"]}
-
-
-def judge(position: dict[str, Any], experiment: Experiment, step: int, values: dict[str, float]) -> None:
-    """Writes into `position` whether this step is the best, and whether to stop."""
-    value = values[experiment.validation.metric]
-    sign = -1 if experiment.validation.metric in LOWER_IS_BETTER else 1
-    if position["best"] is None or sign * value > sign * position["best"]:
-        position.update(best=value, best_step=step, waited=0)
-    else:
-        position["waited"] += 1
-    position["stopped"] = 0 < experiment.validation.patience <= position["waited"]

@@ -17,7 +17,7 @@ from seqlab.errors import SeqlabError, at_least
 from seqlab.lines import decode_lines
 from seqlab.metrics import Score, score
 from seqlab.metrics.risk import UTILITIES
-from seqlab.parallel import make_runner
+from seqlab.parallel import collate_own, make_runner
 from seqlab.progress import progress
 from seqlab.search.requests import LONGEST
 from seqlab.search.rules import preset
@@ -58,12 +58,13 @@ def loss_of_split(
     label smoothing, and comes with perplexity and accuracy, in percent; a regressor's is a mean squared error.
     """
     task = experiment.task
-    runner = make_runner("jit")
+    runner = make_runner()
     plan = task.plan(corpus, dataclasses.replace(experiment.batching, buckets=2))
     check_longest(experiment.model, plan)
     batches = plan.batches(0, None)
     if not batches:
         raise SeqlabError("no held-out example is short enough: raise batching.max_length")
+    collate = collate_own(runner, lambda rows: task.collate(corpus, rows, tokenizers))
     sums_of = jax.jit(lambda params, batch, carry: task.loss(experiment.model, params, batch, carry, None))
 
     def judge(params: Params) -> tuple[dict[str, float], int, int]:
@@ -71,7 +72,7 @@ def loss_of_split(
         total: Any = None
         carry: Any = None
         for i, rows in enumerate(batches):
-            batch = runner.feed(task.collate(corpus, rows, tokenizers))
+            batch = runner.feed(collate(rows))
             if i == 0:
                 carry = zeros_like(jax.eval_shape(sums_of, params, batch, None)[-1])
             *sums, carry = sums_of(params, batch, carry)

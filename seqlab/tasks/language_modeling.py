@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from seqlab.batching import Packing, Plan, Rows, Streams, make_packing, pad, row_starts
+from seqlab.batching import Packing, Plan, Rows, Streams, make_packing, pad
 from seqlab.config import Batching
 from seqlab.errors import SeqlabError
 from seqlab.search.requests import Request
@@ -63,7 +63,8 @@ class LanguageModeling:
         examples = [corpus.row("target", i) for i in rows.indices]
         if self.rows == "lines":
             return Batch(None, *shifted(examples, tokenizer, rows.shape[0], rows.rows))
-        return packed(examples, tokenizer, rows.shape[0], rows.rows)
+        assert rows.held is not None
+        return packed(examples, rows.held, tokenizer, rows.shape[0], rows.rows)
 
     def loss(self, model: Any, params: Params, batch: Batch, carry: Carry, key: Any) -> Any:
         """Cross-entropy of each next token; see `generator_loss`."""
@@ -96,22 +97,16 @@ def stretch(corpus: Corpus, starts: np.ndarray, count: int, newline: int) -> tup
     return np.where(real, found, 0).astype(np.int32), real
 
 
-def packed(examples: list[np.ndarray], tokenizer: Any, length: int, count: int) -> Batch:
-    """Examples one behind the other in rows of `length`, each a segment that begins with BOS."""
-    firsts = {*row_starts(np.array([len(example) + 1 for example in examples]), length)}
-    prefixes: list[list[np.ndarray]] = []
-    targets: list[list[np.ndarray]] = []
-    segments: list[list[np.ndarray]] = []
-    for i, example in enumerate(examples):
-        if i in firsts:
-            for rows in (prefixes, targets, segments):
-                rows.append([])
-        prefixes[-1].append(np.append(tokenizer.bos, example))
-        targets[-1].append(np.append(example, tokenizer.eos))
-        segments[-1].append(np.full(len(example) + 1, len(segments[-1]) + 1))
-    (ids, mask), (wanted, _), (marks, _) = (
-        pad([np.concatenate(row) for row in rows], length, count) for rows in (prefixes, targets, segments)
-    )
+def packed(examples: list[np.ndarray], held: np.ndarray, tokenizer: Any, length: int, count: int) -> Batch:
+    """Examples one behind the other, `held` in each row of `length`; each is a segment that begins with BOS."""
+    rows = np.split(np.arange(len(examples)), np.cumsum(held)[:-1]) if len(held) else []
+
+    def joined(pieces: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        return pad([np.concatenate([pieces[i] for i in row]) for row in rows], length, count)
+
+    ids, mask = joined([np.append(tokenizer.bos, example) for example in examples])
+    wanted, _ = joined([np.append(example, tokenizer.eos) for example in examples])
+    marks, _ = joined([np.full(len(examples[i]) + 1, n) for row in rows for n, i in enumerate(row, 1)])
     return Batch(None, Tokens(ids, mask, segments=marks), wanted, mask.astype(np.float32))
 
 

@@ -1,0 +1,99 @@
+"""Several processes, on one machine or many, that work as one: finding one another, waiting, telling, agreeing."""
+
+import hashlib
+import itertools
+import json
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from seqlab.errors import SeqlabError
+
+LONGEST_WAIT = 24 * 3600  # seconds that one process may prepare data while others wait
+
+_barriers = itertools.count()
+
+
+def connect(coordinator: str, processes: int | None = None, process: int | None = None, heartbeat: int = 100) -> None:
+    """Makes this process one of several. To be called before JAX is asked for anything.
+
+    `coordinator` is "host:port" of process 0, with the number of `processes` and which of them this is; or "auto":
+    as Slurm, a TPU pod, Kubernetes or Open MPI say. A process that gives no sign of life for `heartbeat` seconds is
+    given up. Raises `SeqlabError` where the others are not found.
+    """
+    given = (processes, process)
+    if coordinator == "auto":
+        if given != (None, None):
+            raise SeqlabError("--coordinator auto finds out --processes and --process itself: leave them out")
+        address = None
+    else:
+        host, _, port = coordinator.rpartition(":")
+        if not host or not port.isdecimal():
+            raise SeqlabError(f"--coordinator is HOST:PORT of process 0, or auto, not {coordinator!r}")
+        if processes is None or process is None or not 0 <= process < processes:
+            raise SeqlabError("--coordinator HOST:PORT needs --processes N and --process I, from 0 to N - 1")
+        address = coordinator
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    try:
+        jax.distributed.initialize(address, *given, heartbeat_timeout_seconds=heartbeat)
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        hint = " Give --coordinator HOST:PORT --processes N --process I" if address is None else ""
+        raise SeqlabError(f"the other processes were not found: {reason}.{hint}") from None
+
+
+def is_first() -> bool:
+    """Whether this process is the one that writes and tells."""
+    return jax.process_index() == 0
+
+
+def wait_for_all() -> None:
+    """Returns when every process has come here, however long one takes."""
+    if jax.process_count() > 1:
+        from orbax.checkpoint import multihost
+
+        multihost.get_barrier_sync_fn()(key=f"seqlab-{next(_barriers)}", timeout_ms=1000 * LONGEST_WAIT)
+
+
+def gather(value: Any) -> list[Any]:
+    """What every process has, process 0's first: plain values, as JSON knows them."""
+    if jax.process_count() == 1:
+        return [value]
+    from jax.experimental import multihost_utils
+
+    text = np.frombuffer(json.dumps(value).encode(), np.uint8)
+    sizes = multihost_utils.process_allgather(np.int32([len(text)])).ravel()
+    padded = np.zeros(max(sizes), np.uint8)
+    padded[: len(text)] = text
+    found = multihost_utils.process_allgather(padded)
+    return [json.loads(row[:size].tobytes()) for row, size in zip(found, sizes, strict=True)]
+
+
+def by_the_first(do: Callable[[], Any]) -> Any:
+    """What `do` gives in process 0, which alone does it: plain values. All processes raise its `SeqlabError`."""
+    found, error = None, None
+    if is_first():
+        try:
+            found = do()
+        except SeqlabError as raised:
+            error = str(raised)
+    found, error = gather([found, error])[0]
+    if error is not None:
+        raise SeqlabError(error)
+    return found
+
+
+def check_alike(what: str, content: bytes) -> None:
+    """Raises where the processes do not have the same bytes."""
+    digests = gather(hashlib.sha256(content).hexdigest())
+    other = next((i for i, digest in enumerate(digests) if digest != digests[0]), None)
+    if other is not None:
+        raise SeqlabError(f"processes 0 and {other} have not the same {what}")
+
+
+def share_of(count: int) -> range:
+    """Which of `count` things, in order, are this process's."""
+    begin, end = (n * count // jax.process_count() for n in (jax.process_index(), jax.process_index() + 1))
+    return range(begin, end)

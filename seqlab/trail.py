@@ -1,0 +1,114 @@
+"""The hash trail: what a run fed to its steps and what came of it, in few bytes, and where two runs part.
+
+With `hash_every` = N each N-th step leaves a line in RUN/hashes.jsonl: the step, and a digest each of the batch that
+it was fed and of the parameters, optimizer state and carry that it left.
+"""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+
+from seqlab import catalogue
+from seqlab.checkpoint import digest_of
+from seqlab.errors import SeqlabError
+from seqlab.files import read_json, read_jsonl
+from seqlab.step import TrainState
+from seqlab.types import Batch
+
+TRAIL = "hashes.jsonl"
+PARTS = {"batch": "batch", "params": "parameters", "optimizer": "optimizer state", "carry": "carry"}
+DIGITS = 16  # hexadecimal: 64 bits, for accidents and not for forgers. Two that differ look equal once in 2 ** 64
+
+
+def digests(batch: Batch, state: TrainState) -> dict[str, str]:
+    """The digest of each of `PARTS`, over host trees.
+
+    The batch is as the task made it, and the carry is cut to its rows: what fills rows up to a multiple of the
+    devices does not count, so that runs on different numbers of devices can be compared.
+    """
+    carry = jax.tree.map(lambda x: x[: len(batch.targets)], state.carry)
+    trees = {"batch": batch, "params": state.params, "optimizer": state.optimizer, "carry": carry}
+    return {name: digest_of(trees[name])[:DIGITS] for name in PARTS}
+
+
+def read_trail(run: Path) -> dict[int, dict[str, str]]:
+    """The digests of a run by step. Raises `SeqlabError` where there are none, or a line is damaged."""
+    path = run / TRAIL
+    if not path.exists():
+        raise SeqlabError(f"{run} has no trail of hashes: train it with --hash-every N")
+    trail = {}
+    for number, line in enumerate(read_jsonl(path), 1):
+        if not all(isinstance(line.get(name), str) and len(line[name]) == DIGITS for name in PARTS):
+            raise SeqlabError(f"{path}:{number}: damaged: a digest of {DIGITS} digits is missing")
+        trail[line["step"]] = {name: line[name] for name in PARTS}
+    return trail
+
+
+class Bisection(NamedTuple):
+    """Where two runs part: `step`, the first that both trails have and in which `parts` differ, and `before`, the
+    last one before it (0: none), at which all was equal. `step` None: all is equal up to `before`.
+    """
+
+    experiment: list[str]  # fields that differ, as "name: old -> new"
+    data: list[str]  # splits of other content
+    before: int
+    step: int | None
+    parts: list[str]
+
+
+def bisect(first: Path, second: Path) -> Bisection:
+    """Compares the trails of two runs at the steps that both have. Raises `SeqlabError` where there is none."""
+    runs = (first, second)
+    experiments = [catalogue.load_experiment(run / "experiment.json") for run in runs]
+    hashes = [read_json(run / "data.json") for run in runs]
+    trails = [read_trail(run) for run in runs]
+    differing = [split for split in {**hashes[0], **hashes[1]} if hashes[0].get(split) != hashes[1].get(split)]
+    before, step, parts = first_difference(*trails)
+    if not before and step is None:
+        told = "; ".join(f"{run}: {steps_of(trail)}" for run, trail in zip(runs, trails, strict=True))
+        raise SeqlabError(f"the trails have no step in common ({told}): choose values of hash_every that meet")
+    return Bisection(catalogue.differences(*experiments), differing, before, step, parts)
+
+
+def first_difference(
+    one: dict[int, dict[str, str]], other: dict[int, dict[str, str]]
+) -> tuple[int, int | None, list[str]]:
+    """(last common step at which all is equal, the next one, the parts that differ there); 0, None: no such step."""
+    before = 0
+    for step in sorted(one.keys() & other.keys()):
+        parts = [name for name in PARTS if one[step][name] != other[step][name]]
+        if parts:
+            return before, step, parts
+        before = step
+    return before, None, []
+
+
+def steps_of(trail: dict[int, dict[str, str]]) -> str:
+    return f"{len(trail)} steps from {min(trail)} to {max(trail)}" if trail else "no steps yet"
+
+
+def shown(found: Bisection) -> str:
+    """For a terminal."""
+    lines = [f"the experiments differ: {line}" for line in found.experiment]
+    lines += [f"the data differs: {split}" for split in found.data]
+    if found.step is None:
+        return "\n".join([*lines, f"equal up to step {found.before}"])
+    lines += [f"equal up to step {found.before}"] if found.before else ["unequal from the first common step on"]
+    which = ", ".join(PARTS[name] for name in found.parts)
+    return "\n".join([*lines, f"step {found.step} differs: {which}", verdict(found, found.step)])
+
+
+def verdict(found: Bisection, step: int) -> str:
+    """What the first difference, at `step`, means: steps before it that left no line may hide its cause."""
+    other_batch, first, last = "batch" in found.parts, found.before + 1, step - 1
+    if first <= last:
+        hidden = f"step {last}" if first == last else f"steps {first} to {last}"
+        told = f"the batches of step {step} {'differ' if other_batch else 'are the same'}"
+        return f"{told}, but {hidden} left no hashes: train both with --hash-every 1 to see where it begins"
+    if other_batch:
+        return "the batches differ: data, or its order"
+    cause = "experiments that differ, or arithmetic" if found.experiment else "arithmetic"
+    if not found.before:
+        return f"the batches are the same: other parameters to begin with, {cause}; not data"
+    return f"the batches are the same, and so was the state before: {cause}, not data"
