@@ -744,6 +744,25 @@ def fingerprint(run: Run, json: bool = False) -> None:
     print(dump({"step": step, "sha256": digest}) if json else digest)
 
 
+def bisect(
+    first: Run,
+    second: Run,
+    json: bool = False,
+    parts: Parts = None,
+) -> None:
+    """Names the first step at which two runs differ, and in what; the exit code is then 1, and 0 if they agree.
+
+    Both must have been trained with --hash-every N; only the steps that both have hashed are compared.
+    """
+    use_parts(parts)
+    from seqlab import trail
+
+    found = trail.bisect(first, second)
+    print(dump(found._asdict()) if json else trail.shown(found))
+    if found.step is not None:
+        sys.exit(1)
+
+
 def average(
     run: Run,
     last: Annotated[int, arg(metavar="N", help="How many of the newest checkpoints.")],
@@ -787,6 +806,7 @@ COMMANDS = {
     "prepare": prepare,
     "list": list_parts,
     "fingerprint": fingerprint,
+    "bisect": bisect,
     "average": average,
     "check": check,
     "import": import_run,

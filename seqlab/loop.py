@@ -17,7 +17,6 @@ from seqlab import checkpoint
 from seqlab.batching import Plan, Rows
 from seqlab.config import Experiment
 from seqlab.errors import SeqlabError, Stopped
-from seqlab.files import Journal
 from seqlab.hosts import by_the_first, is_first
 from seqlab.logbook import Logbook, draw_curves
 from seqlab.optim import make_schedule
@@ -25,7 +24,7 @@ from seqlab.parallel import Runner, asked_of_any, collate_own, fit_rows
 from seqlab.progress import progress
 from seqlab.signals import Wish
 from seqlab.step import TrainState
-from seqlab.trail import TRAIL, digests
+from seqlab.trail import Trail
 from seqlab.types import Params
 from seqlab.validate import perplexity
 
@@ -173,7 +172,7 @@ def go_on(work: Work, left_out: list[list[int]]) -> None:
             log = Logbook(run, start, say, judged=position["judged"])
             stack.callback(log.close)
             if experiment.hash_every:
-                trail = Journal(run / TRAIL, lambda line: line["step"] <= start)
+                trail = Trail(run, start)
                 stack.callback(trail.close)
         saver = checkpoint.Saver(run, experiment.checkpoints.last, say)
         stack.callback(saver.close)
@@ -197,9 +196,9 @@ def go_on(work: Work, left_out: list[list[int]]) -> None:
                 state = dataclasses.replace(state, sums=runner.place(zeros))
             if experiment.hash_every and step % experiment.hash_every == 0:
                 rows = work.plan.batches(experiment.seed, position["epoch"])[position["index"] - 1]
-                line = {"step": step, **digests(work.collate(rows), runner.fetch(state))}
+                whole = runner.fetch(state)
                 if trail is not None:
-                    trail.write(line)
+                    trail.write(step, work.collate(rows), whole)
             advance()
             if step % experiment.validation.every == 0 or step == experiment.steps:
                 settle()

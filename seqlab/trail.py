@@ -12,7 +12,7 @@ import jax
 from seqlab import catalogue
 from seqlab.checkpoint import digest_of
 from seqlab.errors import SeqlabError
-from seqlab.files import read_json, read_jsonl
+from seqlab.files import Journal, read_json, read_jsonl
 from seqlab.step import TrainState
 from seqlab.types import Batch
 
@@ -43,6 +43,20 @@ def read_trail(run: Path) -> dict[int, dict[str, str]]:
             raise SeqlabError(f"{path}:{number}: damaged: a digest of {DIGITS} digits is missing")
         trail[line["step"]] = {name: line[name] for name in PARTS}
     return trail
+
+
+class Trail:
+    """Appends to the trail of a run; opening it cuts off what was left after `step`."""
+
+    def __init__(self, run: Path, step: int):
+        self.journal = Journal(run / TRAIL, lambda line: line["step"] <= step)
+
+    def write(self, step: int, batch: Batch, state: TrainState) -> None:
+        """One line: what `step` was fed, and the state it left."""
+        self.journal.write({"step": step, **digests(batch, state)})
+
+    def close(self) -> None:
+        self.journal.close()
 
 
 class Bisection(NamedTuple):
