@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import sys
+import time
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -141,13 +142,15 @@ def train(arguments: list[str]) -> None:
     ) -> None:
         """Trains CONFIG into the folder RUN. The same command again goes on where the run was."""
         from seqlab import train
+        from seqlab.runs import command_line
 
         keep_freed_memory()
         connect(cluster, experiment.parallel.heartbeat)
         if explain:
             print("\n".join(train.explained(experiment)))
             return
-        train.train(experiment, out, data_dir, init_from, tokenizer)
+        command = command_line(Path.cwd(), ["seqlab", "train", *arguments])
+        train.train(experiment, out, data_dir, init_from, tokenizer, command=command)
 
     tyro.cli(run, prog=f"seqlab train {name}", args=rest)
 
@@ -735,6 +738,23 @@ def export(
     print(out)
 
 
+def list_runs(
+    folder: Annotated[Positional[Path], arg(metavar="DIR", help="Where runs are, up to three folders down.")],
+    json: bool = False,
+) -> None:
+    """Lists the runs in DIR: how far they are, their best scores, and how to go on with those that have died."""
+    from seqlab import runs
+
+    found = runs.find(folder)
+    if json:
+        print(dump([runs.plain(one) for one in found]))
+    elif found:
+        width = os.get_terminal_size().columns if sys.stdout.isatty() else None
+        print(runs.shown(found, time.time(), width))
+    else:
+        print(f"no runs in {folder}")
+
+
 def fingerprint(run: Run, json: bool = False) -> None:
     """SHA-256 of the newest checkpoint: parameters, optimizer state, carry and step."""
     from seqlab import checkpoint
@@ -805,6 +825,7 @@ COMMANDS = {
     "inspect": inspect,
     "prepare": prepare,
     "list": list_parts,
+    "runs": list_runs,
     "fingerprint": fingerprint,
     "bisect": bisect,
     "average": average,

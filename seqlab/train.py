@@ -50,8 +50,10 @@ def train(
     init_from: Path | None = None,
     tokenizer: Path | None = None,
     say: Callable[[str], None] = print,
+    command: str | None = None,
 ) -> None:
-    """Trains into the folder `run`; called again with the same arguments it goes on where it was.
+    """Trains into the folder `run`; called again with the same arguments it goes on where it was. A new run keeps the
+    `command` that began it.
 
     Raises `SeqlabError` for an experiment that cannot run, a run of another experiment, a loss that is not finite;
     `Stopped` where a signal asks for the end, which is first saved.
@@ -81,7 +83,6 @@ def train(
             average = None if state.average is None else runner.place(given)
             return dataclasses.replace(state, params=runner.place(given), average=average)
 
-        by_the_first(lambda: open_run(experiment, tokenizers, data, run))
         work = Work(
             experiment,
             runner,
@@ -95,6 +96,7 @@ def train(
             wish=wish,
         )
         with locked(run / ".lock", f"another process is training {run}") if is_first() else contextlib.nullcontext():
+            by_the_first(lambda: open_run(experiment, tokenizers, data, run, command))
             run_steps(work)
             wait_for_all()
 
@@ -274,14 +276,16 @@ def make_tokenizers(
 
 def refuse_other_folder(run: Path) -> None:
     """Raises for a path that holds something else than a run, or the beginnings of one."""
-    ours = ("data.json", "data.json.part", "experiment.json.part", ".lock", "tokenizer*.model", "*.names.json")
+    ours = ("data.json*", "command.txt*", "experiment.json.part", ".lock", "tokenizer*.model", "*.names.json")
     if not run.exists() or (run / "experiment.json").exists():
         return
     if not run.is_dir() or any(not any(map(p.match, ours)) for p in run.iterdir()):
         raise SeqlabError(f"{run} exists and is no run: choose another --out")
 
 
-def open_run(experiment: Experiment, tokenizers: Tokenizers, data: Prepared, run: Path) -> None:
+def open_run(
+    experiment: Experiment, tokenizers: Tokenizers, data: Prepared, run: Path, command: str | None = None
+) -> None:
     """Makes the run's folder, or checks that the one there is of the same experiment and the same data."""
     path, hashes = run / "experiment.json", run / "data.json"
     if path.exists():
@@ -300,6 +304,8 @@ def open_run(experiment: Experiment, tokenizers: Tokenizers, data: Prepared, run
     run.mkdir(parents=True, exist_ok=True)
     save_tokenizers(tokenizers, run)
     write_atomically(hashes, json.dumps(data.hashes, indent=1))
+    if command is not None:
+        write_atomically(run / "command.txt", command + "\n")
     catalogue.save_experiment(experiment, path)
 
 

@@ -52,6 +52,8 @@ def test_what_a_run_holds(home):
     assert (run / "curve.png").read_bytes().startswith(b"\x89PNG")
     assert list((run / "tensorboard").glob("events*"))
     assert not list(run.glob("*.part"))
+    command = f"cd {home.resolve()} && seqlab train tiny.py --out run --data-dir data"
+    assert (run / "command.txt").read_text() == command + "\n"
 
 
 def test_the_same_command_again_does_nothing(home, capsys):
