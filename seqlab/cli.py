@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -738,6 +739,24 @@ def export(
     print(out)
 
 
+def show_batch(
+    run: Run,
+    step: Annotated[int, arg(metavar="N", help="Which step, from 1 on.")],
+    rows: Annotated[int, arg(metavar="K", help="How many of its rows are shown.")] = 3,
+    json: bool = False,
+    data_dir: DataDir = DATA_DIR,
+    parts: Parts = None,
+) -> None:
+    """Shows the batch that step N of training saw: tokens, pads, positions, targets, weights."""
+    use_parts(parts)
+    from seqlab import show_batch
+    from seqlab.errors import at_least
+
+    at_least("--rows", rows, 1)
+    found = show_batch.facts(show_batch.fed_to(run, step, data_dir), run, rows)
+    print(dump(found) if json else show_batch.shown(found, shutil.get_terminal_size().columns))
+
+
 def list_runs(
     folder: Annotated[Positional[Path], arg(metavar="DIR", help="Where runs are, up to three folders down.")],
     json: bool = False,
@@ -825,6 +844,7 @@ COMMANDS = {
     "inspect": inspect,
     "prepare": prepare,
     "list": list_parts,
+    "show-batch": show_batch,
     "runs": list_runs,
     "fingerprint": fingerprint,
     "bisect": bisect,

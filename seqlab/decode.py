@@ -2,7 +2,6 @@
 
 import dataclasses
 import itertools
-import json
 import math
 import shutil
 from collections.abc import Iterator, Sequence
@@ -161,8 +160,7 @@ def evaluate(run: Run, split: str, data_dir: Path, **search: Any) -> Evaluation:
     if decoded.texts and hasattr(experiment.task, "baseline"):
         name, answers = experiment.task.baseline(decoded.sources, data.read("train"))
         scores += baseline_scores(name, answers, decoded)
-    trained_on = json.loads((run.folder / "data.json").read_text())
-    changed = [name for name in {**trained_on, **data.hashes} if trained_on.get(name) != data.hashes.get(name)]
+    changed = data.changed_since(run.folder / "data.json")
     asked = []
     if decoded.texts:
         meant = getattr(experiment.task, "tokenized", False)

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from seqlab.errors import SeqlabError
 from seqlab.files import read_json
+from seqlab.terminal import filled, printable, width_of
 
 DEPTH = 3  # folders below the one that is named, in which runs are looked for
 MOST = 1e300  # what is above it is no score
@@ -179,12 +180,12 @@ def shown(runs: Sequence[Found], now: float, width: int | None = None) -> str:
     """
     names = ("RUN", "STATE", "STEP", "BEST", "WROTE", "MODEL", "TASK")
     rows = [names, *(cells(one, now) for one in runs)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    widths = [max(map(width_of, column)) for column in zip(*rows, strict=True)]
     while width is not None and len(widths) > 2 and sum(widths) + 2 * (len(widths) - 1) > width:
         widths.pop()
     lines = []
     for row, one in zip(rows, [None, *runs], strict=True):
-        lines.append("  ".join(f"{cell:{n}}" for cell, n in zip(row, widths, strict=False)).rstrip())
+        lines.append("  ".join(map(filled, row, widths)).rstrip())
         if one is not None and one.state == "damaged":
             lines.append(f"    {printable(one.problem or '')}")
         elif one is not None and one.state == "dead":
@@ -214,8 +215,3 @@ def age(seconds: float) -> str:
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {unit} ago"
     return f"{max(seconds, 0):.0f} s ago"
-
-
-def printable(text: str) -> str:
-    """Text that moves no cursor: what no terminal shows is written as Python does."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

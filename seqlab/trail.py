@@ -5,7 +5,7 @@ it was fed and of the parameters, optimizer state and carry that it left.
 """
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 
@@ -29,7 +29,11 @@ def digests(batch: Batch, state: TrainState) -> dict[str, str]:
     """
     carry = jax.tree.map(lambda x: x[: len(batch.targets)], state.carry)
     trees = {"batch": batch, "params": state.params, "optimizer": state.optimizer, "carry": carry}
-    return {name: digest_of(trees[name])[:DIGITS] for name in PARTS}
+    return {name: digest(trees[name]) for name in PARTS}
+
+
+def digest(tree: Any) -> str:
+    return digest_of(tree)[:DIGITS]
 
 
 def read_trail(run: Path) -> dict[int, dict[str, str]]:

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 
 from seqlab.errors import SeqlabError
-from seqlab.files import folder_made_whole, locked
+from seqlab.files import folder_made_whole, locked, read_json
 from seqlab.progress import progress
 
 VERSION = "1.1.0"
@@ -50,6 +50,11 @@ class Prepared(NamedTuple):
         if split not in self.counts:
             raise SeqlabError(f"no split {split!r}: there are {', '.join(self.counts)}")
         return self.counts[split]
+
+    def changed_since(self, record: Path) -> list[str]:
+        """The splits whose content is another than that in `record`, a run's data.json."""
+        old = read_json(record)
+        return [split for split in {**old, **self.hashes} if old.get(split) != self.hashes.get(split)]
 
     def source(self, split: str) -> Any:
         """Random access to a split's records, each a serialized `tf.train.Example`."""
