@@ -89,7 +89,7 @@ def read_run(run: Path) -> Found:
         state = "finished"
     else:
         state = "dead"
-    files = (path, run / "metrics.jsonl", manifest)
+    files = (path, run / "metrics.jsonl", run / "hashes.jsonl", manifest)
     written = max(file.stat().st_mtime for file in files if file is not None and file.exists())
     resume = command_of(run) if state == "dead" else None
     facts = (done, steps, checkpoint, metric, best, best_step, model, task, written, resume)

@@ -126,7 +126,7 @@ def verdict(found: Bisection, step: int) -> str:
         return f"{told}, but {hidden} left no hashes: train both with --hash-every 1 to see where it begins"
     if other_batch:
         return "the batches differ: data, or its order"
-    cause = "experiments that differ, or arithmetic" if found.experiment else "arithmetic"
-    if not found.before:
-        return f"the batches are the same: other parameters to begin with, {cause}; not data"
-    return f"the batches are the same, and so was the state before: {cause}, not data"
+    before = ", and so was the state before" if found.before else ""
+    causes = [] if found.before else ["other parameters to begin with"]
+    causes += ["experiments that differ", "arithmetic"] if found.experiment else ["arithmetic"]
+    return f"the batches are the same{before}: {' or '.join(causes)}, not data"

@@ -163,7 +163,7 @@ def test_experiments_and_data_that_differ_come_first(runs, capsys):
     assert call(runs, "bisect", "a", "b") == 1
     told = capsys.readouterr().out.splitlines()
     assert told[:3] == ["the experiments differ: seed: 0 -> 7", "the data differs: train", "equal up to step 1"]
-    assert told[-1].endswith("experiments that differ, or arithmetic, not data")
+    assert told[-1].endswith(": experiments that differ or arithmetic, not data")
 
 
 def test_a_changed_byte_is_found_or_refused(runs):
