@@ -156,6 +156,30 @@ def train(arguments: list[str]) -> None:
     tyro.cli(run, prog=f"seqlab train {name}", args=rest)
 
 
+def launch(arguments: list[str]) -> None:
+    """Runs a command in several processes on this machine: seqlab launch --processes N -- train CONFIG --out RUN"""
+    at = arguments.index("--") if "--" in arguments else len(arguments)
+
+    def run(
+        processes: Annotated[int, arg(metavar="N", help="How many.")],
+        grace: Annotated[
+            float, arg(metavar="S", help="Seconds from SIGTERM to SIGKILL, once one has failed.")
+        ] = 30.0,
+        gpus_each: Annotated[int, arg(metavar="K", help="GPUs of its own for each; 0: each sees all.")] = 0,
+    ) -> None:
+        """Runs `seqlab train`, `decode` or `evaluate`, which follows behind --, in N processes on this machine. When
+        one ends badly it is named, the others are stopped, and the exit code is its own; 75: stopped as asked, saved.
+        """
+        from seqlab.launch import launch, seqlab_commands
+
+        code = launch(seqlab_commands(arguments[at + 1 :], processes, gpus_each), grace)
+        if code not in (0, 2) and arguments[at + 1] == "train":
+            print("seqlab launch: the same command goes on from the last checkpoint", file=sys.stderr)
+        sys.exit(code)
+
+    tyro.cli(run, prog="seqlab launch", args=arguments[:at])
+
+
 def first_argument(arguments: list[str], what: str, usage: str) -> tuple[str, list[str]]:
     """The first argument, on which the options hinge, and the others; a user's parts are found from here on."""
     if not arguments or arguments[0] in ("-h", "--help"):
@@ -834,6 +858,7 @@ def use_parts(folder: Path | None) -> None:
 
 COMMANDS = {
     "train": train,
+    "launch": launch,
     "decode": decode,
     "force": force,
     "evaluate": evaluate,
@@ -871,7 +896,7 @@ def main() -> None:
             near = difflib.get_close_matches(arguments[0], COMMANDS, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"one of {', '.join(COMMANDS)}"
             raise SeqlabError(f"no command {arguments[0]!r}: {hint}")
-        elif arguments[0] in ("train", "prepare", "cost", "diagnose"):
+        elif arguments[0] in ("train", "launch", "prepare", "cost", "diagnose"):
             COMMANDS[arguments[0]](arguments[1:])
         else:
             command = COMMANDS[arguments[0]]
