@@ -5,7 +5,7 @@
 #
 # Before, once: make the slice (docs.cloud.google.com/tpu/docs/jax-pods), put this repository into SEQLAB_DIR on every
 # host (default: seqlab, in the home directory), make .venv there and `pip install -c constraints.txt -e '.[tpu]'`; by
-# `gcloud compute tpus tpu-vm ssh NAME --zone=ZONE --worker=all --command=...`. CONFIG, RUN and --data-dir are paths on
+# `gcloud compute tpus tpu-vm ssh NAME --zone=ZONE --worker=all --command=...`. CONFIG, RUN, --data-dir are paths on
 # the hosts; RUN and the data are on a file system that all hosts share (Filestore, say).
 #
 # To stop: the same ssh with --command="pkill -TERM -f '[s]eqlab train'". The processes save and end with 75; the same
