@@ -17,8 +17,8 @@ shift 2
 # shellcheck disable=SC1091
 source .venv/bin/activate
 
-# Collectives overlap with what does not need them (docs.nvidia.com/jax-toolbox/environment-variables). Slower, for runs
-# that are repeated to the bit: XLA_FLAGS='--xla_gpu_deterministic_ops=true --xla_gpu_autotune_level=0'.
+# Collectives overlap with what does not need them (docs.nvidia.com/jax-toolbox/environment-variables). Slower, runs
+# repeated to the bit: XLA_FLAGS='--xla_gpu_deterministic_ops=true --xla_gpu_autotune_level=0'.
 export XLA_FLAGS="${XLA_FLAGS:---xla_gpu_enable_latency_hiding_scheduler=true}"
 
 exec seqlab train "$config" --out "$run" "$@"

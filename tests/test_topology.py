@@ -28,7 +28,7 @@ experiment = dataclasses.replace(
     tiny_experiment(), steps=4, validation=Validation(every=2, examples=3, beam=0), optimizer=Optimizer("sgd")
 )
 """
-LONGER = CONFIG.replace("steps=4", "steps=200").replace("every=2", "every=20")
+LONGER = CONFIG.replace("steps=4", "steps=60").replace("every=2", "every=10")
 SEQLAB = [sys.executable, "-m", "seqlab.cli"]
 TOGETHER = """
 import json, sys
@@ -137,7 +137,7 @@ def children(process: subprocess.Popen) -> list[int]:
 def begun(home: Path, out: str) -> subprocess.Popen[str]:
     """A launcher whose run has its first checkpoint."""
     command = [*SEQLAB, "launch", "--processes", "2", "--grace", "10", "--", *train("longer.py", out)]
-    process = subprocess.Popen(command, cwd=home, env=environment(4), stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, cwd=home, env=environment(2), stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 300
     while not checkpoint.checkpoint_steps(home / out):
         assert process.poll() is None, process.communicate()[1]
@@ -150,15 +150,15 @@ def begun(home: Path, out: str) -> subprocess.Popen[str]:
 def whole(home) -> str:
     """The fingerprint of a run by two processes that nothing befell."""
     command = [*SEQLAB, "launch", "--processes", "2", "--", *train("longer.py", "whole")]
-    subprocess.run(command, cwd=home, env=environment(4), check=True, timeout=300)
-    return checkpoint.fingerprint(home / "whole", 200)
+    subprocess.run(command, cwd=home, env=environment(2), check=True, timeout=300)
+    return checkpoint.fingerprint(home / "whole", 60)
 
 
 def go_on(home: Path, out: str) -> str:
     command = [*SEQLAB, "launch", "--processes", "2", "--", *train("longer.py", out)]
-    assert 0 < checkpoint.checkpoint_steps(home / out)[-1] < 200
-    subprocess.run(command, cwd=home, env=environment(4), check=True, timeout=300)
-    return checkpoint.fingerprint(home / out, 200)
+    assert 0 < checkpoint.checkpoint_steps(home / out)[-1] < 60
+    subprocess.run(command, cwd=home, env=environment(2), check=True, timeout=300)
+    return checkpoint.fingerprint(home / out, 60)
 
 
 @pytest.mark.parametrize("number", [0, 1])
