@@ -13,7 +13,9 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 
 from seqlab.config import Batching
+from seqlab.errors import SeqlabError
 from seqlab.files import folder_made_once
+from seqlab.untrusted import fits, read_json
 
 
 class Rows(NamedTuple):
@@ -40,6 +42,7 @@ class Rows(NamedTuple):
 
 
 VERSION = 2  # to be raised when the same lengths give other buckets: those kept are then made anew
+MOST_TAKEN = 1 << 40  # examples of a bucket in an epoch: their places are counted in 64 bits, epoch by epoch
 LEVELS = 2048  # shapes among which those of buckets are chosen
 
 
@@ -329,13 +332,36 @@ def row_starts(sizes: np.ndarray, length: int) -> list[int]:
     return starts
 
 
-def kept_plan(folder: Path, make: Callable[[], Buckets | Packing]) -> Buckets | Packing:
-    """What `make` gives, made once and then read from `folder`: its arrays stay in a memory map."""
+def kept_plan(folder: Path, make: Callable[[], Buckets | Packing], batching: Batching) -> Buckets | Packing:
+    """What `make` gives, made once and then read from `folder`: its arrays stay in a memory map.
+
+    Raises `SeqlabError` for a damaged one, whose batches `batching` would not have.
+    """
     folder_made_once(folder, lambda part: _save(make(), part))
-    facts = json.loads((folder / "plan.json").read_text())
-    path = folder / "arrays"
-    flat = np.memmap(path, "<i8", "r") if path.stat().st_size else np.zeros(0, np.int64)
-    arrays = iter(np.split(flat, np.cumsum(facts.pop("sizes"))[:-1]))
+    plan = _load(folder)
+    if plan is None or not _possible(plan, batching):
+        raise SeqlabError(f"{folder}: a damaged plan; remove it, and it is made again")
+    return plan
+
+
+PACKING = {"length": int, "rows": int, "left_out": int, "used": int}  # in plan.json, and of what type
+BUCKETS = {"buckets": list[tuple[list[int], int, list[int], int]], "too_long": int, "lopsided": int}
+
+
+def _load(folder: Path) -> Buckets | Packing | None:
+    """The plan that `_save` wrote; None for what it never writes."""
+    facts, path = read_json(folder / "plan.json", dict[str, Any]), folder / "arrays"
+    sizes = facts.pop("sizes", None)
+    form = BUCKETS if "buckets" in facts else PACKING
+    if facts.keys() != form.keys() or not all(fits(facts[name], kind) for name, kind in form.items()):
+        return None
+    held = path.stat().st_size if path.is_file() else -1
+    wanted = sum(len(groups) for _, _, groups, _ in facts["buckets"]) if "buckets" in facts else 2
+    whole = fits(sizes, list[int]) and len(sizes) == wanted and min(sizes, default=0) >= 0 and 8 * sum(sizes) == held
+    if not whole:
+        return None
+    flat = np.memmap(path, "<i8", "r") if held else np.zeros(0, np.int64)
+    arrays = iter(np.split(flat, np.cumsum(sizes, dtype=np.int64)[:-1]))
     if "buckets" not in facts:
         return Packing(next(arrays), next(arrays), **facts)
     buckets = [
@@ -343,6 +369,36 @@ def kept_plan(folder: Path, make: Callable[[], Buckets | Packing]) -> Buckets | 
         for shape, rows, groups, used in facts["buckets"]
     ]
     return Buckets(buckets, facts["too_long"], facts["lopsided"])
+
+
+def _possible(plan: Buckets | Packing, batching: Batching) -> bool:
+    """Whether a plan takes only examples that there are, in batches that `batching` allows."""
+    if isinstance(plan, Packing):
+        lists, shapes = [plan.members], [((plan.length,), plan.rows)]
+        ends = len(plan.starts) and plan.starts[0] == 0 and plan.starts[-1] == len(plan.members)
+        sound = ends and (np.diff(plan.starts) > 0).all() and plan.used >= 0
+    else:
+        lists = [group.members for bucket in plan.buckets for group in bucket.groups]
+        shapes = [(bucket.shape, bucket.rows) for bucket in plan.buckets]
+        sound = min(plan.too_long, plan.lopsided) >= 0 and all(
+            b.groups and b.used >= 0 and all(len(g.members) and 1 <= g.taken <= MOST_TAKEN for g in b.groups)
+            for b in plan.buckets
+        )
+    count = plan.left_out + sum(map(len, lists))
+    return bool(
+        sound
+        and plan.left_out >= 0
+        and all(some.min() >= 0 and some.max() < count for some in lists if len(some))
+        and len({len(shape) for shape, _ in shapes}) <= 1
+        and all(
+            shape
+            and rows >= 1
+            and min(shape) >= 1
+            and max(shape) <= batching.max_length
+            and rows * sum(shape) <= max(batching.tokens, sum(shape))
+            for shape, rows in shapes
+        )
+    )
 
 
 def _save(plan: Buckets | Packing, folder: Path) -> None:

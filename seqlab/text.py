@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO, TextIO
 
 import numpy as np
 
@@ -25,9 +25,10 @@ from seqlab.config import Text
 from seqlab.errors import SeqlabError
 from seqlab.files import folder_made_once
 from seqlab.progress import progress
+from seqlab.untrusted import inside, parse_json, read_json, read_whole
 
 CHUNK = 5_000  # examples tokenized at once
-
+CACHED = {"ids": "<i4", "offsets": "<i8"}  # the files of a column in the cache, and the type of their numbers
 
 LONGEST_LINE = 1 << 20  # bytes
 MAGIC = {  # what no text begins with
@@ -43,8 +44,8 @@ MAGIC = {  # what no text begins with
 Repairs = Counter[str] | None
 
 
-def read_lines(source: Path | Iterable[bytes], repairs: Repairs = None) -> Iterator[str]:
-    """The lines of a UTF-8 text file (gzipped if its name ends in .gz) or of a stream of lines.
+def read_lines(source: Path | BinaryIO | io.BufferedIOBase, repairs: Repairs = None) -> Iterator[str]:
+    """The lines of a UTF-8 text file (gzipped if its name ends in .gz) or of a binary stream.
 
     Line ends (\\n or \\r\\n) and a byte-order mark at the beginning are taken off. Raises `SeqlabError` naming
     the file, and the line where there is one, for a file that is missing or of another compression than its
@@ -55,14 +56,14 @@ def read_lines(source: Path | Iterable[bytes], repairs: Repairs = None) -> Itera
     number = 0
     try:
         with _opened(source) as stream:
-            for number, line in enumerate(stream, 1):
+            for number, (line, cut) in enumerate(_bounded(stream), 1):
                 packed = number == 1 and next((kind for kind, magic in MAGIC.items() if line.startswith(magic)), None)
                 if packed:
                     hint = (
                         ", and its name does not end in .gz" if packed == "gzip" else ": make it plain UTF-8, or .gz"
                     )
                     raise SeqlabError(f"{name}: this is {packed}{hint}")
-                text = _decoded(line, f"{name}:{number}", repairs)
+                text = _decoded(line, cut, f"{name}:{number}", repairs)
                 yield (text.removeprefix("\ufeff") if number == 1 else text).rstrip("\r\n")
     except (OSError, EOFError, zlib.error) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
@@ -70,16 +71,28 @@ def read_lines(source: Path | Iterable[bytes], repairs: Repairs = None) -> Itera
         raise SeqlabError(f"{name}: cannot be read{where}: {reason}") from None
 
 
-def _opened(source: Path | Iterable[bytes]) -> contextlib.AbstractContextManager[Any]:
+def _opened(source: Path | BinaryIO | io.BufferedIOBase) -> contextlib.AbstractContextManager[Any]:
     if not isinstance(source, Path):
         return contextlib.nullcontext(source)
     return gzip.open(source) if source.suffix == ".gz" else source.open("rb")
 
 
-def _decoded(line: bytes, place: str, repairs: Repairs) -> str:
-    if len(line) > LONGEST_LINE:
-        _mend(repairs, "cut at a megabyte", f"{place}: a line of {len(line):,} bytes")
-        line = line[:LONGEST_LINE]
+def _bounded(stream: Any) -> Iterator[tuple[bytes, int]]:
+    """Lines of at most a megabyte, and how many bytes more each had: no line is ever held that is longer."""
+    for line in iter(lambda: stream.readline(LONGEST_LINE), b""):
+        cut = 0
+        if len(line) == LONGEST_LINE and not line.endswith(b"\n"):
+            rest = iter(lambda: stream.readline(LONGEST_LINE), b"")
+            for part in rest:
+                cut += len(part)
+                if part.endswith(b"\n"):
+                    break
+        yield line, cut
+
+
+def _decoded(line: bytes, cut: int, place: str, repairs: Repairs) -> str:
+    if cut:
+        _mend(repairs, "cut at a megabyte", f"{place}: a line of {len(line) + cut:,} bytes")
         # A character of several bytes that the cut may have split: its first byte is one of the last four.
         last = next((n for n in range(1, 5) if not 0x80 <= line[-n] < 0xC0), 0)
         line = line[:-last] if last and line[-last] >= 0xC0 else line
@@ -477,19 +490,45 @@ def load_tokenizers(folder: Path, columns: Mapping[str, str]) -> Tokenizers:
             tokenizers[column] = Numbers()
             continue
         names = [f"tokenizer.{column}.model", "tokenizer.model"] if kind == "text" else [f"{column}.names.json"]
-        path = next((folder / name for name in names if (folder / name).exists()), None)
+        path = next((inside(folder, name) for name in names if (folder / name).exists()), None)
         if path is None:
             raise SeqlabError(f"{folder} has no tokenizer for the column {column!r}")
-        pieces = folder / f"{column}.pieces.json"
-        if kind == "text" and pieces.exists():
-            known = json.loads(pieces.read_text(encoding="utf-8"))
-            tokenizers[column] = Pieces(path.read_bytes(), **{**known, "names": tuple(known["names"])})
-        elif kind == "text":
-            tokenizers[column] = Tokenizer(path.read_bytes())
+        if kind == "text":
+            tokenizers[column] = _load_text_tokenizer(path, inside(folder, f"{column}.pieces.json"))
         else:
-            known = tuple(json.loads(path.read_text(encoding="utf-8")))
+            known = parse_names(read_whole(path), str(path))
             tokenizers[column] = Labels(known) if kind == "class" else Symbols(known)
     return tokenizers
+
+
+def parse_names(content: bytes, place: str) -> tuple[str, ...]:
+    """The names of classes or symbols, from JSON. Raises naming the `place`."""
+    names = parse_json(content, place, list[str])
+    if not names or len(set(names)) < len(names):
+        raise SeqlabError(f"{place}: names of classes are one or more, and each is another")
+    return tuple(names)
+
+
+def _load_text_tokenizer(path: Path, pieces: Path) -> Tokenizer | Pieces:
+    model = read_whole(path)
+    tokenizer = Tokenizer(model)
+    if pieces.exists():
+        known = read_json(pieces, dict[str, int | list[str]])
+        special = ("pad", "bos", "eos", "unk")
+        names = known.get("names")
+        if known.keys() != {"names", *special} or not isinstance(names, list):
+            raise SeqlabError(f"{pieces}: the keys are names, {', '.join(special)}")
+        if not all(isinstance(known[name], int) and 0 <= known[name] < len(names) for name in special):
+            raise SeqlabError(f"{pieces}: {', '.join(special)} are numbers of its {len(names)} names")
+        tokenizer = Pieces(model, tuple(names), *(known[name] for name in special))
+    try:  # what is wrong with a model is told here, where its name is known
+        for i in range(tokenizer.processor.get_piece_size()):
+            tokenizer.processor.id_to_piece(i)
+    except UnicodeDecodeError as error:
+        raise SeqlabError(f"{path}: a piece that is not UTF-8 ({error.reason})") from None
+    except SeqlabError as error:
+        raise SeqlabError(f"{path}: {error}") from None
+    return tokenizer
 
 
 @dataclass(frozen=True)
@@ -531,8 +570,10 @@ def tokenize(
     identity = json.dumps([content, {name: t.digest for name, t in sorted(tokenizers.items())}])
     folder = Path(root) / "cache" / hashlib.sha256(identity.encode()).hexdigest()[:24]
     folder_made_once(folder, lambda part: _tokenize_into(part, examples, count, tokenizers))
-    ids = {c: _map(folder / f"{c}.ids", np.dtype("<i4")) for c in tokenizers}
-    offsets = {c: _map(folder / f"{c}.offsets", np.dtype("<i8")) for c in tokenizers}
+    ids, offsets = ({c: mapped(folder / f"{c}.{end}", kind) for c in tokenizers} for end, kind in CACHED.items())
+    for column, at in offsets.items():
+        if len(at) != count + 1 or at[0] != 0 or at[-1] != len(ids[column]) or (np.diff(at) < 0).any():
+            raise damaged_cache(folder / f"{column}.offsets")
     return Corpus(ids, offsets, folder=folder)
 
 
@@ -564,8 +605,15 @@ def _tokenize_into(folder: Path, examples: Iterable[dict[str, str]], count: int,
             stream.close()
 
 
-def _map(path: Path, dtype: np.dtype) -> np.ndarray:
+def mapped(path: Path, dtype: str) -> np.ndarray:
+    """The numbers of a cached file, in a memory map. Raises for a file that is missing or of a broken size."""
+    if not path.is_file() or path.stat().st_size % np.dtype(dtype).itemsize:
+        raise damaged_cache(path)
     return np.memmap(path, dtype, "r") if path.stat().st_size else np.zeros(0, dtype)
+
+
+def damaged_cache(path: Path) -> SeqlabError:
+    return SeqlabError(f"{path}: damaged; remove {path.parent}, and it is made again")
 
 
 @contextlib.contextmanager

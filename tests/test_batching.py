@@ -110,7 +110,7 @@ def test_a_kept_plan_is_the_same(tmp_path, kind):
             return make_packing(lengths[:, 0], 35, 4)
         return make_buckets(lengths, batching, ((150, 0.4), (50, 0.6)))
 
-    first, again = (kept_plan(tmp_path / "plan", make) for _ in range(2))
+    first, again = (kept_plan(tmp_path / "plan", make, batching) for _ in range(2))
     assert len(made) == 1
     assert list(first.describe()) == list(again.describe()) == list(make().describe())
     for epoch in (0, 3, None):

@@ -72,7 +72,7 @@ def kept(make: Callable[[], Buckets | Packing], task: Any, corpus: Corpus, batch
     if corpus.folder is None:
         return make()
     identity = hashlib.sha256(repr((VERSION, task, batching, corpus.parts)).encode()).hexdigest()[:24]
-    return kept_plan(corpus.folder / f"plan-{identity}", make)
+    return kept_plan(corpus.folder / f"plan-{identity}", make, batching)
 
 
 def cross_entropy(
