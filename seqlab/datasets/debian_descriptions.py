@@ -16,6 +16,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ from seqlab.progress import progress
 
 LANGUAGES = {"en-de": ("en", "de"), "en-fr": ("en", "fr"), "synopsis": ("en",), "section": ("en",)}
 HELD_OUT = 25  # of 1000 source packages: as many for validation, as many for test
+LARGEST_INDEX = 1 << 30  # bytes
 APT_HELPER = "/usr/lib/apt/apt-helper"
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z0-9])")
 
@@ -143,8 +145,11 @@ def _read(path: Path) -> Index:
     try:
         opened = {".gz": gzip.open, ".xz": lzma.open}.get(path.suffix, open)(path, "rb")
         with opened as stream:
-            return Index(kind[0], path.name, stream.read().decode())
-    except (OSError, EOFError, lzma.LZMAError, UnicodeDecodeError) as error:
+            content = stream.read(LARGEST_INDEX + 1)
+            if len(content) > LARGEST_INDEX:
+                raise SeqlabError(f"{path}: more than {LARGEST_INDEX:,} bytes, and no index of Debian is that large")
+            return Index(kind[0], path.name, content.decode())
+    except (OSError, EOFError, lzma.LZMAError, zlib.error, UnicodeDecodeError) as error:
         raise SeqlabError(f"{path}: cannot be read: {error}") from None
 
 
@@ -154,7 +159,7 @@ def _entries(index: Index) -> Iterator[dict[str, str]]:
     field = ""
     for number, line in enumerate([*index.text.split("\n"), ""], 1):
         if not line:
-            if "Package" in entry and "Description-md5" in entry:
+            if entry.get("Package") and "Description-md5" in entry:
                 yield entry
             entry, field = {}, ""
         elif line[0] in " \t" and field:

@@ -9,12 +9,14 @@ from its folder.
 
 import difflib
 import hashlib
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from seqlab.errors import SeqlabError
+from seqlab.untrusted import read_json
 
 CHUNK = 1000
 
@@ -80,9 +82,16 @@ class Tfds:
         if self.folder:
             if not (Path(self.folder) / "dataset_info.json").is_file():
                 raise SeqlabError(f"{self.folder} is no prepared set: it has no dataset_info.json")
-            return tfds.builder_from_directory(self.folder)
+            check_features(Path(self.folder) / "features.json")
+            try:
+                return tfds.builder_from_directory(self.folder)
+            except Exception as error:  # whatever TFDS makes of a folder that is none of its own
+                reason = str(error).partition("\n")[0]
+                raise SeqlabError(f"{self.folder}: no prepared set that could be read: {reason}") from None
         if not self.name:
             raise SeqlabError("say which set: tfds/imdb_reviews, for instance")
+        if not re.fullmatch(r"\w+(/[\w+.-]+)?(:[\d.*]+)?", self.name):  # TFDS would fetch other people's code
+            raise SeqlabError(f"tfds/{self.name}: the name of a set, and behind a slash that of its config")
         try:
             builder = tfds.builder(self.name, file_format="array_record")
             builder.download_and_prepare()
@@ -96,6 +105,20 @@ class Tfds:
         for at in range(0, len(source), CHUNK):
             for example in source.__getitems__(range(at, min(at + CHUNK, len(source)))):
                 yield {ours: _text(example[theirs], features[theirs]) for ours, theirs in self.columns.items()}
+
+
+def check_features(path: Path) -> None:
+    """Raises for features that name a class outside TFDS, which would import it."""
+
+    def classes(value: Any) -> Iterator[Any]:
+        if isinstance(value, dict):
+            yield from (value[name] for name in ("pythonClassName", "python_class_name", "type") if name in value)
+        for one in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+            yield from classes(one)
+
+    for name in classes(read_json(path, dict[str, Any])):
+        if not str(name).startswith("tensorflow_datasets."):
+            raise SeqlabError(f"{path}: {name!r} is no feature of TensorFlow Datasets")
 
 
 def _reason(name: str, error: Exception) -> str:

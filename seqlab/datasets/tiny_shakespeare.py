@@ -5,6 +5,7 @@ From the file `input.txt`, gzipped or not, of `karpathy/char-rnn`, data/tinyshak
 
 import gzip
 import hashlib
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 from seqlab.errors import SeqlabError
 
 CHECKSUM = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
+SIZE = 1_115_394  # bytes
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,12 @@ class TinyShakespeare:
         if path is None:
             raise SeqlabError(f"{self.folder}: no file input.txt or input.txt.gz")
         # Not line by line: the checksum is of the bytes, and whether the last line ends is part of them.
-        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        opened = gzip.open if path.suffix == ".gz" else open
+        try:
+            with opened(path, "rb") as stream:
+                content = stream.read(SIZE + 1)
+        except (OSError, EOFError, zlib.error) as error:
+            raise SeqlabError(f"{path}: cannot be read: {error}") from None
         digest = hashlib.sha256(content).hexdigest()
         if digest != CHECKSUM:
             raise SeqlabError(f"{path}: wrong checksum {digest[:16]}..., expected {CHECKSUM[:16]}...")
