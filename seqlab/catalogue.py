@@ -9,6 +9,7 @@ import difflib
 import importlib
 import json
 import pkgutil
+import reprlib
 import runpy
 import sys
 import traceback
@@ -22,11 +23,15 @@ from seqlab.config import Experiment
 from seqlab.errors import SeqlabError
 from seqlab.files import write_atomically
 from seqlab.text import Numbers, Tokenizers
+from seqlab.untrusted import fits, inside, read_json
 
 NAMED = {"models": ("KIND", "TINY"), "datasets": ("DATASET",), "tasks": ("TASK",)}  # what a part's file defines
 KINDS = tuple(NAMED)
 # Fields of a model that are 0 in a config, and the column whose tokenizer fills each in.
 SIZES = {"vocabulary": "target", "source_vocabulary": "source", "classes": "label"}
+# Of what is read from a run, and in no config, sizes are bounded: what is built from them must not fill the machine.
+MOST_LAYERS = 1000
+LARGEST_SIZE = 1 << 24
 _own_parts: list[Path] = []
 
 
@@ -168,24 +173,45 @@ def from_json(values: dict[str, Any]) -> Experiment:
         for name, value in values.items():
             kind = {"model": "models", "data": "datasets", "task": "tasks"}.get(name)
             if kind is not None:
-                decoded[name] = _decode(kind, value)
+                decoded[name] = _decode(kind, value, name)
             elif isinstance(value, dict):
-                decoded[name] = hints[name](**{key: _decode(name, one) for key, one in value.items()})
+                decoded[name] = _made(hints[name], {key: _decode("", one, key) for key, one in value.items()}, name)
             else:
                 decoded[name] = value
-        return Experiment(**decoded)
-    except (TypeError, KeyError, AttributeError) as error:
+        return _made(Experiment, decoded, "experiment")
+    except (TypeError, KeyError, AttributeError, RecursionError) as error:
         raise SeqlabError(f"not an experiment of this version: {error}") from None
 
 
-def _decode(kind: str, value: Any) -> Any:
+def _decode(kind: str, value: Any, place: str) -> Any:
     """A part, or a field of one: JSON knows no tuples, and a linen module must be hashable."""
     if isinstance(value, list):
-        return tuple(_decode(kind, one) for one in value)
+        return tuple(_decode(kind, one, place) for one in value)
     if not isinstance(value, dict):
         return value
-    fields = {name: _decode(kind, one) for name, one in value.items() if name != "part"}
-    return part(kind, value["part"])(**fields)
+    if kind not in KINDS or not isinstance(value.get("part"), str):
+        raise SeqlabError(f"{place} names no part of seqlab")
+    fields = {name: _decode(kind, one, f"{place}.{name}") for name, one in value.items() if name != "part"}
+    made = _made(part(kind, value["part"]), fields, place)
+    for name, size in fields.items() if kind != "datasets" else ():
+        most = MOST_LAYERS if name.endswith("layers") else LARGEST_SIZE
+        if isinstance(size, int) and abs(size) > most:
+            raise SeqlabError(f"{place}.{name} is {size}, and can be {most} at most")
+    return made
+
+
+def _made(cls: type, fields: dict[str, Any], place: str) -> Any:
+    """The dataclass with some fields. Raises for one that it has not, or that is of another type than it says."""
+    hints = get_type_hints(cls)
+    linen_own = ("parent", "name") if issubclass(cls, nn.Module) else ()
+    known = {field.name for field in dataclasses.fields(cls)} - {*linen_own}
+    for name, value in fields.items():
+        if name not in known:
+            raise SeqlabError(f"{place} has no {name!r} in this version")
+        if not fits(value, hints[name]):
+            wanted = getattr(hints[name], "__name__", hints[name])
+            raise SeqlabError(f"{place}.{name} is of type {wanted}, and {reprlib.repr(value)} is not")
+    return cls(**fields)
 
 
 def save_experiment(experiment: Experiment, path: Path) -> None:
@@ -195,8 +221,9 @@ def save_experiment(experiment: Experiment, path: Path) -> None:
 def load_experiment(path: Path) -> Experiment:
     if not path.is_file():
         raise SeqlabError(f"{path.parent} is not a run: it has no {path.name}")
+    values = read_json(inside(path.parent, path.name), dict[str, Any])
     try:
-        return from_json(json.loads(path.read_text(encoding="utf-8")))
+        return from_json(values)
     except ValueError as error:
         raise SeqlabError(f"{path}: {error}") from None
 

@@ -23,6 +23,7 @@ from seqlab.models.transformer import Transformer
 from seqlab.tasks.translation import Translation
 from seqlab.text import Pieces, Tokenizer, save_tokenizers
 from seqlab.types import Params
+from seqlab.untrusted import read_json
 
 POSITIONS = 1024  # that an exported model has a table of
 NEVER = -1e4  # the bias of what must not be written
@@ -30,6 +31,8 @@ ACTIVATION_NAMES = {"relu": "relu", "gelu": "gelu", "swish": "swish", "silu": "s
 TABLE = "model.shared.weight"
 BIAS = "final_logits_bias"
 FIRST = "model.decoder.embed_positions.weight"
+NUMBERS = ("vocab_size", "d_model", "pad_token_id", "eos_token_id", "decoder_start_token_id")
+NUMBERS += tuple(f"{stack}_{n}" for stack in ("encoder", "decoder") for n in ("layers", "attention_heads", "ffn_dim"))
 
 
 class Leaf(NamedTuple):
@@ -84,9 +87,12 @@ def import_marian(folder: Path, out: Path) -> Run:
     It keeps the model's own ids; decoding begins with its pad. Raises `SeqlabError` for what is no such folder, is
     pickled, or is another architecture.
     """
-    arrays, config = read_arrays(folder), read_json(folder / "config.json")
+    arrays, config = read_arrays(folder), read_json(folder / "config.json", dict[str, Any])
     if config.get("model_type") != "marian":
         raise SeqlabError(f"{folder}: a model of type {config.get('model_type')!r}, not 'marian'")
+    unsaid = [name for name in NUMBERS if not isinstance(config.get(name), int) or not 0 <= config[name] < 1 << 24]
+    if unsaid:
+        raise SeqlabError(f"{folder}/config.json: {unsaid[0]} is a number, and not {config.get(unsaid[0])!r}")
     if not config.get("share_encoder_decoder_embeddings", True) or not config.get("scale_embedding", False):
         raise SeqlabError(f"{folder}: source and target must share one scaled table of embeddings")
     activation = config.get("activation_function", "gelu")
@@ -148,7 +154,7 @@ def read_params(model: Transformer, arrays: dict[str, np.ndarray], start: int) -
 def read_search(folder: Path, config: dict[str, Any]) -> Search:
     """What `generate` does by default."""
     path = folder / "generation_config.json"
-    asked = {**config, **(read_json(path) if path.exists() else {})}
+    asked = {**config, **(read_json(path, dict[str, Any]) if path.exists() else {})}
     barred = {word[0] for word in asked.get("bad_words_ids") or [] if len(word) == 1}
     special = {config["pad_token_id"]: "<pad>", config["eos_token_id"]: "</s>"}
     return Search(
@@ -158,15 +164,6 @@ def read_search(folder: Path, config: dict[str, Any]) -> Search:
         max_length=(asked.get("max_length") or 512) - 1,
         forbid=tuple(name for i, name in special.items() if i in barred),
     )
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise SeqlabError(f"{path.parent} has no {path.name}") from None
-    except ValueError as error:
-        raise SeqlabError(f"{path}: no JSON: {error}") from None
 
 
 def read_arrays(folder: Path) -> dict[str, np.ndarray]:
@@ -199,7 +196,7 @@ def array(arrays: dict[str, np.ndarray], name: str, shape: tuple[int, ...] | Non
 
 def read_tokenizers(folder: Path, config: dict[str, Any]) -> dict[str, Pieces]:
     """The SentencePiece models of source and target, with the numbers of vocab.json."""
-    numbers = read_json(folder / "vocab.json")
+    numbers = read_json(folder / "vocab.json", dict[str, int])
     if sorted(numbers.values()) != list(range(config["vocab_size"])):
         raise SeqlabError(f"{folder}: vocab.json does not number {config['vocab_size']} pieces from 0 on")
     names = tuple(sorted(numbers, key=numbers.__getitem__))

@@ -21,6 +21,7 @@ from seqlab.errors import SeqlabError
 from seqlab.files import write_atomically
 from seqlab.lines import Told, Written, forced_lines, word_links
 from seqlab.text import open_output, read_lines, repairs_of
+from seqlab.untrusted import read_json
 
 WINDOW = 10_000  # lines read ahead and sorted by length
 
@@ -187,7 +188,7 @@ def resumed_output(path: Path, identity: dict[str, Any], lines_each: int) -> Ite
     if path.suffix == ".gz":
         raise SeqlabError(f"{path}: only a plain file can be gone on with")
     if record.exists():
-        before = json.loads(record.read_text())
+        before = read_json(record, dict[str, Any])
         changed = [name for name, value in json.loads(content).items() if before.get(name) != value]
         if changed:
             raise SeqlabError(

@@ -25,6 +25,8 @@ from seqlab.step import zeros_like
 from seqlab.text import Corpus, Tokenizers, tokenize
 from seqlab.types import Params
 
+MOST_BEAM = 10_000
+
 
 def tokenize_split(
     data: Prepared,
@@ -156,6 +158,8 @@ def check_search(search: Search) -> None:
     """Raises `SeqlabError` for a search that cannot be."""
     if search.beam < 1:
         raise SeqlabError(f"a beam holds at least 1 hypothesis, not {search.beam}")
+    if search.beam > MOST_BEAM:
+        raise SeqlabError(f"a beam holds at most {MOST_BEAM:,} hypotheses, not {search.beam:,}")
     if search.max_length < 0:
         raise SeqlabError(f"the maximum length is at least 1 token, not {search.max_length}")
     found = preset(search.preset, search.length, search.stop, search.alpha)
