@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from seqlab.errors import SeqlabError
+from seqlab.untrusted import parse_json, read_whole
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
@@ -20,32 +21,16 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     part.rename(path)
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """The object that a JSON file holds. Raises `SeqlabError` for a file that is missing or holds none."""
-    try:
-        value = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise SeqlabError(f"no file {path}") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise SeqlabError(f"{path}: damaged: {error}") from None
-    if not isinstance(value, dict):
-        raise SeqlabError(f"{path}: damaged: no JSON object")
-    return value
-
-
-def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """The lines of a log, each an object with a `step`; a last line that was cut short does not count.
-
-    Raises `SeqlabError` naming the line that is something else, or of an earlier step than the one above it.
+def read_jsonl(path: Path, values: Any = Any) -> list[dict[str, Any]]:
+    """The lines of a log, each an object with a `step`, of names and such `values`; a last line that was cut short
+    does not count. Raises `SeqlabError` naming the line that is something else, or of an earlier step than the one
+    above it.
     """
     found: list[dict[str, Any]] = []
-    whole = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
+    whole = read_whole(path).split(b"\n")[:-1] if path.exists() else []
     for number, line in enumerate(whole, 1):
-        try:
-            value = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise SeqlabError(f"{path}:{number}: damaged: {error}") from None
-        step = value.get("step") if isinstance(value, dict) else None
+        value = parse_json(line, f"{path}:{number}", dict[str, values])
+        step = value.get("step")
         if type(step) is not int or step < (found[-1]["step"] if found else 0):
             raise SeqlabError(f"{path}:{number}: damaged: no step, or an earlier one than the line above has")
         found.append(value)

@@ -11,6 +11,7 @@ from typing import Any
 
 from seqlab.errors import SeqlabError
 from seqlab.files import Journal, read_jsonl
+from seqlab.untrusted import inside
 
 LOG = "metrics.jsonl"
 
@@ -98,7 +99,7 @@ def is_validation(line: dict[str, Any]) -> bool:
 
 def read_log(run: Path) -> list[dict[str, Any]]:
     """The lines of a run's log; a last line that was cut short does not count."""
-    return read_jsonl(run / LOG)
+    return read_jsonl(inside(run, LOG), float)
 
 
 def draw_curves(run: Path) -> None:
