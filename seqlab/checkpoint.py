@@ -14,6 +14,9 @@ SHA-256. It is written last, by rename: a step without a manifest does not exist
 import dataclasses
 import hashlib
 import json
+import math
+import os
+import re
 import shutil
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -25,10 +28,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from seqlab.errors import SeqlabError
-from seqlab.files import read_json, write_atomically
+from seqlab.files import write_atomically
 from seqlab.hosts import is_first, wait_for_all
+from seqlab.untrusted import fits, inside, read_json
 
 MANIFEST = "manifest.json"
+STEP = re.compile(r"0|[1-9][0-9]{0,17}")  # the name of a checkpoint's folder
 
 
 def checkpoint_steps(run: Path) -> list[int]:
@@ -36,14 +41,16 @@ def checkpoint_steps(run: Path) -> list[int]:
     folder = run / "checkpoints"
     if not folder.is_dir():
         return []
-    return sorted(int(p.name) for p in folder.iterdir() if p.name.isdecimal() and (p / MANIFEST).exists())
+    return sorted(int(p.name) for p in folder.iterdir() if STEP.fullmatch(p.name) and (p / MANIFEST).exists())
 
 
 def read_manifest(run: Path, step: int) -> dict[str, Any]:
     """Raises `SeqlabError` for one that is not as it was written."""
-    path = run / "checkpoints" / str(step) / MANIFEST
-    manifest = read_json(path)
-    if manifest.pop("sha256", None) != _digest_of_manifest(manifest) or manifest["step"] != step:
+    path = inside(run / "checkpoints", f"{step}/{MANIFEST}")
+    manifest = read_json(path, dict[str, Any])
+    digest = manifest.pop("sha256", None)
+    check_manifest(manifest, step, run)
+    if digest != _digest_of_manifest(manifest):
         raise SeqlabError(f"{path}: damaged: not as it was written")
     return manifest
 
@@ -85,6 +92,16 @@ def newest_whole(run: Path, say: Callable[[str], None]) -> int | None:
     return None
 
 
+def check_manifest(manifest: Any, step: int, run: Path) -> dict[str, Any]:
+    """The manifest, if it has the form of one and is of this step. Raises `SeqlabError` otherwise."""
+    wanted = {"step": int, "progress": dict[str, Any], "files": dict[str, str]}
+    sound = fits(manifest, dict[str, Any]) and all(fits(manifest.get(name), kind) for name, kind in wanted.items())
+    if not sound or manifest["step"] != step:
+        folder = run / "checkpoints" / str(step)
+        raise SeqlabError(f"{folder / MANIFEST}: no manifest of step {step}; remove {folder}")
+    return manifest
+
+
 def choose_step(run: Path, which: str = "best") -> int:
     """The step that "best", "last" or a number names. Raises `SeqlabError` if there is none."""
     steps = checkpoint_steps(run)
@@ -100,44 +117,87 @@ def choose_step(run: Path, which: str = "best") -> int:
     raise SeqlabError(f"{run}: no checkpoint {which!r}: best, last or one of {', '.join(map(str, steps))}")
 
 
-def restore(run: Path, step: int, like: Any = None) -> Any:
+def restore(run: Path, step: int, like: Any = None, check: Callable[[Any], None] = lambda declared: None) -> Any:
     """The tree saved at `step`, verified against its manifest first.
 
     `like`, a tree of arrays, gives the structure, and for leaves that lie on devices where they go; without it nested
-    dicts come back. Other leaves are NumPy arrays. Raises `SeqlabError` for damaged files.
+    dicts come back. Other leaves are NumPy arrays. `check` is given the tree of what the files say they hold (with
+    `shape` and `dtype`) before anything of that size is made. Raises `SeqlabError` for damaged files, and for more
+    than the machine's memory.
     """
     try:
         verify(run, step)
     except SeqlabError as error:
         others = [str(other) for other in checkpoint_steps(run) if other != step]
         raise SeqlabError(f"{error}; others here: {', '.join(others) or 'none'}") from None
-    return load_tree(run, step, like)
+    return load_tree(run, step, like, check)
 
 
-def load_tree(run: Path, step: int, like: Any = None) -> Any:
+def load_tree(
+    run: Path, step: int, like: Any = None, check: Callable[[Any], None] = lambda declared: None
+) -> Any:
     """`restore` of what has been verified."""
     import orbax.checkpoint as ocp
 
     folder = (run / "checkpoints" / str(step)).resolve()
-    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
-        if like is None:
-            shapes = dict(checkpointer.metadata(folder / "state").item_metadata.tree)
-            kinds = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), shapes)
-            return checkpointer.restore(folder / "state", args=ocp.args.PyTreeRestore(restore_args=kinds))
+    try:
+        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+            declared = dict(checkpointer.metadata(folder / "state").item_metadata.tree)
+            check_declared(declared, folder)
+            check(declared)
+            kinds = jax.tree.map(restored_as, declared if like is None else like)
+            return checkpointer.restore(folder / "state", args=ocp.args.PyTreeRestore(item=like, restore_args=kinds))
+    except SeqlabError:
+        raise
+    except Exception as error:  # whatever is made of files that are as their manifest says, and yet no checkpoint
+        reason = str(error).partition("\n")[0]
+        raise SeqlabError(f"{folder}: no checkpoint that could be read ({reason}); remove this folder") from error
 
-        def kind(x: Any) -> Any:
-            if isinstance(x, jax.Array):
-                return ocp.ArrayRestoreArgs(restore_type=jax.Array, sharding=x.sharding, global_shape=x.shape)
-            return ocp.RestoreArgs(restore_type=np.ndarray)
 
-        kinds = jax.tree.map(kind, like)
-        return checkpointer.restore(folder / "state", args=ocp.args.PyTreeRestore(item=like, restore_args=kinds))
+def restored_as(x: Any) -> Any:
+    """What Orbax is told of a leaf: where on the devices it goes, or that it is to be a NumPy array."""
+    import orbax.checkpoint as ocp
+
+    if isinstance(x, jax.Array):
+        return ocp.ArrayRestoreArgs(restore_type=jax.Array, sharding=x.sharding, global_shape=x.shape)
+    return ocp.RestoreArgs(restore_type=np.ndarray)
+
+
+def check_declared(declared: Any, folder: Path) -> None:
+    """Raises where leaves are no arrays, or are together larger than the machine's memory."""
+    leaves = jax.tree.leaves(declared)
+    if not leaves or not all(hasattr(leaf, "shape") and hasattr(leaf, "dtype") for leaf in leaves):
+        raise SeqlabError(f"{folder}: no checkpoint: it holds other things than arrays")
+    claimed = sum(math.prod(leaf.shape) * np.dtype(leaf.dtype).itemsize for leaf in leaves)
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if claimed > memory:
+        raise SeqlabError(f"{folder}: {claimed:,} bytes of arrays, and this machine has {memory:,} of memory")
+
+
+def check_shapes(declared: Any, wanted: Any, folder: Path) -> None:
+    """Raises where the arrays of `declared` are not those of `wanted`: names, shapes and types."""
+    held, expected = (
+        {jax.tree_util.keystr(path): (np.dtype(x.dtype).name, tuple(x.shape)) for path, x in leaves}
+        for leaves in (jax.tree_util.tree_flatten_with_path(tree)[0] for tree in (declared, wanted))
+    )
+    name = next((name for name in {**expected, **held} if held.get(name) != expected.get(name)), None)
+    if name is not None:
+        here, there = (" ".join(map(str, tree.get(name, ("missing",)))) for tree in (held, expected))
+        raise SeqlabError(f"{folder}: the array {name} is {here}, and its experiment's model has {there}")
+
+
+def plain_files(folder: Path) -> Iterator[Path]:
+    """All files below a folder, in order. Raises for a link, or anything else that is no plain file."""
+    for path in sorted(folder.rglob("*")):
+        if path.is_symlink() or not (path.is_file() or path.is_dir()):
+            raise SeqlabError(f"{path}: a checkpoint holds plain files alone; put the file itself there")
+        if path.is_file():
+            yield path
 
 
 def _hash_files(folder: Path) -> dict[str, str]:
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
     hashes = {}
-    for path in files:
+    for path in plain_files(folder):
         with path.open("rb") as stream:
             hashes[str(path.relative_to(folder))] = hashlib.file_digest(stream, "sha256").hexdigest()
     return hashes

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from seqlab import catalogue, checkpoint
@@ -21,8 +22,11 @@ from seqlab.metrics.significance import compare
 from seqlab.progress import progress
 from seqlab.search.ensemble import MEANS, Ensemble
 from seqlab.search.requests import most_tokens
+from seqlab.tasks import blank_batch
 from seqlab.text import Corpus, Tokenizers, load_tokenizers, save_tokenizers
+from seqlab.train import init_params
 from seqlab.types import Params
+from seqlab.untrusted import inside, read_json
 from seqlab.validate import Decoded, check_search, decode_split, loss_of_split, perplexity, tokenize_split
 
 CHECKED = 8  # examples that causality is tried on
@@ -96,18 +100,40 @@ def load(run: str | Path, which: str = "best", dtype: str | None = None) -> Run:
     experiment = catalogue.load_experiment(folder / "experiment.json")
     step = checkpoint.choose_step(folder, which)
     tokenizers = load_tokenizers(folder, experiment.task.columns)
+    check_run(experiment, tokenizers, folder)
+    wanted = parameter_shapes(experiment, folder)
+
+    def check(declared: Any) -> None:
+        for name in {"params", "average"} & {"params", *declared}:
+            checkpoint.check_shapes(declared.get(name), wanted, folder)
+
+    params = checkpoint.parameters_of(checkpoint.restore(folder, step, check=check))
     if dtype is not None:
         if not hasattr(experiment.model, "dtype"):
             raise SeqlabError(f"{type(experiment.model).__name__} has no dtype that could be another")
         experiment = dataclasses.replace(experiment, model=experiment.model.clone(dtype=dtype))
-    return Run(
-        folder,
-        step,
-        experiment,
-        tokenizers,
-        checkpoint.parameters_of(checkpoint.restore(folder, step)),
-        experiment.model,
-    )
+    return Run(folder, step, experiment, tokenizers, params, experiment.model)
+
+
+def check_run(experiment: Experiment, tokenizers: Tokenizers, folder: Path) -> None:
+    """Raises where the parts of a run do not go together."""
+    try:
+        catalogue.check_parts(experiment)
+        check_search(experiment.search)
+        resolved = catalogue.resolve(experiment, tokenizers)
+    except SeqlabError as error:
+        raise SeqlabError(f"{folder}: {error}") from None
+    if resolved != experiment:
+        raise SeqlabError(f"{folder}: its experiment leaves open how large the vocabulary is")
+
+
+def parameter_shapes(experiment: Experiment, folder: Path) -> Params:
+    """The shapes of the parameters that an experiment's model has. Raises for a model that cannot be built."""
+    try:
+        return jax.eval_shape(lambda: init_params(experiment.model, 0, blank_batch(experiment.task)))
+    except Exception as error:  # whatever layers make of sizes that nobody would choose
+        reason = str(error).partition("\n")[0]
+        raise SeqlabError(f"{folder}: the model of its experiment cannot be built: {reason}") from None
 
 
 def together(runs: Sequence[Run], mean: str = "probabilities", lm: Run | None = None, weight: float = 0.0) -> Run:
@@ -160,7 +186,8 @@ def evaluate(run: Run, split: str, data_dir: Path, **search: Any) -> Evaluation:
     if decoded.texts and hasattr(experiment.task, "baseline"):
         name, answers = experiment.task.baseline(decoded.sources, data.read("train"))
         scores += baseline_scores(name, answers, decoded)
-    changed = data.changed_since(run.folder / "data.json")
+    trained_on = read_json(inside(run.folder, "data.json"), dict[str, str])
+    changed = [name for name in {**trained_on, **data.hashes} if trained_on.get(name) != data.hashes.get(name)]
     asked = []
     if decoded.texts:
         meant = getattr(experiment.task, "tokenized", False)
@@ -226,7 +253,7 @@ def average(run: Path, last: int, out: Path) -> list[int]:
     with folder_made_whole(out) as part:
         save_tokenizers(load_tokenizers(run, experiment.task.columns), part)
         catalogue.save_experiment(experiment, part / "experiment.json")
-        shutil.copyfile(run / "data.json", part / "data.json")
+        shutil.copyfile(inside(run, "data.json"), part / "data.json")
         saver = checkpoint.Saver(part, 1)
         saver.save({"params": params, "step": np.int32(steps[-1])}, steps[-1], {"averaged": steps})
         saver.close()
