@@ -133,9 +133,7 @@ def restore(run: Path, step: int, like: Any = None, check: Callable[[Any], None]
     return load_tree(run, step, like, check)
 
 
-def load_tree(
-    run: Path, step: int, like: Any = None, check: Callable[[Any], None] = lambda declared: None
-) -> Any:
+def load_tree(run: Path, step: int, like: Any = None, check: Callable[[Any], None] = lambda declared: None) -> Any:
     """`restore` of what has been verified."""
     import orbax.checkpoint as ocp
 

@@ -104,7 +104,7 @@ def load(run: str | Path, which: str = "best", dtype: str | None = None) -> Run:
     wanted = parameter_shapes(experiment, folder)
 
     def check(declared: Any) -> None:
-        for name in {"params", "average"} & {"params", *declared}:
+        for name in ("params", "average") if "average" in declared else ("params",):
             checkpoint.check_shapes(declared.get(name), wanted, folder)
 
     params = checkpoint.parameters_of(checkpoint.restore(folder, step, check=check))

@@ -36,10 +36,12 @@ from seqlab.text import (
     Tokenizer,
     Tokenizers,
     load_tokenizers,
+    parse_names,
     save_tokenizers,
     train_tokenizer,
 )
 from seqlab.types import Params
+from seqlab.untrusted import read_json
 from seqlab.validate import check_longest, check_search, make_validation, tokenize_split
 
 
@@ -257,7 +259,7 @@ def make_tokenizers(
         def make() -> bytes:
             return json.dumps(sorted({part for text in column(name) for part in split(text)})).encode()
 
-        return tuple(json.loads(once((columns[name], name), make)))
+        return parse_names(once((columns[name], name), make), f"the names of {name} in {data_dir / 'cache'}")
 
     others: Tokenizers = {}
     for name, kind in columns.items():
@@ -298,7 +300,7 @@ def open_run(
                 + "\n  ".join(changed)
                 + f"\nchoose another --out, or {way}"
             )
-        if hashes.exists() and json.loads(hashes.read_text()) != data.hashes:
+        if hashes.exists() and read_json(hashes) != data.hashes:
             raise SeqlabError(f"the data of {run} has changed since it began: choose another --out")
         return
     run.mkdir(parents=True, exist_ok=True)
