@@ -64,10 +64,10 @@ def gather(value: Any) -> list[Any]:
     from jax.experimental import multihost_utils
 
     text = np.frombuffer(json.dumps(value).encode(), np.uint8)
-    sizes = multihost_utils.process_allgather(np.int32([len(text)])).ravel()
+    sizes = np.asarray(multihost_utils.process_allgather(np.int32([len(text)]))).ravel()
     padded = np.zeros(max(sizes), np.uint8)
     padded[: len(text)] = text
-    found = multihost_utils.process_allgather(padded)
+    found = np.asarray(multihost_utils.process_allgather(padded))
     return [json.loads(row[:size].tobytes()) for row, size in zip(found, sizes, strict=True)]
 
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from seqlab.errors import SeqlabError
-from seqlab.files import read_json
 from seqlab.terminal import filled, printable, width_of
+from seqlab.untrusted import read_json
 
 DEPTH = 3  # folders below the one that is named, in which runs are looked for
 MOST = 1e300  # what is above it is no score
@@ -70,13 +70,13 @@ def look(run: Path) -> Found:
 
 def read_run(run: Path) -> Found:
     path = run / "experiment.json"
-    experiment = read_json(path)
+    experiment = read_json(path, dict[str, Any])
     steps, metric = value_at(experiment, path, int, "steps"), value_at(experiment, path, str, "validation", "metric")
     model, task = (value_at(experiment, path, str, part, "part") for part in ("model", "task"))
     checkpoint, progress = None, {}
     manifest = newest_manifest(run)
     if manifest is not None:
-        told = read_json(manifest)
+        told = read_json(manifest, dict[str, Any])
         checkpoint, progress = value_at(told, manifest, int, "step"), value_at(told, manifest, dict, "progress")
     best, best_step = progress.get("best"), progress.get("best_step")
     if best is not None and not (type(best) in (int, float) and abs(best) < MOST and type(best_step) is int):
@@ -85,7 +85,7 @@ def read_run(run: Path) -> Found:
     trained_here = manifest is None or "epoch" in progress  # and no mean of others, and from no other toolkit
     if held(run / ".lock"):
         state = "running"
-    elif not trained_here or (checkpoint or 0) >= steps or progress.get("stopped"):
+    elif not trained_here or ((checkpoint or 0) >= steps and progress.get("judged")) or progress.get("stopped"):
         state = "finished"
     else:
         state = "dead"

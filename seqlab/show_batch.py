@@ -15,7 +15,7 @@ from seqlab.errors import SeqlabError, at_least
 from seqlab.layers.embed import positions_of
 from seqlab.terminal import grid, printable
 from seqlab.text import Tokenizers
-from seqlab.trail import digest, read_trail, trail_of
+from seqlab.trail import TRAIL, digest, read_trail
 from seqlab.train import check, plan_batches, read_data
 from seqlab.types import Batch, Series, Tokens
 
@@ -82,7 +82,7 @@ def facts(fed: Fed, run: Path, most: int) -> dict[str, Any]:
     batch = fed.batch
     masks = [side.mask for side in (batch.inputs, batch.prefix) if side is not None]
     known = digest(batch)
-    hashed = read_trail(run).get(fed.step) if trail_of(run).exists() else None
+    hashed = read_trail(run).get(fed.step) if (run / TRAIL).exists() else None
     return {
         "run": str(run),
         "step": fed.step,

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 
 from seqlab.errors import SeqlabError
-from seqlab.files import folder_made_whole, locked, read_json
+from seqlab.files import folder_made_whole, locked
 from seqlab.progress import progress
 from seqlab.untrusted import fits, read_json
 
@@ -61,7 +61,7 @@ class Prepared(NamedTuple):
 
     def changed_since(self, record: Path) -> list[str]:
         """The splits whose content is another than that in `record`, a run's data.json."""
-        old = read_json(record)
+        old = read_json(record, dict[str, str])
         return [split for split in {**old, **self.hashes} if old.get(split) != self.hashes.get(split)]
 
     def source(self, split: str) -> Any:
