@@ -35,8 +35,8 @@ MUTANTS = (
     Mutant(
         "source mask dropped",
         "layers.transformer",
-        "layer(x, mask[:, None, :], train=train)",
-        "layer(x, jnp.ones_like(mask[:, None, :]), train=train)",
+        "self.through(self.drop(x, train=train), mask[:, None, :], train=train)",
+        "self.through(self.drop(x, train=train), jnp.ones_like(mask[:, None, :]), train=train)",
         "pads_are_inert",
     ),
     Mutant(

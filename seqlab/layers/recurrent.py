@@ -161,6 +161,8 @@ class RecurrentStack(nn.Module):
     reset: str = "after"
     layer_norm: bool = False
     dtype: str = "float32"
+    remat: bool = False
+    """Whether a layer's activations are computed again in the backward pass, in place of being kept."""
 
     def setup(self):
         at_least("layers", self.layers, 1)
@@ -183,10 +185,12 @@ class RecurrentStack(nn.Module):
         reverse: bool = False,
         train: bool = False,
     ) -> tuple[Float[Array, "B T D"], list[State]]:
-        after = []
+        def run(layer: Recurrent, x: jax.Array, state: State | None) -> tuple[jax.Array, State]:
+            return layer(x, mask, state, segments=segments, reverse=reverse)
+
+        run, after = nn.remat(run) if self.remat and train else run, []
         for i, layer in enumerate(self.stack):
-            state = None if states is None else states[i]
-            y, state = layer(self.drop(x, train=train), mask, state, segments=segments, reverse=reverse)
+            y, state = run(layer, self.drop(x, train=train), None if states is None else states[i])
             x = x + y if self.residual and i else y
             after.append(state)
         return x, after

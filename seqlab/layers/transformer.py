@@ -1,6 +1,7 @@
 """Transformer encoder and decoder stacks (Vaswani et al. 2017)."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -139,6 +140,11 @@ class Stack(nn.Module):
     biases: bool = False
     cross: bool = False
     dtype: str = "float32"
+    remat: bool = False
+    """Whether a layer's activations are computed again in the backward pass, in place of being kept (Chen et al.
+    2016)."""
+    scan: bool = False
+    """Whether layers are one loop, compiled once however many there are."""
 
     def setup(self):
         at_least("layers", self.layers, 1)
@@ -164,35 +170,73 @@ class Stack(nn.Module):
     def finish(self, x: jax.Array) -> jax.Array:
         return self.last_norm(x) if self.norm == "pre" else x
 
+    def through(
+        self, x: jax.Array, mask: jax.Array, memory: Any = None, memory_mask: Any = None, *, train: bool
+    ) -> jax.Array:
+        """The output of all layers, each of which makes its own keys and values of a memory [B S D]."""
+
+        def run(layer: Layer, x: jax.Array) -> jax.Array:
+            return layer(x, mask, layer.remember(memory) if layer.cross else None, memory_mask, train=train)[0]
+
+        if self.scan and not self.is_initializing():
+            return self.scanned(run, x)
+        run = nn.remat(run) if self.remat and train else run
+        for layer in self.stack:
+            x = run(layer, x)
+        return x
+
+    def scanned(self, run: Callable[[Layer, jax.Array], jax.Array], x: jax.Array) -> jax.Array:
+        """A loop over the layers, whose parameters are stacked here alone: elsewhere each layer has its own."""
+        layer, _ = self.stack[0].unbind()
+        params = jax.tree.map(lambda *each: jnp.stack(each), *[one.variables["params"] for one in self.stack])
+        keys = jax.random.split(self.make_rng("dropout"), self.layers) if self.has_rng("dropout") else None
+
+        def body(x: jax.Array, now: Any) -> tuple[jax.Array, None]:
+            params, key = now
+            rngs = None if key is None else {"dropout": key}
+            after: Any = layer.apply({"params": params}, x, rngs=rngs, method=run)
+            return after, None
+
+        body = jax.checkpoint(body, prevent_cse=False) if self.remat else body
+        return jax.lax.scan(body, x, (params, keys))[0]
+
     def encode(
         self, x: Float[Array, "B S D"], mask: Bool[Array, "B S"], *, train: bool = False
     ) -> Float[Array, "B S D"]:
         """Every position sees every real one."""
-        x = self.drop(x, train=train)
-        for layer in self.stack:
-            x, _, _ = layer(x, mask[:, None, :], train=train)
-        return self.finish(x)
+        return self.finish(self.through(self.drop(x, train=train), mask[:, None, :], train=train))
 
     def decode(
         self,
         x: Float[Array, "B T D"],
         mask: Bool[Array, "B T"],
-        memory: Any = None,
+        memory: Float[Array, "B S D"] | None = None,
         memory_mask: Bool[Array, "B S"] | None = None,
         *,
         segments: Int[Array, "B T"] | None = None,
         train: bool = False,
-    ) -> tuple[Float[Array, "B T D"], list[Any], list[Any]]:
-        """Every position sees itself and the past: output, keys and values, cross-attention weights, by layer."""
-        x = self.drop(x, train=train)
-        causal = causal_mask(mask, segments)
-        seen = None if memory_mask is None else memory_mask[:, None, :]
+    ) -> Float[Array, "B T D"]:
+        """Every position sees itself and the past, and the real positions of a memory."""
+        x, seen = self.drop(x, train=train), None if memory_mask is None else memory_mask[:, None, :]
+        return self.finish(self.through(x, causal_mask(mask, segments), memory, seen, train=train))
+
+    def forced(
+        self,
+        x: Float[Array, "B T D"],
+        mask: Bool[Array, "B T"],
+        memory: list[Any] | None = None,
+        memory_mask: Bool[Array, "B S"] | None = None,
+    ) -> tuple[list[Any], list[Any]]:
+        """`decode` for what it leaves behind, `memory` being what `remember` gives: keys and values, and weights over
+        the memory, by layer.
+        """
+        causal, seen = causal_mask(mask), None if memory_mask is None else memory_mask[:, None, :]
         caches, weights = [], []
         for i, layer in enumerate(self.stack):
-            x, own, attention = layer(x, causal, memory and memory[i], seen, train=train)
+            x, own, attention = layer(x, causal, memory and memory[i], seen)
             caches.append(own)
             weights.append(attention)
-        return self.finish(x), caches, weights
+        return caches, weights
 
     def remember(self, memory: Float[Array, "B S D"]) -> list[Any]:
         return [layer.remember(memory) for layer in self.stack]

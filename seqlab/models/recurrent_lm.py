@@ -34,6 +34,8 @@ class RecurrentLM(nn.Module):
     """Where a GRU's reset gate stands: "before" or "after" the recurrent product."""
     dtype: str = "float32"
     """What the operands of products with parameters are rounded to; all else is float32."""
+    remat: bool = False
+    """Whether the layers' activations are computed again in the backward pass, in place of being kept."""
 
     def setup(self):
         self.words = Vocabulary(self.vocabulary, self.dim, self.tie, self.dtype)
@@ -48,6 +50,7 @@ class RecurrentLM(nn.Module):
             self.reset,
             self.layer_norm,
             self.dtype,
+            self.remat,
         )
         self.drop = Dropout(self.dropout)
 

@@ -29,6 +29,8 @@ class Sutskever(nn.Module):
     """"all": source, target and output share one table (a joint vocabulary); "target": target and output; "none"."""
     dtype: str = "float32"
     """What the operands of products with parameters are rounded to; all else is float32."""
+    remat: bool = False
+    """Whether the layers' activations are computed again in the backward pass, in place of being kept."""
 
     def setup(self):
         check_tie(self.tie, self.source_vocabulary, self.vocabulary)
@@ -36,8 +38,8 @@ class Sutskever(nn.Module):
         if self.tie != "all":
             self.source_words = Table(self.source_vocabulary, self.dim)
         sizes = (self.cell, self.layers, self.dim, self.dim, self.dropout)
-        self.encoder = RecurrentStack(*sizes, dtype=self.dtype)
-        self.decoder = RecurrentStack(*sizes, dtype=self.dtype)
+        self.encoder = RecurrentStack(*sizes, dtype=self.dtype, remat=self.remat)
+        self.decoder = RecurrentStack(*sizes, dtype=self.dtype, remat=self.remat)
         self.drop = Dropout(self.dropout)
 
     def encode(self, inputs: Tokens, *, train: bool = False) -> Any:

@@ -37,6 +37,8 @@ class TCNLM(nn.Module):
     """Whether the embedding table is the output projection too."""
     dtype: str = "float32"
     """What the operands of products with parameters are rounded to; all else is float32."""
+    remat: bool = False
+    """Whether the layers' activations are computed again in the backward pass, in place of being kept."""
 
     def setup(self):
         if self.block not in ("tcn", "wavenet"):
@@ -60,14 +62,18 @@ class TCNLM(nn.Module):
         return 1 + convolutions * (self.kernel - 1) * sum(dilations(self.layers, self.cycle))
 
     def stack(self, x: Float[Array, "B T D"], run: Run, *, train: bool = False) -> Float[Array, "B T D"]:
+        def through(block: Any, x: jax.Array) -> Any:
+            return block(x, run, train=train)
+
+        through = nn.remat(through) if self.remat and train else through
         if self.block == "tcn":
             x = self.drop(x, train=train)
             for block in self.blocks:
-                x = block(x, run, train=train)
+                x = through(block, x)
             return x
         total = jnp.zeros_like(x)
         for block in self.blocks:
-            x, skipped = block(x, run, train=train)
+            x, skipped = through(block, x)
             total += skipped
         return nn.relu(self.end(nn.relu(total)))
 

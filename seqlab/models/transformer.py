@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, Int
@@ -45,6 +44,10 @@ class Transformer(nn.Module):
     dtype: str = "float32"
     """What the operands of products with parameters are rounded to; all else is float32. "bfloat16" is what matrix
     units take, AMX of recent CPUs too."""
+    remat: bool = False
+    """Whether the layers' activations are computed again in the backward pass, in place of being kept."""
+    scan: bool = False
+    """Whether the layers are compiled once, as a loop, however many there are."""
 
     def setup(self):
         check_tie(self.tie, self.source_vocabulary, self.vocabulary)
@@ -55,8 +58,9 @@ class Transformer(nn.Module):
         self.target_positions = Positions(self.positions, self.dim, self.max_length)
         inner = self.dropout if self.inner_dropout is None else self.inner_dropout
         sizes = (self.dim, self.heads, self.hidden, self.dropout, inner, self.norm, self.activation, self.biases)
-        self.encoder = Stack(self.encoder_layers, *sizes, dtype=self.dtype)
-        self.decoder = Stack(self.decoder_layers, *sizes, cross=True, dtype=self.dtype)
+        rest: Any = {"dtype": self.dtype, "remat": self.remat, "scan": self.scan}
+        self.encoder = Stack(self.encoder_layers, *sizes, **rest)
+        self.decoder = Stack(self.decoder_layers, *sizes, cross=True, **rest)
 
     def encode(self, inputs: Tokens, *, train: bool = False) -> Float[Array, "B S D"]:
         self.source_positions.check_length(inputs.ids.shape[1])
@@ -64,23 +68,20 @@ class Transformer(nn.Module):
         x += self.source_positions(positions_of(inputs.mask))
         return self.encoder.encode(x, inputs.mask, train=train)
 
-    def decode(self, inputs: Tokens, prefix: Tokens, *, train: bool = False) -> tuple[jax.Array, list, list]:
-        memory = self.decoder.remember(self.encode(inputs, train=train))
-        return self.decode_from(memory, inputs, prefix, train=train)
-
-    def decode_from(self, memory: Any, inputs: Tokens, prefix: Tokens, *, train: bool = False):
+    def embed(self, prefix: Tokens) -> Float[Array, "B T D"]:
         self.target_positions.check_length(prefix.ids.shape[1])
-        x = self.words.embed(prefix.ids) + self.target_positions(positions_of(prefix.mask))
-        return self.decoder.decode(x, prefix.mask, memory, inputs.mask, train=train)
+        return self.words.embed(prefix.ids) + self.target_positions(positions_of(prefix.mask))
 
     def features(
         self, inputs: Tokens, prefix: Tokens, carry: Any = None, *, train: bool
     ) -> tuple[Float[Array, "B T D"], Any]:
-        return self.decode(inputs, prefix, train=train)[0], carry
+        memory = self.encode(inputs, train=train)
+        return self.decoder.decode(self.embed(prefix), prefix.mask, memory, inputs.mask, train=train), carry
 
     def attention_weights(self, inputs: Tokens, prefix: Tokens) -> Float[Array, "L B H T S"]:
         """Cross-attention weights of a forced pass, by decoder layer and head."""
-        return jnp.stack(self.decode(inputs, prefix)[2])
+        memory = self.decoder.remember(self.encode(inputs))
+        return jnp.stack(self.decoder.forced(self.embed(prefix), prefix.mask, memory, inputs.mask)[1])
 
     def project(self, features: Float[Array, "... D"]) -> Float[Array, "... V"]:
         return self.words.project(features)
@@ -90,7 +91,7 @@ class Transformer(nn.Module):
         memory = self.decoder.remember(self.encode(inputs))
         past, caches = Tokens(prompt.ids[:, :-1], prompt.mask[:, :-1]), None
         if past.ids.shape[1]:
-            _, caches, _ = self.decode_from(memory, inputs, past)
+            caches, _ = self.decoder.forced(self.embed(past), past.mask, memory, inputs.mask)
         state = self.decoder.start(caches, prompt.mask, capacity, hypotheses)
         return {"layers": [kept(*one) for one in memory], "mask": inputs.mask}, state
 

@@ -35,23 +35,27 @@ class TransformerLM(nn.Module):
     dtype: str = "float32"
     """What the operands of products with parameters are rounded to; all else is float32. "bfloat16" is what matrix
     units take, AMX of recent CPUs too."""
+    remat: bool = False
+    """Whether the layers' activations are computed again in the backward pass, in place of being kept."""
+    scan: bool = False
+    """Whether the layers are compiled once, as a loop, however many there are."""
 
     def setup(self):
         self.words = Vocabulary(self.vocabulary, self.dim, self.tie, self.dtype, bias=False)
         self.where = Positions(self.positions, self.dim, self.max_length)
         inner = self.dropout if self.inner_dropout is None else self.inner_dropout
         sizes = (self.dim, self.heads, self.hidden, self.dropout, inner, self.norm)
-        self.decoder = Stack(self.layers, *sizes, dtype=self.dtype)
+        self.decoder = Stack(self.layers, *sizes, dtype=self.dtype, remat=self.remat, scan=self.scan)
 
-    def decode(self, prefix: Tokens, *, train: bool = False) -> Any:
+    def embed(self, prefix: Tokens) -> Float[Array, "B T D"]:
         self.where.check_length(prefix.ids.shape[1])
-        x = self.words.embed(prefix.ids) + self.where(positions_of(prefix.mask, prefix.segments))
-        return self.decoder.decode(x, prefix.mask, segments=prefix.segments, train=train)
+        return self.words.embed(prefix.ids) + self.where(positions_of(prefix.mask, prefix.segments))
 
     def features(
         self, inputs: None, prefix: Tokens, carry: Any = None, *, train: bool
     ) -> tuple[Float[Array, "B T D"], Any]:
-        return self.decode(prefix, train=train)[0], carry
+        x = self.embed(prefix)
+        return self.decoder.decode(x, prefix.mask, segments=prefix.segments, train=train), carry
 
     def project(self, features: Float[Array, "... D"]) -> Float[Array, "... V"]:
         return self.words.project(features)
@@ -60,7 +64,7 @@ class TransformerLM(nn.Module):
         self.where.check_length(capacity)
         past, caches = Tokens(prompt.ids[:, :-1], prompt.mask[:, :-1]), None
         if past.ids.shape[1]:
-            _, caches, _ = self.decode(past)
+            caches, _ = self.decoder.forced(self.embed(past), past.mask)
         return {}, self.decoder.start(caches, prompt.mask, capacity, hypotheses)
 
     def step(
