@@ -97,11 +97,12 @@ def cross_entropy(
 
 
 def generator_loss(
-    model: Any, params: Params, batch: Batch, carry: Carry, key: Any, label_smoothing: float
+    model: Any, params: Params, batch: Batch, carry: Carry, key: Any, label_smoothing: float, chunk: int = 0
 ) -> tuple[jax.Array, jax.Array, dict[str, jax.Array], Carry]:
     """Teacher-forced cross-entropy; `key` drives dropout, None means evaluation: no dropout, no smoothing.
 
-    A carry is taken and given only where the rows are stretches of a stream.
+    A carry is taken and given only where the rows are stretches of a stream. With a `chunk`, the logits of about so
+    many positions are held at once.
     """
     train, fresh = key is not None, batch.fresh
     if fresh is None:
@@ -109,16 +110,39 @@ def generator_loss(
     else:
         carry = jax.tree.map(lambda x: jnp.where(fresh.reshape(-1, *[1] * (x.ndim - 1)), 0, x), carry)
 
-    def run(module: Any) -> tuple[jax.Array, Carry]:
-        features, after = module.features(batch.inputs, batch.prefix, carry, train=train)
-        return module.project(features), after
+    def judged(features: Any, targets: Any, weights: Any) -> Any:
+        logits = model.apply(params, features, method="project")
+        return cross_entropy(logits, targets, weights, label_smoothing if train else 0.0)
 
     rngs = {"dropout": key} if train else None
-    logits, carry = model.apply(params, rngs=rngs, method=run)
-    loss, weight, sums = cross_entropy(logits, batch.targets, batch.weights, label_smoothing if train else 0.0)
+    features, carry = model.apply(
+        params, batch.inputs, batch.prefix, carry, train=train, rngs=rngs, method="features"
+    )
+    found = features, batch.targets, batch.weights
+    loss, weight, sums = summed_over_chunks(judged, chunk, *found) if chunk else judged(*found)
     if train:
         del sums["correct"]  # not worth a pass over the logits in every step
     return loss, weight, sums, None if fresh is None else carry
+
+
+def summed_over_chunks(judged: Callable[..., Any], chunk: int, *arrays: Any) -> Any:
+    """The sums that `judged` gives of arrays [B T ...], from about `chunk` positions at a time: as many of each row,
+    one at least. In the backward pass each chunk is judged again. Positions that fill up the last one are zeros.
+    """
+    rows, length = arrays[0].shape[:2]
+    width = min(max(chunk // rows, 1), length)
+
+    def split(x: Any) -> jax.Array:
+        """[B T ...] to [chunks B width ...]: rows stay whole devices' own."""
+        x = jnp.pad(x, ((0, 0), (0, -length % width), *[(0, 0)] * (x.ndim - 2)))
+        return x.reshape(rows, -1, width, *x.shape[2:]).swapaxes(0, 1)
+
+    def body(sums: Any, one: Any) -> tuple[Any, None]:
+        return jax.tree.map(jnp.add, sums, judged(*one)), None
+
+    chunks = tuple(split(x) for x in arrays)
+    nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(judged, *(x[0] for x in chunks)))
+    return jax.lax.scan(jax.checkpoint(body, prevent_cse=False), nothing, chunks)[0]
 
 
 def outputs(model: Any, params: Params, inputs: Any, key: Any = None) -> jax.Array:

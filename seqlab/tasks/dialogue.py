@@ -6,7 +6,7 @@ what comes after its `sentences` first ones for one.
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
@@ -27,6 +27,8 @@ class Dialogue:
     """Tokens of the turns so far that are read, the last ones."""
     label_smoothing: float = 0.1
     """Share of the target distribution that is spread over the whole vocabulary."""
+    loss_chunk: int = field(default=0, repr=False)  # no part of what a plan hinges on
+    """Positions whose logits are held at once, as many of each row and one at least; 0: all."""
 
     KIND = "generator"
     columns = MappingProxyType({"source": "text", "target": "text"})
@@ -34,6 +36,7 @@ class Dialogue:
     separator = "\t"
 
     def __post_init__(self) -> None:
+        at_least("task.loss_chunk", self.loss_chunk, 0)
         at_least("task.source_tokens", self.source_tokens, 1)
 
     def plan(self, corpus: Corpus, batching: Batching) -> Plan:
@@ -45,7 +48,7 @@ class Dialogue:
 
     def loss(self, model: Any, params: Params, batch: Batch, carry: Carry, key: Any) -> Any:
         """Cross-entropy of the reply; see `generator_loss`."""
-        return generator_loss(model, params, batch, carry, key, self.label_smoothing)
+        return generator_loss(model, params, batch, carry, key, self.label_smoothing, self.loss_chunk)
 
     def requests(self, lines: Sequence[str], tokenizers: Tokenizers, max_length: int) -> list[Request]:
         most = max_length or DEFAULT_LENGTH

@@ -1,7 +1,7 @@
 """Language modeling; judged by perplexity. Decoding goes on from a prompt."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from seqlab.batching import Packing, Plan, Rows, Streams, make_packing, pad
 from seqlab.config import Batching
-from seqlab.errors import SeqlabError
+from seqlab.errors import SeqlabError, at_least
 from seqlab.search.requests import Request
 from seqlab.tasks import bucket_plan, generator_loss, kept, shifted
 from seqlab.text import Corpus, Tokenizers
@@ -26,6 +26,8 @@ class LanguageModeling:
     examples joined by newlines; a recurrent model's state is carried on."""
     label_smoothing: float = 0.0
     """Share of the target distribution that is spread over the whole vocabulary."""
+    loss_chunk: int = field(default=0, repr=False)  # no part of what a plan hinges on
+    """Positions whose logits are held at once, as many of each row and one at least; 0: all."""
 
     KIND = "generator"
     columns = MappingProxyType({"target": "text"})
@@ -34,6 +36,7 @@ class LanguageModeling:
     def __post_init__(self) -> None:
         if self.rows not in ("lines", "packed", "stream"):
             raise SeqlabError(f"task.rows must be lines, packed or stream, not {self.rows!r}")
+        at_least("task.loss_chunk", self.loss_chunk, 0)
 
     def plan(self, corpus: Corpus, batching: Batching) -> Plan:
         count = max(batching.tokens // batching.max_length, 1)
@@ -68,7 +71,7 @@ class LanguageModeling:
 
     def loss(self, model: Any, params: Params, batch: Batch, carry: Carry, key: Any) -> Any:
         """Cross-entropy of each next token; see `generator_loss`."""
-        return generator_loss(model, params, batch, carry, key, self.label_smoothing)
+        return generator_loss(model, params, batch, carry, key, self.label_smoothing, self.loss_chunk)
 
     def requests(self, lines: Sequence[str], tokenizers: Tokenizers, max_length: int) -> list[Request]:
         """A line is a prompt; in a stream no BOS stands before it, and before nothing the end of a line."""

@@ -6,7 +6,7 @@ A line of `seqlab decode` is a document, its sentences apart by tabs.
 import itertools
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
@@ -14,7 +14,7 @@ import numpy as np
 
 from seqlab.batching import Plan, Rows
 from seqlab.config import Batching
-from seqlab.errors import SeqlabError
+from seqlab.errors import SeqlabError, at_least
 from seqlab.search.requests import Request
 from seqlab.tasks import cut_source_plan, generator_loss, pair_batch, source_request
 from seqlab.text import Corpus, Tokenizers
@@ -34,12 +34,15 @@ class Summarization:
 
     rouge: str = "rouge"
     """What judges: rouge, or of text that is not English rouge_unicode, or rouge_stemmed."""
+    loss_chunk: int = field(default=0, repr=False)  # no part of what a plan hinges on
+    """Positions whose logits are held at once, as many of each row and one at least; 0: all."""
 
     KIND = "generator"
     columns = MappingProxyType({"source": "text", "target": "text"})
     separator = "\t"
 
     def __post_init__(self) -> None:
+        at_least("task.loss_chunk", self.loss_chunk, 0)
         if self.rouge not in ("rouge", "rouge_stemmed", "rouge_unicode"):
             raise SeqlabError(f"task.rouge must be rouge, rouge_stemmed or rouge_unicode, not {self.rouge!r}")
         if self.keep not in ("head", "tail", "ends") or self.source_tokens < 2:
@@ -69,7 +72,7 @@ class Summarization:
 
     def loss(self, model: Any, params: Params, batch: Batch, carry: Carry, key: Any) -> Any:
         """Cross-entropy of the summary; see `generator_loss`."""
-        return generator_loss(model, params, batch, carry, key, self.label_smoothing)
+        return generator_loss(model, params, batch, carry, key, self.label_smoothing, self.loss_chunk)
 
     def requests(self, lines: Sequence[str], tokenizers: Tokenizers, max_length: int) -> list[Request]:
         most = max_length or DEFAULT_LENGTH

@@ -1,12 +1,13 @@
 """Translation: a source sentence to a target sentence; judged by BLEU, chrF, TER and exact match."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
 from seqlab.batching import Plan, Rows
 from seqlab.config import Batching
+from seqlab.errors import at_least
 from seqlab.search.requests import Request
 from seqlab.tasks import bucket_plan, generator_loss, pair_batch, source_request
 from seqlab.text import Corpus, Tokenizers
@@ -19,9 +20,14 @@ class Translation:
     """Share of the target distribution that is spread over the whole vocabulary."""
     tokenized: bool = False
     """The text is tokenized already, and BLEU takes it as it stands."""
+    loss_chunk: int = field(default=0, repr=False)  # no part of what a plan hinges on
+    """Positions whose logits are held at once, as many of each row and one at least; 0: all."""
 
     KIND = "generator"
     columns = MappingProxyType({"source": "text", "target": "text"})
+
+    def __post_init__(self) -> None:
+        at_least("task.loss_chunk", self.loss_chunk, 0)
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -37,7 +43,7 @@ class Translation:
 
     def loss(self, model: Any, params: Params, batch: Batch, carry: Carry, key: Any) -> Any:
         """Cross-entropy of the target; see `generator_loss`."""
-        return generator_loss(model, params, batch, carry, key, self.label_smoothing)
+        return generator_loss(model, params, batch, carry, key, self.label_smoothing, self.loss_chunk)
 
     def requests(self, lines: Sequence[str], tokenizers: Tokenizers, max_length: int) -> list[Request]:
         """By default a translation has at most twice the tokens of its source and 10 more."""
