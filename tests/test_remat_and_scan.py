@@ -11,6 +11,7 @@ from seqlab import catalogue, laws
 from seqlab.tasks import blank_batch, generator_loss
 from seqlab.train import init_params
 from seqlab.types import Batch
+from tests.mutants import Mutant, planted
 
 REMAT = ("transformer", "transformer_lm", "recurrent_lm", "sutskever", "tcn_lm")
 SCAN = ("transformer", "transformer_lm")
@@ -137,3 +138,23 @@ def test_a_loop_that_computes_again_needs_less_memory():
         return compiled.memory_analysis().temp_size_in_bytes
 
     assert memory(scan=True, remat=True) < 0.5 * memory()
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("jax.lax.scan(body, x, (params, keys))", "jax.lax.scan(body, x, (params, keys), reverse=True)"),
+        ("*[one.variables[", "*[self.stack[0].variables["),
+        (
+            'jax.random.split(self.make_rng("dropout"), self.layers)',
+            'self.make_rng("dropout")[None].repeat(self.layers)',
+        ),
+    ],
+)
+def test_planted_bugs(old, new):
+    with (
+        planted(Mutant("loop", "layers.transformer", old, new, ""), __name__) as mutated,
+        pytest.raises(AssertionError),
+    ):
+        mutated.test_a_loop_over_layers_changes_nothing("transformer_lm", False)
+        mutated.test_a_layer_of_a_loop_has_its_own_dropout()

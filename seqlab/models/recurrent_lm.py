@@ -35,7 +35,8 @@ class RecurrentLM(nn.Module):
     dtype: str = "float32"
     """What the operands of products with parameters are rounded to; all else is float32."""
     remat: bool = False
-    """Whether the layers' activations are computed again in the backward pass, in place of being kept."""
+    """Whether the layers' activations are computed again in the backward pass, in place of being kept. The compiler
+    for CPU keeps them all the same."""
 
     def setup(self):
         self.words = Vocabulary(self.vocabulary, self.dim, self.tie, self.dtype)

@@ -30,7 +30,8 @@ class Sutskever(nn.Module):
     dtype: str = "float32"
     """What the operands of products with parameters are rounded to; all else is float32."""
     remat: bool = False
-    """Whether the layers' activations are computed again in the backward pass, in place of being kept."""
+    """Whether the layers' activations are computed again in the backward pass, in place of being kept. The compiler
+    for CPU keeps them all the same."""
 
     def setup(self):
         check_tie(self.tie, self.source_vocabulary, self.vocabulary)

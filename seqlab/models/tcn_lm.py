@@ -38,7 +38,8 @@ class TCNLM(nn.Module):
     dtype: str = "float32"
     """What the operands of products with parameters are rounded to; all else is float32."""
     remat: bool = False
-    """Whether the layers' activations are computed again in the backward pass, in place of being kept."""
+    """Whether the layers' activations are computed again in the backward pass, in place of being kept. The compiler
+    for CPU keeps them all the same."""
 
     def setup(self):
         if self.block not in ("tcn", "wavenet"):

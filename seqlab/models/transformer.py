@@ -45,7 +45,8 @@ class Transformer(nn.Module):
     """What the operands of products with parameters are rounded to; all else is float32. "bfloat16" is what matrix
     units take, AMX of recent CPUs too."""
     remat: bool = False
-    """Whether the layers' activations are computed again in the backward pass, in place of being kept."""
+    """Whether the layers' activations are computed again in the backward pass, in place of being kept. The compiler
+    for CPU keeps them all the same, unless there is `scan`."""
     scan: bool = False
     """Whether the layers are compiled once, as a loop, however many there are."""
 
