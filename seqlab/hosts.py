@@ -68,7 +68,7 @@ def gather(value: Any) -> list[Any]:
     padded = np.zeros(max(sizes), np.uint8)
     padded[: len(text)] = text
     found = np.asarray(multihost_utils.process_allgather(padded), np.uint8)
-    return [json.loads(row[: int(size)].tobytes()) for row, size in zip(found, sizes, strict=True)]
+    return [json.loads(row[:size].tobytes()) for row, size in zip(found, sizes.tolist(), strict=True)]
 
 
 def by_the_first(do: Callable[[], Any]) -> Any:
