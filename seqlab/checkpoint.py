@@ -18,7 +18,7 @@ import math
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ import numpy as np
 from seqlab.errors import SeqlabError
 from seqlab.files import write_atomically
 from seqlab.hosts import is_first, wait_for_all
-from seqlab.untrusted import fits, inside, read_json
+from seqlab.untrusted import fits, inside, plain_files, read_json
 
 MANIFEST = "manifest.json"
 STEP = re.compile(r"0|[1-9][0-9]{0,17}")  # the name of a checkpoint's folder
@@ -182,15 +182,6 @@ def check_shapes(declared: Any, wanted: Any, folder: Path) -> None:
     if name is not None:
         here, there = (" ".join(map(str, tree.get(name, ("missing",)))) for tree in (held, expected))
         raise SeqlabError(f"{folder}: the array {name} is {here}, and its experiment's model has {there}")
-
-
-def plain_files(folder: Path) -> Iterator[Path]:
-    """All files below a folder, in order. Raises for a link, or anything else that is no plain file."""
-    for path in sorted(folder.rglob("*")):
-        if path.is_symlink() or not (path.is_file() or path.is_dir()):
-            raise SeqlabError(f"{path}: a checkpoint holds plain files alone; put the file itself there")
-        if path.is_file():
-            yield path
 
 
 def _hash_files(folder: Path) -> dict[str, str]:

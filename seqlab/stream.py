@@ -10,6 +10,7 @@ import io
 import itertools
 import json
 import math
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -187,6 +188,8 @@ def resumed_output(path: Path, identity: dict[str, Any], lines_each: int) -> Ite
     content = json.dumps(identity, sort_keys=True, default=str, indent=1)
     if path.suffix == ".gz":
         raise SeqlabError(f"{path}: only a plain file can be gone on with")
+    if os.path.lexists(path) and not path.is_file():
+        raise SeqlabError(f"{path} is no plain file: choose another --output")
     if record.exists():
         before = read_json(record, dict[str, Any])
         changed = [name for name, value in json.loads(content).items() if before.get(name) != value]

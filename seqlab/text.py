@@ -511,6 +511,8 @@ def parse_names(content: bytes, place: str) -> tuple[str, ...]:
 
 def _load_text_tokenizer(path: Path, pieces: Path) -> Tokenizer | Pieces:
     model = read_whole(path)
+    if not model:  # SentencePiece takes nothing for a model
+        raise SeqlabError(f"{path} is empty")
     tokenizer = Tokenizer(model)
     if pieces.exists():
         known = read_json(pieces, dict[str, int | list[str]])

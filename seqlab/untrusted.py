@@ -4,6 +4,7 @@ their folder.
 
 import json
 import types
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -22,6 +23,17 @@ def inside(folder: Path, name: str) -> Path:
     if not stays:
         raise SeqlabError(f"{path} leads out of its folder: put the file itself there")
     return path
+
+
+def plain_files(folder: Path) -> Iterator[Path]:
+    """All files below a folder, in order. Raises for a link, the folder itself included, or anything else
+    that is no plain file.
+    """
+    for path in [folder, *sorted(folder.rglob("*"))]:
+        if path.is_symlink() or not (path.is_file() or path.is_dir()):
+            raise SeqlabError(f"{path}: no plain file; put the file itself there")
+        if path.is_file():
+            yield path
 
 
 def read_whole(path: Path, most: int = LARGEST) -> bytes:

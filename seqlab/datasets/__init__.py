@@ -23,7 +23,7 @@ import numpy as np
 from seqlab.errors import SeqlabError
 from seqlab.files import folder_made_whole, locked
 from seqlab.progress import progress
-from seqlab.untrusted import fits, read_json
+from seqlab.untrusted import fits, plain_files, read_json
 
 VERSION = "1.1.0"
 CHUNK = 1000
@@ -69,7 +69,7 @@ class Prepared(NamedTuple):
         from array_record.python.array_record_data_source import ArrayRecordDataSource
 
         # Not through TFDS, which imports whatever module the folder's features.json names.
-        files = sorted(self.folder.glob(f"seqlab-{glob.escape(split)}.array_record-*"))
+        files = [p for p in plain_files(self.folder) if p.match(f"seqlab-{glob.escape(split)}.array_record-*")]
         try:
             source = ArrayRecordDataSource([str(path) for path in files]) if files else ()
         except (ValueError, RuntimeError) as error:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from seqlab.errors import SeqlabError
-from seqlab.untrusted import read_json
+from seqlab.untrusted import plain_files, read_json
 
 CHUNK = 1000
 
@@ -69,9 +69,9 @@ class Tfds:
             try:
                 splits[ours] = self._examples(builder.as_data_source(theirs), features)
             except (ValueError, KeyError) as error:
-                known = ", ".join(builder.info.splits)
+                known, reason = ", ".join(builder.info.splits), str(error).partition("\n")[0]
                 raise SeqlabError(
-                    f"no split {theirs!r} ({known}); set --{ours}: {str(error).splitlines()[0]}"
+                    f"{self.folder or self.name}: no split {theirs!r} ({known}); set --{ours}: {reason}"
                 ) from None
         return splits
 
@@ -82,6 +82,7 @@ class Tfds:
         if self.folder:
             if not (Path(self.folder) / "dataset_info.json").is_file():
                 raise SeqlabError(f"{self.folder} is no prepared set: it has no dataset_info.json")
+            all(plain_files(Path(self.folder)))
             check_features(Path(self.folder) / "features.json")
             try:
                 return tfds.builder_from_directory(self.folder)
@@ -102,9 +103,21 @@ class Tfds:
         return builder
 
     def _examples(self, source: Any, features: Any) -> Iterator[dict[str, str]]:
-        for at in range(0, len(source), CHUNK):
-            for example in source.__getitems__(range(at, min(at + CHUNK, len(source)))):
-                yield {ours: _text(example[theirs], features[theirs]) for ours, theirs in self.columns.items()}
+        at, columns = 0, self.columns.items()
+        while True:
+            try:
+                read = source.__getitems__(range(at, min(at + CHUNK, len(source))))
+                some = [{ours: _text(one[theirs], features[theirs]) for ours, theirs in columns} for one in read]
+            except SeqlabError:
+                raise
+            except Exception as error:  # whatever becomes of damaged records
+                raise SeqlabError(
+                    f"{self.folder or self.name}: damaged: {str(error).partition(chr(10))[0]}"
+                ) from None
+            if not some:
+                return
+            yield from some
+            at += CHUNK
 
 
 def check_features(path: Path) -> None:
