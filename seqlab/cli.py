@@ -46,10 +46,10 @@ def connect(cluster: Processes, heartbeat: int = 100) -> None:
         return
     if cluster.coordinator is None:
         raise SeqlabError("--processes and --process need --coordinator HOST:PORT")
-    from seqlab.hosts import connect, is_first
+    from seqlab import hosts
 
-    connect(cluster.coordinator, cluster.processes, cluster.process, heartbeat)
-    if not is_first():
+    hosts.connect(cluster.coordinator, cluster.processes, cluster.process, heartbeat)
+    if not hosts.is_first():
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -214,6 +214,7 @@ def decode(
     mean: Annotated[str, arg(help="Of an ensemble: of probabilities or log_probabilities.")] = "probabilities",
     lm: Annotated[Path | None, arg(metavar="RUN", help="A language model of the same tokens.")] = None,
     lm_weight: Annotated[float, arg(help="What its log-probabilities are multiplied by, and added.")] = 0.1,
+    cluster: Cluster = ALONE,
     resume: Annotated[bool, arg(help="Writes as it goes, and goes on where a killed process left --output.")] = False,
     shard: Annotated[
         str, arg(metavar="I/N", help="Only the I-th of N parts of --input; cat makes them whole.")
@@ -225,6 +226,7 @@ def decode(
     """Writes a line for each line of input, by beam search."""
     use_parts(parts)
     from seqlab.decode import load, together
+    from seqlab.hosts import is_first
     from seqlab.stream import Format, decode_file, decode_stream
 
     for path in (input, prefixes, constraints):
@@ -234,9 +236,12 @@ def decode(
         raise SeqlabError(f"--{'resume' if resume else 'shard'} is of a file: give --input")
     if resume and output is None:
         raise SeqlabError("--resume goes on with a file: give --output")
+    if cluster != ALONE and (input is None or resume):
+        raise SeqlabError("several processes need --input, and know no --resume: give each a --shard for that")
     form = Format(nbest, scores, alignments)
     check_output(output, input, prefixes, constraints)
     keep_freed_memory()
+    connect(cluster)
     keep_compilations()
     loaded = load_writer(run, checkpoint, dtype)
     if ensemble or lm is not None:
@@ -255,7 +260,7 @@ def decode(
     decode_file(
         loaded,
         input,
-        output,
+        output if is_first() else Path(os.devnull),
         form,
         prefixes=prefixes,
         phrases=constraints,
@@ -324,6 +329,7 @@ def evaluate(
     checkpoint: Which = "best",
     output: Annotated[Path | None, arg(metavar="F", help="Writes the decoded lines there too.")] = None,
     json: bool = False,
+    cluster: Cluster = ALONE,
     data_dir: DataDir = DATA_DIR,
     parts: Parts = None,
 ) -> None:
@@ -334,16 +340,18 @@ def evaluate(
     from seqlab.compare import versions
     from seqlab.config import Search
     from seqlab.decode import evaluate, load
+    from seqlab.hosts import is_first
 
     check_output(output)
     keep_freed_memory()
+    connect(cluster)
     keep_compilations()
     loaded = load(run, checkpoint)
     kind = loaded.experiment.task.KIND
     if kind != "generator" and search != NO_SEARCH:
         raise SeqlabError(f"a {kind} does not search: leave out --beam and the like")
     result = evaluate(loaded, split, data_dir, **dataclasses.asdict(search))
-    if output is not None:
+    if output is not None and is_first():
         with text.open_output(output) as stream:
             stream.writelines(line.replace("\n", " ") + "\n" for line in result.decoded.texts)
     for doubt in result.doubts:
@@ -886,36 +894,41 @@ def main() -> None:
     """Runs a command; bad input is one line on standard error and exit code 2, a training that was asked to stop 75,
     an interrupt of anything else 130.
     """
-    arguments = sys.argv[1:]
+    code = 0
     try:
-        if not arguments or arguments[0] in ("-h", "--help"):
-            print(help_text())
-        elif arguments[0] not in COMMANDS:
-            import difflib
-
-            near = difflib.get_close_matches(arguments[0], COMMANDS, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"one of {', '.join(COMMANDS)}"
-            raise SeqlabError(f"no command {arguments[0]!r}: {hint}")
-        elif arguments[0] in ("train", "launch", "prepare", "cost", "diagnose"):
-            COMMANDS[arguments[0]](arguments[1:])
-        else:
-            command = COMMANDS[arguments[0]]
-            tyro.cli(command, prog=f"seqlab {arguments[0]}", args=arguments[1:])
+        run_command(sys.argv[1:])
         sys.stdout.flush()  # here, where a reader that has gone is no error
-    except SeqlabError as error:
-        print(f"seqlab: {error}", file=sys.stderr)
-        sys.exit(2)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads: end quietly
-    except OSError as error:  # a full disk, say
+    except (SeqlabError, OSError) as error:  # an OSError: a full disk, say
         print(f"seqlab: {error}", file=sys.stderr)
-        sys.exit(2)
+        code = 2
     except Stopped as stopped:
         print(f"seqlab: {stopped}", file=sys.stderr)
-        sys.exit(STOPPED)
+        code = STOPPED
     except KeyboardInterrupt:
         print("seqlab: interrupted", file=sys.stderr)
-        sys.exit(130)
+        code = 130
+    if code in (2, 130) and "seqlab.hosts" in sys.modules and sys.modules["seqlab.hosts"].connected():
+        sys.stderr.flush()
+        os._exit(code)  # at once: the other processes do not come to the usual end, where they would be waited for
+    if code:
+        sys.exit(code)
+
+
+def run_command(arguments: list[str]) -> None:
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(help_text())
+    elif arguments[0] not in COMMANDS:
+        import difflib
+
+        near = difflib.get_close_matches(arguments[0], COMMANDS, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"one of {', '.join(COMMANDS)}"
+        raise SeqlabError(f"no command {arguments[0]!r}: {hint}")
+    elif arguments[0] in ("train", "launch", "prepare", "cost", "diagnose"):
+        COMMANDS[arguments[0]](arguments[1:])
+    else:
+        tyro.cli(COMMANDS[arguments[0]], prog=f"seqlab {arguments[0]}", args=arguments[1:])
 
 
 def help_text() -> str:

@@ -44,6 +44,11 @@ def connect(coordinator: str, processes: int | None = None, process: int | None 
         raise SeqlabError(f"the other processes were not found: {reason}.{hint}") from None
 
 
+def connected() -> bool:
+    """Whether this process is one of several."""
+    return jax.distributed.is_initialized()
+
+
 def is_first() -> bool:
     """Whether this process is the one that writes and tells."""
     return jax.process_index() == 0
@@ -64,7 +69,7 @@ def gather(value: Any) -> list[Any]:
     from jax.experimental import multihost_utils
 
     text = np.frombuffer(json.dumps(value).encode(), np.uint8)
-    sizes = np.asarray(multihost_utils.process_allgather(np.int32([len(text)]))).ravel()
+    sizes = np.asarray(multihost_utils.process_allgather(np.array([len(text)], np.int32))).ravel()
     padded = np.zeros(max(sizes), np.uint8)
     padded[: len(text)] = text
     found = np.asarray(multihost_utils.process_allgather(padded), np.uint8)

@@ -6,10 +6,12 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from seqlab.config import Search
 from seqlab.errors import SeqlabError
+from seqlab.hosts import gather, share_of
 from seqlab.metrics.risk import expected_utility
 from seqlab.search.forced import force, looked_at
 from seqlab.search.generate import generate
@@ -62,6 +64,31 @@ def warn(message: str) -> None:
 
 
 def decode_lines(
+    task: Any,
+    model: Any,
+    params: Params,
+    tokenizers: Tokenizers,
+    lines: Sequence[str],
+    search: Search,
+    *,
+    first: int = 1,
+    told: Told = NOTHING_TOLD,
+    **how: Any,
+) -> list[list[Written]]:
+    """What `decode_here` gives; of several processes each decodes a share of the lines, and has all texts in the end."""
+    if jax.process_count() == 1:
+        return decode_here(task, model, params, tokenizers, lines, search, first=first, told=told, **how)
+    share = share_of(len(lines))
+    mine = slice(share.start, share.stop)
+    its = Told(*(column[mine] for column in told))
+    written = decode_here(
+        task, model, params, tokenizers, lines[mine], search, first=first + share.start, told=its, **how
+    )
+    found = [some for part in gather(written) for some in part]
+    return [[Written(*one[:4], one[4] and Alignment(*one[4])) for one in some] for some in found]
+
+
+def decode_here(
     task: Any,
     model: Any,
     params: Params,

@@ -77,6 +77,13 @@ def run_steps(work: Work) -> None:
     while True:
         try:
             return go_on(work, left_out)
+        except jax.errors.JaxRuntimeError as error:
+            if jax.process_count() == 1:
+                raise
+            reason = str(error).splitlines()[0]
+            raise SeqlabError(
+                f"another process has gone, it seems: {reason}; the same command on all goes on from the last checkpoint"
+            ) from error
         except NotFinite as bad:
             times, where = (times + 1 if bad.start == where else 1), bad.start
             told = describe(work, bad.step, *bad.batch)
