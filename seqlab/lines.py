@@ -80,12 +80,18 @@ def decode_lines(
         return decode_here(task, model, params, tokenizers, lines, search, first=first, told=told, **how)
     share = share_of(len(lines))
     mine = slice(share.start, share.stop)
-    its = Told(*(column[mine] for column in told))
+    its = Told(told.prefixes[mine], told.phrases[mine])
     written = decode_here(
         task, model, params, tokenizers, lines[mine], search, first=first + share.start, told=its, **how
     )
     found = [some for part in gather(written) for some in part]
-    return [[Written(*one[:4], one[4] and Alignment(*one[4])) for one in some] for some in found]
+    return [[restored(one) for one in some] for some in found]
+
+
+def restored(one: list[Any]) -> Written:
+    """What JSON has made lists of."""
+    text, score, log_prob, ids, alignment = one
+    return Written(text, score, log_prob, ids, alignment and Alignment(*alignment))
 
 
 def decode_here(

@@ -82,7 +82,8 @@ def run_steps(work: Work) -> None:
                 raise
             reason = str(error).splitlines()[0]
             raise SeqlabError(
-                f"another process has gone, it seems: {reason}; the same command on all goes on from the last checkpoint"
+                f"another process has gone, it seems: {reason}; the same command on all goes on where the last "
+                "checkpoint is"
             ) from error
         except NotFinite as bad:
             times, where = (times + 1 if bad.start == where else 1), bad.start
