@@ -14,7 +14,7 @@ from seqlab.laws import tiny_experiment
 from tests.command import call
 from tests.mutants import Mutant, planted
 
-BEGUN = {"epoch": 0, "index": 2, "best": 3.25, "best_step": 2, "waited": 0, "stopped": False}
+BEGUN = {"judged": True, "epoch": 0, "index": 2, "best": 3.25, "best_step": 2, "waited": 0, "stopped": False}
 HOLD = "import fcntl, sys; f = open(sys.argv[1]); fcntl.flock(f, fcntl.LOCK_EX); print(flush=True); sys.stdin.read()"
 
 
@@ -108,13 +108,13 @@ def test_where_runs_are_looked_for(tmp_path):
 @pytest.mark.parametrize(
     ("file", "content", "message"),
     [
-        ("experiment.json", None, "experiment.json: damaged: "),
-        ("experiment.json", b"[]", "experiment.json: damaged: no JSON object"),
-        ("experiment.json", b"\xff\xfe", "experiment.json: damaged"),
-        ("experiment.json", b"[" * 100_000, "experiment.json: damaged"),
+        ("experiment.json", None, "experiment.json: no JSON"),
+        ("experiment.json", b"[]", "experiment.json: not what should be there"),
+        ("experiment.json", b"\xff\xfe", "experiment.json: no JSON"),
+        ("experiment.json", b"[" * 100_000, "experiment.json: no JSON"),
         ("experiment.json", b'{"steps": "ten"}', "experiment.json: damaged: no steps"),
         ("experiment.json", b'{"steps": 10, "validation": []}', "experiment.json: damaged: no validation.metric"),
-        ("checkpoints/4/manifest.json", None, "manifest.json: damaged: "),
+        ("checkpoints/4/manifest.json", None, "manifest.json: no JSON"),
         ("checkpoints/4/manifest.json", b'{"step": 4}', "manifest.json: damaged: no progress"),
         (
             "checkpoints/4/manifest.json",

@@ -17,7 +17,8 @@ from seqlab.errors import SeqlabError
 from seqlab.laws import tiny_corpus, tiny_experiment, tiny_plan
 from seqlab.terminal import grid, printable, width_of
 from seqlab.trail import DIGITS, PARTS, digest
-from seqlab.train import batch_stream, open_run, plan_batches, read_data
+from seqlab.loop import stream_of
+from seqlab.train import open_run, plan_batches, read_data
 from seqlab.types import Batch, Series, Tokens
 from tests.command import call
 from tests.mutants import Mutant, planted
@@ -50,7 +51,7 @@ def home(tmp_path_factory):
     open_run(experiment, tokenizers, data, home / "run")
     plan = plan_batches(experiment, corpus, quiet)
     collate = functools.partial(experiment.task.collate, corpus, tokenizers=tokenizers)
-    fed = list(itertools.islice(batch_stream(plan, experiment.seed, collate, 0, 0), 24))
+    fed = list(itertools.islice(stream_of(plan, experiment.seed, collate, 0, 0), 24))
     assert fed[-1][0] > 1  # several epochs
     return home, [batch for _, _, batch in fed]
 

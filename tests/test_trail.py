@@ -194,10 +194,10 @@ def test_a_changed_byte_is_found_or_refused(runs):
         (None, "b has no trail of hashes: train it with --hash-every N"),
         ("", "the trails have no step in common (a: 3 steps from 2 to 6; b: no steps yet)"),
         ('{"step": 3', "the trails have no step in common"),
-        ("what?\n", "hashes.jsonl:1: damaged"),
-        ("[1]\n", "hashes.jsonl:1: damaged: no step"),
+        ("what?\n", "hashes.jsonl:1: no JSON"),
+        ("[1]\n", "hashes.jsonl:1: not what should be there"),
         ('{"step": 2, "batch": "0123"}\n', "hashes.jsonl:1: damaged: a digest of 16 digits is missing"),
-        ("[" * 100_000 + "\n", "hashes.jsonl:1: damaged"),
+        ("[" * 100_000 + "\n", "hashes.jsonl:1: no JSON"),
         ('{"step": true}\n', "hashes.jsonl:1: damaged: no step"),
         ('{"step": 4}\n{"step": 2}\n', "hashes.jsonl:2: damaged: no step, or an earlier one"),
     ],
@@ -218,7 +218,7 @@ def test_what_is_no_run(runs, capsys):
     assert "c is not a run" in capsys.readouterr().err
     (runs / "b" / "data.json").write_text("[")
     assert call(runs, "bisect", "a", "b") == 2
-    assert "data.json: damaged" in capsys.readouterr().err
+    assert "data.json: no JSON" in capsys.readouterr().err
 
 
 MUTANTS = (
@@ -245,9 +245,9 @@ MUTANTS = (
     (
         Mutant(
             "the last step before a checkpoint cut off",
-            "files",
-            'if line["step"] <= step]',
-            'if line["step"] < step - 1]',
+            "trail",
+            'line["step"] <= step)',
+            'line["step"] < step - 1)',
             "test_resuming_leaves_the_trail_of_an_uninterrupted_run",
         ),
         ("tmp_path",),

@@ -141,7 +141,7 @@ def test_list(home, capsys, what):
         (["train", "tiny.py", "--out", "x", "--model.heads", "3"], "3 heads do not divide"),
         (["train", "tiny.py", "--out", "x", "--optimizer.name", "lion"], "unknown optimizer"),
         (["train", "tiny.py", "--out", "x", "--schedule.name", "up"], "unknown schedule"),
-        (["train", "tiny.py", "--out", "x", "--parallel", "threads"], "unknown parallel"),
+        (["train", "tiny.py", "--out", "x", "--parallel.name", "threads"], "unknown parallel.name"),
         (["train", "tiny.py", "--out", "x", "--steps", "0"], "steps must be at least 1"),
         (["train", "tiny.py", "--out", "x", "--validation.metric", "blue"], "validation.metric 'blue'"),
         (["train", "tiny.py", "--out", "x", "--text.size", "20"], "too small"),
@@ -218,7 +218,7 @@ def test_a_loss_that_is_not_finite(tmp_path):
         optimizer=dataclasses.replace(tiny_experiment().optimizer, name="sgd", clip=0.0),
     )
     with pytest.raises(
-        SeqlabError, match=r"loss of step \d is not finite \(epoch 0, batch \d\); there is no checkpoint"
+        SeqlabError, match=r"gradient of step \d is not finite \(epoch 0, batch \d; seqlab show-batch .*\); there is no checkpoint"
     ):
         train(experiment, tmp_path / "run", tmp_path / "data", say=lambda line: None)
     assert checkpoint.checkpoint_steps(tmp_path / "run") == []
@@ -279,8 +279,8 @@ def test_one_compilation_a_bucket(tmp_path, monkeypatch):
     compiled = []
     make = train_module.make_runner
 
-    def watched(name):
-        runner = make(name)
+    def watched(*arguments):
+        runner = make(*arguments)
         return runner._replace(compile=lambda step: compiled.append(runner.compile(step)) or compiled[-1])
 
     monkeypatch.setattr(train_module, "make_runner", watched)
