@@ -210,7 +210,8 @@ def _made(cls: type, fields: dict[str, Any], place: str) -> Any:
             raise SeqlabError(f"{place} has no {name!r} in this version")
         if not fits(value, hints[name]):
             wanted = getattr(hints[name], "__name__", hints[name])
-            raise SeqlabError(f"{place}.{name} is of type {wanted}, and {reprlib.repr(value)} is not")
+            shown = type(value).__name__ if dataclasses.is_dataclass(value) else reprlib.repr(value)
+            raise SeqlabError(f"{place}.{name} is of type {wanted}, and {shown} is not")
     return cls(**fields)
 
 

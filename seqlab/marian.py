@@ -23,7 +23,7 @@ from seqlab.models.transformer import Transformer
 from seqlab.tasks.translation import Translation
 from seqlab.text import Pieces, Tokenizer, save_tokenizers
 from seqlab.types import Params
-from seqlab.untrusted import read_json
+from seqlab.untrusted import fits, read_json
 
 POSITIONS = 1024  # that an exported model has a table of
 NEVER = -1e4  # the bias of what must not be written
@@ -31,8 +31,16 @@ ACTIVATION_NAMES = {"relu": "relu", "gelu": "gelu", "swish": "swish", "silu": "s
 TABLE = "model.shared.weight"
 BIAS = "final_logits_bias"
 FIRST = "model.decoder.embed_positions.weight"
-NUMBERS = ("vocab_size", "d_model", "pad_token_id", "eos_token_id", "decoder_start_token_id")
-NUMBERS += tuple(f"{stack}_{n}" for stack in ("encoder", "decoder") for n in ("layers", "attention_heads", "ffn_dim"))
+NUMBERS = (  # in config.json
+    *("vocab_size", "d_model", "pad_token_id", "eos_token_id", "decoder_start_token_id"),
+    *(f"{stack}_{n}" for stack in ("encoder", "decoder") for n in ("layers", "attention_heads", "ffn_dim")),
+)
+ASKED = {  # in generation_config.json
+    "bad_words_ids": list[list[int]] | None,
+    "num_beams": int | None,
+    "max_length": int | None,
+    "length_penalty": float | None,
+}
 
 
 class Leaf(NamedTuple):
@@ -90,9 +98,9 @@ def import_marian(folder: Path, out: Path) -> Run:
     arrays, config = read_arrays(folder), read_json(folder / "config.json", dict[str, Any])
     if config.get("model_type") != "marian":
         raise SeqlabError(f"{folder}: a model of type {config.get('model_type')!r}, not 'marian'")
-    unsaid = [name for name in NUMBERS if not isinstance(config.get(name), int) or not 0 <= config[name] < 1 << 24]
-    if unsaid:
-        raise SeqlabError(f"{folder}/config.json: {unsaid[0]} is a number, and not {config.get(unsaid[0])!r}")
+    for name in NUMBERS:
+        if not fits(config.get(name), int) or not 0 <= config[name] < 1 << 24:
+            raise SeqlabError(f"{folder}/config.json: {name} is the number of something, not {config.get(name)!r}")
     if not config.get("share_encoder_decoder_embeddings", True) or not config.get("scale_embedding", False):
         raise SeqlabError(f"{folder}: source and target must share one scaled table of embeddings")
     activation = config.get("activation_function", "gelu")
@@ -146,7 +154,7 @@ def read_params(model: Transformer, arrays: dict[str, np.ndarray], start: int) -
     if FIRST in arrays:  # a first position of its own is the embedding of what decoding begins with
         usual = np.asarray(sinusoidal(jnp.arange(len(arrays[FIRST])), model.dim))
         if not np.allclose(arrays[FIRST][1:], usual[1:], atol=1e-4):
-            raise SeqlabError("positions that are not sinusoidal")
+            raise SeqlabError("model.safetensors: positions that are not sinusoidal")
         words["table"][start] += (arrays[FIRST][0] - usual[0]) * model.dim**-0.5
     return {"params": params}
 
@@ -155,6 +163,9 @@ def read_search(folder: Path, config: dict[str, Any]) -> Search:
     """What `generate` does by default."""
     path = folder / "generation_config.json"
     asked = {**config, **(read_json(path, dict[str, Any]) if path.exists() else {})}
+    odd = [name for name, kind in ASKED.items() if not fits(asked.get(name), kind)]
+    if odd:
+        raise SeqlabError(f"{path}: {odd[0]} cannot be {asked[odd[0]]!r}")
     barred = {word[0] for word in asked.get("bad_words_ids") or [] if len(word) == 1}
     special = {config["pad_token_id"]: "<pad>", config["eos_token_id"]: "</s>"}
     return Search(
@@ -169,7 +180,7 @@ def read_search(folder: Path, config: dict[str, Any]) -> Search:
 def read_arrays(folder: Path) -> dict[str, np.ndarray]:
     """The arrays of model.safetensors, as float32."""
     path = folder / "model.safetensors"
-    if not path.exists():
+    if not path.is_file():
         pickled = sorted(one.name for one in folder.glob("*") if one.suffix in (".bin", ".pt", ".pth", ".pkl"))
         if pickled:
             raise SeqlabError(
@@ -183,7 +194,7 @@ def read_arrays(folder: Path) -> dict[str, np.ndarray]:
         raise SeqlabError("safetensors is needed: pip install 'seqlab[interop]'") from None
     try:
         return {name: array.astype(np.float32) for name, array in load_file(path).items()}
-    except SafetensorError as error:
+    except (SafetensorError, OSError, ValueError) as error:
         raise SeqlabError(f"{path}: {error}") from None
 
 
@@ -200,12 +211,14 @@ def read_tokenizers(folder: Path, config: dict[str, Any]) -> dict[str, Pieces]:
     if sorted(numbers.values()) != list(range(config["vocab_size"])):
         raise SeqlabError(f"{folder}: vocab.json does not number {config['vocab_size']} pieces from 0 on")
     names = tuple(sorted(numbers, key=numbers.__getitem__))
+    special = config["pad_token_id"], config["decoder_start_token_id"], config["eos_token_id"]
+    if max(special) >= len(names):
+        raise SeqlabError(f"{folder}/config.json: the piece {max(special)} is none of the {len(names)} there are")
     found = {}
     for column in ("source", "target"):
         path = folder / f"{column}.spm"
         if not path.exists():
             raise SeqlabError(f"{folder} has no {path.name}")
-        special = config["pad_token_id"], config["decoder_start_token_id"], config["eos_token_id"]
         found[column] = Pieces(path.read_bytes(), names, *special, numbers.get("<unk>", special[0]))
     return found
 

@@ -37,6 +37,7 @@ from seqlab.decode import load
 from seqlab.errors import SeqlabError
 from seqlab.laws import tiny_experiment, tiny_tokenizer
 from seqlab.logbook import read_log
+from seqlab.marian import export_marian, import_marian
 from seqlab.stream import resumed_output
 from seqlab.text import (
     Labels,
@@ -382,6 +383,20 @@ def read_run(folder: Path) -> None:
     assert len(run.tokenizers["target"]) == run.model.vocabulary
 
 
+def make_marian(variant: int, folder: Path) -> None:
+    experiment = tiny_experiment()
+    experiment = dataclasses.replace(experiment, model=experiment.model.clone(norm="post"))
+    run = store() / f"for-marian-{variant}"
+    save_untrained(experiment, dict.fromkeys(("source", "target"), tiny_tokenizer()), run)
+    export_marian(load(run), folder)
+
+
+def read_marian(folder: Path) -> None:
+    run = import_marian(folder, folder / "run")
+    shutil.rmtree(run.folder)
+    assert len(run.tokenizers["target"]) == run.model.vocabulary
+
+
 def write_indices(r: random.Random, folder: Path) -> None:
     packages, texts = [], []
     for i in range(60):
@@ -418,6 +433,7 @@ READERS = (
     Reader("metrics.jsonl", write_log, read_metrics),
     Reader("record of a resumed output", write_resumed, read_resumed),
     Reader("manifest.json", write_manifest, read_steps),
+    Reader("folder of Marian", copied(make_marian, 1), read_marian, share=0.5, named=True),
     Reader("checkpoint", copied(make_checkpoint, 2), read_checkpoint, seal_checkpoint, share=0.8),
     Reader("run, all its files", copied(make_run, 2), read_run, seal_checkpoint, share=0.4),
 )
@@ -542,7 +558,7 @@ def hang_guard(seconds: float) -> Iterator[None]:
 
     old = signal.signal(signal.SIGALRM, ring)
     signal.setitimer(signal.ITIMER_REAL, seconds)
-    faulthandler.dump_traceback_later(3 * seconds, exit=True)  # for what no signal wakes
+    faulthandler.dump_traceback_later(seconds + 60, exit=True)  # for what no signal wakes
     try:
         yield
     finally:

@@ -8,7 +8,7 @@ from seqlab.errors import SeqlabError
 from tests import fuzz
 from tests.mutants import Mutant, planted
 
-FAST = {"checkpoint": 10, "run, all its files": 6, "folder of TFDS": 6, "prepared data": 10}
+FAST = {"checkpoint": 10, "run, all its files": 6, "folder of TFDS": 6, "prepared data": 10, "folder of Marian": 10}
 
 
 @pytest.mark.parametrize("reader", fuzz.READERS, ids=lambda reader: reader.name)
@@ -16,7 +16,9 @@ def test_every_input_is_read_or_refused(reader):
     counts = fuzz.try_reader(reader, FAST.get(reader.name, 20), seed=0)
     assert counts.faults == {}
     assert counts.accepted + counts.refused == counts.inputs
-    assert min(counts.accepted, counts.refused) * 10 >= counts.inputs
+    assert counts.accepted * 10 >= counts.inputs
+    # Orbax draws the names of its files, and so what is broken in the few inputs with a checkpoint.
+    assert counts.refused * 10 >= counts.inputs or reader.seal is fuzz.seal_checkpoint
 
 
 def write(r, folder):
@@ -62,7 +64,8 @@ def hangs(folder):
 )
 def test_the_fuzzer_sees(read, fault, tmp_path):
     reader = fuzz.Reader("planted", write, read)
-    counts = fuzz.try_reader(reader, 2, seed=0, keep=tmp_path, seconds=0.05)
+    seconds = 0.05 if read is hangs else fuzz.SECONDS
+    counts = fuzz.try_reader(reader, 2, seed=0, keep=tmp_path, seconds=seconds)
     assert list(counts.faults) == ["planted 0 0", "planted 0 1"]
     assert all(told.startswith(fault) for told in counts.faults.values())
     assert (tmp_path / "planted 0 0" / "file").read_text() == '{"a": 1}'
