@@ -22,7 +22,7 @@ from seqlab.batching import Plan, Streams
 from seqlab.checkpoint import checkpoint_steps, read_manifest, restore
 from seqlab.config import Batching, Experiment, Parallel, Schedule, Text, Validation
 from seqlab.datasets.cldr_phrases import CldrPhrases
-from seqlab.parallel import fill_rows, make_runner
+from seqlab.parallel import fill_rows, fit_rows, make_runner
 from seqlab.search.generate import generate
 from seqlab.search.requests import Request
 from seqlab.search.rules import Rules
@@ -612,6 +612,19 @@ def every_example_comes_once_an_epoch(task: Any) -> None:
         require(seen == list(range(len(corpus))), f"an epoch holds examples {seen}")
 
 
+def rows_come_apart(task: Any) -> None:
+    """Some rows of a batch, collated alone, are those of the whole batch; rows behind the last are filled up."""
+    corpus, tokenizers, _ = tiny_corpus(task)
+    for rows in tiny_plan(task, corpus).batches(7, 0):
+        batch = task.collate(corpus, rows, tokenizers)
+        whole = jax.tree.leaves(fill_rows(batch, 8))
+        for begin in range(3):
+            which = np.arange(begin, len(whole[0]), 3)
+            part = task.collate(corpus, rows.only(which), tokenizers)
+            for ours, theirs in zip(jax.tree.leaves(part), whole, strict=True):
+                same(fit_rows(ours, len(which)), theirs[which], "rows of a batch, collated alone")
+
+
 def filled_rows_weigh_nothing(task: Any) -> None:
     """Rows added to make a multiple of the devices change no sum of the loss."""
     corpus, tokenizers, _ = tiny_corpus(task)
@@ -634,31 +647,49 @@ def models_for(task: Any) -> list[Any]:
 # Steps and runs
 
 
-def devices_agree() -> None:
-    """One device and all devices end with the same parameters after SGD on rows that do not divide by them.
+SPLITS = (  # how a step may be split: by jit or pmap, with parameters shared, and in parts
+    (Parallel(), 1),
+    (Parallel(fsdp=2, tensor=2), 1),
+    (Parallel(fsdp=4), 3),
+    (Parallel(), 2),
+    (Parallel("pmap"), 1),
+    (Parallel("pmap"), 3),
+)
 
-    By jit with dropout, whose mask is that of the whole batch however it is split; by pmap without.
+
+def devices_agree() -> None:
+    """One device and all devices, however a step is split, end with the same parameters after SGD on rows that do not
+    divide by them.
+
+    By jit with dropout, whose mask is that of the whole batch; by pmap and in parts without.
     """
-    model = catalogue.module("models", "transformer").TINY
+    model = catalogue.module("models", "transformer").TINY.clone(dim=32, heads=4, hidden=128)  # large enough to share
     subject = make_subject(model)
     batch = Batch(subject.inputs, subject.prefix, subject.targets, subject.weights)
     batch = jax.tree.map(np.asarray, batch)
     optimizer = optax.sgd(0.1)
 
     def trained(run: Callable[..., Any], place: Any, feed: Any, fetch: Any) -> Any:
-        state = place(jax.tree.map(jnp.array, first_state(subject.params, optimizer, ("nll",))))
-        for _ in range(3):
+        first = dataclasses.replace(first_state(subject.params, optimizer, ("nll",)), average=subject.params)
+        state = place(jax.tree.map(jnp.array, first))
+        for _ in range(10):
             state, _ = run(state, feed(batch))
-        return jax.tree.leaves(jax.tree.map(np.asarray, fetch((state.params, state.sums))))
+        whole = fetch(state)
+        return jax.tree.leaves(jax.tree.map(np.asarray, (whole.params, whole.sums, whole.average)))
 
-    for name, dropout in (("jit", 0.3), ("pmap", 0.0)):
-        loss = functools.partial(catalogue.part("tasks", "translation")().loss, model.clone(dropout=dropout))
-        alone = trained(jax.jit(make_step(loss, optimizer, 0)), lambda x: x, lambda x: x, lambda x: x)
-        runner = make_runner(Parallel(name))
-        step = runner.compile(make_step(loss, optimizer, 0, runner.axis))
+    task, decay = catalogue.part("tasks", "translation")(), 0.7
+    alone = {}
+    for parallel, parts in SPLITS:
+        dropout = 0.3 if (parallel.name, parts) == ("jit", 1) else 0.0
+        loss = functools.partial(task.loss, model.clone(dropout=dropout))
+        if dropout not in alone:
+            step = jax.jit(make_step(loss, optimizer, 0, average=decay))
+            alone[dropout] = trained(step, lambda x: x, lambda x: x, lambda x: x)
+        runner = make_runner(parallel, parts)
+        step = runner.compile(make_step(loss, optimizer, 0, runner.axis, accumulate=parts, average=decay))
         found = trained(step, runner.place, lambda x, r=runner: r.feed(fill_rows(x, r.parts)), runner.fetch)
-        for i, (leaf, expected) in enumerate(zip(found, alone, strict=True)):
-            close(leaf, expected, f"{name} on {len(jax.devices())} devices, leaf {i}")
+        for i, (leaf, expected) in enumerate(zip(found, alone[dropout], strict=True)):
+            close(leaf, expected, f"{parallel} in {parts} part(s) on {len(jax.devices())} devices, leaf {i}")
 
 
 def tiny_experiment() -> Experiment:
@@ -683,7 +714,7 @@ class Killed(Exception):
 
 
 def resuming_changes_nothing(folder: Path) -> None:
-    """A run cut off between two checkpoints and started again ends, to the bit, as an uninterrupted one."""
+    """A run cut off in a validation and started again ends, to the bit, as an uninterrupted one."""
     experiment = tiny_experiment()
 
     def until(line: str) -> Callable[[str], None]:
@@ -696,13 +727,13 @@ def resuming_changes_nothing(folder: Path) -> None:
     def quiet(text: str) -> None: ...
 
     train(experiment, folder / "whole", folder / "data", say=quiet)
-    for line in ("step 4:", "step 8:"):  # told before that step's checkpoint is written
+    for line in ("step 4:", "step 8:"):  # told before what came of that validation is noted
         try:
             train(experiment, folder / "cut", folder / "data", say=until(line))
         except Killed:
             continue
         raise LawBroken("the run was not cut off")
-    require(checkpoint_steps(folder / "cut")[-1] == 6, "the last checkpoint before the cut is not that of step 6")
+    require(checkpoint_steps(folder / "cut")[-1] == 8, "the last checkpoint before the cut is not that of step 8")
     train(experiment, folder / "cut", folder / "data", say=quiet)
     trees = [restore(folder / name, 10) for name in ("whole", "cut")]
     for (path, whole), cut in zip(
@@ -738,7 +769,7 @@ GENERATOR_LAWS: tuple[Law, ...] = (
 ANSWER_LAWS: tuple[Law, ...] = (input_matters,)
 LANGUAGE_MODEL_LAWS: tuple[Law, ...] = (segments_are_apart,)
 CARRY_LAWS: tuple[Law, ...] = (carry_continues_the_stream,)
-ANY_TASK_LAWS: tuple[Law, ...] = (every_example_comes_once_an_epoch, filled_rows_weigh_nothing)
+ANY_TASK_LAWS: tuple[Law, ...] = (every_example_comes_once_an_epoch, rows_come_apart, filled_rows_weigh_nothing)
 GENERATOR_TASK_LAWS: tuple[Law, ...] = (targets_are_the_next_tokens,)
 SOURCE_TASK_LAWS: tuple[Law, ...] = (decoding_reads_what_training_reads,)
 CLASSIFIER_TASK_LAWS: tuple[Law, ...] = (targets_are_the_labels,)

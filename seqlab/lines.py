@@ -75,7 +75,7 @@ def decode_lines(
     told: Told = NOTHING_TOLD,
     **how: Any,
 ) -> list[list[Written]]:
-    """What `decode_here` gives; of several processes each decodes a share of the lines, and has all texts in the end."""
+    """What `decode_here` gives; of several processes each decodes a share of the lines, and has all in the end."""
     if jax.process_count() == 1:
         return decode_here(task, model, params, tokenizers, lines, search, first=first, told=told, **how)
     share = share_of(len(lines))

@@ -81,16 +81,24 @@ def test_average(tmp_path):
         checkpoint.average(tmp_path, 4)
 
 
-def test_a_failed_save_is_told(tmp_path, monkeypatch):
+def test_a_failed_save_is_told_and_owed(tmp_path, monkeypatch):
     def full(path, text):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint, "write_atomically", full)
-    saver = checkpoint.Saver(tmp_path, 2)
-    saver.save(tree(), 1, {})
-    with pytest.raises(SeqlabError, match=r"could not be written: .*No space left"):
-        saver.close()
+    told = []
+    saver = checkpoint.Saver(tmp_path, 2, told.append)
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoint, "write_atomically", full)
+        saver.save(tree(), 1, {})
+        saver.wait()
+    assert saver.owed
+    assert [line.partition(",")[0] for line in told] == ["THE CHECKPOINT OF STEP 1 COULD NOT BE WRITTEN"]
+    assert "No space left on device" in told[0]
     assert checkpoint.checkpoint_steps(tmp_path) == []
+    saver.save(tree(), 1, {})
+    saver.close()
+    assert not saver.owed
+    assert checkpoint.checkpoint_steps(tmp_path) == [1]
 
 
 def test_manifest_names_every_file(tmp_path):

@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 
 from seqlab import catalogue, show_batch
+from seqlab.checkpoint import write_manifest
 from seqlab.config import Batching, Text
 from seqlab.datasets.cldr_phrases import CldrPhrases
 from seqlab.errors import SeqlabError
 from seqlab.laws import tiny_corpus, tiny_experiment, tiny_plan
+from seqlab.loop import stream_of
 from seqlab.terminal import grid, printable, width_of
 from seqlab.trail import DIGITS, PARTS, digest
-from seqlab.loop import stream_of
 from seqlab.train import open_run, plan_batches, read_data
 from seqlab.types import Batch, Series, Tokens
 from tests.command import call
@@ -71,7 +72,7 @@ def test_batches_that_were_passed_over_are_not_counted(home):
     folder, batches = home
     checkpoint = folder / "run" / "checkpoints" / "4"
     checkpoint.mkdir(parents=True)
-    (checkpoint / "manifest.json").write_text('{"step": 4, "progress": {"left_out": [[0, 3], [0, 1]]}, "files": {}}')
+    write_manifest(folder / "run", 4, {"left_out": [[0, 3], [0, 1]]}, {})
     try:
         for step, batch in ((1, 0), (2, 2), (3, 4), (20, 21)):
             assert same(show_batch.fed_to(folder / "run", step, folder / "data").batch, batches[batch])

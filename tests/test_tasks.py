@@ -12,7 +12,7 @@ import pytest
 from seqlab import catalogue, decode
 from seqlab.batching import Rows
 from seqlab.checkpoint import fingerprint, restore
-from seqlab.config import Batching, Schedule, Search, Text, Validation
+from seqlab.config import Batching, Parallel, Schedule, Search, Text, Validation
 from seqlab.datasets import Prepared, prepare
 from seqlab.datasets.adding_problem import AddingProblem
 from seqlab.datasets.local_files import LocalFiles
@@ -146,7 +146,7 @@ def test_a_stream_carries_its_state(tmp_path, parallel):
     model, task, columns = CASES["stream"]
     experiment = dataclasses.replace(
         experiment_on(tmp_path, model, task, **columns),
-        parallel=parallel,
+        parallel=Parallel(parallel),
         batching=Batching(tokens=14, max_length=7),
         validation=Validation(every=1, examples=5, beam=0),
     )

@@ -218,7 +218,8 @@ def test_a_loss_that_is_not_finite(tmp_path):
         optimizer=dataclasses.replace(tiny_experiment().optimizer, name="sgd", clip=0.0),
     )
     with pytest.raises(
-        SeqlabError, match=r"gradient of step \d is not finite \(epoch 0, batch \d; seqlab show-batch .*\); there is no checkpoint"
+        SeqlabError,
+        match=r"step \d is not finite \(epoch 0, batch \d; seqlab show-batch .*\); there is no checkpoint",
     ):
         train(experiment, tmp_path / "run", tmp_path / "data", say=lambda line: None)
     assert checkpoint.checkpoint_steps(tmp_path / "run") == []
