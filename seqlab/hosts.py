@@ -39,7 +39,7 @@ def connect(coordinator: str, processes: int | None = None, process: int | None 
     try:
         jax.distributed.initialize(address, *given, heartbeat_timeout_seconds=heartbeat)
     except (RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+        reason = str(error).splitlines()[0].rstrip(".")
         hint = " Give --coordinator HOST:PORT --processes N --process I" if address is None else ""
         raise SeqlabError(f"the other processes were not found: {reason}.{hint}") from None
 

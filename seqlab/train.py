@@ -390,7 +390,11 @@ def explained(experiment: Experiment) -> Iterator[str]:
     state = jax.eval_shape(lambda: initial_state(experiment, blank_batch(experiment.task)))
     parallel = experiment.parallel
     yield described(parallel)
-    yield from explain({"params": state.params, "optimizer": state.optimizer}, parallel.fsdp, parallel.tensor)
+    shared = (parallel.fsdp, parallel.tensor)
+    yield from explain(state.params, *shared)
+    *_, total = explain({"optimizer": state.optimizer, "average": state.average}, *shared)
+    size, share = total.split()[-2:]
+    yield f"beside them, the optimizer's state, which lies as they do: {size} MiB, {share} MiB a device"
 
 
 def load_params(run: Path, like: Params) -> Params:
