@@ -24,11 +24,16 @@ CONFIG = """
 import dataclasses
 from seqlab.laws import tiny_experiment
 from seqlab.config import Optimizer, Validation
+tiny = tiny_experiment()
 experiment = dataclasses.replace(
-    tiny_experiment(), steps=4, validation=Validation(every=2, examples=3, beam=0), optimizer=Optimizer("sgd")
+    tiny,
+    model=tiny.model.clone(dropout=0.0),
+    steps=10,
+    validation=Validation(every=5, examples=3, beam=0),
+    optimizer=Optimizer("sgd"),
 )
 """
-LONGER = CONFIG.replace("steps=4", "steps=60").replace("every=2", "every=10")
+LONGER = CONFIG.replace("steps=10", "steps=60").replace("every=5", "every=10").replace("dropout=0.0", "dropout=0.2")
 SEQLAB = [sys.executable, "-m", "seqlab.cli"]
 TOGETHER = """
 import json, sys
@@ -72,10 +77,31 @@ def home(tmp_path_factory) -> Path:
     return home
 
 
+def launched(home: Path, *command: str) -> None:
+    """By two processes of four devices."""
+    whole = [*SEQLAB, "launch", "--processes", "2", "--", *command]
+    subprocess.run(whole, cwd=home, env=environment(4), check=True, timeout=300)
+
+
 def by_launch(home: Path) -> str:
-    command = [*SEQLAB, "launch", "--processes", "2", "--", *train("tiny.py", "launched")]
-    subprocess.run(command, cwd=home, env=environment(4), check=True, timeout=300)
+    launched(home, *train("tiny.py", "launched"))
     return "launched"
+
+
+def by_pmap(home: Path) -> str:
+    launched(home, *train("tiny.py", "pmap"), "--parallel.name", "pmap")
+    return "pmap"
+
+
+def sharing_parameters(home: Path) -> str:
+    """Across the processes: an axis is longer than the devices of one."""
+    launched(home, *train("tiny.py", "sharing"), "--parallel.fsdp", "4", "--parallel.tensor", "2")
+    return "sharing"
+
+
+def in_parts(home: Path) -> str:
+    launched(home, *train("tiny.py", "parts"), "--accumulate", "2")
+    return "parts"
 
 
 def by_slurm(home: Path) -> str:
@@ -119,13 +145,26 @@ def by_jobset(home: Path) -> str:
     return "jobset"
 
 
-@pytest.mark.parametrize("begin", [by_launch, by_slurm, by_jobset])
+@pytest.mark.parametrize("begin", [by_launch, by_pmap, sharing_parameters, in_parts, by_slurm, by_jobset])
 def test_trains_as_one_process_does(home, begin):
+    """After five and ten steps of SGD."""
     run = home / begin(home)
-    for step in (2, 4):
+    for step in (5, 10):
         ours, alone = (checkpoint.restore(one, step)["params"] for one in (run, home / "alone"))
         for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(alone), strict=True):
             assert np.abs(a - b).max() <= 1e-5 * np.abs(b).max()
+
+
+def test_decodes_as_one_process_does(home):
+    """An odd number of lines, one of them blank, two texts for each; and a split's scores."""
+    (home / "lines").write_text("3 hours\nMonday\n\nFriday, Tuesday\n5 days\n")
+    decode = ["decode", "alone", "--input", "lines", "--beam", "2", "--nbest", "2", "--output"]
+    evaluate = ["evaluate", "alone", "--data-dir", "data", "--beam", "2", "--output"]
+    for command, name in ((decode, "decoded"), (evaluate, "evaluated")):
+        launched(home, *command, f"{name}-by-two")
+        subprocess.run([*SEQLAB, *command, f"{name}-by-one"], cwd=home, env=environment(1), check=True, timeout=300)
+        assert (home / f"{name}-by-two").read_text() == (home / f"{name}-by-one").read_text()
+    assert len((home / "decoded-by-two").read_text().splitlines()) == 10
 
 
 def children(process: subprocess.Popen) -> list[int]:
