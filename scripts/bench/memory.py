@@ -1,7 +1,7 @@
 """What remat, scan and a chunked loss keep out of memory: python scripts/bench/memory.py
 
-Kept: bytes that the forward pass leaves to the backward pass, beside the parameters, from shapes alone. Temporary: what
-the compiled gradient says it takes on this machine's devices.
+Kept: bytes that the forward pass leaves to the backward pass, beside the parameters, from shapes alone. Temporary:
+what the compiled gradient says it takes on this machine's devices.
 """
 
 import functools
