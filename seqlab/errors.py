@@ -5,8 +5,11 @@ class SeqlabError(ValueError):
     """Bad input, told in one line that says what to do. The command prints it and exits with 2."""
 
 
-class Stopped(Exception):
-    """A signal asked for the end, and what there was to save is saved. The command exits with 75: try again."""
+class Stopped(BaseException):
+    """A signal asked for the end, and what there was to save is saved. The command exits with 75: try again.
+
+    As KeyboardInterrupt, it is none of the errors that whoever is interrupted may catch.
+    """
 
 
 def at_least(name: str, value: int | float, least: int) -> None:

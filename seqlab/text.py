@@ -22,7 +22,7 @@ from typing import Any, BinaryIO, TextIO
 import numpy as np
 
 from seqlab.config import Text
-from seqlab.errors import SeqlabError
+from seqlab.errors import SeqlabError, Stopped
 from seqlab.files import folder_made_once
 from seqlab.progress import progress
 from seqlab.untrusted import inside, parse_json, read_json, read_whole
@@ -433,11 +433,16 @@ def train_tokenizer(texts: Iterable[str], text: Text) -> Tokenizer:
         raise SeqlabError(f"a vocabulary of {text.size} is too small: 256 bytes, 4 special tokens and some text")
     output = io.BytesIO()
     with progress(f"training a tokenizer ({text.kind}, {text.size})", None) as advance:
+        raised: list[BaseException] = []  # in the texts: the trainer would make a line of its own of it
 
         def counted() -> Iterator[str]:
-            for one in texts:
-                advance()
-                yield from one.split("\n")
+            try:
+                for one in texts:
+                    advance()
+                    yield from one.split("\n")
+            except (Exception, KeyboardInterrupt, Stopped) as error:
+                raised.append(error)
+                raise
 
         try:
             sentencepiece.SentencePieceTrainer.train(
@@ -459,6 +464,8 @@ def train_tokenizer(texts: Iterable[str], text: Text) -> Tokenizer:
                 minloglevel=2,
             )
         except RuntimeError as error:
+            if raised:
+                raise raised[0] from None
             reason = str(error).rsplit(") ", 1)[-1].strip()
             raise SeqlabError(
                 f"no {text.kind} vocabulary of {text.size} entries could be trained: {reason}"
