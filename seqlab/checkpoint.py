@@ -68,7 +68,10 @@ def _digest_of_manifest(manifest: dict[str, Any]) -> str:
 def verify(run: Path, step: int) -> dict[str, Any]:
     """The manifest of a checkpoint whose files are all as it says. Raises `SeqlabError` for another."""
     folder, manifest = run / "checkpoints" / str(step), read_manifest(run, step)
-    found, expected = _hash_files(folder / "state"), manifest["files"]
+    try:
+        found, expected = _hash_files(folder / "state"), manifest["files"]
+    except OSError as error:
+        raise SeqlabError(f"{folder}: cannot be read: {error}") from None
     if found != expected:
         bad = min(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
         raise SeqlabError(f"{folder}: damaged: {bad} is not as it was written")
@@ -209,20 +212,23 @@ class Saver:
         self.checkpointer = ocp.AsyncCheckpointer(ocp.PyTreeCheckpointHandler())
         self.background = ThreadPoolExecutor(1)
         self.pending: list[Future[None]] = []
-        self.owed = False
+        self.written: int | None = None  # the last step that is whole
+        self.owed = ""  # the reason
 
     def save(self, state: Any, step: int, progress: dict[str, Any]) -> None:
         """Starts to write; returns once the state may change. Waits for the save before."""
         import orbax.checkpoint as ocp
 
         self.wait()
+        self.owed = ""
+        if step == self.written:  # what is owed is its manifest
+            return self.amend(step, progress)
         target = (self.run / "checkpoints" / str(step)).resolve()
         # A copy, for the next step takes the buffers of `state` for its own results.
         copy = jax.tree.map(lambda x: _copied(x) if isinstance(x, jax.Array) else np.array(x), state)
-        self.owed = False
         try:
             if is_first():
-                shutil.rmtree(target, ignore_errors=True)
+                _remove(target)
                 target.mkdir(parents=True)
             wait_for_all()
             self.checkpointer.save(target / "state", args=ocp.args.PyTreeSave(copy))
@@ -237,7 +243,8 @@ class Saver:
             self.checkpointer.wait_until_finished()
             if is_first():
                 write_manifest(self.run, step, progress, _hash_files(target / "state"))
-                self._prune(progress)
+                self.written = step
+                self._prune(step, progress)
         except Exception as error:
             self._failed(step, error)
 
@@ -250,27 +257,26 @@ class Saver:
             return
         try:
             write_manifest(self.run, step, progress, read_manifest(self.run, step)["files"])
-            self._prune(progress)
+            self._prune(step, progress)
         except OSError as error:
             self._failed(step, error)
 
-    def _prune(self, progress: dict[str, Any]) -> None:
-        kept = {*checkpoint_steps(self.run)[-self.keep :], progress.get("best_step")}
+    def _prune(self, step: int, progress: dict[str, Any]) -> None:
+        """Those of later steps go too: they were passed over, so they are damaged."""
+        steps = [one for one in checkpoint_steps(self.run) if one <= step]
+        kept = {*steps[-self.keep :], progress.get("best_step")}
         for path in (self.run / "checkpoints").iterdir():
             if path.name.isdecimal() and int(path.name) not in kept:
-                # The manifest first: whatever is left after a crash in between does not exist.
-                (path / MANIFEST).unlink(missing_ok=True)
-                shutil.rmtree(path, ignore_errors=True)
+                _remove(path)
 
     def _failed(self, step: int, error: Exception) -> None:
         if jax.process_count() > 1:
             raise SeqlabError(f"{self.run}: the checkpoint of step {step} could not be written: {error}") from error
-        self.owed = True
+        self.owed = (str(error).strip() or repr(error)).splitlines()[0]
         target = self.run / "checkpoints" / str(step)
         if not (target / MANIFEST).exists():
             shutil.rmtree(target, ignore_errors=True)  # room for the next try
-        reason = str(error).strip().splitlines()[0]
-        self.say(f"THE CHECKPOINT OF STEP {step} COULD NOT BE WRITTEN, and training goes on: {reason}")
+        self.say(f"THE CHECKPOINT OF STEP {step} COULD NOT BE WRITTEN, and training goes on: {self.owed}")
 
     def wait(self) -> None:
         """Returns when nothing is being written."""
@@ -282,6 +288,21 @@ class Saver:
         self.wait()
         self.background.shutdown()
         self.checkpointer.close()
+
+
+def save_alone(run: Path, state: Any, step: int, progress: dict[str, Any]) -> None:
+    """Writes the one checkpoint of a run. Raises `SeqlabError` where that fails."""
+    saver = Saver(run, 1, lambda line: None)
+    saver.save(state, step, progress)
+    saver.close()
+    if saver.owed:
+        raise SeqlabError(f"{run}: its checkpoint could not be written: {saver.owed}")
+
+
+def _remove(checkpoint: Path) -> None:
+    """The manifest first: whatever is left after a crash in between does not exist."""
+    (checkpoint / MANIFEST).unlink(missing_ok=True)
+    shutil.rmtree(checkpoint, ignore_errors=True)
 
 
 def saved_tree(state: Any) -> dict[str, Any]:

@@ -254,7 +254,6 @@ def average(run: Path, last: int, out: Path) -> list[int]:
         save_tokenizers(load_tokenizers(run, experiment.task.columns), part)
         catalogue.save_experiment(experiment, part / "experiment.json")
         shutil.copyfile(inside(run, "data.json"), part / "data.json")
-        saver = checkpoint.Saver(part, 1)
-        saver.save({"params": params, "step": np.int32(steps[-1])}, steps[-1], {"averaged": steps})
-        saver.close()
+        averaged = {"params": params, "step": np.int32(steps[-1])}
+        checkpoint.save_alone(part, averaged, steps[-1], {"averaged": steps})
     return steps

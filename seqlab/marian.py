@@ -131,9 +131,7 @@ def import_marian(folder: Path, out: Path) -> Run:
         save_tokenizers(tokenizers, part)
         catalogue.save_experiment(experiment, part / "experiment.json")
         (part / "data.json").write_text("{}\n")
-        saver = checkpoint.Saver(part, 1)
-        saver.save({"params": params, "step": np.int32(1)}, 1, {"imported": str(folder)})
-        saver.close()
+        checkpoint.save_alone(part, {"params": params, "step": np.int32(1)}, 1, {"imported": str(folder)})
     return Run(out, 1, experiment, tokenizers, params, model)
 
 
