@@ -62,10 +62,10 @@ class Work(NamedTuple):
 
 
 class NotFinite(Exception):
-    """A loss or gradient of `step`, in an attempt that began at step `start`."""
+    """A loss or gradient of `step`."""
 
-    def __init__(self, step: int, epoch: int, index: int, start: int):
-        self.step, self.batch, self.start = step, [epoch, index], start
+    def __init__(self, step: int, epoch: int, index: int):
+        self.step, self.batch = step, [epoch, index]
 
 
 def run_steps(work: Work) -> None:
@@ -86,23 +86,26 @@ def run_steps(work: Work) -> None:
                 "checkpoint is"
             ) from error
         except NotFinite as bad:
-            times, where = (times + 1 if bad.start == where else 1), bad.start
-            told = describe(work, bad.step, *bad.batch)
-            if work.experiment.nonfinite != "rollback" or times > MOST_IN_A_ROW or bad.batch in left_out:
-                good = (
-                    f"the last good checkpoint is of step {bad.start}" if bad.start else "there is no checkpoint yet"
-                )
+            last = by_the_first(lambda: max(checkpoint.checkpoint_steps(work.run), default=0))
+            times, where = (times + 1 if last == where else 1), last
+            if work.experiment.nonfinite != "rollback" or times > MOST_IN_A_ROW:
+                good = f"the last good checkpoint is of step {last}" if last else "there is no checkpoint yet"
                 raise SeqlabError(
-                    f"{told}; {good}. Try a lower schedule.peak, a longer warm-up, or clipping, in a new run with "
-                    "--init-from; or --nonfinite skip or rollback"
+                    f"the loss or gradient of step {bad.step} is not finite ({place(work, bad)}); {good}. "
+                    "Try a lower schedule.peak, a longer warm-up, or clipping, in a new run with --init-from; "
+                    "or --nonfinite skip or rollback"
                 ) from None
             left_out.append(bad.batch)
-            work.say(f"{told.upper()}: ROLLED BACK to step {bad.start}, to go on without that batch")
+            epoch, index = bad.batch
+            work.say(
+                f"THE LOSS OR GRADIENT OF STEP {bad.step} IS NOT FINITE: ROLLED BACK to step {last}, to go on "
+                f"without that batch (epoch {epoch}, batch {index})"
+            )
 
 
-def describe(work: Work, step: int, epoch: int, index: int) -> str:
-    look = f"seqlab show-batch {work.run} --step {step}"
-    return f"the loss or gradient of step {step} is not finite (epoch {epoch}, batch {index}; {look})"
+def place(work: Work, bad: NotFinite) -> str:
+    epoch, index = bad.batch
+    return f"epoch {epoch}, batch {index}; seqlab show-batch {work.run} --step {bad.step}"
 
 
 def go_on(work: Work, left_out: list[list[int]]) -> None:
@@ -134,9 +137,10 @@ def go_on(work: Work, left_out: list[list[int]]) -> None:
             unchecked = None
             if not bool(finite):
                 skipped += 1
+                bad = NotFinite(at, epoch, index)
                 if experiment.nonfinite != "skip" or skipped > MOST_IN_A_ROW:
-                    raise NotFinite(at, epoch, index, start)
-                say(f"{describe(work, at, epoch, index).upper()}: ITS UPDATE IS LEFT OUT")
+                    raise bad
+                say(f"THE LOSS OR GRADIENT OF STEP {at} IS NOT FINITE: ITS UPDATE IS LEFT OUT ({place(work, bad)})")
             else:
                 skipped = 0
         if unlogged is not None:
@@ -162,7 +166,10 @@ def go_on(work: Work, left_out: list[list[int]]) -> None:
         with wish.patience(several):
             values = work.validate(runner.fetch(state.params if state.average is None else state.average))
         if not np.isfinite(values["loss"]):
-            raise NotFinite(step, position["epoch"], position["index"] - 1, start)
+            raise SeqlabError(
+                f"{run}: the validation loss of step {step} is not finite, though those of training are. Try a lower "
+                "schedule.peak, a longer warm-up, or clipping, in a new run with --init-from"
+            )
         if log is not None:
             log.write(step, {f"validation {name}": value for name, value in values.items()})
             with contextlib.suppress(OSError):  # a full disk has been told of
@@ -244,9 +251,10 @@ def resume(work: Work, left_out: list[list[int]]) -> tuple[TrainState, int, dict
     state = work.create()
     if not step:
         return state, 0, {**position, "left_out": [*left_out]}
-    if "averaged" in position:
+    if "epoch" not in position:
+        kind = "averaged" if "averaged" in position else "imported"
         raise SeqlabError(
-            f"{work.run} holds averaged parameters, which do not train on: start from it with --init-from"
+            f"{work.run} holds {kind} parameters, which do not train on: start from it with --init-from"
         )
     like = work.runner.saved(state)
     rows = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), state.carry)  # as many as fill up these devices

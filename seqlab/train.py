@@ -278,7 +278,15 @@ def make_tokenizers(
 
 def refuse_other_folder(run: Path) -> None:
     """Raises for a path that holds something else than a run, or the beginnings of one."""
-    ours = ("data.json*", "command.txt*", "experiment.json.part", ".lock", "tokenizer*.model", "*.names.json")
+    ours = (
+        "data.json*",
+        "command.txt*",
+        "experiment.json.part",
+        ".lock",
+        "tokenizer*.model",
+        "*.names.json",
+        "*.pieces.json",
+    )
     if not run.exists() or (run / "experiment.json").exists():
         return
     if not run.is_dir() or any(not any(map(p.match, ours)) for p in run.iterdir()):
