@@ -11,6 +11,7 @@ The manifest holds the SHA-256 of every file of the state, the progress of train
 SHA-256. It is written last, by rename: a step without a manifest does not exist.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -195,6 +196,12 @@ def _hash_files(folder: Path) -> dict[str, str]:
     return hashes
 
 
+def new_checkpointer() -> Any:
+    import orbax.checkpoint as ocp
+
+    return ocp.AsyncCheckpointer(ocp.PyTreeCheckpointHandler())
+
+
 _copied = jax.jit(jnp.copy)  # of an array that lies on devices of several processes too
 
 
@@ -206,10 +213,8 @@ class Saver:
     """
 
     def __init__(self, run: Path, keep: int, say: Callable[[str], None] = print):
-        import orbax.checkpoint as ocp
-
         self.run, self.keep, self.say = run, max(keep, 1), say
-        self.checkpointer = ocp.AsyncCheckpointer(ocp.PyTreeCheckpointHandler())
+        self.checkpointer = new_checkpointer()
         self.background = ThreadPoolExecutor(1)
         self.pending: list[Future[None]] = []
         self.written: int | None = None  # the last step that is whole
@@ -272,6 +277,9 @@ class Saver:
     def _failed(self, step: int, error: Exception) -> None:
         if jax.process_count() > 1:
             raise SeqlabError(f"{self.run}: the checkpoint of step {step} could not be written: {error}") from error
+        with contextlib.suppress(Exception):
+            self.checkpointer.close()
+        self.checkpointer = new_checkpointer()  # the old one would tell its error again at the next save
         self.owed = (str(error).strip() or repr(error)).splitlines()[0]
         target = self.run / "checkpoints" / str(step)
         if not (target / MANIFEST).exists():
