@@ -158,7 +158,13 @@ def whole(tree: Any, everywhere: NamedSharding) -> Any:
     """A tree of which every device of this process has all."""
     if all(x.is_fully_replicated for x in jax.tree.leaves(tree)):
         return tree if jax.process_count() == 1 else jax.tree.map(lambda x: x.addressable_data(0), tree)
-    return whole(jax.jit(lambda x: x, out_shardings=everywhere)(tree), everywhere)
+    return whole(_spread(everywhere)(tree), everywhere)
+
+
+@functools.cache
+def _spread(everywhere: NamedSharding) -> Callable[[Any], Any]:
+    """One function for all fetches, so that it is compiled once."""
+    return jax.jit(lambda x: x, out_shardings=everywhere)
 
 
 def by_pmap(accumulate: int) -> Runner:
