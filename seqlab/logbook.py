@@ -75,13 +75,14 @@ class Events:
             self.give_up(error)
 
     def give_up(self, error: OSError) -> None:
+        self.close()
         self.writer = None
         self.say(f"TensorBoard's file cannot be written: {error}; it is given up, metrics.jsonl has all")
 
     def close(self) -> None:
         if self.writer is not None:
             with contextlib.suppress(OSError):
-                self.writer.close()
+                self.writer._py_recordio_writer.close()  # its own close leaves the file open where a flush fails
 
 
 def open_events(folder: Path) -> Any:

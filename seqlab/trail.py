@@ -54,14 +54,18 @@ class Trail:
     """Appends to the trail of a run; opening it cuts off what was left after `step`."""
 
     def __init__(self, run: Path, step: int):
-        self.journal = Journal(run / TRAIL, lambda line: line["step"] <= step)
+        self.path = run / TRAIL
+        self.journal = Journal(self.path, lambda line: line["step"] <= step)
 
     def write(self, step: int, batch: Batch, state: TrainState) -> None:
-        """One line: what `step` was fed, and the state it left."""
+        """One line: what `step` was fed, and the state it left; kept where there is no room for it yet."""
         self.journal.write({"step": step, **digests(batch, state)})
 
     def close(self) -> None:
-        self.journal.close()
+        """Raises `SeqlabError` for lines that could not be written to the end."""
+        error = self.journal.close()
+        if error is not None:
+            raise SeqlabError(f"{self.path} could not be written to the end: {error}")
 
 
 class Bisection(NamedTuple):
