@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: quickstart test test-long test-peers bench lint format
+.PHONY: quickstart test test-long test-peers torture bench lint format
 
 quickstart: $(READY)
 	$(BIN)/python scripts/quickstart.py
@@ -18,6 +18,12 @@ test-long: .venv/ready-dev
 
 test-peers: .venv/ready-bench
 	$(BIN)/python -m pytest -m peers
+
+# Half an hour: training killed at random instants, faults put into it, and broken input for every reader.
+torture: .venv/ready-dev
+	$(BIN)/python scripts/torture.py 50
+	$(BIN)/python scripts/faults.py
+	$(BIN)/python -m tests.fuzz 10000
 
 # make bench RUN=runs/a-post-norm-transformer INPUT=sources.txt
 bench: .venv/ready-bench

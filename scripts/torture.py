@@ -5,8 +5,8 @@
 Every model of the catalogue trains a tiny experiment twice: whole, and killed. The kills are dealt out over the
 models and over five phases: data preparation, tokenizer training (and tokenizing), a step, a save, an evaluation.
 Ways to run take turns over the models (one device; eight, shared by fsdp 2 and tensor 2; pmap over eight; two
-processes of four): four seeds in a row pair each model with each way. All processes keep what they compile in one
-folder, so the whole run is of code that was just compiled, and the others of code that was kept.
+processes of four): four seeds in a row pair each model with each way. The compiler takes its shortest way; a single
+process keeps what it compiled, so that the whole run is of fresh code and the others are of kept code.
 
 A run that was killed ends like the whole one if all of this is the same: the fingerprints and the progress of the
 checkpoints; the logs of metrics and of hashes (one a step), tokenizers and the cache of ids to the byte; the prepared
@@ -296,14 +296,20 @@ TRAIN = ("train", "config.py", "--out", "run", "--data-dir", "data")
 
 
 def environment(way: Way, folder: Path) -> dict[str, str]:
-    return {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "scripts")]),
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={way.devices}",
-        "JAX_PLATFORMS": "cpu",
+    """Of several processes JAX would keep compilations for the first alone, which would then wait for the others, and
+    Gloo gives up after 30 s.
+    """
+    kept = {
         "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    }
+    return {
+        **{name: value for name, value in os.environ.items() if name not in kept},
+        **(kept if way.processes == 1 else {}),
+        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "scripts")]),
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={way.devices} --xla_backend_optimization_level=0",
+        "JAX_PLATFORMS": "cpu",
     }
 
 
