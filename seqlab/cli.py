@@ -773,7 +773,10 @@ def export(
 
 def show_batch(
     run: Run,
-    step: Annotated[int, arg(metavar="N", help="Which step, from 1 on.")],
+    step: Annotated[int, arg(metavar="N", help="Which step, from 1 on.")] = 0,
+    batch: Annotated[
+        str | None, arg(metavar="EPOCH/INDEX", help="Or which batch: one that was left out, say.")
+    ] = None,
     rows: Annotated[int, arg(metavar="K", help="How many of its rows are shown.")] = 3,
     json: bool = False,
     data_dir: DataDir = DATA_DIR,
@@ -785,7 +788,11 @@ def show_batch(
     from seqlab.errors import at_least
 
     at_least("--rows", rows, 1)
-    found = show_batch.facts(show_batch.fed_to(run, step, data_dir), run, rows)
+    epoch, _, index = (batch or "").partition("/")
+    if batch is not None and (step or not (epoch.isdecimal() and index.isdecimal())):
+        raise SeqlabError(f"--batch is EPOCH/INDEX, from 0 on, in the place of --step, not {batch!r}")
+    place = None if batch is None else (int(epoch), int(index))
+    found = show_batch.facts(show_batch.fed_to(run, step, data_dir, place), run, rows)
     print(dump(found) if json else show_batch.shown(found, shutil.get_terminal_size().columns))
 
 

@@ -99,7 +99,7 @@ def run_steps(work: Work) -> None:
             epoch, index = bad.batch
             work.say(
                 f"THE LOSS OR GRADIENT OF STEP {bad.step} IS NOT FINITE: ROLLED BACK to step {last}, to go on "
-                f"without that batch (epoch {epoch}, batch {index})"
+                f"without that batch (seqlab show-batch {work.run} --batch {epoch}/{index})"
             )
 
 

@@ -28,27 +28,33 @@ class Fed(NamedTuple):
     batch: Batch
     rows: Rows
     tokenizers: Tokenizers
-    step: int
+    step: int  # 0: not known
     steps: int
     place: tuple[int, int]  # epoch and index, from 0
     batches: int  # of that epoch
     changed: list[str]  # splits that are others now than when the run began
 
 
-def fed_to(run: Path, step: int, data_dir: Path) -> Fed:
-    """What step `step` of a run is fed, by the same preparation as in training. Raises for a step that it has not."""
+def fed_to(run: Path, step: int, data_dir: Path, place: tuple[int, int] | None = None) -> Fed:
+    """What step `step` of a run is fed, by the same preparation as in training; or the batch of a `place`, (epoch,
+    index), whatever step it was of. Raises for a step, or a batch, that there is not.
+    """
     experiment = catalogue.load_experiment(run / "experiment.json")
-    at_least("--step", step, 1)
-    if step > experiment.steps:
-        raise SeqlabError(f"--step {step}: {run} has {experiment.steps:,} steps")
+    if place is None:
+        at_least("--step", step, 1)
+        if step > experiment.steps:
+            raise SeqlabError(f"--step {step}: {run} has {experiment.steps:,} steps")
     check(experiment)
     experiment, data, tokenizers, corpus = read_data(experiment, data_dir, run, say=quiet)
     plan = plan_batches(experiment, corpus, quiet)
     order = functools.cache(functools.partial(plan.batches, experiment.seed))
-    saved = checkpoint.checkpoint_steps(run)
-    progress = checkpoint.read_manifest(run, saved[-1])["progress"] if saved else {}
-    place = place_of_step((len(order(n)) for n in itertools.count()), step, progress.get("left_out", ()))
+    if place is None:
+        saved = checkpoint.checkpoint_steps(run)
+        progress = checkpoint.read_manifest(run, saved[-1])["progress"] if saved else {}
+        place = place_of_step((len(order(n)) for n in itertools.count()), step, progress.get("left_out", ()))
     batches = order(place[0])
+    if not 0 <= place[1] < len(batches):
+        raise SeqlabError(f"--batch {place[0]}/{place[1]}: an epoch has {len(batches):,} batches, from 0 on")
     rows = batches[place[1]]
     batch = experiment.task.collate(corpus, rows, tokenizers)
     changed = data.changed_since(run / "data.json")
@@ -85,7 +91,7 @@ def facts(fed: Fed, run: Path, most: int) -> dict[str, Any]:
     hashed = read_trail(run).get(fed.step) if (run / TRAIL).exists() else None
     return {
         "run": str(run),
-        "step": fed.step,
+        "step": fed.step or None,
         "steps": fed.steps,
         "epoch": fed.place[0],
         "index": fed.place[1],
@@ -160,8 +166,9 @@ def shown(found: dict[str, Any], width: int) -> str:
     where = f"epoch {found['epoch']}, batch {found['index']:,} of its {found['batches']:,} (from 0)"
     padding, weight = f"{found['padding']:.1%} padding", f"weights {found['weight']:g} in all"
     trail = {None: "", True: ", as in the run's trail", False: ": NOT what was fed, says the run's trail"}
+    step = f"step {found['step']:,} of {found['steps']:,}: " if found["step"] else ""
     lines = [
-        f"step {found['step']:,} of {found['steps']:,}: {where}",
+        f"{step}{where}",
         f"{found['count']} rows of {shape} positions, {padding}, {weight}",
         f"hash {found['digest']}{trail[found['as fed']]}",
     ]

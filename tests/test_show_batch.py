@@ -352,3 +352,16 @@ def test_mutant_is_caught(mutant, arguments, tmp_path):
     given = [tmp_path if one == "tmp_path" else one for one in arguments]
     with planted(mutant, "tests.test_show_batch") as mutated, pytest.raises(AssertionError):
         getattr(mutated, mutant.law)(*given)
+
+
+def test_a_batch_by_its_place(home, capsys):
+    """One that was left out is of no step."""
+    folder, batches = home
+    assert same(show_batch.fed_to(folder / "run", 0, folder / "data", (0, 3)).batch, batches[3])
+    assert call(folder, "show-batch", "run", "--batch", "0/3", "--data-dir", "data") == 0
+    assert capsys.readouterr().out.startswith("epoch 0, batch 3 of its ")
+    for wrong, message in (("0/999", "an epoch has"), ("3", "EPOCH/INDEX"), ("0/-1", "EPOCH/INDEX")):
+        assert call(folder, "show-batch", "run", "--batch", wrong, "--data-dir", "data") == 2
+        assert message in capsys.readouterr().err
+    assert call(folder, "show-batch", "run", "--data-dir", "data") == 2
+    assert "--step must be at least 1" in capsys.readouterr().err
