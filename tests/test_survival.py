@@ -116,8 +116,9 @@ def with_more(folder: Path) -> None:
 
 
 def linked(folder: Path) -> None:
-    largest(folder / "state").rename(folder / "elsewhere")
-    next(p for p in [folder / "state" / "link"]).symlink_to(folder / "elsewhere")
+    path = largest(folder / "state")
+    path.rename(folder / "elsewhere")
+    path.symlink_to(folder / "elsewhere")
 
 
 def cut_manifest(folder: Path) -> None:
@@ -130,6 +131,11 @@ def empty_manifest(folder: Path) -> None:
 
 def manifest_of_another(folder: Path) -> None:
     shutil.copyfile(folder.with_name("3") / "manifest.json", folder / "manifest.json")
+
+
+def another(folder: Path) -> None:
+    shutil.rmtree(folder)
+    shutil.copytree(folder.with_name("3"), folder)
 
 
 def edited(folder: Path) -> None:
@@ -148,6 +154,7 @@ DAMAGE = (
     cut_manifest,
     empty_manifest,
     manifest_of_another,
+    another,
     edited,
 )
 
@@ -454,13 +461,16 @@ def test_room_comes_back_when_all_is_done(tmp_path, how):
 def test_what_is_owed_for_its_manifest_alone_is_not_written_over(tmp_path):
     """With one checkpoint kept that would be to give up the only one there is."""
     only = {"checkpoints": dataclasses.replace(miniature.experiment().checkpoints, last=1)}
-    disk, inodes = Disk("manifest"), []
+    disk, names = Disk("manifest"), []
+
+    def state():  # each write chooses names of its own
+        return {path.name for path in (tmp_path / "checkpoints/9/state").rglob("*")}
 
     def judged(params):
         if len(read_jsonl(tmp_path / "metrics.jsonl")) == 6:  # of step 9
             while checkpoint.checkpoint_steps(tmp_path)[-1] != 9:
                 pass
-            inodes.append((tmp_path / "checkpoints/9/state").stat().st_ino)
+            names.append(state())
             disk.set(True)
         return validate(params)
 
@@ -469,7 +479,7 @@ def test_what_is_owed_for_its_manifest_alone_is_not_written_over(tmp_path):
         mock.patch.object(loop.time, "sleep", lambda seconds: disk.set(seconds < 5)),
     ):
         go(begun._replace(validate=judged))
-    assert inodes == [(tmp_path / "checkpoints/9/state").stat().st_ino]
+    assert names == [state()]
     assert end_of(tmp_path) == calm()
 
 
