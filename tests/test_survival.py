@@ -19,17 +19,24 @@ from typing import Any
 from unittest import mock
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from seqlab import catalogue, checkpoint, loop, runs
+from seqlab import catalogue, checkpoint, decode, hosts, loop, runs
+from seqlab.config import Parallel
+from seqlab.datasets import Prepared
 from seqlab.errors import SeqlabError, Stopped
 from seqlab.files import read_jsonl
-from seqlab.laws import tiny_experiment
+from seqlab.laws import tiny_experiment, tiny_tokenizer
 from seqlab.loop import Work
+from seqlab.optim import make_optimizer
 from seqlab.show_batch import place_of_step
 from seqlab.signals import wish_to_stop
+from seqlab.step import TrainState, make_step
+from seqlab.train import load_params, open_run
 from tests import miniature
+from tests.command import save_untrained
 from tests.miniature import End, batch_at, end_of, spoiled, validate, work
 
 
@@ -563,6 +570,22 @@ def test_skip(tmp_path):
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(states[9]))
 
 
+def test_a_gradient_alone_that_is_not_finite():
+    """Of the square root at zero: the loss is 0, its slope infinite."""
+    e = miniature.experiment()
+    optimizer = make_optimizer(e.optimizer, e.schedule, e.steps)
+
+    def loss(params, batch, carry, key):
+        return jnp.sqrt(params["x"]) * batch.sum(), jnp.float32(4), {}, None
+
+    params = {"x": jnp.zeros(())}
+    sums = dict.fromkeys(("loss", "weight", "gradient_norm", "steps"), jnp.float32(0))
+    state = TrainState(jnp.int32(0), params, optimizer.init(params), None, sums)
+    after, told = make_step(loss, optimizer, 0, skip=True)(state, jnp.ones(4))
+    assert not told["finite"]
+    assert after.params["x"] == after.sums["steps"] == 0
+
+
 def test_skip_resumed(tmp_path):
     collate = spoiled(batch_at(5))
     for name in ("whole", "cut"):
@@ -749,6 +772,74 @@ def test_parameters_alone_do_not_train_on(tmp_path):
         checkpoint.save_alone(tmp_path, tree(1), 1, {kind: [1]})
         with pytest.raises(SeqlabError, match=f"holds {kind} parameters, which do not train on: .* --init-from"):
             go(work(tmp_path))
+
+
+def test_the_average_is_what_others_take_from_a_run(tmp_path):
+    """Decoding, and a run that starts from it; unless its arrays are not those of the model."""
+    tokenizers = dict.fromkeys(("source", "target"), tiny_tokenizer())
+    save_untrained(tiny_experiment(), tokenizers, tmp_path / "run")
+    params = checkpoint.restore(tmp_path / "run", 1)["params"]
+    average = jax.tree.map(lambda x: x + 1, params)
+    checkpoint.save_alone(tmp_path / "run", {"params": params, "average": average}, 2, {"best_step": 2})
+    assert same(decode.load(tmp_path / "run").params, average)
+    assert same(load_params(tmp_path / "run", params), average)
+    checkpoint.save_alone(tmp_path / "run", {"params": params, "average": {"x": np.ones(3)}}, 3, {})
+    with pytest.raises(SeqlabError, match="the array"):
+        decode.load(tmp_path / "run", "3")
+
+
+def test_what_may_change_from_one_part_of_a_run_to_the_next(tmp_path):
+    """How a run is spread over devices and watched; nothing that its numbers hang on."""
+    data = Prepared(tmp_path, {"train": 1}, {"train": "0" * 64}, {}, {})
+
+    def opened(**changes: Any) -> None:
+        open_run(dataclasses.replace(tiny_experiment(), **changes), {}, data, tmp_path / "run", "seqlab train x")
+
+    opened()
+    before = {path: path.read_bytes() for path in (tmp_path / "run").iterdir()}
+    opened()
+    for spread in (Parallel("pmap"), Parallel(fsdp=2, tensor=2), Parallel(heartbeat=7)):
+        opened(parallel=spread)
+    opened(nonfinite="rollback", hash_every=3)
+    for name, value in (("seed", 1), ("accumulate", 2), ("steps", 11), ("log_every", 4)):
+        with pytest.raises(SeqlabError, match=f"is a run of another experiment:\n  {name}: .*-> {value}\nchoose"):
+            opened(**{name: value})
+    with pytest.raises(SeqlabError, match="the data of .* has changed since it began"):
+        open_run(tiny_experiment(), {}, data._replace(hashes={"train": "1" * 64}), tmp_path / "run")
+    assert {path: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3, 7])
+def test_shares_cover_everything_once(processes):
+    for count in (0, 1, 5, 6, 13):
+        shares = []
+        for process in range(processes):
+            with mock.patch.multiple(jax, process_count=lambda: processes, process_index=lambda one=process: one):
+                shares.append(hosts.share_of(count))
+        assert list(itertools.chain(*shares)) == list(range(count))
+        assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+def test_what_the_first_does_alone():
+    """All have what it gives, or its error; here of one process, and of a second that does nothing itself."""
+    assert hosts.gather({"a": [1]}) == [{"a": [1]}]
+    assert hosts.by_the_first(lambda: (3, "x")) == (3, "x")
+
+    def fail():
+        raise SeqlabError("no room")
+
+    with pytest.raises(SeqlabError, match="^no room$"):
+        hosts.by_the_first(fail)
+    for told, expected in (([7, None], 7), ([None, "no room"], None)):
+        with (
+            mock.patch.object(jax, "process_index", return_value=1),
+            mock.patch.object(hosts, "gather", lambda own, told=told: [told, own]),
+        ):
+            if expected is None:
+                with pytest.raises(SeqlabError, match="^no room$"):
+                    hosts.by_the_first(fail)
+            else:
+                assert hosts.by_the_first(fail) == expected
 
 
 def test_a_run_is_finished_when_its_last_state_is_judged(tmp_path):

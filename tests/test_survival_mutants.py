@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests import test_files, test_signals, test_survival
+from tests import miniature, test_files, test_signals, test_survival
 from tests.mutants import Mutant
 
 NAN = "test_survival.test_rollback"
@@ -304,6 +304,66 @@ MUTANTS = (
     ),
     (
         Mutant(
+            "an update left out moves the average",
+            "step",
+            ".replace(step=after.step)",
+            ".replace(step=after.step, average=after.average)",
+            "test_survival.test_skip",
+        ),
+        (),
+    ),
+    (
+        Mutant(
+            "a gradient that is not finite overlooked",
+            "step",
+            'finite = jnp.isfinite(norm) & jnp.isfinite(sums["loss"])',
+            'finite = jnp.isfinite(sums["loss"])',
+            "test_survival.test_a_gradient_alone_that_is_not_finite",
+        ),
+        (),
+    ),
+    (
+        Mutant(
+            "the average forgets the wrong share",
+            "step",
+            "share * a + (1.0 - share) * p",
+            "share * p + (1.0 - share) * a",
+            "test_survival.test_the_moving_average_is_what_is_judged",
+        ),
+        (),
+    ),
+    (
+        Mutant(
+            "a run goes on with another experiment",
+            "train",
+            "        if changed:\n            kept",
+            "        if 0:\n            kept",
+            "test_survival.test_what_may_change_from_one_part_of_a_run_to_the_next",
+        ),
+        (),
+    ),
+    (
+        Mutant(
+            "the last share one short",
+            "hosts",
+            "return range(begin, end)",
+            "return range(begin, end - (end == count))",
+            "test_survival.test_shares_cover_everything_once",
+        ),
+        (3,),
+    ),
+    (
+        Mutant(
+            "an error of the first is its own",
+            "hosts",
+            "    if error is not None:\n",
+            "    if 0:\n",
+            "test_survival.test_what_the_first_does_alone",
+        ),
+        (),
+    ),
+    (
+        Mutant(
             "a validation of NaN is written down",
             "loop",
             'if not np.isfinite(values["loss"]):',
@@ -426,7 +486,10 @@ def planted_here(mutant: Mutant) -> Iterator[None]:
     assert source.count(mutant.old) == 1, mutant
     before = dict(vars(module))
     own = {id(value): name for name, value in before.items() if getattr(value, "__module__", None) == module.__name__}
+    if mutant.module == "step":
+        miniature.compiled.cache_clear()
     exec(compile(source.replace(mutant.old, mutant.new), module.__name__, "exec"), vars(module))
+    vars(module).update({name: value for name, value in before.items() if name == "TrainState"})  # a tree to JAX
     taken: list[tuple[dict[str, Any], str, Any]] = []
     for other in [vars(one) for name, one in sys.modules.items() if name.partition(".")[0] in ("seqlab", "tests")]:
         for name, value in list(other.items()):
@@ -438,6 +501,8 @@ def planted_here(mutant: Mutant) -> Iterator[None]:
     finally:
         for other, name, value in taken:
             other[name] = value
+        if mutant.module == "step":
+            miniature.compiled.cache_clear()
         vars(module).clear()
         vars(module).update(before)
 
