@@ -45,13 +45,19 @@ from seqlab.untrusted import read_json
 from seqlab.validate import check_longest, check_search, make_validation, tokenize_split
 
 
+def tell(line: str) -> None:
+    """To standard output, at once. A full disk there, or a reader that has gone, ends no training."""
+    with contextlib.suppress(OSError):
+        print(line, flush=True)
+
+
 def train(
     experiment: Experiment,
     run: Path,
     data_dir: Path,
     init_from: Path | None = None,
     tokenizer: Path | None = None,
-    say: Callable[[str], None] = print,
+    say: Callable[[str], None] = tell,
     command: str | None = None,
 ) -> None:
     """Trains into the folder `run`; called again with the same arguments it goes on where it was. A new run keeps the

@@ -12,6 +12,7 @@ from seqlab import logbook, trail
 from seqlab.errors import SeqlabError
 from seqlab.files import Journal, read_jsonl
 from seqlab.logbook import Logbook, draw_curves
+from seqlab.train import tell
 from tests.miniature import Plan, collate, first_state
 
 LINES = [{"step": step, "loss": 1 / (step + 1)} for step in range(6)]
@@ -117,3 +118,12 @@ def test_a_picture_for_which_there_is_no_room(tmp_path):
         draw_curves(tmp_path)
     draw_curves(tmp_path)
     assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_words_for_which_there_is_no_room(tmp_path):
+    """Training goes on where nobody can be told."""
+    with (tmp_path / "output").open("w") as output, mock.patch("sys.stdout", output):
+        with room(3):
+            tell("a line")
+        tell("another")
+    assert (tmp_path / "output").read_text().endswith("another\n")

@@ -436,6 +436,16 @@ MUTANTS = (
     ),
     (
         Mutant(
+            "who cannot be told ends the run",
+            "train",
+            "    with contextlib.suppress(OSError):\n        print",
+            "    with contextlib.suppress(KeyError):\n        print",
+            "test_files.test_words_for_which_there_is_no_room",
+        ),
+        (),
+    ),
+    (
+        Mutant(
             "the second signal waits too",
             "signals",
             "if again or not self.patient:",
