@@ -664,7 +664,8 @@ def test_rollback(tmp_path, bad):
     assert len(loud) == len(bad)
     first = bad[0]
     good = 3 * ((first - 1) // 3)
-    assert f"STEP {first} IS NOT FINITE: ROLLED BACK to step {good}, to go on without that batch (epoch " in loud[0]
+    assert f"STEP {first} IS NOT FINITE: ROLLED BACK to step {good}, to go on without that batch" in loud[0]
+    assert loud[0].endswith("--batch {}/{})".format(*places[0]))
 
 
 @pytest.mark.parametrize("cut", [4, 5, 8])
