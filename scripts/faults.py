@@ -106,7 +106,7 @@ def signals(place: Place) -> Iterator[Fault]:
         for number in (signal.SIGTERM, signal.SIGINT):
             with begun(home, way, place.marks) as processes:
                 marks = read_marks(place.marks.with_suffix(".0"))
-                if not aim(processes, marks, phase, 1, whole.lengths[phase], rng):
+                if not aim(processes, marks, phase, 1, [min(whole.lengths[phase]) // 4], rng):
                     yield Fault(f"{number.name} in {phase}", "the run ended first", None, False)
                     continue
                 processes[0].send_signal(number)

@@ -378,16 +378,16 @@ def aim(
     lengths: Sequence[int],
     rng: random.Random,
 ) -> bool:
-    """Returns at a random instant in the nth time of a phase, or a later one if that was shorter; False: a process
-    has ended first. Raises `Lost` where nothing happens for too long.
+    """Returns at a random instant in the nth time of a phase, or in a later one, and sooner, if that was shorter than
+    `lengths` would have it; False: a process has ended first. Raises `Lost` where nothing happens for too long.
     """
-    row, deadline = marks[PHASES.index(phase)], time.monotonic() + LONGEST
+    row, deadline, share = marks[PHASES.index(phase)], time.monotonic() + LONGEST, 1.0
     while all(process.poll() is None for process in processes):
         if row[0] >= nth and row[0] > row[1]:
-            time.sleep(rng.random() * rng.choice(lengths) / 1e9)
+            time.sleep(share * rng.random() ** 2 * rng.choice(lengths) / 1e9)
             if row[0] > row[1]:
                 return True
-            nth = int(row[0]) + 1
+            nth, share = int(row[0]) + 1, share / 2
         if time.monotonic() > deadline:
             raise Lost(f"no end after {LONGEST:.0f} s")
         time.sleep(0.0003)
@@ -491,6 +491,7 @@ def campaign(
             done.lost.extend(pending)
             done.reasons.append(f"{home}: {lost}")
         else:
+            say(f"{name}, {way_name}: the same end after {len(pending)} kills")
             done.survived.extend(pending)
             shutil.rmtree(home)
         pending.clear()
@@ -500,7 +501,7 @@ def campaign(
         for _ in range(TRIES):
             steps = checkpoint.checkpoint_steps(home / "run")
             left = 1 - (steps[-1] if steps else 0) / whole.steps
-            nth = rng.randint(1, max(round(whole.times[target] * left), 1))
+            nth = rng.randint(1, max(round(whole.times[target] * left) - 1, 1))
             with begun(home, way, marks, bug) as processes:
                 now = read_marks(marks.with_suffix(".0"))
                 if aim(processes, now, target, nth, whole.lengths[target], rng):
