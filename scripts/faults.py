@@ -44,7 +44,7 @@ from torture import (
 
 from seqlab import checkpoint
 
-MODEL = "bahdanau"
+MODELS = {"jit": "bahdanau", "2 processes": "recurrent_lm"}  # by way
 GRACE = 30.0  # seconds that a scheduler usually leaves between SIGTERM and SIGKILL
 HEARTBEAT = 10  # seconds
 
@@ -64,9 +64,9 @@ class Place(NamedTuple):
     folder: Path
     whole: dict[str, Whole]
 
-    def home(self, name: str) -> Path:
+    def home(self, name: str, way: str = "jit") -> Path:
         home = self.folder / "faults" / name
-        make_home(home, MODEL, self.folder / "documents")
+        make_home(home, MODELS[way], self.folder / "documents")
         return home
 
     @property
@@ -213,7 +213,7 @@ def peers(place: Place) -> Iterator[Fault]:
     """One of two processes is killed: under `seqlab launch`, and without it."""
     way = WAYS["2 processes"]
     for victim in (0, 1):
-        home = place.home(f"launched-{victim}")
+        home = place.home(f"launched-{victim}", "2 processes")
         command = [sys.executable, "-m", "seqlab.cli", "launch", "--processes", "2", "--", *TRAIN]
         with (home / "log.txt").open("wb") as log:
             env = environment(way, place.folder)
@@ -232,7 +232,7 @@ def peers(place: Place) -> Iterator[Fault]:
         holds = code == 137 and named and after == "same end"
         yield Fault(f"process {victim} of 2 killed, under seqlab launch", seen, seconds, holds)
     for victim in (0, 1):
-        home = place.home(f"peer-{victim}")
+        home = place.home(f"peer-{victim}", "2 processes")
         options = ("--parallel.heartbeat", str(HEARTBEAT))
         with begun(home, way, place.marks, options=options) as processes:
             aim(processes, read_marks(place.marks.with_suffix(".0")), "step", 8, [1], random.Random(0))
@@ -286,7 +286,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     write_documents(folder / "documents")
     place = Place(folder, {})
     for way in ("jit", "2 processes") if "peers" in given.only else ("jit",):
-        home = place.home(f"whole, {way}")
+        home = place.home(f"whole, {way}", way)
         place.whole[way] = run_whole(home, WAYS[way])
     found = []
     for kind in given.only:
