@@ -366,6 +366,12 @@ def read_marks(path: Path) -> np.ndarray:
     return np.memmap(path, np.int64, "r+", shape=(len(PHASES), 2 + LENGTHS))
 
 
+def lengths_of(marks: np.ndarray, phase: str) -> list[int]:
+    """Nanoseconds."""
+    row = marks[PHASES.index(phase)]
+    return row[2 : 2 + min(row[1], LENGTHS)].tolist()
+
+
 def under_way(marks: np.ndarray) -> list[str]:
     return [phase for phase, row in zip(PHASES, marks, strict=True) if row[0] > row[1]]
 
@@ -450,7 +456,7 @@ def run_whole(home: Path, way: Way) -> Whole:
         wait_for_end(home, processes)
     found = read_marks(marks.with_suffix(".0"))
     times = {phase: int(row[0]) for phase, row in zip(PHASES, found, strict=True)}
-    lengths = {p: row[2 : 2 + min(row[1], LENGTHS)].tolist() for p, row in zip(PHASES, found, strict=True)}
+    lengths = {phase: lengths_of(found, phase) for phase in PHASES}
     return Whole(checkpoint.checkpoint_steps(home / "run")[-1], evidence(home), times, lengths)
 
 
@@ -468,6 +474,7 @@ def campaign(
     place = folder / f"{name}, {way_name}"
     make_home(place / "whole", name, documents)
     whole = run_whole(place / "whole", way)
+    lengths = dict(whole.lengths)
     pending: list[Kill] = []
     done = Campaign([], [], [], [])
     attempts = 0
@@ -504,7 +511,7 @@ def campaign(
             nth = rng.randint(1, max(round(whole.times[target] * left) - 1, 1))
             with begun(home, way, marks, bug) as processes:
                 now = read_marks(marks.with_suffix(".0"))
-                if aim(processes, now, target, nth, whole.lengths[target], rng):
+                if aim(processes, now, target, nth, lengths[target], rng):
                     kill(processes)
                     if processes[0].returncode == -signal.SIGKILL:
                         pending.append(Kill(name, way_name, target, under_way(now)))
@@ -513,6 +520,7 @@ def campaign(
                             break
                         continue
                 settle(home, functools.partial(wait_for_end, home, processes))
+                lengths[target] = lengths_of(now, target) or lengths[target]  # this time it was quicker
                 home = fresh()
         else:
             done.missed.append(target)
