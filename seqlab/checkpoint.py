@@ -124,10 +124,10 @@ def choose_step(run: Path, which: str = "best") -> int:
 def restore(run: Path, step: int, like: Any = None, check: Callable[[Any], None] = lambda declared: None) -> Any:
     """The tree saved at `step`, verified against its manifest first.
 
-    `like`, a tree of arrays, gives the structure, and for leaves that lie on devices where they go; without it nested
-    dicts come back. Other leaves are NumPy arrays. `check` is given the tree of what the files say they hold (with
-    `shape` and `dtype`) before anything of that size is made. Raises `SeqlabError` for damaged files, and for more
-    than the machine's memory.
+    `like`, a tree of arrays or shapes, gives the structure, and for leaves that lie on devices where they go; without
+    it nested dicts come back. Other leaves are NumPy arrays. `check` is given the tree of what the files say they
+    hold (with `shape` and `dtype`) before anything of that size is made. Raises `SeqlabError` for damaged files, and
+    for more than the machine's memory.
     """
     try:
         verify(run, step)
@@ -160,7 +160,7 @@ def restored_as(x: Any) -> Any:
     """What Orbax is told of a leaf: where on the devices it goes, or that it is to be a NumPy array."""
     import orbax.checkpoint as ocp
 
-    if isinstance(x, jax.Array):
+    if isinstance(x, jax.Array | jax.ShapeDtypeStruct) and x.sharding is not None:
         return ocp.ArrayRestoreArgs(restore_type=jax.Array, sharding=x.sharding, global_shape=x.shape)
     return ocp.RestoreArgs(restore_type=np.ndarray)
 
@@ -271,7 +271,7 @@ class Saver:
         steps = [one for one in checkpoint_steps(self.run) if one <= step]
         kept = {*steps[-self.keep :], progress.get("best_step")}
         for path in (self.run / "checkpoints").iterdir():
-            if path.name.isdecimal() and int(path.name) not in kept:
+            if STEP.fullmatch(path.name) and int(path.name) not in kept:
                 _remove(path)
 
     def _failed(self, step: int, error: Exception) -> None:

@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 import time
+import traceback
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,7 +14,7 @@ import tyro
 from tyro.conf import Positional, arg
 
 from seqlab.compilation import keep_compilations
-from seqlab.errors import SeqlabError, Stopped
+from seqlab.errors import SeqlabError, Stopped, at_least
 from seqlab.memory import keep_freed_memory
 
 DataDir = Annotated[Path, arg(help="Where prepared data lives; $SEQLAB_DATA, or data.")]
@@ -40,6 +41,18 @@ class Processes:
 ALONE = Processes()
 
 
+def alone(arguments: list[str]) -> list[str]:
+    """The arguments without those that make a process one of several, which another time are others."""
+    names = tuple(f"--{field.name}" for field in dataclasses.fields(Processes))
+    kept, skip = [], False
+    for argument in arguments:
+        name, equals, _ = argument.partition("=")
+        if not skip and name not in names:
+            kept.append(argument)
+        skip = not skip and name in names and not equals
+    return kept
+
+
 def connect(cluster: Processes, heartbeat: int = 100) -> None:
     """Finds the other processes, if there are any; all but the first then say nothing."""
     if cluster == ALONE:
@@ -48,6 +61,7 @@ def connect(cluster: Processes, heartbeat: int = 100) -> None:
         raise SeqlabError("--processes and --process need --coordinator HOST:PORT")
     from seqlab import hosts
 
+    at_least("parallel.heartbeat", heartbeat, 1)
     hosts.connect(cluster.coordinator, cluster.processes, cluster.process, heartbeat)
     if not hosts.is_first():
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -150,7 +164,7 @@ def train(arguments: list[str]) -> None:
         if explain:
             print("\n".join(train.explained(experiment)))
             return
-        command = command_line(Path.cwd(), ["seqlab", "train", *arguments])
+        command = command_line(Path.cwd(), ["seqlab", "train", *alone(arguments)])
         train.train(experiment, out, data_dir, init_from, tokenizer, command=command)
 
     tyro.cli(run, prog=f"seqlab train {name}", args=rest)
@@ -753,7 +767,6 @@ def export(
 ) -> None:
     """Writes a run's model for another toolkit."""
     use_parts(parts)
-    from seqlab.errors import at_least
     from seqlab.files import check_new
 
     check_new(out)
@@ -785,7 +798,6 @@ def show_batch(
     """Shows the batch that step N of training saw: tokens, pads, positions, targets, weights."""
     use_parts(parts)
     from seqlab import show_batch
-    from seqlab.errors import at_least
 
     at_least("--rows", rows, 1)
     epoch, _, index = (batch or "").partition("/")
@@ -901,7 +913,7 @@ def main() -> None:
     """Runs a command; bad input is one line on standard error and exit code 2, a training that was asked to stop 75,
     an interrupt of anything else 130.
     """
-    code = 0
+    code, at_once = 0, False
     try:
         run_command(sys.argv[1:])
         sys.stdout.flush()  # here, where a reader that has gone is no error
@@ -909,18 +921,29 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads: end quietly
     except (SeqlabError, OSError) as error:  # an OSError: a full disk, say
         print(f"seqlab: {error}", file=sys.stderr)
-        code = 2
+        code, at_once = 2, True
     except Stopped as stopped:
         print(f"seqlab: {stopped}", file=sys.stderr)
-        code = STOPPED
+        code, at_once = STOPPED, not stopped.agreed
     except KeyboardInterrupt:
         print("seqlab: interrupted", file=sys.stderr)
-        code = 130
-    if code in (2, 130) and "seqlab.hosts" in sys.modules and sys.modules["seqlab.hosts"].connected():
+        code, at_once = 130, True
+    except Exception:
+        if not connected():
+            raise
+        traceback.print_exc()
+        code, at_once = 1, True
+    if at_once and connected():  # the others do not come to the usual end, where they would be waited for
+        sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(code)  # at once: the other processes do not come to the usual end, where they would be waited for
+        os._exit(code)
     if code:
         sys.exit(code)
+
+
+def connected() -> bool:
+    """Whether this process is one of several."""
+    return "seqlab.hosts" in sys.modules and sys.modules["seqlab.hosts"].connected()
 
 
 def run_command(arguments: list[str]) -> None:

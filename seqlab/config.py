@@ -147,8 +147,8 @@ class Checkpoints:
 
 @dataclass(frozen=True)
 class Parallel:
-    """How a step runs on several devices. None of it changes the batches, or results by more than rounding, so a run
-    may be gone on with on others.
+    """How a step runs on several devices. None of it changes the batches, or results by more than rounding (but the
+    masks of dropout under pmap), so a run may be gone on with on others.
     """
 
     name: str = "jit"

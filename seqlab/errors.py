@@ -8,8 +8,13 @@ class SeqlabError(ValueError):
 class Stopped(BaseException):
     """A signal asked for the end, and what there was to save is saved. The command exits with 75: try again.
 
-    As KeyboardInterrupt, it is none of the errors that whoever is interrupted may catch.
+    As KeyboardInterrupt, it is none of the errors that whoever is interrupted may catch. `agreed`: all processes stop
+    at the same step.
     """
+
+    def __init__(self, message: str, agreed: bool = False):
+        super().__init__(message)
+        self.agreed = agreed
 
 
 def at_least(name: str, value: int | float, least: int) -> None:

@@ -21,13 +21,16 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     part.rename(path)
 
 
+LARGEST_LOG = 1 << 30  # bytes: of a line a step, millions
+
+
 def read_jsonl(path: Path, values: Any = Any) -> list[dict[str, Any]]:
     """The lines of a log, each an object with a `step`, of names and such `values`; a last line that was cut short
     does not count. Raises `SeqlabError` naming the line that is something else, or of an earlier step than the one
     above it.
     """
     found: list[dict[str, Any]] = []
-    whole = read_whole(path).split(b"\n")[:-1] if path.exists() else []
+    whole = read_whole(path, LARGEST_LOG).split(b"\n")[:-1] if path.exists() else []
     for number, line in enumerate(whole, 1):
         value = parse_json(line, f"{path}:{number}", dict[str, values])
         step = value.get("step")

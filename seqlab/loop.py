@@ -50,6 +50,8 @@ class Work(NamedTuple):
 
     experiment: Experiment
     runner: Runner
+    shapes: TrainState
+    """Of step 0, for all devices."""
     create: Callable[[], TrainState]
     """Step 0, on the devices."""
     step: Callable[[TrainState, Any], tuple[TrainState, dict[str, jax.Array]]]
@@ -78,7 +80,7 @@ def run_steps(work: Work) -> None:
         try:
             return go_on(work, left_out)
         except jax.errors.JaxRuntimeError as error:
-            if jax.process_count() == 1:
+            if jax.process_count() == 1 or "RESOURCE_EXHAUSTED" in str(error):
                 raise
             reason = str(error).splitlines()[0]
             raise SeqlabError(
@@ -105,18 +107,21 @@ def run_steps(work: Work) -> None:
 
 def place(work: Work, bad: NotFinite) -> str:
     epoch, index = bad.batch
-    return f"epoch {epoch}, batch {index}; seqlab show-batch {work.run} --step {bad.step}"
+    return f"epoch {epoch}, batch {index}; seqlab show-batch {work.run} --batch {epoch}/{index}"
 
 
 def go_on(work: Work, left_out: list[list[int]]) -> None:
     """One attempt, without some batches."""
     experiment, runner, run, say, wish = work.experiment, work.runner, work.run, work.say, work.wish
-    state, start, position = resume(work, left_out)
-    if start:
-        say(f"resuming from step {start}")
+    start, position = choose(work)
     if position["judged"] and (start >= experiment.steps or position["stopped"]):
         say(f"{run} is trained: {start} steps")
         return
+    if start:
+        say(f"resuming from step {start}")
+    state = state_of(work, start) if start else work.create()
+    more = [batch for batch in left_out if batch not in position["left_out"]]
+    position = {**position, "left_out": [*position["left_out"], *more]}
 
     zeros = {name: np.float32(0) for name in state.sums}
     rate = make_schedule(experiment.schedule, experiment.steps)
@@ -139,7 +144,7 @@ def go_on(work: Work, left_out: list[list[int]]) -> None:
                 skipped += 1
                 bad = NotFinite(at, epoch, index)
                 if experiment.nonfinite != "skip" or skipped > MOST_IN_A_ROW:
-                    raise bad
+                    raise NotFinite(at, epoch, index)  # a new one: one that knew this frame would hold its state
                 say(f"THE LOSS OR GRADIENT OF STEP {at} IS NOT FINITE: ITS UPDATE IS LEFT OUT ({place(work, bad)})")
             else:
                 skipped = 0
@@ -151,7 +156,8 @@ def go_on(work: Work, left_out: list[list[int]]) -> None:
             unlogged, waiting, padding = None, 0.0, [0.0, 0.0]
             if log is not None:
                 log.write(at, values, **{"tokens per second": float(sums["weight"]) / seconds}, **shares)
-            shown = [f"loss {values['loss']:.3f}", *(f"{share:.0%} {name}" for name, share in shares.items())]
+            shown = [f"loss {values['loss']:.3f}"] if "loss" in values else []
+            shown += [f"{share:.0%} {name}" for name, share in shares.items()]
             advance(0, ", ".join(shown))
         return bool(asked)
 
@@ -227,7 +233,7 @@ def go_on(work: Work, left_out: list[list[int]]) -> None:
             if ending and step < experiment.steps and not position["stopped"]:
                 saver.wait()
                 where = "could not be saved" if saver.owed else "is saved"
-                raise Stopped(f"stopped at step {step}, which {where}: the same command goes on")
+                raise Stopped(f"stopped at step {step}, which {where}: the same command goes on", agreed=True)
         saver.wait()
         for pause in PAUSES:
             if saver.owed:
@@ -240,29 +246,28 @@ def go_on(work: Work, left_out: list[list[int]]) -> None:
             )
 
 
-def resume(work: Work, left_out: list[list[int]]) -> tuple[TrainState, int, dict[str, Any]]:
-    """The state, step and position of the run's newest whole checkpoint, or of its beginning."""
+def choose(work: Work) -> tuple[int, dict[str, Any]]:
+    """The step and position of the run's newest whole checkpoint, or of its beginning."""
 
-    def choose() -> tuple[int, dict[str, Any]]:
+    def chosen() -> tuple[int, dict[str, Any]]:
         step = checkpoint.newest_whole(work.run, work.say)
         return (0, BEGINNING) if step is None else (step, checkpoint.read_manifest(work.run, step)["progress"])
 
-    step, position = by_the_first(choose)
-    state = work.create()
-    if not step:
-        return state, 0, {**position, "left_out": [*left_out]}
+    step, position = by_the_first(chosen)
     if "epoch" not in position:
         kind = "averaged" if "averaged" in position else "imported"
         raise SeqlabError(
             f"{work.run} holds {kind} parameters, which do not train on: start from it with --init-from"
         )
-    like = work.runner.saved(state)
-    rows = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), state.carry)  # as many as fill up these devices
-    saved = checkpoint.load_tree(work.run, step, checkpoint.saved_tree(dataclasses.replace(like, carry=rows)))
-    carry = jax.tree.map(lambda x, own: fit_rows(np.asarray(x), len(own)), saved.get("carry"), rows)
-    state = work.runner.place(TrainState(**{**saved, "carry": carry}))
-    more = [batch for batch in left_out if batch not in position["left_out"]]
-    return state, step, {**position, "left_out": [*position["left_out"], *more]}
+    return step, position
+
+
+def state_of(work: Work, step: int) -> TrainState:
+    """The state of a checkpoint, straight onto the devices. Its carry may have been of other numbers of devices."""
+    like = work.runner.like(work.shapes)
+    saved = checkpoint.load_tree(work.run, step, checkpoint.saved_tree(like))
+    carry = jax.tree.map(lambda x, own: fit_rows(np.asarray(x), len(own)), saved.get("carry"), like.carry)
+    return work.runner.place(TrainState(**{**saved, "carry": carry}))
 
 
 def batch_stream(work: Work, position: dict[str, Any]) -> Iterator[tuple[int, int, Any]]:
@@ -302,10 +307,12 @@ def count_padding(batch: Any, counted: list[float]) -> None:
 def training_metrics(sums: dict[str, jax.Array]) -> dict[str, float]:
     s = {name: float(value) for name, value in sums.items()}
     weight = max(s["weight"], 1.0)
+    if not s["steps"]:  # all updates were left out
+        return {}
     values = {"loss": s["loss"] / weight}
     if "nll" in s:  # without label smoothing, to stand beside the validation loss
         values = {"loss": s["nll"] / weight, "perplexity": perplexity(s["nll"] / weight)}
-    return {**values, "gradient norm": s["gradient_norm"] / max(s["steps"], 1.0)}
+    return {**values, "gradient norm": s["gradient_norm"] / s["steps"]}
 
 
 def note(position: dict[str, Any], experiment: Experiment, step: int, values: dict[str, float]) -> None:

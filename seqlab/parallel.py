@@ -2,6 +2,7 @@
 processes, of which each holds its rows alone.
 """
 
+import dataclasses
 import functools
 import math
 import os
@@ -31,6 +32,7 @@ class Runner(NamedTuple):
     axis: str | None  # what `make_step` adds over
     parts: int  # rows are a multiple of it
     own: Callable[[int], np.ndarray]  # which of so many rows, a multiple of `parts`, this process holds
+    like: Callable[[TrainState], TrainState]  # from a state's shapes, what of a checkpoint goes where
     create: Callable[[Callable[[], Any]], Any]  # a state that a function makes, on the devices from the first
     place: Callable[[Any], Any]  # a state, or parameters, onto the devices
     feed: Callable[[Any], Any]  # this process's rows of a batch onto its devices
@@ -99,8 +101,10 @@ def exactness() -> str:
     """Whether a run that was cut off and gone on with ends, to the bit, as one that was not, on these devices."""
     platform = jax.devices()[0].platform
     flags = "--xla_gpu_deterministic_ops=true --xla_gpu_autotune_level=0"
+    if platform == "cpu":
+        return "on these cpu devices a resumed run is bit-identical to an uninterrupted one"
     if platform != "gpu" or all(flag in os.environ.get("XLA_FLAGS", "") for flag in flags.split()):
-        return f"on these {platform} devices a resumed run is bit-identical to an uninterrupted one"
+        return f"on these {platform} devices a resumed run should be bit-identical to an uninterrupted one: not tried"
     return f"on gpu a resumed run is bit-identical only with XLA_FLAGS='{flags}' (atomics, choice of kernels)"
 
 
@@ -133,10 +137,18 @@ def by_jit(parallel: Parallel, accumulate: int) -> Runner:
             return jax.device_put(batch, by_row)
         return jax.tree.map(lambda x: jax.make_array_from_process_local_data(by_row, x), batch)
 
+    def like(shapes: TrainState) -> TrainState:
+        def placed(x: Any, sharding: NamedSharding) -> jax.ShapeDtypeStruct:
+            return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
+
+        found = jax.tree.map(placed, shapes, shardings(shapes))
+        return dataclasses.replace(found, carry=shapes.carry)  # its rows are fitted first
+
     return Runner(
         axis=None,
         parts=sizes[0] * sizes[1] * accumulate,
         own=own,
+        like=like,
         create=lambda make: jax.jit(make, out_shardings=shardings(jax.eval_shape(make)))(),
         place=lambda tree: jax.tree.map(put, tree, shardings(tree)),
         feed=feed,
@@ -210,6 +222,7 @@ def by_pmap(accumulate: int) -> Runner:
         axis=AXIS,
         parts=count * accumulate,
         own=own,
+        like=lambda shapes: shapes,
         create=lambda make: place(make()),
         place=place,
         feed=split,

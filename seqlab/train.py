@@ -70,6 +70,8 @@ def train(
         check(experiment)
         refuse_other_folder(run)
         experiment, data, tokenizers, corpus = read_data(experiment, data_dir, run, init_from, tokenizer, say)
+        plain = catalogue.to_json(free(experiment))
+        check_alike("experiment", json.dumps({**plain, "data": None}).encode())
         check_alike("data", json.dumps(data.hashes).encode())
         check_alike("tokenizers", "".join(one.digest for one in tokenizers.values()).encode())
         held_out = tokenize_split(data, "validation", tokenizers, data_dir, experiment.validation.examples)
@@ -79,10 +81,12 @@ def train(
         runner = make_runner(experiment.parallel, experiment.accumulate)
         first = fill_rows(collate(plan.batches(experiment.seed, 0)[0]), runner.parts)
         make = functools.partial(initial_state, experiment, first)
-        params = jax.eval_shape(make).params
+        shapes = jax.eval_shape(make)
+        params = shapes.params
         say(f"{sum(x.size for x in jax.tree.leaves(params)):,} parameters, {described(experiment.parallel)}")
         say(exactness())
-        given = None if init_from is None else load_params(init_from, params)
+        begun = bool(checkpoint.checkpoint_steps(run))
+        given = None if init_from is None or begun else load_params(init_from, params)
 
         def create() -> TrainState:
             state = runner.create(make)
@@ -94,6 +98,7 @@ def train(
         work = Work(
             experiment,
             runner,
+            shapes=shapes,
             create=create,
             step=runner.compile(training_step(experiment, runner.axis)),
             plan=plan,

@@ -127,6 +127,7 @@ def work(run: Path, say: Callable[[str], None] = lambda line: None, **changes: A
     return Work(
         e,
         runner,
+        shapes=jax.eval_shape(first_state),
         create=lambda: runner.place(first_state()),
         step=step,
         plan=Plan(),

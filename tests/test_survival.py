@@ -524,7 +524,8 @@ def test_an_error_without_words_is_told(tmp_path):
 def test_stop(tmp_path, step, value, good):
     epoch, index = batch_at(step)
     begun = work(tmp_path)._replace(collate=spoiled([epoch, index], value=value))
-    where = rf"step {step} is not finite \(epoch {epoch}, batch {index}; seqlab show-batch {tmp_path} --step {step}\)"
+    look = f"seqlab show-batch {tmp_path} --batch {epoch}/{index}"
+    where = rf"step {step} is not finite \(epoch {epoch}, batch {index}; {look}\)"
     for _ in range(2):  # again: the same end
         with pytest.raises(SeqlabError, match=f"{where}; .*{good}"):
             go(begun)
@@ -565,7 +566,7 @@ def test_skip(tmp_path):
     assert states[6].sums["steps"] == 1
     loud = [line for line in told if "LEFT OUT" in line]
     assert [line.split()[6] for line in loud] == ["5", "9"]
-    assert f"(epoch 0, batch 4; seqlab show-batch {tmp_path} --step 5)" in loud[0]
+    assert f"(epoch 0, batch 4; seqlab show-batch {tmp_path} --batch 0/4)" in loud[0]
     assert checkpoint.checkpoint_steps(tmp_path) == [3, 6, 9]
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(states[9]))
 
