@@ -279,11 +279,9 @@ def read_resumed(folder: Path) -> None:
 def write_manifest(r: random.Random, folder: Path) -> None:
     steps = sorted(r.sample(range(1, 1000), r.randint(1, 3)))
     for step in steps:
-        place = folder / "checkpoints" / str(step)
-        place.mkdir(parents=True)
+        (folder / "checkpoints" / str(step)).mkdir(parents=True)
         progress = {"epoch": r.randint(0, 9), "index": 3, "best": r.random(), "best_step": r.choice([None, *steps])}
-        content = {"step": step, "progress": progress, "files": {"a": "0" * 64}}
-        (place / "manifest.json").write_text(json.dumps(content))
+        checkpoint.write_manifest(folder, step, progress, {"a": "0" * 64})
 
 
 def read_steps(folder: Path) -> None:
@@ -360,12 +358,17 @@ def read_checkpoint(folder: Path) -> None:
     assert isinstance(checkpoint.restore(folder, checkpoint.choose_step(folder)), dict)
 
 
-def seal_checkpoint(folder: Path) -> None:
+def seal_manifests(folder: Path, hashes: Callable[[Path], dict[str, Any]] = lambda place: {}) -> None:
     for path in (p for p in folder.glob("checkpoints/*/manifest.json") if p.is_file()):
         with contextlib.suppress(Exception):  # whatever is no manifest any more stays what it is
-            content = json.loads(path.read_text())
-            content["files"] = checkpoint._hash_files(path.parent / "state")
+            content = json.loads(path.read_text()) | hashes(path.parent)
+            content.pop("sha256", None)
+            content["sha256"] = checkpoint._digest_of_manifest(content)
             path.write_text(json.dumps(content))
+
+
+def seal_checkpoint(folder: Path) -> None:
+    seal_manifests(folder, lambda place: {"files": checkpoint._hash_files(place / "state")})
 
 
 def make_run(variant: int, folder: Path) -> None:
@@ -432,7 +435,7 @@ READERS = (
     Reader("experiment.json", write_experiment, read_experiment),
     Reader("metrics.jsonl", write_log, read_metrics),
     Reader("record of a resumed output", write_resumed, read_resumed),
-    Reader("manifest.json", write_manifest, read_steps),
+    Reader("manifest.json", write_manifest, read_steps, seal_manifests),
     Reader("folder of Marian", copied(make_marian, 1), read_marian, share=0.5, named=True),
     Reader("checkpoint", copied(make_checkpoint, 2), read_checkpoint, seal_checkpoint, share=0.8),
     Reader("run, all its files", copied(make_run, 2), read_run, seal_checkpoint, share=0.4),
