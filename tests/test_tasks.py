@@ -142,8 +142,8 @@ def test_every_generator_trains_and_decodes(tmp_path, name):
 
 @pytest.mark.parametrize(("parallel", "rows"), [("jit", 2), ("pmap", 2), ("pmap", 19)])
 def test_a_stream_carries_its_state(tmp_path, parallel, rows):
-    """A run cut off and resumed ends as an uninterrupted one, with several rows on a device too; a text's loss does not
-    hinge on its stretches.
+    """A run cut off and resumed ends as an uninterrupted one, with several rows on a device too; a text's loss does
+    not hinge on its stretches.
     """
     model, task, columns = CASES["stream"]
     experiment = dataclasses.replace(
