@@ -14,7 +14,7 @@ import tyro
 from tyro.conf import Positional, arg
 
 from seqlab.compilation import keep_compilations
-from seqlab.errors import SeqlabError, Stopped, at_least
+from seqlab.errors import STOPPED, SeqlabError, Stopped, at_least
 from seqlab.memory import keep_freed_memory
 
 DataDir = Annotated[Path, arg(help="Where prepared data lives; $SEQLAB_DATA, or data.")]
@@ -22,7 +22,6 @@ Parts = Annotated[Path | None, arg(help="A folder of your own models/, datasets/
 Run = Annotated[Positional[Path], arg(metavar="RUN")]
 Cluster = Annotated["Processes", arg(name="")]
 Which = Annotated[str, arg(metavar="best|last|STEP", help="Which checkpoint.")]
-STOPPED = 75  # EX_TEMPFAIL of sysexits.h: the same command goes on
 DATA_DIR = Path(os.environ.get("SEQLAB_DATA", "data"))
 
 

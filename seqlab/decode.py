@@ -26,7 +26,7 @@ from seqlab.tasks import blank_batch
 from seqlab.text import Corpus, Tokenizers, load_tokenizers, save_tokenizers
 from seqlab.train import init_params
 from seqlab.types import Params
-from seqlab.untrusted import inside, read_json
+from seqlab.untrusted import inside
 from seqlab.validate import Decoded, check_search, decode_split, loss_of_split, perplexity, tokenize_split
 
 CHECKED = 8  # examples that causality is tried on
@@ -186,8 +186,7 @@ def evaluate(run: Run, split: str, data_dir: Path, **search: Any) -> Evaluation:
     if decoded.texts and hasattr(experiment.task, "baseline"):
         name, answers = experiment.task.baseline(decoded.sources, data.read("train"))
         scores += baseline_scores(name, answers, decoded)
-    trained_on = read_json(inside(run.folder, "data.json"), dict[str, str])
-    changed = [name for name in {**trained_on, **data.hashes} if trained_on.get(name) != data.hashes.get(name)]
+    changed = data.changed_since(inside(run.folder, "data.json"))
     asked = []
     if decoded.texts:
         meant = getattr(experiment.task, "tokenized", False)

@@ -1,5 +1,7 @@
 """What a user is meant to see: the one error, and the end that was asked for."""
 
+STOPPED = 75  # exit code, EX_TEMPFAIL of sysexits.h: stopped as asked, saved, to be started again
+
 
 class SeqlabError(ValueError):
     """Bad input, told in one line that says what to do. The command prints it and exits with 2."""

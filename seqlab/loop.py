@@ -26,6 +26,7 @@ from seqlab.signals import Wish
 from seqlab.step import TrainState
 from seqlab.trail import Trail
 from seqlab.types import Params
+from seqlab.untrusted import fits
 from seqlab.validate import perplexity
 
 LOWER_IS_BETTER = ("loss", "ter", "mse")
@@ -43,6 +44,18 @@ BEGINNING = {
 }
 """Where a run is: the next batch, those that were passed over, the best validation; whether the last state has been
 judged by one, and whether that was enough."""
+
+
+POSITION: dict[str, Any] = {
+    "epoch": int,
+    "index": int,
+    "left_out": list[list[int]],
+    "best": float | None,
+    "best_step": int | None,
+    "waited": int,
+    "judged": bool,
+    "stopped": bool,
+}
 
 
 class Work(NamedTuple):
@@ -258,6 +271,11 @@ def choose(work: Work) -> tuple[int, dict[str, Any]]:
         kind = "averaged" if "averaged" in position else "imported"
         raise SeqlabError(
             f"{work.run} holds {kind} parameters, which do not train on: start from it with --init-from"
+        )
+    if not all(fits(position.get(name), kind) for name, kind in POSITION.items()):
+        raise SeqlabError(
+            f"{work.run}: checkpoint {step} does not tell where the run was: it is of another version of seqlab; "
+            "start from it with --init-from"
         )
     return step, position
 

@@ -15,7 +15,7 @@ from seqlab.errors import SeqlabError
 from seqlab.files import Journal, read_jsonl
 from seqlab.step import TrainState
 from seqlab.types import Batch
-from seqlab.untrusted import read_json
+from seqlab.untrusted import inside, read_json
 
 TRAIL = "hashes.jsonl"
 PARTS = {"batch": "batch", "params": "parameters", "optimizer": "optimizer state", "carry": "carry"}
@@ -84,7 +84,7 @@ def bisect(first: Path, second: Path) -> Bisection:
     """Compares the trails of two runs at the steps that both have. Raises `SeqlabError` where there is none."""
     runs = (first, second)
     experiments = [catalogue.load_experiment(run / "experiment.json") for run in runs]
-    hashes = [read_json(run / "data.json", dict[str, str]) for run in runs]
+    hashes = [read_json(inside(run, "data.json"), dict[str, str]) for run in runs]
     trails = [read_trail(run) for run in runs]
     differing = [split for split in {**hashes[0], **hashes[1]} if hashes[0].get(split) != hashes[1].get(split)]
     before, step, parts = first_difference(*trails)
