@@ -12,6 +12,8 @@ import resource
 import shutil
 import signal
 import tempfile
+import time
+import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -435,13 +437,18 @@ def test_a_full_disk_costs_a_checkpoint_and_no_more(tmp_path, how):
     assert end_of(tmp_path) == calm()
 
 
+def sleeping(how):
+    """The loop's own pauses, and nobody else's: Orbax's threads wait by `time.sleep` too."""
+    return mock.patch.object(loop, "time", types.SimpleNamespace(sleep=how, perf_counter=time.perf_counter))
+
+
 @in_every_way
 def test_a_disk_that_stays_full(tmp_path, how):
     """What was saved before stays; the end is an error, and with room the same command comes to the same end."""
     told, pauses = [], []
     with (
         Disk(how).holding(work(tmp_path, told.append), 5, 99) as begun,
-        mock.patch.object(loop.time, "sleep", pauses.append),
+        sleeping(pauses.append),
         pytest.raises(SeqlabError, match=r"(state of step 9 could not be saved: make room|metrics.jsonl could not)"),
     ):
         go(begun)
@@ -458,7 +465,7 @@ def test_room_comes_back_when_all_is_done(tmp_path, how):
     disk = Disk(how)
     with (
         disk.holding(work(tmp_path), 5, 99) as begun,
-        mock.patch.object(loop.time, "sleep", lambda seconds: disk.set(seconds < 5)),
+        sleeping(lambda seconds: disk.set(seconds < 5)),
     ):
         go(begun)
     assert checkpoint.checkpoint_steps(tmp_path) == [3, 9]
@@ -483,7 +490,7 @@ def test_what_is_owed_for_its_manifest_alone_is_not_written_over(tmp_path):
 
     with (
         disk.holding(work(tmp_path, **only), 99, 99) as begun,
-        mock.patch.object(loop.time, "sleep", lambda seconds: disk.set(seconds < 5)),
+        sleeping(lambda seconds: disk.set(seconds < 5)),
     ):
         go(begun._replace(validate=judged))
     assert names == [state()]

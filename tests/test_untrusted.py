@@ -217,10 +217,9 @@ def test_features_name_no_other_module(tmp_path):
 
 def sealed(run: Path, step: int = 1) -> None:
     """The manifest agrees with the files, as somebody can make it who changes them on purpose."""
-    folder = run / "checkpoints" / str(step)
-    manifest = json.loads((folder / "manifest.json").read_text())
-    manifest["files"] = checkpoint._hash_files(folder / "state")
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    manifest = json.loads((run / "checkpoints" / str(step) / "manifest.json").read_text())
+    files = checkpoint._hash_files(run / "checkpoints" / str(step) / "state")
+    checkpoint.write_manifest(run, step, manifest["progress"], files)
 
 
 def test_an_array_larger_than_memory_is_refused_before_it_is_made(run):

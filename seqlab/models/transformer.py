@@ -69,6 +69,7 @@ class Transformer(nn.Module):
         x += self.source_positions(positions_of(inputs.mask))
         return self.encoder.encode(x, inputs.mask, train=train)
 
+    @nn.nowrap
     def embed(self, prefix: Tokens) -> Float[Array, "B T D"]:
         self.target_positions.check_length(prefix.ids.shape[1])
         return self.words.embed(prefix.ids) + self.target_positions(positions_of(prefix.mask))
