@@ -48,6 +48,7 @@ class TransformerLM(nn.Module):
         sizes = (self.dim, self.heads, self.hidden, self.dropout, inner, self.norm)
         self.decoder = Stack(self.layers, *sizes, dtype=self.dtype, remat=self.remat, scan=self.scan)
 
+    @nn.nowrap
     def embed(self, prefix: Tokens) -> Float[Array, "B T D"]:
         self.where.check_length(prefix.ids.shape[1])
         return self.words.embed(prefix.ids) + self.where(positions_of(prefix.mask, prefix.segments))
