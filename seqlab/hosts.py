@@ -101,5 +101,9 @@ def check_alike(what: str, content: bytes) -> None:
 
 def share_of(count: int) -> range:
     """Which of `count` things, in order, are this process's."""
-    begin, end = (n * count // jax.process_count() for n in (jax.process_index(), jax.process_index() + 1))
-    return range(begin, end)
+    return part_of(count, jax.process_index(), jax.process_count())
+
+
+def part_of(count: int, index: int, parts: int) -> range:
+    """Which of `count` things, in order, are in part `index`, from 0 on; all parts one behind the other are all."""
+    return range(index * count // parts, (index + 1) * count // parts)

@@ -106,7 +106,7 @@ def run_steps(work: Work) -> None:
             if work.experiment.nonfinite != "rollback" or times > MOST_IN_A_ROW:
                 good = f"the last good checkpoint is of step {last}" if last else "there is no checkpoint yet"
                 raise SeqlabError(
-                    f"the loss or gradient of step {bad.step} is not finite ({place(work, bad)}); {good}. "
+                    f"the loss or gradient of step {bad.step} is not finite ({place(work, *bad.batch)}); {good}. "
                     "Try a lower schedule.peak, a longer warm-up, or clipping, in a new run with --init-from; "
                     "or --nonfinite skip or rollback"
                 ) from None
@@ -118,8 +118,7 @@ def run_steps(work: Work) -> None:
             )
 
 
-def place(work: Work, bad: NotFinite) -> str:
-    epoch, index = bad.batch
+def place(work: Work, epoch: int, index: int) -> str:
     return f"epoch {epoch}, batch {index}; seqlab show-batch {work.run} --batch {epoch}/{index}"
 
 
@@ -155,10 +154,10 @@ def go_on(work: Work, left_out: list[list[int]]) -> None:
             unchecked = None
             if not bool(finite):
                 skipped += 1
-                bad = NotFinite(at, epoch, index)
                 if experiment.nonfinite != "skip" or skipped > MOST_IN_A_ROW:
-                    raise NotFinite(at, epoch, index)  # a new one: one that knew this frame would hold its state
-                say(f"THE LOSS OR GRADIENT OF STEP {at} IS NOT FINITE: ITS UPDATE IS LEFT OUT ({place(work, bad)})")
+                    raise NotFinite(at, epoch, index)
+                where = place(work, epoch, index)
+                say(f"THE LOSS OR GRADIENT OF STEP {at} IS NOT FINITE: ITS UPDATE IS LEFT OUT ({where})")
             else:
                 skipped = 0
         if unlogged is not None:

@@ -234,8 +234,8 @@ def by_pmap(accumulate: int) -> Runner:
 
 def asked_of_any(asked: bool) -> jax.Array:
     """Whether any process asks: computed on the devices in its turn, so that all processes learn it of one step."""
-    by_device, largest = _agreement()
-    return largest(jax.make_array_from_process_local_data(by_device, np.full(len(jax.local_devices()), asked)))
+    by_device, of_any = _agreement()
+    return of_any(jax.make_array_from_process_local_data(by_device, np.full(len(jax.local_devices()), asked)))
 
 
 @functools.cache

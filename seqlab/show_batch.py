@@ -131,13 +131,10 @@ def row_of(fed: Fed, row: int) -> dict[str, Any]:
 
 def origin(fed: Fed, row: int) -> dict[str, Any]:
     """Which examples of the training split a row holds; of a stream, at which place of the text it begins."""
-    batch, indices = fed.batch, fed.rows.indices
-    if batch.fresh is not None:
-        return {"place": int(indices[row]), "fresh": bool(batch.fresh[row])}
-    if batch.prefix is not None and batch.prefix.segments is not None:
-        ends = np.cumsum(batch.prefix.segments.max(axis=1))
-        return {"examples": indices[ends[row - 1] if row else 0 : ends[row]].tolist()}
-    return {"examples": indices[row : row + 1].tolist()}
+    held = fed.rows.only(np.array([row])).indices.tolist()
+    if fed.batch.fresh is not None:
+        return {"place": held[0], "fresh": bool(fed.batch.fresh[row])}
+    return {"examples": held}
 
 
 def by_position(side: Tokens | Series, row: int, tokenizer: Any) -> dict[str, list[Any]]:

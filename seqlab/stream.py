@@ -20,6 +20,7 @@ from seqlab.checkpoint import digest_of
 from seqlab.decode import Run
 from seqlab.errors import SeqlabError
 from seqlab.files import write_atomically
+from seqlab.hosts import part_of
 from seqlab.lines import Told, Written, forced_lines, word_links
 from seqlab.text import open_output, read_lines, repairs_of
 from seqlab.untrusted import read_json
@@ -162,8 +163,7 @@ def share_of(lines: int, shard: str) -> range:
     index, _, count = shard.partition("/")
     if not (index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
         raise SeqlabError(f"--shard is I/N, the I-th of N, not {shard!r}")
-    begin, end = (n * lines // int(count) for n in (int(index) - 1, int(index)))
-    return range(begin, end)
+    return part_of(lines, int(index) - 1, int(count))
 
 
 def digest(paths: Iterable[Path | None]) -> str:

@@ -11,6 +11,7 @@ import jax
 
 from seqlab import catalogue
 from seqlab.checkpoint import digest_of
+from seqlab.datasets import differing
 from seqlab.errors import SeqlabError
 from seqlab.files import Journal, read_jsonl
 from seqlab.step import TrainState
@@ -86,12 +87,11 @@ def bisect(first: Path, second: Path) -> Bisection:
     experiments = [catalogue.load_experiment(run / "experiment.json") for run in runs]
     hashes = [read_json(inside(run, "data.json"), dict[str, str]) for run in runs]
     trails = [read_trail(run) for run in runs]
-    differing = [split for split in {**hashes[0], **hashes[1]} if hashes[0].get(split) != hashes[1].get(split)]
     before, step, parts = first_difference(*trails)
     if not before and step is None:
         told = "; ".join(f"{run}: {steps_of(trail)}" for run, trail in zip(runs, trails, strict=True))
         raise SeqlabError(f"the trails have no step in common ({told}): choose values of hash_every that meet")
-    return Bisection(catalogue.differences(*experiments), differing, before, step, parts)
+    return Bisection(catalogue.differences(*experiments), differing(*hashes), before, step, parts)
 
 
 def first_difference(

@@ -318,8 +318,8 @@ MUTANTS = (
         Mutant(
             "examples of the row before in a packed row",
             "show_batch",
-            "indices[ends[row - 1] if row else 0 : ends[row]]",
-            "indices[ends[row - 1] - 1 if row else 0 : ends[row]]",
+            "fed.rows.only(np.array([row]))",
+            "fed.rows.only(np.array([max(row - 1, 0)]))",
             "test_rows_say_which_examples_they_hold",
         ),
         ("tmp_path", "language_modeling1"),

@@ -346,8 +346,8 @@ MUTANTS = (
         Mutant(
             "the last share one short",
             "hosts",
-            "return range(begin, end)",
-            "return range(begin, end - (end == count))",
+            "(index + 1) * count // parts)",
+            "(index + 1) * count // parts - (index + 1 == parts))",
             "test_survival.test_shares_cover_everything_once",
         ),
         (3,),

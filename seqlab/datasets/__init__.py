@@ -36,6 +36,11 @@ FACTS = {  # in the record, and of what type
 }
 
 
+def differing(old: dict[str, str], new: dict[str, str]) -> list[str]:
+    """The splits whose hashes are not the same."""
+    return [split for split in {**old, **new} if old.get(split) != new.get(split)]
+
+
 @runtime_checkable
 class Dataset(Protocol):
     def key(self) -> str: ...
@@ -62,7 +67,7 @@ class Prepared(NamedTuple):
     def changed_since(self, record: Path) -> list[str]:
         """The splits whose content is another than that in `record`, a run's data.json."""
         old = read_json(record, dict[str, str])
-        return [split for split in {**old, **self.hashes} if old.get(split) != self.hashes.get(split)]
+        return differing(old, self.hashes)
 
     def source(self, split: str) -> Any:
         """Random access to a split's records, each a serialized `tf.train.Example`."""
