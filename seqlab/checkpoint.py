@@ -30,7 +30,7 @@ import numpy as np
 
 from seqlab.errors import SeqlabError
 from seqlab.files import write_atomically
-from seqlab.hosts import is_first, wait_for_all
+from seqlab.hosts import by_the_first, is_first
 from seqlab.untrusted import fits, inside, plain_files, read_json
 
 MANIFEST = "manifest.json"
@@ -114,8 +114,17 @@ def choose_step(run: Path, which: str = "best") -> int:
     if which == "last":
         return steps[-1]
     if which == "best":
-        best = read_manifest(run, steps[-1])["progress"].get("best_step")
-        return best if best in steps else steps[-1]
+        try:
+            best = read_manifest(run, steps[-1])["progress"].get("best_step")
+        except SeqlabError as error:
+            raise SeqlabError(
+                f"{error}; choose another by its number: {', '.join(map(str, steps[:-1])) or 'none'}"
+            ) from None
+        if best not in {None, *steps}:
+            raise SeqlabError(
+                f"{run}: the best checkpoint, {best}, is not there; take last or one of {', '.join(map(str, steps))}"
+            )
+        return steps[-1] if best is None else best
     if which.isdecimal() and int(which) in steps:
         return int(which)
     raise SeqlabError(f"{run}: no checkpoint {which!r}: best, last or one of {', '.join(map(str, steps))}")
@@ -209,7 +218,8 @@ class Saver:
     """Writes checkpoints in the background, one at a time; keeps the last `keep` of them and the best.
 
     One that cannot be written, for a full disk say, is told loudly, and `owed`: the caller saves again, later. Among
-    several processes, where the others would wait for the one that failed, it is an error instead.
+    several processes that is found out before they write; later it is an error, for the others would wait for the one
+    that failed.
     """
 
     def __init__(self, run: Path, keep: int, say: Callable[[str], None] = print):
@@ -231,11 +241,10 @@ class Saver:
         target = (self.run / "checkpoints" / str(step)).resolve()
         # A copy, for the next step takes the buffers of `state` for its own results.
         copy = jax.tree.map(lambda x: _copied(x) if isinstance(x, jax.Array) else np.array(x), state)
+        reason = by_the_first(lambda: _make_room(target, sum(x.nbytes for x in jax.tree.leaves(copy))))
+        if reason:
+            return self._owe(step, reason)
         try:
-            if is_first():
-                _remove(target)
-                target.mkdir(parents=True)
-            wait_for_all()
             self.checkpointer.save(target / "state", args=ocp.args.PyTreeSave(copy))
         except Exception as error:
             self._failed(step, error)
@@ -280,11 +289,14 @@ class Saver:
         with contextlib.suppress(Exception):
             self.checkpointer.close()
         self.checkpointer = new_checkpointer()  # the old one would tell its error again at the next save
-        self.owed = (str(error).strip() or repr(error)).splitlines()[0]
+        self._owe(step, (str(error).strip() or repr(error)).splitlines()[0])
+
+    def _owe(self, step: int, reason: str) -> None:
+        self.owed = reason
         target = self.run / "checkpoints" / str(step)
         if not (target / MANIFEST).exists():
             shutil.rmtree(target, ignore_errors=True)  # room for the next try
-        self.say(f"THE CHECKPOINT OF STEP {step} COULD NOT BE WRITTEN, and training goes on: {self.owed}")
+        self.say(f"THE CHECKPOINT OF STEP {step} COULD NOT BE WRITTEN, and training goes on: {reason}")
 
     def wait(self) -> None:
         """Returns when nothing is being written."""
@@ -305,6 +317,17 @@ def save_alone(run: Path, state: Any, step: int, progress: dict[str, Any]) -> No
     saver.close()
     if saver.owed:
         raise SeqlabError(f"{run}: its checkpoint could not be written: {saver.owed}")
+
+
+def _make_room(checkpoint: Path, size: int) -> str:
+    """An empty folder for a checkpoint of so many bytes. Returns why there can be none, or nothing."""
+    try:
+        _remove(checkpoint)
+        checkpoint.mkdir(parents=True)
+        free = shutil.disk_usage(checkpoint).free
+    except OSError as error:
+        return str(error)
+    return "" if size <= free else f"{size:,} bytes, and the disk has {free:,} left"
 
 
 def _remove(checkpoint: Path) -> None:

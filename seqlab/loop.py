@@ -141,13 +141,14 @@ def go_on(work: Work, left_out: list[list[int]]) -> None:
     unchecked: Any = None  # what the step before tells
     unlogged: Any = None
     skipped = 0
+    counted = float(runner.fetch(state.sums)["weight"])  # tokens of the stretch that others have counted
     clock, waiting, padding = time.perf_counter(), 0.0, [0.0, 0.0]
 
     def settle() -> bool:
         """Looks at what the last step and the last stretch of the log told, now that they are computed. Whether
         another process has been asked to stop.
         """
-        nonlocal unchecked, unlogged, skipped, clock, waiting, padding
+        nonlocal unchecked, unlogged, skipped, counted, clock, waiting, padding
         asked = False
         if unchecked is not None:
             at, epoch, index, finite, asked = unchecked
@@ -165,9 +166,10 @@ def go_on(work: Work, left_out: list[list[int]]) -> None:
             seconds, clock = time.perf_counter() - clock, time.perf_counter()
             values = training_metrics(sums) | {"learning rate": float(rate(at - 1))}
             shares = {"padding": padding[0] / max(padding[1], 1.0), "input wait": waiting / seconds}
-            unlogged, waiting, padding = None, 0.0, [0.0, 0.0]
+            speed = (float(sums["weight"]) - counted) / seconds
+            unlogged, counted, waiting, padding = None, 0.0, 0.0, [0.0, 0.0]
             if log is not None:
-                log.write(at, values, **{"tokens per second": float(sums["weight"]) / seconds}, **shares)
+                log.write(at, values, **{"tokens per second": speed}, **shares)
             shown = [f"loss {values['loss']:.3f}"] if "loss" in values else []
             shown += [f"{share:.0%} {name}" for name, share in shares.items()]
             advance(0, ", ".join(shown))

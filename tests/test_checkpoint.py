@@ -1,7 +1,9 @@
 """Checkpoints: whole or not there."""
 
 import json
+import types
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -99,6 +101,34 @@ def test_a_failed_save_is_told_and_owed(tmp_path, monkeypatch):
     saver.close()
     assert not saver.owed
     assert checkpoint.checkpoint_steps(tmp_path) == [1]
+
+
+def test_room_is_asked_for_before_anything_is_written(tmp_path, monkeypatch):
+    """Among several processes none then waits for one that failed."""
+    told = []
+    saver = checkpoint.Saver(tmp_path, 2, told.append)
+    saver.save(tree(), 1, {})
+    free = sum(np.asarray(x).nbytes for x in jax.tree.leaves(tree())) - 1
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoint.shutil, "disk_usage", lambda path: types.SimpleNamespace(free=free))
+        saver.save(tree(), 2, {})
+        assert not saver.pending
+        assert told == [f"THE CHECKPOINT OF STEP 2 COULD NOT BE WRITTEN, and training goes on: {saver.owed}"]
+        assert saver.owed == f"{free + 1} bytes, and the disk has {free} left"
+        free += 1
+        saver.save(tree(), 2, {})
+    saver.close()
+    assert checkpoint.checkpoint_steps(tmp_path) == [1, 2]
+
+
+def test_the_best_is_asked_for_and_not_there(tmp_path):
+    saved(tmp_path, [1, 3], best=2)
+    with pytest.raises(SeqlabError, match="the best checkpoint, 2, is not there; take last or one of 1, 3"):
+        checkpoint.choose_step(tmp_path)
+    (tmp_path / "checkpoints" / "3" / "manifest.json").write_text("{}")
+    with pytest.raises(SeqlabError, match="choose another by its number: 1$"):
+        checkpoint.choose_step(tmp_path)
+    assert checkpoint.choose_step(tmp_path, "1") == 1
 
 
 def test_manifest_names_every_file(tmp_path):
