@@ -176,8 +176,7 @@ class Experiment:
     """Parts that a batch is worked on in, one after the other, so that activations of one alone are held at once."""
     nonfinite: str = "stop"
     """What to do where a loss or gradient is not finite: stop; skip, leave the update out; or rollback, go on from
-    the
-    last checkpoint without that batch."""
+    the last checkpoint without that batch."""
     log_every: int = 50
     """Steps between lines of the metrics log."""
     hash_every: int = 0

@@ -24,6 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from orbax.checkpoint import PyTreeCheckpointHandler
 
 from seqlab import catalogue, checkpoint, decode, hosts, loop, runs
 from seqlab.config import Parallel
@@ -378,19 +379,22 @@ def test_a_second_signal_ends_at_once(tmp_path):
 
 
 class Disk:
-    """Full from some step on until another, in one of the ways that a save can fail."""
+    """Full from some step on until another, in one of the ways that a save can fail: the folder cannot be made, Orbax
+    cannot write the state, the manifest cannot be written; "limit": no file may grow, for real.
+    """
 
     def __init__(self, how: str):
         self.how, self.full = how, False
 
     def set(self, full: bool) -> None:
         self.full = full
-        if self.how == "state":  # for real: no file may grow beyond so many bytes
+        if self.how == "limit":
             resource.setrlimit(resource.RLIMIT_FSIZE, (100 if full else self.limits[1], self.limits[1]))
 
     @contextmanager
     def holding(self, work: Work, begin: int, end: int) -> Iterator[Work]:
         write, mkdir, self.limits = checkpoint.write_atomically, Path.mkdir, resource.getrlimit(resource.RLIMIT_FSIZE)
+        begin_to_save = PyTreeCheckpointHandler.async_save
 
         def writing(path, content):
             self.refuse("manifest")
@@ -401,12 +405,17 @@ class Disk:
                 self.refuse("folder")
             mkdir(path, *arguments, **options)
 
+        async def saving(*arguments, **options):
+            last = types.SimpleNamespace(result=lambda timeout=None: self.refuse("state"))
+            return [*await begin_to_save(*arguments, **options), last]
+
         work = at_step(at_step(work, begin, lambda: self.set(True)), end, lambda: self.set(False))
         try:
             with (
                 at_once(),
                 mock.patch.object(checkpoint, "write_atomically", writing),
                 mock.patch.object(Path, "mkdir", making),
+                mock.patch.object(PyTreeCheckpointHandler, "async_save", saving),
             ):
                 yield work
         finally:
@@ -421,7 +430,8 @@ def in_every_way(test: Callable[..., None]) -> Callable[..., None]:
     """How a save fails. Orbax's threads and event loops end with errors of their own."""
     for name in ("PytestUnhandledThreadExceptionWarning", "PytestUnraisableExceptionWarning"):
         test = pytest.mark.filterwarnings(f"ignore::pytest.{name}")(test)
-    return pytest.mark.parametrize("how", ["folder", "state", "manifest"])(test)
+    ways = ["folder", "state", "manifest", pytest.param("limit", marks=pytest.mark.long)]
+    return pytest.mark.parametrize("how", ways)(test)
 
 
 @in_every_way

@@ -184,7 +184,7 @@ MUTANTS = (
         ),
         ("folder",),
     ),
-    (
+    pytest.param(
         Mutant(
             "the checkpointer's old error told again",
             "checkpoint",
@@ -192,7 +192,8 @@ MUTANTS = (
             "            pass\n        # the old",
             DISK,
         ),
-        ("state",),
+        ("limit",),
+        marks=pytest.mark.long,
     ),
     (
         Mutant(
