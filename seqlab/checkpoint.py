@@ -120,7 +120,7 @@ def choose_step(run: Path, which: str = "best") -> int:
             raise SeqlabError(
                 f"{error}; choose another by its number: {', '.join(map(str, steps[:-1])) or 'none'}"
             ) from None
-        if best not in {None, *steps}:
+        if best not in [None, *steps]:  # whatever a manifest holds
             raise SeqlabError(
                 f"{run}: the best checkpoint, {best}, is not there; take last or one of {', '.join(map(str, steps))}"
             )
