@@ -15,6 +15,7 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import logging
 import math
 import os
 import re
@@ -34,6 +35,7 @@ from seqlab.hosts import by_the_first, is_first
 from seqlab.untrusted import fits, inside, plain_files, read_json
 
 MANIFEST = "manifest.json"
+BESIDE = 1 << 20  # bytes: room for what Orbax writes beside the arrays, and for the log
 STEP = re.compile(r"0|[1-9][0-9]{0,17}")  # the name of a checkpoint's folder
 
 
@@ -208,6 +210,7 @@ def _hash_files(folder: Path) -> dict[str, str]:
 def new_checkpointer() -> Any:
     import orbax.checkpoint as ocp
 
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # of what fails in Orbax we tell
     return ocp.AsyncCheckpointer(ocp.PyTreeCheckpointHandler())
 
 
@@ -327,7 +330,7 @@ def _make_room(checkpoint: Path, size: int) -> str:
         free = shutil.disk_usage(checkpoint).free
     except OSError as error:
         return str(error)
-    return "" if size <= free else f"{size:,} bytes, and the disk has {free:,} left"
+    return "" if size + BESIDE <= free else f"{size:,} bytes, and the disk has {free:,} left"
 
 
 def _remove(checkpoint: Path) -> None:

@@ -17,16 +17,20 @@ LOG = "metrics.jsonl"
 
 
 class Logbook:
-    """Appends to the log of a run; opening it cuts off what was logged after `step`, and of that step a validation
-    that is not `judged`, for it is to come again. What a full disk does not take is kept until it does, and `say`
-    told of it.
+    """Appends to the log of a run, which has a line `every` so many steps; opening it cuts off what was logged after
+    `step`, and of that step a validation that is not `judged`, for it is to come again. `say` is told of lines that
+    are missing before it, and of a full disk: what that does not take is kept until it does.
     """
 
-    def __init__(self, run: Path, step: int, say: Callable[[str], None] = print, judged: bool = True):
+    def __init__(self, run: Path, step: int, every: int, say: Callable[[str], None] = print, judged: bool = True):
         def holds(line: dict[str, Any]) -> bool:
             return line["step"] < step or (line["step"] == step and (judged or not is_validation(line)))
 
         self.say, self.run = say, run
+        logged = {line["step"] for line in read_jsonl(run / LOG) if not is_validation(line)}
+        missing = next((at for at in range(every, step + 1, every) if at not in logged), None)
+        if missing is not None:
+            say(f"{run / LOG} HAS LOST LINES, the first of them of step {missing}; what comes is added to the rest")
         self.journal = Journal(run / LOG, holds)
         self.events = Events(run / "tensorboard", step, say)
 

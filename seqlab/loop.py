@@ -105,10 +105,13 @@ def run_steps(work: Work) -> None:
             times, where = (times + 1 if last == where else 1), last
             if work.experiment.nonfinite != "rollback" or times > MOST_IN_A_ROW:
                 good = f"the last good checkpoint is of step {last}" if last else "there is no checkpoint yet"
+                if work.experiment.nonfinite == "stop":
+                    also = "; or --nonfinite skip or rollback"
+                else:
+                    also = f". It was given up after {MOST_IN_A_ROW} in a row"
                 raise SeqlabError(
                     f"the loss or gradient of step {bad.step} is not finite ({place(work, *bad.batch)}); {good}. "
-                    "Try a lower schedule.peak, a longer warm-up, or clipping, in a new run with --init-from; "
-                    "or --nonfinite skip or rollback"
+                    f"{advice(work.run, last)}{also}"
                 ) from None
             left_out.append(bad.batch)
             epoch, index = bad.batch
@@ -116,6 +119,12 @@ def run_steps(work: Work) -> None:
                 f"THE LOSS OR GRADIENT OF STEP {bad.step} IS NOT FINITE: ROLLED BACK to step {last}, to go on "
                 f"without that batch (seqlab show-batch {work.run} --batch {epoch}/{index})"
             )
+
+
+def advice(run: Path, checkpoint: int | None) -> str:
+    """What to do about what is not finite, where there is a good checkpoint or none."""
+    start = f", with --init-from {run}" if checkpoint else ""
+    return f"Try a lower schedule.peak, a longer warm-up, or clipping, in a new run{start}"
 
 
 def place(work: Work, epoch: int, index: int) -> str:
@@ -187,8 +196,8 @@ def go_on(work: Work, left_out: list[list[int]]) -> None:
             values = work.validate(runner.fetch(state.params if state.average is None else state.average))
         if not np.isfinite(values["loss"]):
             raise SeqlabError(
-                f"{run}: the validation loss of step {step} is not finite, though those of training are. Try a lower "
-                "schedule.peak, a longer warm-up, or clipping, in a new run with --init-from"
+                f"{run}: the validation loss of step {step} is not finite, though those of training are: its "
+                f"checkpoint is of no use. {advice(run, position['best_step'])}"
             )
         if log is not None:
             log.write(step, {f"validation {name}": value for name, value in values.items()})
@@ -204,7 +213,7 @@ def go_on(work: Work, left_out: list[list[int]]) -> None:
         advance = stack.enter_context(progress("training", experiment.steps, start))
         log = trail = None
         if is_first():
-            log = Logbook(run, start, say, judged=position["judged"])
+            log = Logbook(run, start, experiment.log_every, say, judged=position["judged"])
             stack.callback(log.close)
             if experiment.hash_every:
                 trail = Trail(run, start)

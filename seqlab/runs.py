@@ -122,9 +122,10 @@ def last_step(log: Path) -> int:
     if not whole:
         return 0
     try:
-        return value_at(json.loads(whole[-1]), log, int, "step")
+        line = json.loads(whole[-1])
     except (ValueError, RecursionError) as error:
         raise SeqlabError(f"{log}: damaged: {error}") from None
+    return value_at(line, log, int, "step")
 
 
 def held(lock: Path) -> bool:

@@ -108,13 +108,14 @@ def test_room_is_asked_for_before_anything_is_written(tmp_path, monkeypatch):
     told = []
     saver = checkpoint.Saver(tmp_path, 2, told.append)
     saver.save(tree(), 1, {})
-    free = sum(np.asarray(x).nbytes for x in jax.tree.leaves(tree())) - 1
+    size = sum(np.asarray(x).nbytes for x in jax.tree.leaves(tree()))
+    free = size + checkpoint.BESIDE - 1
     with monkeypatch.context() as patched:
         patched.setattr(checkpoint.shutil, "disk_usage", lambda path: types.SimpleNamespace(free=free))
         saver.save(tree(), 2, {})
         assert not saver.pending
         assert told == [f"THE CHECKPOINT OF STEP 2 COULD NOT BE WRITTEN, and training goes on: {saver.owed}"]
-        assert saver.owed == f"{free + 1} bytes, and the disk has {free} left"
+        assert saver.owed == f"{size} bytes, and the disk has {free:,} left"
         free += 1
         saver.save(tree(), 2, {})
     saver.close()

@@ -74,7 +74,7 @@ def test_a_line_cut_short_by_a_kill_does_not_count(tmp_path):
 def test_the_log_goes_on_without_tensorboard_and_without_room(tmp_path):
     """Where the events cannot be written they are given up, once; lines are told of each time, and kept."""
     told = []
-    book = Logbook(tmp_path, 0, told.append)
+    book = Logbook(tmp_path, 0, 1, told.append)
     full = mock.Mock(side_effect=OSError(28, "No space left on device"))
     with mock.patch.object(book.events.writer, "flush", full), room(0):
         book.write(1, {"loss": 2.0})
@@ -89,7 +89,7 @@ def test_the_log_goes_on_without_tensorboard_and_without_room(tmp_path):
     assert [line["step"] for line in read_jsonl(tmp_path / "metrics.jsonl")] == [1, 2, 3]
     with mock.patch.object(logbook, "open_events", full):
         told.clear()
-        book = Logbook(tmp_path, 2, told.append)
+        book = Logbook(tmp_path, 2, 1, told.append)
         book.write(3, {"loss": 0.5})
         book.close()
     assert len(told) == 1
@@ -97,7 +97,7 @@ def test_the_log_goes_on_without_tensorboard_and_without_room(tmp_path):
 
 
 def test_lines_that_never_found_room_are_an_error(tmp_path):
-    book = Logbook(tmp_path, 0, lambda line: None)
+    book = Logbook(tmp_path, 0, 1, lambda line: None)
     hashes = trail.Trail(tmp_path, 0)
     with room(0):
         book.write(1, {"loss": 2.0})
@@ -110,7 +110,7 @@ def test_lines_that_never_found_room_are_an_error(tmp_path):
 
 def test_a_picture_for_which_there_is_no_room(tmp_path):
     """What draws it says so; the loop goes on."""
-    book = Logbook(tmp_path, 0)
+    book = Logbook(tmp_path, 0, 1)
     for step in (1, 2):
         book.write(step, {"validation loss": float(np.float32(1 / step))})
     book.close()

@@ -127,7 +127,7 @@ def test_where_runs_are_looked_for(tmp_path):
             "its best score is no number",
         ),
         ("metrics.jsonl", b'{"step": 1}\n{"ste\n', "metrics.jsonl: damaged"),
-        ("metrics.jsonl", b"7\n", "metrics.jsonl: damaged: no step"),
+        ("metrics.jsonl", b"7\n", "/metrics.jsonl: damaged: no step"),
         ("command.txt", b"cd / && seqlab train x; rm y", "command.txt: damaged: not one `seqlab train`"),
         ("command.txt", b"cd / && seqlab train $(rm y)", "command.txt: damaged: not one `seqlab train`"),
         ("command.txt", b"cd / && rm y", "command.txt: damaged: not one `seqlab train`"),

@@ -622,6 +622,10 @@ def test_too_many_in_a_row(tmp_path):
             with pytest.raises(SeqlabError, match=f"the last good checkpoint is of step {good}"):
                 go(work(tmp_path / name, told.append, nonfinite=mode)._replace(collate=spoiled(*bad)))
             assert sum("IS NOT FINITE" in line for line in told) == 2
+        with pytest.raises(
+            SeqlabError, match=r"no checkpoint yet\. Try .*, in a new run\. It was given up after 2 in a row$"
+        ):
+            go(work(tmp_path / "d", nonfinite="rollback")._replace(collate=spoiled(*every)))
         told = []
         apart = spoiled(every[0], every[1], every[3], every[4], every[6], every[7])
         go(work(tmp_path / "c", told.append, nonfinite="skip")._replace(collate=apart))
@@ -705,11 +709,28 @@ def test_killed_after_a_rollback(tmp_path, cut):
     assert end.progress["left_out"] == [batch_at(5)]
 
 
+def test_lines_that_the_log_has_lost_are_told(tmp_path):
+    cut_off(work(tmp_path), 8)
+    log = tmp_path / "metrics.jsonl"
+    lines = log.read_text().splitlines(keepends=True)
+    log.write_text("".join(line for line in lines if not line.startswith('{"step": 4,')))
+    told = []
+    go(work(tmp_path, told.append))
+    assert [line for line in told if "LOST" in line] == [
+        f"{log} HAS LOST LINES, the first of them of step 4; what comes is added to the rest"
+    ]
+    assert [line for line in calm().log.decode().splitlines(keepends=True) if not line.startswith('{"step": 4,')] == (
+        log.read_text().splitlines(keepends=True)
+    )
+
+
 def test_a_validation_that_is_not_finite(tmp_path):
     """An error, whatever is done about steps; the checkpoint waits to be judged."""
     told, calls = [], itertools.count(1)
     begun = work(tmp_path, told.append, nonfinite="rollback")
-    with pytest.raises(SeqlabError, match="the validation loss of step 6 is not finite"):
+    with pytest.raises(
+        SeqlabError, match=r"the validation loss of step 6 is not finite.*in a new run, with --init-from"
+    ):
         go(begun._replace(validate=lambda params: {"loss": np.nan} if next(calls) == 2 else validate(params)))
     assert not any("ROLLED" in line for line in told)
     assert not checkpoint.read_manifest(tmp_path, 6)["progress"]["judged"]
