@@ -184,16 +184,15 @@ MUTANTS = (
         ),
         ("folder",),
     ),
-    pytest.param(
+    (
         Mutant(
             "the checkpointer's old error told again",
             "checkpoint",
             "            self.checkpointer.close()\n        self.checkpointer = new_checkpointer()  # the old",
             "            pass\n        # the old",
-            DISK,
+            "test_survival.test_room_comes_back_when_all_is_done",
         ),
-        ("limit",),
-        marks=pytest.mark.long,
+        ("state",),
     ),
     (
         Mutant(
