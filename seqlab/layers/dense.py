@@ -1,6 +1,7 @@
 """Matrix products: operands in the compute dtype, everything else float32."""
 
 import functools
+import math
 from typing import Any
 
 import jax
@@ -14,14 +15,26 @@ from seqlab.errors import SeqlabError
 def product(spec: str, left: jax.Array, right: jax.Array, dtype: str) -> jax.Array:
     """`einsum` of two arrays, rounded to `dtype` first; sums are float32 or finer, and so is the result.
 
-    The gradients are products of the same kind: each letter of `spec` must stand in two of its three terms, so that
-    the terms in another order give them. (Left to itself, autodiff would multiply a float32 gradient by a bfloat16
-    operand, which no matrix unit does.) Raises for other dtypes than float32 and bfloat16; where JAX has been asked
-    for float64, that is one too.
+    `spec` is "MK,KN->MN" or "MK,NK->MN" with any number of letters for each of M, K and N: one product of two
+    matrices, and so are its gradients. (With several axes summed over, as in the gradient of a kernel, XLA on CPU
+    first writes an operand anew, transposed: a training step of a Transformer takes a fifth less time without. And
+    left to itself, autodiff would multiply a float32 gradient by a bfloat16 operand, which no matrix unit does.)
+    Raises for other dtypes than float32 and bfloat16; where JAX has been asked for float64, that is one too.
     """
     if dtype not in ("float32", "bfloat16", jnp.result_type(float).name):
         raise SeqlabError(f"dtype must be 'float32' or 'bfloat16', not {dtype!r}")
-    return _product(spec, left, right, dtype)
+    terms, out = spec.split("->")
+    first, second = terms.split(",")
+    summed = "".join(letter for letter in first if letter not in out)
+    plain, axes = second.startswith(summed), len(first) - len(summed)
+    rows, columns = out[:axes], out[axes:]
+    if first != rows + summed or second != (summed + columns if plain else columns + summed):
+        raise ValueError(f"no product of two matrices: {spec}")
+    lead, inner = left.shape[:axes], math.prod(left.shape[axes:])
+    trail = right.shape[len(summed) :] if plain else right.shape[: len(columns)]
+    right = right.reshape((inner, -1) if plain else (-1, inner))
+    found = _product("mk,kn->mn" if plain else "mk,nk->mn", left.reshape(-1, inner), right, dtype)
+    return found.reshape(*lead, *trail)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 3))
@@ -31,14 +44,15 @@ def _product(spec: str, left: jax.Array, right: jax.Array, dtype: str) -> Any:
 
 
 def _forward(spec: str, left: jax.Array, right: jax.Array, dtype: str):
-    return product(spec, left, right, dtype), (left, right)
+    return _product(spec, left, right, dtype), (left, right)
 
 
 def _backward(spec: str, dtype: str, operands: tuple[jax.Array, jax.Array], gradient: jax.Array):
+    """Each letter stands in two of the three terms, so that the terms in another order give the gradients."""
     left, right = operands
     terms, out = spec.split("->")
     a, b = terms.split(",")
-    return product(f"{out},{b}->{a}", gradient, right, dtype), product(f"{a},{out}->{b}", left, gradient, dtype)
+    return _product(f"{out},{b}->{a}", gradient, right, dtype), _product(f"{a},{out}->{b}", left, gradient, dtype)
 
 
 _product.defvjp(_forward, _backward)

@@ -1,0 +1,197 @@
+"""Training steps: ours and the same models in PyTorch, in tokens a second.
+
+    python scripts/bench/train.py [--only transformer lstm gru_attention tcn] [--rounds 7]
+
+Before anything is timed, both give the same loss with the same parameters on the same tokens, of two shapes. Then all
+take turns in one process, some steps a turn. PyTorch has the allocator's settings that suit it, fused optimizers, and
+the better of eager and compiled; its bfloat16 is autocast. No dropout; no row has pads.
+"""
+
+import functools
+import os
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tyro
+from rounds import fastest, in_turns, tell, with_allocator
+
+from seqlab.config import Experiment, Optimizer, Parallel, Schedule
+from seqlab.cost import count
+from seqlab.models.bahdanau import Bahdanau
+from seqlab.models.recurrent_lm import RecurrentLM
+from seqlab.models.tcn_lm import TCNLM
+from seqlab.models.transformer import Transformer
+from seqlab.parallel import make_runner
+from seqlab.tasks.language_modeling import LanguageModeling
+from seqlab.tasks.translation import Translation
+from seqlab.train import initial_state, training_step
+from seqlab.types import Batch, Tokens
+
+NEAR = 1e-5  # relative, of two losses
+RATE = 1e-3
+
+
+class Case(NamedTuple):
+    model: Any
+    optimizer: Optimizer
+    rows: int
+    source: int
+    """Tokens of a source; 0: a language model."""
+    target: int
+    steps: int
+    """In a turn."""
+
+
+WORDS = {"source_vocabulary": 8000, "vocabulary": 8000}
+CASES = {
+    "transformer": Case(
+        Transformer(
+            **WORDS, encoder_layers=3, decoder_layers=3, dim=256, heads=4, hidden=1024, dropout=0.0, biases=True
+        ),
+        Optimizer("adam", beta2=0.999, epsilon=1e-8, clip=0.0),
+        128,
+        24,
+        24,
+        5,
+    ),
+    "lstm": Case(RecurrentLM(vocabulary=10_000, dropout=0.0), Optimizer("sgd", clip=5.0), 20, 0, 35, 10),
+    "gru_attention": Case(Bahdanau(**WORDS, dropout=0.0), Optimizer("adam", epsilon=1e-8, clip=1.0), 64, 24, 24, 5),
+    "tcn": Case(TCNLM(vocabulary=10_000, dim=600, dropout=0.0), Optimizer("sgd", clip=0.35), 16, 0, 80, 5),
+}
+
+
+def main(only: tuple[str, ...] = tuple(CASES), rounds: int = 7) -> None:
+    peak = matrix_rate()
+    print(f"# the matrix rate of this machine: {peak / 1e9:.0f} GFLOP/s in float32", flush=True)
+    for name in only:
+        compare(name, CASES[name], rounds, peak)
+
+
+def compare(name: str, case: Case, rounds: int, peak: float) -> None:
+    task = Translation(label_smoothing=0.0) if case.source else LanguageModeling()
+    experiment = Experiment(case.model, task, None, optimizer=case.optimizer, schedule=Schedule("constant", RATE, 1))
+    batch = batch_of(case, case.rows, case.source, case.target)
+    params = initial_state(experiment, batch).params
+    check_equal(experiment, params, [batch, batch_of(case, 3, case.source and 7, 5)])
+    ours, operations = our_steps(experiment, batch, case.steps)
+    everyone = {"seqlab": ours}
+    for half in (False, True):
+        for compiled in (False, True):
+            kind = ("bfloat16" if half else "float32") + (", compiled" if compiled else "")
+            everyone[kind] = torch_steps(case, params, batch, half, compiled)
+    print(f"# {name}, first step: {', '.join(f'{who} {first(work):.1f} s' for who, work in everyone.items())}")
+    tokens = case.rows * (case.source + case.target)
+    rates = in_turns(everyone, tokens * case.steps, rounds)
+    for half in ("float32", "bfloat16"):
+        peer = fastest(rates, [half, f"{half}, compiled"])
+        notes = "; ".join(f"{who} {statistics.median(found):.0f}" for who, found in rates.items())
+        tell(f"train/{name}/torch-{half}", rates, "seqlab", peer, "tokens/s", notes, tokens * peak / operations)
+
+
+def first(work: Callable[[], object]) -> float:
+    begun = time.perf_counter()
+    work()
+    return time.perf_counter() - begun
+
+
+def batch_of(case: Case, rows: int, source: int, target: int) -> Batch:
+    random = np.random.default_rng(0)
+
+    def tokens(length: int) -> Tokens:
+        ids = random.integers(4, case.model.vocabulary, (rows, length), np.int32)
+        return Tokens(ids, np.ones((rows, length), bool))
+
+    inputs = tokens(source) if source else None
+    return Batch(inputs, tokens(target), tokens(target).ids, np.ones((rows, target), np.float32))
+
+
+def check_equal(experiment: Experiment, params: Any, batches: list[Batch]) -> None:
+    import torch
+    from torch_models import twin
+
+    theirs = twin(experiment.model, params)
+    loss = jax.jit(functools.partial(experiment.task.loss, experiment.model))
+    for batch in batches:
+        total, weight, *_ = loss(params, batch, None, None)
+        with torch.no_grad():
+            other = torch_loss(theirs, *tensors(batch)).item()
+        mine = float(total / weight)
+        assert abs(mine - other) < NEAR * mine, (mine, other)
+
+
+def our_steps(experiment: Experiment, batch: Batch, steps: int) -> tuple[Callable[[], object], int]:
+    """Some steps, and the operations of one."""
+    runner = make_runner(Parallel())
+    step = training_step(experiment)
+    state = runner.create(lambda: initial_state(experiment, batch))
+    operations, _ = count(jax.make_jaxpr(step)(state, batch))
+    compiled, fed, states = runner.compile(step), runner.feed(batch), [state]
+
+    def work() -> None:
+        for _ in range(steps):
+            states.append(compiled(states.pop(), fed)[0])
+        jax.block_until_ready(states)
+
+    return work, operations
+
+
+def torch_steps(case: Case, params: Any, batch: Batch, half: bool, compiled: bool) -> Callable[[], object]:
+    import torch
+    from torch_models import twin
+
+    torch.set_num_threads(os.cpu_count() or 1)
+    model, given, o = twin(case.model, params), tensors(batch), case.optimizer
+    if o.name == "adam":
+        optimizer = torch.optim.Adam(model.parameters(), RATE, (o.beta1, o.beta2), o.epsilon, fused=True)
+    else:
+        optimizer = torch.optim.SGD(model.parameters(), RATE, fused=True)
+    loss = torch.compile(functools.partial(torch_loss, model)) if compiled else functools.partial(torch_loss, model)
+
+    def work() -> None:
+        for _ in range(case.steps):
+            optimizer.zero_grad()
+            with torch.autocast("cpu", torch.bfloat16, enabled=half):
+                value = loss(*given)
+            value.backward()
+            if o.clip:
+                torch.nn.utils.clip_grad_norm_(model.parameters(), o.clip)
+            optimizer.step()
+
+    return work
+
+
+def torch_loss(model: Any, source: Any, prefix: Any, targets: Any) -> Any:
+    from torch.nn.functional import cross_entropy
+
+    return cross_entropy(model(source, prefix).float().flatten(0, 1), targets.flatten())
+
+
+def tensors(batch: Batch) -> tuple[Any, Any, Any]:
+    import torch
+
+    source = None if batch.inputs is None else torch.from_numpy(batch.inputs.ids).long()
+    return source, torch.from_numpy(batch.prefix.ids).long(), torch.from_numpy(batch.targets).long()
+
+
+def matrix_rate(size: int = 2048) -> float:
+    """Operations a second of plain float32 products, the best of some."""
+    product = jax.jit(jnp.matmul)
+    x = jnp.ones((size, size))
+    product(x, x).block_until_ready()
+
+    def seconds() -> float:
+        begun = time.perf_counter()
+        product(x, x).block_until_ready()
+        return time.perf_counter() - begun
+
+    return 2 * size**3 / min(seconds() for _ in range(20))
+
+
+if __name__ == "__main__":
+    with_allocator()
+    tyro.cli(main)
