@@ -238,6 +238,10 @@ def test_cross_entropy(smoothing):
     plain = sum(oracle.smoothed_cross_entropy(logits[b, t], targets[b, t], 0.0) for b, t in where)
     np.testing.assert_allclose([loss, weight, sums["nll"]], [expected, weights.sum(), plain], rtol=1e-5)
     assert sums["correct"] == sum(logits[b, t].argmax() == targets[b, t] for b, t in where)
+    slope = jax.grad(lambda logits: cross_entropy(logits, *arrays[1:], smoothing)[0])(arrays[0])
+    probabilities = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    goals = np.eye(7)[targets] * (1 - smoothing) + smoothing / 7
+    np.testing.assert_allclose(slope, (probabilities - goals) * weights[..., None], atol=1e-6)
 
 
 def test_cross_attention_on_request():

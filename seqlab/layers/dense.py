@@ -33,7 +33,7 @@ def product(spec: str, left: jax.Array, right: jax.Array, dtype: str) -> jax.Arr
     lead, inner = left.shape[:axes], math.prod(left.shape[axes:])
     trail = right.shape[len(summed) :] if plain else right.shape[: len(columns)]
     right = right.reshape((inner, -1) if plain else (-1, inner))
-    found = _product("mk,kn->mn" if plain else "mk,nk->mn", left.reshape(-1, inner), right, dtype)
+    found: Any = _product("mk,kn->mn" if plain else "mk,nk->mn", left.reshape(-1, inner), right, dtype)
     return found.reshape(*lead, *trail)
 
 
