@@ -14,8 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from queue import Empty, SimpleQueue
 
 from seqlab.errors import SeqlabError, at_least
@@ -25,7 +24,7 @@ Process = subprocess.Popen[bytes]
 SAVED = 75  # EX_TEMPFAIL of sysexits.h: stopped as asked, saved, to be started again
 PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 COMMANDS = ("train", "decode", "evaluate")
-KEPT = 20  # lines of what a process wrote last
+LAST_WORDS = 1.0  # seconds until what a process wrote has been shown, once it has ended
 PR_SET_PDEATHSIG = 1  # of prctl(2)
 LIBC = ctypes.CDLL(None)  # opened here, for between fork and exec as little as possible is done
 
@@ -60,16 +59,18 @@ def launch(commands: Sequence[Sequence[str]], grace: float = 30.0) -> int:
 
     The first has this process's own input and output; lines of the others go to standard error, behind their number.
     SIGTERM, SIGINT and SIGHUP (as SIGTERM) are passed on to all. When one ends badly, it is named, the others get
-    SIGTERM, and what is left after `grace` seconds SIGKILL. The code is 0; 75 if some ended with it and none badly;
-    or that of the first that ended badly, 128 + N for signal N. Must be called in the main thread.
+    SIGTERM and are shown no more, and what is left after `grace` seconds gets SIGKILL. The code is 0; 75 if some
+    ended with it and none badly; or that of the first that ended badly, 128 + N for signal N. Must be called in the
+    main thread.
     """
     processes: list[Process] = []
     with heard(*PASSED_ON, signal.SIGCHLD) as events:
         try:
             for i, command in enumerate(commands):
                 processes.append(start(command, first=i == 0))
-            last_lines = [relay(i, process) for i, process in enumerate(processes)]
-            return watch(processes, last_lines, events, grace)
+            silent: set[int] = set()
+            relays = [relay(i, process, silent) for i, process in enumerate(processes)]
+            return watch(processes, relays, silent, events, grace)
         finally:
             for process in processes:
                 if process.poll() is None:
@@ -118,31 +119,26 @@ def kill_group(process: Process) -> None:
         os.killpg(process.pid, signal.SIGKILL)
 
 
-def relay(number: int, process: Process) -> Callable[[], str]:
-    """Shows on standard error what a process writes, as it comes; gives what tells its last lines."""
+def relay(number: int, process: Process, silent: set[int]) -> threading.Thread:
+    """Shows on standard error what a process writes, as it comes, unless its number is in `silent` by then."""
     prefix = f"[{number}] ".encode() if number else b""
-    kept: deque[bytes] = deque(maxlen=KEPT)
 
     def run() -> None:
         for line in process.stdout or process.stderr or ():
-            kept.append(line)
-            with contextlib.suppress(OSError):  # nobody reads any more, for which the process need not wait
-                sys.stderr.buffer.write(prefix + line)
-                sys.stderr.buffer.flush()
+            if number not in silent:
+                with contextlib.suppress(OSError):  # nobody reads any more, for which the process need not wait
+                    sys.stderr.buffer.write(prefix + line)
+                    sys.stderr.buffer.flush()
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
-
-    def last_lines() -> str:
-        thread.join(1.0)
-        return "".join(f"\n  | {line.decode(errors='replace').rstrip()}" for line in list(kept))
-
-    return last_lines
+    return thread
 
 
 def watch(
     processes: Sequence[Process],
-    last_lines: Sequence[Callable[[], str]],
+    relays: Sequence[threading.Thread],
+    silent: set[int],
     events: SimpleQueue[signal.Signals],
     grace: float,
 ) -> int:
@@ -172,17 +168,19 @@ def watch(
         bad = {i: process.returncode for i, process in ended.items() if process.returncode not in (0, SAVED)}
         if not bad or failed:
             continue
+        silent.update(running)  # what follows of theirs is of the first's death
         for i, code in bad.items():
             failed = failed or (code if code > 0 else 128 - code)
             if asked is None or code not in (-asked, 128 + asked):
-                say(f"process {i} {how_it_ended(code)}{last_lines[i]()}")
+                relays[i].join(LAST_WORDS)
+                say(f"process {i} {how_it_ended(code)}")
         if running:
             say(f"stopping {listed(running)}")
             for process in running.values():
                 process.terminate()
             deadline = time.monotonic() + grace
-    for last in last_lines:
-        last()
+    for thread in relays:
+        thread.join(LAST_WORDS)
     return failed or max(codes, default=0)
 
 
