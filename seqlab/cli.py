@@ -16,6 +16,7 @@ from tyro.conf import Positional, arg
 from seqlab.compilation import keep_compilations
 from seqlab.errors import STOPPED, SeqlabError, Stopped, at_least
 from seqlab.memory import keep_freed_memory
+from seqlab.signals import note_signals, wish_to_stop
 
 DataDir = Annotated[Path, arg(help="Where prepared data lives; $SEQLAB_DATA, or data.")]
 Parts = Annotated[Path | None, arg(help="A folder of your own models/, datasets/ and tasks/: Python, executed.")]
@@ -159,12 +160,13 @@ def train(arguments: list[str]) -> None:
         from seqlab.runs import command_line
 
         keep_freed_memory()
-        connect(cluster, experiment.parallel.heartbeat)
-        if explain:
-            print("\n".join(train.explained(experiment)))
-            return
-        command = command_line(Path.cwd(), ["seqlab", "train", *alone(arguments)])
-        train.train(experiment, out, data_dir, init_from, tokenizer, command=command)
+        with wish_to_stop():
+            connect(cluster, experiment.parallel.heartbeat)
+            if explain:
+                print("\n".join(train.explained(experiment)))
+                return
+            command = command_line(Path.cwd(), ["seqlab", "train", *alone(arguments)])
+            train.train(experiment, out, data_dir, init_from, tokenizer, command=command)
 
     tyro.cli(run, prog=f"seqlab train {name}", args=rest)
 
@@ -912,6 +914,8 @@ def main() -> None:
     """Runs a command; bad input is one line on standard error and exit code 2, a training that was asked to stop 75,
     an interrupt of anything else 130.
     """
+    if sys.argv[1:2] == ["train"]:
+        note_signals()  # first of all: what follows imports for seconds
     code, at_once = 0, False
     try:
         run_command(sys.argv[1:])
@@ -932,7 +936,9 @@ def main() -> None:
             raise
         traceback.print_exc()
         code, at_once = 1, True
-    if at_once and connected():  # the others do not come to the usual end, where they would be waited for
+    # The usual end would wait for other processes, which do not come to it; and JAX, torn out of the midst of
+    # compiling, may crash there.
+    if at_once and (connected() or code == STOPPED):
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)

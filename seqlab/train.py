@@ -95,6 +95,7 @@ def train(
             average = None if state.average is None else runner.place(given)
             return dataclasses.replace(state, params=runner.place(given), average=average)
 
+        wish.end_if_asked()  # where what a signal raised was kept from coming through
         work = Work(
             experiment,
             runner,

@@ -1,6 +1,7 @@
 """The `seqlab` command in the process of the tests, and runs to try it on."""
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from seqlab import catalogue, checkpoint, cli
 from seqlab.config import Experiment
+from seqlab.signals import BOTH
 from seqlab.tasks import blank_batch
 from seqlab.text import Tokenizers, save_tokenizers
 from seqlab.train import init_params
@@ -17,6 +19,7 @@ from seqlab.train import init_params
 def call(folder: Path, *arguments: str, stdin: str | None = None) -> int:
     """The command in this process; its exit code."""
     here, old, old_in = os.getcwd(), sys.argv, sys.stdin
+    handlers = {number: signal.getsignal(number) for number in BOTH}
     os.chdir(folder)
     sys.argv = ["seqlab", *arguments]
     try:
@@ -29,6 +32,8 @@ def call(folder: Path, *arguments: str, stdin: str | None = None) -> int:
         return int(stop.code or 0)
     finally:
         os.chdir(here)
+        for number, handler in handlers.items():  # `seqlab train` hears to the end of its process
+            signal.signal(number, handler)
         if sys.stdin is not old_in:
             sys.stdin.close()
         sys.argv, sys.stdin = old, old_in

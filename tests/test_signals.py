@@ -1,8 +1,10 @@
 """SIGTERM and SIGINT: what hears them, when it ends on the spot, and what is left where data was being prepared."""
 
+import gc
 import os
 import signal
 import threading
+import time
 from unittest import mock
 
 import pytest
@@ -13,10 +15,8 @@ from seqlab.datasets import Prepared
 from seqlab.datasets.cldr_phrases import CldrPhrases
 from seqlab.errors import SeqlabError, Stopped
 from seqlab.laws import tiny_experiment
-from seqlab.signals import wish_to_stop
+from seqlab.signals import BOTH, note_signals, wish_to_stop
 from seqlab.train import train
-
-BOTH = (signal.SIGTERM, signal.SIGINT)
 
 
 def send(number: int = signal.SIGTERM) -> None:
@@ -24,7 +24,7 @@ def send(number: int = signal.SIGTERM) -> None:
 
 
 def handlers() -> list:
-    return [signal.getsignal(number) for number in BOTH]
+    return [signal.getsignal(number) for number in (*BOTH, signal.SIGALRM)]
 
 
 @pytest.mark.parametrize("number", BOTH)
@@ -133,8 +133,71 @@ def test_a_broken_text_is_not_blamed_on_the_tokenizer():
 
 
 def test_the_command_says_try_again(capsys):
-    stopped = mock.patch.object(cli, "run_command", side_effect=Stopped("stopped at step 7"))
+    stopped = mock.patch.object(cli, "run_command", side_effect=Stopped("stopped at step 7", agreed=True))
     with stopped, pytest.raises(SystemExit) as ended:
         cli.main()
     assert ended.value.code == 75
     assert capsys.readouterr().err == "seqlab: stopped at step 7\n"
+
+
+@pytest.mark.parametrize("number", BOTH)
+def test_what_has_been_noted_is_found(number):
+    """Signals from the first of the command on: nothing is raised before there is who takes it, nor after."""
+    before = {one: signal.getsignal(one) for one in BOTH}
+    try:
+        with mock.patch("atexit.register") as at_exit:
+            note_signals()
+        assert [call.args for call in at_exit.call_args_list] == [(signal.signal, n, signal.SIG_IGN) for n in BOTH]
+        with wish_to_stop(), wish_to_stop():
+            pass
+        send(number)
+        send(number)
+        begun = []
+        with pytest.raises(Stopped, match="the same command goes on"), wish_to_stop():
+            begun.append(1)
+        assert not begun
+        send(number)
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
+
+
+def test_only_one_end_is_on_its_way():
+    """Signals in the midst of clearing up do not cut it short."""
+    cleared = []
+    with pytest.raises(Stopped), wish_to_stop():
+        try:
+            send()
+        finally:
+            send()
+            cleared.append(1)
+    assert cleared
+
+
+def test_raised_where_python_drops_it_and_raised_anew(capsys):
+    """As in a garbage collection, whose callbacks may raise nothing; what others drop is told as ever."""
+
+    def callback(phase, info):
+        if phase == "start" and not heard:
+            heard.append(phase)
+            send()
+
+    class Other:
+        def __del__(self):
+            raise ValueError("quite another")
+
+    heard, told = [], []
+    gc.callbacks.append(callback)
+    try:
+        with mock.patch("sys.unraisablehook", told.append):
+            with pytest.raises(Stopped), wish_to_stop():
+                Other()
+                assert [str(one.exc_value) for one in told] == ["quite another"]
+                gc.collect()
+                time.sleep(60.0)
+                raise AssertionError("it never came")
+            assert len(told) == 1
+    finally:
+        gc.callbacks.remove(callback)
+    assert heard
+    assert signal.getitimer(signal.ITIMER_REAL)[0] == 0.0

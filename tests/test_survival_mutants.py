@@ -448,8 +448,8 @@ MUTANTS = (
         Mutant(
             "the second signal waits too",
             "signals",
-            "if again or not self.patient:",
-            "if not self.patient:",
+            "if (again or not self.patient) and",
+            "if not self.patient and",
             "test_signals.test_the_first_is_noted_and_the_second_ends",
         ),
         (15,),
