@@ -787,7 +787,7 @@ def export(
 
 def show_batch(
     run: Run,
-    step: Annotated[int, arg(metavar="N", help="Which step, from 1 on.")] = 0,
+    step: Annotated[int | None, arg(metavar="N", help="Which step, from 1 on.")] = None,
     batch: Annotated[
         str | None, arg(metavar="EPOCH/INDEX", help="Or which batch: one that was left out, say.")
     ] = None,
@@ -802,10 +802,12 @@ def show_batch(
 
     at_least("--rows", rows, 1)
     epoch, _, index = (batch or "").partition("/")
-    if batch is not None and (step or not (epoch.isdecimal() and index.isdecimal())):
+    if step is None and batch is None:
+        raise SeqlabError("which batch? Give --step N, from 1 on, or --batch EPOCH/INDEX, from 0 on")
+    if batch is not None and (step is not None or not (epoch.isdecimal() and index.isdecimal())):
         raise SeqlabError(f"--batch is EPOCH/INDEX, from 0 on, in the place of --step, not {batch!r}")
     place = None if batch is None else (int(epoch), int(index))
-    found = show_batch.facts(show_batch.fed_to(run, step, data_dir, place), run, rows)
+    found = show_batch.facts(show_batch.fed_to(run, step or 0, data_dir, place), run, rows)
     print(dump(found) if json else show_batch.shown(found, shutil.get_terminal_size().columns))
 
 

@@ -3,7 +3,9 @@
 import hashlib
 import itertools
 import json
+import socket
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -30,18 +32,36 @@ def connect(coordinator: str, processes: int | None = None, process: int | None 
         address = None
     else:
         host, _, port = coordinator.rpartition(":")
-        if not host or not port.isdecimal():
-            raise SeqlabError(f"--coordinator is HOST:PORT of process 0, or auto, not {coordinator!r}")
+        if not host or not port.isdecimal() or not 1 <= int(port) <= 65535:
+            wanted = "HOST:PORT of process 0, a PORT from 1 to 65535, or auto"
+            raise SeqlabError(f"--coordinator is {wanted}, not {coordinator!r}")
         if processes is None or process is None or not 0 <= process < processes:
             raise SeqlabError("--coordinator HOST:PORT needs --processes N and --process I, from 0 to N - 1")
+        if process == 0:
+            check_port(int(port), coordinator)
         address = coordinator
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     try:
-        jax.distributed.initialize(address, *given, heartbeat_timeout_seconds=heartbeat)
+        # In a thread: where this one waited for the others, no signal would be heard.
+        begin = ThreadPoolExecutor(1).submit
+        begin(jax.distributed.initialize, address, *given, heartbeat_timeout_seconds=heartbeat).result()
     except (RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0].rstrip(".")
         hint = " Give --coordinator HOST:PORT --processes N --process I" if address is None else ""
         raise SeqlabError(f"the other processes were not found: {reason}.{hint}") from None
+
+
+def check_port(port: int, coordinator: str) -> None:
+    """Raises where process 0 could not listen, on all addresses of its machine, as JAX will."""
+    two = socket.has_dualstack_ipv6()
+    family = socket.AF_INET6 if two else socket.AF_INET
+    try:
+        socket.create_server(("", port), family=family, dualstack_ipv6=two).close()
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise SeqlabError(
+            f"--coordinator {coordinator}: process 0, here, cannot listen at port {port} ({reason}): choose another"
+        ) from None
 
 
 def connected() -> bool:

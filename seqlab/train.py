@@ -178,6 +178,7 @@ def check(experiment: Experiment) -> None:
         ("validation.every", e.validation.every, 1),
         ("validation.examples", e.validation.examples, 1),
         ("validation.beam", e.validation.beam, 0),
+        ("checkpoints.last", e.checkpoints.last, 1),
     ):
         at_least(name, value, least)
     o = e.optimizer

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -153,6 +154,8 @@ def test_list(home, capsys, what):
         (["train", "tiny.py", "--out", "x", "--model.dtype", "int32"], "dtype must be 'float32' or 'bfloat16'"),
         (["train", "tiny.py", "--out", "x", "--model.dropout", "1.5"], "a dropout rate lies between 0 and 0.998"),
         (["train", "tiny.py", "--out", "x", "--seed", "-1"], "seed must be at least 0"),
+        (["train", "tiny.py", "--out", "x", "--checkpoints.last", "0"], "checkpoints.last must be at least 1, not 0"),
+        (["train", "tiny.py", "--out", "x", "--coordinator", "here:99999"], "a PORT from 1 to 65535, or auto, not"),
         (["train", "tiny.py", "--out", "x", "--optimizer.clip", "-1"], "optimizer.clip must be at least 0"),
         (["train", "tiny.py", "--out", "x", "--text.no-joint"], "needs one joint vocabulary"),
         (["train", "tiny.py", "--out", "run-average"], "holds averaged parameters"),
@@ -203,6 +206,17 @@ def test_bad_input_is_one_line_and_exit_code_2(home, capsys, arguments, message)
     assert message in error
     assert "Traceback" not in error
     assert not (home / "x" / "checkpoints").exists()
+
+
+def test_a_port_that_is_taken(home, capsys):
+    with socket.socket() as other:
+        other.bind(("localhost", 0))
+        other.listen()
+        place = f"localhost:{other.getsockname()[1]}"
+        given = ("--coordinator", place, "--processes", "2", "--process", "0")
+        assert call(home, "train", "tiny.py", "--out", "x", *given) == 2
+    told = f"--coordinator {place}: process 0, here, cannot listen at port {place.partition(':')[2]} (address already"
+    assert told in capsys.readouterr().err
 
 
 def test_a_typo_names_the_nearest_option(home, capsys):
