@@ -226,18 +226,18 @@ def victim(marks: np.ndarray, plant: str, arguments: list[str]) -> None:
 
 
 def forget_the_cursor(loop: Any) -> None:
-    resume = loop.resume
+    choose = loop.choose
 
     def forgetful(*args: Any) -> Any:
-        state, step, position = resume(*args)
-        return state, step, {**position, "index": 0}
+        step, position = choose(*args)
+        return step, {**position, "index": 0}
 
-    loop.resume = forgetful
+    loop.choose = forgetful
 
 
 def keep_the_log(loop: Any) -> None:
     logbook = loop.Logbook
-    loop.Logbook = lambda run, step, *args, **options: logbook(run, step + 1, *args, **options)
+    loop.Logbook = lambda run, step, *args, **options: logbook(run, step + STEPS, *args, **options)
 
 
 def spoil_a_batch(loop: Any) -> None:
