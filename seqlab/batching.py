@@ -332,14 +332,16 @@ def row_starts(sizes: np.ndarray, length: int) -> list[int]:
     return starts
 
 
-def kept_plan(folder: Path, make: Callable[[], Buckets | Packing], batching: Batching) -> Buckets | Packing:
-    """What `make` gives, made once and then read from `folder`: its arrays stay in a memory map.
+def kept_plan(
+    folder: Path, make: Callable[[], Buckets | Packing], batching: Batching, examples: int
+) -> Buckets | Packing:
+    """What `make` gives for so many examples, made once and then read from `folder`: its arrays stay in a memory map.
 
     Raises `SeqlabError` for a damaged one, whose batches `batching` would not have.
     """
     folder_made_once(folder, lambda part: _save(make(), part))
     plan = _load(folder)
-    if plan is None or not _possible(plan, batching):
+    if plan is None or not _possible(plan, batching, examples):
         raise SeqlabError(f"{folder}: a damaged plan; remove it, and it is made again")
     return plan
 
@@ -350,7 +352,10 @@ BUCKETS = {"buckets": list[tuple[list[int], int, list[int], int]], "too_long": i
 
 def _load(folder: Path) -> Buckets | Packing | None:
     """The plan that `_save` wrote; None for what it never writes."""
-    facts, path = read_json(folder / "plan.json", dict[str, Any]), folder / "arrays"
+    try:
+        facts, path = read_json(folder / "plan.json", dict[str, Any]), folder / "arrays"
+    except SeqlabError:
+        return None
     sizes = facts.pop("sizes", None)
     form = BUCKETS if "buckets" in facts else PACKING
     if facts.keys() != form.keys() or not all(fits(facts[name], kind) for name, kind in form.items()):
@@ -371,8 +376,10 @@ def _load(folder: Path) -> Buckets | Packing | None:
     return Buckets(buckets, facts["too_long"], facts["lopsided"])
 
 
-def _possible(plan: Buckets | Packing, batching: Batching) -> bool:
-    """Whether a plan takes only examples that there are, in batches that `batching` allows."""
+def _possible(plan: Buckets | Packing, batching: Batching, examples: int) -> bool:
+    """Whether a plan takes only examples that there are, in batches that `batching` allows. Whether rows are as long
+    as a batch says is seen where one is made: that takes no time that grows with the data.
+    """
     if isinstance(plan, Packing):
         lists, shapes = [plan.members], [((plan.length,), plan.rows)]
         ends = len(plan.starts) and plan.starts[0] == 0 and plan.starts[-1] == len(plan.members)
@@ -384,11 +391,11 @@ def _possible(plan: Buckets | Packing, batching: Batching) -> bool:
             b.groups and b.used >= 0 and all(len(g.members) and 1 <= g.taken <= MOST_TAKEN for g in b.groups)
             for b in plan.buckets
         )
-    count = plan.left_out + sum(map(len, lists))
     return bool(
         sound
         and plan.left_out >= 0
-        and all(some.min() >= 0 and some.max() < count for some in lists if len(some))
+        and plan.left_out + sum(map(len, lists)) == examples
+        and all(some[0] >= 0 and some[-1] < examples and (np.diff(some) > 0).all() for some in lists if len(some))
         and len({len(shape) for shape, _ in shapes}) <= 1
         and all(
             shape
@@ -446,7 +453,12 @@ class Streams(NamedTuple):
 
 
 def pad(rows: Sequence[np.ndarray], length: int, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Ids int32 [count, length] and mask bool of ragged rows; filled up with empty rows."""
+    """Ids int32 [count, length] and mask bool of ragged rows; filled up with empty rows. Raises `SeqlabError` for a
+    row that is longer.
+    """
+    longest = max(map(len, rows), default=0)
+    if longest > length:
+        raise SeqlabError(f"a row of {longest:,} positions where there is room for {length:,}")
     ids = np.zeros((count, length), np.int32)
     mask = np.zeros((count, length), bool)
     for i, row in enumerate(rows):

@@ -20,7 +20,7 @@ from typing import Any, get_type_hints
 from flax import linen as nn
 
 from seqlab.config import Experiment
-from seqlab.errors import SeqlabError
+from seqlab.errors import RESTORE, SeqlabError, advised
 from seqlab.files import write_atomically
 from seqlab.text import Numbers, Tokenizers
 from seqlab.untrusted import fits, inside, read_json
@@ -222,11 +222,24 @@ def save_experiment(experiment: Experiment, path: Path) -> None:
 def load_experiment(path: Path) -> Experiment:
     if not path.is_file():
         raise SeqlabError(f"{path.parent} is not a run: it has no {path.name}")
-    values = read_json(inside(path.parent, path.name), dict[str, Any])
+    with advised(RESTORE):
+        values = read_json(inside(path.parent, path.name), dict[str, Any])
     try:
-        return from_json(values)
+        experiment = from_json(values)
+        check_numbers(experiment)
+        return experiment
     except ValueError as error:
         raise SeqlabError(f"{path}: {error}") from None
+
+
+def check_numbers(experiment: Experiment) -> None:
+    """Raises for a seed, or a count of steps, that does not fit into 32 bits, as JAX has them."""
+    for name, value, least, most in (
+        ("seed", experiment.seed, 0, (1 << 32) - 1),
+        ("steps", experiment.steps, 1, (1 << 31) - 1),
+    ):
+        if not least <= value <= most:
+            raise SeqlabError(f"{name} lies between {least} and {most}, not at {value}")
 
 
 def differences(old: Experiment, new: Experiment) -> list[str]:

@@ -33,6 +33,7 @@ from seqlab.optim import make_schedule, optimizer_at
 from seqlab.parallel import fill_rows, make_runner
 from seqlab.progress import progress
 from seqlab.step import Loss, TrainState, make_step, zeros_like
+from seqlab.tasks import make_batch
 from seqlab.train import check, initial_state, optimizer_of, plan_batches, read_data
 from seqlab.types import Batch, Params, Series, Tokens
 
@@ -65,7 +66,7 @@ def diagnose(
     check(experiment)
     experiment, _, tokenizers, corpus = read_data(experiment, data_dir, out, say=say)
     plan = plan_batches(experiment, corpus, say)
-    collate = functools.partial(experiment.task.collate, corpus, tokenizers=tokenizers)
+    collate = functools.partial(make_batch, experiment.task, corpus, tokenizers)
     loss = functools.partial(experiment.task.loss, experiment.model)
     longest = max(itertools.islice(plan.batches(experiment.seed, 0), 20), key=lambda rows: sum(rows.shape))
     batch = fill_rows(collate(longest), len(jax.devices()))

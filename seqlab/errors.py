@@ -1,6 +1,10 @@
 """What a user is meant to see: the one error, and the end that was asked for."""
 
+import contextlib
+from collections.abc import Iterator
+
 STOPPED = 75  # exit code, EX_TEMPFAIL of sysexits.h: stopped as asked, saved, to be started again
+RESTORE = "restore it from a backup, or begin anew with another --out"  # of a run's file that is not what it was
 
 
 class SeqlabError(ValueError):
@@ -17,6 +21,15 @@ class Stopped(BaseException):
     def __init__(self, message: str, agreed: bool = False):
         super().__init__(message)
         self.agreed = agreed
+
+
+@contextlib.contextmanager
+def advised(what: str) -> Iterator[None]:
+    """Adds what to do to the message of a `SeqlabError`."""
+    try:
+        yield
+    except SeqlabError as error:
+        raise SeqlabError(f"{error}; {what}") from None
 
 
 def at_least(name: str, value: int | float, least: int) -> None:

@@ -318,9 +318,12 @@ def stream_of(
     ahead = grain.ReadOptions(num_threads=2, prefetch_buffer_size=8)
     while True:
         rows = grain.MapDataset.source(plan.batches(seed, epoch))
-        for batch in rows.slice(slice(index, None)).map(collate).to_iter_dataset(ahead):
-            index += 1
-            yield epoch, index, batch
+        try:
+            for batch in rows.slice(slice(index, None)).map(collate).to_iter_dataset(ahead):
+                index += 1
+                yield epoch, index, batch
+        except SeqlabError as error:  # Grain adds lines of its own
+            raise SeqlabError(str(error).partition("\n")[0]) from None
         epoch, index = epoch + 1, 0
 
 

@@ -21,7 +21,7 @@ from seqlab.files import folder_made_whole
 from seqlab.layers.embed import sinusoidal
 from seqlab.models.transformer import Transformer
 from seqlab.tasks.translation import Translation
-from seqlab.text import Pieces, Tokenizer, save_tokenizers
+from seqlab.text import RECORD, Pieces, Tokenizer, save_tokenizers, tokenizer_hashes
 from seqlab.types import Params
 from seqlab.untrusted import fits, read_json
 
@@ -130,7 +130,7 @@ def import_marian(folder: Path, out: Path) -> Run:
     with folder_made_whole(out) as part:
         save_tokenizers(tokenizers, part)
         catalogue.save_experiment(experiment, part / "experiment.json")
-        (part / "data.json").write_text("{}\n")
+        (part / RECORD).write_text(json.dumps(tokenizer_hashes(part), indent=1))
         checkpoint.save_alone(part, {"params": params, "step": np.int32(1)}, 1, {"imported": str(folder)})
     return Run(out, 1, experiment, tokenizers, params, model)
 

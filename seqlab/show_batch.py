@@ -13,6 +13,7 @@ from seqlab import catalogue, checkpoint
 from seqlab.batching import Rows
 from seqlab.errors import SeqlabError, at_least
 from seqlab.layers.embed import positions_of
+from seqlab.tasks import make_batch
 from seqlab.terminal import grid, printable
 from seqlab.text import Tokenizers
 from seqlab.trail import TRAIL, digest, read_trail
@@ -56,7 +57,7 @@ def fed_to(run: Path, step: int, data_dir: Path, place: tuple[int, int] | None =
     if not 0 <= place[1] < len(batches):
         raise SeqlabError(f"--batch {place[0]}/{place[1]}: an epoch has {len(batches):,} batches, from 0 on")
     rows = batches[place[1]]
-    batch = experiment.task.collate(corpus, rows, tokenizers)
+    batch = make_batch(experiment.task, corpus, tokenizers, rows)
     changed = data.changed_since(run / "data.json")
     return Fed(batch, rows, tokenizers, step, experiment.steps, place, len(batches), changed)
 

@@ -15,14 +15,14 @@ import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
 import numpy as np
 
 from seqlab.config import Text
-from seqlab.errors import SeqlabError, Stopped
+from seqlab.errors import RESTORE, SeqlabError, Stopped, advised
 from seqlab.files import folder_made_once
 from seqlab.progress import progress
 from seqlab.untrusted import inside, parse_json, read_json, read_whole
@@ -473,10 +473,20 @@ def train_tokenizer(texts: Iterable[str], text: Text) -> Tokenizer:
     return Tokenizer(output.getvalue())
 
 
+TOKENIZER_FILES = ("tokenizer*.model", "*.names.json", "*.pieces.json")
+
+
+def tokenizer_hashes(folder: Path) -> dict[str, str]:
+    """The SHA-256 of each file of tokenizers in a folder, by name."""
+    found = sorted(path for pattern in TOKENIZER_FILES for path in folder.glob(pattern))
+    return {path.name: hashlib.sha256(read_whole(inside(folder, path.name))).hexdigest() for path in found}
+
+
 def save_tokenizers(tokenizers: Tokenizers, folder: Path) -> None:
     """One file a column, or a single `tokenizer.model` where columns share it; others are removed."""
-    for old in [*folder.glob("tokenizer*.model"), *folder.glob("*.names.json"), *folder.glob("*.pieces.json")]:
-        old.unlink()
+    for pattern in TOKENIZER_FILES:
+        for old in folder.glob(pattern):
+            old.unlink()
     models = {column: t.model for column, t in tokenizers.items() if isinstance(t, Tokenizer | Pieces)}
     for column, model in models.items():
         shared = len(set(models.values())) == 1
@@ -490,7 +500,14 @@ def save_tokenizers(tokenizers: Tokenizers, folder: Path) -> None:
 
 
 def load_tokenizers(folder: Path, columns: Mapping[str, str]) -> Tokenizers:
-    """Those that `save_tokenizers` wrote, for columns of given kinds. Raises `SeqlabError` where one is missing."""
+    """Those that `save_tokenizers` wrote, for columns of given kinds. Raises `SeqlabError` where one is missing, or
+    is another than the run's record says, if it says any.
+    """
+    record = read_record(folder / RECORD)[1] if (folder / RECORD).exists() else {}
+    held = tokenizer_hashes(folder) if record else {}
+    changed = [name for name in {**record, **held} if record.get(name) != held.get(name)]
+    if changed:
+        raise SeqlabError(f"{folder / changed[0]}: not what the run was trained with; {RESTORE}")
     tokenizers: Tokenizers = {}
     for column, kind in columns.items():
         if kind == "numbers":
@@ -500,12 +517,25 @@ def load_tokenizers(folder: Path, columns: Mapping[str, str]) -> Tokenizers:
         path = next((inside(folder, name) for name in names if (folder / name).exists()), None)
         if path is None:
             raise SeqlabError(f"{folder} has no tokenizer for the column {column!r}")
-        if kind == "text":
-            tokenizers[column] = _load_text_tokenizer(path, inside(folder, f"{column}.pieces.json"))
-        else:
-            known = parse_names(read_whole(path), str(path))
-            tokenizers[column] = Labels(known) if kind == "class" else Symbols(known)
+        pieces = inside(folder, f"{column}.pieces.json")
+        with advised(RESTORE):
+            if kind == "text":
+                tokenizers[column] = _load_text_tokenizer(path, pieces)
+            else:
+                known = parse_names(read_whole(path), str(path))
+                tokenizers[column] = Labels(known) if kind == "class" else Symbols(known)
     return tokenizers
+
+
+RECORD = "data.json"
+
+
+def read_record(path: Path) -> tuple[dict[str, str], dict[str, str]]:
+    """What a run's data.json keeps: the SHA-256 of each split, and of each file of tokenizers; of older runs none."""
+    with advised(RESTORE):
+        known = read_json(inside(path.parent, path.name), dict[str, str])
+    files = {name: known[name] for name in known if any(map(Path(name).match, TOKENIZER_FILES))}
+    return {name: known[name] for name in known if name not in files}, files
 
 
 def parse_names(content: bytes, place: str) -> tuple[str, ...]:
@@ -516,10 +546,15 @@ def parse_names(content: bytes, place: str) -> tuple[str, ...]:
     return tuple(names)
 
 
+def parse_tokenizer(model: bytes, place: str) -> Tokenizer:
+    """The tokenizer of a SentencePiece model. Raises naming the `place`."""
+    tokenizer = Tokenizer(model)
+    _check_model(tokenizer, place)
+    return tokenizer
+
+
 def _load_text_tokenizer(path: Path, pieces: Path) -> Tokenizer | Pieces:
     model = read_whole(path)
-    if not model:  # SentencePiece takes nothing for a model
-        raise SeqlabError(f"{path} is empty")
     tokenizer = Tokenizer(model)
     if pieces.exists():
         known = read_json(pieces, dict[str, int | list[str]])
@@ -530,14 +565,21 @@ def _load_text_tokenizer(path: Path, pieces: Path) -> Tokenizer | Pieces:
         if not all(isinstance(known[name], int) and 0 <= known[name] < len(names) for name in special):
             raise SeqlabError(f"{pieces}: {', '.join(special)} are numbers of its {len(names)} names")
         tokenizer = Pieces(model, tuple(names), *(known[name] for name in special))
-    try:  # what is wrong with a model is told here, where its name is known
+    _check_model(tokenizer, str(path))
+    return tokenizer
+
+
+def _check_model(tokenizer: Tokenizer | Pieces, place: str) -> None:
+    """Raises for what is wrong with a model, naming the `place`, which is known here."""
+    if not tokenizer.model:  # SentencePiece takes nothing for a model
+        raise SeqlabError(f"{place} is empty")
+    try:
         for i in range(tokenizer.processor.get_piece_size()):
             tokenizer.processor.id_to_piece(i)
     except UnicodeDecodeError as error:
-        raise SeqlabError(f"{path}: a piece that is not UTF-8 ({error.reason})") from None
+        raise SeqlabError(f"{place}: a piece that is not UTF-8 ({error.reason})") from None
     except SeqlabError as error:
-        raise SeqlabError(f"{path}: {error}") from None
-    return tokenizer
+        raise SeqlabError(f"{place}: {error}") from None
 
 
 @dataclass(frozen=True)
@@ -545,19 +587,27 @@ class Corpus:
     """A tokenized split: for each column all ids in one memory map, and where each example starts.
 
     `parts`: of a mixture, the sizes of its parts, which come one behind the other, and their rates. `folder`: where
-    what is derived from the ids may be kept.
+    what is derived from the ids may be kept. `sizes`: of the vocabularies, by column; numbers have none.
     """
 
     ids: dict[str, np.ndarray]
     offsets: dict[str, np.ndarray]
     parts: tuple[tuple[int, float], ...] = ()
     folder: Path | None = None
+    sizes: dict[str, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(next(iter(self.offsets.values()))) - 1
 
     def row(self, column: str, i: int | np.integer) -> np.ndarray:
-        return self.ids[column][self.offsets[column][i] : self.offsets[column][i + 1]]
+        return self.known(column, self.ids[column][self.offsets[column][i] : self.offsets[column][i + 1]])
+
+    def known(self, column: str, ids: np.ndarray) -> np.ndarray:
+        """The ids themselves. Raises `SeqlabError` for one outside the vocabulary, as a damaged cache has."""
+        # Without a sign, an id below 0 is a large one.
+        if column in self.sizes and (ids.view(np.uint32) >= self.sizes[column]).any():
+            raise SeqlabError(f"{column}.ids: an id outside the vocabulary of {self.sizes[column]:,}")
+        return ids
 
     def lengths(self, *columns: str) -> np.ndarray:
         """Tokens of each example, int64 [examples, columns]."""
@@ -583,7 +633,8 @@ def tokenize(
     for column, at in offsets.items():
         if len(at) != count + 1 or at[0] != 0 or at[-1] != len(ids[column]) or (np.diff(at) < 0).any():
             raise damaged_cache(folder / f"{column}.offsets")
-    return Corpus(ids, offsets, folder=folder)
+    sizes = {name: len(one) for name, one in tokenizers.items() if not isinstance(one, Numbers)}
+    return Corpus(ids, offsets, folder=folder, sizes=sizes)
 
 
 def _tokenize_into(folder: Path, examples: Iterable[dict[str, str]], count: int, tokenizers: Tokenizers) -> None:
@@ -618,7 +669,8 @@ def mapped(path: Path, dtype: str) -> np.ndarray:
     """The numbers of a cached file, in a memory map. Raises for a file that is missing or of a broken size."""
     if not path.is_file() or path.stat().st_size % np.dtype(dtype).itemsize:
         raise damaged_cache(path)
-    return np.memmap(path, dtype, "r") if path.stat().st_size else np.zeros(0, dtype)
+    # As a plain array: a slice of a np.memmap takes several times as long.
+    return np.asarray(np.memmap(path, dtype, "r")) if path.stat().st_size else np.zeros(0, dtype)
 
 
 def damaged_cache(path: Path) -> SeqlabError:

@@ -15,8 +15,8 @@ from seqlab.datasets import differing
 from seqlab.errors import SeqlabError
 from seqlab.files import Journal, read_jsonl
 from seqlab.step import TrainState
+from seqlab.text import RECORD, read_record
 from seqlab.types import Batch
-from seqlab.untrusted import inside, read_json
 
 TRAIL = "hashes.jsonl"
 PARTS = {"batch": "batch", "params": "parameters", "optimizer": "optimizer state", "carry": "carry"}
@@ -85,7 +85,7 @@ def bisect(first: Path, second: Path) -> Bisection:
     """Compares the trails of two runs at the steps that both have. Raises `SeqlabError` where there is none."""
     runs = (first, second)
     experiments = [catalogue.load_experiment(run / "experiment.json") for run in runs]
-    hashes = [read_json(inside(run, "data.json"), dict[str, str]) for run in runs]
+    hashes = [read_record(run / RECORD)[0] for run in runs]
     trails = [read_trail(run) for run in runs]
     before, step, parts = first_difference(*trails)
     if not before and step is None:

@@ -18,7 +18,7 @@ from seqlab import catalogue, checkpoint
 from seqlab.batching import Plan
 from seqlab.config import Experiment, Parallel
 from seqlab.datasets import Prepared, prepare
-from seqlab.errors import SeqlabError, at_least
+from seqlab.errors import SeqlabError, advised, at_least
 from seqlab.files import locked, made_once, write_atomically
 from seqlab.hosts import by_the_first, check_alike, is_first, wait_for_all
 from seqlab.loop import Work, run_steps
@@ -27,8 +27,10 @@ from seqlab.parallel import check_parallel, described, exactness, fill_rows, mak
 from seqlab.sharding import explain
 from seqlab.signals import wish_to_stop
 from seqlab.step import TrainState, make_step, zeros_like
-from seqlab.tasks import blank_batch
+from seqlab.tasks import blank_batch, make_batch
 from seqlab.text import (
+    RECORD,
+    TOKENIZER_FILES,
     Corpus,
     Labels,
     Numbers,
@@ -37,11 +39,12 @@ from seqlab.text import (
     Tokenizers,
     load_tokenizers,
     parse_names,
+    parse_tokenizer,
     save_tokenizers,
+    tokenizer_hashes,
     train_tokenizer,
 )
 from seqlab.types import Params
-from seqlab.untrusted import read_json
 from seqlab.validate import check_longest, check_search, make_validation, tokenize_split
 
 
@@ -76,7 +79,7 @@ def train(
         check_alike("tokenizers", "".join(one.digest for one in tokenizers.values()).encode())
         held_out = tokenize_split(data, "validation", tokenizers, data_dir, experiment.validation.examples)
         plan = plan_batches(experiment, corpus, say)
-        collate = functools.partial(experiment.task.collate, corpus, tokenizers=tokenizers)
+        collate = functools.partial(make_batch, experiment.task, corpus, tokenizers)
 
         runner = make_runner(experiment.parallel, experiment.accumulate)
         first = fill_rows(collate(plan.batches(experiment.seed, 0)[0]), runner.parts)
@@ -149,6 +152,7 @@ def check(experiment: Experiment) -> None:
     e = experiment
     catalogue.check_parts(e)
     check_types(e)
+    catalogue.check_numbers(e)
     optimizer_of(e).init({})
     make_schedule(e.schedule, e.steps)(0)
     check_parallel(e.parallel)
@@ -162,8 +166,6 @@ def check(experiment: Experiment) -> None:
     if metric != "loss" and not e.validation.beam:
         raise SeqlabError(f"validation.metric {metric!r} needs translations: set validation.beam to 1 or more")
     for name, value, least in (
-        ("steps", e.steps, 1),
-        ("seed", e.seed, 0),
         ("accumulate", e.accumulate, 1),
         ("log_every", e.log_every, 1),
         ("hash_every", e.hash_every, 0),
@@ -243,7 +245,7 @@ def make_tokenizers(
     if tokenizer is not None:
         if not tokenizer.is_file():
             raise SeqlabError(f"no tokenizer {tokenizer}")
-        given = dict.fromkeys(texts, Tokenizer(tokenizer.read_bytes()))
+        given = dict.fromkeys(texts, parse_tokenizer(tokenizer.read_bytes(), str(tokenizer)))
     if (run / "experiment.json").exists():
         own = load_tokenizers(run, columns)
         if given is not None and given != {name: own[name] for name in texts}:
@@ -256,15 +258,22 @@ def make_tokenizers(
     def column(*wanted: str, stride: int = 1) -> Iterator[str]:
         return (example[name] for example in data.read("train", stride=stride) for name in wanted)
 
-    def once(what: Any, make: Callable[[], bytes]) -> bytes:
+    def once(what: Any, make: Callable[[], bytes], parse: Callable[[bytes, str], Any]) -> Any:
         """The data and what is asked of it decide the result, so it is kept beside the ids."""
         identity = hashlib.sha256(repr((data.hashes["train"], what)).encode()).hexdigest()[:24]
-        return made_once(data_dir / "cache" / f"made-{identity}", make)
+        path = data_dir / "cache" / f"made-{identity}"
+        content = made_once(path, make)
+        with advised("remove it, and it is made again"):
+            return parse(content, str(path))
 
     def tokenizer_of(*wanted: str) -> Tokenizer:
         text = experiment.text
         stride = -(-data.size("train") // text.sample)
-        return Tokenizer(once((text, wanted), lambda: train_tokenizer(column(*wanted, stride=stride), text).model))
+
+        def make() -> bytes:
+            return train_tokenizer(column(*wanted, stride=stride), text).model
+
+        return once((text, wanted), make, parse_tokenizer)
 
     def names_in(name: str, split: Callable[[str], list[str]]) -> tuple[str, ...]:
         """All classes, or symbols, that occur."""
@@ -272,7 +281,7 @@ def make_tokenizers(
         def make() -> bytes:
             return json.dumps(sorted({part for text in column(name) for part in split(text)})).encode()
 
-        return parse_names(once((columns[name], name), make), f"the names of {name} in {data_dir / 'cache'}")
+        return once((columns[name], name), make, parse_names)
 
     others: Tokenizers = {}
     for name, kind in columns.items():
@@ -296,9 +305,7 @@ def refuse_other_folder(run: Path) -> None:
         "command.txt*",
         "experiment.json.part",
         ".lock",
-        "tokenizer*.model",
-        "*.names.json",
-        "*.pieces.json",
+        *TOKENIZER_FILES,
     )
     if not run.exists() or (run / "experiment.json").exists():
         return
@@ -310,7 +317,7 @@ def open_run(
     experiment: Experiment, tokenizers: Tokenizers, data: Prepared, run: Path, command: str | None = None
 ) -> None:
     """Makes the run's folder, or checks that the one there is of the same experiment and the same data."""
-    path, hashes = run / "experiment.json", run / "data.json"
+    path, hashes = run / "experiment.json", run / RECORD
     if path.exists():
         changed = catalogue.differences(free(catalogue.load_experiment(path)), free(experiment))
         if changed:
@@ -321,12 +328,12 @@ def open_run(
                 + "\n  ".join(changed)
                 + f"\nchoose another --out, or {way}"
             )
-        if hashes.exists() and read_json(hashes) != data.hashes:
+        if hashes.exists() and data.changed_since(hashes):
             raise SeqlabError(f"the data of {run} has changed since it began: choose another --out")
         return
     run.mkdir(parents=True, exist_ok=True)
     save_tokenizers(tokenizers, run)
-    write_atomically(hashes, json.dumps(data.hashes, indent=1))
+    write_atomically(hashes, json.dumps({**data.hashes, **tokenizer_hashes(run)}, indent=1))
     if command is not None:
         write_atomically(run / "command.txt", command + "\n")
     catalogue.save_experiment(experiment, path)

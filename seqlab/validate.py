@@ -1,6 +1,7 @@
 """Judging parameters on a held-out split: by loss, and by the scores of decoded text."""
 
 import dataclasses
+import functools
 import math
 import time
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from seqlab.progress import progress
 from seqlab.search.requests import LONGEST
 from seqlab.search.rules import preset
 from seqlab.step import zeros_like
+from seqlab.tasks import make_batch
 from seqlab.text import Corpus, Tokenizers, tokenize
 from seqlab.types import Params
 
@@ -66,7 +68,7 @@ def loss_of_split(
     batches = plan.batches(0, None)
     if not batches:
         raise SeqlabError("no held-out example is short enough: raise batching.max_length")
-    collate = collate_own(runner, lambda rows: task.collate(corpus, rows, tokenizers))
+    collate = collate_own(runner, functools.partial(make_batch, task, corpus, tokenizers))
     sums_of = jax.jit(lambda params, batch, carry: task.loss(experiment.model, params, batch, carry, None))
 
     def judge(params: Params) -> tuple[dict[str, float], int, int]:

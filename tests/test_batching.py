@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seqlab.batching import Streams, kept_plan, make_buckets, make_packing, row_starts, shuffled
+from seqlab.batching import Streams, kept_plan, make_buckets, make_packing, pad, row_starts, shuffled
 from seqlab.config import Batching
+from seqlab.errors import SeqlabError
 
 
 def padded(shapes, lengths):
@@ -110,7 +111,7 @@ def test_a_kept_plan_is_the_same(tmp_path, kind):
             return make_packing(lengths[:, 0], 35, 4)
         return make_buckets(lengths, batching, ((150, 0.4), (50, 0.6)))
 
-    first, again = (kept_plan(tmp_path / "plan", make, batching) for _ in range(2))
+    first, again = (kept_plan(tmp_path / "plan", make, batching, 200) for _ in range(2))
     assert len(made) == 1
     assert list(first.describe()) == list(again.describe()) == list(make().describe())
     for epoch in (0, 3, None):
@@ -119,6 +120,11 @@ def test_a_kept_plan_is_the_same(tmp_path, kind):
             assert ours[1:4] == theirs[1:4] == new[1:4]
             np.testing.assert_array_equal(ours.held, new.held)
             np.testing.assert_array_equal(ours.held, theirs.held)
+
+
+def test_a_row_that_is_too_long():
+    with pytest.raises(SeqlabError, match="a row of 5 positions where there is room for 4"):
+        pad([np.ones(2, int), np.ones(5, int)], 4, 3)
 
 
 def test_a_mixture_keeps_its_rates():

@@ -3,6 +3,8 @@
 import dataclasses
 import gzip
 import hashlib
+import re
+import subprocess
 import sys
 
 import pytest
@@ -58,6 +60,21 @@ def test_an_interrupted_preparation_leaves_nothing(tmp_path):
     assert prepare(Numbers(), tmp_path).counts["train"] == 5
     # What is there is used: the broken source is not read.
     assert prepare(Numbers(5, breaks=True), tmp_path).counts["train"] == 5
+
+
+def test_a_full_disk(tmp_path):
+    """Told in one line; with room again it is prepared."""
+    code = (
+        "import resource, sys; from pathlib import Path; from tests.test_datasets import Numbers, prepare\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, -1))\n"
+        "prepare(Numbers(3000), Path(sys.argv[1]))"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    last = found.stderr.splitlines()[-1]
+    assert re.search(r"^seqlab\.errors\.SeqlabError: .*numbers.*: cannot be written: .*File too large", last), last
+    assert not (tmp_path / "numbers").exists()
+    assert prepare(Numbers(3000), tmp_path).counts["train"] == 3000
 
 
 def test_left_by_a_killed_process(tmp_path):

@@ -111,9 +111,11 @@ MUTANTS = (
     (Mutant("any type", "catalogue", "if not fits(value, hints[name]):", "if False:", ""), "experiment.json"),
     (Mutant("any offsets", "text", "or at[-1] != len(ids[column])", "", ""), "cache of ids"),
     (
-        Mutant("any plan", "batching", "plan is None or not _possible(plan, batching)", "plan is None", ""),
+        Mutant("any plan", "batching", "plan is None or not _possible(plan, batching, examples)", "plan is None", ""),
         "plan of batches",
     ),
+    (Mutant("any order", "batching", "and (np.diff(some) > 0).all()", "", ""), "plan of batches"),
+    (Mutant("any id", "text", "column in self.sizes and", "False and", ""), "cache of ids"),
     (Mutant("any pieces", "text", "and 0 <= known[name] < len(names)", "", ""), "pieces of Marian"),
 )
 

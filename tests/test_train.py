@@ -1,9 +1,11 @@
 """The loop and the command on a tiny experiment, trained once for the whole file."""
 
 import dataclasses
+import functools
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -20,7 +22,9 @@ from seqlab import train as train_module
 from seqlab.errors import SeqlabError
 from seqlab.files import locked
 from seqlab.laws import tiny_experiment, tiny_tokenizer
-from seqlab.train import train
+from seqlab.loop import stream_of
+from seqlab.tasks import make_batch
+from seqlab.train import plan_batches, read_data, train
 from tests.command import call
 
 ROOT = Path(__file__).parents[1]
@@ -143,7 +147,7 @@ def test_list(home, capsys, what):
         (["train", "tiny.py", "--out", "x", "--optimizer.name", "lion"], "unknown optimizer"),
         (["train", "tiny.py", "--out", "x", "--schedule.name", "up"], "unknown schedule"),
         (["train", "tiny.py", "--out", "x", "--parallel.name", "threads"], "unknown parallel.name"),
-        (["train", "tiny.py", "--out", "x", "--steps", "0"], "steps must be at least 1"),
+        (["train", "tiny.py", "--out", "x", "--steps", "0"], "steps lies between 1 and 2147483647, not at 0"),
         (["train", "tiny.py", "--out", "x", "--validation.metric", "blue"], "validation.metric 'blue'"),
         (["train", "tiny.py", "--out", "x", "--text.size", "20"], "too small"),
         (["train", "tiny.py", "--out", "x", "--data.pair", "en-xx"], "unknown locale 'xx'"),
@@ -153,9 +157,12 @@ def test_list(home, capsys, what):
         (["train", "tiny.py", "--out", "x", "--model.dtype", "bf16"], "dtype must be 'float32' or 'bfloat16'"),
         (["train", "tiny.py", "--out", "x", "--model.dtype", "int32"], "dtype must be 'float32' or 'bfloat16'"),
         (["train", "tiny.py", "--out", "x", "--model.dropout", "1.5"], "a dropout rate lies between 0 and 0.998"),
-        (["train", "tiny.py", "--out", "x", "--seed", "-1"], "seed must be at least 0"),
         (["train", "tiny.py", "--out", "x", "--checkpoints.last", "0"], "checkpoints.last must be at least 1, not 0"),
         (["train", "tiny.py", "--out", "x", "--coordinator", "here:99999"], "a PORT from 1 to 65535, or auto, not"),
+        (["train", "tiny.py", "--out", "x", "--seed", "-1"], "seed lies between 0 and 4294967295, not at -1"),
+        (["train", "tiny.py", "--out", "x", "--seed", "99999999999999999999"], "seed lies between 0 and 4294967295"),
+        (["train", "tiny.py", "--out", "x", "--steps", "2147483648"], "steps lies between 1 and 2147483647"),
+        (["train", "tiny.py", "--out", "x", "--tokenizer", "tiny.py"], "tiny.py: not a SentencePiece model"),
         (["train", "tiny.py", "--out", "x", "--optimizer.clip", "-1"], "optimizer.clip must be at least 0"),
         (["train", "tiny.py", "--out", "x", "--text.no-joint"], "needs one joint vocabulary"),
         (["train", "tiny.py", "--out", "run-average"], "holds averaged parameters"),
@@ -248,6 +255,113 @@ def test_other_data_under_a_run_is_seen(home, capsys):
     assert call(home, "evaluate", "run", "--data-dir", "data", "--beam", "2") == 0
     assert "data: changed since the run was trained: train\n" in capsys.readouterr().out
     record.write_text(before)
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "message"),
+    [
+        ("source.ids", lambda ids: ids ^ (1 << 30), "source.ids: an id outside the vocabulary"),
+        ("target.ids", lambda ids: ids | -(1 << 31), "target.ids: an id outside the vocabulary"),
+        ("target.offsets", lambda at: np.where(at > 0, at[-1], 0), "positions where there is room for"),
+        ("plan-*/arrays", lambda members: members ^ (members == members[3]), ": a damaged plan; remove it"),
+        ("plan-*/plan.json", lambda content: content[: len(content) // 2], ": a damaged plan; remove it"),
+    ],
+)
+def test_damaged_caches_are_one_line(home, capsys, file, change, message):
+    """What is found in the threads that make batches included."""
+    shutil.rmtree(home / "damaged", ignore_errors=True)
+    shutil.copytree(home / "data", home / "damaged")
+    (path,) = (home / "damaged" / "cache").glob(f"{training_ids(home)}/{file}")
+    kind = {".ids": "<i4", ".json": "u1"}.get(path.suffix, "<i8")
+    change(np.fromfile(path, kind)).astype(kind).tofile(path)
+    assert call(home, "train", "tiny.py", "--out", "x", "--data-dir", "damaged") == 2
+    error = capsys.readouterr().err
+    assert (message in error, "and it is made again" in error, error.count("\n")) == (True, True, 1)
+    assert f"damaged/cache/{training_ids(home)}" in error
+    shutil.rmtree(home / "x", ignore_errors=True)
+
+
+def training_ids(home):
+    """The folder of the largest cached split."""
+    return max((home / "data" / "cache").glob("*/source.offsets"), key=lambda path: path.stat().st_size).parent.name
+
+
+def test_damaged_vocabularies_that_are_kept(home, capsys):
+    shutil.rmtree(home / "damaged", ignore_errors=True)
+    shutil.copytree(home / "data", home / "damaged")
+    kept = {path: path.read_bytes() for path in (home / "damaged" / "cache").glob("made-*")}
+    for change in (
+        lambda whole: b"",
+        lambda whole: whole[: len(whole) // 2],
+        lambda whole: whole.replace(b"<0x0A>", b"<0x0B>", 1),
+    ):
+        for path, whole in kept.items():
+            path.write_bytes(change(whole))
+        assert call(home, "train", "tiny.py", "--out", "x", "--data-dir", "damaged") == 2
+        error = capsys.readouterr().err
+        assert error.startswith("seqlab: damaged/cache/made-")
+        assert (error.endswith("; remove it, and it is made again\n"), error.count("\n")) == (True, 1)
+    shutil.rmtree(home / "x", ignore_errors=True)
+
+
+def changed_tokenizer(run, content):
+    """Another model, which is one."""
+    return tiny_tokenizer().model
+
+
+@pytest.mark.parametrize(
+    ("file", "change"),
+    [
+        ("tokenizer.model", changed_tokenizer),
+        ("tokenizer.model", lambda run, content: content[: len(content) // 2]),
+        ("tokenizer.model", lambda run, content: None),
+        ("tokenizer.target.model", changed_tokenizer),
+        ("experiment.json", lambda run, content: content[: len(content) // 2]),
+        ("data.json", lambda run, content: content[: len(content) // 2]),
+        ("data.json", lambda run, content: b'{"train": 1}'),
+    ],
+)
+def test_damaged_files_of_a_run(home, capsys, file, change):
+    shutil.rmtree(home / "hurt", ignore_errors=True)
+    path = Path(shutil.copytree(home / "run", home / "hurt")) / file
+    content = change(path.parent, path.read_bytes() if path.exists() else b"")
+    if content is None:
+        path.unlink()
+    else:
+        path.write_bytes(content)
+    for command in (["train", "tiny.py", "--out"], ["evaluate"]):
+        assert call(home, *command, "hurt", "--data-dir", "data") == 2
+        error = capsys.readouterr().err
+        assert error.startswith(f"seqlab: hurt/{file}")
+        assert "; restore it from a backup, or begin anew with another --out\n" in error
+        assert error.count("\n") == 1
+
+
+def test_a_run_without_hashes_of_its_tokenizers(home, capsys):
+    """An older one goes on."""
+    shutil.rmtree(home / "older", ignore_errors=True)
+    record = Path(shutil.copytree(home / "run", home / "older")) / "data.json"
+    hashes = json.loads(record.read_text())
+    assert set(hashes) == {"train", "validation", "test", "tokenizer.model"}
+    record.write_text(json.dumps({name: hashes[name] for name in ("train", "validation", "test")}))
+    assert call(home, "train", "tiny.py", "--out", "older", "--data-dir", "data") == 0
+    assert "is trained: 4 steps" in capsys.readouterr().out
+
+
+def test_a_damaged_id_is_seen_in_the_threads(tmp_path):
+    """What a thread of grain raises is what the loop raises."""
+    experiment, _, tokenizers, corpus = read_data(tiny_experiment(), tmp_path, tmp_path / "run", say=str)
+    plan = plan_batches(experiment, corpus, str)
+    last = plan.batches(experiment.seed, 0)[-1].indices[0]
+    ids = corpus.ids["source"].copy()
+    ids[corpus.offsets["source"][last]] = len(tokenizers["source"])
+    corpus = dataclasses.replace(corpus, ids={**corpus.ids, "source": ids})
+    collate = functools.partial(make_batch, experiment.task, corpus, tokenizers)
+    stream = stream_of(plan, experiment.seed, collate, 0, 0)
+    with pytest.raises(SeqlabError, match=r"damaged \(source\.ids: an id outside") as told:
+        for _ in range(len(plan.batches(experiment.seed, 0))):
+            next(stream)
+    assert "\n" not in str(told.value)
 
 
 def test_two_processes_on_one_run(home, capsys):

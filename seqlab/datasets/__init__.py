@@ -20,9 +20,10 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
-from seqlab.errors import SeqlabError
+from seqlab.errors import SeqlabError, advised
 from seqlab.files import folder_made_whole, locked
 from seqlab.progress import progress
+from seqlab.text import read_record
 from seqlab.untrusted import fits, plain_files, read_json
 
 VERSION = "1.1.0"
@@ -66,8 +67,7 @@ class Prepared(NamedTuple):
 
     def changed_since(self, record: Path) -> list[str]:
         """The splits whose content is another than that in `record`, a run's data.json."""
-        old = read_json(record, dict[str, str])
-        return differing(old, self.hashes)
+        return differing(read_record(record)[0], self.hashes)
 
     def source(self, split: str) -> Any:
         """Random access to a split's records, each a serialized `tf.train.Example`."""
@@ -132,10 +132,12 @@ def prepare(dataset: Dataset, root: Path) -> Prepared:
                     _build(dataset, part)
     if not (key / VERSION).exists():
         raise SeqlabError(f"{key} was prepared by another version of seqlab: remove it, and prepare it again")
-    facts = {"origin": {}, "part_sizes": {}, **read_json(record, dict[str, Any])}
+    again = f"remove {key}, and prepare it again"
+    with advised(again):
+        facts = {"origin": {}, "part_sizes": {}, **read_json(record, dict[str, Any])}
     known = all(fits(facts.get(name), kind) for name, kind in FACTS.items())
     if not known or facts["counts"].keys() != facts["hashes"].keys() or min(facts["counts"].values(), default=0) < 1:
-        raise SeqlabError(f"{record}: damaged; remove {key}, and prepare it again")
+        raise SeqlabError(f"{record}: damaged; {again}")
     return Prepared(key / VERSION, *(facts[name] for name in FACTS))
 
 
@@ -179,7 +181,10 @@ def _build(dataset: Dataset, folder: Path) -> None:
 
         builder = Builder(data_dir=str(folder), file_format="array_record")
         with contextlib.redirect_stdout(io.StringIO()):  # TFDS announces every build
-            builder.download_and_prepare()
+            try:
+                builder.download_and_prepare()
+            except RuntimeError as error:  # of array_record: a full disk, say
+                raise SeqlabError(f"{folder}: cannot be written: {str(error).partition(chr(10))[0]}") from None
 
     # TFDS nests the version below the builder's name; the key names the data already.
     (folder / "seqlab" / VERSION).rename(folder / VERSION)

@@ -21,6 +21,7 @@ from jaxtyping import Array, Float, Int
 
 from seqlab.batching import VERSION, Buckets, Packing, Plan, Rows, kept_plan, make_buckets, pad
 from seqlab.config import Batching
+from seqlab.errors import SeqlabError
 from seqlab.search.requests import Request
 from seqlab.text import Corpus, TextTokenizer, Tokenizers
 from seqlab.types import Batch, Carry, Params, Series, Tokens
@@ -72,7 +73,25 @@ def kept(make: Callable[[], Buckets | Packing], task: Any, corpus: Corpus, batch
     if corpus.folder is None:
         return make()
     identity = hashlib.sha256(repr((VERSION, task, batching, corpus.parts)).encode()).hexdigest()[:24]
-    return kept_plan(corpus.folder / f"plan-{identity}", make, batching)
+    return kept_plan(corpus.folder / f"plan-{identity}", make, batching, len(corpus))
+
+
+def make_batch(task: Any, corpus: Corpus, tokenizers: Tokenizers, rows: Rows) -> Batch:
+    """The task's batch of some rows. Raises `SeqlabError` naming the corpus's folder where these do not make one: ids
+    and plan are kept there, and were checked before they were.
+    """
+    try:
+        return task.collate(corpus, rows, tokenizers)
+    except SeqlabError as error:
+        raise SeqlabError(f"{corpus.folder}: damaged ({error}); remove it, and it is made again") from None
+
+
+def single(corpus: Corpus, column: str, rows: Rows) -> np.ndarray:
+    """The one id of each row in a column, int32."""
+    found = [corpus.row(column, i) for i in rows.indices]
+    if any(len(one) != 1 for one in found):
+        raise SeqlabError(f"{column}.offsets: an example that has not one {column}")
+    return np.concatenate([corpus.ids[column][:0], *found])
 
 
 def cross_entropy(

@@ -16,7 +16,7 @@ import numpy as np
 from seqlab.batching import Plan, Rows
 from seqlab.config import Batching
 from seqlab.errors import at_least
-from seqlab.tasks import answers, bucket_plan, cross_entropy, documents, outputs
+from seqlab.tasks import answers, bucket_plan, cross_entropy, documents, outputs, single
 from seqlab.text import Corpus, TextTokenizer, Tokenizers
 from seqlab.types import Batch, Carry, Params, Tokens
 
@@ -43,7 +43,7 @@ class Classification:
     def collate(self, corpus: Corpus, rows: Rows, tokenizers: Tokenizers) -> Batch:
         found = [corpus.row("source", i)[: self.max_tokens] for i in rows.indices]
         targets, weights = np.zeros(rows.rows, np.int32), np.zeros(rows.rows, np.float32)
-        targets[: len(rows.indices)] = [corpus.row("label", i)[0] for i in rows.indices]
+        targets[: len(rows.indices)] = single(corpus, "label", rows)
         weights[: len(rows.indices)] = 1.0
         inputs = documents(found, tokenizers["source"], rows.shape[0], rows.rows)
         return Batch(inputs, None, targets, weights)

@@ -96,7 +96,7 @@ def stretch(corpus: Corpus, starts: np.ndarray, count: int, newline: int) -> tup
     at = np.maximum(places - low, 0)
     real = (places >= 0) & (places < len(ids) + len(corpus) - 1)
     between = at >= offsets[low + 1]
-    found = np.where(between, newline, ids[np.minimum(at, len(ids) - 1)])
+    found = np.where(between, newline, corpus.known("target", ids[np.minimum(at, len(ids) - 1)]))
     return np.where(real, found, 0).astype(np.int32), real
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from seqlab.batching import Plan, Rows
 from seqlab.config import Batching
 from seqlab.errors import SeqlabError, at_least
-from seqlab.tasks import answers, bucket_plan, outputs
+from seqlab.tasks import answers, bucket_plan, outputs, single
 from seqlab.text import Corpus, Tokenizers, values_of
 from seqlab.types import Batch, Carry, Params, Series
 
@@ -45,7 +45,7 @@ class Regression:
 
     def collate(self, corpus: Corpus, rows: Rows, tokenizers: Tokenizers) -> Batch:
         targets, weights = np.zeros((2, rows.rows), np.float32)
-        targets[: len(rows.indices)] = [values_of(corpus.row("target", i))[0] for i in rows.indices]
+        targets[: len(rows.indices)] = values_of(single(corpus, "target", rows))
         weights[: len(rows.indices)] = 1.0
         sources = [self.by_position(corpus.row("source", i)) for i in rows.indices]
         return Batch(self.series(sources, rows.shape[0], rows.rows), None, targets, weights)
@@ -60,6 +60,8 @@ class Regression:
     def series(self, sources: Sequence[np.ndarray], length: int, count: int) -> Series:
         """Padded numbers; filled up with empty rows."""
         values, mask = np.zeros((count, length, self.features), np.float32), np.zeros((count, length), bool)
+        if max(map(len, sources), default=0) > length:
+            raise SeqlabError(f"a row of more positions than the {length:,} that there is room for")
         for i, source in enumerate(sources):
             values[i, : len(source)] = source
             mask[i, : len(source)] = True
