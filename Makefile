@@ -19,7 +19,7 @@ test-long: .venv/ready-dev
 test-peers: .venv/ready-bench
 	$(BIN)/python -m pytest -m peers
 
-# Half an hour: training killed at random instants, faults put into it, and broken input for every reader.
+# Forty minutes: training killed at random instants, faults put into it, and broken input for every reader.
 torture: .venv/ready-dev
 	$(BIN)/python scripts/torture.py 50
 	$(BIN)/python scripts/faults.py
