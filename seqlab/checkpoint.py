@@ -330,7 +330,8 @@ def _make_room(checkpoint: Path, size: int) -> str:
         free = shutil.disk_usage(checkpoint).free
     except OSError as error:
         return str(error)
-    return "" if size + BESIDE <= free else f"{size:,} bytes, and the disk has {free:,} left"
+    wanted = size + BESIDE
+    return "" if wanted <= free else f"{wanted:,} bytes are wanted, and the disk has {free:,} left"
 
 
 def _remove(checkpoint: Path) -> None:

@@ -115,7 +115,7 @@ def test_room_is_asked_for_before_anything_is_written(tmp_path, monkeypatch):
         saver.save(tree(), 2, {})
         assert not saver.pending
         assert told == [f"THE CHECKPOINT OF STEP 2 COULD NOT BE WRITTEN, and training goes on: {saver.owed}"]
-        assert saver.owed == f"{size} bytes, and the disk has {free:,} left"
+        assert saver.owed == f"{free + 1:,} bytes are wanted, and the disk has {free:,} left"
         free += 1
         saver.save(tree(), 2, {})
     saver.close()
