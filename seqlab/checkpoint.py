@@ -29,7 +29,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from seqlab.errors import SeqlabError
+from seqlab.errors import SeqlabError, advised
 from seqlab.files import write_atomically
 from seqlab.hosts import by_the_first, is_first
 from seqlab.untrusted import fits, inside, plain_files, read_json
@@ -116,12 +116,8 @@ def choose_step(run: Path, which: str = "best") -> int:
     if which == "last":
         return steps[-1]
     if which == "best":
-        try:
+        with advised(f"choose another by its number: {', '.join(map(str, steps[:-1])) or 'none'}"):
             best = read_manifest(run, steps[-1])["progress"].get("best_step")
-        except SeqlabError as error:
-            raise SeqlabError(
-                f"{error}; choose another by its number: {', '.join(map(str, steps[:-1])) or 'none'}"
-            ) from None
         if best not in [None, *steps]:  # whatever a manifest holds
             raise SeqlabError(
                 f"{run}: the best checkpoint, {best}, is not there; take last or one of {', '.join(map(str, steps))}"

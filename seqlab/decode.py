@@ -23,7 +23,7 @@ from seqlab.progress import progress
 from seqlab.search.ensemble import MEANS, Ensemble
 from seqlab.search.requests import most_tokens
 from seqlab.tasks import blank_batch
-from seqlab.text import Corpus, Tokenizers, load_tokenizers, save_tokenizers
+from seqlab.text import RECORD, Corpus, Tokenizers, load_tokenizers, save_tokenizers
 from seqlab.train import init_params
 from seqlab.types import Params
 from seqlab.untrusted import inside
@@ -186,7 +186,7 @@ def evaluate(run: Run, split: str, data_dir: Path, **search: Any) -> Evaluation:
     if decoded.texts and hasattr(experiment.task, "baseline"):
         name, answers = experiment.task.baseline(decoded.sources, data.read("train"))
         scores += baseline_scores(name, answers, decoded)
-    changed = data.changed_since(inside(run.folder, "data.json"))
+    changed = data.changed_since(inside(run.folder, RECORD))
     asked = []
     if decoded.texts:
         meant = getattr(experiment.task, "tokenized", False)
@@ -252,7 +252,7 @@ def average(run: Path, last: int, out: Path) -> list[int]:
     with folder_made_whole(out) as part:
         save_tokenizers(load_tokenizers(run, experiment.task.columns), part)
         catalogue.save_experiment(experiment, part / "experiment.json")
-        shutil.copyfile(inside(run, "data.json"), part / "data.json")
+        shutil.copyfile(inside(run, RECORD), part / RECORD)
         averaged = {"params": params, "step": np.int32(steps[-1])}
         checkpoint.save_alone(part, averaged, steps[-1], {"averaged": steps})
     return steps

@@ -42,13 +42,12 @@ def read_jsonl(path: Path, values: Any = Any) -> list[dict[str, Any]]:
 
 
 class Journal:
-    """A log that is appended to: whole lines of JSON, each with its `step`. Opening it leaves those that `holds`
-    says. Lines that cannot be written, on a full disk say, are kept, and tried again with the next.
+    """A log that is appended to: whole lines of JSON, each with its `step`. Opening it leaves the lines `held`, of
+    those that `read_jsonl` gives. What cannot be written, on a full disk say, is kept, and tried again with the next.
     """
 
-    def __init__(self, path: Path, holds: Callable[[dict[str, Any]], bool]):
-        kept = [json.dumps(line) for line in read_jsonl(path) if holds(line)]
-        write_atomically(path, "".join(line + "\n" for line in kept))
+    def __init__(self, path: Path, held: Iterable[dict[str, Any]]):
+        write_atomically(path, "".join(json.dumps(line) + "\n" for line in held))
         self.stream = path.open("r+b", buffering=0)
         self.whole = self.stream.seek(0, os.SEEK_END)
         self.waiting = b""

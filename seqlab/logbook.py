@@ -27,11 +27,12 @@ class Logbook:
             return line["step"] < step or (line["step"] == step and (judged or not is_validation(line)))
 
         self.say, self.run = say, run
-        logged = {line["step"] for line in read_jsonl(run / LOG) if not is_validation(line)}
+        held = [line for line in read_jsonl(run / LOG) if holds(line)]
+        logged = {line["step"] for line in held if not is_validation(line)}
         missing = next((at for at in range(every, step + 1, every) if at not in logged), None)
         if missing is not None:
             say(f"{run / LOG} HAS LOST LINES, the first of them of step {missing}; what comes is added to the rest")
-        self.journal = Journal(run / LOG, holds)
+        self.journal = Journal(run / LOG, held)
         self.events = Events(run / "tensorboard", step, say)
 
     def write(self, step: int, values: dict[str, float], **unlogged: float) -> None:

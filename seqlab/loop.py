@@ -150,7 +150,7 @@ def go_on(work: Work, left_out: list[list[int]]) -> None:
     unchecked: Any = None  # what the step before tells
     unlogged: Any = None
     skipped = 0
-    counted = float(runner.fetch(state.sums)["weight"])  # tokens of the stretch that others have counted
+    counted = float(runner.fetch(state.sums)["weight"]) if start else 0.0  # tokens of the stretch, before
     clock, waiting, padding = time.perf_counter(), 0.0, [0.0, 0.0]
 
     def settle() -> bool:

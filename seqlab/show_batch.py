@@ -15,7 +15,7 @@ from seqlab.errors import SeqlabError, at_least
 from seqlab.layers.embed import positions_of
 from seqlab.tasks import make_batch
 from seqlab.terminal import grid, printable
-from seqlab.text import Tokenizers
+from seqlab.text import RECORD, Tokenizers
 from seqlab.trail import TRAIL, digest, read_trail
 from seqlab.train import check, plan_batches, read_data
 from seqlab.types import Batch, Series, Tokens
@@ -58,7 +58,7 @@ def fed_to(run: Path, step: int, data_dir: Path, place: tuple[int, int] | None =
         raise SeqlabError(f"--batch {place[0]}/{place[1]}: an epoch has {len(batches):,} batches, from 0 on")
     rows = batches[place[1]]
     batch = make_batch(experiment.task, corpus, tokenizers, rows)
-    changed = data.changed_since(run / "data.json")
+    changed = data.changed_since(run / RECORD)
     return Fed(batch, rows, tokenizers, step, experiment.steps, place, len(batches), changed)
 
 

@@ -56,7 +56,7 @@ class Trail:
 
     def __init__(self, run: Path, step: int):
         self.path = run / TRAIL
-        self.journal = Journal(self.path, lambda line: line["step"] <= step)
+        self.journal = Journal(self.path, [line for line in read_jsonl(self.path) if line["step"] <= step])
 
     def write(self, step: int, batch: Batch, state: TrainState) -> None:
         """One line: what `step` was fed, and the state it left; kept where there is no room for it yet."""

@@ -31,7 +31,7 @@ def room(size: int):
 
 
 def keep(path, holds=lambda line: True):
-    return Journal(path, holds)
+    return Journal(path, [line for line in read_jsonl(path) if holds(line)])
 
 
 @pytest.mark.parametrize("size", range(0, len(WHOLE), 11))

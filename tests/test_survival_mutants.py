@@ -265,7 +265,7 @@ MUTANTS = (
         ((1,),),
     ),
     (
-        Mutant("the trail not cut back", "trail", 'line["step"] <= step)', "True)", NAN),
+        Mutant("the trail not cut back", "trail", 'line["step"] <= step]', "True]", NAN),
         ((5, 6),),
     ),
     (

@@ -246,8 +246,8 @@ MUTANTS = (
         Mutant(
             "the last step before a checkpoint cut off",
             "trail",
-            'line["step"] <= step)',
-            'line["step"] < step - 1)',
+            'line["step"] <= step]',
+            'line["step"] < step - 1]',
             "test_resuming_leaves_the_trail_of_an_uninterrupted_run",
         ),
         ("tmp_path",),

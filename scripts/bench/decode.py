@@ -9,24 +9,17 @@ The others get what serves them best: sorted batches, the allocator's settings f
 ways to use the cores the faster one. Beside its int8 stands our bfloat16.
 """
 
-import json
+import functools
 import os
-import statistics
-import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import tyro
+from rounds import in_turns, seconds, tell, with_allocator
 from tyro.conf import Positional, arg
 
-ALLOCATOR = {  # or PyTorch spends half of its time in the kernel
-    "MALLOC_MMAP_MAX_": "0",
-    "MALLOC_TRIM_THRESHOLD_": "100000000000",
-    "MALLOC_TOP_PAD_": "268435456",
-}
 NEAR = 1e-4
 LENGTH = 128  # most tokens of a text
 Texts = Callable[[list[str]], list[str]]
@@ -69,26 +62,11 @@ def main(
                 peer: compare(loaded, lines, ours[setting], theirs) for peer, (setting, theirs) in peers.items()
             }
             everyone = {**ours, **{peer: theirs for peer, (_, theirs) in peers.items()}}
-            times: dict[str, list[float]] = {who: [] for who in everyone}
-            for _ in range(rounds):
-                for who, texts in everyone.items():
-                    begun = time.perf_counter()
-                    texts(lines)
-                    times[who].append(len(lines) / (time.perf_counter() - begun))
+            work = {who: functools.partial(texts, lines) for who, texts in everyone.items()}
+            rates = in_turns(work, len(lines), rounds)
             for peer, (setting, _) in peers.items():
-                mine, other = (statistics.median(times[who]) for who in (setting, peer))
-                row = {
-                    "name": f"decode/{kind}/{peer}",
-                    "ours": round(mine, 1),
-                    "peer": round(other, 1),
-                    "ratio": round(mine / other, 2),
-                    "unit": "sentences/s",
-                    "spread": {
-                        who: [round(min(times[who]), 1), round(max(times[who]), 1)] for who in (setting, peer)
-                    },
-                    "notes": f"ours: {setting}; {compared[peer]}",
-                }
-                print(json.dumps(row), flush=True)
+                notes = f"ours: {setting}; {compared[peer]}"
+                tell(f"decode/{kind}/{peer}", rates, setting, peer, "sentences/s", notes)
 
 
 def by_seqlab(run, beam: int, preset: str) -> Texts:
@@ -150,15 +128,10 @@ def ctranslate2(folder: Path, beam: int, kind: str) -> Texts:
 
         return texts
 
-    def seconds(texts: Texts) -> float:
-        begun = time.perf_counter()
-        texts(["a b c d e f g h i j"] * 256)
-        return time.perf_counter() - begun
-
-    choices = [with_threads(1, cores), with_threads(cores, 1)]
+    choices, some = [with_threads(1, cores), with_threads(cores, 1)], ["a b c d e f g h i j"] * 256
     for texts in choices:
-        seconds(texts)
-    return min(choices, key=seconds)
+        texts(some)
+    return min(choices, key=lambda texts: seconds(functools.partial(texts, some)))
 
 
 def compare(run, lines: list[str], ours: Texts, theirs: Texts) -> str:
@@ -189,6 +162,5 @@ def compare(run, lines: list[str], ours: Texts, theirs: Texts) -> str:
 
 
 if __name__ == "__main__":
-    if any(os.environ.get(name) != value for name, value in ALLOCATOR.items()):
-        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **ALLOCATOR})
+    with_allocator()
     tyro.cli(main)

@@ -25,10 +25,14 @@ def in_turns(everyone: dict[str, Callable[[], object]], amount: float, rounds: i
     rates: dict[str, list[float]] = {who: [] for who in everyone}
     for _ in range(rounds):
         for who, work in everyone.items():
-            begun = time.perf_counter()
-            work()
-            rates[who].append(amount / (time.perf_counter() - begun))
+            rates[who].append(amount / seconds(work))
     return rates
+
+
+def seconds(work: Callable[[], object]) -> float:
+    begun = time.perf_counter()
+    work()
+    return time.perf_counter() - begun
 
 
 def fastest(rates: dict[str, list[float]], among: Sequence[str]) -> str:
@@ -38,20 +42,16 @@ def fastest(rates: dict[str, list[float]], among: Sequence[str]) -> str:
 def tell(
     name: str, rates: dict[str, list[float]], ours: str, peer: str, unit: str, notes: str, limit: float | None = None
 ) -> None:
-    """Prints a row; `limit` is our rate at the machine's limit."""
+    """Prints a row; `limit`, if it is known, is our rate at the machine's limit."""
     mine, other = (statistics.median(rates[who]) for who in (ours, peer))
     row = {
         "name": name,
-        "ours": rounded(mine),
-        "peer": rounded(other),
+        "ours": round(mine, 1),
+        "peer": round(other, 1),
         "ratio": round(mine / other, 2),
-        "limit_fraction": None if limit is None else round(mine / limit, 2),
+        **({} if limit is None else {"limit_fraction": round(mine / limit, 2)}),
         "unit": unit,
-        "spread": {who: [rounded(min(rates[who])), rounded(max(rates[who]))] for who in (ours, peer)},
+        "spread": {who: [round(min(rates[who]), 1), round(max(rates[who]), 1)] for who in (ours, peer)},
         "notes": notes,
     }
     print(json.dumps(row), flush=True)
-
-
-def rounded(x: float) -> float:
-    return round(x, 1) if x < 1000 else round(x)

@@ -10,7 +10,6 @@ the better of eager and compiled; its bfloat16 is autocast. No dropout; no row h
 import functools
 import os
 import statistics
-import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -18,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import tyro
-from rounds import fastest, in_turns, tell, with_allocator
+from rounds import fastest, in_turns, seconds, tell, with_allocator
 
 from seqlab.config import Experiment, Optimizer, Parallel, Schedule
 from seqlab.cost import count
@@ -84,19 +83,13 @@ def compare(name: str, case: Case, rounds: int, peak: float) -> None:
         for compiled in (False, True):
             kind = ("bfloat16" if half else "float32") + (", compiled" if compiled else "")
             everyone[kind] = torch_steps(case, params, batch, half, compiled)
-    print(f"# {name}, first step: {', '.join(f'{who} {first(work):.1f} s' for who, work in everyone.items())}")
+    print(f"# {name}, first step: {', '.join(f'{who} {seconds(work):.1f} s' for who, work in everyone.items())}")
     tokens = case.rows * (case.source + case.target)
     rates = in_turns(everyone, tokens * case.steps, rounds)
     for half in ("float32", "bfloat16"):
         peer = fastest(rates, [half, f"{half}, compiled"])
         notes = "; ".join(f"{who} {statistics.median(found):.0f}" for who, found in rates.items())
         tell(f"train/{name}/torch-{half}", rates, "seqlab", peer, "tokens/s", notes, tokens * peak / operations)
-
-
-def first(work: Callable[[], object]) -> float:
-    begun = time.perf_counter()
-    work()
-    return time.perf_counter() - begun
 
 
 def batch_of(case: Case, rows: int, source: int, target: int) -> Batch:
@@ -182,14 +175,12 @@ def matrix_rate(size: int = 2048) -> float:
     """Operations a second of plain float32 products, the best of some."""
     product = jax.jit(jnp.matmul)
     x = jnp.ones((size, size))
-    product(x, x).block_until_ready()
 
-    def seconds() -> float:
-        begun = time.perf_counter()
+    def work() -> None:
         product(x, x).block_until_ready()
-        return time.perf_counter() - begun
 
-    return 2 * size**3 / min(seconds() for _ in range(20))
+    work()
+    return 2 * size**3 / min(seconds(work) for _ in range(20))
 
 
 if __name__ == "__main__":
