@@ -359,8 +359,8 @@ MUTANTS = (
     Mutant(
         "a row's state from its neighbour",
         "layers.recurrent",
-        "u = self.recur(h, self.recurrent)",
-        "u = self.recur(jnp.roll(h, 1, axis=0), self.recurrent)",
+        'u = multiply("recurrent", h)',
+        'u = multiply("recurrent", jnp.roll(h, 1, axis=0))',
         "rows_are_independent",
         "recurrent_lm",
     ),
@@ -390,9 +390,9 @@ MUTANTS = (
     ),
     Mutant(
         "the recurrent matrix never learns",
-        "layers.recurrent",
-        "u = self.recur(h, self.recurrent)",
-        "u = self.recur(h, jax.lax.stop_gradient(self.recurrent))",
+        "layers.scan",
+        "jax.tree.map(gradient, operands, taps)",
+        "jax.tree.map(lambda *both: 0 * gradient(*both), operands, taps)",
         "gradients_reach_every_parameter",
         "recurrent_lm",
     ),

@@ -17,6 +17,7 @@ from seqlab.layers.dropout import Dropout
 from seqlab.layers.embed import Vocabulary
 from seqlab.layers.hypotheses import reorder, repeat
 from seqlab.layers.recurrent import GATES, Recurrent
+from seqlab.layers.scan import Kernels, Multiply, multiplier, scan
 from seqlab.types import Tokens
 
 # query [B K D] -> context [B K E], and the attention weights [B K S] that made it
@@ -58,12 +59,24 @@ class AttentiveDecoder(nn.Module):
         cell = tuple(jnp.split(begin, begin.shape[-1] // self.dim, axis=-1))
         return {"cell": cell} if self.early else {"cell": cell, "attended": jnp.zeros_like(cell[0])}
 
-    def advance(self, gates: Float[Array, "B K G"], state: Any, look: Look) -> tuple[Any, jax.Array, jax.Array]:
-        """One position, `gates` being what the token alone gives the cell: state, context, weights."""
+    def kernels(self) -> Kernels:
+        """Those of the recurrent layer, and that of what it is fed."""
+        return {**self.layer.kernels(), "feed": self.feed.kernel}
+
+    def multiplier(self) -> Multiply:
+        return multiplier(self.kernels(), self.dtype)
+
+    def advance(
+        self, gates: Float[Array, "B K G"], state: Any, look: Look, multiply: Multiply
+    ) -> tuple[Any, jax.Array, jax.Array]:
+        """One position, `gates` being what the token alone gives the cell: state, context, weights; `multiply` is by
+        the kernels.
+        """
         if self.early:
             context, weights = look(state["cell"][0])
-            return {"cell": self.layer.advance(gates + self.feed(context), state["cell"])}, context, weights
-        cell = self.layer.advance(gates + self.feed(state["attended"]), state["cell"])
+            cell = self.layer.advance(gates + multiply("feed", context), state["cell"], multiply)
+            return {"cell": cell}, context, weights
+        cell = self.layer.advance(gates + multiply("feed", state["attended"]), state["cell"], multiply)
         context, weights = look(cell[0])
         attended = jnp.tanh(self.combine(jnp.concatenate([cell[0], context], axis=-1)))
         return {"cell": cell, "attended": attended}, context, weights
@@ -80,15 +93,16 @@ class AttentiveDecoder(nn.Module):
         y = self.drop(self.words.embed(prefix.ids), train=train)
         gates = self.layer.project(y).swapaxes(0, 1)[:, :, None]
         if self.is_initializing():
-            self.advance(gates[0], state, look)  # a scan's body must not make parameters
+            self.advance(gates[0], state, look, self.multiplier())  # a scan's body must not make parameters
 
-        def body(state: Any, now: Any) -> tuple[Any, Any]:
+        def body(multiply: Multiply, state: Any, now: Any) -> tuple[Any, Any]:
             gates, real = now
-            new, context, weights = self.advance(gates, state, look)
+            new, context, weights = self.advance(gates, state, look, multiply)
             new = jax.tree.map(lambda n, s: jnp.where(real, n, s), new, state)
             return new, (new, context, weights)
 
-        state, outputs = jax.lax.scan(body, state, (gates, prefix.mask.T[..., None, None]))
+        xs = gates, prefix.mask.T[..., None, None]
+        state, outputs = scan(body, self.kernels(), state, xs, dtype=self.dtype)
         states, contexts, weights = jax.tree.map(lambda x: x[:, :, 0].swapaxes(0, 1), outputs)
         return self.drop(self.output(y, states, contexts), train=train), state, weights
 
@@ -109,7 +123,7 @@ class AttentiveDecoder(nn.Module):
     ) -> tuple[Float[Array, "B K V"], Any, Float[Array, "B K S"]]:
         """One position of K hypotheses: logits, the state after it, attention weights."""
         y = self.words.embed(token)
-        state, context, weights = self.advance(self.layer.project(y), state, look)
+        state, context, weights = self.advance(self.layer.project(y), state, look, self.multiplier())
         return self.project(self.output(y, state, context)), state, weights
 
 

@@ -33,18 +33,18 @@ def product(spec: str, left: jax.Array, right: jax.Array, dtype: str) -> jax.Arr
     lead, inner = left.shape[:axes], math.prod(left.shape[axes:])
     trail = right.shape[len(summed) :] if plain else right.shape[: len(columns)]
     right = right.reshape((inner, -1) if plain else (-1, inner))
-    found: Any = _product("mk,kn->mn" if plain else "mk,nk->mn", left.reshape(-1, inner), right, dtype)
+    found: Any = matrix_product("mk,kn->mn" if plain else "mk,nk->mn", left.reshape(-1, inner), right, dtype)
     return found.reshape(*lead, *trail)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 3))
-def _product(spec: str, left: jax.Array, right: jax.Array, dtype: str) -> Any:
+def matrix_product(spec: str, left: jax.Array, right: jax.Array, dtype: str) -> Any:
     sums = jnp.promote_types(dtype, jnp.float32)
     return jnp.einsum(spec, left.astype(dtype), right.astype(dtype), preferred_element_type=sums)
 
 
 def _forward(spec: str, left: jax.Array, right: jax.Array, dtype: str):
-    return _product(spec, left, right, dtype), (left, right)
+    return matrix_product(spec, left, right, dtype), (left, right)
 
 
 def _backward(spec: str, dtype: str, operands: tuple[jax.Array, jax.Array], gradient: jax.Array):
@@ -52,10 +52,11 @@ def _backward(spec: str, dtype: str, operands: tuple[jax.Array, jax.Array], grad
     left, right = operands
     terms, out = spec.split("->")
     a, b = terms.split(",")
-    return _product(f"{out},{b}->{a}", gradient, right, dtype), _product(f"{a},{out}->{b}", left, gradient, dtype)
+    of_left = matrix_product(f"{out},{b}->{a}", gradient, right, dtype)
+    return of_left, matrix_product(f"{a},{out}->{b}", left, gradient, dtype)
 
 
-_product.defvjp(_forward, _backward)
+matrix_product.defvjp(_forward, _backward)
 
 
 class Dense(nn.Module):
@@ -71,8 +72,7 @@ class Dense(nn.Module):
     deviation: float | None = None
     """Standard deviation of a kernel that is drawn normal."""
 
-    @nn.compact
-    def __call__(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
+    def setup(self):
         terms, out = self.spec.split("->")
         letters = terms.split(",")[1]
         axes = range(len(letters))
@@ -85,8 +85,11 @@ class Dense(nn.Module):
         )
         if self.deviation is not None:
             initializer = nn.initializers.normal(self.deviation)
-        y = product(self.spec, x, self.param("kernel", initializer, self.shape), self.dtype)
+        self.kernel = self.param("kernel", initializer, self.shape)
         if self.bias:
             shape = [self.shape[i] for i in axes if letters[i] in out]
-            y += self.param("bias", nn.initializers.zeros, shape)
-        return y
+            self.added = self.param("bias", nn.initializers.zeros, shape)
+
+    def __call__(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
+        y = product(self.spec, x, self.kernel, self.dtype)
+        return y + self.added if self.bias else y

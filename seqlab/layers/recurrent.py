@@ -8,9 +8,10 @@ from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int
 
 from seqlab.errors import SeqlabError, at_least
-from seqlab.layers.dense import Dense, product
+from seqlab.layers.dense import Dense
 from seqlab.layers.dropout import Dropout
 from seqlab.layers.norm import LayerNorm
+from seqlab.layers.scan import Kernels, Multiply, multiplier, scan
 
 GATES = {"rnn": 1, "irnn": 1, "lstm": 4, "gru": 3}
 
@@ -84,21 +85,27 @@ class Recurrent(nn.Module):
         x = self.input(x)
         return (self.input_norm(x) if self.layer_norm else x) + self.bias
 
-    def recur(self, h: Float[Array, "... D"], kernel: Float[Array, "D G"]) -> Float[Array, "... G"]:
-        lead = "bk"[: h.ndim - 1]
-        return product(f"{lead}d,dg->{lead}g", h, kernel, self.dtype)
+    def kernels(self) -> Kernels:
+        """U, by the names of its products with the state."""
+        if self.cell == "gru" and self.reset == "before":
+            gates, candidate = jnp.split(self.recurrent, [2 * self.dim], axis=1)
+            return {"gates": gates, "candidate": candidate}
+        return {"recurrent": self.recurrent}
 
-    def advance(self, x: Float[Array, "... G"], state: State) -> State:
-        """The next state."""
+    def multiplier(self) -> Multiply:
+        return multiplier(self.kernels(), self.dtype)
+
+    def advance(self, x: Float[Array, "... G"], state: State, multiply: Multiply) -> State:
+        """The next state; `multiply` is by the kernels."""
         h, d = state[0], self.dim
         if self.cell == "gru" and self.reset == "before":
-            rest = self.recur(h, self.recurrent[:, : 2 * d])
+            rest = multiply("gates", h)
             rest = self.recurrent_norm(rest) if self.layer_norm else rest
             r, z = jnp.split(jax.nn.sigmoid(x[..., : 2 * d] + rest), 2, axis=-1)
-            u = self.recur(r * h, self.recurrent[:, 2 * d :])
+            u = multiply("candidate", r * h)
             candidate = jnp.tanh(x[..., 2 * d :] + (self.candidate_norm(u) if self.layer_norm else u))
             return (z * h + (1 - z) * candidate,)
-        u = self.recur(h, self.recurrent)
+        u = multiply("recurrent", h)
         u = self.recurrent_norm(u) if self.layer_norm else u
         if self.cell == "gru":
             r, z = jnp.split(jax.nn.sigmoid(x[..., : 2 * d] + u[..., : 2 * d]), 2, axis=-1)
@@ -125,26 +132,27 @@ class Recurrent(nn.Module):
         gates, real = self.project(x).swapaxes(0, 1), mask.T[..., None]
         zero = self.initial(x.shape[0])
         if self.is_initializing():
-            self.advance(gates[0], zero)  # a scan's body must not make parameters
+            self.advance(gates[0], zero, self.multiplier())  # a scan's body must not make parameters
         fresh = None
         if segments is not None:
             beside = jnp.roll(segments, -1 if reverse else 1, axis=1)
             fresh = (segments != beside).T[..., None]  # a row of one segment is fresh nowhere
 
-        def body(state: State, now: Any) -> tuple[State, jax.Array]:
+        def body(multiply: Multiply, state: State, now: Any) -> tuple[State, jax.Array]:
             x, real, fresh = now
             if fresh is not None:
                 state = tuple(jnp.where(fresh, 0.0, s) for s in state)
-            new = self.advance(x, state)
+            new = self.advance(x, state, multiply)
             state = tuple(jnp.where(real, n, s) for n, s in zip(new, state, strict=True))
             return state, state[0]
 
-        state, outputs = jax.lax.scan(body, zero if state is None else state, (gates, real, fresh), reverse=reverse)
-        return outputs.swapaxes(0, 1), state
+        begin, xs = zero if state is None else state, (gates, real, fresh)
+        last, outputs = scan(body, self.kernels(), begin, xs, dtype=self.dtype, reverse=reverse)
+        return outputs.swapaxes(0, 1), last
 
     def step(self, x: Float[Array, "B K F"], state: State) -> State:
         """One position of K hypotheses; leaves of the state are [B K D]."""
-        return self.advance(self.project(x), state)
+        return self.advance(self.project(x), state, self.multiplier())
 
 
 class RecurrentStack(nn.Module):

@@ -1,0 +1,104 @@
+"""The loop with kernels: what it gives, and its gradients, are those of a plain one."""
+
+import functools
+
+import jax
+import jax.extend
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from seqlab.layers.recurrent import Recurrent
+from seqlab.layers.scan import multiplier, scan
+
+RANDOM = np.random.default_rng(0)
+
+
+def drawn(*shape):
+    return jnp.float32(RANDOM.normal(size=shape))
+
+
+def plain(body, kernels, state, xs, *, dtype, reverse):
+    return jax.lax.scan(functools.partial(body, multiplier(kernels, dtype)), state, xs, reverse=reverse)
+
+
+def loss(loop, reverse, kernels, closed, state, xs):
+    """Of two kernels of unlike shapes, one multiplied by what the other gave; a mask, and what is closed over."""
+    mask = jnp.arange(7)[:, None, None, None] < jnp.array([7, 3, 0])[:, None, None]
+
+    def body(multiply, state, now):
+        x, real = now
+        wide = jnp.tanh(multiply("wide", state["h"]) + x + closed["bias"])
+        h = jnp.where(real, multiply("back", wide) * closed["scale"], state["h"])
+        return {"h": h, "sum": state["sum"] + h}, (h, wide)
+
+    last, (h, wide) = loop(body, kernels, state, (xs, mask), dtype="float32", reverse=reverse)
+    return (last["sum"] ** 2).sum() + (h * jnp.arange(h.size).reshape(h.shape)).sum() + (wide**3).sum()
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_gradients(reverse):
+    given = (
+        {"wide": drawn(4, 5), "back": drawn(5, 4)},
+        {"bias": drawn(5), "scale": drawn(3, 1, 1)},
+        {"h": drawn(3, 2, 4), "sum": drawn(3, 2, 4)},
+        drawn(7, 3, 2, 5),
+    )
+    wanted, found = (
+        jax.jit(jax.value_and_grad(functools.partial(loss, loop, reverse), (0, 1, 2, 3)))(*given)
+        for loop in (plain, scan)
+    )
+    for one, other in zip(jax.tree.leaves(wanted), jax.tree.leaves(found), strict=True):
+        np.testing.assert_allclose(other, one, rtol=1e-5, atol=1e-5 * np.abs(one).max())
+
+
+def test_no_position():
+    state = {"h": drawn(3, 2, 4), "sum": drawn(3, 2, 4)}
+    kernels = {"w": drawn(4, 4)}
+
+    def body(multiply, state, x):
+        return {"h": multiply("w", state["h"]) + x, "sum": state["sum"]}, x
+
+    found, ys = scan(body, kernels, state, drawn(0, 3, 2, 4), dtype="float32")
+    np.testing.assert_array_equal(found["h"], state["h"])
+    assert ys.shape == (0, 3, 2, 4)
+
+
+def kernel_sums(jaxpr, shape, looping=False):
+    """Sums as large as the kernel within loops."""
+    inner = [(eqn, sub) for eqn in jaxpr.eqns for sub in jax.extend.core.jaxprs_in_params(eqn.params)]
+    here = sum(eqn.primitive.name in ("add", "add_any") and eqn.outvars[0].aval.shape == shape for eqn in jaxpr.eqns)
+    return looping * here + sum(
+        kernel_sums(sub, shape, looping or eqn.primitive.name == "scan") for eqn, sub in inner
+    )
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_no_sum_as_large_as_the_kernel_in_the_loop(dtype):
+    x, mask = drawn(2, 3, 5), jnp.ones((2, 3), bool)
+    layer = Recurrent("lstm", 5, 4, dtype=dtype)
+    params = layer.init(jax.random.key(0), x, mask)
+    gradient = jax.make_jaxpr(jax.grad(lambda params: layer.apply(params, x, mask)[0].sum()))(params)
+    assert kernel_sums(gradient.jaxpr, (4, 16)) == 0
+
+    kernel = params["params"]["recurrent"]
+    one = {"w": kernel}
+
+    def body(multiply, state, x):
+        return multiply("w", state)[:, :4], None
+
+    def ends(loop, kernels):
+        return loop(body, kernels, drawn(2, 4), drawn(3, 2), dtype=dtype, reverse=False)[0].sum()
+
+    for loop, sums in ((plain, 1), (scan, 0)):
+        gradient = jax.make_jaxpr(jax.grad(functools.partial(ends, loop)))(one)
+        assert kernel_sums(gradient.jaxpr, (4, 16)) == sums
+
+
+def test_a_kernel_that_is_not_multiplied_by():
+    def body(multiply, state, x):
+        return multiply("w", state), None
+
+    kernels = {"w": drawn(4, 4), "other": drawn(4, 4)}
+    with pytest.raises(ValueError, match="keys"):
+        jax.grad(lambda kernels: scan(body, kernels, drawn(2, 4), drawn(3, 2), dtype="float32")[0].sum())(kernels)
