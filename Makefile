@@ -25,9 +25,10 @@ torture: .venv/ready-dev
 	$(BIN)/python scripts/faults.py
 	$(BIN)/python -m tests.fuzz 10000
 
-# make bench RUN=runs/a-post-norm-transformer INPUT=sources.txt
+# An hour or two: every benchmark, beside other toolkits, and docs/benchmarks.md.
+# make bench FOLDER=dir-with-the-files-of-multi30k
 bench: .venv/ready-bench
-	$(BIN)/python scripts/bench/decode.py $(RUN) --input $(INPUT)
+	$(BIN)/python scripts/bench/all.py $(if $(FOLDER),--folder $(FOLDER))
 
 lint: .venv/ready-dev
 	$(BIN)/ruff check .

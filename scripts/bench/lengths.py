@@ -10,6 +10,7 @@ import dataclasses
 from pathlib import Path
 
 from matplotlib.figure import Figure
+from rounds import grown
 
 from seqlab import catalogue
 from seqlab.cost import Costs, costs, parameters
@@ -76,7 +77,15 @@ def main() -> None:
         sizes[name], found[name] = parameters(experiment), []
         for length in LENGTHS:
             found[name].append(costs(experiment, length, rows=1))
-            print(name, found[name][-1], flush=True)
+            print(f"# {name}, {found[name][-1]}", flush=True)
+        for quantity in (
+            "a training step, ms",
+            "memory of a training step, MiB",
+            "a decoding step at position N, ms",
+        ):
+            values = [QUANTITIES[quantity](one) for one in found[name]]
+            short = name.partition(":")[0]
+            grown(f"growth/length/{short}/{quantity}", "positions", LENGTHS, values, quantity.split(", ")[-1])
     lines = [f"- {name}: {size:,} parameters" for name, size in sizes.items()]
     moves = {
         f"{name.partition(':')[0]}, from the {side}": [one.paths[side] for one in row]

@@ -1,4 +1,4 @@
-"""What the comparisons share: the allocator's settings, taking turns, and the row that comes of it."""
+"""What the benchmarks share: the allocator's settings, taking turns, and the lines of JSON that come of it."""
 
 import json
 import os
@@ -6,6 +6,9 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
 
 ALLOCATOR = {  # or PyTorch spends half of its time in the kernel
     "MALLOC_MMAP_MAX_": "0",
@@ -42,16 +45,27 @@ def fastest(rates: dict[str, list[float]], among: Sequence[str]) -> str:
 def tell(
     name: str, rates: dict[str, list[float]], ours: str, peer: str, unit: str, notes: str, limit: float | None = None
 ) -> None:
-    """Prints a row; `limit`, if it is known, is our rate at the machine's limit."""
+    """Prints the row of two that took turns; `limit`, if it is known, is our rate at the machine's limit."""
     mine, other = (statistics.median(rates[who]) for who in (ours, peer))
-    row = {
-        "name": name,
-        "ours": round(mine, 1),
-        "peer": round(other, 1),
-        "ratio": round(mine / other, 2),
-        **({} if limit is None else {"limit_fraction": round(mine / limit, 2)}),
-        "unit": unit,
-        "spread": {who: [round(min(rates[who]), 1), round(max(rates[who]), 1)] for who in (ours, peer)},
-        "notes": notes,
-    }
-    print(json.dumps(row), flush=True)
+    share = {} if limit is None else {"limit_fraction": round(mine / limit, 2)}
+    spread = {who: [rounded(min(rates[who])), rounded(max(rates[who]))] for who in (ours, peer)}
+    row(name, mine, other, unit, notes, **share, spread=spread)
+
+
+def row(name: str, ours: float, peer: float | None, unit: str, notes: str, **more: Any) -> None:
+    """Prints a row; of some there is no peer."""
+    found = {"name": name, "ours": rounded(ours), "peer": None if peer is None else rounded(peer)}
+    found["ratio"] = None if peer is None else round(ours / peer, 2)
+    print(json.dumps({**found, **more, "unit": unit, "notes": notes}), flush=True)
+
+
+def grown(name: str, over: str, sizes: Sequence[int], values: Sequence[float], unit: str, notes: str = "") -> None:
+    """Prints a curve, and the exponent it grows with at its upper end: least squares of the last four logarithms."""
+    logs = np.log(sizes[-4:]), np.log(values[-4:])
+    exponent = round(float(np.polyfit(*logs, 1)[0]), 2)
+    found = {"name": name, "over": over, "sizes": list(sizes), "values": list(map(rounded, values))}
+    print(json.dumps({**found, "exponent": exponent, "unit": unit, "notes": notes}), flush=True)
+
+
+def rounded(value: float) -> float:
+    return float(f"{value:.4g}")

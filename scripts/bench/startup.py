@@ -1,18 +1,85 @@
-"""How long `seqlab train` takes to its first steps, and how much memory, as the data grows: the first time and again.
+"""What it costs to begin: `seqlab train` to its first steps, as the data grows, and `seqlab decode` of one line.
 
-    python scripts/bench/startup.py 10000 100000 1000000 5000000
+    python scripts/bench/startup.py [--pairs 10000 100000 1000000]
 
-Generates pairs of that number, trains two steps of a tiny model on them, and does so once more in a new run.
+Generates pairs of that number, trains two steps of a tiny model on them, and does so once more in a new run, for
+which all is prepared. Where a row says cold, nothing compiled is kept from before. Decoding is by the last run.
 """
 
 import os
 import random
+import statistics
 import sys
 import tempfile
 import time
 from pathlib import Path
 
+import tyro
+from rounds import grown, row
+
 ROOT = Path(__file__).parents[2]
+ROUNDS = 5
+
+
+def main(pairs: tuple[int, ...] = (10_000, 100_000, 1_000_000)) -> None:
+    found: dict[str, list[tuple[float, float]]] = {"first": [], "again": []}
+    with tempfile.TemporaryDirectory(dir=os.environ.get("TMPDIR")) as name:
+        os.environ["XDG_CACHE_HOME"] = f"{name}/cache"
+        for count in pairs:
+            folder = Path(name) / str(count)
+            folder.mkdir()
+            for turn in found:
+                seconds, memory = timed(training(folder, count, f"{folder}/{turn}"))
+                found[turn].append((seconds, memory))
+                print(f"# {count:10,} pairs, {turn}: {seconds:7.1f} s, {memory:.2f} GiB", flush=True)
+        beginnings(folder, pairs[-1])
+    for turn, what in (("first", "prepare"), ("again", "start")):
+        seconds, memory = zip(*found[turn], strict=True)
+        notes = "seqlab train, two steps of a tiny model, from the command to the end"
+        grown(f"growth/{what}/seconds", "pairs", pairs, seconds, "s", notes)
+        grown(f"growth/{what}/memory", "pairs", pairs, memory, "GiB", notes)
+
+
+def beginnings(folder: Path, count: int) -> None:
+    """The first step, and one line, each with and without what was compiled before."""
+    line = folder / "line"
+    line.write_text((folder / "validation.a").read_text().split("\n")[0] + "\n")
+    decode = [
+        "-m",
+        "seqlab.cli",
+        "decode",
+        f"{folder}/again",
+        f"--input={line}",
+        f"--output={folder}/text",
+        "--beam=5",
+    ]
+    kept = os.environ["XDG_CACHE_HOME"]
+    for what, command in (
+        ("first_step", lambda at: training(folder, count, f"{folder}/{at}")),
+        ("decode_line", lambda at: decode),
+    ):
+        for state in ("cold", "warm"):
+            times = []
+            for turn in range(ROUNDS):
+                os.environ["XDG_CACHE_HOME"] = kept if state == "warm" else f"{kept}-{what}-{turn}"
+                times.append(timed(command(f"{what}-{state}-{turn}"))[0])
+            spread = {"seqlab": [round(min(times), 2), round(max(times), 2)]}
+            notes = "a whole command; cold: nothing compiled is kept from before"
+            row(f"begin/{what}/{state}", statistics.median(times), None, "s", notes, spread=spread)
+
+
+def training(folder: Path, count: int, out: str) -> list[str]:
+    """The command; makes the data where there is none."""
+    for name, size in (("train", count), ("validation", 100)):
+        if not (folder / f"{name}.b").exists():
+            write_pairs(folder, name, size)
+    files = [
+        f"--data.{split}-{side}={folder}/{split}.{end}"
+        for split in ("train", "validation")
+        for side, end in (("source", "a"), ("target", "b"))
+    ]
+    rest = ["--steps=2", "--text.kind=bpe", "--text.size=1000", "--validation.beam=0", f"--data-dir={folder}/data"]
+    return ["-m", "seqlab.cli", "train", str(ROOT / "configs/parallel_text.py"), f"--out={out}", *files, *rest]
 
 
 def write_pairs(folder: Path, name: str, count: int) -> None:
@@ -27,44 +94,15 @@ def write_pairs(folder: Path, name: str, count: int) -> None:
 
 
 def timed(arguments: list[str]) -> tuple[float, float]:
-    """Seconds and peak memory, in GiB, of a command."""
+    """Seconds and peak memory, in GiB, of a command, whose output goes to the standard error."""
     begun = time.perf_counter()
-    process = os.posix_spawn(sys.executable, [sys.executable, *arguments], os.environ)
+    to_errors = [(os.POSIX_SPAWN_DUP2, 2, 1)]
+    process = os.posix_spawn(sys.executable, [sys.executable, *arguments], os.environ, file_actions=to_errors)
     _, status, usage = os.wait4(process, 0)
     if status:
         sys.exit(f"{' '.join(arguments)} failed")
     return time.perf_counter() - begun, usage.ru_maxrss / 2**20
 
 
-def main() -> None:
-    for count in map(int, sys.argv[1:]):
-        with tempfile.TemporaryDirectory(dir=os.environ.get("TMPDIR")) as name:
-            folder = Path(name)
-            write_pairs(folder, "train", count)
-            write_pairs(folder, "validation", 100)
-            options = [
-                f"--data.{split}-{side}={folder}/{split}.{end}"
-                for split in ("train", "validation")
-                for side, end in (("source", "a"), ("target", "b"))
-            ]
-            options += [
-                "--steps=2",
-                "--text.kind=bpe",
-                "--text.size=1000",
-                "--validation.beam=0",
-                f"--data-dir={folder}/data",
-            ]
-            for turn in ("first", "again"):
-                command = [
-                    "-m",
-                    "seqlab.cli",
-                    "train",
-                    str(ROOT / "configs/parallel_text.py"),
-                    f"--out={folder}/{turn}",
-                ]
-                seconds, memory = timed([*command, *options])
-                print(f"{count:10,} pairs, {turn}: {seconds:7.1f} s, {memory:.2f} GiB", flush=True)
-
-
 if __name__ == "__main__":
-    main()
+    tyro.cli(main)

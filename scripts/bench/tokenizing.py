@@ -1,58 +1,77 @@
-"""How fast a data set is prepared and tokenized, beside SentencePiece alone on the same lines and all cores.
+"""How fast a data set is tokenized, beside SentencePiece alone on the same lines and all cores; and of a run, how
+much of its time it waited for batches.
 
-    python scripts/bench/tokenizing.py debian_descriptions/synopsis
+    python scripts/bench/tokenizing.py multi30k/en-de [--run RUN]
 
-Writes nothing that stays but the data set's prepared form below data/.
+The data set's prepared form below the data root stays; nothing else does.
 """
 
+import itertools
 import os
-import sys
+import statistics
+import struct
 import tempfile
-import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rounds import in_turns, row, tell
+from tyro.conf import Positional, arg
 
 from seqlab import catalogue
+from seqlab.cli import DATA_DIR
 from seqlab.config import Text
 from seqlab.datasets import prepare
 from seqlab.text import tokenize, train_tokenizer
 
 
-class Again:
-    """The same examples, to be prepared once more without what it takes to get them."""
-
-    def __init__(self, examples):
-        self.examples = examples
-
-    def key(self) -> str:
-        return "again"
-
-    def splits(self):
-        return {"train": iter(self.examples)}
-
-
-def main() -> None:
-    data = prepare(catalogue.dataset(sys.argv[1]), Path("data"))
-    examples = list(data.read("train"))
+def main(
+    data: Annotated[Positional[str], arg(metavar="DATA")],
+    run: Annotated[Path | None, arg(metavar="RUN")] = None,
+    rounds: int = 5,
+) -> None:
+    examples = list(prepare(catalogue.dataset(data), DATA_DIR).read("train"))
     texts = [text for example in examples for text in example.values()]
     lines = [line for text in texts for line in text.split("\n")]
-    size = sum(len(line.encode()) for line in lines) / 1e6
-    print(f"{len(examples):,} examples, {len(lines):,} lines, {size:.1f} MB, {os.cpu_count()} cores")
     tokenizer = train_tokenizer(texts, Text())
+    columns = dict.fromkeys(examples[0], tokenizer)
     with tempfile.TemporaryDirectory() as name:
-        for _ in range(3):
-            begun = time.perf_counter()
-            tokenizer.processor.encode(lines, num_threads=os.cpu_count())
-            alone = time.perf_counter() - begun
-            folder = Path(tempfile.mkdtemp(dir=name))
-            begun = time.perf_counter()
-            again = prepare(Again(examples), folder)
-            prepared = time.perf_counter() - begun
-            begun = time.perf_counter()
-            columns = dict.fromkeys(examples[0], tokenizer)
-            tokenize(again.read("train"), again.size("train"), "again", columns, folder)
-            tokenized = time.perf_counter() - begun
-            print(f"SentencePiece alone {alone:.2f} s, preparing {prepared:.2f} s, tokenizing {tokenized:.2f} s")
+        numbers = itertools.count()
+
+        def ours() -> object:
+            folder = Path(name) / str(next(numbers))
+            folder.mkdir()
+            return tokenize(iter(examples), len(examples), "again", columns, folder)
+
+        def alone() -> object:
+            return tokenizer.processor.encode(lines, num_threads=os.cpu_count())
+
+        ours(), alone()
+        megabytes = sum(len(line.encode()) for line in lines) / 1e6
+        rates = in_turns({"seqlab": ours, "SentencePiece": alone}, megabytes, rounds)
+    notes = f"{len(lines):,} lines of {data}; ours writes the ids to a file too"
+    tell("input/tokenizing", rates, "seqlab", "SentencePiece", "MB/s", notes)
+    if run is not None:
+        found = list(waits(run))[1:]  # in the first stretch it compiles
+        spread = {"seqlab": [min(found), max(found)]}
+        row(
+            "input/wait", 100 * statistics.median(found), None, "%", f"{len(found)} stretches of a run", spread=spread
+        )
+
+
+def waits(run: Path) -> Iterator[float]:
+    """The shares of time that a run's log tells to TensorBoard."""
+    from tensorboardX.proto.event_pb2 import Event
+
+    for path in sorted((run / "tensorboard").iterdir()):
+        records = path.read_bytes()
+        while records:
+            size = struct.unpack("<Q", records[:8])[0]  # and two checksums, of 4 bytes
+            event = Event.FromString(records[12 : 12 + size])
+            records = records[16 + size :]
+            yield from (value.simple_value for value in event.summary.value if value.tag == "input wait")
 
 
 if __name__ == "__main__":
-    main()
+    tyro.cli(main)

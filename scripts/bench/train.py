@@ -17,10 +17,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import tyro
-from rounds import fastest, in_turns, seconds, tell, with_allocator
+from memory import mebibytes
+from rounds import fastest, in_turns, row, seconds, tell, with_allocator
 
 from seqlab.config import Experiment, Optimizer, Parallel, Schedule
 from seqlab.cost import count
+from seqlab.memory import keep_freed_memory
 from seqlab.models.bahdanau import Bahdanau
 from seqlab.models.recurrent_lm import RecurrentLM
 from seqlab.models.tcn_lm import TCNLM
@@ -65,6 +67,7 @@ CASES = {
 
 
 def main(only: tuple[str, ...] = tuple(CASES), rounds: int = 7) -> None:
+    keep_freed_memory()
     peak = matrix_rate()
     print(f"# the matrix rate of this machine: {peak / 1e9:.0f} GFLOP/s in float32", flush=True)
     for name in only:
@@ -72,12 +75,11 @@ def main(only: tuple[str, ...] = tuple(CASES), rounds: int = 7) -> None:
 
 
 def compare(name: str, case: Case, rounds: int, peak: float) -> None:
-    task = Translation(label_smoothing=0.0) if case.source else LanguageModeling()
-    experiment = Experiment(case.model, task, None, optimizer=case.optimizer, schedule=Schedule("constant", RATE, 1))
+    experiment = experiment_of(case)
     batch = batch_of(case, case.rows, case.source, case.target)
     params = initial_state(experiment, batch).params
     check_equal(experiment, params, [batch, batch_of(case, 3, case.source and 7, 5)])
-    ours, operations = our_steps(experiment, batch, case.steps)
+    ours, operations = our_steps(name, experiment, batch, case.steps)
     everyone = {"seqlab": ours}
     for half in (False, True):
         for compiled in (False, True):
@@ -90,6 +92,15 @@ def compare(name: str, case: Case, rounds: int, peak: float) -> None:
         peer = fastest(rates, [half, f"{half}, compiled"])
         notes = "; ".join(f"{who} {statistics.median(found):.0f}" for who, found in rates.items())
         tell(f"train/{name}/torch-{half}", rates, "seqlab", peer, "tokens/s", notes, tokens * peak / operations)
+
+
+def experiment_of(case: Case) -> Experiment:
+    task = Translation(label_smoothing=0.0) if case.source else LanguageModeling()
+    return Experiment(case.model, task, None, optimizer=case.optimizer, schedule=Schedule("constant", RATE, 1))
+
+
+def initial_params(case: Case) -> Any:
+    return initial_state(experiment_of(case), batch_of(case, 2, case.source and 2, 2)).params
 
 
 def batch_of(case: Case, rows: int, source: int, target: int) -> Batch:
@@ -117,13 +128,14 @@ def check_equal(experiment: Experiment, params: Any, batches: list[Batch]) -> No
         assert abs(mine - other) < NEAR * mine, (mine, other)
 
 
-def our_steps(experiment: Experiment, batch: Batch, steps: int) -> tuple[Callable[[], object], int]:
-    """Some steps, and the operations of one."""
+def our_steps(name: str, experiment: Experiment, batch: Batch, steps: int) -> tuple[Callable[[], object], int]:
+    """Some steps, and the operations of one. Prints the row of its memory."""
     runner = make_runner(Parallel())
     step = training_step(experiment)
     state = runner.create(lambda: initial_state(experiment, batch))
     operations, _ = count(jax.make_jaxpr(step)(state, batch))
     compiled, fed, states = runner.compile(step), runner.feed(batch), [state]
+    tell_memory(name, experiment, state, batch, jax.jit(step, donate_argnums=0).lower(state, fed).compile())
 
     def work() -> None:
         for _ in range(steps):
@@ -131,6 +143,23 @@ def our_steps(experiment: Experiment, batch: Batch, steps: int) -> tuple[Callabl
         jax.block_until_ready(states)
 
     return work, operations
+
+
+def tell_memory(name: str, experiment: Experiment, state: Any, batch: Batch, compiled: Any) -> None:
+    """What the compiled step holds at once, against what must live: the state, the batch, and what the forward pass
+    leaves to the backward pass, by the shapes of `jax.vjp`.
+    """
+
+    def loss(params: Any) -> Any:
+        return experiment.task.loss(experiment.model, params, batch, None, None)[0]
+
+    size = compiled.memory_analysis()
+    whole = (
+        size.argument_size_in_bytes + size.output_size_in_bytes + size.temp_size_in_bytes - size.alias_size_in_bytes
+    )
+    left = mebibytes(jax.eval_shape(lambda params: jax.vjp(loss, params)[1], state.params)) - mebibytes(state.params)
+    notes = f"ours: a step; peer: the state {mebibytes(state):.0f} and what is left for the backward pass {left:.0f}"
+    row(f"memory/{name}", whole / 2**20, mebibytes((state, batch)) + left, "MiB", notes)
 
 
 def torch_steps(case: Case, params: Any, batch: Batch, half: bool, compiled: bool) -> Callable[[], object]:

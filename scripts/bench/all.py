@@ -1,0 +1,213 @@
+"""Every benchmark, one after the other, and docs/benchmarks.md from what they print.
+
+    python scripts/bench/all.py --folder DIR_WITH_MULTI30K [--only train decode]
+
+What decoding is compared on is trained first, if it is not there: runs/bench. Each command prints lines of JSON; they
+are kept in docs/benchmarks.jsonl, with machine, versions and commit, and the page shows the newest of each name. So a
+command can be run again alone, and `--only page` just writes the page.
+"""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from importlib.metadata import distributions
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from tyro.conf import arg
+
+ROOT = Path(__file__).parents[2]
+LINES = ROOT / "docs" / "benchmarks.jsonl"
+PAGE = ROOT / "docs" / "benchmarks.md"
+RUN = ROOT / "runs" / "bench"
+SOURCES = ROOT / "runs" / "bench.sources"
+DATA = "multi30k/en-de"
+BEGIN, END = "<!-- measured: written by scripts/bench/all.py -->\n", "<!-- end of measured -->\n"
+PACKAGES = ("jax", "jaxlib", "flax", "numpy", "sentencepiece", "torch", "transformers", "ctranslate2", "joeynmt")
+COMMANDS = {
+    "train": ["train.py"],
+    "greedy": ["greedy.py"],
+    "decode": ["decode.py", str(RUN), "--input", str(SOURCES)],
+    "joey": ["joey.py", str(RUN), "--input", str(SOURCES)],
+    "tokenizing": ["tokenizing.py", DATA, "--run", str(RUN)],
+    "startup": ["startup.py"],
+    "growth": ["growth.py"],
+    "lengths": ["lengths.py"],
+    "gpu": ["gpu.py"],
+}
+ON_CPU = tuple(name for name in COMMANDS if name != "gpu")
+TRAINING = ["--model.norm=post", "--model.dtype=float32", "--model.biases", "--steps=2000", "--schedule.warmup=400"]
+TO_REACH = {  # by the beginning of the name: at least so many times the peer, or at most
+    "train/transformer/torch-float32": 1.6,
+    "train/transformer/joeynmt": 4.0,
+    "train/lstm/torch-float32": 1.3,
+    "train/gru_attention/torch-float32": 1.0,
+    "train/tcn/torch-float32": 1.0,
+    "decode/gru_attention/greedy-torch-float32": 1.0,
+    "decode/beam5/ctranslate2-float32": 1.2,
+    "decode/beam5/transformers-float32": 3.0,
+    "decode/beam5/joeynmt": 15.0,
+    "input/tokenizing": 1.0,
+}
+AT_MOST = {"memory/transformer": ("ratio", 1.3), "begin/decode_line/warm": ("ours", 4.0), "input/wait": ("ours", 2.0)}
+
+
+def main(
+    folder: Annotated[Path | None, arg(metavar="DIR", help="Where the files of Multi30k are.")] = None,
+    only: tuple[str, ...] = ON_CPU,
+) -> None:
+    """Measures, and writes the page."""
+    for name in only:
+        if name == "page":
+            continue
+        if name not in COMMANDS:
+            sys.exit(f"no benchmark {name!r}: one of {', '.join(COMMANDS)}, or page")
+        if name in ("decode", "joey", "tokenizing"):
+            make_run(folder)
+        measure(COMMANDS[name])
+    write_page()
+
+
+def make_run(folder: Path | None) -> None:
+    from seqlab import catalogue
+    from seqlab.cli import DATA_DIR
+    from seqlab.datasets import prepare
+
+    if not RUN.exists():
+        if folder is None:
+            sys.exit(
+                "--folder DIR: where are the files of Multi30k? (what decoding is compared on is trained on them)"
+            )
+        seqlab("prepare", DATA, "--folder", str(folder))
+        seqlab("train", str(ROOT / "configs" / "multi30k_transformer.py"), "--out", str(RUN), *TRAINING)
+    if not SOURCES.exists():
+        found = prepare(catalogue.dataset(DATA), DATA_DIR).read("test_2016_flickr")
+        SOURCES.write_text("".join(example["source"] + "\n" for example in found))
+
+
+def seqlab(*arguments: str) -> None:
+    subprocess.run([sys.executable, "-m", "seqlab.cli", *arguments], check=True)
+
+
+def measure(command: list[str]) -> None:
+    """Runs it, shows what it prints, and keeps its lines of JSON as they come."""
+    script = str(ROOT / "scripts" / "bench" / command[0])
+    shown = f"python scripts/bench/{' '.join(command)}".replace(f"{ROOT}/", "")
+    print(f"# {shown}", flush=True)
+    about = {
+        "command": shown,
+        "machine": f"{cpu()}, {os.cpu_count()} cores",
+        "versions": versions(),
+        "commit": commit(),
+    }
+    with subprocess.Popen([sys.executable, script, *command[1:]], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            print(line, end="", flush=True)
+            if line.startswith("{"):
+                with LINES.open("a") as stream:
+                    stream.write(json.dumps({**json.loads(line), **about}) + "\n")
+    if process.returncode:
+        sys.exit(f"{shown} failed")
+
+
+def cpu() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def versions() -> dict[str, str]:
+    return {one.name.lower(): one.version for one in distributions() if one.name.lower() in PACKAGES}
+
+
+def commit() -> str:
+    return subprocess.run(
+        ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True
+    ).stdout.strip()
+
+
+def write_page() -> None:
+    newest = {line["name"]: line for line in map(json.loads, LINES.read_text().splitlines())}
+    rows = [line for line in newest.values() if "over" not in line]
+    curves = [line for line in newest.values() if "over" in line]
+    before, begin, rest = PAGE.read_text().partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        sys.exit(f"{PAGE} has lost the lines that the tables stand between")
+    PAGE.write_text(before + BEGIN + "\n".join([*table(rows), "", *growth(curves), ""]) + END + after)
+    draw(rows, curves)
+
+
+def table(rows: list[dict[str, Any]]) -> list[str]:
+    lines = [
+        "| row | ours | peer | ratio | to reach | of the limit | spread: ours, peer | notes |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for one in rows:
+        spread = "; ".join(f"{low:g}-{high:g}" for low, high in one.get("spread", {}).values())
+        share = f"{one['limit_fraction']:.0%}" if "limit_fraction" in one else ""
+        cells = one["name"], f"{one['ours']:g} {one['unit']}", one["peer"], one["ratio"], judged(one), share, spread
+        lines.append("| " + " | ".join("" if cell is None else str(cell) for cell in (*cells, one["notes"])) + " |")
+    if not any(one["name"].startswith("gpu/") for one in rows):
+        lines.append("| gpu/... | | | | | | | not measured: no GPU was at hand (`python scripts/bench/gpu.py`) |")
+    machines = dict.fromkeys((one["machine"], one["commit"], json.dumps(one["versions"])) for one in rows)
+    lines += ["", "Measured on:", ""]
+    for machine, at, packages in machines:
+        shown = ", ".join(f"{name} {version}" for name, version in sorted(json.loads(packages).items()))
+        lines.append(f"- {machine}, at {at}: {shown}")
+    lines += ["", "by:", ""]
+    return lines + [f"- `{command}`" for command in dict.fromkeys(one["command"] for one in rows)]
+
+
+def judged(one: dict[str, Any]) -> str:
+    if one["name"] in AT_MOST:
+        what, most = AT_MOST[one["name"]]
+        return f"at most {most:g}: {'reached' if one[what] <= most else 'not reached'}"
+    wanted = next((ratio for name, ratio in TO_REACH.items() if one["name"].startswith(name)), None)
+    return "" if wanted is None else f"{wanted:g}: {'reached' if one['ratio'] >= wanted else 'not reached'}"
+
+
+def growth(curves: list[dict[str, Any]]) -> list[str]:
+    lines = ["| curve | over | from, to | values | grows with the power |", "|---|---|---|---|---|"]
+    for one in curves:
+        values = ", ".join(f"{value:g}" for value in one["values"])
+        ends = f"{one['sizes'][0]:,}, {one['sizes'][-1]:,}"
+        cells = one["name"], one["over"], ends, f"{values} {one['unit']}", one["exponent"]
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
+    return lines
+
+
+def draw(rows: list[dict[str, Any]], curves: list[dict[str, Any]]) -> None:
+    """The ratios, and the curves by what they grow over."""
+    from matplotlib.figure import Figure
+
+    against = [one for one in rows if one["ratio"] is not None and one["unit"].endswith("/s")]
+    chart = Figure(figsize=(9, 0.32 * len(against) + 1), layout="constrained")
+    axis = chart.subplots()
+    axis.barh([one["name"] for one in against], [one["ratio"] for one in against])
+    axis.axvline(1.0, color="black", linewidth=1)
+    axis.invert_yaxis()
+    axis.set_xlabel("times the peer's speed")
+    axis.grid(axis="x", alpha=0.3)
+    chart.savefig(PAGE.with_name("benchmarks.png"), dpi=110)
+    kinds = list(dict.fromkeys(one["over"] for one in curves if one["unit"] in ("s", "ms")))
+    chart = Figure(figsize=(5 * max(len(kinds), 1), 4), layout="constrained")
+    for axis, kind in zip(chart.subplots(1, max(len(kinds), 1), squeeze=False)[0], kinds, strict=False):
+        for one in curves:
+            if one["over"] == kind and one["unit"] in ("s", "ms"):
+                seconds = [value / (1000 if one["unit"] == "ms" else 1) for value in one["values"]]
+                label = f"{one['name'].removeprefix('growth/')}: {one['exponent']}"
+                axis.loglog(one["sizes"], seconds, marker=".", label=label)
+        axis.set(xlabel=kind, ylabel="seconds")
+        axis.grid(alpha=0.3)
+        axis.legend(fontsize=6)
+    chart.savefig(PAGE.with_name("growth.png"), dpi=110)
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
