@@ -29,6 +29,7 @@ BEGIN, END = "<!-- measured: written by scripts/bench/all.py -->\n", "<!-- end o
 PACKAGES = ("jax", "jaxlib", "flax", "numpy", "sentencepiece", "torch", "transformers", "ctranslate2", "joeynmt")
 COMMANDS = {
     "train": ["train.py"],
+    "hotspots": ["hotspots.py"],
     "greedy": ["greedy.py"],
     "decode": ["decode.py", str(RUN), "--input", str(SOURCES)],
     "joey": ["joey.py", str(RUN), "--input", str(SOURCES)],
@@ -39,7 +40,7 @@ COMMANDS = {
     "gpu": ["gpu.py"],
 }
 ON_CPU = tuple(name for name in COMMANDS if name != "gpu")
-TRAINING = ["--model.norm=post", "--model.dtype=float32", "--model.biases", "--steps=2000", "--schedule.warmup=400"]
+TRAINING = ["--model.norm=post", "--model.dtype=float32", "--model.biases", "--steps=1000", "--schedule.warmup=300"]
 TO_REACH = {  # by the beginning of the name: at least so many times the peer, or at most
     "train/transformer/torch-float32": 1.6,
     "train/transformer/joeynmt": 4.0,
