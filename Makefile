@@ -49,7 +49,7 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/pip install -q -c constraints.txt -e '.[dev]'
 	touch $@
 
-# Joey NMT asks for packages that it needs for training alone, and that do not go together with others here.
+# Joey NMT asks for a protobuf that does not go together with others here; what it imports is in `bench`.
 .venv/ready-bench: .venv/ready-dev
 	$(BIN)/pip install -q -c constraints.txt -e '.[bench]'
 	$(BIN)/pip install -q --no-deps joeynmt==2.3.0
