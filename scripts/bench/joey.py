@@ -40,6 +40,7 @@ from tyro.conf import Positional, arg
 
 from seqlab import decode
 from seqlab.batching import pad
+from seqlab.cli import DATA_DIR
 from seqlab.compilation import keep_compilations
 from seqlab.config import Experiment, Optimizer, Parallel, Schedule
 from seqlab.layers.embed import sinusoidal
@@ -59,7 +60,7 @@ EPSILON = 1e-5  # of our layer normalization
 def main(
     run: Annotated[Positional[Path], arg(metavar="RUN")],
     input: Annotated[Path, arg(metavar="F", help="Sources, a line each.")],
-    data_dir: Path = Path("data"),
+    data_dir: Path = DATA_DIR,
     batches: int = 12,
     sentences: int = 1000,
     rounds: int = 5,
