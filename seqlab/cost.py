@@ -146,8 +146,11 @@ def count_from(program: Jaxpr, depths: Sequence[int]) -> tuple[int, list[int]]:
     return total, behind(program.outvars)
 
 
-def count_scan(equation: Any, body: Jaxpr, before: list[int]) -> tuple[int, list[int]]:
-    constants, carried = equation.params["num_consts"], equation.params["num_carry"]
+def count_scan(equation: Any, body: Any, before: list[int]) -> tuple[int, list[int]]:
+    # JAX 0.10 and 0.11 note the numbers differently; what a pass sees or makes a slice of has an axis more outside.
+    carried = sum(whole.aval.ndim == one.aval.ndim for whole, one in zip(equation.outvars, body.outvars, strict=True))
+    sliced = sum(whole.aval.ndim > one.aval.ndim for whole, one in zip(equation.invars, body.invars, strict=True))
+    constants = len(before) - carried - sliced
     fixed, carry, slices = before[:constants], before[constants : constants + carried], before[constants + carried :]
     operations, outputs = 0, []
     for _ in range(equation.params["length"]):
