@@ -184,3 +184,11 @@ def test_jobset(tmp_path, monkeypatch):
     assert (ROOT / arguments[1]).is_file()
     arguments[1] = str(ROOT / arguments[1])
     takes(monkeypatch, tmp_path, [argument.replace("$(JOB_COMPLETION_INDEX)", "1") for argument in arguments])
+
+
+def test_gpu_benchmark_without_a_gpu():
+    command = [sys.executable, str(ROOT / "scripts/bench/gpu.py")]
+    found = subprocess.run(command, env={**os.environ, "JAX_PLATFORMS": "cpu"}, capture_output=True, text=True)
+    assert (found.returncode, found.stdout) == (2, "")
+    [line] = found.stderr.splitlines()
+    assert line.startswith("gpu.py: no GPU")

@@ -53,7 +53,11 @@ TO_REACH = {  # by the beginning of the name: at least so many times the peer, o
     "decode/beam5/joeynmt": 15.0,
     "input/tokenizing": 1.0,
 }
-AT_MOST = {"memory/transformer": ("ratio", 1.3), "begin/decode_line/warm": ("ours", 4.0), "input/wait": ("ours", 2.0)}
+AT_MOST = {
+    "train/transformer/memory": ("ratio", 1.3),
+    "begin/decode_line/warm": ("ours", 4.0),
+    "input/wait": ("ours", 2.0),
+}
 
 
 def main(

@@ -43,13 +43,21 @@ def fastest(rates: dict[str, list[float]], among: Sequence[str]) -> str:
 
 
 def tell(
-    name: str, rates: dict[str, list[float]], ours: str, peer: str, unit: str, notes: str, limit: float | None = None
+    name: str,
+    rates: dict[str, list[float]],
+    ours: str,
+    peer: str | None,
+    unit: str,
+    notes: str,
+    limit: float | None = None,
 ) -> None:
-    """Prints the row of two that took turns; `limit`, if it is known, is our rate at the machine's limit."""
-    mine, other = (statistics.median(rates[who]) for who in (ours, peer))
-    share = {} if limit is None else {"limit_fraction": round(mine / limit, 2)}
-    spread = {who: [rounded(min(rates[who])), rounded(max(rates[who]))] for who in (ours, peer)}
-    row(name, mine, other, unit, notes, **share, spread=spread)
+    """Prints the row of two that took turns, or of ours alone; `limit`, if it is known, is our rate at the machine's
+    limit.
+    """
+    medians = {who: statistics.median(rates[who]) for who in (ours, peer) if who}
+    spread = {who: [rounded(min(rates[who])), rounded(max(rates[who]))] for who in medians}
+    share = {} if limit is None else {"limit_fraction": round(medians[ours] / limit, 2)}
+    row(name, medians[ours], medians.get(peer), unit, notes, **share, spread=spread)
 
 
 def row(name: str, ours: float, peer: float | None, unit: str, notes: str, **more: Any) -> None:

@@ -7,10 +7,12 @@ take turns in one process, some steps a turn. PyTorch has the allocator's settin
 the better of eager and compiled; its bfloat16 is autocast. No dropout; no row has pads.
 """
 
+import contextlib
+import dataclasses
 import functools
 import os
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -71,27 +73,36 @@ def main(only: tuple[str, ...] = tuple(CASES), rounds: int = 7) -> None:
     peak = matrix_rate()
     print(f"# the matrix rate of this machine: {peak / 1e9:.0f} GFLOP/s in float32", flush=True)
     for name in only:
-        compare(name, CASES[name], rounds, peak)
+        compare(f"train/{name}", CASES[name], rounds, peak)
 
 
-def compare(name: str, case: Case, rounds: int, peak: float) -> None:
+def compare(
+    name: str,
+    case: Case,
+    rounds: int,
+    peak: float,
+    kinds: Sequence[str] = ("float32", "bfloat16"),
+    device: str = "cpu",
+) -> None:
+    """Prints a row for each of the dtypes of PyTorch's products; `peak` is in operations a second."""
     experiment = experiment_of(case)
     batch = batch_of(case, case.rows, case.source, case.target)
     params = initial_state(experiment, batch).params
-    check_equal(experiment, params, [batch, batch_of(case, 3, case.source and 7, 5)])
+    exact = dataclasses.replace(experiment, model=case.model.clone(dtype="float32"))
+    check_equal(exact, params, [batch, batch_of(case, 3, case.source and 7, 5)], device)
     ours, operations = our_steps(name, experiment, batch, case.steps)
     everyone = {"seqlab": ours}
-    for half in (False, True):
+    for kind in kinds:
         for compiled in (False, True):
-            kind = ("bfloat16" if half else "float32") + (", compiled" if compiled else "")
-            everyone[kind] = torch_steps(case, params, batch, half, compiled)
+            who = f"{kind}, compiled" if compiled else kind
+            everyone[who] = torch_steps(case, params, batch, kind == "bfloat16", compiled, device)
     print(f"# {name}, first step: {', '.join(f'{who} {seconds(work):.1f} s' for who, work in everyone.items())}")
     tokens = case.rows * (case.source + case.target)
     rates = in_turns(everyone, tokens * case.steps, rounds)
-    for half in ("float32", "bfloat16"):
-        peer = fastest(rates, [half, f"{half}, compiled"])
+    for kind in kinds:
+        peer = fastest(rates, [kind, f"{kind}, compiled"])
         notes = "; ".join(f"{who} {statistics.median(found):.0f}" for who, found in rates.items())
-        tell(f"train/{name}/torch-{half}", rates, "seqlab", peer, "tokens/s", notes, tokens * peak / operations)
+        tell(f"{name}/torch-{kind}", rates, "seqlab", peer, "tokens/s", notes, tokens * peak / operations)
 
 
 def experiment_of(case: Case) -> Experiment:
@@ -114,18 +125,31 @@ def batch_of(case: Case, rows: int, source: int, target: int) -> Batch:
     return Batch(inputs, tokens(target), tokens(target).ids, np.ones((rows, target), np.float32))
 
 
-def check_equal(experiment: Experiment, params: Any, batches: list[Batch]) -> None:
+def check_equal(experiment: Experiment, params: Any, batches: list[Batch], device: str = "cpu") -> None:
     import torch
     from torch_models import twin
 
-    theirs = twin(experiment.model, params)
+    theirs = twin(experiment.model, params).to(device)
     loss = jax.jit(functools.partial(experiment.task.loss, experiment.model))
     for batch in batches:
-        total, weight, *_ = loss(params, batch, None, None)
-        with torch.no_grad():
-            other = torch_loss(theirs, *tensors(batch)).item()
-        mine = float(total / weight)
+        with in_float32(), torch.no_grad():
+            total, weight, *_ = loss(params, batch, None, None)
+            mine, other = float(total / weight), torch_loss(theirs, *tensors(batch, device)).item()
         assert abs(mine - other) < NEAR * mine, (mine, other)
+
+
+@contextlib.contextmanager
+def in_float32() -> Iterator[None]:
+    """No product of float32 is rounded to TF32, as GPUs do where they may."""
+    import torch
+
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False), jax.default_matmul_precision("highest"):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def our_steps(name: str, experiment: Experiment, batch: Batch, steps: int) -> tuple[Callable[[], object], int]:
@@ -159,15 +183,17 @@ def tell_memory(name: str, experiment: Experiment, state: Any, batch: Batch, com
     )
     left = mebibytes(jax.eval_shape(lambda params: jax.vjp(loss, params)[1], state.params)) - mebibytes(state.params)
     notes = f"ours: a step; peer: the state {mebibytes(state):.0f} and what is left for the backward pass {left:.0f}"
-    row(f"memory/{name}", whole / 2**20, mebibytes((state, batch)) + left, "MiB", notes)
+    row(f"{name}/memory", whole / 2**20, mebibytes((state, batch)) + left, "MiB", notes)
 
 
-def torch_steps(case: Case, params: Any, batch: Batch, half: bool, compiled: bool) -> Callable[[], object]:
+def torch_steps(
+    case: Case, params: Any, batch: Batch, half: bool, compiled: bool, device: str = "cpu"
+) -> Callable[[], object]:
     import torch
     from torch_models import twin
 
     torch.set_num_threads(os.cpu_count() or 1)
-    model, given, o = twin(case.model, params), tensors(batch), case.optimizer
+    model, given, o = twin(case.model, params).to(device), tensors(batch, device), case.optimizer
     if o.name == "adam":
         optimizer = torch.optim.Adam(model.parameters(), RATE, (o.beta1, o.beta2), o.epsilon, fused=True)
     else:
@@ -177,12 +203,14 @@ def torch_steps(case: Case, params: Any, batch: Batch, half: bool, compiled: boo
     def work() -> None:
         for _ in range(case.steps):
             optimizer.zero_grad()
-            with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            with torch.autocast(device, torch.bfloat16, enabled=half):
                 value = loss(*given)
             value.backward()
             if o.clip:
                 torch.nn.utils.clip_grad_norm_(model.parameters(), o.clip)
             optimizer.step()
+        if device == "cuda":
+            torch.cuda.synchronize()
 
     return work
 
@@ -193,23 +221,28 @@ def torch_loss(model: Any, source: Any, prefix: Any, targets: Any) -> Any:
     return cross_entropy(model(source, prefix).float().flatten(0, 1), targets.flatten())
 
 
-def tensors(batch: Batch) -> tuple[Any, Any, Any]:
+def tensors(batch: Batch, device: str = "cpu") -> tuple[Any, Any, Any]:
     import torch
 
-    source = None if batch.inputs is None else torch.from_numpy(batch.inputs.ids).long()
-    return source, torch.from_numpy(batch.prefix.ids).long(), torch.from_numpy(batch.targets).long()
+    def ids(given: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(given).long().to(device)
+
+    return None if batch.inputs is None else ids(batch.inputs.ids), ids(batch.prefix.ids), ids(batch.targets)
 
 
-def matrix_rate(size: int = 2048) -> float:
-    """Operations a second of plain float32 products, the best of some."""
+def matrix_rate(size: int = 2048, dtype: str = "float32", products: int = 1) -> float:
+    """Operations a second of plain products, the best of some times; `products` are begun before one is waited for.
+
+    Of random numbers: GPUs multiply ones and zeros at less power, and faster.
+    """
     product = jax.jit(jnp.matmul)
-    x = jnp.ones((size, size))
+    x = jax.random.normal(jax.random.key(0), (size, size)).astype(dtype)
 
     def work() -> None:
-        product(x, x).block_until_ready()
+        jax.block_until_ready([product(x, x) for _ in range(products)])
 
     work()
-    return 2 * size**3 / min(seconds(work) for _ in range(20))
+    return products * 2 * size**3 / min(seconds(work) for _ in range(20))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,219 @@
+"""On one GPU: training steps beside PyTorch's, and beam search beside that of transformers.
+
+    python scripts/bench/gpu.py [--only transformer_big lstm tcn decode] [--rounds 5] [--tiny]
+
+transformer_big is the big Transformer of Vaswani et al. 2017 (table 3) with a vocabulary of 32,768, its layers
+pre-norm, in bfloat16; PyTorch's is compiled or eager, by autocast, its attention that of
+scaled_dot_product_attention. lstm is the large one of Zaremba et al. 2014, beside cuDNN's; tcn that of `train.py`.
+Those two are in float32, of which both round the operands of products to TF32. `limit_fraction` is the model's matrix
+products a second, as a share of what plain products of 8,192 x 8,192 matrices of the dtype reach in the same run.
+
+decode is the base Transformer, post-norm, in float32 too, with random weights: a beam of 5 for 1, 64 and 1,024
+sources of 20 to 30 tokens, all given in one call, and exactly 32 tokens written for each. Without transformers ours
+is told alone.
+
+Before anything is timed, both must give the same loss, and the tokens of up to 64 sources are compared, in float32
+without TF32: a row says how many texts are equal, near-ties, or neither.
+
+Needed are JAX and PyTorch for CUDA, flax, optax, orbax, tyro and jaxtyping; and transformers and safetensors, for
+decode to have a peer. Nothing is downloaded, and seqlab need not be installed. For a machine without a network:
+
+    pip wheel -w wheels tyro jaxtyping                        # here
+    pip install --no-index --find-links wheels tyro jaxtyping # there
+    PYTHONPATH=. python scripts/bench/gpu.py                  # there, in the repository
+
+Exits with 2 where there is no GPU that both can use.
+"""
+
+import functools
+import importlib.util
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import jax
+import numpy as np
+import tyro
+from rounds import in_turns, seconds, tell, with_allocator
+from train import CASES as ON_CPU
+from train import Case, compare, in_float32, matrix_rate
+from tyro.conf import arg
+
+from seqlab.config import Experiment, Optimizer
+from seqlab.models.recurrent_lm import RecurrentLM
+from seqlab.models.transformer import Transformer
+from seqlab.search.forced import force
+from seqlab.search.generate import generate
+from seqlab.search.requests import Request
+from seqlab.search.rules import preset
+from seqlab.search.searcher import Weights
+from seqlab.tasks import blank_batch
+from seqlab.tasks.translation import Translation
+from seqlab.text import Pieces
+from seqlab.train import init_params
+from seqlab.types import Params
+
+NEAR = 1e-4  # of two mean log-probabilities of a token
+BEAM, PAD, BOS, EOS, UNK = 5, 0, 1, 2, 3
+WORDS = {"source_vocabulary": 32_768, "vocabulary": 32_768}
+BIG = Transformer(**WORDS, dim=1024, heads=16, hidden=4096, dropout=0.0, biases=True, dtype="bfloat16")
+CASES = {
+    "transformer_big": Case(BIG, Optimizer("adam", clip=0.0), 64, 64, 64, 20),
+    "lstm": Case(RecurrentLM(vocabulary=10_000, dim=1500, dropout=0.0), Optimizer("sgd", clip=10.0), 20, 0, 35, 20),
+    "tcn": ON_CPU["tcn"]._replace(steps=20),
+}
+
+
+class Decoding(NamedTuple):
+    model: Transformer
+    sentences: tuple[int, ...]
+    length: int
+    """Tokens that are written."""
+
+
+DECODING = Decoding(Transformer(**WORDS, norm="post"), (1, 64, 1024), 32)
+SMALL = {
+    **dict.fromkeys(("source_vocabulary", "vocabulary"), 64),
+    **dict.fromkeys(("encoder_layers", "decoder_layers"), 1),
+    **{"dim": 32, "heads": 2, "hidden": 64},
+}
+
+Texts = Callable[[list[list[int]]], list[list[int]]]
+
+
+def main(
+    only: tuple[str, ...] = (*CASES, "decode"),
+    rounds: int = 5,
+    tiny: Annotated[bool, arg(help="Tiny sizes on any device, to see that all of it runs.")] = False,
+) -> None:
+    """Prints a row for each comparison."""
+    device = find_device(tiny)
+    import torch
+
+    torch.set_float32_matmul_precision("high")  # TF32, which is JAX's default
+    cases = {name: smaller(case) for name, case in CASES.items()} if tiny else CASES
+    decoding = Decoding(small(DECODING.model), (1, 3), 4) if tiny else DECODING
+    peaks = {kind: matrix_rate(256 if tiny else 8192, kind, 10) for kind in ("float32", "bfloat16")}
+    rates = ", ".join(f"{peak / 1e12:.2f} TFLOP/s in {kind}" for kind, peak in peaks.items())
+    print(f"# {jax.devices()[0].device_kind}, jax {jax.__version__}, torch {torch.__version__}: {rates}", flush=True)
+    for name in only:
+        if name == "decode":
+            decode(decoding, rounds, device)
+        else:
+            kind = cases[name].model.dtype
+            compare(f"gpu/train/{name}", cases[name], rounds, peaks[kind], (kind,), device)
+
+
+def find_device(tiny: bool) -> str:
+    """PyTorch's name of where to work. Exits where there is no GPU, and one is needed."""
+    platform = jax.default_backend()
+    if platform == "gpu" or tiny:
+        import torch
+
+        if platform == "gpu" and torch.cuda.is_available():
+            return "cuda"
+        if tiny:
+            return "cpu"
+    print(f"gpu.py: no GPU that both JAX ({platform}) and PyTorch can use; --tiny takes any device", file=sys.stderr)
+    raise SystemExit(2)
+
+
+def small(model: Any) -> Any:
+    return model.clone(**{name: size for name, size in SMALL.items() if hasattr(model, name)})
+
+
+def smaller(case: Case) -> Case:
+    return case._replace(model=small(case.model), rows=4, source=min(case.source, 8), target=8, steps=1)
+
+
+def decode(decoding: Decoding, rounds: int, device: str) -> None:
+    """Rows of sentences a second, from ids to ids."""
+    model, counts, length = decoding
+    random = np.random.default_rng(0)
+    sources = [
+        random.integers(UNK + 1, model.vocabulary, random.integers(20, 31)).tolist() for _ in range(max(counts))
+    ]
+    params = init_params(model, 0, blank_batch(Translation()))
+    everyone, peer = {"seqlab": by_seqlab(model, params, length)}, None
+    notes = "transformers is not installed"
+    if importlib.util.find_spec("transformers"):
+        peer = "transformers"
+        everyone[peer] = by_transformers(model, params, length, device)
+        notes = agreement(model, params, sources[:64], everyone["seqlab"], everyone[peer])
+    for count in counts:
+        work = {who: functools.partial(texts, sources[:count]) for who, texts in everyone.items()}
+        first = ", ".join(f"{who} {seconds(one):.1f} s" for who, one in work.items())
+        print(f"# decode, {count} sources, first time: {first}", flush=True)
+        rates = in_turns(work, count, rounds)
+        tell(f"gpu/decode/beam{BEAM}/batch{count}/transformers-float32", rates, "seqlab", peer, "sentences/s", notes)
+
+
+def by_seqlab(model: Transformer, params: Params, length: int) -> Texts:
+    found = preset("hf")
+    rest: dict[str, Any] = {"eos": EOS, "beam": BEAM, "weights": Weights(found.alpha), "rules": found.rules}
+
+    def texts(sources: list[list[int]]) -> list[list[int]]:
+        requests = [Request(source, [BOS], length, least=length + 1) for source in sources]  # EOS comes too late
+        return [best.ids for [best] in generate(model, params, requests, **rest)]
+
+    return texts
+
+
+def by_transformers(model: Transformer, params: Params, length: int, device: str) -> Texts:
+    import torch
+    from transformers import MarianMTModel
+
+    from seqlab.decode import Run
+    from seqlab.marian import export_marian
+
+    pieces = Pieces(b"", tuple(f"piece {i}" for i in range(model.vocabulary)), PAD, BOS, EOS, UNK)
+    experiment = Experiment(model, Translation(), None)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name) / "marian"
+        run = Run(folder, 0, experiment, {"source": pieces, "target": pieces}, params, model)
+        export_marian(run, folder)
+        theirs = MarianMTModel.from_pretrained(folder).eval().to(device)
+    theirs.generation_config.max_length = None
+
+    @torch.inference_mode()
+    def texts(sources: list[list[int]]) -> list[list[int]]:
+        ids = np.full((len(sources), max(map(len, sources))), theirs.config.pad_token_id)
+        for row, source in enumerate(sources):
+            ids[row, : len(source)] = source
+        inputs = torch.from_numpy(ids).to(device)
+        written = theirs.generate(
+            input_ids=inputs,
+            attention_mask=(inputs != theirs.config.pad_token_id).long(),
+            num_beams=BEAM,
+            min_new_tokens=length,
+            max_new_tokens=length,
+            length_penalty=1.0,
+            early_stopping=False,
+        )
+        return written[:, 1:].tolist()  # what decoding begins with comes first
+
+    return texts
+
+
+def agreement(model: Transformer, params: Params, sources: list[list[int]], ours: Texts, theirs: Texts) -> str:
+    """How many of the texts have the same tokens, or are near-ties by our forced pass, in float32. Raises for texts
+    of different lengths.
+    """
+    with in_float32():
+        pairs = [pair for pair in zip(sources, ours(sources), theirs(sources), strict=True) if pair[1] != pair[2]]
+        assert all(len(a) == len(b) for _, a, b in pairs)
+        requests = [Request(source, [BOS], 0) for source, _, _ in pairs]
+        scores = [[x.mean() for x in force(model, params, requests, [pair[i] for pair in pairs])] for i in (1, 2)]
+    near = sum(abs(a - b) < NEAR for a, b in zip(*scores, strict=True))
+    others = len(pairs) - near
+    return f"of {len(sources)} texts {len(sources) - len(pairs)} equal, {near} near-ties, {others} others"
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # PyTorch needs memory too
+    with_allocator()
+    tyro.cli(main)
