@@ -84,5 +84,5 @@ def test_page(bench, tmp_path, monkeypatch):
 
 def test_unknown_benchmark(bench, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["all.py"])
-    with pytest.raises(SystemExit, match="no benchmark 'trian': one of train, greedy"):
+    with pytest.raises(SystemExit, match="no benchmark 'trian': one of train, hotspots"):
         bench["all"].main(only=("trian",))
