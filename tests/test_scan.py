@@ -95,10 +95,51 @@ def test_no_sum_as_large_as_the_kernel_in_the_loop(dtype):
         assert kernel_sums(gradient.jaxpr, (4, 16)) == sums
 
 
-def test_a_kernel_that_is_not_multiplied_by():
-    def body(multiply, state, x):
-        return multiply("w", state), None
+def test_other_transformations():
+    """A mask and a number that the body closes over, where the gradient is of what is compiled, of what is computed
+    again, within a loop, of many at once, and a gradient's own.
+    """
+    kernels, state, xs = {"w": drawn(4, 4)}, drawn(3, 4), drawn(5, 3, 4)
+    mask, number = jnp.array([True, False, True])[:, None], jnp.int32(2)
 
+    def total(loop, mask, number, kernels):
+        def body(multiply, state, x):
+            new = jnp.tanh(multiply("w", state) + number * x)
+            return jnp.where(mask, new, state), None
+
+        return (loop(body, kernels, state, xs, dtype="float32", reverse=False)[0] ** 2).sum()
+
+    def again(loss):
+        return lambda mask, number, kernels: jax.lax.scan(
+            lambda sum, _: (sum + jax.checkpoint(loss)(mask, number, kernels), None), 0.0, None, length=2
+        )[0]
+
+    def many(loss):
+        return lambda mask, number, kernels: jax.vmap(loss, (None, 0, None))(
+            mask, number + jnp.arange(2), kernels
+        ).sum()
+
+    def steep(loss):
+        return lambda *given: (jax.grad(loss, 2)(*given)["w"] ** 2).sum()
+
+    for around in (jax.jit, jax.checkpoint, again, many, steep):
+        wanted, found = (
+            jax.grad(around(functools.partial(total, loop)), 2)(mask, number, kernels)["w"] for loop in (plain, scan)
+        )
+        np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5 * np.abs(wanted).max())
+
+
+def test_a_body_that_multiplies_otherwise():
     kernels = {"w": drawn(4, 4), "other": drawn(4, 4)}
-    with pytest.raises(ValueError, match="keys"):
-        jax.grad(lambda kernels: scan(body, kernels, drawn(2, 4), drawn(3, 2), dtype="float32")[0].sum())(kernels)
+    for names, message in (
+        (["w"], r"by \['w'\], of the kernels \['other', 'w'\]"),
+        (["w", "w", "other"], "'w' twice"),
+    ):
+
+        def body(multiply, state, x, names=names):
+            for name in names:
+                state = multiply(name, state)
+            return state, None
+
+        with pytest.raises(ValueError, match=message):
+            scan(body, kernels, drawn(2, 4), drawn(3, 2), dtype="float32")

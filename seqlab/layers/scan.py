@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.core import eval_jaxpr
 
 from seqlab.layers.dense import matrix_product
 
@@ -26,8 +27,15 @@ def scan(body: Body, kernels: Kernels, state: Any, xs: Any, *, dtype: str, rever
     Left to itself, autodiff adds a kernel's gradient up within the loop: at every position a small product, and a
     pass over a sum as large as the kernel, which takes longer than the product does. Here the operands of all
     positions are multiplied at once, and several devices add their sums once. What else the body closes over has its
-    gradient as ever. What is multiplied has the leading axes of the state's leaves.
+    gradient as ever. Raises ValueError for a body that multiplies otherwise.
     """
+    shapes: dict[str, tuple[int, ...]] = {}
+
+    def measure(name: str, left: jax.Array) -> jax.Array:
+        if name in shapes:
+            raise ValueError(f"a step multiplies by {name!r} twice")
+        shapes[name] = (*left.shape[:-1], kernels[name].shape[1])
+        return multiplied(left, kernels[name], dtype)
 
     def step(kernels: Kernels, taps: Kernels, state: Any, x: Any) -> tuple[Any, Any, Kernels]:
         operands = {}
@@ -38,11 +46,16 @@ def scan(body: Body, kernels: Kernels, state: Any, xs: Any, *, dtype: str, rever
 
         return *body(multiply, state, x), operands
 
-    length, lead = len(jax.tree.leaves(xs)[0]), jax.tree.leaves(state)[0].shape[:-1]
-    taps = {name: jnp.zeros((length, *lead, kernel.shape[1])) for name, kernel in kernels.items()}
-    first = jax.tree.map(lambda x: jnp.zeros_like(x, shape=x.shape[1:]), (taps, xs))  # there may be no position
-    step, closed = jax.closure_convert(step, kernels, first[0], state, first[1])
-    return run(step, dtype, reverse, kernels, taps, closed, state, xs)
+    first = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), xs)
+    jax.eval_shape(functools.partial(body, measure), state, first)
+    if shapes.keys() != kernels.keys():
+        raise ValueError(f"a step multiplies by {sorted(shapes)}, of the kernels {sorted(kernels)}")
+    taps = {name: jax.ShapeDtypeStruct(shape, jnp.float32) for name, shape in shapes.items()}
+    program, shape = jax.make_jaxpr(step, return_shape=True)(kernels, taps, state, first)
+    length = len(jax.tree.leaves(xs)[0])
+    taps = {name: jnp.zeros((length, *tap.shape)) for name, tap in taps.items()}
+    # What the body closes over is handed in, for the gradient's sake.
+    return run((program.jaxpr, jax.tree.structure(shape)), dtype, reverse, kernels, taps, program.consts, state, xs)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
@@ -52,10 +65,12 @@ def run(step: Any, dtype: str, reverse: bool, kernels: Kernels, *rest: Any) -> t
 
 def loop(step: Any, reverse: bool, kernels: Kernels, taps: Kernels, closed: Any, state: Any, xs: Any) -> Any:
     """What the loop gives, and of each kernel what it multiplied, [T ... D]."""
+    program, structure = step
 
     def body(state: Any, now: Any) -> tuple[Any, Any]:
         taps, x = now
-        state, y, operands = step(kernels, taps, state, x, *closed)
+        found = eval_jaxpr(program, closed, *jax.tree.leaves((kernels, taps, state, x)))
+        state, y, operands = jax.tree.unflatten(structure, found)
         return state, (y, operands)
 
     state, (ys, operands) = jax.lax.scan(body, state, (taps, xs), reverse=reverse)
