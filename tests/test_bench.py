@@ -30,7 +30,8 @@ def test_lines(bench, capsys):
     rounds.tell("x/y", rates, "a", "b", "tokens/s", "", limit=8.0)
     rounds.grown("growth/z", "positions", [1, 2, 4, 8, 16], [5.0, 12.0, 48.0, 192.0, 768.0], "s")
     told, curve = map(json.loads, capsys.readouterr().out.splitlines())
-    assert (told["ours"], told["peer"], told["ratio"], told["limit_fraction"]) == (2.0, 4.0, 0.5, 0.25)
+    assert (told["ours"], told["peer"], told["ratio"], told["limit_fraction"]) == (2.0, 4.0, 0.4, 0.25)
+    assert told["ratios"] == [0.25, 0.75]  # of the rounds; the ratio is their median
     assert told["spread"] == {"a": [1.0, 3.0], "b": [4.0, 5.0]}
     assert curve["exponent"] == 2.0  # what is small and constant does not count
 
@@ -38,7 +39,7 @@ def test_lines(bench, capsys):
 def test_turns(bench):
     calls = []
     rates = bench["rounds"].in_turns({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, 1.0, 3)
-    assert calls == ["a", "b"] * 3
+    assert calls == ["a", "b", "b", "a", "a", "b"]
     assert {who: len(found) for who, found in rates.items()} == {"a": 3, "b": 3}
 
 
@@ -72,10 +73,10 @@ def test_page(bench, tmp_path, monkeypatch):
         assert text.endswith("after\n")
         assert "stale" not in text
         assert "old" not in text
-        assert f"| {name} | 150 tokens/s | 100.0 | 1.5 | 1.3: reached |" in text
+        assert f"| {name} | 150 tokens/s | 100 | 1.5 | 1.3: reached |" in text
         assert "| begin/decode_line/warm | 4.5 s |  |  | at most 4: not reached |" in text
-        assert "not measured: no GPU was at hand" in text
-        assert "| growth/z | n | 1, 2 | 1, 2 s | 1.0 |" in text
+        assert "not measured on a GPU yet" in text
+        assert "| growth/z | n | 1, 2 | 1, 2 s | 1.0 | 1 |" in text
     assert (tmp_path / "growth.png").stat().st_size > 1000
     page.PAGE.write_text("nothing to stand between")
     with pytest.raises(SystemExit, match="has lost the lines"):

@@ -1,10 +1,11 @@
-"""Every benchmark, one after the other, and docs/benchmarks.md from what they print.
+"""The benchmarks of docs/benchmarks.md, one after the other, and the page from what they print.
 
     python scripts/bench/all.py --folder DIR_WITH_MULTI30K [--only train decode]
 
-What decoding is compared on is trained first, if it is not there: runs/bench. Each command prints lines of JSON; they
-are kept in docs/benchmarks.jsonl, with machine, versions and commit, and the page shows the newest of each name. So a
-command can be run again alone, and `--only page` just writes the page.
+What decoding is compared on is trained first: runs/bench; what is there of it is gone on with. Each command prints
+lines of JSON; they are kept in docs/benchmarks.jsonl, with machine, versions and commit, and the page shows the
+newest of each name. So a command can be run again alone; `--only page` just writes the page. A command that fails is
+named at the end, when the others have run.
 """
 
 import json
@@ -39,7 +40,6 @@ COMMANDS = {
     "lengths": ["lengths.py"],
     "gpu": ["gpu.py"],
 }
-ON_CPU = tuple(name for name in COMMANDS if name != "gpu")
 TRAINING = ["--model.norm=post", "--model.dtype=float32", "--model.biases", "--steps=1000", "--schedule.warmup=300"]
 AT_LEAST = {  # times the peer, by the name's beginning
     "train/transformer/torch-float32": 1.6,
@@ -62,7 +62,7 @@ AT_MOST = {  # what of the row, and how much
 
 def main(
     folder: Annotated[Path | None, arg(metavar="DIR", help="Where the files of Multi30k are.")] = None,
-    only: tuple[str, ...] = ON_CPU,
+    only: tuple[str, ...] = tuple(COMMANDS),
 ) -> None:
     """Measures, and writes the page."""
     unknown = [name for name in only if name not in (*COMMANDS, "page")]
@@ -70,53 +70,60 @@ def main(
         sys.exit(f"no benchmark {unknown[0]!r}: one of {', '.join(COMMANDS)}, or page")
     if any(str(RUN) in COMMANDS.get(name, []) for name in only):
         make_run(folder)
+    about, failed = {"versions": versions(), "commit": commit()}, []
     for name in only:
-        if name in COMMANDS:
-            measure(COMMANDS[name])
+        if name in COMMANDS and not measure(COMMANDS[name], about):
+            failed.append(name)
     write_page()
+    if failed:
+        sys.exit(f"failed: {', '.join(failed)}")
 
 
 def make_run(folder: Path | None) -> None:
+    """What is there already is left as it is, or gone on with."""
     from seqlab import catalogue
     from seqlab.cli import DATA_DIR
     from seqlab.datasets import prepare
+    from seqlab.files import write_atomically
 
-    if not RUN.exists():
-        if folder is None:
-            sys.exit(
-                "--folder DIR: where are the files of Multi30k? (what decoding is compared on is trained on them)"
-            )
-        seqlab("prepare", DATA, "--folder", str(folder))
-        seqlab("train", str(ROOT / "configs" / "multi30k_transformer.py"), "--out", str(RUN), *TRAINING)
-    if not SOURCES.exists():
-        found = prepare(catalogue.dataset(DATA), DATA_DIR).read("test_2016_flickr")
-        SOURCES.write_text("".join(example["source"] + "\n" for example in found))
-
-
-def seqlab(*arguments: str) -> None:
-    subprocess.run([sys.executable, "-m", "seqlab.cli", *arguments], check=True)
+    command = [sys.executable, "-m", "seqlab.cli"]
+    if folder is not None:
+        subprocess.run([*command, "prepare", DATA, "--folder", str(folder.resolve())], check=True, cwd=ROOT)
+    training = ["train", "configs/multi30k_transformer.py", "--out", str(RUN), *TRAINING]
+    if subprocess.run([*command, *training], cwd=ROOT).returncode:
+        sys.exit(
+            "training the model that decoding is compared on failed; --folder DIR says where Multi30k's files are"
+        )
+    found = prepare(catalogue.dataset(DATA), ROOT / DATA_DIR).read("test_2016_flickr")
+    write_atomically(SOURCES, "".join(example["source"] + "\n" for example in found))
 
 
-def measure(command: list[str]) -> None:
-    """Runs it, shows what it prints, and keeps its lines of JSON as they come."""
-    script = str(ROOT / "scripts" / "bench" / command[0])
+def measure(command: list[str], about: dict[str, Any]) -> bool:
+    """Runs it, shows what it prints, and keeps its lines of JSON as they come. Whether it went well, or there was no
+    GPU for what needs one.
+    """
+    script, on_gpu = str(ROOT / "scripts" / "bench" / command[0]), command[0] == "gpu.py"
     shown = f"python scripts/bench/{' '.join(command)}".replace(f"{ROOT}/", "")
     print(f"# {shown}", flush=True)
-    about = {
-        "command": shown,
-        "machine": f"{cpu()}, {os.cpu_count()} cores",
-        "versions": versions(),
-        "commit": commit(),
-    }
-    with subprocess.Popen([sys.executable, script, *command[1:]], stdout=subprocess.PIPE, text=True) as process:
+    about = {"command": shown, "machine": gpu() if on_gpu else f"{cpu()}, {os.cpu_count()} cores", **about}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **({} if on_gpu else {"JAX_PLATFORMS": "cpu"})}
+    arguments = [sys.executable, script, *command[1:]]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=environment) as process:
         assert process.stdout is not None
         for line in process.stdout:
             print(line, end="", flush=True)
             if line.startswith("{"):
                 with LINES.open("a") as stream:
                     stream.write(json.dumps({**json.loads(line), **about}) + "\n")
-    if process.returncode:
-        sys.exit(f"{shown} failed")
+    return process.returncode == 0 or (on_gpu and process.returncode == 2)
+
+
+def gpu() -> str:
+    try:
+        query = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+        return subprocess.run(query, capture_output=True, text=True, check=True).stdout.split("\n")[0]
+    except (OSError, subprocess.CalledProcessError):
+        return "a GPU"
 
 
 def cpu() -> str:
@@ -131,12 +138,16 @@ def versions() -> dict[str, str]:
 
 
 def commit() -> str:
-    return subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True
-    ).stdout.strip()
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+
+    changed = git("status", "--porcelain", "--", "seqlab", "scripts", "configs", "pyproject.toml")
+    return git("rev-parse", "--short", "HEAD") + (", with changes" if changed else "")
 
 
 def write_page() -> None:
+    if not LINES.exists():
+        sys.exit(f"{LINES}: nothing has been measured yet")
     newest = {line["name"]: line for line in map(json.loads, LINES.read_text().splitlines())}
     rows = [line for line in newest.values() if "over" not in line]
     curves = [line for line in newest.values() if "over" in line]
@@ -144,29 +155,35 @@ def write_page() -> None:
     _, end, after = rest.partition(END)
     if not begin or not end:
         sys.exit(f"{PAGE} has lost the lines that the tables stand between")
-    PAGE.write_text(before + BEGIN + "\n".join([*table(rows), "", *growth(curves), ""]) + END + after)
+    places = list(dict.fromkeys(place(line) for line in newest.values()))
+    parts = [*table(rows, places), "", *growth(curves, places), "", "Measured:", ""]
+    parts += [f"{i}. {one}" for i, one in enumerate(places, 1)]
+    PAGE.write_text(before + BEGIN + "\n".join([*parts, ""]) + END + after)
     draw(rows, curves)
 
 
-def table(rows: list[dict[str, Any]]) -> list[str]:
+def place(line: dict[str, Any]) -> str:
+    packages = ", ".join(f"{name} {version}" for name, version in sorted(line["versions"].items()))
+    return f"`{line['command']}`, {line['machine']}, at {line['commit']}; {packages}"
+
+
+def table(rows: list[dict[str, Any]], places: list[str]) -> list[str]:
     lines = [
-        "| row | ours | peer | ratio | to reach | of the limit | spread: ours, peer | notes |",
-        "|---|---|---|---|---|---|---|---|",
+        "| row | ours | peer | ratio, of the rounds | to reach | of the limit | spread: ours, peer | by | notes |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for one in rows:
+        ratio = "" if one["ratio"] is None else f"{one['ratio']:g}"
+        ratio += f", {one['ratios'][0]:g}-{one['ratios'][1]:g}" if "ratios" in one else ""
         spread = "; ".join(f"{low:g}-{high:g}" for low, high in one.get("spread", {}).values())
         share = f"{one['limit_fraction']:.0%}" if "limit_fraction" in one else ""
-        cells = one["name"], f"{one['ours']:g} {one['unit']}", one["peer"], one["ratio"], judged(one), share, spread
-        lines.append("| " + " | ".join("" if cell is None else str(cell) for cell in (*cells, one["notes"])) + " |")
+        peer = "" if one["peer"] is None else f"{one['peer']:g}"
+        ours = f"{one['ours']:g} {one['unit']}"
+        cells = one["name"], ours, peer, ratio, judged(one), share, spread, places.index(place(one)) + 1, one["notes"]
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
     if not any(one["name"].startswith("gpu/") for one in rows):
-        lines.append("| gpu/... | | | | | | | not measured: no GPU was at hand (`python scripts/bench/gpu.py`) |")
-    machines = dict.fromkeys((one["machine"], one["commit"], json.dumps(one["versions"])) for one in rows)
-    lines += ["", "Measured on:", ""]
-    for machine, at, packages in machines:
-        shown = ", ".join(f"{name} {version}" for name, version in sorted(json.loads(packages).items()))
-        lines.append(f"- {machine}, at {at}: {shown}")
-    lines += ["", "by:", ""]
-    return lines + [f"- `{command}`" for command in dict.fromkeys(one["command"] for one in rows)]
+        lines.append("| gpu/... | | | | | | | | not measured on a GPU yet: `python scripts/bench/gpu.py` |")
+    return lines
 
 
 def judged(one: dict[str, Any]) -> str:
@@ -177,12 +194,13 @@ def judged(one: dict[str, Any]) -> str:
     return "" if wanted is None else f"{wanted:g}: {'reached' if one['ratio'] >= wanted else 'not reached'}"
 
 
-def growth(curves: list[dict[str, Any]]) -> list[str]:
-    lines = ["| curve | over | from, to | values | grows with the power |", "|---|---|---|---|---|"]
+def growth(curves: list[dict[str, Any]], places: list[str]) -> list[str]:
+    lines = ["| curve | over | from, to | values | grows with the power | by |", "|---|---|---|---|---|---|"]
     for one in curves:
         values = ", ".join(f"{value:g}" for value in one["values"])
         ends = f"{one['sizes'][0]:,}, {one['sizes'][-1]:,}"
-        cells = one["name"], one["over"], ends, f"{values} {one['unit']}", one["exponent"]
+        by = places.index(place(one)) + 1
+        cells = one["name"], one["over"], ends, f"{values} {one['unit']}", one["exponent"], by
         lines.append("| " + " | ".join(map(str, cells)) + " |")
     return lines
 

@@ -5,11 +5,12 @@
 A Transformer of 3+3 layers, width 256, with random weights: a text may not end before it has its most tokens.
 """
 
-import time
+import functools
+import statistics
 
 import numpy as np
 import tyro
-from rounds import grown
+from rounds import grown, seconds
 
 BOS, EOS = 1, 2
 BEAMS = (1, 2, 4, 8, 16, 32)
@@ -17,7 +18,7 @@ SENTENCES = (1, 4, 16, 64, 256, 1024)
 LENGTHS = (16, 32, 64, 128, 256, 512)
 
 
-def main(rounds: int = 3) -> None:
+def main(rounds: int = 5) -> None:
     from seqlab.memory import keep_freed_memory
 
     keep_freed_memory()
@@ -30,22 +31,19 @@ def main(rounds: int = 3) -> None:
     params = initial_params(case)
     random = np.random.default_rng(0)
 
-    def seconds(sentences: int, length: int, beam: int) -> float:
-        """The least of some, after a warm-up."""
+    def decoding(sentences: int, length: int, beam: int) -> float:
+        """Seconds: the median of some times, after a warm-up."""
         sources = random.integers(4, case.model.vocabulary, (sentences, length)).tolist()
         requests = [Request(source, [BOS], length, least=length) for source in sources]
-        times = []
-        for _ in range(1 + rounds):
-            begun = time.perf_counter()
-            generate(case.model, params, requests, eos=EOS, beam=beam)
-            times.append(time.perf_counter() - begun)
-        return min(times[1:])
+        work = functools.partial(generate, case.model, params, requests, eos=EOS, beam=beam)
+        work()
+        return statistics.median(seconds(work) for _ in range(rounds))
 
     notes = "{}; answers as long as their sources"
     for name, sizes, work, fixed in (
-        ("beam", BEAMS, lambda n: seconds(16, 32, n), "16 sentences of 32 tokens"),
-        ("sentences", SENTENCES, lambda n: seconds(n, 32, 5), "32 tokens, beam 5"),
-        ("tokens", LENGTHS, lambda n: seconds(4, n, 5), "4 sentences, beam 5"),
+        ("beam", BEAMS, lambda n: decoding(16, 32, n), "16 sentences of 32 tokens"),
+        ("sentences", SENTENCES, lambda n: decoding(n, 32, 5), "32 tokens, beam 5"),
+        ("tokens", LENGTHS, lambda n: decoding(4, n, 5), "4 sentences, beam 5"),
     ):
         grown(f"growth/decode/{name}", name, sizes, list(map(work, sizes)), "s", notes.format(fixed))
 

@@ -14,7 +14,6 @@ is float32 and on all cores, and PyTorch has the allocator's settings that suit 
 """
 
 import functools
-import os
 import statistics
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -33,7 +32,7 @@ from joeynmt.model import build_model
 from joeynmt.search import search
 from joeynmt.training import TrainManager
 from joeynmt.vocabulary import Vocabulary
-from rounds import in_turns, seconds, tell, with_allocator
+from rounds import CORES, in_turns, seconds, tell, with_allocator
 from torch import nn
 from torch_models import normalization, put
 from tyro.conf import Positional, arg
@@ -69,13 +68,13 @@ def main(
     """Prints a row for training on the first `batches` of the run, one for a beam and one for greedy search."""
     keep_compilations()
     keep_freed_memory()
-    torch.set_num_threads(os.cpu_count() or 1)
+    torch.set_num_threads(CORES)
     loaded = decode.load(run, dtype="float32")
     train([fed_to(run, step, data_dir).batch for step in range(1, batches + 1)], loaded, rounds)
     lines = list(read_lines(input))[:sentences]
     for size in (beam, 1):
         ours, theirs = by_seqlab(loaded, size, "joey"), by_joey(loaded, size)
-        compared = compare(loaded, lines, ours, theirs)
+        compared = compare(loaded, lines, ours, theirs, exact=True)
         everyone = {"seqlab": functools.partial(ours, lines), "joeynmt": functools.partial(theirs, lines)}
         rates = in_turns(everyone, len(lines), rounds)
         kind = f"beam{size}" if size > 1 else "greedy"
@@ -101,7 +100,9 @@ def train(batches: Sequence[Batch], run: decode.Run, rounds: int) -> None:
         f"smoothing; timed with smoothing {smoothing}, which of theirs goes to all words but the pad and the target: "
         + "; ".join(f"{who} {statistics.median(found):.0f}" for who, found in rates.items())
     )
-    tell("train/transformer/joeynmt", rates, "seqlab", "joeynmt", "target tokens/s", notes)
+    for peer in ("joeynmt", "joeynmt, smoothing 0"):
+        name = f"train/transformer/{peer.replace(', ', '-').replace(' ', '-')}"
+        tell(name, rates, "seqlab", peer, "target tokens/s", notes)
 
 
 def check_equal(experiment: Experiment, params: Any, batches: Sequence[Batch], theirs: Any, same: list[Any]) -> None:

@@ -1,6 +1,6 @@
 """What remat, scan and a chunked loss keep out of memory: python scripts/bench/memory.py
 
-Kept: bytes that the forward pass leaves to the backward pass, beside the parameters, from shapes alone. Temporary:
+Kept: bytes that the forward pass computes and leaves to the backward pass, from shapes alone. Temporary:
 what the compiled gradient says it takes on this machine's devices.
 """
 
@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.extend.core import Var
 
 from seqlab.models.recurrent_lm import RecurrentLM
 from seqlab.models.transformer import Transformer
@@ -39,9 +40,11 @@ def mebibytes(tree: Any) -> float:
     return sum(np.prod(x.shape) * np.dtype(x.dtype).itemsize for x in leaves) / 2**20
 
 
-def kept(*given: Any) -> float:
-    loss, params = loss_of(*given)
-    return mebibytes(jax.eval_shape(lambda p: jax.vjp(loss, p)[1], params)) - mebibytes(params)
+def left_behind(loss: Any, params: Any) -> float:
+    """What the forward pass keeps for the backward pass, in MiB: what it computes, and not what it is given."""
+    program = jax.make_jaxpr(lambda p: jax.tree.leaves(jax.vjp(loss, p)[1]))(params).jaxpr
+    left = {one for one in program.outvars if isinstance(one, Var)} - {*program.invars, *program.constvars}
+    return mebibytes([one.aval for one in left])
 
 
 def temporary(*given: Any) -> float:
@@ -55,7 +58,9 @@ def main() -> None:
         ("base Transformer", BASE, PAIRS, 32, 64),
         ("LSTM, 2 x 650", LSTM, LINES, 20, 128),
     ):
-        without, with_it = (kept(model.clone(remat=remat), task, rows, length) for remat in (False, True))
+        without, with_it = (
+            left_behind(*loss_of(model.clone(remat=remat), task, rows, length)) for remat in (False, True)
+        )
         print(f"kept, {name:24} {without:8,.0f} MiB; remat {with_it:8,.0f} MiB", flush=True)
     for remat, scan in ((False, False), (True, False), (False, True), (True, True)):
         found = temporary(SMALL.clone(remat=remat, scan=scan), LINES, 8, 128)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 ALLOCATOR = {  # or PyTorch spends half of its time in the kernel
     "MALLOC_MMAP_MAX_": "0",
     "MALLOC_TRIM_THRESHOLD_": "100000000000",
@@ -24,11 +25,13 @@ def with_allocator() -> None:
 
 
 def in_turns(everyone: dict[str, Callable[[], object]], amount: float, rounds: int) -> dict[str, list[float]]:
-    """Of each, how much of `amount` it did a second, in each of the rounds. They are warm."""
+    """Of each, how much of `amount` it did a second, in each of the rounds, every second of which is the other way
+    round. They are warm.
+    """
     rates: dict[str, list[float]] = {who: [] for who in everyone}
-    for _ in range(rounds):
-        for who, work in everyone.items():
-            rates[who].append(amount / seconds(work))
+    for i in range(rounds):
+        for who in list(everyone)[:: -1 if i % 2 else 1]:
+            rates[who].append(amount / seconds(everyone[who]))
     return rates
 
 
@@ -51,13 +54,18 @@ def tell(
     notes: str,
     limit: float | None = None,
 ) -> None:
-    """Prints the row of two that took turns, or of ours alone; `limit`, if it is known, is our rate at the machine's
-    limit.
+    """Prints the row of two that took turns, or of ours alone. The ratio is the median of the rounds' ratios; `limit`
+    is our rate at the machine's limit, if that is known.
     """
     medians = {who: statistics.median(rates[who]) for who in (ours, peer) if who}
-    spread = {who: [rounded(min(rates[who])), rounded(max(rates[who]))] for who in medians}
-    share = {} if limit is None else {"limit_fraction": round(medians[ours] / limit, 2)}
-    row(name, medians[ours], medians.get(peer), unit, notes, **share, spread=spread)
+    more: dict[str, Any] = {"spread": {who: [rounded(min(rates[who])), rounded(max(rates[who]))] for who in medians}}
+    if limit is not None:
+        more["limit_fraction"] = round(medians[ours] / limit, 2)
+    if peer:
+        ratios = [mine / theirs for mine, theirs in zip(rates[ours], rates[peer], strict=True)]
+        more["ratio"] = round(statistics.median(ratios), 2)
+        more["ratios"] = [round(min(ratios), 2), round(max(ratios), 2)]
+    row(name, medians[ours], medians.get(peer), unit, notes, **more)
 
 
 def row(name: str, ours: float, peer: float | None, unit: str, notes: str, **more: Any) -> None:

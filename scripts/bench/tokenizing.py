@@ -7,16 +7,16 @@ The data set's prepared form below the data root stays; nothing else does.
 """
 
 import itertools
-import os
 import statistics
 import struct
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
 import tyro
-from rounds import in_turns, row, tell
+from rounds import CORES, in_turns, rounded, row, tell
 from tyro.conf import Positional, arg
 
 from seqlab import catalogue
@@ -45,7 +45,7 @@ def main(
             return tokenize(iter(examples), len(examples), "again", columns, folder)
 
         def alone() -> object:
-            return tokenizer.processor.encode(lines, num_threads=os.cpu_count())
+            return tokenizer.processor.encode(lines, num_threads=CORES)
 
         ours(), alone()
         megabytes = sum(len(line.encode()) for line in lines) / 1e6
@@ -53,11 +53,12 @@ def main(
     notes = f"{len(lines):,} lines of {data}; ours writes the ids to a file too"
     tell("input/tokenizing", rates, "seqlab", "SentencePiece", "MB/s", notes)
     if run is not None:
-        found = list(waits(run))[1:]  # in the first stretch it compiles
-        spread = {"seqlab": [min(found), max(found)]}
-        row(
-            "input/wait", 100 * statistics.median(found), None, "%", f"{len(found)} stretches of a run", spread=spread
-        )
+        found = [100 * share for share in waits(run)][1:]  # in the first stretch it compiles
+        if not found:
+            sys.exit(f"{run}: its log has fewer than two stretches")
+        spread = {"seqlab": [rounded(min(found)), rounded(max(found))]}
+        notes = f"{len(found)} stretches, as the run logged them"
+        row("input/wait", statistics.median(found), None, "%", notes, spread=spread)
 
 
 def waits(run: Path) -> Iterator[float]:
