@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 from memory import left_behind, mebibytes
-from rounds import CORES, fastest, in_turns, row, tell, with_allocator
+from rounds import CORES, fastest, in_turns, row, seconds, tell, with_allocator
 
 from seqlab.config import Experiment, Optimizer, Parallel, Schedule
 from seqlab.cost import count
@@ -106,7 +106,7 @@ def compare(
         first[who] = time.perf_counter() - begun, loss
     wanted = first["seqlab"][1]
     assert all(abs(loss - wanted) < NEAR_LATER * wanted for _, loss in first.values()), first
-    notes = "; ".join(f"{who} {seconds:.1f} s, loss {loss:.4f}" for who, (seconds, loss) in first.items())
+    notes = "; ".join(f"{who} {took:.1f} s, loss {loss:.4f}" for who, (took, loss) in first.items())
     row(f"{name}/first_turn", first["seqlab"][0], first[kinds[0]][0], "s", f"{case.steps} steps: {notes}")
     tokens = case.rows * (case.source + case.target)
     rates = in_turns(everyone, tokens * case.steps, rounds)
