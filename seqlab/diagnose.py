@@ -341,7 +341,7 @@ def gates(
         fresh = segments != jnp.roll(segments, -1 if reverse else 1, axis=1)
         before = jnp.where(fresh[..., None], 0.0, before)
     width = len(names) * layer.dim
-    u = layer.recur(before, layer.recurrent if layer.reset == "after" else layer.recurrent[:, :width])
+    u = layer.multiplier()("recurrent" if layer.reset == "after" else "gates", before)
     u = layer.recurrent_norm(u) if layer.layer_norm else u
     values = jax.nn.sigmoid(layer.project(x)[..., :width] + u[..., :width])
     return {name: y for name, y in zip(names, jnp.split(values, len(names), axis=-1), strict=True) if name != "g"}
