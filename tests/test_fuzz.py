@@ -11,6 +11,8 @@ from tests.mutants import Mutant, planted
 FAST = {"checkpoint": 10, "run, all its files": 6, "folder of TFDS": 6, "prepared data": 10, "folder of Marian": 10}
 
 
+# Orbax gives up at the first array that it cannot read; what TensorStore has to tell of the others comes too late.
+@pytest.mark.filterwarnings("ignore:Exception ignored in. None:pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("reader", fuzz.READERS, ids=lambda reader: reader.name)
 def test_every_input_is_read_or_refused(reader):
     counts = fuzz.try_reader(reader, FAST.get(reader.name, 20), seed=0)
