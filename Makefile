@@ -28,7 +28,7 @@ torture: .venv/ready-dev
 # An hour or two: every benchmark, beside other toolkits, and docs/benchmarks.md.
 # make bench FOLDER=dir-with-the-files-of-multi30k
 bench: .venv/ready-bench
-	$(BIN)/python scripts/bench/all.py $(if $(FOLDER),--folder '$(FOLDER)')
+	$(BIN)/python scripts/benchmarks.py $(if $(FOLDER),--folder '$(FOLDER)')
 
 lint: .venv/ready-dev
 	$(BIN)/ruff check .

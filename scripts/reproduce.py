@@ -11,25 +11,22 @@ newest line of each run.
 """
 
 import json
-import os
-import platform
 import shlex
 import subprocess
 import sys
 import time
 from dataclasses import dataclass
-from importlib.metadata import distributions
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import tyro
+from machine import ROOT, commit, cpu, python, versions
 from tyro.conf import Positional, arg
 
 from seqlab.errors import SeqlabError
 from seqlab.files import write_atomically
 from seqlab.logbook import read_log
 
-ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results.jsonl"
 BEGIN, END = "<!-- results: written by scripts/reproduce.py table -->\n", "<!-- end of results -->\n"
 CITED = ("BLEU", "tokenized BLEU", "ROUGE-1")  # scores that hinge on more than their name says
@@ -188,8 +185,8 @@ def reproduce(name: str, folder: Path | None, seed: int, only: str | None) -> No
             "seed": seed,
             "scores": found,
             "seconds": round(time.perf_counter() - begun) if new else None,  # one that was cut short is not timed
-            "machine": f"{cpu()}, {os.cpu_count()} cores",
-            "versions": versions(),
+            "machine": cpu(),
+            "versions": versions(PACKAGES),
             "commit": commit(),
             "data": result["data"],
         }
@@ -202,33 +199,12 @@ def reproduce(name: str, folder: Path | None, seed: int, only: str | None) -> No
 
 
 def execute(command: list[str]) -> str:
-    """Runs `python COMMAND` in the project's root: what it prints last. Raises if it fails."""
+    """Runs `python COMMAND`: what it prints last. Raises if it fails."""
     print("$ python " + shlex.join(command), flush=True)
-    printed = []
-    with subprocess.Popen([sys.executable, *command], cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
-        for line in process.stdout or ():
-            print(line, end="", flush=True)
-            printed.append(line)
-    if process.returncode:
-        raise SeqlabError(f"that command failed with exit code {process.returncode}")
-    return "".join(printed)
-
-
-def cpu() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
-
-
-def versions() -> dict[str, str]:
-    return {one.name: one.version for one in distributions() if one.name.replace("_", "-") in PACKAGES}
-
-
-def commit() -> str | None:
-    """The version of the code, if it stands in a git repository."""
-    found = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
-    return found.stdout.strip() or None
+    try:
+        return "".join(python(command))
+    except subprocess.CalledProcessError as error:
+        raise SeqlabError(f"that command failed with exit code {error.returncode}") from None
 
 
 def read_results() -> list[dict[str, Any]]:

@@ -1,67 +1,86 @@
-"""Where the time of our training steps goes, by the kind of operation, as the profiler tells it.
+"""Where the time goes, by the kind of operation, as the profiler tells it: in our training steps, and in decoding.
 
-    python scripts/bench/hotspots.py [--only transformer lstm gru_attention tcn]
+    python scripts/bench/hotspots.py [--only transformer lstm gru_attention tcn greedy beam]
 
-Shares are of the sum over operations. Some run beside each other, and a product that another thread takes part in
-counts there as well, so that they are shares of work and not of the clock.
+A training step, and decoding with random weights: `greedy` by the GRU with attention, `beam` by the Transformer with
+a beam of 5. On one core, so that operations run one after the other: what several threads do at a time, the profiler
+counts twice or not at all. A row's number is by the clock, and its notes tell how much of it the operations are.
 """
 
 import collections
+import functools
+import os
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
+import numpy as np
 import tyro
-from rounds import row
-from train import CASES, Case, batch_of, experiment_of
+from rounds import row, seconds
+from train import CASES, Case, batch_of, experiment_of, initial_params, our_steps
 
 from seqlab.memory import keep_freed_memory
-from seqlab.train import initial_state, training_step
+from seqlab.search.generate import generate
+from seqlab.search.requests import Request
 
-STEPS = 3
 KINDS = {  # by what an operation's name in the traced program ends with, or begins with in the compiled one
     "products": r"dot_general$",
-    "sums and maxima": r"(reduce_\w+|cumsum|argmax|logsumexp)$",
+    "sums and maxima": r"(reduce_\w+|cumsum|argmax|logsumexp|top_k)$",
     "gather and scatter": r"(gather|scatter|scatter-add|dynamic_\w+)$",
     "copies and transposes": r"^(copy|transpose|bitcast)|(transpose|concatenate|broadcast_in_dim)$",
 }
+OF_OTHERS = ("while", "conditional", "call")
+DECODING = {"greedy": ("gru_attention", 256, 1), "beam": ("transformer", 64, 5)}  # case, sentences, beam
+BOS, EOS, LENGTH = 1, 2, 32
 
 
-def main(only: tuple[str, ...] = tuple(CASES)) -> None:
+def main(only: tuple[str, ...] = (*CASES, *DECODING)) -> None:
     keep_freed_memory()
-    for name in only:
-        total: collections.Counter[str] = collections.Counter()
-        for kind, nanoseconds in operations(CASES[name]):
-            total[kind] += nanoseconds
-        whole = sum(total.values())
-        shares = "; ".join(f"{kind} {100 * part / whole:.0f} %" for kind, part in total.most_common())
-        row(f"hotspots/{name}", whole / STEPS / 1e6, None, "ms", shares)
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_dump_to={folder} --xla_dump_hlo_as_text"
+        for name in only:
+            work = decoding(*DECODING[name]) if name in DECODING else training(CASES[name])
+            work()
+            taken, total = shares(work, Path(folder))
+            notes = "; ".join(f"{kind} {100 * part / taken:.0f} %" for kind, part in total.most_common())
+            row(f"hotspots/{name}", 1000 * taken, None, "ms", f"{notes}; in all {100 * total.total() / taken:.0f} %")
 
 
-def operations(case: Case) -> Iterator[tuple[str, int]]:
-    """The kind of each operation that ran, and its nanoseconds."""
-    experiment = experiment_of(case)
-    batch = batch_of(case, case.rows, case.source, case.target)
-    state = initial_state(experiment, batch)
-    step = jax.jit(training_step(experiment), donate_argnums=0).lower(state, batch).compile()
-    names = dict(re.findall(r"%?([\w.-]+) = .*op_name=\"([^\"]*)\"", step.as_text() or ""))
-    for _ in range(STEPS):
-        state, _ = step(state, batch)
+def training(case: Case) -> Callable[[], Any]:
+    return our_steps(experiment_of(case), [batch_of(case, case.rows, case.source, case.target)])
+
+
+def decoding(name: str, sentences: int, beam: int) -> Callable[[], Any]:
+    case, random = CASES[name], np.random.default_rng(0)
+    sources = random.integers(4, case.model.vocabulary, (sentences, LENGTH)).tolist()
+    requests = [Request(source, [BOS], LENGTH, least=LENGTH) for source in sources]
+    return functools.partial(generate, case.model, initial_params(case), requests, eos=EOS, beam=beam)
+
+
+def shares(work: Callable[[], Any], compiled: Path) -> tuple[float, collections.Counter[str]]:
+    """The seconds it takes, and those of each kind. What XLA has compiled is told in that folder."""
     with tempfile.TemporaryDirectory() as folder:
         with jax.profiler.trace(folder):
-            for _ in range(STEPS):
-                state, _ = step(state, batch)
-            jax.block_until_ready(state)
+            taken = seconds(work)
         (path,) = Path(folder).rglob("*.xplane.pb")
         found = jax.profiler.ProfileData.from_file(str(path))
-    for plane in found.planes:
-        for line in plane.lines:
-            for event in line.events:
-                operation = dict(event.stats).get("hlo_op")
-                if operation is not None and not operation.startswith("while"):
-                    yield kind_of(operation, names.get(operation, "")), event.duration_ns
+    names = {
+        int(path.name.split("_")[1].split(".")[0]): dict(
+            re.findall(r"%?([\w.-]+) = .*op_name=\"([^\"]*)\"", path.read_text())
+        )
+        for path in compiled.glob("module_*_after_optimizations.txt")
+    }
+    total: collections.Counter[str] = collections.Counter()
+    for event in (event for plane in found.planes for line in plane.lines for event in line.events):
+        about = dict(event.stats)
+        operation = about.get("hlo_op")
+        if operation is not None and not operation.startswith(OF_OTHERS):
+            name = names[about["program_id"]].get(operation, "")
+            total[kind_of(operation, name)] += event.duration_ns / 1e9
+    return taken, total
 
 
 def kind_of(operation: str, name: str) -> str:
@@ -70,4 +89,6 @@ def kind_of(operation: str, name: str) -> str:
 
 
 if __name__ == "__main__":
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     tyro.cli(main)

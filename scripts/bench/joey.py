@@ -35,19 +35,19 @@ from joeynmt.vocabulary import Vocabulary
 from rounds import CORES, in_turns, seconds, tell, with_allocator
 from torch import nn
 from torch_models import normalization, put
+from train import our_steps
 from tyro.conf import Positional, arg
 
 from seqlab import decode
 from seqlab.batching import pad
 from seqlab.cli import DATA_DIR
 from seqlab.compilation import keep_compilations
-from seqlab.config import Experiment, Optimizer, Parallel, Schedule
+from seqlab.config import Experiment, Optimizer, Schedule
 from seqlab.layers.embed import sinusoidal
 from seqlab.memory import keep_freed_memory
-from seqlab.parallel import make_runner
 from seqlab.show_batch import fed_to
 from seqlab.text import read_lines
-from seqlab.train import initial_state, training_step
+from seqlab.train import initial_state
 from seqlab.types import Batch
 
 NEAR = 1e-5  # relative, of two losses
@@ -114,19 +114,6 @@ def check_equal(experiment: Experiment, params: Any, batches: Sequence[Batch], t
             found = theirs(return_type="loss", **vars(other))[0].item()
         assert weight == other.ntokens, (weight, other.ntokens)
         assert abs(total - found) < NEAR * total, (total, found)
-
-
-def our_steps(experiment: Experiment, batches: Sequence[Batch]) -> Callable[[], object]:
-    runner = make_runner(Parallel())
-    states = [runner.create(lambda: initial_state(experiment, batches[0]))]
-    step, fed = runner.compile(training_step(experiment)), [runner.feed(batch) for batch in batches]
-
-    def work() -> None:
-        for batch in fed:
-            states.append(step(states.pop(), batch)[0])
-        jax.block_until_ready(states)
-
-    return work
 
 
 def joeys_steps(model: Any, batches: Sequence[JoeyBatch]) -> Callable[[], object]:

@@ -71,7 +71,7 @@ def waits(run: Path) -> Iterator[float]:
             size = struct.unpack("<Q", records[:8])[0]  # and two checksums, of 4 bytes
             event = Event.FromString(records[12 : 12 + size])
             records = records[16 + size :]
-            yield from (value.simple_value for value in event.summary.value if value.tag == "input wait")
+            yield from (value.simple_value for value in event.summary.value if value.tag == "input_wait")
 
 
 if __name__ == "__main__":

@@ -93,8 +93,8 @@ def compare(
     params = initial_state(experiment, batch).params
     exact = dataclasses.replace(experiment, model=case.model.clone(dtype="float32"))
     check_equal(exact, params, [batch, batch_of(case, 3, case.source and 7, 5)], device)
-    ours, operations = our_steps(name, experiment, batch, case.steps)
-    everyone = {"seqlab": ours}
+    operations = tell_memory(name, experiment, batch)
+    everyone: dict[str, Callable[[], Any]] = {"seqlab": our_steps(experiment, [batch] * case.steps)}
     for kind in kinds:
         for compiled in (False, True):
             who = f"{kind}, compiled" if compiled else kind
@@ -164,40 +164,39 @@ def in_float32() -> Iterator[None]:
         torch.set_float32_matmul_precision(before)
 
 
-def our_steps(name: str, experiment: Experiment, batch: Batch, steps: int) -> tuple[Callable[[], Any], int]:
-    """Some steps, which give the mean loss of all so far, and the operations of one. Prints the row of its memory."""
+def our_steps(experiment: Experiment, batches: Sequence[Batch]) -> Callable[[], jax.Array]:
+    """A step on each of the batches, which gives the mean loss of all so far."""
     runner = make_runner(Parallel())
-    step = training_step(experiment)
-    state = runner.create(lambda: initial_state(experiment, batch))
-    operations, _ = count(jax.make_jaxpr(step)(state, batch))
-    fed, states = runner.feed(batch), [state]
-    compiled = runner.compile(step).lower(state, fed).compile()
-    tell_memory(name, experiment, state, batch, compiled)
+    states = [runner.create(lambda: initial_state(experiment, batches[0]))]
+    step, fed = runner.compile(training_step(experiment)), [runner.feed(batch) for batch in batches]
 
     def work() -> jax.Array:
-        for _ in range(steps):
-            states.append(compiled(states.pop(), fed)[0])
+        for batch in fed:
+            states.append(step(states.pop(), batch)[0])
         jax.block_until_ready(states)
         return states[0].sums["loss"] / states[0].sums["weight"]
 
-    return work, operations
+    return work
 
 
-def tell_memory(name: str, experiment: Experiment, state: Any, batch: Batch, compiled: Any) -> None:
+def tell_memory(name: str, experiment: Experiment, batch: Batch) -> int:
     """What the compiled step holds at once, against what must live: the state, the batch, and what the forward pass
-    leaves to the backward pass. Gradients, which need not all live at once, are not counted.
+    leaves to the backward pass. Gradients, which need not all live at once, are not counted. Gives the operations of
+    a step.
     """
 
     def loss(params: Any) -> Any:
         return experiment.task.loss(experiment.model, params, batch, None, None)[0]
 
-    size = compiled.memory_analysis()
+    step, state = training_step(experiment), initial_state(experiment, batch)
+    size = make_runner(Parallel()).compile(step).lower(state, batch).compile().memory_analysis()
     whole = (
         size.argument_size_in_bytes + size.output_size_in_bytes + size.temp_size_in_bytes - size.alias_size_in_bytes
     )
     left = left_behind(loss, state.params)
     notes = f"ours: a step; peer: the state {mebibytes(state):.0f} and what is left for the backward pass {left:.0f}"
     row(f"{name}/memory", whole / 2**20, mebibytes((state, batch)) + left, "MiB", notes)
+    return count(jax.make_jaxpr(step)(state, batch))[0]
 
 
 def torch_steps(

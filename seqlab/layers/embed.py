@@ -110,5 +110,12 @@ class Positions(nn.Module):
                 f"{length} positions asked of a model with {self.longest} learned ones: raise model.max_length"
             )
 
+    def of_rows(self, mask: Bool[Array, "B T"], segments: Int[Array, "B T"] | None = None) -> Float[Array, "B T D"]:
+        """Of all real tokens, where they stand in their row or segment. Raises for rows that are too long."""
+        length = mask.shape[1]
+        self.check_length(length)
+        table = self.table if self.kind == "learned" else sinusoidal(jnp.arange(length), self.dim)
+        return table[positions_of(mask, segments)]
+
     def __call__(self, positions: Int[Array, "..."]) -> Float[Array, "... D"]:
         return self.table[positions] if self.kind == "learned" else sinusoidal(positions, self.dim)

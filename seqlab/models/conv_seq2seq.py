@@ -12,7 +12,7 @@ from seqlab.layers.attention import masked_softmax
 from seqlab.layers.convolution import GatedBlock, Run, dilations, most_moves, run_one_step, run_over_all
 from seqlab.layers.dense import Dense
 from seqlab.layers.dropout import Dropout
-from seqlab.layers.embed import Positions, Table, Vocabulary, check_tie, positions_of
+from seqlab.layers.embed import Positions, Table, Vocabulary, check_tie
 from seqlab.layers.hypotheses import reorder, repeat
 from seqlab.types import Tokens
 
@@ -81,9 +81,8 @@ class ConvSeq2Seq(nn.Module):
 
     def encode(self, inputs: Tokens, *, train: bool = False) -> dict[str, jax.Array]:
         """Keys, the last layer's outputs; values, with the embeddings added; which of them are real."""
-        self.source_positions.check_length(inputs.ids.shape[1])
         words = self.words.embed(inputs.ids) if self.tie == "all" else self.source_words(inputs.ids)
-        embedded = self.drop(SMALL * (words + self.source_positions(positions_of(inputs.mask))), train=train)
+        embedded = self.drop(SMALL * (words + self.source_positions.of_rows(inputs.mask)), train=train)
         x, run = embedded, run_over_all(inputs.mask)
         for block in self.encoder:
             x = HALF * (x + block(x, run, train=train))
@@ -110,8 +109,7 @@ class ConvSeq2Seq(nn.Module):
         self, memory: Any, prefix: Tokens, buffers: list[jax.Array] | None = None, *, train: bool = False
     ) -> tuple[jax.Array, list[jax.Array]]:
         """Features, and attention weights; `buffers` takes those of the convolutions."""
-        self.target_positions.check_length(prefix.ids.shape[1])
-        x = self.words.embed(prefix.ids) + self.target_positions(positions_of(prefix.mask))
+        x = self.words.embed(prefix.ids) + self.target_positions.of_rows(prefix.mask)
         return self.stack(x, memory, run_over_all(prefix.mask, buffers=buffers), train=train)
 
     def features(

@@ -7,7 +7,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
 from seqlab.layers.attention import kept
-from seqlab.layers.embed import Positions, Table, Vocabulary, check_tie, positions_of
+from seqlab.layers.embed import Positions, Table, Vocabulary, check_tie
 from seqlab.layers.transformer import Stack, grow, reorder
 from seqlab.types import Tokens
 
@@ -64,15 +64,13 @@ class Transformer(nn.Module):
         self.decoder = Stack(self.decoder_layers, *sizes, cross=True, **rest)
 
     def encode(self, inputs: Tokens, *, train: bool = False) -> Float[Array, "B S D"]:
-        self.source_positions.check_length(inputs.ids.shape[1])
         x = self.words.embed(inputs.ids) if self.tie == "all" else self.source_words(inputs.ids)
-        x += self.source_positions(positions_of(inputs.mask))
+        x += self.source_positions.of_rows(inputs.mask)
         return self.encoder.encode(x, inputs.mask, train=train)
 
     @nn.nowrap
     def embed(self, prefix: Tokens) -> Float[Array, "B T D"]:
-        self.target_positions.check_length(prefix.ids.shape[1])
-        return self.words.embed(prefix.ids) + self.target_positions(positions_of(prefix.mask))
+        return self.words.embed(prefix.ids) + self.target_positions.of_rows(prefix.mask)
 
     def features(
         self, inputs: Tokens, prefix: Tokens, carry: Any = None, *, train: bool

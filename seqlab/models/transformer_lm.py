@@ -5,7 +5,7 @@ from typing import Any
 from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
-from seqlab.layers.embed import Positions, Vocabulary, positions_of
+from seqlab.layers.embed import Positions, Vocabulary
 from seqlab.layers.transformer import Stack, grow, reorder
 from seqlab.types import Tokens
 
@@ -50,8 +50,7 @@ class TransformerLM(nn.Module):
 
     @nn.nowrap
     def embed(self, prefix: Tokens) -> Float[Array, "B T D"]:
-        self.where.check_length(prefix.ids.shape[1])
-        return self.words.embed(prefix.ids) + self.where(positions_of(prefix.mask, prefix.segments))
+        return self.words.embed(prefix.ids) + self.where.of_rows(prefix.mask, prefix.segments)
 
     def features(
         self, inputs: None, prefix: Tokens, carry: Any = None, *, train: bool

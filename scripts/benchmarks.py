@@ -1,6 +1,6 @@
 """The benchmarks of docs/benchmarks.md, one after the other, and the page from what they print.
 
-    python scripts/bench/all.py --folder DIR_WITH_MULTI30K [--only train decode]
+    python scripts/benchmarks.py --folder DIR_WITH_MULTI30K [--only train decode]
 
 What decoding is compared on is trained first: runs/bench; what is there of it is gone on with. Each command prints
 lines of JSON; they are kept in docs/benchmarks.jsonl, with machine, versions and commit, and the page shows the
@@ -10,37 +10,35 @@ named at the end, when the others have run.
 
 import json
 import os
-import platform
 import subprocess
 import sys
-from importlib.metadata import distributions
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
+from machine import ROOT, commit, cpu, python, versions
 from tyro.conf import arg
 
-ROOT = Path(__file__).parents[2]
 LINES = ROOT / "docs" / "benchmarks.jsonl"
 PAGE = ROOT / "docs" / "benchmarks.md"
-RUN = ROOT / "runs" / "bench"
-SOURCES = ROOT / "runs" / "bench.sources"
+RUN, SOURCES = "runs/bench", "runs/bench.sources"
 DATA = "multi30k/en-de"
-BEGIN, END = "<!-- measured: written by scripts/bench/all.py -->\n", "<!-- end of measured -->\n"
+NO_GPU = 2  # the exit code of gpu.py
+BEGIN, END = "<!-- measured: written by scripts/benchmarks.py -->\n", "<!-- end of measured -->\n"
 PACKAGES = ("jax", "jaxlib", "flax", "numpy", "sentencepiece", "torch", "transformers", "ctranslate2", "joeynmt")
 COMMANDS = {
     "train": ["train.py", "--rounds", "5"],
     "hotspots": ["hotspots.py"],
     "greedy": ["greedy.py"],
-    "decode": ["decode.py", str(RUN), "--input", str(SOURCES)],
-    "joey": ["joey.py", str(RUN), "--input", str(SOURCES), "--sentences", "200"],
-    "tokenizing": ["tokenizing.py", DATA, "--run", str(RUN)],
+    "decode": ["decode.py", RUN, "--input", SOURCES],
+    "joey": ["joey.py", RUN, "--input", SOURCES, "--sentences", "200"],
+    "tokenizing": ["tokenizing.py", DATA, "--run", RUN],
     "startup": ["startup.py"],
     "growth": ["growth.py"],
     "lengths": ["lengths.py"],
     "gpu": ["gpu.py"],
 }
-TRAINING = ["--model.norm=post", "--model.dtype=float32", "--model.biases", "--steps=1000", "--schedule.warmup=300"]
+TRAINING = ["--model.norm=post", "--model.dtype=float32", "--model.biases", "--steps=2000", "--schedule.warmup=400"]
 AT_LEAST = {  # times the peer, by the name's beginning
     "train/transformer/torch-float32": 1.6,
     "train/transformer/joeynmt": 4.0,
@@ -68,9 +66,9 @@ def main(
     unknown = [name for name in only if name not in (*COMMANDS, "page")]
     if unknown:
         sys.exit(f"no benchmark {unknown[0]!r}: one of {', '.join(COMMANDS)}, or page")
-    if any(str(RUN) in COMMANDS.get(name, []) for name in only):
+    if any(RUN in COMMANDS.get(name, []) for name in only):
         make_run(folder)
-    about, failed = {"versions": versions(), "commit": commit()}, []
+    about, failed = {"versions": versions(PACKAGES), "commit": commit()}, list[str]()
     for name in only:
         if name in COMMANDS and not measure(COMMANDS[name], about):
             failed.append(name)
@@ -89,33 +87,30 @@ def make_run(folder: Path | None) -> None:
     command = [sys.executable, "-m", "seqlab.cli"]
     if folder is not None:
         subprocess.run([*command, "prepare", DATA, "--folder", str(folder.resolve())], check=True, cwd=ROOT)
-    training = ["train", "configs/multi30k_transformer.py", "--out", str(RUN), *TRAINING]
+    training = ["train", "configs/multi30k_transformer.py", "--out", RUN, *TRAINING]
     if subprocess.run([*command, *training], cwd=ROOT).returncode:
         sys.exit(
             "training the model that decoding is compared on failed; --folder DIR says where Multi30k's files are"
         )
     found = prepare(catalogue.dataset(DATA), ROOT / DATA_DIR).read("test_2016_flickr")
-    write_atomically(SOURCES, "".join(example["source"] + "\n" for example in found))
+    write_atomically(ROOT / SOURCES, "".join(example["source"] + "\n" for example in found))
 
 
 def measure(command: list[str], about: dict[str, Any]) -> bool:
-    """Runs it, shows what it prints, and keeps its lines of JSON as they come. Whether it went well, or there was no
-    GPU for what needs one.
-    """
-    script, on_gpu = str(ROOT / "scripts" / "bench" / command[0]), command[0] == "gpu.py"
-    shown = f"python scripts/bench/{' '.join(command)}".replace(f"{ROOT}/", "")
-    print(f"# {shown}", flush=True)
-    about = {"command": shown, "machine": gpu() if on_gpu else f"{cpu()}, {os.cpu_count()} cores", **about}
+    """Keeps its lines of JSON as they come. Whether it went well, or there was no GPU for what needs one."""
+    on_gpu = command[0] == "gpu.py"
+    arguments = [f"scripts/bench/{command[0]}", *command[1:]]
+    about = {"command": f"python {' '.join(arguments)}", "machine": gpu() if on_gpu else cpu(), **about}
     environment = {**os.environ, "PYTHONPATH": str(ROOT), **({} if on_gpu else {"JAX_PLATFORMS": "cpu"})}
-    arguments = [sys.executable, script, *command[1:]]
-    with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=environment) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            print(line, end="", flush=True)
+    print(f"# {about['command']}", flush=True)
+    try:
+        for line in python(arguments, environment):
             if line.startswith("{"):
                 with LINES.open("a") as stream:
                     stream.write(json.dumps({**json.loads(line), **about}) + "\n")
-    return process.returncode == 0 or (on_gpu and process.returncode == 2)
+    except subprocess.CalledProcessError as error:
+        return on_gpu and error.returncode == NO_GPU
+    return True
 
 
 def gpu() -> str:
@@ -124,25 +119,6 @@ def gpu() -> str:
         return subprocess.run(query, capture_output=True, text=True, check=True).stdout.split("\n")[0]
     except (OSError, subprocess.CalledProcessError):
         return "a GPU"
-
-
-def cpu() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
-
-
-def versions() -> dict[str, str]:
-    return {one.name.lower(): one.version for one in distributions() if one.name.lower() in PACKAGES}
-
-
-def commit() -> str:
-    def git(*arguments: str) -> str:
-        return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True).stdout.strip()
-
-    changed = git("status", "--porcelain", "--", "seqlab", "scripts", "configs", "pyproject.toml")
-    return git("rev-parse", "--short", "HEAD") + (", with changes" if changed else "")
 
 
 def write_page() -> None:

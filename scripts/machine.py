@@ -1,0 +1,49 @@
+"""What is noted beside a figure: on which machine, with which versions, at which commit; and how a command that finds
+one is run.
+"""
+
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.metadata import distributions
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+def python(arguments: Sequence[str], environment: Mapping[str, str] | None = None) -> Iterator[str]:
+    """The lines that `python ARGUMENTS` prints in the project's root, shown too. Raises CalledProcessError if it
+    fails.
+    """
+    command = [sys.executable, *arguments]
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        for line in process.stdout or ():
+            print(line, end="", flush=True)
+            yield line
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command)
+
+
+def cpu() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0] if names else platform.processor() or platform.machine()}, {os.cpu_count()} cores"
+
+
+def versions(packages: Sequence[str]) -> dict[str, str]:
+    """Of those that are installed, sorted by name."""
+    found = {one.name.lower().replace("_", "-"): one.version for one in distributions()}
+    return {name: found[name] for name in sorted(packages) if name in found}
+
+
+def commit() -> str | None:
+    """The version of the code, if it stands in a git repository, and whether files differ from it."""
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+
+    changed = git("status", "--porcelain", "--", "seqlab", "scripts", "configs", "pyproject.toml")
+    return (git("rev-parse", "--short", "HEAD") + (", with changes" if changed else "")) or None
