@@ -3,9 +3,9 @@
     python scripts/benchmarks.py --folder DIR_WITH_MULTI30K [--only train decode]
 
 What decoding is compared on is trained first: runs/bench; what is there of it is gone on with. Each command prints
-lines of JSON; they are kept in docs/benchmarks.jsonl, with machine, versions and commit, and the page shows the
-newest of each name. So a command can be run again alone; `--only page` just writes the page. A command that fails is
-named at the end, when the others have run.
+lines of JSON; they are kept in docs/benchmarks.jsonl, with machine, versions and commit, in place of those that it
+has printed before: so it can be run again alone, and where it fails, what it has not measured is missing from the
+page. `--only page` just writes the page. What failed is named at the end, when the rest has run.
 """
 
 import json
@@ -19,20 +19,23 @@ import tyro
 from machine import ROOT, commit, cpu, python, versions
 from tyro.conf import arg
 
+from seqlab.files import write_atomically
+
 LINES = ROOT / "docs" / "benchmarks.jsonl"
 PAGE = ROOT / "docs" / "benchmarks.md"
 RUN, SOURCES = "runs/bench", "runs/bench.sources"
 DATA = "multi30k/en-de"
-NO_GPU = 2  # the exit code of gpu.py
+NO_GPU = 69  # the exit code of gpu.py
 BEGIN, END = "<!-- measured: written by scripts/benchmarks.py -->\n", "<!-- end of measured -->\n"
-PACKAGES = ("jax", "jaxlib", "flax", "numpy", "sentencepiece", "torch", "transformers", "ctranslate2", "joeynmt")
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "sentencepiece")
+PEERS = ("torch", "transformers", "ctranslate2", "joeynmt")
 COMMANDS = {
-    "train": ["train.py", "--rounds", "5"],
+    "train": ["train.py"],
     "hotspots": ["hotspots.py"],
     "greedy": ["greedy.py"],
     "decode": ["decode.py", RUN, "--input", SOURCES],
     "joey": ["joey.py", RUN, "--input", SOURCES, "--sentences", "200"],
-    "tokenizing": ["tokenizing.py", DATA, "--run", RUN],
+    "tokenizing": ["tokenizing.py", DATA, "--training", "250"],
     "startup": ["startup.py"],
     "growth": ["growth.py"],
     "lengths": ["lengths.py"],
@@ -66,51 +69,59 @@ def main(
     unknown = [name for name in only if name not in (*COMMANDS, "page")]
     if unknown:
         sys.exit(f"no benchmark {unknown[0]!r}: one of {', '.join(COMMANDS)}, or page")
-    if any(RUN in COMMANDS.get(name, []) for name in only):
-        make_run(folder)
-    about, failed = {"versions": versions(PACKAGES), "commit": commit()}, list[str]()
-    for name in only:
-        if name in COMMANDS and not measure(COMMANDS[name], about):
+    read_page(), read_lines()  # before hours of work
+    if folder is not None:
+        seqlab("prepare", DATA, "--folder", str(folder.resolve()))
+    about, failed = {"versions": versions(PACKAGES + PEERS), "commit": commit()}, list[str]()
+    trained = any(RUN in COMMANDS.get(name, []) for name in only) and make_run()
+    for name in (name for name in only if name in COMMANDS):
+        if (RUN in COMMANDS[name] and not trained) or not measure(COMMANDS[name], about):
             failed.append(name)
     write_page()
     if failed:
         sys.exit(f"failed: {', '.join(failed)}")
 
 
-def make_run(folder: Path | None) -> None:
-    """What is there already is left as it is, or gone on with."""
+def seqlab(*arguments: str) -> bool:
+    """Whether the command went well."""
+    return not subprocess.run([sys.executable, "-m", "seqlab.cli", *arguments], cwd=ROOT).returncode
+
+
+def make_run() -> bool:
+    """What is there already is left as it is, or gone on with. Whether there is a run."""
     from seqlab import catalogue
     from seqlab.cli import DATA_DIR
     from seqlab.datasets import prepare
-    from seqlab.files import write_atomically
 
-    command = [sys.executable, "-m", "seqlab.cli"]
-    if folder is not None:
-        subprocess.run([*command, "prepare", DATA, "--folder", str(folder.resolve())], check=True, cwd=ROOT)
-    training = ["train", "configs/multi30k_transformer.py", "--out", RUN, *TRAINING]
-    if subprocess.run([*command, *training], cwd=ROOT).returncode:
-        sys.exit(
-            "training the model that decoding is compared on failed; --folder DIR says where Multi30k's files are"
-        )
+    if not seqlab("train", "configs/multi30k_transformer.py", "--out", RUN, *TRAINING):
+        print("no model to decode with; --folder DIR says where Multi30k's files are", file=sys.stderr)
+        return False
     found = prepare(catalogue.dataset(DATA), ROOT / DATA_DIR).read("test_2016_flickr")
     write_atomically(ROOT / SOURCES, "".join(example["source"] + "\n" for example in found))
+    return True
 
 
 def measure(command: list[str], about: dict[str, Any]) -> bool:
     """Keeps its lines of JSON as they come. Whether it went well, or there was no GPU for what needs one."""
-    on_gpu = command[0] == "gpu.py"
-    arguments = [f"scripts/bench/{command[0]}", *command[1:]]
-    about = {"command": f"python {' '.join(arguments)}", "machine": gpu() if on_gpu else cpu(), **about}
+    script = f"scripts/bench/{command[0]}"
+    shown, on_gpu = f"python {' '.join([script, *command[1:]])}", command[0] == "gpu.py"
+    about = {"command": shown, "machine": gpu() if on_gpu else cpu(), **about}
     environment = {**os.environ, "PYTHONPATH": str(ROOT), **({} if on_gpu else {"JAX_PLATFORMS": "cpu"})}
-    print(f"# {about['command']}", flush=True)
+    print(f"# {shown}", flush=True)
+    kept = [line for line in read_lines() if line["command"].split()[1] != script]
+    keep(kept)
     try:
-        for line in python(arguments, environment):
+        for line in python([script, *command[1:]], environment):
             if line.startswith("{"):
-                with LINES.open("a") as stream:
-                    stream.write(json.dumps({**json.loads(line), **about}) + "\n")
+                kept.append({**json.loads(line), **about})
+                keep(kept)
     except subprocess.CalledProcessError as error:
         return on_gpu and error.returncode == NO_GPU
     return True
+
+
+def keep(lines: list[dict[str, Any]]) -> None:
+    write_atomically(LINES, "".join(json.dumps(line) + "\n" for line in lines))
 
 
 def gpu() -> str:
@@ -121,20 +132,32 @@ def gpu() -> str:
         return "a GPU"
 
 
-def write_page() -> None:
-    if not LINES.exists():
-        sys.exit(f"{LINES}: nothing has been measured yet")
-    newest = {line["name"]: line for line in map(json.loads, LINES.read_text().splitlines())}
-    rows = [line for line in newest.values() if "over" not in line]
-    curves = [line for line in newest.values() if "over" in line]
+def read_lines() -> list[dict[str, Any]]:
+    """What has been measured. Exits where a line is no JSON."""
+    lines = LINES.read_text().splitlines() if LINES.exists() else []
+    try:
+        return [json.loads(line) for line in lines]
+    except json.JSONDecodeError as error:
+        sys.exit(f"{LINES}: a line that is no JSON ({error}): remove it")
+
+
+def read_page() -> tuple[str, str]:
+    """What stands before the tables, and after them. Exits where they have no place."""
     before, begin, rest = PAGE.read_text().partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
         sys.exit(f"{PAGE} has lost the lines that the tables stand between")
-    places = list(dict.fromkeys(place(line) for line in newest.values()))
+    return before, after
+
+
+def write_page() -> None:
+    found, (before, after) = read_lines(), read_page()
+    rows = [line for line in found if "over" not in line]
+    curves = [line for line in found if "over" in line]
+    places = list(dict.fromkeys(place(line) for line in found))
     parts = [*table(rows, places), "", *growth(curves, places), "", "Measured:", ""]
     parts += [f"{i}. {one}" for i, one in enumerate(places, 1)]
-    PAGE.write_text(before + BEGIN + "\n".join([*parts, ""]) + END + after)
+    write_atomically(PAGE, before + BEGIN + "\n".join([*parts, ""]) + END + after)
     draw(rows, curves)
 
 
@@ -149,25 +172,31 @@ def table(rows: list[dict[str, Any]], places: list[str]) -> list[str]:
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for one in rows:
-        ratio = "" if one["ratio"] is None else f"{one['ratio']:g}"
-        ratio += f", {one['ratios'][0]:g}-{one['ratios'][1]:g}" if "ratios" in one else ""
+        ratio = "" if one["ratio"] is None else f"{one['ratio']:.2f}"
+        ratio += f", {one['ratios'][0]:.2f}-{one['ratios'][1]:.2f}" if "ratios" in one else ""
         spread = "; ".join(f"{low:g}-{high:g}" for low, high in one.get("spread", {}).values())
         share = f"{one['limit_fraction']:.0%}" if "limit_fraction" in one else ""
         peer = "" if one["peer"] is None else f"{one['peer']:g}"
         ours = f"{one['ours']:g} {one['unit']}"
         cells = one["name"], ours, peer, ratio, judged(one), share, spread, places.index(place(one)) + 1, one["notes"]
         lines.append("| " + " | ".join(map(str, cells)) + " |")
-    if not any(one["name"].startswith("gpu/") for one in rows):
-        lines.append("| gpu/... | | | | | | | | not measured on a GPU yet: `python scripts/bench/gpu.py` |")
+    for name in ("gpu/", *AT_LEAST, *AT_MOST):
+        if not any(one["name"].startswith(name) for one in rows):
+            lines.append(f"| {name} | | | | not measured yet | | | | |")
     return lines
 
 
 def judged(one: dict[str, Any]) -> str:
+    """Whether a row reaches what it should."""
     if one["name"] in AT_MOST:
         what, most = AT_MOST[one["name"]]
         return f"at most {most:g}: {'reached' if one[what] <= most else 'not reached'}"
     wanted = next((ratio for name, ratio in AT_LEAST.items() if one["name"].startswith(name)), None)
-    return "" if wanted is None else f"{wanted:g}: {'reached' if one['ratio'] >= wanted else 'not reached'}"
+    if wanted is None:
+        return ""
+    low, high = one.get("ratios", [one["ratio"]] * 2)
+    within = ", within the spread" if low < wanted <= high else ""
+    return f"{wanted:g}: {'reached' if one['ratio'] >= wanted else 'not reached'}{within}"
 
 
 def growth(curves: list[dict[str, Any]], places: list[str]) -> list[str]:

@@ -30,7 +30,8 @@ def cpu() -> str:
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0] if names else platform.processor() or platform.machine()}, {os.cpu_count()} cores"
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{names[0] if names else platform.processor() or platform.machine()}, {cores} cores"
 
 
 def versions(packages: Sequence[str]) -> dict[str, str]:
@@ -43,7 +44,10 @@ def commit() -> str | None:
     """The version of the code, if it stands in a git repository, and whether files differ from it."""
 
     def git(*arguments: str) -> str:
-        return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+        try:
+            return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+        except OSError:
+            return ""
 
     changed = git("status", "--porcelain", "--", "seqlab", "scripts", "configs", "pyproject.toml")
     return (git("rev-parse", "--short", "HEAD") + (", with changes" if changed else "")) or None

@@ -171,7 +171,7 @@ def reproduce(name: str, folder: Path | None, seed: int, only: str | None) -> No
             print(f"{run} is done, and {record} has its figures")
             continue
         places = {"run": str(run), "folder": str(folder.resolve() if folder else ""), "seed": str(seed)}
-        new, begun, printed = not (ROOT / run).exists(), time.perf_counter(), ""
+        new, begun, code, printed = not (ROOT / run).exists(), time.perf_counter(), commit(), ""
         for command in commands:
             if command.makes is None or not (ROOT / command.makes.format(**places)).exists():
                 printed = execute([part.format(**places) for part in command.arguments])
@@ -187,7 +187,7 @@ def reproduce(name: str, folder: Path | None, seed: int, only: str | None) -> No
             "seconds": round(time.perf_counter() - begun) if new else None,  # one that was cut short is not timed
             "machine": cpu(),
             "versions": versions(PACKAGES),
-            "commit": commit(),
+            "commit": code,
             "data": result["data"],
         }
         if row.curve:

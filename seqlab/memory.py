@@ -8,8 +8,8 @@ def keep_freed_memory() -> None:
     """Asks glibc's allocator to keep what is freed; does nothing on other systems.
 
     XLA on CPU takes and returns hundreds of megabytes in every step. By default they go back to the kernel
-    each time, and mapping and clearing them anew takes a sixth of the step. To be called before JAX starts
-    its threads, which would bring their own arenas.
+    each time, and mapping and clearing them anew takes a good part of the step (docs/benchmarks.md). To be
+    called before JAX starts its threads, which would bring their own arenas.
     """
     if not sys.platform.startswith("linux"):
         return

@@ -28,22 +28,15 @@ def test_turns():
 
 
 def test_page(tmp_path, monkeypatch):
-    """The newest line of each name, and whether it reaches what it should."""
+    """Whether a row reaches what it should; what has not been measured is named."""
     about = {"command": "python scripts/bench/x.py", "machine": "M", "versions": {"jax": "1"}, "commit": "abc"}
-    name = "train/lstm/torch-float32"
+    alone = {"peer": None, "ratio": None, "notes": ""}
+    against = {"ours": 130.0, "peer": 100.0, "unit": "tokens/s", "notes": ""}
     lines = [
-        {"name": name, "ours": 100.0, "peer": 100.0, "ratio": 1.0, "unit": "tokens/s", "notes": "old"},
-        {"name": name, "ours": 150.0, "peer": 100.0, "ratio": 1.5, "unit": "tokens/s", "notes": "new"},
-        {"name": "begin/decode_line/warm", "ours": 4.5, "peer": None, "ratio": None, "unit": "s", "notes": ""},
-        {
-            "name": "growth/z",
-            "over": "n",
-            "sizes": [1, 2],
-            "values": [1, 2],
-            "exponent": 1.0,
-            "unit": "s",
-            "notes": "",
-        },
+        {"name": "train/lstm/torch-float32", **against, "ratio": 1.2999, "ratios": [1.1, 1.5]},
+        {"name": "train/tcn/torch-float32", **against, "ratio": 1.3, "ratios": [1.2, 1.4]},
+        {"name": "begin/decode_line/warm", "ours": 4.5, "unit": "s", **alone},
+        {"name": "growth/z", "over": "n", "sizes": [1, 2], "values": [1, 2], "exponent": 1.0, "unit": "s"},
     ]
     monkeypatch.setattr(benchmarks, "LINES", tmp_path / "lines.jsonl")
     monkeypatch.setattr(benchmarks, "PAGE", tmp_path / "page.md")
@@ -55,15 +48,19 @@ def test_page(tmp_path, monkeypatch):
         assert text.startswith("before\n")
         assert text.endswith("after\n")
         assert "stale" not in text
-        assert "old" not in text
-        assert f"| {name} | 150 tokens/s | 100 | 1.5 | 1.3: reached |" in text
+        assert "| 130 tokens/s | 100 | 1.30, 1.10-1.50 | 1.3: not reached, within the spread |" in text
+        assert "| 130 tokens/s | 100 | 1.30, 1.20-1.40 | 1: reached |" in text
         assert "| begin/decode_line/warm | 4.5 s |  |  | at most 4: not reached |" in text
-        assert "not measured on a GPU yet" in text
+        assert text.count("not measured yet") == 1 + len(benchmarks.AT_LEAST) + len(benchmarks.AT_MOST) - 3
         assert "| growth/z | n | 1, 2 | 1, 2 s | 1.0 | 1 |" in text
     assert (tmp_path / "growth.png").stat().st_size > 1000
     benchmarks.PAGE.write_text("nothing to stand between")
     with pytest.raises(SystemExit, match="has lost the lines"):
         benchmarks.write_page()
+    benchmarks.PAGE.write_text(text)
+    benchmarks.LINES.write_text('{"name": "cut o')
+    with pytest.raises(SystemExit, match="a line that is no JSON"):
+        benchmarks.main(only=("page",))
 
 
 def test_unknown_benchmark(monkeypatch):
@@ -80,27 +77,34 @@ sys.exit(int(sys.argv[2]))
 
 
 def test_what_fails_is_named_and_the_rest_runs(tmp_path, monkeypatch):
-    """Lines are kept, with what they were measured on. That there is no GPU is no failure."""
+    """Its lines take the place of those it printed before, with what they were measured on. That there is no GPU is
+    no failure.
+    """
     folder = tmp_path / "scripts" / "bench"
     folder.mkdir(parents=True)
-    for name in ("x.py", "gpu.py"):
+    for name in ("x.py", "z.py", "gpu.py"):
         (folder / name).write_text(SCRIPT)
     monkeypatch.setattr("machine.ROOT", tmp_path)
     monkeypatch.setattr(benchmarks, "LINES", tmp_path / "lines.jsonl")
+    monkeypatch.setattr(benchmarks, "PAGE", tmp_path / "page.md")
+    benchmarks.PAGE.write_text(benchmarks.BEGIN + benchmarks.END)
+    others = [{"name": name, "command": f"python scripts/bench/{name}.py"} for name in ("x", "y")]
+    benchmarks.keep(others)
     written = []
     monkeypatch.setattr(benchmarks, "write_page", lambda: written.append(benchmarks.LINES.read_text().splitlines()))
     commands = {
         "a": ["x.py", "bad", "1"],
-        "b": ["x.py", "good", "0"],
-        "c": ["gpu.py", "none", "2"],
-        "d": ["gpu.py", "broken", "1"],
+        "b": ["z.py", "good", "0"],
+        "c": ["gpu.py", "none", "69"],
+        "d": ["w.py", "missing"],
     }
     monkeypatch.setattr(benchmarks, "COMMANDS", commands)
     with pytest.raises(SystemExit, match="^failed: a, d$"):
         benchmarks.main(only=tuple(commands))
-    [lines] = written
+    [(other, *lines)] = written
+    assert json.loads(other) == others[1]
     found = [SimpleNamespace(**json.loads(line)) for line in lines]
-    assert [one.name for one in found] == ["bad", "good", "none", "broken"]
-    assert [one.command for one in found] == [f"python scripts/bench/{' '.join(one)}" for one in commands.values()]
+    assert [one.name for one in found] == ["bad", "good", "none"]
+    assert found[0].command == "python scripts/bench/x.py bad 1"
     assert found[0].versions["jax"]
     assert found[0].machine.endswith("cores")

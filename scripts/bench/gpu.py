@@ -57,6 +57,8 @@ from seqlab.train import init_params
 from seqlab.types import Params
 
 NEAR = 1e-4  # of two mean log-probabilities of a token
+OTHERS = 0.05  # of the texts, at most: with random weights words are nearly as likely as each other
+NO_GPU = 69  # the exit code; no other error's
 BEAM, PAD, BOS, EOS, UNK = 5, 0, 1, 2, 3
 WORDS = {"source_vocabulary": 32_768, "vocabulary": 32_768}
 BIG = Transformer(**WORDS, dim=1024, heads=16, hidden=4096, dropout=0.0, biases=True, dtype="bfloat16")
@@ -118,7 +120,7 @@ def find_device(tiny: bool) -> str:
         if tiny:
             return "cpu"
     print(f"gpu.py: no GPU that both JAX ({platform}) and PyTorch can use; --tiny takes any device", file=sys.stderr)
-    raise SystemExit(2)
+    raise SystemExit(NO_GPU)
 
 
 def small(model: Any) -> Any:
@@ -209,6 +211,7 @@ def agreement(model: Transformer, params: Params, sources: list[list[int]], ours
         scores = [[x.mean() for x in force(model, params, requests, [pair[i] for pair in pairs])] for i in (1, 2)]
     near = sum(abs(a - b) < NEAR for a, b in zip(*scores, strict=True))
     others = len(pairs) - near
+    assert others <= OTHERS * len(sources), others
     return f"of {len(sources)} texts {len(sources) - len(pairs)} equal, {near} near-ties, {others} others"
 
 

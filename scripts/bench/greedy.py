@@ -3,7 +3,7 @@
     python scripts/bench/greedy.py
 
 Random weights and sources; an answer has its most tokens, of which ours makes </s> the last. From ids to ids, which
-must be the same. They take turns in one process.
+must be the same. They take turns in one process; PyTorch has the size of batches that is fastest.
 """
 
 from collections.abc import Callable
@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy as np
 import tyro
-from rounds import CORES, fastest, in_turns, tell, with_allocator
+from rounds import CORES, fastest, in_turns, quickest, tell, with_allocator
 
-SOURCE, ANSWER, ROWS, BOS, EOS = 24, 32, 64, 1, 2
+SOURCE, ANSWER, BOS, EOS = 24, 32, 1, 2
+SIZES = (64, 128, 256)  # of PyTorch's batches
 
 
-def main(sentences: int = 512, rounds: int = 7) -> None:
+def main(sentences: int = 512, rounds: int = 5) -> None:
     from seqlab.memory import keep_freed_memory
 
     keep_freed_memory()
@@ -44,11 +45,11 @@ def main(sentences: int = 512, rounds: int = 7) -> None:
         logits[:, EOS] = -torch.inf
         return logits.argmax(-1), h
 
-    def by_torch(step: Callable[..., Any]) -> Callable[[], list[list[int]]]:
+    def by_torch(step: Callable[..., Any], size: int) -> Callable[[], list[list[int]]]:
         @torch.inference_mode()
         def written() -> list[list[int]]:
             found = []
-            for rows in torch.from_numpy(sources).split(ROWS):
+            for rows in torch.from_numpy(sources).split(size):
                 values, keys, h = theirs.remember(rows)
                 ids, tokens = torch.full((len(rows),), BOS), []
                 for _ in range(ANSWER):
@@ -59,13 +60,18 @@ def main(sentences: int = 512, rounds: int = 7) -> None:
 
         return written
 
-    everyone = {"seqlab": ours, "float32": by_torch(step), "float32, compiled": by_torch(torch.compile(step))}
+    size = SIZES[quickest([by_torch(step, size) for size in SIZES])]
+    everyone = {
+        "seqlab": ours,
+        "float32": by_torch(step, size),
+        "float32, compiled": by_torch(torch.compile(step), size),
+    }
     answers = {who: [ids[:-1] for ids in work()] for who, work in everyone.items()}
     equal = {who: sum(map(list.__eq__, answers["seqlab"], found)) for who, found in answers.items()}
     assert min(equal.values()) > 0.98 * sentences, equal  # two words may be as likely, to the last digits
     rates = in_turns(everyone, sentences, rounds)
     peer = fastest(rates, ["float32", "float32, compiled"])
-    notes = f"{equal[peer]} of {sentences} answers equal; {ANSWER} tokens each"
+    notes = f"{equal[peer]} of {sentences} answers equal; {ANSWER} tokens each; PyTorch {size} at a time"
     tell("decode/gru_attention/greedy-torch-float32", rates, "seqlab", peer, "sentences/s", notes)
 
 

@@ -10,7 +10,7 @@ which is asserted before anything is timed.
 
 A batch has the same sentences for both. Ours is filled up to the shape of its bucket; theirs has no row and no column
 of pads alone, as it would make it. Tokens a second are those of the targets, EOS counted, pads not. No dropout. All
-is float32 and on all cores, and PyTorch has the allocator's settings that suit it.
+is float32 and on all cores, with an allocator that keeps what is freed.
 """
 
 import functools
@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 import tyro
-from decode import LENGTH, Texts, by_seqlab, compare
+from decode import LENGTH, SIZES, Texts, by_quickest, by_seqlab, compare
 from joeynmt.batch import Batch as JoeyBatch
 from joeynmt.builders import build_gradient_clipper, build_optimizer
 from joeynmt.model import build_model
@@ -73,7 +73,7 @@ def main(
     train([fed_to(run, step, data_dir).batch for step in range(1, batches + 1)], loaded, rounds)
     lines = list(read_lines(input))[:sentences]
     for size in (beam, 1):
-        ours, theirs = by_seqlab(loaded, size, "joey"), by_joey(loaded, size)
+        ours, theirs = by_seqlab(loaded, size, "joey"), by_joey(loaded, lines, size)
         compared = compare(loaded, lines, ours, theirs, exact=True)
         everyone = {"seqlab": functools.partial(ours, lines), "joeynmt": functools.partial(theirs, lines)}
         rates = in_turns(everyone, len(lines), rounds)
@@ -93,12 +93,13 @@ def train(batches: Sequence[Batch], run: decode.Run, rounds: int) -> None:
     smoothing = experiment.task.label_smoothing
     for who, share in {"joeynmt": smoothing, "joeynmt, smoothing 0": 0.0}.items():
         everyone[who] = joeys_steps(twin(model, params, tokenizer, share), same)
-    print(f"# training, first turn: {', '.join(f'{who} {seconds(work):.1f} s' for who, work in everyone.items())}")
+    first = ", ".join(f"{who} {seconds(work):.1f} s" for who, work in everyone.items())
     rates = in_turns(everyone, sum(float(batch.weights.sum()) for batch in batches), rounds)
     notes = (
         f"{len(batches)} batches of {len({batch.targets.shape for batch in batches})} shapes, losses equal without "
         f"smoothing; timed with smoothing {smoothing}, which of theirs goes to all words but the pad and the target: "
         + "; ".join(f"{who} {statistics.median(found):.0f}" for who, found in rates.items())
+        + f"; the first turn: {first}"
     )
     for peer in ("joeynmt", "joeynmt, smoothing 0"):
         name = f"train/transformer/{peer.replace(', ', '-').replace(' ', '-')}"
@@ -144,17 +145,17 @@ def joeys_steps(model: Any, batches: Sequence[JoeyBatch]) -> Callable[[], object
     return work
 
 
-def by_joey(run: decode.Run, beam: int) -> Texts:
+def by_joey(run: decode.Run, lines: list[str], beam: int) -> Texts:
     source, target = run.tokenizers["source"], run.tokenizers["target"]
     model = twin(run.model, run.params, target, 0.0).eval()
 
     @torch.inference_mode()
-    def texts(lines: list[str]) -> list[str]:
+    def written(lines: list[str], size: int) -> list[str]:
         ids = [[*some, source.eos] for some in source.encode(lines)]
         order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
         found: list[list[int]] = [[] for _ in ids]
-        for at in range(0, len(order), 64):
-            some = order[at : at + 64]
+        for at in range(0, len(order), size):
+            some = order[at : at + size]
             rows = [np.array(ids[i]) for i in some]
             batch = joeys_batch(target, *pad(rows, max(map(len, rows)), len(rows)))
             written, *_ = search(model, batch, LENGTH, beam, 1.0)
@@ -162,7 +163,7 @@ def by_joey(run: decode.Run, beam: int) -> Texts:
                 found[i] = row[: row.index(target.eos)] if target.eos in row else row
         return [*map(target.decode, found)]
 
-    return texts
+    return by_quickest(written, SIZES, lines)
 
 
 def as_joeys(tokenizer: Any, batch: Batch) -> JoeyBatch:

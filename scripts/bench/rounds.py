@@ -1,4 +1,7 @@
-"""What the benchmarks share: the allocator's settings, taking turns, and the lines of JSON that come of it."""
+"""What the benchmarks share: the allocator's settings, taking turns, and the lines of JSON that come of it.
+
+Ratios keep four digits: what a page rounds must not decide whether a goal is reached.
+"""
 
 import json
 import os
@@ -41,6 +44,14 @@ def seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - begun
 
 
+def quickest(choices: Sequence[Callable[[], object]]) -> int:
+    """Which of several takes least, warm."""
+    for work in choices:
+        work()
+    times = [seconds(work) for work in choices]
+    return times.index(min(times))
+
+
 def fastest(rates: dict[str, list[float]], among: Sequence[str]) -> str:
     return max(among, key=lambda who: statistics.median(rates[who]))
 
@@ -63,15 +74,15 @@ def tell(
         more["limit_fraction"] = round(medians[ours] / limit, 2)
     if peer:
         ratios = [mine / theirs for mine, theirs in zip(rates[ours], rates[peer], strict=True)]
-        more["ratio"] = round(statistics.median(ratios), 2)
-        more["ratios"] = [round(min(ratios), 2), round(max(ratios), 2)]
+        more["ratio"] = rounded(statistics.median(ratios))
+        more["ratios"] = [rounded(min(ratios)), rounded(max(ratios))]
     row(name, medians[ours], medians.get(peer), unit, notes, **more)
 
 
 def row(name: str, ours: float, peer: float | None, unit: str, notes: str, **more: Any) -> None:
     """Prints a row; of some there is no peer."""
     found = {"name": name, "ours": rounded(ours), "peer": None if peer is None else rounded(peer)}
-    found["ratio"] = None if peer is None else round(ours / peer, 2)
+    found["ratio"] = None if peer is None else rounded(ours / peer)
     print(json.dumps({**found, **more, "unit": unit, "notes": notes}), flush=True)
 
 

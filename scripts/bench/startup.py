@@ -8,14 +8,13 @@ which all is prepared. Where a row says cold, nothing compiled is kept from befo
 
 import os
 import random
-import statistics
 import sys
 import tempfile
 import time
 from pathlib import Path
 
 import tyro
-from rounds import grown, row
+from rounds import grown, tell
 
 ROOT = Path(__file__).parents[2]
 ROUNDS = 5
@@ -23,7 +22,8 @@ ROUNDS = 5
 
 def main(pairs: tuple[int, ...] = (10_000, 100_000, 1_000_000)) -> None:
     found: dict[str, list[tuple[float, float]]] = {"first": [], "again": []}
-    with tempfile.TemporaryDirectory(dir=os.environ.get("TMPDIR")) as name:
+    os.environ.pop("JAX_COMPILATION_CACHE_DIR", None)  # which would have its say before the next
+    with tempfile.TemporaryDirectory() as name:
         os.environ["XDG_CACHE_HOME"] = f"{name}/cache"
         for count in pairs:
             folder = Path(name) / str(count)
@@ -60,12 +60,12 @@ def beginnings(folder: Path, count: int) -> None:
     ):
         for state in ("cold", "warm"):
             times = []
-            for turn in range(ROUNDS):
+            for turn in range(ROUNDS + (state == "warm")):
                 os.environ["XDG_CACHE_HOME"] = kept if state == "warm" else f"{kept}-{what}-{turn}"
                 times.append(timed(command(f"{what}-{state}-{turn}"))[0])
-            spread = {"seqlab": [round(min(times), 2), round(max(times), 2)]}
             notes = "a whole command; cold: nothing compiled is kept from before"
-            row(f"begin/{what}/{state}", statistics.median(times), None, "s", notes, spread=spread)
+            kept_times = times[1:] if state == "warm" else times  # the first leaves what it compiled
+            tell(f"begin/{what}/{state}", {"seqlab": kept_times}, "seqlab", None, "s", notes)
 
 
 def training(folder: Path, count: int, out: str) -> list[str]:
@@ -101,7 +101,7 @@ def timed(arguments: list[str]) -> tuple[float, float]:
     _, status, usage = os.wait4(process, 0)
     if status:
         sys.exit(f"{' '.join(arguments)} failed")
-    return time.perf_counter() - begun, usage.ru_maxrss / 2**20
+    return time.perf_counter() - begun, usage.ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20)
 
 
 if __name__ == "__main__":

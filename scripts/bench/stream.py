@@ -5,7 +5,6 @@
 Trains two steps of a tiny model on generated pairs; then it decodes so many lines, at most four tokens each.
 """
 
-import os
 import sys
 import tempfile
 from pathlib import Path
@@ -16,7 +15,7 @@ SMALL = [f"--model.{name}=16" for name in ("dim", "hidden")]
 
 
 def main() -> None:
-    with tempfile.TemporaryDirectory(dir=os.environ.get("TMPDIR")) as name:
+    with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         options = [f"--out={folder}/run", f"--data-dir={folder}/data", "--steps=2", "--validation.beam=0", *SMALL]
         for split in ("train", "validation"):

@@ -1,34 +1,38 @@
-"""How fast a data set is tokenized, beside SentencePiece alone on the same lines and all cores; and of a run, how
-much of its time it waited for batches.
+"""How fast a data set is tokenized, beside SentencePiece alone on the same lines and all cores; and how much of its
+time training on Multi30k waits for batches.
 
-    python scripts/bench/tokenizing.py multi30k/en-de [--run RUN]
+    python scripts/bench/tokenizing.py multi30k/en-de [--training 250]
 
-The data set's prepared form below the data root stays; nothing else does.
+Trains so many steps with configs/multi30k_transformer.py; 0: none. The data set's prepared form below the data root
+stays; nothing else does.
 """
 
 import itertools
-import statistics
 import struct
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import tyro
-from rounds import CORES, in_turns, rounded, row, tell
+from rounds import CORES, in_turns, tell
 from tyro.conf import Positional, arg
 
 from seqlab import catalogue
 from seqlab.cli import DATA_DIR
 from seqlab.config import Text
 from seqlab.datasets import prepare
-from seqlab.text import tokenize, train_tokenizer
+from seqlab.text import Corpus, tokenize, train_tokenizer
+
+ROOT = Path(__file__).parents[2]
 
 
 def main(
     data: Annotated[Positional[str], arg(metavar="DATA")],
-    run: Annotated[Path | None, arg(metavar="RUN")] = None,
+    training: int = 0,
     rounds: int = 5,
 ) -> None:
     examples = list(prepare(catalogue.dataset(data), DATA_DIR).read("train"))
@@ -39,26 +43,31 @@ def main(
     with tempfile.TemporaryDirectory() as name:
         numbers = itertools.count()
 
-        def ours() -> object:
+        def ours() -> Corpus:
             folder = Path(name) / str(next(numbers))
             folder.mkdir()
             return tokenize(iter(examples), len(examples), "again", columns, folder)
 
-        def alone() -> object:
+        def alone() -> list[list[int]]:
             return tokenizer.processor.encode(lines, num_threads=CORES)
 
-        ours(), alone()
+        corpus, ids = ours(), alone()
+        ours_ids = np.concatenate([*corpus.ids.values()])
+        ours_ids = ours_ids[ours_ids != tokenizer.newline]
+        assert np.array_equal(np.bincount(ours_ids), np.bincount(np.concatenate(ids).astype(int)))
         megabytes = sum(len(line.encode()) for line in lines) / 1e6
         rates = in_turns({"seqlab": ours, "SentencePiece": alone}, megabytes, rounds)
     notes = f"{len(lines):,} lines of {data}; ours writes the ids to a file too"
     tell("input/tokenizing", rates, "seqlab", "SentencePiece", "MB/s", notes)
-    if run is not None:
-        found = [100 * share for share in waits(run)][1:]  # in the first stretch it compiles
-        if not found:
-            sys.exit(f"{run}: its log has fewer than two stretches")
-        spread = {"seqlab": [rounded(min(found)), rounded(max(found))]}
-        notes = f"{len(found)} stretches, as the run logged them"
-        row("input/wait", statistics.median(found), None, "%", notes, spread=spread)
+    if training:
+        with tempfile.TemporaryDirectory() as name:
+            places = ["--out", f"{name}/run", "--data-dir", str(DATA_DIR.resolve())]
+            sizes = ["--steps", str(training), "--log-every", str(training // 5), "--validation.beam", "0"]
+            command = ["-m", "seqlab.cli", "train", "configs/multi30k_transformer.py", *places, *sizes]
+            subprocess.run([sys.executable, *command], check=True, cwd=ROOT, stdout=sys.stderr)
+            found = [100 * share for share in waits(Path(name) / "run")][1:]  # in the first stretch it compiles
+        notes = f"{len(found)} stretches of {training // 5} steps of configs/multi30k_transformer.py, as it logs them"
+        tell("input/wait", {"seqlab": found}, "seqlab", None, "%", notes)
 
 
 def waits(run: Path) -> Iterator[float]:

@@ -17,8 +17,8 @@ def product(spec: str, left: jax.Array, right: jax.Array, dtype: str) -> jax.Arr
 
     `spec` is "MK,KN->MN" or "MK,NK->MN" with any number of letters for each of M, K and N: one product of two
     matrices, and so are its gradients. (With several axes summed over, as in the gradient of a kernel, XLA on CPU
-    first writes an operand anew, transposed: a training step of a Transformer takes a fifth less time without. And
-    left to itself, autodiff would multiply a float32 gradient by a bfloat16 operand, which no matrix unit does.)
+    first writes an operand anew, transposed; docs/benchmarks.md says what that took. And left to itself, autodiff
+    would multiply a float32 gradient by a bfloat16 operand, which no matrix unit does.)
     Raises for other dtypes than float32 and bfloat16; where JAX has been asked for float64, that is one too.
     """
     if dtype not in ("float32", "bfloat16", jnp.result_type(float).name):

@@ -50,10 +50,11 @@ def scan(body: Body, kernels: Kernels, state: Any, xs: Any, *, dtype: str, rever
     jax.eval_shape(functools.partial(body, measure), state, first)
     if shapes.keys() != kernels.keys():
         raise ValueError(f"a step multiplies by {sorted(shapes)}, of the kernels {sorted(kernels)}")
-    taps = {name: jax.ShapeDtypeStruct(shape, jnp.float32) for name, shape in shapes.items()}
+    sums = jnp.promote_types(dtype, jnp.float32)
+    taps = {name: jax.ShapeDtypeStruct(shape, sums) for name, shape in shapes.items()}
     program, shape = jax.make_jaxpr(step, return_shape=True)(kernels, taps, state, first)
     length = len(jax.tree.leaves(xs)[0])
-    taps = {name: jnp.zeros((length, *tap.shape)) for name, tap in taps.items()}
+    taps = {name: jnp.zeros((length, *tap.shape), sums) for name, tap in taps.items()}
     # What the body closes over is handed in, for the gradient's sake.
     return run((program.jaxpr, jax.tree.structure(shape)), dtype, reverse, kernels, taps, program.consts, state, xs)
 

@@ -10,7 +10,7 @@ from seqlab.errors import SeqlabError
 from seqlab.search.processors import Options
 from seqlab.types import AnyArray, Tokens
 
-ROWS = (1, 8, 24, 64)  # sentences a batch, on each device; the smallest that holds what is left is taken
+ROWS = (1, 8, 24, 64, 128, 256)  # sentences a batch, on each device; the smallest that holds what is left is taken
 LONGEST = 1 << 13  # most tokens of anything, where the model sets no bound: memory grows with the square of a source
 POSITIONS = 1 << 16  # most positions of sources and hypotheses a batch: long lines come in smaller batches
 
