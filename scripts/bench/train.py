@@ -41,6 +41,7 @@ NEAR = 1e-5  # relative, of two losses
 NEAR_GRADIENT = 1e-3  # relative, of the norm; a ReLU whose input is a rounding away from 0 may count in one alone
 NEAR_LATER = 1e-2  # of those of the first steps
 RATE = 1e-3
+SIZE, PRODUCTS = 2048, 20
 
 
 class Case(NamedTuple):
@@ -75,7 +76,8 @@ CASES = {
 def main(only: tuple[str, ...] = tuple(CASES), rounds: int = 5) -> None:
     keep_freed_memory()
     peak = matrix_rate()
-    row("machine/matrix_rate", peak / 1e9, None, "GFLOP/s", "a float32 product of 2,048 x 2,048, the best of 20")
+    notes = f"a float32 product of {SIZE:,} x {SIZE:,}, the best of {PRODUCTS}; peer: PyTorch"
+    row("machine/matrix_rate", peak / 1e9, torch_matrix_rate() / 1e9, "GFLOP/s", notes)
     for name in only:
         compare(f"train/{name}", CASES[name], rounds, peak)
 
@@ -263,7 +265,7 @@ def tensors(batch: Batch, device: str = "cpu") -> tuple[Any, Any, Any]:
     return None if batch.inputs is None else ids(batch.inputs.ids), ids(batch.prefix.ids), ids(batch.targets)
 
 
-def matrix_rate(size: int = 2048, dtype: str = "float32", products: int = 1) -> float:
+def matrix_rate(size: int = SIZE, dtype: str = "float32", products: int = 1) -> float:
     """Operations a second of plain products, the best of some times; `products` are begun before one is waited for.
 
     Of random numbers: GPUs multiply ones and zeros at less power, and faster.
@@ -275,7 +277,15 @@ def matrix_rate(size: int = 2048, dtype: str = "float32", products: int = 1) -> 
         jax.block_until_ready([product(x, x) for _ in range(products)])
 
     work()
-    return products * 2 * size**3 / min(seconds(work) for _ in range(20))
+    return products * 2 * size**3 / min(seconds(work) for _ in range(PRODUCTS))
+
+
+def torch_matrix_rate() -> float:
+    import torch
+
+    torch.set_num_threads(CORES)
+    x = torch.randn(SIZE, SIZE)
+    return 2 * SIZE**3 / min(seconds(lambda: x @ x) for _ in range(PRODUCTS))
 
 
 if __name__ == "__main__":
