@@ -224,16 +224,18 @@ def draw(rows: list[dict[str, Any]], curves: list[dict[str, Any]]) -> None:
     axis.grid(axis="x", alpha=0.3)
     chart.savefig(PAGE.with_name("benchmarks.png"), dpi=110)
     kinds = list(dict.fromkeys(one["over"] for one in curves if one["unit"] in ("s", "ms")))
-    chart = Figure(figsize=(5 * max(len(kinds), 1), 4), layout="constrained")
+    chart = Figure(figsize=(5 * max(len(kinds), 1), 5.5), layout="constrained")
     for axis, kind in zip(chart.subplots(1, max(len(kinds), 1), squeeze=False)[0], kinds, strict=False):
         for one in curves:
             if one["over"] == kind and one["unit"] in ("s", "ms"):
                 seconds = [value / (1000 if one["unit"] == "ms" else 1) for value in one["values"]]
                 label = f"{one['name'].removeprefix('growth/')}: {one['exponent']}"
                 axis.loglog(one["sizes"], seconds, marker=".", label=label)
+                axis.set_xticks(one["sizes"], [f"{size:,}" for size in one["sizes"]], fontsize=8)
+        axis.xaxis.minorticks_off()
         axis.set(xlabel=kind, ylabel="seconds")
         axis.grid(alpha=0.3)
-        axis.legend(fontsize=6)
+        axis.legend(fontsize=7, loc="upper left", bbox_to_anchor=(0, -0.14))
     chart.savefig(PAGE.with_name("growth.png"), dpi=110)
 
 
