@@ -35,7 +35,7 @@ COMMANDS = {
     "greedy": ["greedy.py"],
     "decode": ["decode.py", RUN, "--input", SOURCES],
     "joey": ["joey.py", RUN, "--input", SOURCES, "--sentences", "200"],
-    "tokenizing": ["tokenizing.py", DATA, "--training", "250"],
+    "tokenizing": ["tokenizing.py", DATA, "--training", "100"],
     "startup": ["startup.py"],
     "growth": ["growth.py"],
     "lengths": ["lengths.py"],

@@ -1,7 +1,7 @@
 """How fast a data set is tokenized, beside SentencePiece alone on the same lines and all cores; and how much of its
 time training on Multi30k waits for batches.
 
-    python scripts/bench/tokenizing.py multi30k/en-de [--training 250]
+    python scripts/bench/tokenizing.py multi30k/en-de [--training 100]
 
 Trains so many steps with configs/multi30k_transformer.py; 0: none. The data set's prepared form below the data root
 stays; nothing else does.
@@ -62,7 +62,16 @@ def main(
     if training:
         with tempfile.TemporaryDirectory() as name:
             places = ["--out", f"{name}/run", "--data-dir", str(DATA_DIR.resolve())]
-            sizes = ["--steps", str(training), "--log-every", str(training // 5), "--validation.beam", "0"]
+            sizes = [
+                "--steps",
+                str(training),
+                "--log-every",
+                str(training // 5),
+                "--validation.metric",
+                "loss",
+                "--validation.beam",
+                "0",
+            ]
             command = ["-m", "seqlab.cli", "train", "configs/multi30k_transformer.py", *places, *sizes]
             subprocess.run([sys.executable, *command], check=True, cwd=ROOT, stdout=sys.stderr)
             found = [100 * share for share in waits(Path(name) / "run")][1:]  # in the first stretch it compiles
