@@ -62,17 +62,9 @@ def main(
     if training:
         with tempfile.TemporaryDirectory() as name:
             places = ["--out", f"{name}/run", "--data-dir", str(DATA_DIR.resolve())]
-            sizes = [
-                "--steps",
-                str(training),
-                "--log-every",
-                str(training // 5),
-                "--validation.metric",
-                "loss",
-                "--validation.beam",
-                "0",
-            ]
-            command = ["-m", "seqlab.cli", "train", "configs/multi30k_transformer.py", *places, *sizes]
+            sizes = ["--steps", str(training), "--log-every", str(training // 5)]
+            judged = ["--validation.metric", "loss", "--validation.beam", "0"]
+            command = ["-m", "seqlab.cli", "train", "configs/multi30k_transformer.py", *places, *sizes, *judged]
             subprocess.run([sys.executable, *command], check=True, cwd=ROOT, stdout=sys.stderr)
             found = [100 * share for share in waits(Path(name) / "run")][1:]  # in the first stretch it compiles
         notes = f"{len(found)} stretches of {training // 5} steps of configs/multi30k_transformer.py, as it logs them"
