@@ -5,7 +5,8 @@
 What decoding is compared on is trained first: runs/bench; what is there of it is gone on with. Each command prints
 lines of JSON; they are kept in docs/benchmarks.jsonl, with machine, versions and commit, in place of those that it
 has printed before: so it can be run again alone, and where it fails, what it has not measured is missing from the
-page. `--only page` just writes the page. What failed is named at the end, when the rest has run.
+page. `--only page` just writes the page. What failed is named at the end, when the rest has run. Without a GPU, rows
+of one stay as they are.
 """
 
 import json
@@ -70,14 +71,16 @@ def main(
     if unknown:
         sys.exit(f"no benchmark {unknown[0]!r}: one of {', '.join(COMMANDS)}, or page")
     read_page(), read_lines()  # before hours of work
-    if folder is not None:
-        seqlab("prepare", DATA, "--folder", str(folder.resolve()))
+    if folder is not None and not seqlab("prepare", DATA, "--folder", str(folder.resolve())):
+        sys.exit(1)
     about, failed = {"versions": versions(PACKAGES + PEERS), "commit": commit()}, list[str]()
     trained = any(RUN in COMMANDS.get(name, []) for name in only) and make_run()
-    for name in (name for name in only if name in COMMANDS):
-        if (RUN in COMMANDS[name] and not trained) or not measure(COMMANDS[name], about):
-            failed.append(name)
-    write_page()
+    try:
+        for name in (name for name in only if name in COMMANDS):
+            if (RUN in COMMANDS[name] and not trained) or not measure(COMMANDS[name], about):
+                failed.append(name)
+    finally:
+        write_page()
     if failed:
         sys.exit(f"failed: {', '.join(failed)}")
 
@@ -102,22 +105,27 @@ def make_run() -> bool:
 
 
 def measure(command: list[str], about: dict[str, Any]) -> bool:
-    """Keeps its lines of JSON as they come. Whether it went well, or there was no GPU for what needs one."""
+    """Keeps its lines of JSON as they come, and in the end none that it printed another time. Whether it went well,
+    or there was no GPU for what needs one.
+    """
     script = f"scripts/bench/{command[0]}"
     shown, on_gpu = f"python {' '.join([script, *command[1:]])}", command[0] == "gpu.py"
     about = {"command": shown, "machine": gpu() if on_gpu else cpu(), **about}
     environment = {**os.environ, "PYTHONPATH": str(ROOT), **({} if on_gpu else {"JAX_PLATFORMS": "cpu"})}
     print(f"# {shown}", flush=True)
-    kept = [line for line in read_lines() if line["command"].split()[1] != script]
-    keep(kept)
+    found, code = {}, 0
     try:
         for line in python([script, *command[1:]], environment):
             if line.startswith("{"):
-                kept.append({**json.loads(line), **about})
-                keep(kept)
+                row = json.loads(line)
+                found[row["name"]] = {**row, **about}
+                keep([*(one for one in read_lines() if one["name"] not in found), *found.values()])
     except subprocess.CalledProcessError as error:
-        return on_gpu and error.returncode == NO_GPU
-    return True
+        code = error.returncode
+    if on_gpu and code == NO_GPU:
+        return True
+    keep([one for one in read_lines() if one["name"] in found or one["command"].split()[1] != script])
+    return code == 0
 
 
 def keep(lines: list[dict[str, Any]]) -> None:
@@ -134,10 +142,9 @@ def gpu() -> str:
 
 def read_lines() -> list[dict[str, Any]]:
     """What has been measured. Exits where a line is no JSON."""
-    lines = LINES.read_text().splitlines() if LINES.exists() else []
     try:
-        return [json.loads(line) for line in lines]
-    except json.JSONDecodeError as error:
+        return [json.loads(line) for line in LINES.read_text().splitlines()] if LINES.exists() else []
+    except ValueError as error:
         sys.exit(f"{LINES}: a line that is no JSON ({error}): remove it")
 
 
@@ -190,7 +197,9 @@ def judged(one: dict[str, Any]) -> str:
     """Whether a row reaches what it should."""
     if one["name"] in AT_MOST:
         what, most = AT_MOST[one["name"]]
-        return f"at most {most:g}: {'reached' if one[what] <= most else 'not reached'}"
+        [(low, high)] = one.get("spread", {"": (one[what],) * 2}).values()
+        within = ", within the spread" if low <= most < high else ""
+        return f"at most {most:g}: {'reached' if one[what] <= most else 'not reached'}{within}"
     wanted = next((ratio for name, ratio in AT_LEAST.items() if one["name"].startswith(name)), None)
     if wanted is None:
         return ""

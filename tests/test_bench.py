@@ -36,6 +36,7 @@ def test_page(tmp_path, monkeypatch):
         {"name": "train/lstm/torch-float32", **against, "ratio": 1.2999, "ratios": [1.1, 1.5]},
         {"name": "train/tcn/torch-float32", **against, "ratio": 1.3, "ratios": [1.2, 1.4]},
         {"name": "begin/decode_line/warm", "ours": 4.5, "unit": "s", **alone},
+        {"name": "input/wait", "ours": 1.5, "unit": "%", "spread": {"seqlab": [1.0, 2.5]}, **alone},
         {"name": "growth/z", "over": "n", "sizes": [1, 2], "values": [1, 2], "exponent": 1.0, "unit": "s"},
     ]
     monkeypatch.setattr(benchmarks, "LINES", tmp_path / "lines.jsonl")
@@ -51,7 +52,8 @@ def test_page(tmp_path, monkeypatch):
         assert "| 130 tokens/s | 100 | 1.30, 1.10-1.50 | 1.3: not reached, within the spread |" in text
         assert "| 130 tokens/s | 100 | 1.30, 1.20-1.40 | 1: reached |" in text
         assert "| begin/decode_line/warm | 4.5 s |  |  | at most 4: not reached |" in text
-        assert text.count("not measured yet") == 1 + len(benchmarks.AT_LEAST) + len(benchmarks.AT_MOST) - 3
+        assert "| input/wait | 1.5 % |  |  | at most 2: reached, within the spread |" in text
+        assert text.count("not measured yet") == 1 + len(benchmarks.AT_LEAST) + len(benchmarks.AT_MOST) - 4
         assert "| growth/z | n | 1, 2 | 1, 2 s | 1.0 | 1 |" in text
     assert (tmp_path / "growth.png").stat().st_size > 1000
     benchmarks.PAGE.write_text("nothing to stand between")
@@ -88,7 +90,7 @@ def test_what_fails_is_named_and_the_rest_runs(tmp_path, monkeypatch):
     monkeypatch.setattr(benchmarks, "LINES", tmp_path / "lines.jsonl")
     monkeypatch.setattr(benchmarks, "PAGE", tmp_path / "page.md")
     benchmarks.PAGE.write_text(benchmarks.BEGIN + benchmarks.END)
-    others = [{"name": name, "command": f"python scripts/bench/{name}.py"} for name in ("x", "y")]
+    others = [{"name": name, "command": f"python scripts/bench/{name}.py"} for name in ("x", "y", "gpu")]
     benchmarks.keep(others)
     written = []
     monkeypatch.setattr(benchmarks, "write_page", lambda: written.append(benchmarks.LINES.read_text().splitlines()))
@@ -101,8 +103,9 @@ def test_what_fails_is_named_and_the_rest_runs(tmp_path, monkeypatch):
     monkeypatch.setattr(benchmarks, "COMMANDS", commands)
     with pytest.raises(SystemExit, match="^failed: a, d$"):
         benchmarks.main(only=tuple(commands))
-    [(other, *lines)] = written
-    assert json.loads(other) == others[1]
+    [(*left, bad, good, none)] = written
+    assert [*map(json.loads, left)] == others[1:]
+    lines = bad, good, none
     found = [SimpleNamespace(**json.loads(line)) for line in lines]
     assert [one.name for one in found] == ["bad", "good", "none"]
     assert found[0].command == "python scripts/bench/x.py bad 1"

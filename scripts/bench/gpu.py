@@ -22,7 +22,7 @@ decode to have a peer. Nothing is downloaded, and seqlab need not be installed. 
     pip install --no-index --find-links wheels tyro jaxtyping # there
     PYTHONPATH=. python scripts/bench/gpu.py                  # there, in the repository
 
-Exits with 2 where there is no GPU that both can use.
+Exits with 69 where there is no GPU that both can use.
 """
 
 import functools
