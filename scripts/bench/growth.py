@@ -7,10 +7,17 @@ A Transformer of 3+3 layers, width 256, with random weights: a text may not end 
 
 import functools
 import statistics
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import tyro
 from rounds import grown, seconds
+from train import CASES, Case, initial_params
+
+from seqlab.memory import keep_freed_memory
+from seqlab.search.generate import generate
+from seqlab.search.requests import Request
 
 BOS, EOS = 1, 2
 BEAMS = (1, 2, 4, 8, 16, 32)
@@ -19,33 +26,30 @@ LENGTHS = (16, 32, 64, 128, 256, 512)
 
 
 def main(rounds: int = 5) -> None:
-    from seqlab.memory import keep_freed_memory
-
     keep_freed_memory()
-    from train import CASES, initial_params
-
-    from seqlab.search.generate import generate
-    from seqlab.search.requests import Request
-
     case = CASES["transformer"]
     params = initial_params(case)
-    random = np.random.default_rng(0)
 
-    def decoding(sentences: int, length: int, beam: int) -> float:
-        """Seconds: the median of some times, after a warm-up."""
-        sources = random.integers(4, case.model.vocabulary, (sentences, length)).tolist()
-        requests = [Request(source, [BOS], length, least=length) for source in sources]
-        work = functools.partial(generate, case.model, params, requests, eos=EOS, beam=beam)
+    def median(sentences: int, length: int, beam: int) -> float:
+        """Seconds, of some times after a warm-up."""
+        work = decoding(case, params, sentences, length, beam)
         work()
         return statistics.median(seconds(work) for _ in range(rounds))
 
     notes = "{}; answers as long as their sources"
     for name, sizes, work, fixed in (
-        ("beam", BEAMS, lambda n: decoding(16, 32, n), "16 sentences of 32 tokens"),
-        ("sentences", SENTENCES, lambda n: decoding(n, 32, 5), "32 tokens, beam 5"),
-        ("tokens", LENGTHS, lambda n: decoding(4, n, 5), "4 sentences, beam 5"),
+        ("beam", BEAMS, lambda n: median(16, 32, n), "16 sentences of 32 tokens"),
+        ("sentences", SENTENCES, lambda n: median(n, 32, 5), "32 tokens, beam 5"),
+        ("tokens", LENGTHS, lambda n: median(4, n, 5), "4 sentences, beam 5"),
     ):
         grown(f"growth/decode/{name}", name, sizes, list(map(work, sizes)), "s", notes.format(fixed))
+
+
+def decoding(case: Case, params: Any, sentences: int, length: int, beam: int) -> Callable[[], Any]:
+    """Random sources, and answers that are as long."""
+    sources = np.random.default_rng(0).integers(4, case.model.vocabulary, (sentences, length)).tolist()
+    requests = [Request(source, [BOS], length, least=length) for source in sources]
+    return functools.partial(generate, case.model, params, requests, eos=EOS, beam=beam)
 
 
 if __name__ == "__main__":

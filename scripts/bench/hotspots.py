@@ -8,7 +8,6 @@ counts twice or not at all. A row's number is by the clock, and its notes tell h
 """
 
 import collections
-import functools
 import os
 import re
 import tempfile
@@ -17,14 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 import tyro
+from growth import decoding
 from rounds import row, seconds
 from train import CASES, Case, batch_of, experiment_of, initial_params, our_steps
 
 from seqlab.memory import keep_freed_memory
-from seqlab.search.generate import generate
-from seqlab.search.requests import Request
 
 KINDS = {  # by what an operation's name in the traced program ends with, or begins with in the compiled one
     "products": r"dot_general$",
@@ -34,7 +31,7 @@ KINDS = {  # by what an operation's name in the traced program ends with, or beg
 }
 OF_OTHERS = ("while", "conditional", "call")
 DECODING = {"greedy": ("gru_attention", 256, 1), "beam": ("transformer", 64, 5)}  # case, sentences, beam
-BOS, EOS, LENGTH = 1, 2, 32
+LENGTH = 32  # of sources and answers
 
 
 def main(only: tuple[str, ...] = (*CASES, *DECODING)) -> None:
@@ -43,7 +40,7 @@ def main(only: tuple[str, ...] = (*CASES, *DECODING)) -> None:
     with tempfile.TemporaryDirectory() as folder:
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_dump_to={folder} --xla_dump_hlo_as_text"
         for name in only:
-            work = decoding(*DECODING[name]) if name in DECODING else training(CASES[name])
+            work = searching(*DECODING[name]) if name in DECODING else training(CASES[name])
             work()
             taken, total = shares(work, Path(folder))
             notes = "; ".join(f"{kind} {100 * part / taken:.0f} %" for kind, part in total.most_common())
@@ -55,11 +52,8 @@ def training(case: Case) -> Callable[[], Any]:
     return our_steps(experiment_of(case), [batch_of(case, case.rows, case.source, case.target)])
 
 
-def decoding(name: str, sentences: int, beam: int) -> Callable[[], Any]:
-    case, random = CASES[name], np.random.default_rng(0)
-    sources = random.integers(4, case.model.vocabulary, (sentences, LENGTH)).tolist()
-    requests = [Request(source, [BOS], LENGTH, least=LENGTH) for source in sources]
-    return functools.partial(generate, case.model, initial_params(case), requests, eos=EOS, beam=beam)
+def searching(name: str, sentences: int, beam: int) -> Callable[[], Any]:
+    return decoding(CASES[name], initial_params(CASES[name]), sentences, LENGTH, beam)
 
 
 def shares(work: Callable[[], Any], compiled: Path) -> tuple[float, collections.Counter[str]]:
