@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+import pytest
 from jaxtyping import install_import_hook
 
 # Most of the suite's time is compilation: the compiler takes its shortest way, and what it made is kept.
@@ -14,3 +15,12 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 install_import_hook("seqlab", "beartype.beartype")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def nothing_compiled_is_kept():
+    """A compiled program holds dozens of the 65,530 mappings that Linux gives a process; without them XLA crashes."""
+    yield
+    import jax  # reads what is set above
+
+    jax.clear_caches()
