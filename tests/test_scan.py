@@ -1,12 +1,14 @@
 """The loop with kernels: what it gives, and its gradients, are those of a plain one."""
 
 import functools
+import re
 
 import jax
 import jax.extend
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from seqlab.layers.recurrent import Recurrent
 from seqlab.layers.scan import multiplier, scan
@@ -93,6 +95,24 @@ def test_no_sum_as_large_as_the_kernel_in_the_loop(dtype):
     for loop, sums in ((plain, 1), (scan, 0)):
         gradient = jax.make_jaxpr(jax.grad(functools.partial(ends, loop)))(one)
         assert kernel_sums(gradient.jaxpr, (4, 16)) == sums
+
+
+def test_devices_add_their_sums_after_the_loop():
+    """Two devices share a batch, and each multiplies its own rows. In a plain loop they meet at every position."""
+    mesh = Mesh(np.array(jax.devices()[:2]), ("data",))
+    whole, shared = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((), (None, "data")))
+    kernels, xs = jax.device_put({"w": drawn(4, 4)}, whole), jax.device_put(drawn(5, 6, 4), shared)
+
+    def body(multiply, state, x):
+        return jnp.tanh(multiply("w", state) + x), None
+
+    def total(loop, kernels, xs):
+        return loop(body, kernels, jnp.zeros_like(xs[0]), xs, dtype="float32", reverse=False)[0].sum()
+
+    for loop, wanted in ((plain, [["all-reduce"], []]), (scan, [[], ["all-reduce"]])):
+        gradient = jax.jit(jax.grad(functools.partial(total, loop)), out_shardings={"w": whole})
+        inner, _, entry = gradient.lower(kernels, xs).compile().as_text().partition("ENTRY ")
+        assert [re.findall(r" (all-\w+|collective-\w+)\(", part) for part in (inner, entry)] == wanted
 
 
 def test_other_transformations():

@@ -1,6 +1,7 @@
 """A loop over positions whose kernels get their gradients from one product each, when it has gone back."""
 
 import functools
+import string
 from collections.abc import Callable
 from typing import Any
 
@@ -88,8 +89,10 @@ def _run_backward(step: Any, dtype: str, reverse: bool, kept: Any, gradients: An
     taps, *rest = back(gradients)
 
     def gradient(left: jax.Array, right: jax.Array) -> Any:
-        flat = left.reshape(-1, left.shape[-1]), right.reshape(-1, right.shape[-1])
-        return matrix_product("mk,mn->kn", *flat, dtype)
+        # Positions and rows as axes of their own: of devices that share the rows, each multiplies what it has. Were
+        # they one axis, XLA would have every device gather all rows, and multiply them all.
+        summed = string.ascii_lowercase[: left.ndim - 1]
+        return matrix_product(f"{summed}K,{summed}N->KN", left, right, dtype)
 
     return jax.tree.map(gradient, operands, taps), None, *rest
 
