@@ -301,6 +301,16 @@ MUTANTS: tuple[tuple[Mutant, tuple[Any, ...]], ...] = (  # and the arguments of 
     ),
     (
         Mutant(
+            "done once one of those that go on has ended",
+            "search.beam",
+            "((candidates == eos).any(-1) | ~exists).all(-1)",
+            "((candidates == eos).any(-1) | ~exists).any(-1)",
+            TOOLKIT,
+        ),
+        ("joey", 2),
+    ),
+    (
+        Mutant(
             "the bound of the best in place of the worst",
             "search.beam",
             "finished.scores[:, -1] >= score(best, i + 1)",

@@ -247,8 +247,8 @@ def beam_search(
             done = topped & (count >= min(wanted, size))
         elif rules.stop == "empty":
             done = best <= NEVER / 2
-        elif rules.stop == "slots":
-            done = ended.all(-1)
+        elif rules.stop == "slots":  # what goes on with an EOS in it can no more finish
+            done = ended.all(-1) | ((candidates == eos).any(-1) | ~exists).all(-1)
         elif rules.stop == "bound":
             done = (count >= size) & (finished.scores[:, -1] >= score(best, i + 1))
         else:
