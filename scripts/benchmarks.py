@@ -26,6 +26,7 @@ LINES = ROOT / "docs" / "benchmarks.jsonl"
 PAGE = ROOT / "docs" / "benchmarks.md"
 RUN, SOURCES = "runs/bench", "runs/bench.sources"
 DATA = "multi30k/en-de"
+KEPT = {"name", "unit", "command", "machine", "versions", "commit"}  # of each
 NO_GPU = 69  # the exit code of gpu.py
 BEGIN, END = "<!-- measured: written by scripts/benchmarks.py -->\n", "<!-- end of measured -->\n"
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "sentencepiece")
@@ -141,16 +142,22 @@ def gpu() -> str:
 
 
 def read_lines() -> list[dict[str, Any]]:
-    """What has been measured. Exits where a line is no JSON."""
-    try:
-        return [json.loads(line) for line in LINES.read_text().splitlines()] if LINES.exists() else []
-    except ValueError as error:
-        sys.exit(f"{LINES}: a line that is no JSON ({error}): remove it")
+    """What has been measured. Exits where a line is nothing of the kind."""
+    found = []
+    for i, line in enumerate(LINES.read_text().splitlines() if LINES.exists() else (), 1):
+        try:
+            one = json.loads(line)
+        except ValueError:
+            one = None
+        if not isinstance(one, dict) or not one.keys() >= KEPT:
+            sys.exit(f"{LINES}, line {i}: no row and no curve: remove it")
+        found.append(one)
+    return found
 
 
 def read_page() -> tuple[str, str]:
     """What stands before the tables, and after them. Exits where they have no place."""
-    before, begin, rest = PAGE.read_text().partition(BEGIN)
+    before, begin, rest = (PAGE.read_text() if PAGE.exists() else "").partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
         sys.exit(f"{PAGE} has lost the lines that the tables stand between")
@@ -159,6 +166,8 @@ def read_page() -> tuple[str, str]:
 
 def write_page() -> None:
     found, (before, after) = read_lines(), read_page()
+    scripts = [f"scripts/bench/{command[0]}" for command in COMMANDS.values()]
+    found.sort(key=lambda line: [*scripts, script := line["command"].split()[1]].index(script))
     rows = [line for line in found if "over" not in line]
     curves = [line for line in found if "over" in line]
     places = list(dict.fromkeys(place(line) for line in found))

@@ -60,8 +60,14 @@ def test_page(tmp_path, monkeypatch):
     with pytest.raises(SystemExit, match="has lost the lines"):
         benchmarks.write_page()
     benchmarks.PAGE.write_text(text)
-    benchmarks.LINES.write_text('{"name": "cut o')
-    with pytest.raises(SystemExit, match="a line that is no JSON"):
+    good = benchmarks.LINES.read_text()
+    for bad in ('{"name": "cut o', "1", '{"name": "x", "unit": "s"}'):
+        benchmarks.LINES.write_text(good + bad)
+        with pytest.raises(SystemExit, match=f"line {len(lines) + 1}: no row and no curve: remove it"):
+            benchmarks.main(only=("page",))
+    benchmarks.LINES.write_text(good)
+    benchmarks.PAGE.unlink()
+    with pytest.raises(SystemExit, match="has lost the lines"):
         benchmarks.main(only=("page",))
 
 
@@ -90,7 +96,8 @@ def test_what_fails_is_named_and_the_rest_runs(tmp_path, monkeypatch):
     monkeypatch.setattr(benchmarks, "LINES", tmp_path / "lines.jsonl")
     monkeypatch.setattr(benchmarks, "PAGE", tmp_path / "page.md")
     benchmarks.PAGE.write_text(benchmarks.BEGIN + benchmarks.END)
-    others = [{"name": name, "command": f"python scripts/bench/{name}.py"} for name in ("x", "y", "gpu")]
+    about = {"unit": "s", "machine": "M", "versions": {}, "commit": "abc"}
+    others = [{"name": name, "command": f"python scripts/bench/{name}.py", **about} for name in ("x", "y", "gpu")]
     benchmarks.keep(others)
     written = []
     monkeypatch.setattr(benchmarks, "write_page", lambda: written.append(benchmarks.LINES.read_text().splitlines()))

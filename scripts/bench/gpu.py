@@ -37,7 +37,7 @@ from typing import Annotated, Any, NamedTuple
 import jax
 import numpy as np
 import tyro
-from rounds import in_turns, seconds, tell, with_allocator
+from rounds import check_names, in_turns, seconds, tell, with_allocator
 from train import CASES as ON_CPU
 from train import Case, compare, in_float32, matrix_rate
 from tyro.conf import arg
@@ -92,6 +92,7 @@ def main(
     tiny: Annotated[bool, arg(help="Tiny sizes on any device, to see that all of it runs.")] = False,
 ) -> None:
     """Prints a row for each comparison."""
+    check_names(only, [*CASES, "decode"])
     device = find_device(tiny)
     import torch
 

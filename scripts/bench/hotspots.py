@@ -18,7 +18,7 @@ from typing import Any
 import jax
 import tyro
 from growth import decoding
-from rounds import row, seconds
+from rounds import check_names, row, seconds
 from train import CASES, Case, batch_of, experiment_of, initial_params, our_steps
 
 from seqlab.memory import keep_freed_memory
@@ -35,6 +35,7 @@ LENGTH = 32  # of sources and answers
 
 
 def main(only: tuple[str, ...] = (*CASES, *DECODING)) -> None:
+    check_names(only, [*CASES, *DECODING])
     keep_freed_memory()
     os.environ.pop("JAX_COMPILATION_CACHE_DIR", None)  # what is compiled before tells no names
     with tempfile.TemporaryDirectory() as folder:

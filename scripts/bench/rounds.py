@@ -27,6 +27,13 @@ def with_allocator() -> None:
         os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **ALLOCATOR})
 
 
+def check_names(given: Sequence[str], known: Sequence[str]) -> None:
+    """Exits where a name is none of those that are known."""
+    unknown = [name for name in given if name not in known]
+    if unknown:
+        sys.exit(f"no benchmark {unknown[0]!r}: one of {', '.join(known)}")
+
+
 def in_turns(everyone: dict[str, Callable[[], object]], amount: float, rounds: int) -> dict[str, list[float]]:
     """Of each, how much of `amount` it did a second, in each of the rounds, every second of which is the other way
     round. They are warm.

@@ -28,6 +28,7 @@ from seqlab.datasets import prepare
 from seqlab.text import Corpus, tokenize, train_tokenizer
 
 ROOT = Path(__file__).parents[2]
+STRETCHES = 5  # of a training, told apart by its log
 
 
 def main(
@@ -35,6 +36,8 @@ def main(
     training: int = 0,
     rounds: int = 5,
 ) -> None:
+    if 0 < training < STRETCHES:
+        sys.exit(f"--training 0, or at least {STRETCHES} steps, not {training}")
     examples = list(prepare(catalogue.dataset(data), DATA_DIR).read("train"))
     texts = [text for example in examples for text in example.values()]
     lines = [line for text in texts for line in text.split("\n")]
@@ -62,12 +65,13 @@ def main(
     if training:
         with tempfile.TemporaryDirectory() as name:
             places = ["--out", f"{name}/run", "--data-dir", str(DATA_DIR.resolve())]
-            sizes = ["--steps", str(training), "--log-every", str(training // 5)]
+            sizes = ["--steps", str(training), "--log-every", str(training // STRETCHES)]
             judged = ["--validation.metric", "loss", "--validation.beam", "0"]
             command = ["-m", "seqlab.cli", "train", "configs/multi30k_transformer.py", *places, *sizes, *judged]
             subprocess.run([sys.executable, *command], check=True, cwd=ROOT, stdout=sys.stderr)
             found = [100 * share for share in waits(Path(name) / "run")][1:]  # in the first stretch it compiles
-        notes = f"{len(found)} stretches of {training // 5} steps of configs/multi30k_transformer.py, as it logs them"
+        steps = f"{len(found)} stretches of {training // STRETCHES} steps"
+        notes = f"{steps} of configs/multi30k_transformer.py, as it logs them"
         tell("input/wait", {"seqlab": found}, "seqlab", None, "%", notes)
 
 

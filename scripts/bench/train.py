@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 from memory import left_behind, mebibytes
-from rounds import CORES, fastest, in_turns, row, seconds, tell, with_allocator
+from rounds import CORES, check_names, fastest, in_turns, row, seconds, tell, with_allocator
 
 from seqlab.config import Experiment, Optimizer, Parallel, Schedule
 from seqlab.cost import count
@@ -74,6 +74,7 @@ CASES = {
 
 
 def main(only: tuple[str, ...] = tuple(CASES), rounds: int = 5) -> None:
+    check_names(only, [*CASES])
     keep_freed_memory()
     peak = matrix_rate()
     tell_products()
