@@ -30,6 +30,9 @@ KINDS = {  # by what an operation's name in the traced program ends with, or beg
     "copies and transposes": r"^(copy|transpose|bitcast)|(transpose|concatenate|broadcast_in_dim)$",
 }
 OF_OTHERS = ("while", "conditional", "call")
+OF_LOOPS = ("while", "body", "cond", "closed_call", "checkpoint")  # in the names of what they hold
+LARGEST = 6  # places that are told
+Seconds = collections.Counter[str]
 DECODING = {"greedy": ("gru_attention", 256, 1), "beam": ("transformer", 64, 5)}  # case, sentences, beam
 LENGTH = 32  # of sources and answers
 
@@ -43,9 +46,12 @@ def main(only: tuple[str, ...] = (*CASES, *DECODING)) -> None:
         for name in only:
             work = searching(*DECODING[name]) if name in DECODING else training(CASES[name])
             work()
-            taken, total = shares(work, Path(folder))
-            notes = "; ".join(f"{kind} {100 * part / taken:.0f} %" for kind, part in total.most_common())
-            notes = f"one core; {notes}; in all {100 * total.total() / taken:.0f} %"
+            taken, kinds, places = shares(work, Path(folder))
+            told, most = (
+                "; ".join(f"{what} {100 * part / taken:.0f} %" for what, part in total)
+                for total in (kinds.most_common(), places.most_common(LARGEST))
+            )
+            notes = f"one core; {told}; in all {100 * kinds.total() / taken:.0f} %. Products: {most}"
             row(f"hotspots/{name}", 1000 * taken, None, "ms", notes)
 
 
@@ -57,8 +63,10 @@ def searching(name: str, sentences: int, beam: int) -> Callable[[], Any]:
     return decoding(CASES[name], initial_params(CASES[name]), sentences, LENGTH, beam)
 
 
-def shares(work: Callable[[], Any], compiled: Path) -> tuple[float, collections.Counter[str]]:
-    """The seconds it takes, and those of each kind. What XLA has compiled is told in that folder."""
+def shares(work: Callable[[], Any], compiled: Path) -> tuple[float, Seconds, Seconds]:
+    """The seconds it takes, those of each kind, and of the products those of each place in the model. What XLA has
+    compiled is told in that folder.
+    """
     with tempfile.TemporaryDirectory() as folder:
         with jax.profiler.trace(folder):
             taken = seconds(work)
@@ -70,20 +78,29 @@ def shares(work: Callable[[], Any], compiled: Path) -> tuple[float, collections.
         )
         for path in compiled.glob("module_*_after_optimizations.txt")
     }
-    total: collections.Counter[str] = collections.Counter()
+    kinds, places = Seconds(), Seconds()
     for event in (event for plane in found.planes for line in plane.lines for event in line.events):
         about = dict(event.stats)
         operation = about.get("hlo_op")
         if operation is not None and not operation.startswith(OF_OTHERS):
             name = names[about["program_id"]].get(operation, "")
-            total[kind_of(operation, name)] += event.duration_ns / 1e9
-    return taken, total
+            kind = kind_of(operation, name)
+            kinds[kind] += event.duration_ns / 1e9
+            if kind == "products":
+                places[place_of(name)] += event.duration_ns / 1e9
+    return taken, kinds, places
 
 
 def kind_of(operation: str, name: str) -> str:
     end = name.rpartition("/")[2]
     found = (kind for kind, e in KINDS.items() if re.search(e, end) or re.search(e, operation))
     return next(found, "elementwise and other")
+
+
+def place_of(name: str) -> str:
+    """The last modules on the way to an operation, layers not told apart."""
+    modules = [re.sub(r"_\d+", "", part) for part in name.split("/")[:-1] if re.fullmatch(r"[\w.]+", part)]
+    return "/".join([part for part in modules if part not in OF_LOOPS][-2:])
 
 
 if __name__ == "__main__":
