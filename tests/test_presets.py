@@ -14,18 +14,21 @@ from tests.tables import search_table
 
 VOCABULARY, LENGTH, ROWS = 12, 6, 12
 LIMITS = np.array([6, 5, 4, 3, 2, 1] * 2)
+SWAPPED = np.arange(VOCABULARY)  # where EOS is 0, as in many a Marian model
+SWAPPED[[0, toolkits.EOS]] = toolkits.EOS, 0
 SPECIAL = {"pad": toolkits.PAD, "bos": toolkits.BOS, "unk": toolkits.UNK}
 
 
-@functools.partial(jax.jit, static_argnames=("preset", "beam", "top"))
-def search(table, alpha, word_penalty, preset, beam, top=False):
+@functools.partial(jax.jit, static_argnames=("preset", "beam", "top", "swapped"))
+def search(table, alpha, word_penalty, preset, beam, top=False, swapped=False):
     rules, _, least, forbidden, _ = PRESETS[preset]
     if top:
         rules = dataclasses.replace(rules, stop="top")
-    processors = [forbid([SPECIAL[name] for name in forbidden])]
+    ids = SWAPPED if swapped else np.arange(VOCABULARY)
+    processors = [forbid([int(ids[SPECIAL[name]]) for name in forbidden])]
     return search_table(
-        table, LIMITS, eos=toolkits.EOS, beam=beam, least=least, alpha=alpha, word_penalty=word_penalty, wanted=beam,
-        rules=rules, processors=processors,
+        table, LIMITS, eos=int(ids[toolkits.EOS]), beam=beam, least=least, alpha=alpha, word_penalty=word_penalty,
+        wanted=beam, rules=rules, processors=processors,
     )  # fmt: skip
 
 
@@ -72,3 +75,17 @@ def test_as_the_toolkit(preset, beam):
                 np.testing.assert_allclose(scores[: len(truth)], [s for s, _ in truth], atol=1e-5, err_msg=where)
                 lengths |= {len(tokens) for _, tokens in truth}
     assert lengths >= set(range(2, LENGTH + 1))
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_an_end_whose_id_is_0(preset):
+    """It is written as any other is, though zeros stand behind what is written."""
+    for kind in ("random", "eos likely", "no eos"):
+        table = tables(kind)
+        found = search(table, 1.0, 0.0, preset, 3)
+        other = search(table[..., SWAPPED, :][..., SWAPPED], 1.0, 0.0, preset, 3, swapped=True)
+        written = np.arange(LENGTH) < np.asarray(found.lengths)[..., None]
+        np.testing.assert_array_equal(other.lengths, found.lengths)
+        np.testing.assert_array_equal(np.where(written, SWAPPED[other.tokens], 0), found.tokens)
+        np.testing.assert_allclose(other.scores, found.scores, rtol=1e-6)
+    assert np.unique(found.lengths).size > 1

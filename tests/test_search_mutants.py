@@ -293,7 +293,7 @@ MUTANTS: tuple[tuple[Mutant, tuple[Any, ...]], ...] = (  # and the arguments of 
         Mutant(
             "places that ended may end again",
             "search.beam",
-            "may_finish &= ((candidates == eos).sum(-1) - (token == eos)) == 0",
+            "may_finish &= ~over",
             "may_finish &= True",
             TOOLKIT,
         ),
@@ -303,11 +303,21 @@ MUTANTS: tuple[tuple[Mutant, tuple[Any, ...]], ...] = (  # and the arguments of 
         Mutant(
             "done once one of those that go on has ended",
             "search.beam",
-            "((candidates == eos).any(-1) | ~exists).all(-1)",
-            "((candidates == eos).any(-1) | ~exists).any(-1)",
+            "(over | (token == eos) | ~exists).all(-1)",
+            "(over | (token == eos) | ~exists).any(-1)",
             TOOLKIT,
         ),
         ("joey", 2),
+    ),
+    (
+        Mutant(
+            "what is not written yet counts as ends",
+            "search.beam",
+            " & (jnp.arange(candidates.shape[-1]) < i)",
+            "",
+            "test_presets.test_an_end_whose_id_is_0",
+        ),
+        ("joey",),
     ),
     (
         Mutant(

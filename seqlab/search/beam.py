@@ -214,10 +214,12 @@ def beam_search(
         hit = token == eos
         if rules.limit == "accept":
             hit |= last[:, None]
+        # Whether it had ended before. Behind what is written stand zeros, and EOS may be 0.
+        over = ((candidates == eos) & (jnp.arange(candidates.shape[-1]) < i)).any(-1)
         ended = old.ended
         if rules.after == "stay":
             ended |= hit | ~exists
-            may_finish &= ((candidates == eos).sum(-1) - (token == eos)) == 0
+            may_finish &= ~over
         elif rules.after == "shrink":
             may_finish &= rank < size - old.count[:, None]
         may_finish &= hit & exists & ~old.done[:, None]
@@ -247,8 +249,8 @@ def beam_search(
             done = topped & (count >= min(wanted, size))
         elif rules.stop == "empty":
             done = best <= NEVER / 2
-        elif rules.stop == "slots":  # what goes on with an EOS in it can no more finish
-            done = ended.all(-1) | ((candidates == eos).any(-1) | ~exists).all(-1)
+        elif rules.stop == "slots":  # or nothing that goes on could finish, which changes no result
+            done = ended.all(-1) | (over | (token == eos) | ~exists).all(-1)
         elif rules.stop == "bound":
             done = (count >= size) & (finished.scores[:, -1] >= score(best, i + 1))
         else:

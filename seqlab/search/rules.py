@@ -38,7 +38,8 @@ class Rules:
     "bound": once K have finished, and the best that goes on would not beat the worst of them if it ended now;
     "top": once the best continuation of some step has ended, and `wanted` have finished;
     "empty": once none goes on;
-    "slots": once in each of the K places of the beam something has ended, or all that go on have."""
+    "slots": once in each of the K places of the beam something has ended (or, which changes no result, once all that
+    go on have ended before)."""
     renormalize: bool = True
     """Whether what is forbidden leaves its probability to the rest."""
 
