@@ -19,9 +19,13 @@ def python(arguments: Sequence[str], environment: Mapping[str, str] | None = Non
     """
     command = [sys.executable, *arguments]
     with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as process:
-        for line in process.stdout or ():
-            print(line, end="", flush=True)
-            yield line
+        try:
+            for line in process.stdout or ():
+                print(line, end="", flush=True)
+                yield line
+        except BaseException:
+            process.terminate()
+            raise
     if process.returncode:
         raise subprocess.CalledProcessError(process.returncode, command)
 

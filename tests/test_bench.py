@@ -61,7 +61,7 @@ def test_page(tmp_path, monkeypatch):
         benchmarks.write_page()
     benchmarks.PAGE.write_text(text)
     good = benchmarks.LINES.read_text()
-    for bad in ('{"name": "cut o', "1", '{"name": "x", "unit": "s"}'):
+    for bad in ('{"name": "cut o', "1", json.dumps({"name": "x", "over": "n", "ratio": None, **about})):
         benchmarks.LINES.write_text(good + bad)
         with pytest.raises(SystemExit, match=f"line {len(lines) + 1}: no row and no curve: remove it"):
             benchmarks.main(only=("page",))
@@ -97,6 +97,7 @@ def test_what_fails_is_named_and_the_rest_runs(tmp_path, monkeypatch):
     monkeypatch.setattr(benchmarks, "PAGE", tmp_path / "page.md")
     benchmarks.PAGE.write_text(benchmarks.BEGIN + benchmarks.END)
     about = {"unit": "s", "machine": "M", "versions": {}, "commit": "abc"}
+    about |= {"ours": 1.0, "peer": None, "ratio": None, "notes": ""}
     others = [{"name": name, "command": f"python scripts/bench/{name}.py", **about} for name in ("x", "y", "gpu")]
     benchmarks.keep(others)
     written = []

@@ -16,8 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated
 
-import tyro
-from rounds import CORES, in_turns, quickest, tell, with_allocator
+from rounds import CORES, in_turns, quickest, run_main, tell, with_allocator
 from tyro.conf import Positional, arg
 
 NEAR = 1e-4  # of two mean log-probabilities of a token
@@ -171,4 +170,4 @@ def compare(run, lines: list[str], ours: Texts, theirs: Texts, *, exact: bool) -
 
 if __name__ == "__main__":
     with_allocator()
-    tyro.cli(main)
+    run_main(main)

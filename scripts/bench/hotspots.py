@@ -1,13 +1,16 @@
 """Where the time goes, by the kind of operation, as the profiler tells it: in our training steps, and in decoding.
 
-    python scripts/bench/hotspots.py [--only transformer lstm gru_attention tcn greedy beam]
+    python scripts/bench/hotspots.py --run RUN --input F [--only transformer lstm gru_attention tcn greedy beam ...]
 
 A training step, and decoding with random weights: `greedy` by the GRU with attention, `beam` by the Transformer with
-a beam of 5. On one core, so that operations run one after the other: what several threads do at a time, the profiler
-counts twice or not at all. A row's number is by the clock, and its notes tell how much of it the operations are.
+a beam of 5. Of the run, `run/train` is of steps on its first batches, and `run/beam` writes the first lines of F. On
+one core, so that operations run one after the other: what several threads do at a time, the profiler counts twice or
+not at all. A row's number is by the clock, without the profiler; shares are of the turn that it looked at.
 """
 
 import collections
+import dataclasses
+import itertools
 import os
 import re
 import tempfile
@@ -16,12 +19,15 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import tyro
 from growth import decoding
-from rounds import check_names, row, seconds
+from rounds import check_names, in_turns, run_main, seconds, tell
 from train import CASES, Case, batch_of, experiment_of, initial_params, our_steps
 
+from seqlab import decode
+from seqlab.cli import DATA_DIR
 from seqlab.memory import keep_freed_memory
+from seqlab.show_batch import fed_to
+from seqlab.text import read_lines
 
 KINDS = {  # by what an operation's name in the traced program ends with, or begins with in the compiled one
     "products": r"dot_general$",
@@ -35,28 +41,47 @@ LARGEST = 6  # places that are told
 Seconds = collections.Counter[str]
 DECODING = {"greedy": ("gru_attention", 256, 1), "beam": ("transformer", 64, 5)}  # case, sentences, beam
 LENGTH = 32  # of sources and answers
+RUNNING = ("run/train", "run/beam")
+BATCHES, LINES = 12, 200
+ROUNDS = 5
 
 
-def main(only: tuple[str, ...] = (*CASES, *DECODING)) -> None:
-    check_names(only, [*CASES, *DECODING])
+def main(run: Path, input: Path, only: tuple[str, ...] = (*CASES, *DECODING, *RUNNING)) -> None:
+    check_names(only, [*CASES, *DECODING, *RUNNING])
     keep_freed_memory()
-    os.environ.pop("JAX_COMPILATION_CACHE_DIR", None)  # what is compiled before tells no names
+    jax.config.update("jax_compilation_cache_dir", None)  # what is compiled before tells no names
     with tempfile.TemporaryDirectory() as folder:
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_dump_to={folder} --xla_dump_hlo_as_text"
         for name in only:
-            work = searching(*DECODING[name]) if name in DECODING else training(CASES[name])
+            if name in RUNNING:
+                work = running(name, run, input)
+            else:
+                work = searching(*DECODING[name]) if name in DECODING else training(CASES[name])
             work()
+            rates = in_turns({"seqlab": work}, 1, ROUNDS)
             taken, kinds, places = shares(work, Path(folder))
             told, most = (
                 "; ".join(f"{what} {100 * part / taken:.0f} %" for what, part in total)
                 for total in (kinds.most_common(), places.most_common(LARGEST))
             )
             notes = f"one core; {told}; in all {100 * kinds.total() / taken:.0f} %. Products: {most}"
-            row(f"hotspots/{name}", 1000 * taken, None, "ms", notes)
+            tell(
+                f"hotspots/{name}", {"seqlab": [1000 / rate for rate in rates["seqlab"]]}, "seqlab", None, "ms", notes
+            )
 
 
 def training(case: Case) -> Callable[[], Any]:
     return our_steps(experiment_of(case), [batch_of(case, case.rows, case.source, case.target)])
+
+
+def running(name: str, run: Path, input: Path) -> Callable[[], Any]:
+    loaded = decode.load(run, dtype="float32")
+    if name == "run/beam":
+        lines = list(itertools.islice(read_lines(input), LINES))
+        return lambda: loaded.translate(lines, beam=5, preset="ct2", alpha=1.0, max_length=128)
+    model = loaded.model.clone(dropout=0.0, inner_dropout=None)
+    batches = [fed_to(run, step, DATA_DIR).batch for step in range(1, BATCHES + 1)]
+    return our_steps(dataclasses.replace(loaded.experiment, model=model), batches)
 
 
 def searching(name: str, sentences: int, beam: int) -> Callable[[], Any]:
@@ -106,4 +131,4 @@ def place_of(name: str) -> str:
 if __name__ == "__main__":
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    tyro.cli(main)
+    run_main(main)

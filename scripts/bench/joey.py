@@ -24,7 +24,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import torch
-import tyro
 from decode import LENGTH, SIZES, Texts, by_quickest, by_seqlab, compare
 from joeynmt.batch import Batch as JoeyBatch
 from joeynmt.builders import build_gradient_clipper, build_optimizer
@@ -32,7 +31,7 @@ from joeynmt.model import build_model
 from joeynmt.search import search
 from joeynmt.training import TrainManager
 from joeynmt.vocabulary import Vocabulary
-from rounds import CORES, in_turns, seconds, tell, with_allocator
+from rounds import CORES, in_turns, run_main, seconds, tell, with_allocator
 from torch import nn
 from torch_models import normalization, put
 from train import our_steps
@@ -279,4 +278,4 @@ def bias(theirs: nn.Linear, ours: dict[str, Any]) -> None:
 
 if __name__ == "__main__":
     with_allocator()
-    tyro.cli(main)
+    run_main(main)

@@ -7,13 +7,15 @@ pair of sequences of N positions each. Writes docs/cost.md and docs/cost.png.
 """
 
 import dataclasses
+import sys
 from pathlib import Path
 
 from matplotlib.figure import Figure
-from rounds import grown
+from rounds import grown, run_main
 
 from seqlab import catalogue
 from seqlab.cost import Costs, costs, parameters
+from seqlab.files import write_atomically
 from seqlab.memory import keep_freed_memory
 from seqlab.models.bahdanau import Bahdanau
 from seqlab.models.conv_seq2seq import ConvSeq2Seq
@@ -68,6 +70,9 @@ def draw(found: dict[str, list[Costs]], path: Path) -> None:
 
 
 def main() -> None:
+    before, mark, _ = TABLE.read_text().partition("<!-- measured -->\n")
+    if not mark:
+        sys.exit(f"{TABLE} has lost the line that the tables stand behind")
     keep_freed_memory()
     base = catalogue.load_config(ROOT / "configs" / "multi30k_transformer.py")
     found: dict[str, list[Costs]] = {}
@@ -97,10 +102,9 @@ def main() -> None:
         for title, quantity in QUANTITIES.items()
     ]
     tables.append(grid("most moves from a position to the last output", moves))
-    before, mark, _ = TABLE.read_text().partition("<!-- measured -->\n")
-    TABLE.write_text(before + mark + "\n".join(lines) + "\n\n" + "\n".join(tables))
+    write_atomically(TABLE, before + mark + "\n".join(lines) + "\n\n" + "\n".join(tables))
     draw(found, TABLE.with_suffix(".png"))
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax.extend.core import Var
+from rounds import run_main
 
 from seqlab.models.recurrent_lm import RecurrentLM
 from seqlab.models.transformer import Transformer
@@ -71,4 +72,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

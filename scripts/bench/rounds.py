@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import tyro
 
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 ALLOCATOR = {  # or PyTorch spends half of its time in the kernel
@@ -27,6 +28,16 @@ def with_allocator() -> None:
         os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **ALLOCATOR})
 
 
+def run_main(main: Callable[..., None]) -> None:
+    """Runs it by the command line; what the user did wrong is one line."""
+    from seqlab.errors import SeqlabError
+
+    try:
+        tyro.cli(main)
+    except SeqlabError as error:
+        sys.exit(f"error: {error}")
+
+
 def check_names(given: Sequence[str], known: Sequence[str]) -> None:
     """Exits where a name is none of those that are known."""
     unknown = [name for name in given if name not in known]
@@ -38,6 +49,8 @@ def in_turns(everyone: dict[str, Callable[[], object]], amount: float, rounds: i
     """Of each, how much of `amount` it did a second, in each of the rounds, every second of which is the other way
     round. They are warm.
     """
+    if rounds < 1:
+        sys.exit(f"--rounds 1 or more, not {rounds}")
     rates: dict[str, list[float]] = {who: [] for who in everyone}
     for i in range(rounds):
         for who in list(everyone)[:: -1 if i % 2 else 1]:

@@ -13,14 +13,15 @@ import tempfile
 import time
 from pathlib import Path
 
-import tyro
-from rounds import grown, tell
+from rounds import grown, run_main, tell
 
 ROOT = Path(__file__).parents[2]
 ROUNDS = 5
 
 
 def main(pairs: tuple[int, ...] = (10_000, 100_000, 1_000_000)) -> None:
+    if not pairs:
+        sys.exit("--pairs N: of how many pairs?")
     found: dict[str, list[tuple[float, float]]] = {"first": [], "again": []}
     os.environ.pop("JAX_COMPILATION_CACHE_DIR", None)  # which would have its say before the next
     with tempfile.TemporaryDirectory() as name:
@@ -63,7 +64,7 @@ def beginnings(folder: Path, count: int) -> None:
             for turn in range(ROUNDS + (state == "warm")):
                 os.environ["XDG_CACHE_HOME"] = kept if state == "warm" else f"{kept}-{what}-{turn}"
                 times.append(timed(command(f"{what}-{state}-{turn}"))[0])
-            notes = "a whole command; cold: nothing compiled is kept from before"
+            notes = f"a whole command, {count:,} pairs; cold: nothing compiled is kept; warm: as once before"
             kept_times = times[1:] if state == "warm" else times  # the first leaves what it compiled
             tell(f"begin/{what}/{state}", {"seqlab": kept_times}, "seqlab", None, "s", notes)
 
@@ -105,4 +106,4 @@ def timed(arguments: list[str]) -> tuple[float, float]:
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    run_main(main)
