@@ -117,7 +117,7 @@ def compare(
     wanted = first["seqlab"][1]
     assert abs(wanted - before) > CHANGED * before, (wanted, before)
     for who, (_, loss) in first.items():
-        assert abs(loss - wanted) < NEAR_LATER[who.split(",")[0] if who != "seqlab" else kinds[0]] * wanted, first
+        assert abs(loss - wanted) < NEAR_LATER["bfloat16" if "bfloat16" in who else "float32"] * wanted, first
     tokens = case.rows * (case.source + case.target)
     rates = in_turns(everyone, tokens * case.steps, rounds)
     notes = "; ".join(f"{who} {statistics.median(found):.0f}" for who, found in rates.items())
