@@ -53,9 +53,15 @@ def alone(arguments: list[str]) -> list[str]:
     return kept
 
 
-def connect(cluster: Processes, heartbeat: int = 100) -> None:
-    """Finds the other processes, if there are any; all but the first then say nothing."""
+def start_computing(cluster: Processes = ALONE, heartbeat: int = 100) -> None:
+    """Sets up memory, compilations and other processes. Every command that computes calls it first.
+
+    Of several processes only the first prints. They keep no compilations, because JAX keeps those of the first alone,
+    which would then wait for the others.
+    """
+    keep_freed_memory()
     if cluster == ALONE:
+        keep_compilations()
         return
     if cluster.coordinator is None:
         raise SeqlabError("--processes and --process need --coordinator HOST:PORT")
@@ -159,9 +165,8 @@ def train(arguments: list[str]) -> None:
         from seqlab import train
         from seqlab.runs import command_line
 
-        keep_freed_memory()
         with wish_to_stop():
-            connect(cluster, experiment.parallel.heartbeat)
+            start_computing(cluster, experiment.parallel.heartbeat)
             if explain:
                 print("\n".join(train.explained(experiment)))
                 return
@@ -255,9 +260,7 @@ def decode(
         raise SeqlabError("several processes need --input, and know no --resume: give each a --shard for that")
     form = Format(nbest, scores, alignments)
     check_output(output, input, prefixes, constraints)
-    keep_freed_memory()
-    connect(cluster)
-    keep_compilations()
+    start_computing(cluster)
     loaded = load_writer(run, checkpoint, dtype)
     if ensemble or lm is not None:
         others = [load(other, checkpoint, dtype) for other in ensemble]
@@ -303,8 +306,7 @@ def force(
     from seqlab.stream import force_stream
 
     check_output(output)
-    keep_freed_memory()
-    keep_compilations()
+    start_computing()
     loaded = load_writer(run, checkpoint)
     sources = None if input is None else text.read_lines(input)
     with text.open_output(output) as stream:
@@ -358,9 +360,7 @@ def evaluate(
     from seqlab.hosts import is_first
 
     check_output(output)
-    keep_freed_memory()
-    connect(cluster)
-    keep_compilations()
+    start_computing(cluster)
     loaded = load(run, checkpoint)
     kind = loaded.experiment.task.KIND
     if kind != "generator" and search != NO_SEARCH:
@@ -469,8 +469,7 @@ def compare(
 
     if not systems:
         raise SeqlabError("name the runs or files to compare")
-    keep_freed_memory()
-    keep_compilations()
+    start_computing()
     found = compared(gather(systems, references, data_dir, split, source, train, metrics), tokenized)
     for doubt in found.doubts:
         print(f"seqlab: {doubt}", file=sys.stderr)
@@ -497,8 +496,7 @@ def analyze(
     from seqlab.report import plain
 
     check_output(output)
-    keep_freed_memory()
-    keep_compilations()
+    start_computing()
     loaded = load_writer(run, checkpoint).searching(**dataclasses.asdict(search))
     found = analyze(loaded, split, data_dir, **dataclasses.asdict(effort))
     if output is not None:
@@ -524,8 +522,7 @@ def report(
     if not runs:
         raise SeqlabError("name the runs to report on")
     check_output(out)
-    keep_freed_memory()
-    keep_compilations()
+    start_computing()
     loaded = [load(run, checkpoint) for run in runs]
     write_page(out, report(loaded, split, data_dir, **dataclasses.asdict(effort)))
 
@@ -547,7 +544,7 @@ def inspect(
     from seqlab.stream import sources_in
 
     check_output(out)
-    keep_compilations()
+    start_computing()
     loaded = load(run, checkpoint).searching(**dataclasses.asdict(search))
     found = inspect(loaded, next(sources_in(loaded, [text])))
     if out is not None:
@@ -646,6 +643,7 @@ def check(
     use_parts(parts)
     from seqlab import catalogue, laws
 
+    start_computing()
     if what.is_dir():
         from seqlab.decode import load
 
@@ -686,7 +684,7 @@ def cost(arguments: list[str]) -> None:
         from seqlab.errors import at_least
         from seqlab.train import check
 
-        keep_freed_memory()
+        start_computing()
         check(experiment)
         at_least("--rows", rows, 1)
         at_least("--lengths", min(lengths, default=0), 2)
@@ -737,7 +735,7 @@ def diagnose(arguments: list[str]) -> None:
         """
         from seqlab import diagnose
 
-        keep_freed_memory()
+        start_computing()
         diagnose.diagnose(experiment, out, data_dir, first)
 
     tyro.cli(run, prog=f"seqlab diagnose {name}", args=rest)
@@ -753,6 +751,7 @@ def import_run(
     from seqlab.marian import import_marian
 
     check_new(out)
+    start_computing()
     run = import_marian(folder, out)
     print(f"{out}: {type(run.model).__name__}, {len(run.tokenizers['target']):,} tokens, from {kind}")
 
@@ -773,6 +772,7 @@ def export(
     check_new(out)
     at_least("--rows", rows, 1)
     at_least("--length", length, 1)
+    start_computing()
     loaded = load_writer(run, checkpoint)
     if to == "marian":
         from seqlab.marian import export_marian
@@ -871,6 +871,15 @@ def average(
     print(f"{out}: the mean of steps {', '.join(map(str, steps))}")
 
 
+def cache(clear: Annotated[bool, arg(help="Remove all compiled programs.")] = False) -> None:
+    """Shows where compiled programs are kept, how many and how large; or removes them."""
+    from seqlab import compilation
+
+    kept = compilation.clear() if clear else compilation.usage()
+    print(f"{compilation.cache_folder()}: {kept.programs:,} programs, {kept.size / 2**20:.1f} MiB", end="")
+    print(", removed" if clear else f" of at most {compilation.LIMIT / 2**20:,.0f} MiB a machine")
+
+
 def dump_line(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
@@ -909,6 +918,7 @@ COMMANDS = {
     "export": export,
     "cost": cost,
     "diagnose": diagnose,
+    "cache": cache,
 }
 
 

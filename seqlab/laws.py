@@ -23,7 +23,7 @@ from seqlab.checkpoint import checkpoint_steps, read_manifest, restore
 from seqlab.config import Batching, Experiment, Parallel, Schedule, Text, Validation
 from seqlab.datasets.cldr_phrases import CldrPhrases
 from seqlab.parallel import fill_rows, fit_rows, make_runner
-from seqlab.search.generate import generate
+from seqlab.search.generate import Result, generate
 from seqlab.search.requests import Request
 from seqlab.search.rules import Rules
 from seqlab.search.searcher import Weights
@@ -32,8 +32,9 @@ from seqlab.text import Corpus, Labels, Numbers, Symbols, Tokenizer, Tokenizers,
 from seqlab.train import init_params, train
 from seqlab.types import Batch, Params, Series, Tokens
 
-LENGTHS = (6, 1, 4, 3, 2)  # of the rows in a subject's inputs, as a rule
-SENTENCES = ((0, 0, 1, 3, 3, 3), (0,), (0, 1, 1, 2), (0, 2, 2), (1, 1))  # of their tokens; some are empty
+LENGTHS = (8, 1, 4, 3, 2)  # of the rows in a subject's inputs, as a rule
+SENTENCES = ((0, 0, 1, 3, 3, 3, 3, 3), (0,), (0, 1, 1, 2), (0, 2, 2), (1, 1))  # of their tokens; some are empty
+HYPOTHESES = 3  # of a sentence, where a law takes single steps
 LONG = 64  # the longest row of a certificate
 ALPHAS = (0.0, 0.6, 1.5)
 EOS = Tokenizer.eos
@@ -63,18 +64,21 @@ def same(a: Any, b: Any, what: str) -> None:
 
 
 class Subject(NamedTuple):
-    """A model under test: `forward(params, inputs, prefix)` gives its logits, [B T V] of a generator, [B S C] of a
-    tagger, [B C] of a classifier, or a regressor's numbers [B]; jitted, no dropout. Only a generator has a prefix.
-    `targets` and `weights` are something to learn.
+    """A model under test. `inputs`, `prefix`, `targets` and `weights` are NumPy arrays: something to read and learn.
+
+    `forward(params, inputs, prefix)` gives the logits, [B T V] of a generator, [B S C] of a tagger, [B C] of a
+    classifier, or a regressor's numbers [B], without dropout. `gradient(params, inputs, prefix, targets, weights)` is
+    that of the sum of the losses. Both are jitted. Only a generator has a prefix.
     """
 
     model: Any
     params: Params
     inputs: Any
     prefix: Any
-    targets: jax.Array
-    weights: jax.Array
+    targets: np.ndarray
+    weights: np.ndarray
     forward: Callable[..., jax.Array]
+    gradient: Callable[..., Params]
 
 
 def make_subject(
@@ -90,7 +94,7 @@ def make_subject(
 
     def tokens(vocabulary: int, mask: np.ndarray) -> Tokens:
         ids = np.where(mask, random.integers(min(3, vocabulary - 2), vocabulary, mask.shape), 0)
-        return Tokens(jnp.asarray(ids), jnp.asarray(mask))
+        return Tokens(ids.astype(np.int32), mask)
 
     kind, sources, prefix = catalogue.kind_of(model), getattr(model, "source_vocabulary", 0), None
     inputs: Any = None
@@ -98,23 +102,30 @@ def make_subject(
     if sources:
         inputs = tokens(sources, mask)
         sentences = np.zeros(mask.shape, np.int32)
-        beyond = range(max(LENGTHS) - 2, source - 2)  # one-word sentences
+        beyond = range(SENTENCES[0][-1] + 1, SENTENCES[0][-1] + 1 + source - len(SENTENCES[0]))  # of one word each
         sentences[mask] = [*SENTENCES[0], *beyond, *(n for row in SENTENCES[1:] for n in row)]
-        inputs = dataclasses.replace(inputs, sentences=jnp.asarray(sentences))
+        inputs = inputs.replace(sentences=sentences)
     if kind == "generator":
         prefix = tokens(model.vocabulary, ragged(target)[::-1])
-        targets = (prefix.ids * 3 + jnp.arange(len(LENGTHS))[:, None] + 1) % model.vocabulary
-        weights = prefix.mask.astype(jnp.float32)
+        targets = (prefix.ids * 3 + np.arange(len(LENGTHS))[:, None] + 1) % model.vocabulary
+        weights = prefix.mask
     elif kind == "tagger":
-        targets = jnp.cumsum(inputs.ids, axis=1) % model.classes
-        weights = inputs.mask.astype(jnp.float32)
+        targets = np.cumsum(inputs.ids, axis=1) % model.classes
+        weights = inputs.mask
     else:
-        targets, weights = jnp.arange(len(LENGTHS)), jnp.ones(len(LENGTHS))
-        targets = targets / 2 if kind == "regressor" else targets % model.classes
+        targets, weights = np.arange(len(LENGTHS)), np.ones(len(LENGTHS))
+        targets = np.float32(targets / 2) if kind == "regressor" else targets % model.classes
     if kind == "regressor":
-        inputs = Series(jnp.float32(random.normal(size=(*mask.shape, features))), jnp.asarray(mask))
-    params = init_params(model, seed, Batch(inputs, prefix, targets, weights))
-    return Subject(model, params, inputs, prefix, targets, weights, jax.jit(functools.partial(logits_of, model)))
+        inputs = Series(np.float32(random.normal(size=(*mask.shape, features))), mask)
+    batch = Batch(inputs, prefix, targets if kind == "regressor" else np.int32(targets), np.float32(weights))
+    params = init_params(model, seed, batch)
+    return Subject(model, params, inputs, prefix, batch.targets, batch.weights, *passes(model))
+
+
+@functools.lru_cache(maxsize=64)
+def passes(model: Any) -> tuple[Callable[..., jax.Array], Callable[..., Params]]:
+    """`forward` and `gradient` of a model's subjects, which share what is compiled."""
+    return jax.jit(functools.partial(logits_of, model)), jax.jit(jax.grad(functools.partial(loss_of, model)))
 
 
 def logits_of(
@@ -133,12 +144,29 @@ def outputs(s: Subject, inputs: Any, prefix: Any) -> np.ndarray:
     return found[np.asarray((inputs if prefix is None else prefix).mask)] if found.ndim == 3 else found
 
 
-def loss_of(s: Subject, params: Params) -> jax.Array:
-    """The sum of the subject's losses."""
-    found = logits_of(s.model, params, s.inputs, s.prefix)
-    if catalogue.kind_of(s.model) == "regressor":
-        return ((found - s.targets) ** 2).sum()
-    return (optax.softmax_cross_entropy_with_integer_labels(found, s.targets) * s.weights).sum()
+def loss_of(model: Any, params: Params, inputs: Any, prefix: Any, targets: Any, weights: Any) -> jax.Array:
+    """The sum of the losses."""
+    found = logits_of(model, params, inputs, prefix)
+    if catalogue.kind_of(model) == "regressor":
+        return ((found - targets) ** 2).sum()
+    return (optax.softmax_cross_entropy_with_integer_labels(found, targets) * weights).sum()
+
+
+def forced(s: Subject, params: Params, rows: Any, ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Logits [N T V] of N prefixes, behind the inputs of the subject's `rows` [N].
+
+    In batches of the subject's own shape, if it is wide enough, so that nothing more is compiled.
+    """
+    count, length = ids.shape
+    batch, width = s.prefix.ids.shape
+    more = ((0, 0), (0, max(width - length, 0)))
+    whole = Tokens(np.pad(np.int32(ids), more), np.pad(mask, more))
+    chosen = np.arange(-(-count // batch) * batch) % count
+    logits = [
+        np.asarray(s.forward(params, rows_of(s.inputs, rows[some]), rows_of(whole, some)))
+        for some in np.split(chosen, len(chosen) // batch)
+    ]
+    return np.concatenate(logits)[:count, :length]
 
 
 def rows_of(tree: Any, rows: Any) -> Any:
@@ -154,7 +182,7 @@ def pads_are_inert(s: Subject) -> None:
     def garbage(tokens: Any) -> Any:
         mask = tokens.mask
         return jax.tree.map(
-            lambda x: jnp.where(mask.reshape(*mask.shape, *[1] * (x.ndim - 2)), x, 5), tokens
+            lambda x: np.where(mask.reshape(*mask.shape, *[1] * (x.ndim - 2)), x, x.dtype.type(5)), tokens
         ).replace(mask=mask)
 
     dirty = (tokens and garbage(tokens) for tokens in (s.inputs, s.prefix))
@@ -165,7 +193,7 @@ def longer_padding_changes_nothing(s: Subject) -> None:
     """Three more pads on every side change no logit."""
 
     def longer(tokens: Any) -> Any:
-        return jax.tree.map(lambda x: jnp.pad(x, ((0, 0), (0, 3), *[(0, 0)] * (x.ndim - 2))), tokens)
+        return jax.tree.map(lambda x: np.pad(x, ((0, 0), (0, 3), *[(0, 0)] * (x.ndim - 2))), tokens)
 
     found = outputs(s, longer(s.inputs), longer(s.prefix))
     close(found, outputs(s, s.inputs, s.prefix), "logits with longer padding")
@@ -173,7 +201,7 @@ def longer_padding_changes_nothing(s: Subject) -> None:
 
 def rows_are_independent(s: Subject) -> None:
     """Permuted rows give permuted logits, and a row alone what it gives among others."""
-    logits = s.forward(s.params, s.inputs, s.prefix)
+    logits = np.asarray(s.forward(s.params, s.inputs, s.prefix))
     order = np.arange(len(LENGTHS))[::-1]  # and not all by so many places, which a neighbour's row would follow
     close(s.forward(s.params, rows_of(s.inputs, order), rows_of(s.prefix, order)), logits[order], "permuted rows")
     one = slice(2, 3)
@@ -188,24 +216,26 @@ def empty_rows_are_finite(s: Subject) -> None:
     def emptied(tokens: Any) -> Any:
         return tokens and tokens.replace(mask=tokens.mask & mask)
 
-    empty = s._replace(inputs=emptied(s.inputs), prefix=emptied(s.prefix))
-    logits = s.forward(s.params, empty.inputs, empty.prefix)
-    require(jnp.isfinite(logits).all(), "an empty row gives logits that are not finite")
-    close(logits[1:], s.forward(s.params, s.inputs, s.prefix)[1:], "rows beside an empty one")
-    weights = s.weights * mask.reshape(-1, *[1] * (s.weights.ndim - 1))
-    gradients = jax.jit(jax.grad(functools.partial(loss_of, empty._replace(weights=weights))))(s.params)
-    finite = jax.tree.map(lambda x: jnp.isfinite(x).all(), gradients)
-    require(all(jax.tree.leaves(finite)), "an empty row gives gradients that are not finite")
+    inputs, prefix = emptied(s.inputs), emptied(s.prefix)
+    logits = np.asarray(s.forward(s.params, inputs, prefix))
+    require(np.isfinite(logits).all(), "an empty row gives logits that are not finite")
+    close(logits[1:], np.asarray(s.forward(s.params, s.inputs, s.prefix))[1:], "rows beside an empty one")
+    weights = s.weights * mask.reshape(-1, *[1] * (s.weights.ndim - 1)).astype(np.float32)
+    gradients = s.gradient(s.params, inputs, prefix, s.targets, weights)
+    finite = [np.isfinite(np.asarray(x)).all() for x in jax.tree.leaves(gradients)]
+    require(all(finite), "an empty row gives gradients that are not finite")
 
 
 def future_is_unseen(s: Subject) -> None:
     """A changed id leaves all logits before it as they were, to the bit."""
-    before = s.forward(s.params, s.inputs, s.prefix)
+    before = np.asarray(s.forward(s.params, s.inputs, s.prefix))
     written, most = (s.inputs, s.model.source_vocabulary) if s.prefix is None else (s.prefix, s.model.vocabulary)
     for t in range(1, written.ids.shape[1]):
-        changed = written.replace(ids=written.ids.at[:, t:].set((written.ids[:, t:] + 1) % most))
+        ids = written.ids.copy()
+        ids[:, t:] = (ids[:, t:] + 1) % most
+        changed = written.replace(ids=ids)
         after = s.forward(s.params, *((changed, None) if s.prefix is None else (s.inputs, changed)))
-        same(before[:, :t], after[:, :t], f"logits before position {t} when ids from there on change")
+        same(before[:, :t], np.asarray(after)[:, :t], f"logits before position {t} when ids from there on change")
 
 
 def past_matters(s: Subject) -> None:
@@ -214,13 +244,12 @@ def past_matters(s: Subject) -> None:
     reach = getattr(s.model, "receptive_field", None) or length
     rows = np.full(length, len(LENGTHS) - 1)  # the one with the longest prefix, once for each distance
     distance = np.arange(length)
-    ids = np.asarray(s.prefix.ids)[rows]
+    ids = s.prefix.ids[rows]
     ids[distance, length - 1 - distance] += distance > 0
-    changed = Tokens(jnp.asarray(ids % s.model.vocabulary), s.prefix.mask[rows])
     moved = np.zeros(length)
     for factor in (1, 2, 3):  # a ReLU may hide a change
-        params = jax.tree.map(lambda x, n=factor: x * n, s.params)
-        logits = np.asarray(s.forward(params, rows_of(s.inputs, rows), changed))[:, -1]
+        params = jax.tree.map(lambda x, n=factor: np.asarray(x) * np.float32(n), s.params)
+        logits = forced(s, params, rows, ids % s.model.vocabulary, s.prefix.mask[rows])[:, -1]
         moved = np.maximum(moved, abs(logits - logits[0]).max(-1) / abs(logits[0]).max())
     for n in range(1, length):
         if n < reach:
@@ -242,22 +271,23 @@ def input_matters(s: Subject) -> None:
 
 def jit_agrees_with_eager(s: Subject) -> None:
     """Compiled and op by op, the logits agree."""
-    eager = logits_of(s.model, s.params, s.inputs, s.prefix)
+    inputs, prefix = jax.tree.map(jnp.asarray, (s.inputs, s.prefix))
+    eager = logits_of(s.model, s.params, inputs, prefix)
     close(s.forward(s.params, s.inputs, s.prefix), eager, "jit and eager")
 
 
 def dropout_acts_only_in_training(s: Subject) -> None:
     """In evaluation a dropout key changes nothing; in training two keys give two results."""
     model = s.model.clone(dropout=0.5)
-    run = jax.jit(functools.partial(logits_of, model), static_argnames="train")
-    first, second = jax.random.key(1), jax.random.key(2)
-    same(
-        run(s.params, s.inputs, s.prefix, first, train=False),
-        run(s.params, s.inputs, s.prefix, second, train=False),
-        "evaluation with two dropout keys",
-    )
-    trained = [run(s.params, s.inputs, s.prefix, key, train=True) for key in (first, second)]
-    require(jnp.abs(trained[0] - trained[1]).max() > 1e-3, "training with two dropout keys gives the same")
+
+    @jax.jit
+    def run(params: Params, inputs: Any, prefix: Any, key: Any) -> Any:
+        return [logits_of(model, params, inputs, prefix, key, train=train) for train in (False, True)]
+
+    (still, trained), (again, other) = (run(s.params, s.inputs, s.prefix, jax.random.key(n)) for n in (1, 2))
+    same(still, again, "evaluation with two dropout keys")
+    moved = np.abs(np.asarray(trained) - np.asarray(other)).max()
+    require(moved > 1e-3, "training with two dropout keys gives the same")
 
 
 def gradients_reach_every_parameter(s: Subject) -> None:
@@ -265,22 +295,23 @@ def gradients_reach_every_parameter(s: Subject) -> None:
 
     A model's file names in ZERO_GRADIENTS the leaves whose gradient is zero by construction.
     """
-
-    gradients = jax.jit(jax.grad(functools.partial(loss_of, s)))(s.params)
-    norm = optax.tree.norm(gradients)
+    gradients = jax.tree.map(np.asarray, s.gradient(s.params, s.inputs, s.prefix, s.targets, s.weights))
+    norm = np.sqrt(sum(np.sum(np.float64(x) ** 2) for x in jax.tree.leaves(gradients)))
     for path, gradient in jax.tree_util.tree_flatten_with_path(gradients)[0]:
         name = jax.tree_util.keystr(path)
         if not any(zero in name for zero in getattr(catalogue.home(s.model), "ZERO_GRADIENTS", ())):
-            require(jnp.abs(gradient).max() > 1e-6 * norm, f"no gradient reaches {name}")
+            require(np.abs(gradient).max() > 1e-6 * norm, f"no gradient reaches {name}")
 
 
 class Stepper(NamedTuple):
-    """`start(params, inputs, prompt)` and `step(params, memory, state, token, t)`, jitted, for K hypotheses."""
+    """`start(params, inputs, prompt)`, `step(params, memory, state, token, t)`, `reorder(state, parents)`, jitted."""
 
     start: Callable[..., Any]
     step: Callable[..., Any]
+    reorder: Callable[..., Any]
 
 
+@functools.lru_cache(maxsize=64)
 def make_stepper(model: Any, capacity: int, hypotheses: int) -> Stepper:
     def start(params: Params, inputs: Tokens | None, prompt: Tokens) -> Any:
         return model.apply(params, inputs, prompt, capacity, hypotheses, method=type(model).start)
@@ -288,29 +319,29 @@ def make_stepper(model: Any, capacity: int, hypotheses: int) -> Stepper:
     def step(params: Params, memory: Any, state: Any, token: jax.Array, t: jax.Array) -> Any:
         return model.apply(params, memory, state, token, t, method=type(model).step)
 
-    return Stepper(jax.jit(start), jax.jit(step))
+    return Stepper(jax.jit(start), jax.jit(step), jax.jit(model.reorder))
 
 
 def step_agrees_with_features(s: Subject) -> float:
     """Step by step the logits are those of the forced pass, after prompts of one and of unequal lengths."""
     total, largest = s.prefix.ids.shape[1], 0.0
-    logits = s.forward(s.params, s.inputs, s.prefix)
-    stepper = make_stepper(s.model, total, 2)
+    logits, lengths = np.asarray(s.forward(s.params, s.inputs, s.prefix)), s.prefix.mask.sum(1)
+    stepper = make_stepper(s.model, total, HYPOTHESES)
     for prompt_length in (1, 3):
         # A row's prompt is its first tokens, as many as it has; right-aligned, pads to the left.
-        held = np.minimum(np.asarray(s.prefix.mask.sum(1)), prompt_length)
+        held = np.minimum(lengths, prompt_length)
         at = np.arange(prompt_length) - (prompt_length - held[:, None])
-        ids = np.take_along_axis(np.asarray(s.prefix.ids), np.maximum(at, 0), axis=1)
-        memory, state = stepper.start(s.params, s.inputs, Tokens(jnp.asarray(ids), jnp.asarray(at >= 0)))
+        ids = np.take_along_axis(s.prefix.ids, np.maximum(at, 0), axis=1)
+        memory, state = stepper.start(s.params, s.inputs, Tokens(ids, at >= 0))
         for t in range(prompt_length - 1, total):
             own = np.minimum(t - prompt_length + held, total - 1)  # the position in the row itself
-            token = np.take_along_axis(np.asarray(s.prefix.ids), own[:, None], axis=1)
-            found, state = stepper.step(s.params, memory, state, jnp.asarray(np.repeat(token, 2, 1)), jnp.int32(t))
-            real = own < np.asarray(s.prefix.mask.sum(1))
-            for k in range(2):
+            token = np.take_along_axis(s.prefix.ids, own[:, None], axis=1)
+            found, state = stepper.step(s.params, memory, state, np.repeat(token, HYPOTHESES, 1), np.int32(t))
+            real = own < lengths
+            for k in range(HYPOTHESES):
                 gap = close(
                     np.asarray(found)[real, k],
-                    np.asarray(logits)[np.flatnonzero(real), own[real]],
+                    logits[np.flatnonzero(real), own[real]],
                     f"step {t} after a prompt of {prompt_length} against the forced pass",
                 )
                 largest = max(largest, gap)
@@ -319,20 +350,20 @@ def step_agrees_with_features(s: Subject) -> float:
 
 def reorder_follows_parents(s: Subject) -> None:
     """After a reorder the next logits are those of the permuted histories, computed anew."""
-    steps, hypotheses, batch = 4, 3, len(LENGTHS)
-    stepper = make_stepper(s.model, steps, hypotheses)
+    steps, batch = 4, len(LENGTHS)
+    stepper = make_stepper(s.model, s.prefix.ids.shape[1], HYPOTHESES)
     random = np.random.default_rng(0)
     memory, state = stepper.start(s.params, s.inputs, first_prompt(batch))
-    histories = np.ones((batch, hypotheses, steps), np.int32)
-    histories[:, :, 1:] = random.integers(3, s.model.vocabulary, (batch, hypotheses, steps - 1))
-    every = np.repeat(np.arange(batch), hypotheses)
+    histories = np.ones((batch, HYPOTHESES, steps), np.int32)
+    histories[:, :, 1:] = random.integers(3, s.model.vocabulary, (batch, HYPOTHESES, steps - 1))
+    every = np.repeat(np.arange(batch), HYPOTHESES)
     for t in range(steps):
-        found, state = stepper.step(s.params, memory, state, jnp.asarray(histories[:, :, t]), jnp.int32(t))
-        prefix = Tokens(jnp.asarray(histories.reshape(-1, steps)), jnp.ones((batch * hypotheses, steps), bool))
-        expected = s.forward(s.params, rows_of(s.inputs, every), prefix)[:, t]
+        found, state = stepper.step(s.params, memory, state, histories[:, :, t], np.int32(t))
+        prefixes = histories.reshape(-1, steps)
+        expected = forced(s, s.params, every, prefixes, np.ones(prefixes.shape, bool))[:, t]
         close(np.asarray(found).reshape(expected.shape), expected, f"logits after {t} reorders")
-        parents = random.integers(0, hypotheses, (batch, hypotheses))
-        state = s.model.reorder(state, jnp.asarray(parents))
+        parents = random.integers(0, HYPOTHESES, (batch, HYPOTHESES)).astype(np.int32)
+        state = stepper.reorder(state, parents)
         past = np.take_along_axis(histories, parents[..., None], axis=1)
         histories[:, :, : t + 1] = past[:, :, : t + 1]
 
@@ -340,23 +371,26 @@ def reorder_follows_parents(s: Subject) -> None:
 def segments_are_apart(s: Subject) -> None:
     """Texts packed into one row give the logits that each gives in a row of its own."""
     order = np.argsort(LENGTHS)
-    texts = [np.asarray(s.prefix.ids)[i][np.asarray(s.prefix.mask)[i]] for i in order]
-    ids = np.concatenate([*texts, [0, 0]])
-    marks = np.concatenate([*(np.full(len(text), n + 1) for n, text in enumerate(texts)), [0, 0]])
-    row = Tokens(jnp.asarray(ids)[None], jnp.asarray(marks > 0)[None], segments=jnp.asarray(marks)[None])
+    texts = [s.prefix.ids[i][s.prefix.mask[i]] for i in order]
+    ids = np.concatenate([*texts, [0, 0]]).astype(np.int32)[None]
+    marks = np.concatenate([*(np.full(len(text), n + 1) for n, text in enumerate(texts)), [0, 0]]).astype(np.int32)[
+        None
+    ]
+    row = Tokens(ids, marks > 0, segments=marks)
     close(outputs(s, None, row), outputs(s, None, rows_of(s.prefix, order)), "logits of packed texts")
 
 
 def carry_continues_the_stream(s: Subject) -> None:
     """Two stretches, the second with the carry of the first, give the features of one long stretch."""
-    whole = Tokens(s.prefix.ids, jnp.ones_like(s.prefix.mask))
+    whole = Tokens(s.prefix.ids, np.ones_like(s.prefix.mask))
     expected, _ = features_of(s.model, s.params, whole, None)
-    cut = 4
+    cut = whole.ids.shape[1] // 2
     first, carry = features_of(s.model, s.params, columns_of(whole, slice(0, cut)), None)
     second, _ = features_of(s.model, s.params, columns_of(whole, slice(cut, None)), carry)
     close(np.concatenate([first, second], axis=1), expected, "features of two stretches")
 
 
+@functools.partial(jax.jit, static_argnums=0)
 def features_of(model: Any, params: Params, prefix: Tokens, carry: Any) -> Any:
     """([B T D], carry) of a language model."""
     return model.apply(params, None, prefix, carry, train=False, method=type(model).features)
@@ -368,7 +402,7 @@ def columns_of(tokens: Tokens, columns: slice) -> Tokens:
 
 def first_prompt(batch: int) -> Tokens:
     """BOS for each row."""
-    return Tokens(jnp.ones((batch, 1), jnp.int32), jnp.ones((batch, 1), bool))
+    return Tokens(np.ones((batch, 1), np.int32), np.ones((batch, 1), bool))
 
 
 def four_examples_can_be_memorized(s: Subject) -> None:
@@ -391,37 +425,46 @@ def four_examples_can_be_memorized(s: Subject) -> None:
 
 
 def first_state(params: Params, optimizer: optax.GradientTransformation, sums: tuple[str, ...]) -> TrainState:
+    """Step 0 of an optimizer whose state begins with zeros."""
     names = ("loss", "weight", *sums, "gradient_norm", "steps")
-    return TrainState(jnp.int32(0), params, optimizer.init(params), None, {name: jnp.float32(0) for name in names})
+    moments = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), jax.eval_shape(optimizer.init, params))
+    return TrainState(np.int32(0), params, moments, None, {name: np.float32(0) for name in names})
 
 
 # Search, on any generator
 
 
-def requests_of(s: Subject, limit: int) -> list[Request]:
-    """A request for each row of the subject: its source, or the first tokens of its prefix as a prompt."""
+def requests_of(s: Subject, limit: int, shortest: int = 1) -> list[Request]:
+    """A request for each row of the subject: its source, or the first tokens of its prefix as a prompt, which has
+    `shortest` to 3 tokens.
+    """
     if s.inputs is not None:
-        sources = zip(np.asarray(s.inputs.ids).tolist(), LENGTHS, SENTENCES, strict=True)
+        sources = zip(s.inputs.ids.tolist(), LENGTHS, SENTENCES, strict=True)
         return [Request(ids[:n], [1], limit, sentences) for ids, n, sentences in sources]
-    prefixes = enumerate(np.asarray(s.prefix.ids).tolist())
-    return [Request(None, [1, *ids[: i % 3]], limit) for i, ids in prefixes]
+    prefixes = enumerate(s.prefix.ids.tolist())
+    return [Request(None, [1, *ids[: shortest - 1 + i % (4 - shortest)]], limit) for i, ids in prefixes]
+
+
+def search(s: Subject, requests: list[Request], **settings: Any) -> list[list[Result]]:
+    """`generate` on one device: splitting the rows over several is no matter of the model."""
+    return generate(s.model, s.params, requests, eos=EOS, devices=jax.local_devices()[:1], **settings)
 
 
 def forced_logits(s: Subject, row: int, prefixes: list[list[int]]) -> np.ndarray:
-    """Logits [N T V] after each of some prefixes of a row of the subject; in one shape, so compiled once."""
-    width = 8
+    """Logits [N T V] after each of some prefixes of a row of the subject."""
+    width = max(map(len, prefixes))
     mask = np.arange(width) < np.array([len(prefix) for prefix in prefixes])[:, None]
     ids = np.array([prefix + [0] * (width - len(prefix)) for prefix in prefixes])
-    prefix = Tokens(jnp.asarray(ids), jnp.asarray(mask))
-    return np.asarray(s.forward(s.params, rows_of(s.inputs, np.full(len(ids), row)), prefix))
+    return forced(s, s.params, np.full(len(ids), row), ids, mask)
 
 
 def forced_scores(
     s: Subject, row: int, prompt: Any, answers: list[list[int]], alpha: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Scores, normalized by ((5 + n) / 6) ** alpha, and log-probabilities of answers, by forced passes."""
-    logits = forced_logits(s, row, [[*prompt, *answer[:-1]] for answer in answers])
-    log_probs = logits - np.asarray(jax.nn.logsumexp(logits, axis=-1, keepdims=True))
+    logits = np.float64(forced_logits(s, row, [[*prompt, *answer[:-1]] for answer in answers]))
+    log_probs = logits - np.log(np.exp(logits - logits.max(-1, keepdims=True)).sum(-1, keepdims=True))
+    log_probs -= logits.max(-1, keepdims=True)
     start = len(prompt) - 1
     sums = np.array([sum(log_probs[i, start + j, y] for j, y in enumerate(a)) for i, a in enumerate(answers)])
     return sums / ((5 + np.array([len(answer) for answer in answers])) / 6) ** alpha, sums
@@ -433,7 +476,7 @@ def returned_scores_are_the_models(s: Subject) -> None:
     """
     requests = requests_of(s, 5)
     for alpha in ALPHAS:
-        found = generate(s.model, s.params, requests, eos=EOS, beam=3, weights=Weights(alpha), wanted=3)
+        found = search(s, requests, beam=3, weights=Weights(alpha), wanted=3)
         for row, results in enumerate(found):
             require(all(r.ids.index(EOS) == len(r.ids) - 1 for r in results), "a text goes on after its end")
             scores, sums = forced_scores(s, row, requests[row].prompt, [r.ids for r in results], alpha)
@@ -445,10 +488,10 @@ def a_beam_that_holds_everything_is_exact(s: Subject) -> None:
     """The best of all answers of up to three tokens, by enumeration, is what a beam that holds them all returns."""
     others = [token for token in range(s.model.vocabulary) if token != EOS]
     answers = [[*head, EOS] for n in range(3) for head in itertools.product(others, repeat=n)]
-    requests = requests_of(s, 3)
+    requests = requests_of(s, 3, shortest=2)
     for alpha in ALPHAS:
         beam = len(others) * s.model.vocabulary  # room for every continuation of one token
-        found = generate(s.model, s.params, requests, eos=EOS, beam=beam, weights=Weights(alpha))
+        found = search(s, requests, beam=beam, weights=Weights(alpha))
         for row, (best,) in enumerate(found):
             scores, _ = forced_scores(s, row, requests[row].prompt, answers, alpha)
             close(best.score, scores.max(), f"the best score at alpha {alpha}")
@@ -457,10 +500,11 @@ def a_beam_that_holds_everything_is_exact(s: Subject) -> None:
 
 def greedy_is_a_beam_of_one(s: Subject) -> None:
     """Greedy search takes the best token each time; a beam of 1 that stops at its first end writes the same."""
-    limit, firsts = 5, ([], *([token] for token in range(3, s.model.vocabulary)))
+    limit = 4  # the steps of one block: sentences that go on beside others would be another shape to compile
+    firsts = [[token] for token in range(3, s.model.vocabulary)]
     requests = [one._replace(prompt=[*one.prompt, *more]) for one in requests_of(s, limit) for more in firsts]
     rules = {"greedy": None, "a beam of 1": Rules(stop="first")}
-    found = {name: generate(s.model, s.params, requests, eos=EOS, beam=1, rules=rule) for name, rule in rules.items()}
+    found = {name: search(s, requests, beam=1, rules=rule) for name, rule in rules.items()}
     for index, (_, prompt, *_) in enumerate(requests):
         row = index // len(firsts)
         answer: list[int] = []
@@ -663,7 +707,8 @@ def devices_agree() -> None:
 
     By jit with dropout, whose mask is that of the whole batch; by pmap and in parts without.
     """
-    model = catalogue.module("models", "transformer").TINY.clone(dim=32, heads=4, hidden=128)  # large enough to share
+    # Large enough to share; and smooth, since a ReLU at zero takes either side, by rounding.
+    model = catalogue.module("models", "transformer").TINY.clone(dim=32, heads=4, hidden=128, activation="swish")
     subject = make_subject(model)
     batch = Batch(subject.inputs, subject.prefix, subject.targets, subject.weights)
     batch = jax.tree.map(np.asarray, batch)
@@ -696,7 +741,7 @@ def tiny_experiment() -> Experiment:
     """Ten steps on a handful of phrases; a checkpoint every second."""
     return Experiment(
         model=catalogue.module("models", "transformer").TINY.clone(
-            vocabulary=0, source_vocabulary=0, tie="all", dropout=0.2
+            vocabulary=0, source_vocabulary=0, encoder_layers=1, decoder_layers=1, tie="all", dropout=0.2
         ),
         task=catalogue.part("tasks", "translation")(),
         data=CldrPhrases(train=60, validation=6, test=6),
@@ -785,8 +830,11 @@ def model_laws(model: Any) -> tuple[Law, ...]:
         return ANY_MODEL_LAWS + ANSWER_LAWS + ((future_is_unseen,) if catalogue.kind_of(model) == "tagger" else ())
     if hasattr(model, "source_vocabulary"):
         return ANY_MODEL_LAWS + GENERATOR_LAWS
-    s = make_subject(model)
-    _, carry = jax.eval_shape(lambda: features_of(model, s.params, s.prefix, None))
+
+    def carry_of(prefix: Tokens) -> Any:
+        return features_of(model, init_params(model, 0, Batch(None, prefix, None, None)), prefix, None)[1]
+
+    carry = jax.eval_shape(carry_of, first_prompt(1))
     return ANY_MODEL_LAWS + GENERATOR_LAWS + LANGUAGE_MODEL_LAWS + (() if carry is None else CARRY_LAWS)
 
 

@@ -399,15 +399,20 @@ def optimizer_of(experiment: Experiment) -> optax.GradientTransformation:
 
 def init_params(model: Any, seed: int, batch: Any) -> Params:
     """Parameters of a model from one batch; rows and lengths are cut, since they shape no parameter."""
-    few = jax.tree.map(lambda x: jnp.asarray(x[:1, :2]), (batch.inputs, batch.prefix))
-    few = batch.replace(inputs=few[0], prefix=few[1])
+    few = jax.tree.map(lambda x: x[:1, :2], (batch.inputs, batch.prefix))
+    return make_initializer(model)(jax.random.key(seed), *few)
 
-    def run(module: Any) -> Any:
+
+@functools.lru_cache(maxsize=64)
+def make_initializer(model: Any) -> Callable[..., Params]:
+    """The jitted function from a key, inputs and a prefix to parameters; each model's is compiled once."""
+
+    def run(module: Any, inputs: Any, prefix: Any) -> Any:
         if catalogue.kind_of(model) != "generator":
-            return module(few.inputs, train=False)
-        return module.project(module.features(few.inputs, few.prefix, train=False)[0])
+            return module(inputs, train=False)
+        return module.project(module.features(inputs, prefix, train=False)[0])
 
-    return jax.jit(functools.partial(model.init, method=run))(jax.random.key(seed))
+    return jax.jit(functools.partial(model.init, method=run))
 
 
 def explained(experiment: Experiment) -> Iterator[str]:

@@ -1,26 +1,126 @@
-"""Eight devices of the CPU, and shape annotations checked in everything of seqlab that is imported after this."""
+"""Eight devices of the CPU, shape annotations checked in everything of seqlab that is imported after this, a share of
+the planted bugs, and what the run compiled.
+"""
 
+import collections
+import hashlib
 import os
+import subprocess
+from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import pytest
 from jaxtyping import install_import_hook
 
-# Most of the suite's time is compilation: the compiler takes its shortest way, and what it made is kept.
-FLAGS = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
-os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FLAGS}".strip()
+ROOT = Path(__file__).parents[1]
+
+# Most of the suite's time is compilation: programs are not optimized, and kept for the next run.
+FLAGS = ["--xla_force_host_platform_device_count=8", "--xla_backend_optimization_level=0"]
+if metadata.version("jaxlib") < "0.11":
+    FLAGS.append(
+        "--xla_cpu_use_fusion_emitters=false"
+    )  # halves the time that is left; later XLA has no other emitters
+os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *FLAGS])
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache" / "xla"))
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".pytest_cache" / "xla"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 install_import_hook("seqlab", "beartype.beartype")
 
+MAPPINGS = 20_000  # of 65,530 that Linux gives a process: a program holds dozens, and XLA crashes without
+COMPILED = "/jax/core/compile/backend_compile_duration"
+READ = "/jax/compilation_cache/cache_hits"
+SHARE = 8  # of the planted bugs of a law, one in so many runs
+
 
 @pytest.fixture(scope="module", autouse=True)
-def nothing_compiled_is_kept():
-    """A compiled program holds dozens of the 65,530 mappings that Linux gives a process; without them XLA crashes."""
+def few_mappings() -> Iterator[None]:
+    """Gives back what was compiled before it takes too many of the process's mappings."""
     yield
-    import jax  # reads what is set above
+    maps = Path("/proc/self/maps")
+    if not maps.exists() or maps.read_bytes().count(b"\n") > MAPPINGS:
+        import jax  # reads what is set above
 
-    jax.clear_caches()
+        jax.clear_caches()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--mutants", choices=("share", "all"), default="share", help="how many planted bugs are tried")
+    parser.addoption("--max-compilations", type=int, default=None, help="fail if the run compiles more programs")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leaves out planted bugs: of each law one in `SHARE` stays, and at least one, drawn by the commit."""
+    if config.getoption("mutants") == "all":
+        return
+    planted = collections.defaultdict(list)
+    for item in items:
+        mutant = getattr(item, "callspec", None) and item.callspec.params.get("mutant")  # pyright: ignore
+        if mutant is not None:
+            planted[item.nodeid.partition("::")[0], mutant.law].append(item)
+    commit, left_out = current_commit(), set()
+    for group in planted.values():
+        drawn = sorted(group, key=lambda item: hashlib.sha256(f"{commit} {item.nodeid}".encode()).digest())
+        left_out.update(drawn[-(-len(drawn) // SHARE) :])
+    if left_out:
+        config.hook.pytest_deselected(items=[item for item in items if item in left_out])
+        items[:] = [item for item in items if item not in left_out]
+
+
+def current_commit() -> str:
+    done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
+    return done.stdout.strip()
+
+
+class Compilations:
+    """Counts the programs that are compiled, or read from those kept; and the seconds of each file of tests."""
+
+    def __init__(self, limit: int | None) -> None:
+        self.limit = limit
+        self.counts: collections.Counter[str] = collections.Counter()
+        self.seconds: collections.Counter[str] = collections.Counter()
+
+    def listen(self) -> None:
+        import jax
+
+        def count(event: str, *_: Any, **__: Any) -> None:
+            if event in (COMPILED, READ):
+                self.counts[event] += 1
+
+        jax.monitoring.register_event_duration_secs_listener(count)
+        jax.monitoring.register_event_listener(count)
+
+    def exceeded(self) -> bool:
+        return self.limit is not None and self.counts[COMPILED] > self.limit
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        self.seconds[report.nodeid.partition("::")[0]] += report.duration
+
+    def pytest_testnodedown(self, node: Any) -> None:
+        self.counts.update(getattr(node, "workeroutput", {}).get("compilations", {}))
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        if hasattr(session.config, "workeroutput"):
+            session.config.workeroutput["compilations"] = dict(self.counts)
+        elif self.exceeded() and session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+        compiled, read = self.counts[COMPILED], self.counts[READ]
+        terminalreporter.section("compilations and slowest files")
+        terminalreporter.write_line(f"{compiled:,} programs were compiled, {read:,} of them read from the disk")
+        if self.exceeded():
+            terminalreporter.write_line(f"FAILED: more than the {self.limit:,} of --max-compilations", red=True)
+        for name, seconds in self.seconds.most_common(10):
+            terminalreporter.write_line(f"{seconds:7.1f} s  {name}")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    compilations = Compilations(config.getoption("max_compilations"))
+    config.pluginmanager.register(compilations)
+    if hasattr(config, "workerinput") or not config.getoption("numprocesses", None):  # others count in their workers
+        compilations.listen()

@@ -16,6 +16,7 @@ from seqlab.layers.transformer import Layer
 from seqlab.tasks import cross_entropy
 from seqlab.types import Tokens
 from tests.oracles import layers as oracle
+from tests.subjects import batch_of, subject
 from tests.test_recurrent import jiggled
 
 RANDOM = np.random.default_rng(0)
@@ -109,10 +110,9 @@ def test_dense_is_drawn_glorot_uniform():
     "name", [n for n in catalogue.names("models") if hasattr(catalogue.part("models", n), "dtype")]
 )
 def test_bfloat16_is_close(name):
-    subject = laws.make_subject(catalogue.module("models", name).TINY)
-    model = subject.model.clone(dtype="bfloat16")
-    exact = np.asarray(subject.forward(subject.params, subject.inputs, subject.prefix))
-    rounded = np.asarray(laws.make_subject(model).forward(subject.params, subject.inputs, subject.prefix))
+    s = subject(name)
+    exact = np.asarray(s.forward(s.params, s.inputs, s.prefix))
+    rounded = np.asarray(laws.passes(s.model.clone(dtype="bfloat16"))[0](s.params, s.inputs, s.prefix))
     gap = abs(exact - rounded).max() / abs(exact).max()
     assert 1e-5 < gap < 0.05, gap
 
@@ -246,9 +246,9 @@ def test_cross_entropy(smoothing):
 
 def test_cross_attention_on_request():
     """By layer and head, over the real source positions alone, and a distribution."""
-    s = laws.make_subject(catalogue.module("models", "transformer").TINY)
-    assert s.inputs is not None
-    weights = np.asarray(s.model.apply(s.params, s.inputs, s.prefix, method="attention_weights"))
+    s = subject("transformer")
+    batch = batch_of(s)
+    weights = np.asarray(s.model.apply(s.params, batch.inputs, batch.prefix, method="attention_weights"))
     assert weights.shape == (2, len(laws.LENGTHS), 2, max(laws.LENGTHS), max(laws.LENGTHS))
     np.testing.assert_allclose(weights.sum(-1), 1.0, rtol=1e-5)
     pads = ~np.asarray(s.inputs.mask)[None, :, None, None, :]

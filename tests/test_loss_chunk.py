@@ -15,8 +15,8 @@ from seqlab.tasks import blank_batch, generator_loss
 from seqlab.train import init_params
 from seqlab.types import Batch
 from tests.mutants import Mutant, planted
+from tests.subjects import GENERATORS, batch_of, subject
 
-MODELS = [name for name in catalogue.names("models") if catalogue.module("models", name).KIND == "generator"]
 TASKS = ("translation", "language_modeling", "summarization", "dialogue")
 RANDOM = np.random.default_rng(0)
 ROWS, LENGTH, DIM, WORDS = 3, 7, 5, 11
@@ -66,10 +66,10 @@ def test_odd_sizes(chunk):
     all_close(*(loss_and_gradients(linear, projection, batch, features, n) for n in (chunk, 0)))
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", GENERATORS)
 def test_every_generator(name):
-    s = laws.make_subject(catalogue.module("models", name).TINY)
-    batch = Batch(s.inputs, s.prefix, s.targets, s.weights)
+    s = subject(name)
+    batch = batch_of(s)
     features = jnp.float32(RANDOM.normal(size=(*s.targets.shape, s.model.dim)))
     project = functools.partial(s.model.apply, method="project")
     all_close(*(loss_and_gradients(project, s.params, batch, features, n) for n in (20, 0)))
@@ -77,8 +77,8 @@ def test_every_generator(name):
 
 def test_a_whole_model():
     """With dropout and smoothing, down to the embeddings."""
-    s = laws.make_subject(catalogue.module("models", "recurrent_lm").TINY.clone(layers=1))
-    batch = Batch(None, s.prefix, s.targets, s.weights)
+    s = subject("recurrent_lm", layers=1)
+    batch = batch_of(s)
 
     def objective(chunk, params):
         return generator_loss(s.model, params, batch, None, jax.random.key(1), 0.1, chunk)[0]
@@ -100,8 +100,8 @@ def test_every_task_evaluates_by_chunks(name):
 
 
 def test_a_carry_goes_on():
-    s = laws.make_subject(catalogue.module("models", "recurrent_lm").TINY)
-    batch = Batch(None, s.prefix, s.targets, s.weights, fresh=jnp.array([True, False, True, False, False]))
+    s = subject("recurrent_lm")
+    batch = batch_of(s).replace(fresh=jnp.array([True, False, True, False, False]))
     _, carry = laws.features_of(s.model, s.params, s.prefix, None)
     found = [generator_loss(s.model, s.params, batch, carry, None, 0.0, chunk)[3] for chunk in (7, 0)]
     jax.tree.map(functools.partial(laws.same, what="carry"), *found)

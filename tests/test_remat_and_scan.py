@@ -10,16 +10,11 @@ import pytest
 from seqlab import catalogue, laws
 from seqlab.tasks import blank_batch, generator_loss
 from seqlab.train import init_params
-from seqlab.types import Batch
 from tests.mutants import Mutant, planted
+from tests.subjects import batch_of, subject
 
 REMAT = ("transformer", "transformer_lm", "recurrent_lm", "sutskever", "tcn_lm")
 SCAN = ("transformer", "transformer_lm")
-
-
-@functools.cache
-def subject(name):
-    return laws.make_subject(catalogue.module("models", name).TINY)
 
 
 def loss_of(model, batch, params, key):
@@ -30,8 +25,7 @@ def loss_of(model, batch, params, key):
 def gradients(name, **changed):
     """Loss and gradients of a training step, by the path of their parameter."""
     s = subject(name)
-    batch = Batch(s.inputs, s.prefix, s.targets, s.weights)
-    run = jax.jit(jax.value_and_grad(functools.partial(loss_of, s.model.clone(**changed), batch)))
+    run = jax.jit(jax.value_and_grad(functools.partial(loss_of, s.model.clone(**changed), batch_of(s))))
     loss, found = run(s.params, jax.random.key(1))
     flat, _ = jax.tree_util.tree_flatten_with_path({"loss": loss, **found})
     return {jax.tree_util.keystr(path): x for path, x in flat}
@@ -64,7 +58,7 @@ def test_what_a_loop_computes_again_has_the_same_dropout(name):
     ("name", "changed"), [*((name, {"remat": True}) for name in REMAT), *((name, {"scan": True}) for name in SCAN)]
 )
 def test_parameters_stay_as_they_are(name, changed):
-    s, other = subject(name), laws.make_subject(subject(name).model.clone(**changed))
+    s, other = subject(name), subject(name, **changed)
     jax.tree.map(functools.partial(laws.same, what=name), other.params, s.params)
 
 

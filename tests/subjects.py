@@ -1,0 +1,30 @@
+"""The small models that tests share: each is initialized once in a process, and its passes are compiled once."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from seqlab import catalogue, laws
+from seqlab.search.generate import Result, generate
+from seqlab.search.requests import Request
+from seqlab.types import Batch
+
+GENERATORS = [name for name in catalogue.names("models") if catalogue.module("models", name).KIND == "generator"]
+
+
+@functools.cache
+def subject(name: str, seed: int = 0, **changes: Any) -> laws.Subject:
+    """A subject of a model's TINY, with some of its fields changed."""
+    return laws.make_subject(catalogue.module("models", name).TINY.clone(**changes), seed)
+
+
+def batch_of(s: laws.Subject) -> Batch:
+    """What the subject learns from, on the device: for functions that are not compiled."""
+    return jax.tree.map(jnp.asarray, Batch(s.inputs, s.prefix, s.targets, s.weights))
+
+
+def search(s: laws.Subject, requests: list[Request], **settings: Any) -> list[list[Result]]:
+    """`generate` on one device, unless others are given."""
+    return generate(s.model, s.params, requests, **{"eos": laws.EOS, "devices": jax.devices()[:1], **settings})
