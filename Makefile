@@ -2,19 +2,26 @@
 # Both make what they need: a virtual environment in .venv and the install.
 
 PYTHON ?= python3
+CONSTRAINTS ?= constraints.txt
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: quickstart test test-long test-peers torture bench lint format
+.PHONY: quickstart test test-all test-latest test-peers torture bench lint format
 
 quickstart: $(READY)
 	$(BIN)/python scripts/quickstart.py
 
 test: .venv/ready-dev
-	$(BIN)/python -m pytest -n 2 -m "not long and not peers"
+	$(BIN)/python -m pytest -n 2 -m "not long and not peers" --max-compilations 6000
 
-test-long: .venv/ready-dev
+# Everything but the comparisons with other toolkits: all planted bugs, then the long tests, which use both cores.
+test-all: .venv/ready-dev
+	$(BIN)/python -m pytest -n 2 -m "not long and not peers" --mutants all
 	$(BIN)/python -m pytest -m long
+
+# On Python 3.13 with constraints-latest.txt, in a Debian that debootstrap unpacks into a folder. Needs root.
+test-latest:
+	scripts/test_latest.sh $(or $(FOLDER),latest)
 
 test-peers: .venv/ready-bench
 	$(BIN)/python -m pytest -m peers
@@ -40,17 +47,17 @@ format: .venv/ready-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-$(READY): pyproject.toml constraints.txt
+$(READY): pyproject.toml $(CONSTRAINTS)
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/pip install -q -c constraints.txt -e .
+	$(BIN)/pip install -q -c $(CONSTRAINTS) -e .
 	touch $@
 
 .venv/ready-dev: $(READY)
-	$(BIN)/pip install -q -c constraints.txt -e '.[dev]'
+	$(BIN)/pip install -q -c $(CONSTRAINTS) -e '.[dev]'
 	touch $@
 
 # Joey NMT asks for a protobuf that does not go together with others here; what it imports is in `bench`.
 .venv/ready-bench: .venv/ready-dev
-	$(BIN)/pip install -q -c constraints.txt -e '.[bench]'
+	$(BIN)/pip install -q -c $(CONSTRAINTS) -e '.[bench]'
 	$(BIN)/pip install -q --no-deps joeynmt==2.3.0
 	touch $@

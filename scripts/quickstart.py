@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 from seqlab import catalogue, decode
+from seqlab.compilation import keep_compilations
 from seqlab.datasets import prepare
 from seqlab.errors import SeqlabError
 from seqlab.memory import keep_freed_memory
@@ -17,6 +18,7 @@ RUN, DATA = ROOT / "runs" / "quickstart", ROOT / "data"
 
 def main() -> None:
     keep_freed_memory()
+    keep_compilations()
     experiment = catalogue.load_config(ROOT / "configs" / "quickstart.py")
     train(experiment, RUN, DATA)
     run = decode.load(RUN)

@@ -148,6 +148,7 @@ def load_tree(run: Path, step: int, like: Any = None, check: Callable[[Any], Non
     """`restore` of what has been verified."""
     import orbax.checkpoint as ocp
 
+    silence_orbax()
     folder = (run / "checkpoints" / str(step)).resolve()
     try:
         with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
@@ -203,10 +204,16 @@ def _hash_files(folder: Path) -> dict[str, str]:
     return hashes
 
 
+def silence_orbax() -> None:
+    """Keeps Orbax from logging what fails in it: that is reported here, in one line."""
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
 def new_checkpointer() -> Any:
     import orbax.checkpoint as ocp
 
-    logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # of what fails in Orbax we tell
+    silence_orbax()
     return ocp.AsyncCheckpointer(ocp.PyTreeCheckpointHandler())
 
 

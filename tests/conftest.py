@@ -1,12 +1,14 @@
-"""Eight devices of the CPU, shape annotations checked in everything of seqlab that is imported after this, a share of
-the planted bugs, and what the run compiled.
+"""Eight devices of the CPU, shape annotations that are checked, a share of the planted bugs, and what the run
+compiled.
 """
 
 import collections
+import gc
 import hashlib
 import os
 import subprocess
-from collections.abc import Iterator
+import sys
+from collections.abc import Generator, Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -28,7 +30,13 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".pytest_cache" / 
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
-install_import_hook("seqlab", "beartype.beartype")
+# Types are checked in the modules that state shapes, at every call. (pyright checks the others, at none.)
+SHAPED = [path for path in (ROOT / "seqlab").rglob("*.py") if "from jaxtyping import" in path.read_text()]
+install_import_hook(
+    [".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for path in SHAPED],
+    "beartype.beartype",
+)
+gc.set_threshold(100_000, 20, 20)  # tracing makes many objects, and collecting them often takes a twelfth of the time
 
 MAPPINGS = 20_000  # of 65,530 that Linux gives a process: a program holds dozens, and XLA crashes without
 COMPILED = "/jax/core/compile/backend_compile_duration"
@@ -45,6 +53,28 @@ def few_mappings() -> Iterator[None]:
         import jax  # reads what is set above
 
         jax.clear_caches()
+
+
+@pytest.fixture(autouse=True)
+def no_curves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draws no curves after a validation, which takes longer than the tiny training of a test."""
+    loop = sys.modules.get("seqlab.loop")
+    if loop is not None:
+        monkeypatch.setattr(loop, "draw_curves", lambda run: None)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Spells what is no Unicode in a report. A worker that cannot send its report ends without a word."""
+    report = yield
+    report.sections = [(name, spelled(content)) for name, content in report.sections]
+    if report.failed and spelled(str(report.longrepr)) != str(report.longrepr):
+        report.longrepr = spelled(str(report.longrepr))
+    return report
+
+
+def spelled(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -8,7 +8,6 @@ a table. Anything else than what was read or a `SeqlabError` is a fault: it is t
 
 import contextlib
 import dataclasses
-import faulthandler
 import functools
 import gzip
 import io
@@ -573,11 +572,9 @@ def hang_guard(seconds: float) -> Iterator[None]:
 
     old = signal.signal(signal.SIGALRM, ring)
     signal.setitimer(signal.ITIMER_REAL, seconds)
-    faulthandler.dump_traceback_later(seconds + 60, exit=True)  # for what no signal wakes
     try:
         yield
     finally:
-        faulthandler.cancel_dump_traceback_later()
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, old)
 

@@ -25,6 +25,6 @@ def batch_of(s: laws.Subject) -> Batch:
     return jax.tree.map(jnp.asarray, Batch(s.inputs, s.prefix, s.targets, s.weights))
 
 
-def search(s: laws.Subject, requests: list[Request], **settings: Any) -> list[list[Result]]:
+def search_subject(s: laws.Subject, requests: list[Request], **settings: Any) -> list[list[Result]]:
     """`generate` on one device, unless others are given."""
     return generate(s.model, s.params, requests, **{"eos": laws.EOS, "devices": jax.devices()[:1], **settings})

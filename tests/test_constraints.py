@@ -9,14 +9,14 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from seqlab import catalogue, laws
+from seqlab import laws
 from seqlab.search.constraints import banks, next_tokens, write
-from seqlab.search.generate import generate
 from seqlab.search.processors import NEVER, Options
 from seqlab.search.requests import Request, contains
 from seqlab.search.rules import PRESETS
 from seqlab.search.searcher import Weights
 from tests.oracles.search import exhaustive, log_softmax
+from tests.subjects import search_subject, subject
 from tests.tables import search_table
 
 VOCABULARY, LENGTH, EOS, ROWS = 4, 5, 2, 6
@@ -161,14 +161,9 @@ def test_phrases_are_there_whatever_the_model_says(preset):
                     assert float(total) == pytest.approx(truth[answer], rel=1e-5)
 
 
-@functools.cache
-def subject():
-    return laws.make_subject(catalogue.module("models", "transformer").TINY, seed=2)
-
-
 def test_beside_sentences_that_must_have_nothing():
     """In one batch with phrases and prefixes: what is told nothing is as it is alone; a prefix counts."""
-    plain = laws.requests_of(subject(), 8)[:4]
+    plain = laws.requests_of(subject("transformer", seed=2), 8)[:4]
     asked = [
         request._replace(**more)
         for request, more in zip(
@@ -176,7 +171,7 @@ def test_beside_sentences_that_must_have_nothing():
             strict=True,
         )
     ]  # fmt: skip
-    find = functools.partial(generate, subject().model, subject().params, eos=laws.EOS, beam=5, wanted=3)
+    find = functools.partial(search_subject, subject("transformer", seed=2), beam=5, wanted=3)
     mixed, alone = find(asked), find([asked[2]])
     assert [r.ids for r in mixed[2]] == [r.ids for r in alone[0]]
     assert all(contains(r.ids, (5, 5)) and contains(r.ids, (6,)) for r in mixed[0])
@@ -186,8 +181,8 @@ def test_beside_sentences_that_must_have_nothing():
 
 
 def test_what_cannot_be_is_refused():
-    request = laws.requests_of(subject(), 4)[0]
-    find = functools.partial(generate, subject().model, subject().params, eos=laws.EOS)
+    request = laws.requests_of(subject("transformer", seed=2), 4)[0]
+    find = functools.partial(search_subject, subject("transformer", seed=2))
 
     def refused(match, beam=5, more=None, **told):
         with pytest.raises(ValueError, match=match):
@@ -207,20 +202,21 @@ def test_a_prefix_is_paid_for():
     from seqlab.search.forced import force
 
     prefix = (4, 6, 6)
-    requests = [request._replace(prefix=prefix, number=3) for request in laws.requests_of(subject(), 8)]
+    s = subject("transformer", seed=2)
+    requests = [request._replace(prefix=prefix, number=3) for request in laws.requests_of(s, 8)]
     for more in ({"beam": 1}, {"beam": 3, "wanted": 3}, {"beam": 3, "wanted": 3, "seed": 1}):
-        found = generate(subject().model, subject().params, requests, eos=laws.EOS, **more)
+        found = search_subject(s, requests, **more)
         for request, results in zip(requests, found, strict=True):
             assert results
             for result in results:
                 assert tuple(result.ids[:3]) == prefix
-                (values,) = force(subject().model, subject().params, [request], [result.ids])
+                (values,) = force(s.model, s.params, [request], [result.ids])
                 assert result.log_prob == pytest.approx(float(values.sum()), rel=1e-5)
                 assert result.score > NEVER
 
 
 def test_requests_do_not_hinge_on_how_phrases_are_given():
-    request: Request = laws.requests_of(subject(), 8)[1]
-    find = functools.partial(generate, subject().model, subject().params, eos=laws.EOS, beam=4)
+    request: Request = laws.requests_of(subject("transformer", seed=2), 8)[1]
+    find = functools.partial(search_subject, subject("transformer", seed=2), beam=4)
     once, twice = find([request._replace(phrases=[(5, 3)]), request._replace(phrases=[(5, 3), (5, 3)])])
     assert once == twice

@@ -1,10 +1,12 @@
 """The coverage penalty, and alignments, against the attention of a forced pass."""
 
-import jax.numpy as jnp
+import functools
+
+import jax
 import numpy as np
 import pytest
 
-from seqlab import catalogue, laws
+from seqlab import laws
 from seqlab.lines import Alignment, word_links
 from seqlab.search.ensemble import Ensemble
 from seqlab.search.forced import looked_at
@@ -12,25 +14,37 @@ from seqlab.search.generate import generate
 from seqlab.search.processors import NEVER
 from seqlab.search.searcher import Weights
 from seqlab.types import Tokens
+from tests.subjects import search_subject, subject
 
 ATTENTIVE = ("transformer", "bahdanau", "conv_seq2seq", "hierarchical_seq2seq")
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def attention_weights(model, params, inputs, prefix):
+    return model.apply(params, inputs, prefix, method=type(model).attention_weights)
+
+
+def padded(ids):
+    row = np.zeros((1, 8), np.int32)
+    row[0, : len(ids)] = ids
+    return row, np.arange(8)[None] < len(ids)
+
+
 def attention_of(s, request, ids):
-    """[T S], by the last layer, the mean of its heads; a sentence alone."""
-    source = jnp.array([request.source])
-    prefix = jnp.array([[*request.prompt, *ids[:-1]]])
-    inputs = Tokens(source, source >= 0, sentences=jnp.array([request.sentences or [0] * source.size]))
-    weights = s.model.apply(s.params, inputs, Tokens(prefix, prefix >= 0), method=type(s.model).attention_weights)
-    return np.asarray(weights)[-1, 0].mean(0)[len(request.prompt) - 1 :]
+    """[T S], by the last layer, the mean of its heads; a sentence alone, in arrays of one shape."""
+    prefix = [*request.prompt, *ids[:-1]]
+    sentences, _ = padded(request.sentences or [0] * len(request.source))
+    inputs = Tokens(*padded(request.source), sentences=sentences)
+    weights = np.asarray(attention_weights(s.model, s.params, inputs, Tokens(*padded(prefix))))
+    return weights[-1, 0].mean(0)[len(request.prompt) - 1 : len(prefix), : len(request.source)]
 
 
 @pytest.mark.parametrize("name", ATTENTIVE)
 def test_the_score_is_the_attention_s(name):
-    s = laws.make_subject(catalogue.module("models", name).TINY, seed=3)
+    s = subject(name, seed=3)
     requests = laws.requests_of(s, 6)[:2]
     weights = Weights(alpha=0.6, coverage=0.4)
-    found = generate(s.model, s.params, requests, eos=laws.EOS, beam=3, wanted=3, weights=weights)
+    found = search_subject(s, requests, beam=3, wanted=3, weights=weights)
     lower = 0
     for request, results in zip(requests, found, strict=True):
         assert len(results) > 1
@@ -43,9 +57,7 @@ def test_the_score_is_the_attention_s(name):
 
 
 def test_of_an_ensemble_the_mean():
-    members = [
-        laws.make_subject(catalogue.module("models", name).TINY, seed=3) for name in ("transformer", "bahdanau")
-    ]
+    members = [subject(name, seed=3) for name in ("transformer", "bahdanau")]
     requests = laws.requests_of(members[0], 5)[:2]
     model, params = Ensemble(tuple(s.model for s in members)), tuple(s.params for s in members)
     found = generate(model, params, requests, eos=laws.EOS, beam=3, weights=Weights(coverage=0.4))
@@ -58,14 +70,14 @@ def test_of_an_ensemble_the_mean():
 
 
 def test_models_without_attention_are_refused():
-    s = laws.make_subject(catalogue.module("models", "sutskever").TINY)
+    s = subject("sutskever")
     with pytest.raises(ValueError, match="attend to a source"):
-        generate(s.model, s.params, laws.requests_of(s, 4), eos=laws.EOS, weights=Weights(coverage=0.1))
+        search_subject(s, laws.requests_of(s, 4), weights=Weights(coverage=0.1))
 
 
 @pytest.mark.parametrize("name", ["transformer", "bahdanau"])
 def test_where_a_text_looks(name):
-    s = laws.make_subject(catalogue.module("models", name).TINY, seed=3)
+    s = subject(name, seed=3)
     requests = laws.requests_of(s, 6)[:3]
     answers = [[3, 5, 2], [2], [4, 4, 6, 3, 2]]
     found = looked_at(s.model, s.params, requests, answers)

@@ -1,40 +1,28 @@
 """Ensembles: what they write has the score that forced passes of their members add up to."""
 
-import functools
-
+import jax
 import numpy as np
 import pytest
 
-from seqlab import catalogue, laws
+from seqlab import laws
 from seqlab.search.ensemble import Ensemble
 from seqlab.search.forced import force
 from seqlab.search.generate import generate
 from seqlab.search.processors import Options
 from seqlab.search.rules import Rules
+from tests.subjects import subject
 
 EOS = laws.EOS
 RAW = Rules(renormalize=False)  # so that scores are those of a forced pass, though EOS is held back
 
 
-@functools.cache
-def subjects():
-    return {
-        name: laws.make_subject(catalogue.module("models", name).TINY, seed=3) for name in ("transformer", "bahdanau")
-    }
-
-
-@functools.cache
-def language_model():
-    return laws.make_subject(catalogue.module("models", "recurrent_lm").TINY, seed=4)
-
-
 def written(model, params, requests, **options):
-    return generate(model, params, requests, eos=EOS, beam=3, wanted=2, **options)
+    return generate(model, params, requests, eos=EOS, beam=3, wanted=2, devices=jax.devices()[:1], **options)
 
 
 @pytest.mark.parametrize("mean", ["probabilities", "log_probabilities"])
 def test_the_same_model_twice_is_that_model(mean):
-    s = subjects()["transformer"]
+    s = subject("transformer", seed=3)
     requests = [request._replace(least=3) for request in laws.requests_of(s, 5)]
     options = Options((5,))
     alone = written(s.model, s.params, requests, options=options)
@@ -58,16 +46,17 @@ def test_scores_are_those_of_forced_passes(mean, weight, seed):
     """Of an ensemble of two architectures, with and without a language model, searched for and drawn; of texts for
     which the state has to grow.
     """
-    members = list(subjects().values())
+    members = [subject(name, seed=3) for name in ("transformer", "bahdanau")]
+    spoken_by = subject("recurrent_lm", seed=4)
     requests = [request._replace(least=18) for request in laws.requests_of(members[0], 20)]
-    fused = (language_model().model, weight) if weight else ()
-    params = tuple(s.params for s in (*members, *([language_model()] if weight else [])))
+    fused = (spoken_by.model, weight) if weight else ()
+    params = tuple(s.params for s in (*members, *([spoken_by] if weight else [])))
     found = written(Ensemble(tuple(s.model for s in members), mean, *fused), params, requests, seed=seed, rules=RAW)
     prompts = [request._replace(source=None, sentences=None) for request in requests]
     for k in range(2):
         answers = [results[k].ids for results in found]
         each = [force(s.model, s.params, requests, answers) for s in members]
-        spoken = force(language_model().model, language_model().params, prompts, answers)
+        spoken = force(spoken_by.model, spoken_by.params, prompts, answers)
         for row, results in enumerate(found):
             ours = np.stack([values[row] for values in each]).astype(np.float64)
             scores = np.log(np.exp(ours).mean(axis=0)) if mean == "probabilities" else ours.mean(axis=0)

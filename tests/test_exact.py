@@ -8,17 +8,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from seqlab import catalogue, laws
+from seqlab import laws
 from seqlab.errors import SeqlabError
 from seqlab.search import exact as module
 from seqlab.search.ensemble import Ensemble
 from seqlab.search.exact import begin_path, branch_and_bound, exact
-from seqlab.search.generate import generate
 from seqlab.search.processors import NEVER
 from seqlab.search.requests import Shape, collate
 from seqlab.search.rules import Rules
 from seqlab.search.searcher import Weights
 from tests.oracles.search import depth_first, exhaustive, length_score
+from tests.subjects import search_subject, subject
 from tests.tables import search_table
 
 VOCABULARY, LENGTH, EOS, ROWS = 4, 5, 2, 6
@@ -136,9 +136,9 @@ def test_a_budget_is_kept():
         assert 0 < found.decided.sum() < ROWS
 
 
-def subject(name):
+def sure_subject(name):
     """A model that is sure of what it writes, so that answers differ in length and some trees are pruned early."""
-    s = laws.make_subject(catalogue.module("models", name).TINY, seed=3)
+    s = subject(name, seed=3)
     return s._replace(params=jax.tree.map(lambda x: 3 * x, s.params))
 
 
@@ -149,14 +149,14 @@ def requests_of(s, limits=(4, 3, 2, 1, 4)):
 @pytest.mark.parametrize(("name", "length", "alpha", "word_penalty"), FAMILIES)
 def test_models(name, length, alpha, word_penalty):
     """The best by forced passes over all answers, of sources and prompts of unequal lengths."""
-    s = subject(name)
+    s = sure_subject(name)
     requests = requests_of(s)
     others = [token for token in range(s.model.vocabulary) if token != EOS]
     answers = [[*head, EOS] for n in range(4) for head in itertools.product(others, repeat=n)]
     lengths = np.array([len(answer) for answer in answers])
     score, weights = length_score(length, alpha, word_penalty), Weights(alpha, word_penalty)
     found = exact(s.model, s.params, requests, eos=EOS, alpha=alpha, word_penalty=word_penalty, length=length)
-    beams = generate(s.model, s.params, requests, eos=EOS, beam=2, rules=Rules(length), weights=weights)
+    beams = search_subject(s, requests, eos=EOS, beam=2, rules=Rules(length), weights=weights)
     best, log_probs = [], []
     for row, (request, one, (beam,)) in enumerate(zip(requests, found, beams, strict=True)):
         sums = laws.forced_scores(s, row, request.prompt, answers, 0.0)[1]
@@ -177,7 +177,7 @@ def test_alone_and_in_a_batch(name):
     """What is found hinges neither on what stands beside a sentence, nor on the looks at what is done, after which
     some leave and others take their places; and the best is an incumbent that stands.
     """
-    s = subject(name)
+    s = sure_subject(name)
     requests = [one for limits in ((4, 3, 2, 1, 4), (2, 4, 4, 3, 1)) for one in requests_of(s, limits)]
     requests = [one for one in requests if one.source or len(one.prompt) > 1]  # of one shape
     run = functools.partial(exact, s.model, s.params, eos=EOS, alpha=1.0, word_penalty=-1.0)
@@ -202,7 +202,7 @@ def test_alone_and_in_a_batch(name):
 
 def test_memory_is_bounded(monkeypatch):
     """Where two sentences are too many, each is searched alone, and the same is found."""
-    s = subject("transformer")
+    s = sure_subject("transformer")
     sizes, solver = [], module.make_solver(s.model, EOS, "gnmt")
 
     def counting(params, rows, *rest, **named):
@@ -220,7 +220,7 @@ def test_memory_is_bounded(monkeypatch):
 
 
 def test_what_cannot_be_had():
-    s = laws.make_subject(catalogue.module("models", "tcn_lm").TINY)
+    s = subject("tcn_lm")
     requests = requests_of(s)
     run = functools.partial(exact, params=s.params, eos=EOS, alpha=0.6)
     assert run(s.model, requests=[]) == []
@@ -239,7 +239,7 @@ def test_what_cannot_be_had():
 
 def test_nodes_are_compiled_once():
     """They leave all types as they were."""
-    s = laws.make_subject(catalogue.module("models", "transformer").TINY)
+    s = subject("transformer")
     asked = collate(requests_of(s)[:2], 2, Shape(16, 1, 4))
     solver = module.make_solver(s.model, EOS, "gnmt")
 

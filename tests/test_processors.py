@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from seqlab import catalogue, laws
 from seqlab.errors import SeqlabError
 from seqlab.search.forced import force
-from seqlab.search.generate import generate
 from seqlab.search.processors import (
     NEVER,
     NO_OPTIONS,
@@ -26,6 +25,7 @@ from seqlab.search.processors import (
 )
 from seqlab.search.requests import contains
 from seqlab.search.rules import PRESETS
+from tests.subjects import search_subject, subject
 
 RANDOM = np.random.default_rng(0)
 GENERATORS = [name for name in catalogue.names("models") if catalogue.module("models", name).KIND == "generator"]
@@ -80,11 +80,6 @@ def test_what_is_forbidden_and_what_becomes_of_its_probability(renormalize):
         np.testing.assert_allclose(probabilities[row][:, left], whole[row][:, left] / share, rtol=1e-5)
 
 
-@functools.cache
-def subject(name):
-    return laws.make_subject(catalogue.module("models", name).TINY, seed=2)
-
-
 # Every example compiles: a failing one is told as it is found.
 @settings(max_examples=16, deadline=None, phases=(Phase.explicit, Phase.generate))
 @given(
@@ -102,13 +97,11 @@ def test_what_is_asked_for_holds(name, preset, beam, seed, limit, least, prefix,
     """Lengths, prefixes, phrases, forbidden tokens and repeated n-grams, and scores, of any model by any rules; or
     one reason why it cannot be.
     """
-    s, rules = subject(name), PRESETS[preset].rules
+    s, rules = subject(name, seed=2), PRESETS[preset].rules
     plain = [request._replace(least=least) for request in laws.requests_of(s, limit)]
     told = [request._replace(prefix=prefix, phrases=phrases) for request in plain[:3]]
     requests = [*told, *plain[3:]]
-    find = functools.partial(
-        generate, s.model, s.params, eos=laws.EOS, beam=beam, wanted=beam, rules=rules, options=options, seed=seed
-    )
+    find = functools.partial(search_subject, s, beam=beam, wanted=beam, rules=rules, options=options, seed=seed)
     try:
         found = find(requests)
     except SeqlabError as error:

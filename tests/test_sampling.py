@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from scipy.stats import chisquare
 
-from seqlab import catalogue, laws
+from seqlab import laws
 from seqlab.search.forced import force
-from seqlab.search.generate import generate
 from seqlab.search.greedy import begin_writing
 from seqlab.search.processors import NEVER, NO_OPTIONS, History, Options, make_processors, top_k, top_p
 from seqlab.search.sampling import sample
+from tests.subjects import search_subject, subject
 
 VOCABULARY, EOS, LIMIT, SAMPLES = 4, 2, 3, 4000
 
@@ -81,11 +81,11 @@ def test_what_cannot_be_stays_out(processor):
 
 
 def test_a_sample_hinges_on_its_number_and_its_seed():
-    s = laws.make_subject(catalogue.module("models", "bahdanau").TINY, seed=3)
+    s = subject("bahdanau", seed=3)
     requests = [request._replace(number=i) for i, request in enumerate(laws.requests_of(s, 6))]
 
     def drawn(some, seed=1, options=NO_OPTIONS):
-        found = generate(s.model, s.params, some, eos=EOS, beam=3, wanted=3, seed=seed, options=options)
+        found = search_subject(s, some, eos=EOS, beam=3, wanted=3, seed=seed, options=options)
         return [[r.ids for r in results] for results in found], found
 
     together, found = drawn(requests)

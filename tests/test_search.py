@@ -16,6 +16,7 @@ from seqlab.search.requests import POSITIONS, Request, Shape, collate, round_up
 from seqlab.search.rules import DEFAULT, Rules
 from seqlab.search.searcher import DEFAULT_WEIGHTS, Method, make_mesh, make_searcher, whole_search
 from tests.oracles.search import exhaustive
+from tests.subjects import subject
 from tests.tables import search_table
 
 VOCABULARY, LENGTH, EOS, ROWS = 4, 4, 2, 6
@@ -103,7 +104,7 @@ def test_optimal_waits_for_what_a_long_answer_may_come_to():
 @pytest.mark.parametrize("name", GENERATORS)
 def test_alone_and_in_a_batch(name):
     """A sentence's text hinges neither on what stands beside it, nor on the order of requests, nor on the devices."""
-    s = laws.make_subject(catalogue.module("models", name).TINY, seed=3)
+    s = subject(name, seed=3)
     requests = laws.requests_of(s, 5)
     search = functools.partial(generate, s.model, s.params, eos=EOS, beam=3, wanted=2)
     together = search(requests)
@@ -121,7 +122,7 @@ def test_alone_and_in_a_batch(name):
 @pytest.mark.parametrize("name", GENERATORS)
 def test_a_forced_pass_gives_the_score_of_the_search(name):
     """After prompts of unequal lengths, answers of unequal lengths."""
-    s = laws.make_subject(catalogue.module("models", name).TINY, seed=3)
+    s = subject(name, seed=3)
     requests = laws.requests_of(s, 5)
     found = generate(s.model, s.params, requests, eos=EOS, beam=3, wanted=2)
     for k in range(2):
@@ -131,7 +132,7 @@ def test_a_forced_pass_gives_the_score_of_the_search(name):
 
 
 def test_nothing_asked_nothing_found():
-    s = laws.make_subject(catalogue.module("models", "transformer_lm").TINY)
+    s = subject("transformer_lm")
     assert generate(s.model, s.params, [], eos=EOS) == []
     with pytest.raises(ValueError, match="beam of 2"):
         generate(s.model, s.params, [Request(None, [1], 3)], eos=EOS, beam=2, wanted=3)
@@ -161,7 +162,7 @@ def test_sentences_that_leave_change_nothing(name, beam, positions):
     """Some are done long before others, which go on beside those of other batches, and the room grows twice: what one
     search to the end gives.
     """
-    s = laws.make_subject(catalogue.module("models", name).TINY, seed=3)
+    s = subject(name, seed=3)
     limits = [40, 3, 2, 5, 1, 33, 2, 2, 6, 17, 3, 4] + [7, 2, 21, 9, 30, 13, 5] * 4
     few = laws.requests_of(s, 1)
     requests = [few[i % len(few)]._replace(limit=limit, least=limit - 1) for i, limit in enumerate(limits)]
@@ -188,7 +189,7 @@ def test_sentences_that_leave_change_nothing(name, beam, positions):
 @pytest.mark.parametrize("method", [Method(), Method(4, groups=2), Method(1, rules=None), Method(3, sampling=True)])
 def test_steps_are_compiled_once(method):
     """A step leaves all types as they were, or the next one would have to be compiled anew."""
-    s = laws.make_subject(catalogue.module("models", "tcn_lm").TINY)
+    s = subject("tcn_lm")
     asked = collate([Request(None, [1], 3)], 1, Shape(0, 1, 3))
     searcher = make_searcher(s.model, EOS, method, make_mesh(jax.devices()[:1]))
 

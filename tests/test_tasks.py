@@ -50,9 +50,10 @@ def experiment_on(tmp_path, model, task, **columns):
     splits = {split: table(tmp_path / f"{split}.jsonl", count) for split, count in counts.items()}
     tiny = catalogue.module("models", model).TINY
     sizes = {name: 0 for name in catalogue.SIZES if hasattr(tiny, name)}
+    layers = {name: 1 for name in ("layers", "encoder_layers", "decoder_layers") if hasattr(tiny, name)}
     return dataclasses.replace(
         tiny_experiment(),
-        model=tiny.clone(**sizes, **({"tie": "all"} if len(sizes) == 2 and "vocabulary" in sizes else {})),
+        model=tiny.clone(**layers, **sizes, **({"tie": "all"} if len(sizes) == 2 and "vocabulary" in sizes else {})),
         task=task,
         data=LocalFiles(**splits, **columns),
         steps=4,

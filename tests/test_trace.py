@@ -1,19 +1,17 @@
 """The trace of a search against the search itself, forced passes, and its own records."""
 
-import functools
 import json
 
-import jax
 import pytest
 
-from seqlab import catalogue, laws
+from seqlab import laws
 from seqlab.search.forced import force
-from seqlab.search.generate import generate
 from seqlab.search.processors import Options
 from seqlab.search.rules import PRESETS, Rules
 from seqlab.search.searcher import Weights
 from seqlab.search.trace import trace
 from tests.oracles.search import length_score
+from tests.subjects import search_subject, subject
 
 EOS = 2
 CASES = [
@@ -30,11 +28,6 @@ CASES = [
 ]
 
 
-@functools.cache
-def subject(name):
-    return laws.make_subject(catalogue.module("models", name).TINY, seed=3)
-
-
 def arguments(preset, beam, groups):
     alpha, rules = (0.6, None) if preset is None else (PRESETS[preset].alpha, PRESETS[preset].rules)
     return {"beam": beam, "groups": groups, "rules": rules, "weights": Weights(alpha, diversity=0.5)}
@@ -45,11 +38,11 @@ def test_as_the_search(name, preset, beam, groups):
     """The best is that of `generate`, every prefix has the log-probability of a forced pass, and the tree is that of
     the records.
     """
-    s, given = subject(name), arguments(preset, beam, groups)
+    s, given = subject(name, seed=3), arguments(preset, beam, groups)
     rules, alpha = given["rules"] or Rules(), given["weights"].alpha
     for row, limit in ((1, 6), (2, 3), (4, 1)):
         request = laws.requests_of(s, limit)[row]
-        ((text,),) = generate(s.model, s.params, [request], eos=EOS, devices=jax.devices()[:1], **given)
+        ((text,),) = search_subject(s, [request], eos=EOS, **given)
         found = trace(s.model, s.params, request, eos=EOS, **given)
         assert found.best is not None
         assert found.best.ids == text.ids
@@ -94,10 +87,10 @@ def check_records(found, paths, beam):
 
 def test_options_and_phrases():
     """What has to be written, and what must not be, is in the trace as in the text."""
-    s = subject("transformer")
+    s = subject("transformer", seed=3)
     request = laws.requests_of(s, 6)[0]._replace(prefix=[4], phrases=[[5, 3]])
     given = {"eos": EOS, "beam": 4, "options": Options(forbidden=(6,)), "weights": Weights(0.6, coverage=0.2)}
-    ((text,),) = generate(s.model, s.params, [request], **given)
+    ((text,),) = search_subject(s, [request], **given)
     found = trace(s.model, s.params, request, **given)
     assert found.best.ids == text.ids
     assert [(node.token, node.parent) for node in found.nodes if node.depth == 1] == [(4, 0)]
@@ -108,7 +101,7 @@ def test_options_and_phrases():
 
 def test_nothing_finished():
     """A limit of no token."""
-    s = subject("tcn_lm")
+    s = subject("tcn_lm", seed=3)
     found = trace(s.model, s.params, laws.requests_of(s, 0)[0], eos=EOS)
     assert (found.steps, found.best) == ([], None)
     assert [(node.token, node.parent, node.depth, node.last) for node in found.nodes] == [(1, -1, 0, 0)]
