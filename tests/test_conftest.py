@@ -11,7 +11,8 @@ PLANTED = """
 import pytest
 from tests.mutants import Mutant
 
-MUTANTS = [Mutant(f"{law} {i}", "", "", "", law) for law, count in (("a", 1), ("b", 8), ("c", 9)) for i in range(count)]
+COUNTS = {"a": 1, "b": 8, "c": 9}
+MUTANTS = [Mutant(f"{law} {i}", "", "", "", law) for law, count in COUNTS.items() for i in range(count)]
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.bug.replace(" ", "-"))
 def test_planted(mutant):

@@ -4,6 +4,7 @@ They are planted in the modules as they stand, and taken out again, so that noth
 """
 
 import contextlib
+import gc
 import importlib
 import inspect
 import sys
@@ -519,11 +520,15 @@ def planted_here(mutant: Mutant) -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def sound():
-    """What is kept for several tests comes from the code as it is."""
+    """What is kept for several tests comes from the code as it is; files that a killed run leaves open are closed."""
     test_survival.calm()
     test_survival.files_of(8)
     for bad in ((1,), (4, 8), (5, 6), (5,)):
         test_survival.end_without(*bad)
+    gc.freeze()  # so that it takes no time to collect what the test leaves
+    yield
+    gc.collect()
+    gc.unfreeze()
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")

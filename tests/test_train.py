@@ -375,16 +375,17 @@ def test_learned_positions_bound_decoding(tmp_path, capsys):
     experiment = tiny_experiment()
     experiment = dataclasses.replace(
         experiment,
-        model=experiment.model.clone(positions="learned", max_length=200),
+        model=experiment.model.clone(positions="learned", max_length=50),
+        batching=dataclasses.replace(experiment.batching, max_length=50),
         steps=1,
         validation=dataclasses.replace(experiment.validation, beam=1),
     )
     train(experiment, tmp_path / "run", tmp_path / "data", say=lambda line: None)
     run = decode.load(tmp_path / "run")
-    assert len(run.translate(["a" * 150], max_length=500)) == 1
-    whole, cut = run.write(["a", "ab" * 300, "ab" * 99 + "a"])[1:], capsys.readouterr().err
+    assert len(run.translate(["a" * 40], max_length=500)) == 1
+    whole, cut = run.write(["a", "ab" * 300, "ab" * 24 + "a"])[1:], capsys.readouterr().err
     assert whole[0] == whole[1]
-    assert re.search(r"^seqlab: line 2 has \d+ tokens, and 200 are read: abab", cut, re.MULTILINE)
+    assert re.search(r"^seqlab: line 2 has \d+ tokens, and 50 are read: abab", cut, re.MULTILINE)
 
 
 def test_stopping_early(tmp_path):
