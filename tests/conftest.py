@@ -78,23 +78,29 @@ def spelled(text: str) -> str:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--mutants", choices=("share", "all"), default="share", help="how many planted bugs are tried")
+    parser.addoption("--mutants", choices=("share", "all"), default="share", help="plant all bugs, and run all cases")
     parser.addoption("--max-compilations", type=int, default=None, help="fail if the run compiles more programs")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leaves out planted bugs: of each law one in `SHARE` stays, and at least one, drawn by the commit."""
+    """Leaves out planted bugs, of each law all but one in `SHARE`, and cases marked `sample`; at least one stays.
+
+    The commit decides which, so that all of them run over time.
+    """
     if config.getoption("mutants") == "all":
         return
-    planted = collections.defaultdict(list)
+    groups = collections.defaultdict(list)
     for item in items:
-        mutant = getattr(item, "callspec", None) and item.callspec.params.get("mutant")  # pyright: ignore
+        test, mark = item.nodeid.partition("[")[0], item.get_closest_marker("sample")
+        mutant = item.callspec.params.get("mutant") if hasattr(item, "callspec") else None  # pyright: ignore
         if mutant is not None:
-            planted[item.nodeid.partition("::")[0], mutant.law].append(item)
+            groups[test, mutant.law, SHARE].append(item)
+        elif mark is not None:
+            groups[test, mark.kwargs.get("of"), mark.args[0]].append(item)
     commit, left_out = current_commit(), set()
-    for group in planted.values():
+    for (*_, share), group in groups.items():
         drawn = sorted(group, key=lambda item: hashlib.sha256(f"{commit} {item.nodeid}".encode()).digest())
-        left_out.update(drawn[-(-len(drawn) // SHARE) :])
+        left_out.update(drawn[-(-len(drawn) // share) :])
     if left_out:
         config.hook.pytest_deselected(items=[item for item in items if item in left_out])
         items[:] = [item for item in items if item not in left_out]

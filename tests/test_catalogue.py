@@ -25,6 +25,7 @@ ROOT = Path(__file__).parents[1]
 CONFIGS = sorted((ROOT / "configs").glob("*.py"))
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_every_config_builds_at_full_size(path, monkeypatch):
     monkeypatch.chdir(ROOT)

@@ -17,6 +17,11 @@ MUTANTS = [Mutant(f"{law} {i}", "", "", "", law) for law, count in COUNTS.items(
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.bug.replace(" ", "-"))
 def test_planted(mutant):
     pass
+
+@pytest.mark.sample(2)
+@pytest.mark.parametrize("n", range(5))
+def test_sampled(n):
+    pass
 """
 
 
@@ -64,9 +69,9 @@ def test_compiles(n):
     assert "FAILED: more than the 1 of --max-compilations" in output
 
 
-@pytest.mark.parametrize(("option", "tried"), [("share", 4), ("all", 18)])
+@pytest.mark.parametrize(("option", "tried"), [("share", 4 + 3), ("all", 18 + 5)])
 def test_a_share_of_the_planted_bugs(tmp_path, option, tried):
-    """One in eight of each law, and at least one; the same ones in all workers."""
+    """One in eight of each law, and at least one; one in two of a sample; the same ones in all workers."""
     code, output = run(tmp_path, PLANTED, "--mutants", option)
     assert code == 0
     assert f"{tried} passed" in output

@@ -39,6 +39,7 @@ def attention_of(s, request, ids):
     return weights[-1, 0].mean(0)[len(request.prompt) - 1 : len(prefix), : len(request.source)]
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("name", ATTENTIVE)
 def test_the_score_is_the_attention_s(name):
     s = subject(name, seed=3)

@@ -33,6 +33,7 @@ def test_the_same_model_twice_is_that_model(mean):
             np.testing.assert_allclose([r.score for r in ours], [r.score for r in theirs], rtol=1e-5)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     ("mean", "weight", "seed"),
     [

@@ -146,6 +146,7 @@ def requests_of(s, limits=(4, 3, 2, 1, 4)):
     return [one._replace(limit=limit) for one, limit in zip(laws.requests_of(s, 4), limits, strict=True)]
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(("name", "length", "alpha", "word_penalty"), FAMILIES)
 def test_models(name, length, alpha, word_penalty):
     """The best by forced passes over all answers, of sources and prompts of unequal lengths."""

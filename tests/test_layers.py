@@ -106,6 +106,7 @@ def test_dense_is_drawn_glorot_uniform():
     assert params["bias"].shape == (100,)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     "name", [n for n in catalogue.names("models") if hasattr(catalogue.part("models", n), "dtype")]
 )

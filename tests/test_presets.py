@@ -47,6 +47,7 @@ def logits_after(table, prefix):
     return table[len(prefix), prefix[-1] if prefix else 1].astype(np.float64)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("preset", [name for name in PRESETS if name != "seqlab"])
 @pytest.mark.parametrize("beam", [2, 4])
 def test_as_the_toolkit(preset, beam):

@@ -35,6 +35,7 @@ def expected(layer, params, x):
     return oracle.recurrent(layer.cell, layer.reset, x, weights, norms)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(("cell", "reset", "layer_norm"), CELLS)
 def test_cells(cell, reset, layer_norm):
     """Forward, backward from each row's own end, and step by step."""

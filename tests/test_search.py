@@ -101,6 +101,7 @@ def test_optimal_waits_for_what_a_long_answer_may_come_to():
     assert np.asarray(found.lengths)[:, 0].tolist() == [4] * ROWS
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("name", GENERATORS)
 def test_alone_and_in_a_batch(name):
     """A sentence's text hinges neither on what stands beside it, nor on the order of requests, nor on the devices."""
@@ -155,6 +156,7 @@ def test_top_k_in_two_stages(shape, k):
             np.testing.assert_array_equal(np.asarray(one), np.asarray(other))
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("name", ["transformer", "recurrent_lm"])
 @pytest.mark.parametrize("beam", [1, 3])
 @pytest.mark.parametrize("positions", [POSITIONS, 2000])

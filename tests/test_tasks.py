@@ -80,6 +80,7 @@ CASES = {
 GENERATORS = [n for n in catalogue.names("models") if catalogue.module("models", n).KIND == "generator"]
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("model", GENERATORS)
 def test_the_command_decodes_every_generator(tmp_path, model):
     """The same command, from a run of untrained parameters: a line each, and an empty one for an empty one."""
@@ -141,6 +142,7 @@ def test_every_generator_trains_and_decodes(tmp_path, name):
     assert all(np.isfinite(score.value) for score in decode.evaluate(run, "test", tmp_path / "data").scores)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(("parallel", "rows"), [("jit", 2), ("pmap", 2), ("pmap", 19)])
 def test_a_stream_carries_its_state(tmp_path, parallel, rows):
     """A run cut off and resumed ends as an uninterrupted one, with several rows on a device too; a text's loss does

@@ -33,6 +33,7 @@ def arguments(preset, beam, groups):
     return {"beam": beam, "groups": groups, "rules": rules, "weights": Weights(alpha, diversity=0.5)}
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(("name", "preset", "beam", "groups"), CASES)
 def test_as_the_search(name, preset, beam, groups):
     """The best is that of `generate`, every prefix has the log-probability of a forced pass, and the tree is that of
