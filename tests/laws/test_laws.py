@@ -42,7 +42,7 @@ def subject(name, index):
             index,
             id=f"{law.__name__}-{name}-{index}",
             marks=[pytest.mark.sample(2, of=law.__name__)] if index else [],
-        )  # fmt: skip
+        )
         for name, index, model in parts("models")
         for law in laws.model_laws(model)
         if index == 0 or law in VARIANT_LAWS
