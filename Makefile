@@ -14,12 +14,12 @@ quickstart: $(READY)
 test: .venv/ready-dev
 	$(BIN)/python -m pytest -n 2 -m "not long and not peers" --max-compilations 6000
 
-# Everything but the comparisons with other toolkits: all planted bugs, then the long tests, which use both cores.
+# All planted bugs and the long tests, but no comparisons with other toolkits.
 test-all: .venv/ready-dev
 	$(BIN)/python -m pytest -n 2 -m "not long and not peers" --mutants all
 	$(BIN)/python -m pytest -m long
 
-# On Python 3.13 with constraints-latest.txt, in a Debian that debootstrap unpacks into a folder. Needs root.
+# Test on Python 3.13 with constraints-latest.txt, in a Debian system that debootstrap creates in FOLDER. Needs root.
 test-latest:
 	scripts/test_latest.sh $(or $(FOLDER),latest)
 

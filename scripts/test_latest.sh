@@ -5,15 +5,16 @@
 #
 # Python comes from the Debian suite SUITE, which debootstrap unpacks into FOLDER from the mirror that apt uses (500 MB;
 # with the packages 3 GB). The project is copied to FOLDER/SUITE/seqlab. Versions are those of constraints-latest.txt.
-# A second call reuses the system and the virtual environment. Needs root, for debootstrap and chroot.
-# shellcheck disable=SC2016  # apt and the inner shell expand what stands in single quotes
+# A second call reuses the system and the virtual environment. Needs root, for debootstrap (which apt installs if it is
+# missing) and chroot.
+# shellcheck disable=SC2016  # the single-quoted text is for apt and the inner shell
 set -euo pipefail
 
 folder=${1:?usage: scripts/test_latest.sh FOLDER [SUITE]}
 suite=${2:-trixie}
 cd "$(dirname "$0")/.."
 if [ "$(id -u)" != 0 ]; then
-    echo "scripts/test_latest.sh: debootstrap and chroot need root: run it by sudo" >&2
+    echo "scripts/test_latest.sh: needs root for debootstrap and chroot; run it with sudo" >&2
     exit 2
 fi
 mkdir -p "$folder"
@@ -31,13 +32,13 @@ if [ ! -e "$system/complete" ]; then
     touch "$system/complete"
 fi
 
-# The network and the package index are reached as on this machine.
+# Use this machine's DNS, pip and certificate settings.
 for file in /etc/resolv.conf /etc/pip.conf /etc/ssl/certs/ca-certificates.crt; do
     if [ -e "$file" ]; then
         cp -L "$file" "$system$file"
     fi
 done
-# What git tracks, and new files; files that are gone are gone there too, and the virtual environment stays.
+# Copy tracked and new files. Delete everything else but the virtual environment.
 mkdir -p "$system/seqlab"
 find "$system/seqlab" -mindepth 1 -maxdepth 1 ! -name .venv -exec rm -rf {} +
 git ls-files --cached --others --exclude-standard -z | while IFS= read -r -d '' file; do
@@ -46,14 +47,13 @@ git ls-files --cached --others --exclude-standard -z | while IFS= read -r -d '' 
     fi
 done | tar --create --null --files-from=- | tar --extract --directory="$system/seqlab"
 
-# The mounts are seen by this command alone, and end with it.
+# The mounts are private to this command.
 exec unshare --mount --propagation private bash -euo pipefail -c '
     mount -t proc proc "$0/proc"
     mount --rbind /dev "$0/dev"
     mount -t tmpfs tmpfs "$0/dev/shm"
-    exec chroot "$0" /usr/bin/env HOME=/root bash -euc "
+    exec chroot "$0" /usr/bin/env HOME=/root SEQLAB_COMMIT="$1" bash -euc "
         cd /seqlab
-        git init -q . 2>/dev/null
         make CONSTRAINTS=constraints-latest.txt quickstart
         make CONSTRAINTS=constraints-latest.txt test"
-' "$system"
+' "$system" "$(git rev-parse HEAD)"

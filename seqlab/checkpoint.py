@@ -205,9 +205,15 @@ def _hash_files(folder: Path) -> dict[str, str]:
 
 
 def silence_orbax() -> None:
-    """Keeps Orbax from logging what fails in it: that is reported here, in one line."""
-    for name in ("absl", "asyncio"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
+    """Silences Orbax's own log messages: seqlab reports its failures as errors of one line."""
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    logger = logging.getLogger("absl")
+    if _not_of_orbax not in logger.filters:
+        logger.addFilter(_not_of_orbax)
+
+
+def _not_of_orbax(record: logging.LogRecord) -> bool:
+    return f"{os.sep}orbax{os.sep}" not in record.pathname
 
 
 def new_checkpointer() -> Any:

@@ -54,10 +54,10 @@ def alone(arguments: list[str]) -> list[str]:
 
 
 def start_computing(cluster: Processes = ALONE, heartbeat: int = 100) -> None:
-    """Sets up memory, compilations and other processes. Every command that computes calls it first.
+    """Configures memory, the compilation cache and, if there are several processes, the connection between them.
 
-    Of several processes only the first prints. They keep no compilations, because JAX keeps those of the first alone,
-    which would then wait for the others.
+    Call it first in every command that computes. Of several processes only the first prints, and the cache is off:
+    only the first would write to it, and would then wait for the others while they compile.
     """
     keep_freed_memory()
     if cluster == ALONE:
@@ -872,12 +872,14 @@ def average(
 
 
 def cache(clear: Annotated[bool, arg(help="Remove all compiled programs.")] = False) -> None:
-    """Shows where compiled programs are kept, how many and how large; or removes them."""
+    """Shows the folder of compiled programs, their number and their size, or removes them."""
     from seqlab import compilation
 
     kept = compilation.clear() if clear else compilation.usage()
-    print(f"{compilation.cache_folder()}: {kept.programs:,} programs, {kept.size / 2**20:.1f} MiB", end="")
-    print(", removed" if clear else f" of at most {compilation.LIMIT / 2**20:,.0f} MiB a machine")
+    print(f"{compilation.cache_folder()}{' (cleared)' if clear else ''}")
+    print(f"programs {kept.programs:,}, size {kept.size / 2**20:.1f} MiB, limit {compilation.LIMIT / 2**20:,.0f} MiB")
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ:
+        print(f"not used: $JAX_COMPILATION_CACHE_DIR is set, and JAX uses {os.environ['JAX_COMPILATION_CACHE_DIR']}")
 
 
 def dump_line(value: Any) -> str:

@@ -3,7 +3,7 @@
     $XDG_CACHE_HOME/seqlab/compiled-MACHINE/    by default under ~/.cache; one file for each program
 
 JAX writes and reads the files and names them by program, versions and flags. MACHINE is a hash of the processor's
-abilities: hosts that share a home folder do not read the programs of another kind of processor.
+features: hosts that share a home folder do not read the programs of another kind of processor.
 """
 
 import hashlib
@@ -19,16 +19,26 @@ from typing import NamedTuple
 
 from seqlab.errors import SeqlabError
 
-LIMIT = 1 << 30  # bytes of all files together
+LIMIT = 1 << 30  # bytes, for each kind of machine
 MIN_SECONDS = 0.2  # a program that compiles faster is not kept
-CHECKED = "checked"  # its time of modification: the files before it are whole
+CHECKED = "checked"  # its time of modification: files that are older are known to be complete
+MARGIN = 60.0  # seconds by which the clock of a file system may differ from this machine's
+
+
+class Entry(NamedTuple):
+    """A file with a compiled program."""
+
+    last_use: float
+    size: int
+    path: Path
 
 
 def keep_compilations() -> None:
     """Makes JAX keep what it compiles. Call it before anything is compiled.
 
     Does nothing if $JAX_COMPILATION_CACHE_DIR is set: JAX then uses that folder, and the limit does not apply to it.
-    Nothing is kept if there is no folder that this user alone can write to, because JAX runs what it finds there.
+    Keeps nothing unless the folder belongs to this user and nobody else can write to it, because JAX executes the
+    files that it reads.
     """
     if "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return
@@ -41,7 +51,7 @@ def keep_compilations() -> None:
 
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", MIN_SECONDS)
-    # A file that is damaged later, or a full disk, costs a compilation and is no concern of the user.
+    # JAX compiles again if a file is damaged or the disk is full. The user need not act.
     warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache entry")
 
 
@@ -53,15 +63,15 @@ def machine_folder() -> Path:
     """The folder for programs that this machine can run."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        abilities = next(line for line in lines if line.startswith(("flags", "Features")))
+        features = next(line for line in lines if line.startswith(("flags", "Features")))
     except (OSError, StopIteration):  # not Linux
-        abilities = platform.processor()
-    machine = hashlib.sha256(f"{platform.system()} {platform.machine()} {abilities}".encode()).hexdigest()[:12]
+        features = platform.processor()
+    machine = hashlib.sha256(f"{platform.system()} {platform.machine()} {features}".encode()).hexdigest()[:12]
     return cache_folder() / f"compiled-{machine}"
 
 
 def make_private(folder: Path) -> bool:
-    """Makes the folder. Returns whether it is this user's, and nobody else can write to it."""
+    """Creates the folder. Returns whether it belongs to this user and nobody else can write to it."""
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         status = folder.stat()
@@ -70,38 +80,37 @@ def make_private(folder: Path) -> bool:
     return status.st_uid == os.getuid() and not status.st_mode & 0o022 and os.access(folder, os.W_OK)
 
 
-def entries(folder: Path) -> list[Path]:
-    """The files of compiled programs in a folder, the least recently used first."""
-
-    def last_use(path: Path) -> float:
-        status = path.stat()
-        return max(status.st_atime, status.st_mtime)
-
-    found = []
+def entries(folder: Path) -> list[Entry]:
+    """The compiled programs in a folder, the least recently used first."""
+    kept = []
     for path in folder.glob("*-cache"):
         try:
-            found.append((last_use(path), path))
+            status = path.stat()
         except OSError:  # another process has removed it
             continue
-    return [path for _, path in sorted(found)]
+        kept.append(Entry(max(status.st_atime, status.st_mtime), status.st_size, path))
+    return sorted(kept)
 
 
 def remove_damaged(folder: Path) -> None:
-    """Removes files that were cut off, for example by SIGKILL while they were written. JAX would never replace them.
+    """Removes incomplete files, for example after SIGKILL during a write. JAX never overwrites them.
 
-    Looks at files that are newer than the last check.
+    Checks only files that changed after the last check, or shortly before it.
     """
-    stamp, begin = folder / CHECKED, time.time()
-    checked = stamp.stat().st_mtime if stamp.exists() else 0.0
+    stamp, begin = folder / CHECKED, time.time() - MARGIN
+    try:
+        checked = stamp.stat().st_mtime
+    except OSError:
+        checked = 0.0
     decompress = decompressor()
-    for path in entries(folder):
+    for entry in entries(folder):
         try:
-            if path.stat().st_mtime >= checked:
-                decompress(path.read_bytes())
+            if entry.path.stat().st_mtime >= checked:
+                decompress(entry.path.read_bytes())
         except FileNotFoundError:
             continue
         except Exception:  # each library has errors of its own
-            path.unlink(missing_ok=True)
+            entry.path.unlink(missing_ok=True)
     try:
         stamp.touch()
         os.utime(stamp, (begin, begin))
@@ -110,7 +119,7 @@ def remove_damaged(folder: Path) -> None:
 
 
 def decompressor() -> Callable[[bytes], bytes]:
-    """The inverse of what JAX compresses with: zstd where Python or a package has it, otherwise zlib."""
+    """Returns the inverse of JAX's compression: zstd if Python or a package has it, otherwise zlib."""
     try:
         from compression import zstd  # pyright: ignore[reportMissingImports]
 
@@ -127,29 +136,30 @@ def decompressor() -> Callable[[bytes], bytes]:
 
 def remove_oldest(folder: Path, limit: int) -> None:
     """Removes the least recently used files until all together have at most `limit` bytes."""
-    paths = entries(folder)
-    sizes = [path.stat().st_size if path.exists() else 0 for path in paths]
-    excess = sum(sizes) - limit
-    for path, size in zip(paths, sizes, strict=True):
+    kept = entries(folder)
+    excess = sum(entry.size for entry in kept) - limit
+    for entry in kept:
         if excess <= 0:
             return
-        path.unlink(missing_ok=True)
-        excess -= size
+        entry.path.unlink(missing_ok=True)
+        excess -= entry.size
 
 
 class Usage(NamedTuple):
+    """A number of compiled programs, and their size in bytes."""
+
     programs: int
-    size: int  # bytes
+    size: int
 
 
 def usage() -> Usage:
-    """What is kept, for all kinds of machine."""
-    paths = [path for folder in cache_folder().glob("compiled-*") for path in entries(folder)]
-    return Usage(len(paths), sum(path.stat().st_size for path in paths))
+    """Returns the number and the size of the kept programs, for all kinds of machine."""
+    sizes = [entry.size for folder in cache_folder().glob("compiled-*") for entry in entries(folder)]
+    return Usage(len(sizes), sum(sizes))
 
 
 def clear() -> Usage:
-    """Removes all kept programs. Returns what was there. Raises `SeqlabError` for a folder that cannot be removed."""
+    """Removes all kept programs, and returns their number and size. Raises `SeqlabError` where that fails."""
     removed = usage()
     for folder in cache_folder().glob("compiled-*"):
         try:

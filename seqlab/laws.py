@@ -124,7 +124,7 @@ def make_subject(
 
 @functools.lru_cache(maxsize=64)
 def passes(model: Any) -> tuple[Callable[..., jax.Array], Callable[..., Params]]:
-    """`forward` and `gradient` of a model's subjects, which share what is compiled."""
+    """Returns `forward` and `gradient` of a model. Subjects of equal models share the compiled functions."""
     return jax.jit(functools.partial(logits_of, model)), jax.jit(jax.grad(functools.partial(loss_of, model)))
 
 
@@ -146,25 +146,25 @@ def outputs(s: Subject, inputs: Any, prefix: Any) -> np.ndarray:
 
 def loss_of(model: Any, params: Params, inputs: Any, prefix: Any, targets: Any, weights: Any) -> jax.Array:
     """The sum of the losses."""
-    found = logits_of(model, params, inputs, prefix)
+    logits = logits_of(model, params, inputs, prefix)
     if catalogue.kind_of(model) == "regressor":
-        return ((found - targets) ** 2).sum()
-    return (optax.softmax_cross_entropy_with_integer_labels(found, targets) * weights).sum()
+        return ((logits - targets) ** 2).sum()
+    return (optax.softmax_cross_entropy_with_integer_labels(logits, targets) * weights).sum()
 
 
 def forced(s: Subject, params: Params, rows: Any, ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Logits [N T V] of N prefixes, behind the inputs of the subject's `rows` [N].
+    """Returns the logits [N T V] of N prefixes, given the inputs of the subject's `rows` [N].
 
-    In batches of the subject's own shape, if it is wide enough, so that nothing more is compiled.
+    Uses batches of the subject's shape where the prefixes fit, so that no new program is compiled.
     """
     count, length = ids.shape
     batch, width = s.prefix.ids.shape
-    more = ((0, 0), (0, max(width - length, 0)))
-    whole = Tokens(np.pad(np.int32(ids), more), np.pad(mask, more))
+    padding = ((0, 0), (0, max(width - length, 0)))
+    padded = Tokens(np.pad(np.int32(ids), padding), np.pad(mask, padding))
     chosen = np.arange(-(-count // batch) * batch) % count
     logits = [
-        np.asarray(s.forward(params, rows_of(s.inputs, rows[some]), rows_of(whole, some)))
-        for some in np.split(chosen, len(chosen) // batch)
+        np.asarray(s.forward(params, rows_of(s.inputs, rows[indices]), rows_of(padded, indices)))
+        for indices in np.split(chosen, len(chosen) // batch)
     ]
     return np.concatenate(logits)[:count, :length]
 
@@ -284,9 +284,11 @@ def dropout_acts_only_in_training(s: Subject) -> None:
     def run(params: Params, inputs: Any, prefix: Any, key: Any) -> Any:
         return [logits_of(model, params, inputs, prefix, key, train=train) for train in (False, True)]
 
-    (still, trained), (again, other) = (run(s.params, s.inputs, s.prefix, jax.random.key(n)) for n in (1, 2))
-    same(still, again, "evaluation with two dropout keys")
-    moved = np.abs(np.asarray(trained) - np.asarray(other)).max()
+    (evaluated, trained), (evaluated_again, trained_again) = (
+        run(s.params, s.inputs, s.prefix, jax.random.key(n)) for n in (1, 2)
+    )
+    same(evaluated, evaluated_again, "evaluation with two dropout keys")
+    moved = np.abs(np.asarray(trained) - np.asarray(trained_again)).max()
     require(moved > 1e-3, "training with two dropout keys gives the same")
 
 
@@ -446,8 +448,8 @@ def requests_of(s: Subject, limit: int, shortest: int = 1) -> list[Request]:
 
 
 def search(s: Subject, requests: list[Request], **settings: Any) -> list[list[Result]]:
-    """`generate` on one device: splitting the rows over several is no matter of the model."""
-    return generate(s.model, s.params, requests, eos=EOS, devices=jax.local_devices()[:1], **settings)
+    """Calls `generate` on one device. How rows are split over devices does not depend on the model."""
+    return generate(s.model, s.params, requests, **{"eos": EOS, "devices": jax.local_devices()[:1], **settings})
 
 
 def forced_logits(s: Subject, row: int, prefixes: list[list[int]]) -> np.ndarray:
@@ -488,7 +490,7 @@ def a_beam_that_holds_everything_is_exact(s: Subject) -> None:
     """The best of all answers of up to three tokens, by enumeration, is what a beam that holds them all returns."""
     others = [token for token in range(s.model.vocabulary) if token != EOS]
     answers = [[*head, EOS] for n in range(3) for head in itertools.product(others, repeat=n)]
-    requests = requests_of(s, 3, shortest=2)
+    requests = requests_of(s, 3, shortest=2)  # prompts of one token are another shape to compile
     for alpha in ALPHAS:
         beam = len(others) * s.model.vocabulary  # room for every continuation of one token
         found = search(s, requests, beam=beam, weights=Weights(alpha))
@@ -500,7 +502,7 @@ def a_beam_that_holds_everything_is_exact(s: Subject) -> None:
 
 def greedy_is_a_beam_of_one(s: Subject) -> None:
     """Greedy search takes the best token each time; a beam of 1 that stops at its first end writes the same."""
-    limit = 4  # the steps of one block: sentences that go on beside others would be another shape to compile
+    limit = 4  # one block of steps: longer texts would compile more shapes
     firsts = [[token] for token in range(3, s.model.vocabulary)]
     requests = [one._replace(prompt=[*one.prompt, *more]) for one in requests_of(s, limit) for more in firsts]
     rules = {"greedy": None, "a beam of 1": Rules(stop="first")}
@@ -707,7 +709,7 @@ def devices_agree() -> None:
 
     By jit with dropout, whose mask is that of the whole batch; by pmap and in parts without.
     """
-    # Large enough to share; and smooth, since a ReLU at zero takes either side, by rounding.
+    # Large enough to be split. Swish, because rounding can flip the gradient of a ReLU at zero.
     model = catalogue.module("models", "transformer").TINY
     model = model.clone(encoder_layers=1, decoder_layers=1, dim=32, heads=4, hidden=128, activation="swish")
     subject = make_subject(model)

@@ -399,8 +399,8 @@ def optimizer_of(experiment: Experiment) -> optax.GradientTransformation:
 
 def init_params(model: Any, seed: int, batch: Any) -> Params:
     """Parameters of a model from one batch; rows and lengths are cut, since they shape no parameter."""
-    few = jax.tree.map(lambda x: x[:1, :2], (batch.inputs, batch.prefix))
-    return make_initializer(model)(jax.random.key(seed), *few)
+    inputs, prefix = jax.tree.map(lambda x: x[:1, :2], (batch.inputs, batch.prefix))
+    return make_initializer(model)(jax.random.key(seed), inputs, prefix)
 
 
 @functools.lru_cache(maxsize=64)

@@ -1,5 +1,5 @@
-"""Eight devices of the CPU, shape annotations that are checked, a share of the planted bugs, and what the run
-compiled.
+"""Sets up the tests: eight CPU devices, checked shape annotations, a sample of the planted bugs, and a count of
+compilations.
 """
 
 import collections
@@ -7,7 +7,6 @@ import gc
 import hashlib
 import os
 import subprocess
-import sys
 from collections.abc import Generator, Iterator
 from importlib import metadata
 from pathlib import Path
@@ -20,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 
 # Most of the suite's time is compilation: programs are not optimized, and kept for the next run.
 FLAGS = ["--xla_force_host_platform_device_count=8", "--xla_backend_optimization_level=0"]
-if metadata.version("jaxlib") < "0.11":
+if metadata.version("jaxlib").startswith("0.10."):
     FLAGS.append(
         "--xla_cpu_use_fusion_emitters=false"
     )  # halves the time that is left; later XLA has no other emitters
@@ -30,23 +29,23 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".pytest_cache" / 
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
-# Types are checked in the modules that state shapes, at every call. (pyright checks the others, at none.)
+# beartype checks the calls in modules that annotate shapes. pyright checks the other modules.
 SHAPED = [path for path in (ROOT / "seqlab").rglob("*.py") if "from jaxtyping import" in path.read_text()]
 install_import_hook(
     [".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for path in SHAPED],
     "beartype.beartype",
 )
-gc.set_threshold(100_000, 20, 20)  # tracing makes many objects, and collecting them often takes a twelfth of the time
+gc.set_threshold(100_000, 20, 20)  # tracing creates many objects, and frequent collection is slow
 
-MAPPINGS = 20_000  # of 65,530 that Linux gives a process: a program holds dozens, and XLA crashes without
+MAPPINGS = 20_000  # Linux allows a process 65,530; a program uses dozens, and XLA crashes at the limit
 COMPILED = "/jax/core/compile/backend_compile_duration"
 READ = "/jax/compilation_cache/cache_hits"
-SHARE = 8  # of the planted bugs of a law, one in so many runs
+SHARE = 8  # one in eight planted bugs of each law is tried
 
 
 @pytest.fixture(scope="module", autouse=True)
 def few_mappings() -> Iterator[None]:
-    """Gives back what was compiled before it takes too many of the process's mappings."""
+    """Frees compiled programs before they use too many of the process's memory mappings."""
     yield
     maps = Path("/proc/self/maps")
     if not maps.exists() or maps.read_bytes().count(b"\n") > MAPPINGS:
@@ -57,35 +56,37 @@ def few_mappings() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def no_curves(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Draws no curves after a validation, which takes longer than the tiny training of a test."""
-    loop = sys.modules.get("seqlab.loop")
-    if loop is not None:
-        monkeypatch.setattr(loop, "draw_curves", lambda run: None)
+    """Skips the plots after each validation, which take longer than the training of a test."""
+    monkeypatch.setattr("seqlab.loop.draw_curves", lambda run: None)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Spells what is no Unicode in a report. A worker that cannot send its report ends without a word."""
+    """Escapes characters that UTF-8 cannot encode. A worker that cannot send its report would end silently."""
     report = yield
-    report.sections = [(name, spelled(content)) for name, content in report.sections]
-    if report.failed and spelled(str(report.longrepr)) != str(report.longrepr):
-        report.longrepr = spelled(str(report.longrepr))
+    report.sections = [(name, escape_surrogates(content)) for name, content in report.sections]
+    if report.failed and escape_surrogates(str(report.longrepr)) != str(report.longrepr):
+        report.longrepr = escape_surrogates(str(report.longrepr))
     return report
 
 
-def spelled(text: str) -> str:
+def escape_surrogates(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--mutants", choices=("share", "all"), default="share", help="plant all bugs, and run all cases")
+    parser.addoption(
+        "--mutants",
+        choices=("share", "all"),
+        default="share",
+        help="try a share of the planted bugs and of the sampled cases, or all of them",
+    )
     parser.addoption("--max-compilations", type=int, default=None, help="fail if the run compiles more programs")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leaves out planted bugs, of each law all but one in `SHARE`, and cases marked `sample`; at least one stays.
-
-    The commit decides which, so that all of them run over time.
+    """Deselects all but one in `SHARE` of each law's planted bugs, and all but one in n of the cases marked
+    `sample(n)`. At least one of each stays. The commit decides which, so that all of them run over time.
     """
     if config.getoption("mutants") == "all":
         return
@@ -107,12 +108,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def current_commit() -> str:
+    """The commit of the working tree, or in a copy of it $SEQLAB_COMMIT."""
     done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
-    return done.stdout.strip()
+    return os.environ.get("SEQLAB_COMMIT") or done.stdout.strip()
 
 
 class Compilations:
-    """Counts the programs that are compiled, or read from those kept; and the seconds of each file of tests."""
+    """Counts the programs that are compiled or read from the cache, and the seconds of each file of tests."""
 
     def __init__(self, limit: int | None) -> None:
         self.limit = limit
@@ -148,7 +150,7 @@ class Compilations:
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         compiled, read = self.counts[COMPILED], self.counts[READ]
         terminalreporter.section("compilations and slowest files")
-        terminalreporter.write_line(f"{compiled:,} programs were compiled, {read:,} of them read from the disk")
+        terminalreporter.write_line(f"{compiled:,} programs were needed, and {read:,} of them came from the cache")
         if self.exceeded():
             terminalreporter.write_line(f"FAILED: more than the {self.limit:,} of --max-compilations", red=True)
         for name, seconds in self.seconds.most_common(10):

@@ -567,6 +567,8 @@ class Hang(BaseException):
 
 @contextlib.contextmanager
 def hang_guard(seconds: float) -> Iterator[None]:
+    """Raises `Hang` after some seconds, in Python code. pytest prints the stacks of what hangs in native code."""
+
     def ring(number: int, frame: Any) -> None:
         raise Hang
 

@@ -7,8 +7,6 @@ import jax
 import jax.numpy as jnp
 
 from seqlab import catalogue, laws
-from seqlab.search.generate import Result, generate
-from seqlab.search.requests import Request
 from seqlab.types import Batch
 
 GENERATORS = [name for name in catalogue.names("models") if catalogue.module("models", name).KIND == "generator"]
@@ -23,8 +21,3 @@ def subject(name: str, seed: int = 0, **changes: Any) -> laws.Subject:
 def batch_of(s: laws.Subject) -> Batch:
     """What the subject learns from, on the device: for functions that are not compiled."""
     return jax.tree.map(jnp.asarray, Batch(s.inputs, s.prefix, s.targets, s.weights))
-
-
-def search_subject(s: laws.Subject, requests: list[Request], **settings: Any) -> list[list[Result]]:
-    """`generate` on one device, unless others are given."""
-    return generate(s.model, s.params, requests, **{"eos": laws.EOS, "devices": jax.devices()[:1], **settings})

@@ -73,25 +73,32 @@ def test_a_folder_that_others_can_write_to_is_not_used(tmp_path, monkeypatch, mo
     folder.mkdir(parents=True)
     folder.chmod(mode)
     assert not compilation.make_private(folder)
+    run(tmp_path)
+    assert not programs(tmp_path)
     folder.chmod(0o700)
     assert compilation.make_private(folder)
     monkeypatch.setattr(os, "getuid", lambda: 12345)
     assert not compilation.make_private(folder)
 
 
-def test_no_folder_nothing_kept(tmp_path):
+def test_nothing_is_kept_without_a_folder(tmp_path):
     (tmp_path / "seqlab").write_text("a file")
-    assert run(tmp_path)["hits"] == 0
+    assert [run(tmp_path)["hits"] for _ in range(2)] == [0, 0]
 
 
-def test_damaged_files_are_removed_and_whole_ones_are_not(tmp_path):
+def test_damaged_files_are_removed_and_whole_ones_are_not(tmp_path, monkeypatch):
+    monkeypatch.setattr(compilation, "decompressor", lambda: zlib.decompress)
     whole, cut = tmp_path / "a-cache", tmp_path / "b-cache"
     whole.write_bytes(zlib.compress(b"a program"))
     cut.write_bytes(zlib.compress(b"a program")[:-3])
-    (tmp_path / "other").write_bytes(b"")
+    (tmp_path / "text").write_bytes(b"")
     compilation.remove_damaged(tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {"a-cache", "other", compilation.CHECKED}
-    whole.write_bytes(b"")  # newer than the check
+    assert {path.name for path in tmp_path.iterdir()} == {"a-cache", "text", compilation.CHECKED}
+    whole.write_bytes(b"")
+    os.utime(whole, (0, 0))  # older than the check
+    compilation.remove_damaged(tmp_path)
+    assert whole.exists()
+    os.utime(whole)
     compilation.remove_damaged(tmp_path)
     assert not whole.exists()
 
@@ -108,14 +115,17 @@ def test_the_least_recently_used_go_first(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"a-cache", "d-cache"}
 
 
-def test_the_command_tells_and_clears(tmp_path, monkeypatch, capsys):
+def test_the_command_reports_and_clears(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     folder = compilation.machine_folder()
     assert call(tmp_path, "cache") == 0
-    assert "0 programs, 0.0 MiB of at most" in capsys.readouterr().out
+    output = capsys.readouterr().out
+    assert "programs 0, size 0.0 MiB, limit 1,024 MiB" in output
+    assert "not used: $JAX_COMPILATION_CACHE_DIR is set" in output
     folder.mkdir(parents=True)
     (folder / "a-cache").write_bytes(b"x" * (1 << 20))
     (tmp_path / "seqlab" / "else").write_text("not ours")
     assert call(tmp_path, "cache", "--clear") == 0
-    assert "1 programs, 1.0 MiB, removed" in capsys.readouterr().out
+    output = capsys.readouterr().out
+    assert "(cleared)\nprograms 1, size 1.0 MiB" in output
     assert [path.name for path in (tmp_path / "seqlab").iterdir()] == ["else"]

@@ -16,7 +16,7 @@ from seqlab.search.requests import Request, contains
 from seqlab.search.rules import PRESETS
 from seqlab.search.searcher import Weights
 from tests.oracles.search import exhaustive, log_softmax
-from tests.subjects import search_subject, subject
+from tests.subjects import subject
 from tests.tables import search_table
 
 VOCABULARY, LENGTH, EOS, ROWS = 4, 5, 2, 6
@@ -172,7 +172,7 @@ def test_beside_sentences_that_must_have_nothing():
             strict=True,
         )
     ]  # fmt: skip
-    find = functools.partial(search_subject, subject("transformer", seed=2), beam=5, wanted=3)
+    find = functools.partial(laws.search, subject("transformer", seed=2), beam=5, wanted=3)
     mixed, alone = find(asked), find([asked[2]])
     assert [r.ids for r in mixed[2]] == [r.ids for r in alone[0]]
     assert all(contains(r.ids, (5, 5)) and contains(r.ids, (6,)) for r in mixed[0])
@@ -183,7 +183,7 @@ def test_beside_sentences_that_must_have_nothing():
 
 def test_what_cannot_be_is_refused():
     request = laws.requests_of(subject("transformer", seed=2), 4)[0]
-    find = functools.partial(search_subject, subject("transformer", seed=2))
+    find = functools.partial(laws.search, subject("transformer", seed=2))
 
     def refused(match, beam=5, more=None, **told):
         with pytest.raises(ValueError, match=match):
@@ -206,7 +206,7 @@ def test_a_prefix_is_paid_for():
     s = subject("transformer", seed=2)
     requests = [request._replace(prefix=prefix, number=3) for request in laws.requests_of(s, 8)]
     for more in ({"beam": 1}, {"beam": 3, "wanted": 3}, {"beam": 3, "wanted": 3, "seed": 1}):
-        found = search_subject(s, requests, **more)
+        found = laws.search(s, requests, **more)
         for request, results in zip(requests, found, strict=True):
             assert results
             for result in results:
@@ -218,6 +218,6 @@ def test_a_prefix_is_paid_for():
 
 def test_requests_do_not_hinge_on_how_phrases_are_given():
     request: Request = laws.requests_of(subject("transformer", seed=2), 8)[1]
-    find = functools.partial(search_subject, subject("transformer", seed=2), beam=4)
+    find = functools.partial(laws.search, subject("transformer", seed=2), beam=4)
     once, twice = find([request._replace(phrases=[(5, 3)]), request._replace(phrases=[(5, 3), (5, 3)])])
     assert once == twice

@@ -14,7 +14,7 @@ from seqlab.search.generate import generate
 from seqlab.search.processors import NEVER
 from seqlab.search.searcher import Weights
 from seqlab.types import Tokens
-from tests.subjects import search_subject, subject
+from tests.subjects import subject
 
 ATTENTIVE = ("transformer", "bahdanau", "conv_seq2seq", "hierarchical_seq2seq")
 
@@ -45,7 +45,7 @@ def test_the_score_is_the_attention_s(name):
     s = subject(name, seed=3)
     requests = laws.requests_of(s, 6)[:2]
     weights = Weights(alpha=0.6, coverage=0.4)
-    found = search_subject(s, requests, beam=3, wanted=3, weights=weights)
+    found = laws.search(s, requests, beam=3, wanted=3, weights=weights)
     lower = 0
     for request, results in zip(requests, found, strict=True):
         assert len(results) > 1
@@ -73,7 +73,7 @@ def test_of_an_ensemble_the_mean():
 def test_models_without_attention_are_refused():
     s = subject("sutskever")
     with pytest.raises(ValueError, match="attend to a source"):
-        search_subject(s, laws.requests_of(s, 4), weights=Weights(coverage=0.1))
+        laws.search(s, laws.requests_of(s, 4), weights=Weights(coverage=0.1))
 
 
 @pytest.mark.parametrize("name", ["transformer", "bahdanau"])

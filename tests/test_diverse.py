@@ -10,7 +10,7 @@ from seqlab import laws
 from seqlab.search.forced import force
 from seqlab.search.searcher import Weights
 from tests.oracles.search import log_softmax
-from tests.subjects import search_subject, subject
+from tests.subjects import subject
 from tests.tables import search_table
 
 VOCABULARY, LENGTH, EOS, ROWS = 6, 5, 2, 8
@@ -74,7 +74,7 @@ def test_groups_keep_their_own_states():
     """A model that remembers: each hypothesis has the log-probability of a forced pass over its tokens."""
     s = subject("transformer", seed=2)
     requests = laws.requests_of(s, 6)
-    found = search_subject(s, requests, eos=EOS, beam=4, wanted=4, groups=2, weights=Weights(diversity=1.0))
+    found = laws.search(s, requests, eos=EOS, beam=4, wanted=4, groups=2, weights=Weights(diversity=1.0))
     for k in range(4):
         values = force(s.model, s.params, requests, [results[k].ids for results in found])
         np.testing.assert_allclose([row.sum() for row in values], [r[k].log_prob for r in found], rtol=1e-5)

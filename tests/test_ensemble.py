@@ -48,16 +48,16 @@ def test_scores_are_those_of_forced_passes(mean, weight, seed):
     which the state has to grow.
     """
     members = [subject(name, seed=3) for name in ("transformer", "bahdanau")]
-    spoken_by = subject("recurrent_lm", seed=4)
+    language_model = subject("recurrent_lm", seed=4)
     requests = [request._replace(least=18) for request in laws.requests_of(members[0], 20)]
-    fused = (spoken_by.model, weight) if weight else ()
-    params = tuple(s.params for s in (*members, *([spoken_by] if weight else [])))
+    fused = (language_model.model, weight) if weight else ()
+    params = tuple(s.params for s in (*members, *([language_model] if weight else [])))
     found = written(Ensemble(tuple(s.model for s in members), mean, *fused), params, requests, seed=seed, rules=RAW)
     prompts = [request._replace(source=None, sentences=None) for request in requests]
     for k in range(2):
         answers = [results[k].ids for results in found]
         each = [force(s.model, s.params, requests, answers) for s in members]
-        spoken = force(spoken_by.model, spoken_by.params, prompts, answers)
+        spoken = force(language_model.model, language_model.params, prompts, answers)
         for row, results in enumerate(found):
             ours = np.stack([values[row] for values in each]).astype(np.float64)
             scores = np.log(np.exp(ours).mean(axis=0)) if mean == "probabilities" else ours.mean(axis=0)

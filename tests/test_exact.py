@@ -18,7 +18,7 @@ from seqlab.search.requests import Shape, collate
 from seqlab.search.rules import Rules
 from seqlab.search.searcher import Weights
 from tests.oracles.search import depth_first, exhaustive, length_score
-from tests.subjects import search_subject, subject
+from tests.subjects import subject
 from tests.tables import search_table
 
 VOCABULARY, LENGTH, EOS, ROWS = 4, 5, 2, 6
@@ -157,7 +157,7 @@ def test_models(name, length, alpha, word_penalty):
     lengths = np.array([len(answer) for answer in answers])
     score, weights = length_score(length, alpha, word_penalty), Weights(alpha, word_penalty)
     found = exact(s.model, s.params, requests, eos=EOS, alpha=alpha, word_penalty=word_penalty, length=length)
-    beams = search_subject(s, requests, eos=EOS, beam=2, rules=Rules(length), weights=weights)
+    beams = laws.search(s, requests, eos=EOS, beam=2, rules=Rules(length), weights=weights)
     best, log_probs = [], []
     for row, (request, one, (beam,)) in enumerate(zip(requests, found, beams, strict=True)):
         sums = laws.forced_scores(s, row, request.prompt, answers, 0.0)[1]

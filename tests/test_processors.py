@@ -25,7 +25,7 @@ from seqlab.search.processors import (
 )
 from seqlab.search.requests import contains
 from seqlab.search.rules import PRESETS
-from tests.subjects import search_subject, subject
+from tests.subjects import subject
 
 RANDOM = np.random.default_rng(0)
 GENERATORS = [name for name in catalogue.names("models") if catalogue.module("models", name).KIND == "generator"]
@@ -101,7 +101,7 @@ def test_what_is_asked_for_holds(name, preset, beam, seed, limit, least, prefix,
     plain = [request._replace(least=least) for request in laws.requests_of(s, limit)]
     told = [request._replace(prefix=prefix, phrases=phrases) for request in plain[:3]]
     requests = [*told, *plain[3:]]
-    find = functools.partial(search_subject, s, beam=beam, wanted=beam, rules=rules, options=options, seed=seed)
+    find = functools.partial(laws.search, s, beam=beam, wanted=beam, rules=rules, options=options, seed=seed)
     try:
         found = find(requests)
     except SeqlabError as error:

@@ -59,8 +59,8 @@ def test_what_a_loop_computes_again_has_the_same_dropout(name):
     ("name", "changed"), [*((name, {"remat": True}) for name in REMAT), *((name, {"scan": True}) for name in SCAN)]
 )
 def test_parameters_stay_as_they_are(name, changed):
-    s, other = subject(name), subject(name, **changed)
-    jax.tree.map(functools.partial(laws.same, what=name), other.params, s.params)
+    changed_subject = subject(name, **changed)
+    jax.tree.map(functools.partial(laws.same, what=name), changed_subject.params, subject(name).params)
 
 
 def test_a_layer_of_a_loop_has_its_own_dropout():

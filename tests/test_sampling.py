@@ -12,7 +12,7 @@ from seqlab.search.forced import force
 from seqlab.search.greedy import begin_writing
 from seqlab.search.processors import NEVER, NO_OPTIONS, History, Options, make_processors, top_k, top_p
 from seqlab.search.sampling import sample
-from tests.subjects import search_subject, subject
+from tests.subjects import subject
 
 VOCABULARY, EOS, LIMIT, SAMPLES = 4, 2, 3, 4000
 
@@ -85,7 +85,7 @@ def test_a_sample_hinges_on_its_number_and_its_seed():
     requests = [request._replace(number=i) for i, request in enumerate(laws.requests_of(s, 6))]
 
     def drawn(some, seed=1, options=NO_OPTIONS):
-        found = search_subject(s, some, eos=EOS, beam=3, wanted=3, seed=seed, options=options)
+        found = laws.search(s, some, eos=EOS, beam=3, wanted=3, seed=seed, options=options)
         return [[r.ids for r in results] for results in found], found
 
     together, found = drawn(requests)

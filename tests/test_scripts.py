@@ -75,10 +75,14 @@ def test_shellcheck(script):
     assert (found.returncode, found.stdout) == (0, "")
 
 
-@pytest.mark.parametrize("script", [path.name for path in SHELL if path.name.startswith("train_")])
-def test_usage(cluster, script):
+@pytest.mark.parametrize("script", [path.name for path in SHELL])
+def test_header(script):
     assert (ROOT / "scripts" / script).read_text().splitlines()[:1] == ["#!/usr/bin/env bash"]
     assert "\nset -euo pipefail\n" in (ROOT / "scripts" / script).read_text()
+
+
+@pytest.mark.parametrize("script", [path.name for path in SHELL if path.name.startswith("train_")])
+def test_usage(cluster, script):
     assert run(cluster, script, CONFIG) == (2, [])
 
 

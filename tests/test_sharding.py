@@ -127,7 +127,6 @@ WIDE = {
 }
 
 
-@pytest.mark.sample(2)
 @pytest.mark.parametrize("name", WIDE)
 def test_a_split_model_computes_what_a_whole_one_does(name):
     mesh = jax.make_mesh((2, 2, 2), ("data", "fsdp", "tensor"), axis_types=(jax.sharding.AxisType.Auto,) * 3)

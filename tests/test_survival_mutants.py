@@ -520,12 +520,12 @@ def planted_here(mutant: Mutant) -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def sound():
-    """What is kept for several tests comes from the code as it is; files that a killed run leaves open are closed."""
+    """Builds shared data from the unmodified code, and closes files that a killed run leaves open."""
     test_survival.calm()
     test_survival.files_of(8)
     for bad in ((1,), (4, 8), (5, 6), (5,)):
         test_survival.end_without(*bad)
-    gc.freeze()  # so that it takes no time to collect what the test leaves
+    gc.freeze()  # existing objects are excluded, so that the collection after the test is fast
     yield
     gc.collect()
     gc.unfreeze()

@@ -11,7 +11,7 @@ from seqlab.search.rules import PRESETS, Rules
 from seqlab.search.searcher import Weights
 from seqlab.search.trace import trace
 from tests.oracles.search import length_score
-from tests.subjects import search_subject, subject
+from tests.subjects import subject
 
 EOS = 2
 CASES = [
@@ -43,7 +43,7 @@ def test_as_the_search(name, preset, beam, groups):
     rules, alpha = given["rules"] or Rules(), given["weights"].alpha
     for row, limit in ((1, 6), (2, 3), (4, 1)):
         request = laws.requests_of(s, limit)[row]
-        ((text,),) = search_subject(s, [request], eos=EOS, **given)
+        ((text,),) = laws.search(s, [request], eos=EOS, **given)
         found = trace(s.model, s.params, request, eos=EOS, **given)
         assert found.best is not None
         assert found.best.ids == text.ids
@@ -91,7 +91,7 @@ def test_options_and_phrases():
     s = subject("transformer", seed=3)
     request = laws.requests_of(s, 6)[0]._replace(prefix=[4], phrases=[[5, 3]])
     given = {"eos": EOS, "beam": 4, "options": Options(forbidden=(6,)), "weights": Weights(0.6, coverage=0.2)}
-    ((text,),) = search_subject(s, [request], **given)
+    ((text,),) = laws.search(s, [request], **given)
     found = trace(s.model, s.params, request, **given)
     assert found.best.ids == text.ids
     assert [(node.token, node.parent) for node in found.nodes if node.depth == 1] == [(4, 0)]
