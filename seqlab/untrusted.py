@@ -2,6 +2,7 @@
 their folder.
 """
 
+import errno
 import json
 import types
 from collections.abc import Iterator
@@ -17,12 +18,21 @@ def inside(folder: Path, name: str) -> Path:
     """The file of that name in a folder. Raises for a name, or a link, that leads out of it."""
     path = folder / name
     try:
-        stays = path.resolve().is_relative_to(folder.resolve())
+        stays = path.resolve().is_relative_to(folder.resolve()) and not is_circular(path)
     except (OSError, RuntimeError, ValueError):  # links in a circle, a name that no file can have
         stays = False
     if not stays:
         raise SeqlabError(f"{path} leads out of its folder: put the file itself there")
     return path
+
+
+def is_circular(path: Path) -> bool:
+    """Whether the links of a path form a circle, which `resolve` accepts since Python 3.13."""
+    try:
+        path.stat()
+    except OSError as error:
+        return error.errno == errno.ELOOP
+    return False
 
 
 def plain_files(folder: Path) -> Iterator[Path]:

@@ -193,7 +193,7 @@ def test_malformed_pair(pair: str):
         ("en-xx", "unknown locale 'xx'"),
         ("en-pt_BQ", "unknown locale 'pt_BQ'; near: .*pt_BR"),
         ("root-de", "unknown locale 'root'"),
-        ("en-lo", "'lo' lack .*amount volume-cup"),
+        ("en-zu", "'zu' lack .*amount area-hectare"),
         ("yo-en", "'yo' lack"),
     ],
 )
