@@ -876,10 +876,10 @@ def cache(clear: Annotated[bool, arg(help="Remove all compiled programs.")] = Fa
     from seqlab import compilation
 
     kept = compilation.clear() if clear else compilation.usage()
-    print(f"{compilation.cache_folder()}{' (cleared)' if clear else ''}")
+    print(f"{compilation.cache_folder()}{': removed' if clear else ''}")
     print(f"programs {kept.programs:,}, size {kept.size / 2**20:.1f} MiB, limit {compilation.LIMIT / 2**20:,.0f} MiB")
-    if "JAX_COMPILATION_CACHE_DIR" in os.environ:
-        print(f"not used: $JAX_COMPILATION_CACHE_DIR is set, and JAX uses {os.environ['JAX_COMPILATION_CACHE_DIR']}")
+    if given := os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        print(f"not used: $JAX_COMPILATION_CACHE_DIR is set, and JAX uses {given}")
 
 
 def dump_line(value: Any) -> str:

@@ -6,10 +6,13 @@ JAX writes and reads the files and names them by program, versions and flags. MA
 features: hosts that share a home folder do not read the programs of another kind of processor.
 """
 
+import contextlib
 import hashlib
 import os
 import platform
+import re
 import shutil
+import stat
 import time
 import warnings
 import zlib
@@ -22,14 +25,16 @@ from seqlab.errors import SeqlabError
 LIMIT = 1 << 30  # bytes, for each kind of machine
 MIN_SECONDS = 0.2  # a program that compiles faster is not kept
 CHECKED = "checked"  # its time of modification: files that are older are known to be complete
+PROGRAM = re.compile(r".*-[0-9a-f]{64}-cache")  # JAX's name for a file
 MARGIN = 60.0  # seconds by which the clock of a file system may differ from this machine's
 
 
 class Entry(NamedTuple):
     """A file with a compiled program."""
 
-    last_use: float
-    size: int
+    last_use: float  # seconds since 1970, as `changed`
+    changed: float
+    size: int  # bytes
     path: Path
 
 
@@ -40,9 +45,12 @@ def keep_compilations() -> None:
     Keeps nothing unless the folder belongs to this user and nobody else can write to it, because JAX executes the
     files that it reads.
     """
-    if "JAX_COMPILATION_CACHE_DIR" in os.environ:
+    if os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         return
-    folder = machine_folder()
+    try:
+        folder = machine_folder()
+    except SeqlabError:
+        return
     if not make_private(folder):
         return
     remove_damaged(folder)
@@ -51,12 +59,21 @@ def keep_compilations() -> None:
 
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", MIN_SECONDS)
+    # XLA's own caches would lie in a subfolder, without a limit, and make each program depend on the folder's path.
+    jax.config.update("jax_persistent_cache_enable_xla_caches", "none")
     # JAX compiles again if a file is damaged or the disk is full. The user need not act.
     warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache entry")
 
 
 def cache_folder() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "seqlab"
+    """Raises `SeqlabError` for a user without a home folder."""
+    given = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    if given.is_absolute():  # the XDG specification has relative paths ignored
+        return given / "seqlab"
+    try:
+        return Path.home() / ".cache" / "seqlab"
+    except RuntimeError:
+        raise SeqlabError("no home folder to keep compiled programs in: set XDG_CACHE_HOME to a folder") from None
 
 
 def machine_folder() -> Path:
@@ -71,25 +88,37 @@ def machine_folder() -> Path:
 
 
 def make_private(folder: Path) -> bool:
-    """Creates the folder. Returns whether it belongs to this user and nobody else can write to it."""
+    """Creates the folder. Returns whether it and its parent belong to this user, and nobody else can change them."""
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        status = folder.stat()
+        folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, exist_ok=True)
+        own = [os.lstat(path) for path in (folder, folder.parent)]
+        above = os.stat(folder.parent.parent)
     except OSError:
         return False
-    return status.st_uid == os.getuid() and not status.st_mode & 0o022 and os.access(folder, os.W_OK)
+    private = all(stat.S_ISDIR(x.st_mode) and x.st_uid == os.getuid() and not x.st_mode & 0o022 for x in own)
+    fixed = not above.st_mode & 0o022 or bool(above.st_mode & stat.S_ISVTX)  # nobody else can rename the parent
+    return private and fixed and os.access(folder, os.W_OK)
 
 
 def entries(folder: Path) -> list[Entry]:
     """The compiled programs in a folder, the least recently used first."""
     kept = []
-    for path in folder.glob("*-cache"):
+    for path in folder.iterdir() if folder.is_dir() and not folder.is_symlink() else ():
         try:
-            status = path.stat()
+            status = path.lstat()
         except OSError:  # another process has removed it
             continue
-        kept.append(Entry(max(status.st_atime, status.st_mtime), status.st_size, path))
+        if stat.S_ISREG(status.st_mode) and PROGRAM.fullmatch(path.name):
+            changed = max(status.st_mtime, status.st_ctime)
+            kept.append(Entry(max(status.st_atime, changed), changed, status.st_size, path))
     return sorted(kept)
+
+
+def remove(path: Path) -> None:
+    """Removes a file if that is possible."""
+    with contextlib.suppress(OSError):
+        path.unlink()
 
 
 def remove_damaged(folder: Path) -> None:
@@ -104,13 +133,12 @@ def remove_damaged(folder: Path) -> None:
         checked = 0.0
     decompress = decompressor()
     for entry in entries(folder):
-        try:
-            if entry.path.stat().st_mtime >= checked:
-                decompress(entry.path.read_bytes())
-        except FileNotFoundError:
+        if entry.changed < checked:
             continue
+        try:
+            decompress(entry.path.read_bytes())
         except Exception:  # each library has errors of its own
-            entry.path.unlink(missing_ok=True)
+            remove(entry.path)
     try:
         stamp.touch()
         os.utime(stamp, (begin, begin))
@@ -141,7 +169,7 @@ def remove_oldest(folder: Path, limit: int) -> None:
     for entry in kept:
         if excess <= 0:
             return
-        entry.path.unlink(missing_ok=True)
+        remove(entry.path)
         excess -= entry.size
 
 
@@ -161,9 +189,14 @@ def usage() -> Usage:
 def clear() -> Usage:
     """Removes all kept programs, and returns their number and size. Raises `SeqlabError` where that fails."""
     removed = usage()
-    for folder in cache_folder().glob("compiled-*"):
+    for path in cache_folder().glob("compiled-*"):
         try:
-            shutil.rmtree(folder)
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+        except FileNotFoundError:  # another process has removed it
+            continue
         except OSError as error:
-            raise SeqlabError(f"{folder}: cannot be removed: {error.strerror or error}") from None
+            raise SeqlabError(f"{path}: cannot be removed: {error.strerror or error}") from None
     return removed
