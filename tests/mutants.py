@@ -220,6 +220,7 @@ MUTANTS = (
         "leaves = hit | last[:, None]",
         "leaves = jnp.broadcast_to(last[:, None], hit.shape)",
         "returned_scores_are_the_models",
+        "bahdanau",
     ),
     Mutant(
         "greedy search goes past the end",
