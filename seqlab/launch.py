@@ -25,6 +25,7 @@ SAVED = 75  # EX_TEMPFAIL of sysexits.h: stopped as asked, saved, to be started 
 PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 COMMANDS = ("train", "decode", "evaluate")
 LAST_WORDS = 1.0  # seconds until what a process wrote has been shown, once it has ended
+POLL = 0.5  # seconds between looks for signals that were not noticed as they came
 PR_SET_PDEATHSIG = 1  # of prctl(2)
 LIBC = ctypes.CDLL(None)  # opened here, for between fork and exec as little as possible is done
 
@@ -148,9 +149,13 @@ def watch(
     asked = deadline = None
     failed = 0
     while running:
+        left = POLL if deadline is None else min(POLL, max(deadline - time.monotonic(), 0.0))
         try:
-            event = events.get(timeout=None if deadline is None else max(deadline - time.monotonic(), 0.0))
+            event = events.get(timeout=left)
         except Empty:
+            # Python handles a signal that arrives just before `get` blocks only after `get` returns.
+            if deadline is None or time.monotonic() < deadline:
+                continue
             say(f"{grace:g} s later {listed(running)} still there: killed")
             for process in running.values():
                 kill_group(process)
