@@ -153,14 +153,13 @@ def watch(
         try:
             event = events.get(timeout=left)
         except Empty:
-            # Python handles a signal that arrives just before `get` blocks only after `get` returns.
-            if deadline is None or time.monotonic() < deadline:
-                continue
-            say(f"{grace:g} s later {listed(running)} still there: killed")
-            for process in running.values():
-                kill_group(process)
-            deadline = None
-            continue
+            # Python handles a signal that arrives just before `get` blocks only after `get` returns: look without it.
+            event = signal.SIGCHLD
+            if deadline is not None and time.monotonic() >= deadline:
+                say(f"{grace:g} s later {listed(running)} still there: killed")
+                for process in running.values():
+                    kill_group(process)
+                deadline = None
         if event != signal.SIGCHLD:
             asked = signal.SIGTERM if event == signal.SIGHUP else event
             say(f"{event.name}: passed on to {listed(running)}")

@@ -10,9 +10,11 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from queue import SimpleQueue
 from typing import NamedTuple
 
 import pytest
@@ -143,6 +145,18 @@ def test_one_fails(tmp_path, source):
     assert found.err.startswith(f"{said}seqlab launch: process 1 ended with exit code 3\n")
     assert found.err.count("no 29") == 1
     assert "stopping processes 0, 2" in found.err
+
+
+def test_a_failure_is_noticed_without_its_signal():
+    """A signal that arrives just before the launcher blocks is not handled until it wakes."""
+    bad, good = (
+        subprocess.Popen([sys.executable, "-ISc", code]) for code in ("exit(3)", "import time; time.sleep(99)")
+    )
+    threads = [threading.Thread(), threading.Thread()]
+    for thread in threads:
+        thread.start()
+    assert seqlab.launch.watch([bad, good], threads, set(), SimpleQueue(), PATIENCE) == 3
+    assert good.returncode == -signal.SIGTERM
 
 
 def test_the_others_die_in_silence(tmp_path, source):
