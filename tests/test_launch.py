@@ -150,7 +150,8 @@ def test_one_fails(tmp_path, source):
 def test_a_failure_is_noticed_without_its_signal():
     """A signal that arrives just before the launcher blocks is not handled until it wakes."""
     bad, good = (
-        subprocess.Popen([sys.executable, "-ISc", code]) for code in ("exit(3)", "import time; time.sleep(99)")
+        subprocess.Popen([sys.executable, "-ISc", code])
+        for code in ("raise SystemExit(3)", "import time; time.sleep(99)")
     )
     threads = [threading.Thread(), threading.Thread()]
     for thread in threads:
