@@ -20,9 +20,7 @@ ROOT = Path(__file__).parents[1]
 # Most of the suite's time is compilation: programs are not optimized, and kept for the next run.
 FLAGS = ["--xla_force_host_platform_device_count=8", "--xla_backend_optimization_level=0"]
 if metadata.version("jaxlib").startswith("0.10."):
-    FLAGS.append(
-        "--xla_cpu_use_fusion_emitters=false"
-    )  # halves the time that is left; later XLA has no other emitters
+    FLAGS.append("--xla_cpu_use_fusion_emitters=false")  # compiles faster; jaxlib 0.12 has no such flag
 os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *FLAGS])
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".pytest_cache" / "xla"))
