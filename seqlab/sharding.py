@@ -1,8 +1,8 @@
 """Which axis of the mesh each dimension of each parameter lies on, as a pure function of its path and its shape.
 
 "tensor" splits the work of a layer: whole heads of attention, the hidden layer of a feed-forward, words of a
-vocabulary (Shoeybi et al. 2019, section 3). "fsdp" splits what is stored alone, a parameter being gathered where it is
-read (Rajbhandari et al. 2020, section 5.3). What no rule names stays whole.
+vocabulary (Shoeybi et al. 2019, section 3). "fsdp" splits what is stored alone, a parameter being gathered where it
+is read (Rajbhandari et al. 2020, section 5.3). What no rule names stays whole.
 """
 
 import math
