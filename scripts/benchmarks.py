@@ -21,7 +21,7 @@ import tyro
 from machine import ROOT, commit, cpu, python, versions
 from tyro.conf import arg
 
-from seqlab.files import write_atomically
+from seqlab.system.files import write_atomically
 
 LINES = ROOT / "docs" / "benchmarks.jsonl"
 PAGE = ROOT / "docs" / "benchmarks.md"
@@ -98,8 +98,8 @@ def seqlab(*arguments: str) -> bool:
 def make_run() -> bool:
     """What is there already is left as it is, or gone on with. Whether there is a run."""
     from seqlab import catalogue
-    from seqlab.cli import DATA_DIR
-    from seqlab.datasets import prepare
+    from seqlab.cli.options import DATA_DIR
+    from seqlab.data.records import prepare
 
     if not seqlab("train", "configs/multi30k_transformer.py", "--out", RUN, *TRAINING):
         return False

@@ -42,7 +42,7 @@ from torture import (
     write_documents,
 )
 
-from seqlab import checkpoint
+from seqlab.runs import manifest
 
 EXPERIMENT = "run/experiment.json"  # has options of the first command that the whole run does not have
 MODELS = {"jit": "bahdanau", "2 processes": "recurrent_lm"}  # by way
@@ -112,7 +112,7 @@ def signals(place: Place) -> Iterator[Fault]:
                     continue
                 processes[0].send_signal(number)
                 code, seconds = ended(processes, time.monotonic())
-            saved = checkpoint.checkpoint_steps(home / "run")
+            saved = manifest.checkpoint_steps(home / "run")
             seen = f"exit code {code}, saved: step {saved[-1] if saved else 'none yet'}"
             yield Fault(f"{number.name} in {phase}", seen, seconds, code == 75 and seconds < GRACE)
     seen = place.end(home)
@@ -139,14 +139,14 @@ def damages(place: Place) -> Iterator[Fault]:
         "state cut short": (lambda folder: cut(state_of(folder)), True),
         "a bit of the state flipped": (lambda folder: flip(state_of(folder)), True),
         "a file of the state missing": (lambda folder: state_of(folder).unlink(), True),
-        "manifest cut short": (lambda folder: cut(folder / checkpoint.MANIFEST), True),
-        "a bit of the manifest flipped": (lambda folder: flip(folder / checkpoint.MANIFEST), True),
-        "half-written: no manifest yet": (lambda folder: (folder / checkpoint.MANIFEST).unlink(), False),
+        "manifest cut short": (lambda folder: cut(folder / manifest.MANIFEST), True),
+        "a bit of the manifest flipped": (lambda folder: flip(folder / manifest.MANIFEST), True),
+        "half-written: no manifest yet": (lambda folder: (folder / manifest.MANIFEST).unlink(), False),
     }
     for i, (kind, (damage, told)) in enumerate(kinds.items()):
         home = place.folder / "faults" / f"damaged-{i}"
         shutil.copytree(place.folder / "faults" / "whole, jit", home)
-        steps = checkpoint.checkpoint_steps(home / "run")
+        steps = manifest.checkpoint_steps(home / "run")
         (home / "log.txt").unlink()
         damage(home / "run" / "checkpoints" / str(steps[-1]))
         seen = place.end(home)
@@ -157,7 +157,7 @@ def damages(place: Place) -> Iterator[Fault]:
         yield Fault(kind, f"{', '.join(words)}; from step {steps[-2]}: {seen}", None, holds)
     home = place.folder / "faults" / "all-damaged"
     shutil.copytree(place.folder / "faults" / "whole, jit", home)
-    for step in checkpoint.checkpoint_steps(home / "run"):
+    for step in manifest.checkpoint_steps(home / "run"):
         flip(state_of(home / "run" / "checkpoints" / str(step)))
     with begun(home, WAYS["jit"], place.marks) as processes:
         code, _ = ended(processes, 0.0)
@@ -220,7 +220,7 @@ def peers(place: Place) -> Iterator[Fault]:
             env = environment(way, place.folder)
             launcher = subprocess.Popen(command, cwd=home, env=env, stdout=log, stderr=log, start_new_session=True)
             try:
-                while launcher.poll() is None and not checkpoint.checkpoint_steps(home / "run"):
+                while launcher.poll() is None and not manifest.checkpoint_steps(home / "run"):
                     time.sleep(0.01)
                 children = Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text().split()
                 os.kill(sorted(map(int, children))[victim], signal.SIGKILL)

@@ -16,11 +16,12 @@ from matplotlib.figure import Figure
 
 from seqlab import catalogue
 from seqlab.config import Batching, Text
-from seqlab.diagnose import gradients_over_time
+from seqlab.evaluation.diagnosis.gradients import gradients_over_time
 from seqlab.models.recurrent_lm import RecurrentLM
 from seqlab.models.transformer_lm import TransformerLM
 from seqlab.tasks.language_modeling import LanguageModeling
-from seqlab.train import initial_state, read_data
+from seqlab.training.prepare import read_data
+from seqlab.training.state import initial_state
 
 ROOT = Path(__file__).parents[1]
 DATA_DIR = Path(os.environ.get("SEQLAB_DATA", "data"))

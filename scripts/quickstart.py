@@ -3,14 +3,16 @@
 import sys
 from pathlib import Path
 
-from seqlab import catalogue, decode
-from seqlab.compilation import keep_compilations
-from seqlab.datasets import prepare
-from seqlab.errors import SeqlabError
-from seqlab.memory import keep_freed_memory
-from seqlab.metrics import score
-from seqlab.metrics.nearest import nearest_targets
-from seqlab.train import train
+from seqlab import catalogue
+from seqlab.data.records import prepare
+from seqlab.evaluation import evaluate
+from seqlab.evaluation.nearest import nearest_targets
+from seqlab.metrics.registry import score
+from seqlab.runs import loading
+from seqlab.system.compilation import keep_compilations
+from seqlab.system.errors import SeqlabError
+from seqlab.system.memory import keep_freed_memory
+from seqlab.training.train import train
 
 ROOT = Path(__file__).parents[1]
 RUN, DATA = ROOT / "runs" / "quickstart", ROOT / "data"
@@ -21,8 +23,8 @@ def main() -> None:
     keep_compilations()
     experiment = catalogue.load_config(ROOT / "configs" / "quickstart.py")
     train(experiment, RUN, DATA)
-    run = decode.load(RUN)
-    scores, decoded, *_ = decode.evaluate(run, "test", DATA)
+    run = loading.load(RUN)
+    scores, decoded, *_ = evaluate.evaluate(run, "test", DATA)
 
     data = prepare(experiment.data, DATA)
     seen = {example["source"] for example in data.read("train")}

@@ -23,9 +23,9 @@ import tyro
 from machine import ROOT, commit, cpu, python, versions
 from tyro.conf import Positional, arg
 
-from seqlab.errors import SeqlabError
-from seqlab.files import write_atomically
-from seqlab.logbook import read_log
+from seqlab.runs.log import read_log
+from seqlab.system.errors import SeqlabError
+from seqlab.system.files import write_atomically
 
 RESULTS = ROOT / "docs" / "results.jsonl"
 BEGIN, END = "<!-- results: written by scripts/reproduce.py table -->\n", "<!-- end of results -->\n"

@@ -15,10 +15,10 @@ import tyro
 from tyro.conf import Positional, arg
 
 from seqlab import catalogue
-from seqlab.cli import DATA_DIR
-from seqlab.datasets import prepare
-from seqlab.errors import SeqlabError
-from seqlab.metrics import score
+from seqlab.cli.options import DATA_DIR
+from seqlab.data.records import prepare
+from seqlab.metrics.registry import score
+from seqlab.system.errors import SeqlabError
 
 
 def classify(dataset: Any) -> dict[str, Any]:

@@ -37,13 +37,14 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from seqlab import catalogue, checkpoint
+from seqlab import catalogue
 from seqlab.config import Batching, Checkpoints, Experiment, Optimizer, Schedule, Text, Validation
-from seqlab.datasets import FACTS, RECORD, VERSION, Prepared
+from seqlab.data.records import FACTS, RECORD, VERSION, Prepared
 from seqlab.datasets.adding_problem import AddingProblem
 from seqlab.datasets.cldr_phrases import CldrPhrases
 from seqlab.datasets.copy_memory import CopyMemory
 from seqlab.datasets.local_files import LocalFiles
+from seqlab.runs import checkpoint, manifest, saving
 from seqlab.tasks.classification import Classification
 from seqlab.tasks.dialogue import Dialogue
 from seqlab.tasks.language_modeling import LanguageModeling
@@ -156,8 +157,8 @@ def victim(marks: np.ndarray, plant: str, arguments: list[str]) -> None:
     """Runs the command; for each of `PHASES` a row of `marks` has how often it was entered, how often left, and the
     nanoseconds that it took.
     """
-    from seqlab import cli, loop
-    from seqlab import train as training
+    from seqlab.cli import main
+    from seqlab.training import loop, prepare, train
 
     begun: dict[str, deque[int]] = {phase: deque() for phase in PHASES}
 
@@ -212,17 +213,17 @@ def victim(marks: np.ndarray, plant: str, arguments: list[str]) -> None:
 
         return run
 
-    own_runner, own_validation = training.make_runner, training.make_validation
-    training.make_runner, training.make_validation = make_runner, make_validation
-    training.prepare = around(training.prepare, "data preparation")
-    training.train_tokenizer = around(training.train_tokenizer, "tokenizer training")
-    training.tokenize_split = around(training.tokenize_split, "tokenizer training")
+    own_runner, own_validation = train.make_runner, train.make_validation
+    train.make_runner, train.make_validation = make_runner, make_validation
+    prepare.prepare = around(prepare.prepare, "data preparation")
+    prepare.train_tokenizer = around(prepare.train_tokenizer, "tokenizer training")
+    prepare.tokenize_split = around(prepare.tokenize_split, "tokenizer training")
     for asked, done in (("save", "_finish"), ("amend", "_amend")):  # asked of one thread, done by another
-        setattr(checkpoint.Saver, asked, around(getattr(checkpoint.Saver, asked), "save", leaves=False))
-        setattr(checkpoint.Saver, done, around(getattr(checkpoint.Saver, done), "save", enters=False))
+        setattr(saving.Saver, asked, around(getattr(saving.Saver, asked), "save", leaves=False))
+        setattr(saving.Saver, done, around(getattr(saving.Saver, done), "save", enters=False))
     PLANTS[plant](loop)
     sys.argv = ["seqlab", *arguments]
-    cli.main()
+    main.main()
 
 
 def forget_the_cursor(loop: Any) -> None:
@@ -260,15 +261,15 @@ PLANTS = {"": lambda loop: None, **BUGS, "nan": spoil_a_batch}
 
 
 # Of these files the names alone are compared: they tell of their folder, of names that Orbax draws, or are packed.
-OTHERWISE = ("command.txt", checkpoint.MANIFEST, "*.array_record-*")
+OTHERWISE = ("command.txt", manifest.MANIFEST, "*.array_record-*")
 
 
 def evidence(home: Path) -> dict[str, str]:
     """What must be the same after a run that was killed as after a whole one, by name."""
     run, found = home / "run", {}
-    for step in checkpoint.checkpoint_steps(run):
+    for step in manifest.checkpoint_steps(run):
         found[f"fingerprint of step {step}"] = checkpoint.fingerprint(run, step)
-        found[f"progress at step {step}"] = json.dumps(checkpoint.read_manifest(run, step)["progress"])
+        found[f"progress at step {step}"] = json.dumps(manifest.read_manifest(run, step)["progress"])
     for record in sorted((home / "data").rglob(RECORD)):
         facts = json.loads(record.read_text())
         data = Prepared(record.parent / VERSION, *(facts[name] for name in FACTS))
@@ -457,7 +458,7 @@ def run_whole(home: Path, way: Way) -> Whole:
     found = read_marks(marks.with_suffix(".0"))
     times = {phase: int(row[0]) for phase, row in zip(PHASES, found, strict=True)}
     lengths = {phase: lengths_of(found, phase) for phase in PHASES}
-    return Whole(checkpoint.checkpoint_steps(home / "run")[-1], evidence(home), times, lengths)
+    return Whole(manifest.checkpoint_steps(home / "run")[-1], evidence(home), times, lengths)
 
 
 def campaign(
@@ -506,7 +507,7 @@ def campaign(
     home, marks = fresh(), place / "killed.marks"
     for target in targets:
         for _ in range(TRIES):
-            steps = checkpoint.checkpoint_steps(home / "run")
+            steps = manifest.checkpoint_steps(home / "run")
             left = 1 - (steps[-1] if steps else 0) / whole.steps
             nth = rng.randint(1, max(round(whole.times[target] * left) - 1, 1))
             with begun(home, way, marks, bug) as processes:

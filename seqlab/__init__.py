@@ -4,13 +4,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from seqlab.decode import Run
+    from seqlab.runs.loading import Run
 
 __version__ = "0.1.0"
 
 
 def load(run: str | Path, checkpoint: str = "best") -> "Run":
     """A trained run: `seqlab.load(RUN).translate(lines, beam=5)`. `checkpoint`: "best", "last" or a step."""
-    from seqlab.decode import load
+    from seqlab.runs.loading import load
 
     return load(run, checkpoint)

@@ -20,10 +20,10 @@ from typing import Any, get_type_hints
 from flax import linen as nn
 
 from seqlab.config import Experiment
-from seqlab.errors import RESTORE, SeqlabError, advised
-from seqlab.files import write_atomically
-from seqlab.text import Numbers, Tokenizers
-from seqlab.untrusted import fits, inside, read_json
+from seqlab.data.tokenizers import Numbers, Tokenizers
+from seqlab.system.errors import RESTORE, SeqlabError, advised
+from seqlab.system.files import write_atomically
+from seqlab.system.untrusted import fits, inside, read_json
 
 NAMED = {"models": ("KIND", "TINY"), "datasets": ("DATASET",), "tasks": ("TASK",)}  # what a part's file defines
 KINDS = tuple(NAMED)

@@ -9,6 +9,7 @@ Axes, as they appear in every shape annotation:
 from typing import Any, Protocol, runtime_checkable
 
 import jax
+import jax.numpy as jnp
 from flax import struct
 
 AnyArray = Any  # NumPy on the host, JAX on a device
@@ -113,3 +114,22 @@ class Regressor(Protocol):
     def __call__(self, inputs: Series, *, train: bool) -> jax.Array:
         """[B T F] numbers to float32 [B]."""
         ...
+
+
+@struct.dataclass
+class TrainState:
+    """All that training changes. `sums` adds up the metrics since the log was last written; `average` is a moving
+    average of the parameters, if there is one.
+    """
+
+    step: AnyArray
+    params: Params
+    optimizer: Any
+    carry: Carry
+    sums: dict[str, AnyArray]
+    average: Params = None
+
+
+def zeros_like(shapes: Any) -> Any:
+    """Zeros of the shapes and dtypes of a tree: what a carry is at first."""
+    return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)

@@ -8,12 +8,15 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from seqlab import catalogue, checkpoint, cli
+from seqlab import catalogue
+from seqlab.cli import main
 from seqlab.config import Experiment
-from seqlab.signals import BOTH
-from seqlab.tasks import blank_batch
-from seqlab.text import Tokenizers, save_tokenizers
-from seqlab.train import init_params
+from seqlab.data.padding import blank_batch
+from seqlab.data.tokenizer_files import save_tokenizers
+from seqlab.data.tokenizers import Tokenizers
+from seqlab.runs import saving
+from seqlab.runs.parameters import init_params
+from seqlab.system.signals import BOTH
 
 
 def call(folder: Path, *arguments: str, stdin: str | None = None) -> int:
@@ -27,7 +30,7 @@ def call(folder: Path, *arguments: str, stdin: str | None = None) -> int:
             path = folder / "stdin"
             path.write_text(stdin, encoding="utf-8")
             sys.stdin = path.open(encoding="utf-8")
-        cli.main()
+        main.main()
     except SystemExit as stop:
         return int(stop.code or 0)
     finally:
@@ -48,7 +51,7 @@ def save_untrained(
     run.mkdir()
     save_tokenizers(tokenizers, run)
     catalogue.save_experiment(experiment, run / "experiment.json")
-    saver = checkpoint.Saver(run, 1)
+    saver = saving.Saver(run, 1)
     random = np.random.default_rng(seed)
     params = jax.tree.map(
         lambda x: np.asarray(x) + deviation * random.normal(size=x.shape).astype(np.float32),

@@ -55,7 +55,7 @@ def few_mappings() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def no_curves(monkeypatch: pytest.MonkeyPatch) -> None:
     """Skips the plots after each validation, which take longer than the training of a test."""
-    monkeypatch.setattr("seqlab.loop.draw_curves", lambda run: None)
+    monkeypatch.setattr("seqlab.training.loop.draw_curves", lambda run: None)
 
 
 @pytest.hookimpl(wrapper=True)

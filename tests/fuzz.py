@@ -26,35 +26,27 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from seqlab import catalogue, checkpoint
+from seqlab import catalogue
 from seqlab.config import Batching, Text
-from seqlab.datasets import prepare
+from seqlab.data.corpus import Corpus, tokenize
+from seqlab.data.records import prepare
+from seqlab.data.task import make_batch
+from seqlab.data.text_files import read_lines, read_pairs, read_table, repairs_of
+from seqlab.data.tokenizer_files import load_tokenizers, save_tokenizers
+from seqlab.data.tokenizers import Labels, Pieces, Symbols, Tokenizers
+from seqlab.data.vocabulary import train_tokenizer
 from seqlab.datasets.debian_descriptions import DebianDescriptions
 from seqlab.datasets.tfds import Tfds
-from seqlab.decode import load
-from seqlab.errors import SeqlabError
-from seqlab.laws import tiny_experiment, tiny_tokenizer
-from seqlab.logbook import read_log
-from seqlab.marian import export_marian, import_marian
-from seqlab.stream import resumed_output
-from seqlab.tasks import make_batch
+from seqlab.decoding.resumed_output import resumed_output
+from seqlab.interop.marian import export_marian, import_marian
+from seqlab.laws.tasks import tiny_tokenizer
+from seqlab.laws.training import tiny_experiment
+from seqlab.runs import checkpoint, manifest, saving
+from seqlab.runs.loading import load
+from seqlab.runs.log import read_log
+from seqlab.system.errors import SeqlabError
 from seqlab.tasks.language_modeling import LanguageModeling
 from seqlab.tasks.translation import Translation
-from seqlab.text import (
-    Corpus,
-    Labels,
-    Pieces,
-    Symbols,
-    Tokenizers,
-    load_tokenizers,
-    read_lines,
-    read_pairs,
-    read_table,
-    repairs_of,
-    save_tokenizers,
-    tokenize,
-    train_tokenizer,
-)
 from tests.command import save_untrained
 
 SECONDS = 10.0  # more than any reader needs: what takes longer hangs
@@ -292,13 +284,13 @@ def write_manifest(r: random.Random, folder: Path) -> None:
     for step in steps:
         (folder / "checkpoints" / str(step)).mkdir(parents=True)
         progress = {"epoch": r.randint(0, 9), "index": 3, "best": r.random(), "best_step": r.choice([None, *steps])}
-        checkpoint.write_manifest(folder, step, progress, {"a": "0" * 64})
+        manifest.write_manifest(folder, step, progress, {"a": "0" * 64})
 
 
 def read_steps(folder: Path) -> None:
     for which in ("last", "best"):
-        step = checkpoint.choose_step(folder, which)
-        assert checkpoint.read_manifest(folder, step)["step"] == step in checkpoint.checkpoint_steps(folder)
+        step = manifest.choose_step(folder, which)
+        assert manifest.read_manifest(folder, step)["step"] == step in manifest.checkpoint_steps(folder)
 
 
 @functools.cache
@@ -360,13 +352,13 @@ def read_tfds(folder: Path) -> None:
 def make_checkpoint(variant: int, folder: Path) -> None:
     rng = np.random.default_rng(variant)
     tree = {"step": np.int32(3), "params": {"a": rng.normal(size=(2, 3)).astype(np.float32), "b": [np.arange(4)]}}
-    saver = checkpoint.Saver(folder, 1)
+    saver = saving.Saver(folder, 1)
     saver.save(tree, 3, {"best_step": 3})
     saver.close()
 
 
 def read_checkpoint(folder: Path) -> None:
-    assert isinstance(checkpoint.restore(folder, checkpoint.choose_step(folder)), dict)
+    assert isinstance(checkpoint.restore(folder, manifest.choose_step(folder)), dict)
 
 
 def seal_manifests(folder: Path, hashes: Callable[[Path], dict[str, Any]] = lambda place: {}) -> None:
@@ -374,12 +366,12 @@ def seal_manifests(folder: Path, hashes: Callable[[Path], dict[str, Any]] = lamb
         with contextlib.suppress(Exception):  # whatever is no manifest any more stays what it is
             content = json.loads(path.read_text()) | hashes(path.parent)
             content.pop("sha256", None)
-            content["sha256"] = checkpoint._digest_of_manifest(content)
+            content["sha256"] = manifest._digest_of_manifest(content)
             path.write_text(json.dumps(content))
 
 
 def seal_checkpoint(folder: Path) -> None:
-    seal_manifests(folder, lambda place: {"files": checkpoint._hash_files(place / "state")})
+    seal_manifests(folder, lambda place: {"files": manifest._hash_files(place / "state")})
 
 
 def make_run(variant: int, folder: Path) -> None:

@@ -12,16 +12,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from seqlab import checkpoint
-from seqlab.batching import Rows
 from seqlab.config import Checkpoints, Experiment, Optimizer, Parallel, Schedule, Validation
-from seqlab.laws import tiny_experiment
-from seqlab.loop import Work
-from seqlab.optim import make_optimizer
-from seqlab.parallel import make_runner
-from seqlab.signals import Wish
-from seqlab.step import TrainState, make_step
-from seqlab.types import Batch, Series
+from seqlab.data.plans import Rows
+from seqlab.distributed.devices import make_runner
+from seqlab.laws.training import tiny_experiment
+from seqlab.runs import checkpoint, manifest
+from seqlab.system import digests
+from seqlab.system.signals import Wish
+from seqlab.training.context import Work
+from seqlab.training.optimizer import make_optimizer
+from seqlab.training.step import make_step
+from seqlab.types import Batch, Series, TrainState
 
 EXAMPLES, ROWS, SEED = 37, 8, 5  # five batches an epoch, the last of them of five rows, filled up
 VALUES = np.random.default_rng(0).normal(size=(EXAMPLES, 3)).astype(np.float32)
@@ -150,7 +151,7 @@ class End(NamedTuple):
 
 def end_of(run: Path, step: int = STEPS) -> End:
     """Raises if the checkpoint of that step is not the last, or not whole."""
-    assert checkpoint.checkpoint_steps(run)[-1] == step
-    state = checkpoint.digest_of(checkpoint.restore(run, step))
+    assert manifest.checkpoint_steps(run)[-1] == step
+    state = digests.digest_of(checkpoint.restore(run, step))
     logs = ((run / name).read_bytes() for name in ("metrics.jsonl", "hashes.jsonl"))
-    return End(state, checkpoint.read_manifest(run, step)["progress"], *logs)
+    return End(state, manifest.read_manifest(run, step)["progress"], *logs)

@@ -3,6 +3,7 @@
 A mutant's package is imported afresh, with the changed source, beside the real one.
 """
 
+import collections
 import contextlib
 import importlib.abc
 import importlib.machinery
@@ -10,8 +11,8 @@ import importlib.util
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
-from typing import NamedTuple
+from types import ModuleType, SimpleNamespace
+from typing import Any, NamedTuple
 
 
 class Mutant(NamedTuple):
@@ -19,7 +20,7 @@ class Mutant(NamedTuple):
     module: str
     old: str
     new: str
-    law: str  # one of seqlab.laws, or "test_module.test_function"
+    law: str  # one of seqlab.laws.registry, or "test_module.test_function"
     part: str = "transformer"  # the model or task it is tried on
 
 
@@ -41,7 +42,7 @@ MUTANTS = (
     ),
     Mutant(
         "target shifted by one",
-        "tasks",
+        "data.padding",
         "np.append(tokenizer.bos, example) for",
         "np.append(example, tokenizer.eos) for",
         "targets_are_the_next_tokens",
@@ -64,7 +65,7 @@ MUTANTS = (
     ),
     Mutant(
         "length penalty applied twice",
-        "search.rules",
+        "search.length_penalty",
         "/ length_penalty(length, alpha, rule)",
         "/ length_penalty(length, alpha, rule) ** 2",
         "returned_scores_are_the_models",
@@ -78,7 +79,7 @@ MUTANTS = (
     ),
     Mutant(
         "gradients averaged by device instead of by token",
-        "step",
+        "training.step",
         "gradients, sums = jax.lax.psum((gradients, sums), axis)",
         'mean = jax.tree.map(lambda g: g / jnp.maximum(sums["weight"], 1.0), gradients)\n'
         "            sums = jax.lax.psum(sums, axis)\n"
@@ -94,35 +95,35 @@ MUTANTS = (
     ),
     Mutant(
         "data cursor not restored",
-        "loop",
+        "training.feed",
         'epoch, index, left_out = position["epoch"], position["index"]',
         "epoch, index, left_out = 0, 0",
         "resuming_changes_nothing",
     ),
     Mutant(
         "a validation that was cut short is passed over",
-        "loop",
+        "training.loop",
         'if not position["judged"]:',
         "if False:",
         "resuming_changes_nothing",
     ),
     Mutant(
         "a cut-off validation logged twice",
-        "logbook",
+        "runs.log",
         "(judged or not is_validation(line))",
         "True",
         "resuming_changes_nothing",
     ),
     Mutant(
         "the first part of a batch for every part",
-        "step",
+        "training.step",
         "jnp.moveaxis(x.reshape(-1, parts, *x.shape[1:]), 1, 0)",
         "jnp.stack([x.reshape(parts, -1, *x.shape[1:])[0]] * parts)",
         "devices_agree",
     ),
     Mutant(
         "the first rows for any",
-        "batching",
+        "data.plans",
         "self.indices[which[which < len(self.indices)]]",
         "self.indices[: len(which)]",
         "rows_come_apart",
@@ -173,7 +174,7 @@ MUTANTS = (
     ),
     Mutant(
         "steps uphill",
-        "step",
+        "training.step",
         "optax.apply_updates(state.params, updates)",
         "optax.apply_updates(state.params, jax.tree.map(jnp.negative, updates))",
         "four_examples_can_be_memorized",
@@ -231,7 +232,7 @@ MUTANTS = (
     ),
     Mutant(
         "the last example of a bucket lost",
-        "batching",
+        "data.buckets",
         "range(0, len(members), bucket.rows)",
         "range(0, len(members) - 1, bucket.rows)",
         "every_example_comes_once_an_epoch",
@@ -271,7 +272,7 @@ MUTANTS = (
     ),
     Mutant(
         "a request without its sentences",
-        "tasks",
+        "decoding.requests",
         "limit, sentences)",
         "limit, [0] * len(ended))",
         "decoding_reads_what_training_reads",
@@ -343,7 +344,7 @@ MUTANTS = (
     ),
     Mutant(
         "a newline begins the next sentence",
-        "tasks",
+        "data.padding",
         "(np.cumsum(ends, axis=-1) - ends)",
         "np.cumsum(ends, axis=-1)",
         "targets_are_the_labels",
@@ -351,7 +352,7 @@ MUTANTS = (
     ),
     Mutant(
         "rows filled up with ones",
-        "parallel",
+        "distributed.devices",
         "np.zeros((missing, *x.shape[1:]), x.dtype)",
         "np.ones((missing, *x.shape[1:]), x.dtype)",
         "filled_rows_weigh_nothing",
@@ -457,18 +458,24 @@ class _Finder(importlib.abc.MetaPathFinder):
         )
 
 
+LAWS = tuple(f"seqlab.laws.{name}" for name in ("equality", "subject", "registry", "certificate"))
+
+
 @contextlib.contextmanager
-def planted(mutant: Mutant, name: str = "seqlab.laws") -> Iterator[ModuleType]:
-    """`seqlab.laws`, or another module, of a package with the bug; the real package is back afterwards."""
+def planted(mutant: Mutant, *names: str) -> Iterator[Any]:
+    """Some modules of a package with the bug, their names in one namespace; by default those of the laws. The real
+    package is back afterwards.
+    """
 
     def take_out() -> dict[str, ModuleType]:
-        ours = [name for name in sys.modules if name.partition(".")[0] == "seqlab" or name.startswith("tests.")]
-        return {name: sys.modules.pop(name) for name in ours if name != __name__}
+        loaded = [name for name in sys.modules if name.partition(".")[0] == "seqlab" or name.startswith("tests.")]
+        return {name: sys.modules.pop(name) for name in loaded if name != __name__}
 
     real, finder = take_out(), _Finder(mutant)
     sys.meta_path.insert(0, finder)
     try:
-        yield importlib.import_module(name)
+        modules = [importlib.import_module(name) for name in names or LAWS]
+        yield modules[0] if len(modules) == 1 else SimpleNamespace(**collections.ChainMap(*map(vars, modules)))
     finally:
         sys.meta_path.remove(finder)
         take_out()

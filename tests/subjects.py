@@ -6,18 +6,19 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from seqlab import catalogue, laws
+from seqlab import catalogue
+from seqlab.laws.subject import Subject, make_subject
 from seqlab.types import Batch
 
 GENERATORS = [name for name in catalogue.names("models") if catalogue.module("models", name).KIND == "generator"]
 
 
 @functools.cache
-def subject(name: str, seed: int = 0, **changes: Any) -> laws.Subject:
+def subject(name: str, seed: int = 0, **changes: Any) -> Subject:
     """A subject of a model's TINY, with some of its fields changed."""
-    return laws.make_subject(catalogue.module("models", name).TINY.clone(**changes), seed)
+    return make_subject(catalogue.module("models", name).TINY.clone(**changes), seed)
 
 
-def batch_of(s: laws.Subject) -> Batch:
+def batch_of(s: Subject) -> Batch:
     """What the subject learns from, on the device: for functions that are not compiled."""
     return jax.tree.map(jnp.asarray, Batch(s.inputs, s.prefix, s.targets, s.weights))

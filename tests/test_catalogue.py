@@ -12,13 +12,17 @@ import jax.numpy as jnp
 import pytest
 
 from seqlab import catalogue
-from seqlab.cli import SearchOptions
+from seqlab.cli.options import SearchOptions
 from seqlab.config import Search
-from seqlab.errors import SeqlabError
-from seqlab.laws import certificate, tiny_experiment, tiny_tokenizer
-from seqlab.optim import make_optimizer
-from seqlab.tasks import blank_batch
-from seqlab.train import check, init_params, initial_state, training_step
+from seqlab.data.padding import blank_batch
+from seqlab.laws.certificate import certificate
+from seqlab.laws.tasks import tiny_tokenizer
+from seqlab.laws.training import tiny_experiment
+from seqlab.runs.parameters import init_params
+from seqlab.system.errors import SeqlabError
+from seqlab.training.checks import check
+from seqlab.training.optimizer import make_optimizer
+from seqlab.training.state import initial_state, training_step
 from seqlab.types import Tokens
 
 ROOT = Path(__file__).parents[1]
@@ -184,7 +188,7 @@ def test_own_parts(tmp_path, monkeypatch):
     config = tmp_path / "config.py"
     config.write_text(
         "from seqlab_parts.models.my_lm import MyLM\n"
-        "from seqlab.laws import tiny_experiment\n"
+        "from seqlab.laws.training import tiny_experiment\n"
         "from seqlab.tasks.language_modeling import LanguageModeling\n"
         "import dataclasses\n"
         "experiment = dataclasses.replace(tiny_experiment(), model=MyLM(layers=1), task=LanguageModeling())\n"

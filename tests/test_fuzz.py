@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from seqlab.errors import SeqlabError
+from seqlab.system.errors import SeqlabError
 from tests import fuzz
 from tests.mutants import Mutant, planted
 
@@ -98,27 +98,33 @@ MUTANTS = (
     (
         Mutant(
             "deep nesting",
-            "untrusted",
+            "system.untrusted",
             "except (ValueError, RecursionError) as error:",
             "except ValueError as error:",
             "",
         ),
         "metrics.jsonl",
     ),
-    (Mutant("no types", "untrusted", "if not fits(value, wanted):", "if False:", ""), "names of classes"),
+    (Mutant("no types", "system.untrusted", "if not fits(value, wanted):", "if False:", ""), "names of classes"),
     (
-        Mutant("any manifest", "checkpoint", "if not sound or manifest[", "if sound and manifest[", ""),
+        Mutant("any manifest", "runs.manifest", "if not sound or manifest[", "if sound and manifest[", ""),
         "manifest.json",
     ),
     (Mutant("any type", "catalogue", "if not fits(value, hints[name]):", "if False:", ""), "experiment.json"),
-    (Mutant("any offsets", "text", "or at[-1] != len(ids[column])", "", ""), "cache of ids"),
+    (Mutant("any offsets", "data.corpus", "or at[-1] != len(ids[column])", "", ""), "cache of ids"),
     (
-        Mutant("any plan", "batching", "plan is None or not _possible(plan, batching, examples)", "plan is None", ""),
+        Mutant(
+            "any plan",
+            "data.kept_plans",
+            "plan is None or not _possible(plan, batching, examples)",
+            "plan is None",
+            "",
+        ),
         "plan of batches",
     ),
-    (Mutant("any order", "batching", "and (np.diff(some) > 0).all()", "", ""), "plan of batches"),
-    (Mutant("any id", "text", "column in self.sizes and", "False and", ""), "cache of ids"),
-    (Mutant("any pieces", "text", "and 0 <= known[name] < len(names)", "", ""), "pieces of Marian"),
+    (Mutant("any order", "data.kept_plans", "and (np.diff(some) > 0).all()", "", ""), "plan of batches"),
+    (Mutant("any id", "data.corpus", "column in self.sizes and", "False and", ""), "cache of ids"),
+    (Mutant("any pieces", "data.tokenizer_files", "and 0 <= known[name] < len(names)", "", ""), "pieces of Marian"),
 )
 
 

@@ -34,15 +34,15 @@ def main(
     beam: int = 5,
 ) -> None:
     """Prints a row for each other toolkit, with a beam and greedy."""
-    from seqlab import decode
-    from seqlab.compilation import keep_compilations
-    from seqlab.marian import export_marian
-    from seqlab.memory import keep_freed_memory
-    from seqlab.text import read_lines
+    from seqlab.data.text_files import read_lines
+    from seqlab.interop.marian import export_marian
+    from seqlab.runs import loading
+    from seqlab.system.compilation import keep_compilations
+    from seqlab.system.memory import keep_freed_memory
 
     keep_compilations()
     keep_freed_memory()
-    loaded = decode.load(run)
+    loaded = loading.load(run)
     lines = list(read_lines(input))[:sentences]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / "marian"
@@ -52,7 +52,7 @@ def main(
             near, far = ("ct2", "hf") if size > 1 else ("greedy", "greedy")  # by whose rules ours searches
             ours = {rules: by_seqlab(loaded, size, rules) for rules in (near, far)}
             half = f"{near}, bfloat16"
-            ours[half] = by_seqlab(decode.load(run, dtype="bfloat16"), size, near)
+            ours[half] = by_seqlab(loading.load(run, dtype="bfloat16"), size, near)
             peers = {
                 "ctranslate2-float32": (near, ctranslate2(folder, lines, size, "float32")),
                 "ctranslate2-int8": (half, ctranslate2(folder, lines, size, "int8")),
@@ -144,7 +144,7 @@ def compare(run, lines: list[str], ours: Texts, theirs: Texts, *, exact: bool) -
     """How many texts are equal, the same up to the maximum length, where one of two toolkits has EOS cost a token,
     near-ties, or neither: these are few, above all with `exact` arithmetic. This is the warm-up too.
     """
-    from seqlab.lines import forced_lines
+    from seqlab.decoding.log_probs import forced_lines
 
     pairs = [(line, a, b) for line, a, b in zip(lines, ours(lines), theirs(lines), strict=True) if a != b]
 

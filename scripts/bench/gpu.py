@@ -43,17 +43,17 @@ from train import Case, compare, in_float32, matrix_rate
 from tyro.conf import arg
 
 from seqlab.config import Experiment, Optimizer
+from seqlab.data.padding import blank_batch
+from seqlab.data.tokenizers import Pieces
 from seqlab.models.recurrent_lm import RecurrentLM
 from seqlab.models.transformer import Transformer
+from seqlab.runs.parameters import init_params
 from seqlab.search.forced import force
 from seqlab.search.generate import generate
 from seqlab.search.requests import Request
 from seqlab.search.rules import preset
 from seqlab.search.searcher import Weights
-from seqlab.tasks import blank_batch
 from seqlab.tasks.translation import Translation
-from seqlab.text import Pieces
-from seqlab.train import init_params
 from seqlab.types import Params
 
 NEAR = 1e-4  # of two mean log-probabilities of a token
@@ -169,8 +169,8 @@ def by_transformers(model: Transformer, params: Params, length: int, device: str
     import torch
     from transformers import MarianMTModel
 
-    from seqlab.decode import Run
-    from seqlab.marian import export_marian
+    from seqlab.interop.marian import export_marian
+    from seqlab.runs.loading import Run
 
     pieces = Pieces(b"", tuple(f"piece {i}" for i in range(model.vocabulary)), PAD, BOS, EOS, UNK)
     experiment = Experiment(model, Translation(), None)

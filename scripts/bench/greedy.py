@@ -19,7 +19,7 @@ SIZES = (64, 128, 256)  # of PyTorch's batches
 
 
 def main(sentences: int = 512, rounds: int = 5) -> None:
-    from seqlab.memory import keep_freed_memory
+    from seqlab.system.memory import keep_freed_memory
 
     keep_freed_memory()
     import torch

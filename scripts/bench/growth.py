@@ -15,9 +15,9 @@ import tyro
 from rounds import grown, seconds
 from train import CASES, Case, initial_params
 
-from seqlab.memory import keep_freed_memory
 from seqlab.search.generate import generate
 from seqlab.search.requests import Request
+from seqlab.system.memory import keep_freed_memory
 
 BOS, EOS = 1, 2
 BEAMS = (1, 2, 4, 8, 16, 32)

@@ -23,11 +23,11 @@ from growth import decoding
 from rounds import check_names, run_main, seconds, tell
 from train import CASES, Case, batch_of, experiment_of, initial_params, our_steps
 
-from seqlab import decode
-from seqlab.cli import DATA_DIR
-from seqlab.memory import keep_freed_memory
-from seqlab.show_batch import fed_to
-from seqlab.text import read_lines
+from seqlab.cli.options import DATA_DIR
+from seqlab.data.text_files import read_lines
+from seqlab.evaluation.show_batch import fed_to
+from seqlab.runs.loading import load
+from seqlab.system.memory import keep_freed_memory
 
 KINDS = {  # by what an operation's name in the traced program ends with, or begins with in the compiled one
     "products": r"dot_general$",
@@ -73,7 +73,7 @@ def training(case: Case) -> Callable[[], Any]:
 
 
 def running(name: str, run: Path, input: Path) -> Callable[[], Any]:
-    loaded = decode.load(run, dtype="float32")
+    loaded = load(run, dtype="float32")
     if name == "run/beam":
         lines = list(itertools.islice(read_lines(input), LINES))
         return lambda: loaded.translate(lines, beam=5, preset="ct2", alpha=1.0, max_length=128)

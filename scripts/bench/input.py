@@ -14,12 +14,14 @@ from pathlib import Path
 
 import numpy as np
 
-from seqlab.batching import make_buckets, make_packing
 from seqlab.config import Batching, Text
-from seqlab.datasets import prepare
+from seqlab.data.buckets import make_buckets
+from seqlab.data.corpus import Corpus, tokenize
+from seqlab.data.packing import make_packing
+from seqlab.data.records import prepare
+from seqlab.data.vocabulary import train_tokenizer
 from seqlab.datasets.cldr_phrases import CldrPhrases
 from seqlab.tasks.translation import Translation
-from seqlab.text import Corpus, tokenize, train_tokenizer
 
 BATCHING = Batching(tokens=50_000, buckets=12)
 BATCHES = 60

@@ -37,16 +37,16 @@ from torch_models import normalization, put
 from train import our_steps
 from tyro.conf import Positional, arg
 
-from seqlab import decode
-from seqlab.batching import pad
-from seqlab.cli import DATA_DIR
-from seqlab.compilation import keep_compilations
+from seqlab.cli.options import DATA_DIR
 from seqlab.config import Experiment, Optimizer, Schedule
+from seqlab.data.padding import pad
+from seqlab.data.text_files import read_lines
+from seqlab.evaluation.show_batch import fed_to
 from seqlab.layers.embed import sinusoidal
-from seqlab.memory import keep_freed_memory
-from seqlab.show_batch import fed_to
-from seqlab.text import read_lines
-from seqlab.train import initial_state
+from seqlab.runs import loading
+from seqlab.system.compilation import keep_compilations
+from seqlab.system.memory import keep_freed_memory
+from seqlab.training.state import initial_state
 from seqlab.types import Batch
 
 NEAR = 1e-5  # relative, of two losses
@@ -68,7 +68,7 @@ def main(
     keep_compilations()
     keep_freed_memory()
     torch.set_num_threads(CORES)
-    loaded = decode.load(run, dtype="float32")
+    loaded = loading.load(run, dtype="float32")
     train([fed_to(run, step, data_dir).batch for step in range(1, batches + 1)], loaded, rounds)
     lines = list(read_lines(input))[:sentences]
     for size in (beam, 1):
@@ -80,7 +80,7 @@ def main(
         tell(f"decode/{kind}/joeynmt-float32", rates, "seqlab", "joeynmt", "sentences/s", f"text to text; {compared}")
 
 
-def train(batches: Sequence[Batch], run: decode.Run, rounds: int) -> None:
+def train(batches: Sequence[Batch], run: loading.Run, rounds: int) -> None:
     model = run.model.clone(dropout=0.0, inner_dropout=None)
     schedule = Schedule("constant", RATE, 1)
     experiment = Experiment(model, run.experiment.task, None, optimizer=ADAM, schedule=schedule)
@@ -144,7 +144,7 @@ def joeys_steps(model: Any, batches: Sequence[JoeyBatch]) -> Callable[[], object
     return work
 
 
-def by_joey(run: decode.Run, lines: list[str], beam: int) -> Texts:
+def by_joey(run: loading.Run, lines: list[str], beam: int) -> Texts:
     source, target = run.tokenizers["source"], run.tokenizers["target"]
     model = twin(run.model, run.params, target, 0.0).eval()
 

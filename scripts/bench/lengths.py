@@ -14,13 +14,13 @@ from matplotlib.figure import Figure
 from rounds import grown, run_main
 
 from seqlab import catalogue
-from seqlab.cost import Costs, costs, parameters
-from seqlab.files import write_atomically
-from seqlab.memory import keep_freed_memory
+from seqlab.evaluation.cost import Costs, costs, parameters
 from seqlab.models.bahdanau import Bahdanau
 from seqlab.models.conv_seq2seq import ConvSeq2Seq
 from seqlab.models.sutskever import Sutskever
 from seqlab.models.transformer import Transformer
+from seqlab.system.files import write_atomically
+from seqlab.system.memory import keep_freed_memory
 
 ROOT = Path(__file__).parents[2]
 TABLE = ROOT / "docs" / "cost.md"

@@ -12,13 +12,13 @@ import numpy as np
 from jax.extend.core import Var
 from rounds import run_main
 
+from seqlab.data.padding import blank_batch
 from seqlab.models.recurrent_lm import RecurrentLM
 from seqlab.models.transformer import Transformer
 from seqlab.models.transformer_lm import TransformerLM
-from seqlab.tasks import blank_batch
+from seqlab.runs.parameters import init_params
 from seqlab.tasks.language_modeling import LanguageModeling
 from seqlab.tasks.translation import Translation
-from seqlab.train import init_params
 
 DEEP = TransformerLM(vocabulary=32_000, layers=6, dim=512, heads=8, hidden=2048)
 BASE = Transformer(source_vocabulary=37_000, vocabulary=37_000)

@@ -30,7 +30,7 @@ def with_allocator() -> None:
 
 def run_main(main: Callable[..., None]) -> None:
     """Runs it by the command line; what the user did wrong is one line."""
-    from seqlab.errors import SeqlabError
+    from seqlab.system.errors import SeqlabError
 
     try:
         tyro.cli(main)

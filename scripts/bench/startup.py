@@ -47,7 +47,7 @@ def beginnings(folder: Path, count: int) -> None:
     line.write_text((folder / "validation.a").read_text().split("\n")[0] + "\n")
     decode = [
         "-m",
-        "seqlab.cli",
+        "seqlab.cli.main",
         "decode",
         f"{folder}/again",
         f"--input={line}",

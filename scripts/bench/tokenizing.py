@@ -21,10 +21,11 @@ from rounds import CORES, in_turns, run_main, tell
 from tyro.conf import Positional, arg
 
 from seqlab import catalogue
-from seqlab.cli import DATA_DIR
+from seqlab.cli.options import DATA_DIR
 from seqlab.config import Text
-from seqlab.datasets import prepare
-from seqlab.text import Corpus, tokenize, train_tokenizer
+from seqlab.data.corpus import Corpus, tokenize
+from seqlab.data.records import prepare
+from seqlab.data.vocabulary import train_tokenizer
 
 ROOT = Path(__file__).parents[2]
 STRETCHES = 6  # of a training, told apart by its log

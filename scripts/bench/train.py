@@ -28,16 +28,16 @@ from memory import left_behind, mebibytes
 from rounds import CORES, check_names, fastest, in_turns, row, seconds, tell, with_allocator
 
 from seqlab.config import Experiment, Optimizer, Parallel, Schedule
-from seqlab.cost import count
-from seqlab.memory import keep_freed_memory
+from seqlab.distributed.devices import make_runner
+from seqlab.evaluation.cost import count
 from seqlab.models.bahdanau import Bahdanau
 from seqlab.models.recurrent_lm import RecurrentLM
 from seqlab.models.tcn_lm import TCNLM
 from seqlab.models.transformer import Transformer
-from seqlab.parallel import make_runner
+from seqlab.system.memory import keep_freed_memory
 from seqlab.tasks.language_modeling import LanguageModeling
 from seqlab.tasks.translation import Translation
-from seqlab.train import initial_state, training_step
+from seqlab.training.state import initial_state, training_step
 from seqlab.types import Batch, Tokens
 
 NEAR = 1e-5  # relative, of two losses

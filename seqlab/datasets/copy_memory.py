@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from seqlab.datasets import generated
-from seqlab.errors import SeqlabError
+from seqlab.data.records import generated
+from seqlab.system.errors import SeqlabError
 
 SYMBOLS = 10
 

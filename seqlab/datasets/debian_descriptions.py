@@ -22,8 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from seqlab.errors import SeqlabError
-from seqlab.progress import progress
+from seqlab.system.errors import SeqlabError
+from seqlab.system.progress import progress
 
 LANGUAGES = {"en-de": ("en", "de"), "en-fr": ("en", "fr"), "synopsis": ("en",), "section": ("en",)}
 HELD_OUT = 25  # of 1000 source packages: as many for validation, as many for test

@@ -3,7 +3,7 @@
     seqlab train CONFIG --data.train my.tsv --data.validation dev.tsv --data.source english --data.target german
 
 Columns go by name. A text file has one column, the target of a language model. What a broken line is, and what
-`errors` can mend, is written at `seqlab.text.read_lines` and `read_table`.
+`errors` can mend, is written at `seqlab.data.text_files.read_lines` and `read_table`.
 """
 
 import functools
@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from seqlab.errors import SeqlabError
-from seqlab.files import stamps
-from seqlab.text import Repairs, read_table, repairs_of, repairs_told
+from seqlab.data.text_files import Repairs, read_table, repairs_of, repairs_told
+from seqlab.system.errors import SeqlabError
+from seqlab.system.files import stamps
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from seqlab.errors import SeqlabError
+from seqlab.system.errors import SeqlabError
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from seqlab.errors import SeqlabError
-from seqlab.text import read_lines, read_pairs
+from seqlab.data.text_files import read_lines, read_pairs
+from seqlab.system.errors import SeqlabError
 
 # SHA-256 of the uncompressed files at revision a3d2e0d of the repository.
 CHECKSUMS = {

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from seqlab.errors import SeqlabError
-from seqlab.files import stamps
-from seqlab.text import Repairs, read_pairs, repairs_of, repairs_told
+from seqlab.data.text_files import Repairs, read_pairs, repairs_of, repairs_told
+from seqlab.system.errors import SeqlabError
+from seqlab.system.files import stamps
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from seqlab.errors import SeqlabError
-from seqlab.untrusted import plain_files, read_json
+from seqlab.system.errors import SeqlabError
+from seqlab.system.untrusted import plain_files, read_json
 
 CHUNK = 1000
 

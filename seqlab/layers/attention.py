@@ -5,9 +5,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int
 
-from seqlab.errors import SeqlabError
 from seqlab.layers.dense import Dense
 from seqlab.layers.dropout import Dropout
+from seqlab.system.errors import SeqlabError
 
 MASKED = -1e9  # finite, so that a row with nothing to attend to gives zeros and not NaN
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from seqlab.errors import SeqlabError
+from seqlab.system.errors import SeqlabError
 
 
 def product(spec: str, left: jax.Array, right: jax.Array, dtype: str) -> jax.Array:

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from seqlab.errors import SeqlabError
+from seqlab.system.errors import SeqlabError
 
 
 class Dropout(nn.Module):

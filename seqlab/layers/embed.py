@@ -5,8 +5,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int
 
-from seqlab.errors import SeqlabError
 from seqlab.layers.dense import Dense, product
+from seqlab.system.errors import SeqlabError
 
 
 def positions_of(mask: Bool[Array, "B T"], segments: Int[Array, "B T"] | None = None) -> Int[Array, "B T"]:

@@ -7,11 +7,11 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int
 
-from seqlab.errors import SeqlabError, at_least
 from seqlab.layers.dense import Dense
 from seqlab.layers.dropout import Dropout
 from seqlab.layers.norm import LayerNorm
 from seqlab.layers.scan import Kernels, Multiply, multiplier, scan
+from seqlab.system.errors import SeqlabError, at_least
 
 GATES = {"rnn": 1, "irnn": 1, "lstm": 4, "gru": 3}
 

@@ -3,9 +3,9 @@
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float
 
-from seqlab.errors import SeqlabError, at_least
 from seqlab.layers.convolution import TCNBlock, dilations, most_moves, run_over_all
 from seqlab.layers.recurrent import GATES, RecurrentStack
+from seqlab.system.errors import SeqlabError, at_least
 
 
 def stack_path(layer: str, layers: int, kernel: int, length: int) -> int | None:

@@ -1,11 +1,14 @@
 """ROUGE-1, 2, L and Lsum (Lin 2004) of each line, by rouge-score; and words of any script."""
 
 import functools
+import importlib.metadata
 import unicodedata
 from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float
+
+from seqlab.metrics.metric import Counted, Lines, _means
 
 KINDS = {"rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L", "rougeLsum": "ROUGE-Lsum"}
 NAMES = {"ascii": list(KINDS.values()), "unicode": [f"{name} (unicode)" for name in KINDS.values()]}
@@ -55,3 +58,12 @@ def words(text: str) -> list[str]:
 def _kind(character: str) -> tuple[str, bool]:
     """The general category's first letter, and whether a word of the script is not to be seen."""
     return unicodedata.category(character)[0], unicodedata.name(character, "").startswith(UNSPACED)
+
+
+def _rouge(hypotheses: Lines, references: Sequence[Lines], stem: bool = False, tokenizer: str = "ascii") -> Counted:
+    version = importlib.metadata.version("rouge-score")
+    signature = (
+        f"nrefs:{len(references)}|f1:mean|stemming:{'porter' if stem else 'no'}|tok:{tokenizer}|"
+        f"sentences:newline|rouge-score:{version}"
+    )
+    return _means(rouge_by_line(hypotheses, references, stem, tokenizer), NAMES[tokenizer], signature)

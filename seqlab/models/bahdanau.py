@@ -5,11 +5,11 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from seqlab.errors import SeqlabError
 from seqlab.layers.attention import Alignment, masked_softmax
 from seqlab.layers.attentive_decoder import AttentiveDecoder, AttentiveGenerator, Look
 from seqlab.layers.embed import Table, check_tie
 from seqlab.layers.recurrent import Bidirectional
+from seqlab.system.errors import SeqlabError
 from seqlab.types import Tokens
 
 KIND = "generator"

@@ -3,12 +3,12 @@
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from seqlab.errors import at_least
 from seqlab.layers.dense import Dense
 from seqlab.layers.dropout import Dropout
 from seqlab.layers.embed import Table
 from seqlab.layers.hierarchy import Pool, members, segments_of
 from seqlab.layers.recurrent import Bidirectional
+from seqlab.system.errors import at_least
 from seqlab.types import Tokens
 
 KIND = "classifier"

@@ -9,12 +9,12 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from seqlab.errors import SeqlabError, at_least
 from seqlab.layers.attention import Alignment, masked_softmax
 from seqlab.layers.attentive_decoder import AttentiveDecoder, AttentiveGenerator, Look
 from seqlab.layers.embed import Table, check_tie
 from seqlab.layers.hierarchy import Pool, members, segments_of
 from seqlab.layers.recurrent import Bidirectional
+from seqlab.system.errors import SeqlabError, at_least
 from seqlab.types import Tokens
 
 KIND = "generator"

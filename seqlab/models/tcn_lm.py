@@ -7,12 +7,12 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
-from seqlab.errors import SeqlabError, at_least
 from seqlab.layers.convolution import Run, TCNBlock, WaveNetBlock, dilations, most_moves, run_one_step, run_over_all
 from seqlab.layers.dense import Dense
 from seqlab.layers.dropout import Dropout
 from seqlab.layers.embed import Vocabulary
 from seqlab.layers.hypotheses import reorder, repeat
+from seqlab.system.errors import SeqlabError, at_least
 from seqlab.types import Tokens
 
 KIND = "generator"

@@ -10,8 +10,9 @@ from flax import struct
 from jaxtyping import Array, Float, Int
 
 from seqlab.search.constraints import constrained_continuations, whole
+from seqlab.search.length_penalty import normalized
 from seqlab.search.processors import NEVER, History, Processor, process
-from seqlab.search.rules import DEFAULT, Rules, check_choice, normalized
+from seqlab.search.rules import DEFAULT, Rules, check_choice
 
 TOP_BLOCK = 64  # values that are looked at together for the highest of very many
 

@@ -12,7 +12,6 @@ import jax
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from seqlab.errors import SeqlabError
 from seqlab.search.ensemble import Ensemble, has_attention
 from seqlab.search.processors import NEVER, NO_OPTIONS, Options
 from seqlab.search.requests import (
@@ -28,6 +27,7 @@ from seqlab.search.requests import (
 )
 from seqlab.search.rules import DEFAULT, Rules
 from seqlab.search.searcher import DEFAULT_WEIGHTS, Method, Rows, Weights, make_mesh, make_searcher
+from seqlab.system.errors import SeqlabError
 from seqlab.types import Generator, Params
 
 BLOCK = 4  # steps between looks at what is done

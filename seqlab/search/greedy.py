@@ -10,8 +10,9 @@ from flax import struct
 from jaxtyping import Array, Float, Int
 
 from seqlab.search.beam import Hypotheses, Step, best_first, told_now, top_k
+from seqlab.search.length_penalty import normalized
 from seqlab.search.processors import History, Processor, process
-from seqlab.search.rules import DEFAULT, Rules, normalized
+from seqlab.search.rules import DEFAULT, Rules
 
 # logits [B K V], history -> tokens [B K]; scores [B K V], and what to subtract to have log-probabilities [B K 1]
 Choose = Callable[[jax.Array, History], tuple[jax.Array, jax.Array, jax.Array]]

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from seqlab.errors import SeqlabError
 from seqlab.search.processors import Options
+from seqlab.system.errors import SeqlabError
 from seqlab.types import AnyArray, Tokens
 
 ROWS = (1, 8, 24, 64, 128, 256)  # sentences a batch, on each device; the smallest that holds what is left is taken

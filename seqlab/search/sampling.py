@@ -8,8 +8,8 @@ from jaxtyping import Array, Float, Int
 
 from seqlab.search.beam import Step
 from seqlab.search.greedy import Writing, write_on
+from seqlab.search.length_penalty import normalized
 from seqlab.search.processors import History, Processor, process
-from seqlab.search.rules import normalized
 
 
 def sample(

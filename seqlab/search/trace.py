@@ -9,9 +9,10 @@ import jax.numpy as jnp
 from seqlab.search.beam import Beam, Hypotheses
 from seqlab.search.ensemble import Ensemble
 from seqlab.search.generate import Result, check
+from seqlab.search.length_penalty import normalized
 from seqlab.search.processors import NEVER, NO_OPTIONS, Options
 from seqlab.search.requests import Request, collate, shapes
-from seqlab.search.rules import DEFAULT, Rules, normalized
+from seqlab.search.rules import DEFAULT, Rules
 from seqlab.search.searcher import DEFAULT_WEIGHTS, Method, Weights, make_mesh, make_searcher
 from seqlab.types import Generator, Params
 

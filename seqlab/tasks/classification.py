@@ -13,11 +13,15 @@ from typing import Any
 
 import numpy as np
 
-from seqlab.batching import Plan, Rows
 from seqlab.config import Batching
-from seqlab.errors import at_least
-from seqlab.tasks import answers, bucket_plan, cross_entropy, documents, outputs, single
-from seqlab.text import Corpus, TextTokenizer, Tokenizers
+from seqlab.data.corpus import Corpus
+from seqlab.data.kept_plans import bucket_plan
+from seqlab.data.padding import documents, single
+from seqlab.data.plans import Plan, Rows
+from seqlab.data.tokenizers import TextTokenizer, Tokenizers
+from seqlab.decoding.answers import answers
+from seqlab.layers.losses import cross_entropy, outputs
+from seqlab.system.errors import at_least
 from seqlab.types import Batch, Carry, Params, Tokens
 
 

@@ -10,12 +10,16 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from seqlab.batching import Plan, Rows
 from seqlab.config import Batching
-from seqlab.errors import at_least
+from seqlab.data.corpus import Corpus
+from seqlab.data.kept_plans import cut_source_plan
+from seqlab.data.padding import pair_batch
+from seqlab.data.plans import Plan, Rows
+from seqlab.data.tokenizers import Tokenizers
+from seqlab.decoding.requests import source_request
+from seqlab.layers.losses import generator_loss
 from seqlab.search.requests import Request
-from seqlab.tasks import cut_source_plan, generator_loss, pair_batch, source_request
-from seqlab.text import Corpus, Tokenizers
+from seqlab.system.errors import at_least
 from seqlab.types import Batch, Carry, Params
 
 DEFAULT_LENGTH = 64  # most tokens of a reply

@@ -7,12 +7,17 @@ from typing import Any
 
 import numpy as np
 
-from seqlab.batching import Packing, Plan, Rows, Streams, make_packing, pad
 from seqlab.config import Batching
-from seqlab.errors import SeqlabError, at_least
+from seqlab.data.corpus import Corpus
+from seqlab.data.kept_plans import bucket_plan, kept
+from seqlab.data.packing import Packing, make_packing
+from seqlab.data.padding import pad, shifted
+from seqlab.data.plans import Plan, Rows
+from seqlab.data.streams import Streams
+from seqlab.data.tokenizers import Tokenizers
+from seqlab.layers.losses import generator_loss
 from seqlab.search.requests import Request
-from seqlab.tasks import bucket_plan, generator_loss, kept, shifted
-from seqlab.text import Corpus, Tokenizers
+from seqlab.system.errors import SeqlabError, at_least
 from seqlab.types import Batch, Carry, Params, Tokens
 
 DEFAULT_LENGTH = 128  # most tokens written after a prompt

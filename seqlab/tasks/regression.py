@@ -8,11 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from seqlab.batching import Plan, Rows
 from seqlab.config import Batching
-from seqlab.errors import SeqlabError, at_least
-from seqlab.tasks import answers, bucket_plan, outputs, single
-from seqlab.text import Corpus, Tokenizers, values_of
+from seqlab.data.corpus import Corpus
+from seqlab.data.kept_plans import bucket_plan
+from seqlab.data.padding import single
+from seqlab.data.plans import Plan, Rows
+from seqlab.data.tokenizers import Tokenizers, values_of
+from seqlab.decoding.answers import answers
+from seqlab.layers.losses import outputs
+from seqlab.system.errors import SeqlabError, at_least
 from seqlab.types import Batch, Carry, Params, Series
 
 

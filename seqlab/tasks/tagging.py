@@ -7,11 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from seqlab.batching import Plan, Rows, pad
 from seqlab.config import Batching
-from seqlab.errors import SeqlabError
-from seqlab.tasks import answers, bucket_plan, cross_entropy, outputs
-from seqlab.text import Corpus, Tokenizers
+from seqlab.data.corpus import Corpus
+from seqlab.data.kept_plans import bucket_plan
+from seqlab.data.padding import pad
+from seqlab.data.plans import Plan, Rows
+from seqlab.data.tokenizers import Tokenizers
+from seqlab.decoding.answers import answers
+from seqlab.layers.losses import cross_entropy, outputs
+from seqlab.system.errors import SeqlabError
 from seqlab.types import Batch, Carry, Params, Tokens
 
 

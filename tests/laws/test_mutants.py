@@ -2,23 +2,33 @@
 
 import pytest
 
-from seqlab import laws
+from seqlab.laws.registry import (
+    ANSWER_LAWS,
+    ANY_MODEL_LAWS,
+    ANY_TASK_LAWS,
+    CARRY_LAWS,
+    CLASSIFIER_TASK_LAWS,
+    GENERATOR_LAWS,
+    GENERATOR_TASK_LAWS,
+    LANGUAGE_MODEL_LAWS,
+    REGRESSOR_TASK_LAWS,
+    RUN_LAWS,
+    SOURCE_TASK_LAWS,
+    STEP_LAWS,
+    TAGGER_TASK_LAWS,
+)
 from tests.mutants import MUTANTS, Mutant, planted
 
 KINDS = {
-    "model": laws.ANY_MODEL_LAWS
-    + laws.ANSWER_LAWS
-    + laws.GENERATOR_LAWS
-    + laws.LANGUAGE_MODEL_LAWS
-    + laws.CARRY_LAWS,
-    "task": laws.ANY_TASK_LAWS
-    + laws.GENERATOR_TASK_LAWS
-    + laws.SOURCE_TASK_LAWS
-    + laws.CLASSIFIER_TASK_LAWS
-    + laws.TAGGER_TASK_LAWS
-    + laws.REGRESSOR_TASK_LAWS,
-    "step": laws.STEP_LAWS,
-    "run": laws.RUN_LAWS,
+    "model": ANY_MODEL_LAWS + ANSWER_LAWS + GENERATOR_LAWS + LANGUAGE_MODEL_LAWS + CARRY_LAWS,
+    "task": ANY_TASK_LAWS
+    + GENERATOR_TASK_LAWS
+    + SOURCE_TASK_LAWS
+    + CLASSIFIER_TASK_LAWS
+    + TAGGER_TASK_LAWS
+    + REGRESSOR_TASK_LAWS,
+    "step": STEP_LAWS,
+    "run": RUN_LAWS,
 }
 
 

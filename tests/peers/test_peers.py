@@ -10,11 +10,12 @@ import types
 import numpy as np
 import pytest
 
-from seqlab import decode
-from seqlab.laws import tiny_experiment, tiny_tokenizer
+from seqlab.laws.tasks import tiny_tokenizer
+from seqlab.laws.training import tiny_experiment
+from seqlab.runs import loading
 from seqlab.search.processors import NEVER
-from tests import test_presets
 from tests.command import call, save_untrained
+from tests.search import test_presets
 
 # What the others warn of is their own affair.
 pytestmark = [pytest.mark.peers, pytest.mark.filterwarnings("default")]
@@ -111,7 +112,7 @@ def by_transformers(folder, beam, alpha):
 @pytest.mark.parametrize("name", ["ours", "theirs"])
 @pytest.mark.parametrize(("beam", "alpha"), [(2, 1.0), (4, 0.6), (4, 0.0)])
 def test_transformers(home, name, beam, alpha):
-    ours = lists(decode.load(home / name), beam=beam, alpha=alpha, preset="hf")
+    ours = lists(loading.load(home / name), beam=beam, alpha=alpha, preset="hf")
     equal(ours, by_transformers(home / f"{name}-marian", beam, alpha))
 
 
@@ -135,7 +136,7 @@ def test_ctranslate2(home, name, beam, alpha):
         )  # fmt: skip
         ids = [tuple(tokenizer.convert_tokens_to_ids(tokens)) for tokens in result.hypotheses]
         found.append(list(zip(ids, result.scores, strict=True)))
-    equal(lists(decode.load(home / name), beam=beam, alpha=alpha, preset="ct2"), found)
+    equal(lists(loading.load(home / name), beam=beam, alpha=alpha, preset="ct2"), found)
 
 
 @pytest.fixture(scope="module")

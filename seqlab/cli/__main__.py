@@ -1,0 +1,5 @@
+"""`python -m seqlab.cli`."""
+
+from seqlab.cli.main import main
+
+main()

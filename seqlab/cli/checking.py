@@ -1,0 +1,119 @@
+"""TODO cli.checking."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from tyro.conf import Positional, arg
+
+from seqlab.cli.options import DATA_DIR, DataDir, Parts, Which
+from seqlab.cli.start import dump, first_argument, start_computing, use_parts
+from seqlab.system.errors import SeqlabError, at_least
+
+
+def check(
+    what: Annotated[Positional[Path], arg(metavar="CONFIG_OR_RUN")],
+    checkpoint: Which = "best",
+    json: bool = False,
+    parts: Parts = None,
+) -> None:
+    """Proves the laws that make sense at full size on a model, and prints a certificate."""
+    use_parts(parts)
+    from seqlab import catalogue
+    from seqlab.laws import certificate
+
+    start_computing()
+    if what.is_dir():
+        from seqlab.runs.loading import load
+
+        loaded = load(what, checkpoint)
+        model, task, params = loaded.experiment.model, loaded.experiment.task, loaded.params
+    else:
+        experiment = catalogue.load_config(what)
+        catalogue.check_parts(experiment)
+        model, task, params = catalogue.sized(experiment.model, experiment.text.size), experiment.task, None
+    found = []
+    for name, holds, more in certificate.certificate(model, task, params):
+        found.append({"name": name, "holds": holds, "more": more})
+        if not json:
+            print(f"{name:24} {'yes' if holds else 'NO'}{f'  {more}' if more else ''}", flush=True)
+    if json:
+        print(dump(found))
+    if not all(one["holds"] for one in found):
+        raise SeqlabError(f"{type(model).__name__} breaks a law")
+
+
+def cost(arguments: list[str]) -> None:
+    """Counts and measures a training and a decoding step: seqlab cost CONFIG [--lengths N ...] [--model.dim N] ..."""
+    usage = "usage: seqlab cost CONFIG [options]; seqlab cost CONFIG --help lists CONFIG's options"
+    name, rest = first_argument(arguments, "CONFIG", usage)
+    from seqlab import catalogue
+
+    config = catalogue.load_config(Path(name))
+
+    def run(
+        experiment: Annotated[Any, arg(name="")] = config,
+        lengths: Annotated[tuple[int, ...], arg(metavar="N", help="Positions of source and target.")] = (64, 256),
+        rows: Annotated[int, arg(help="Sequences at once.")] = 1,
+        json: bool = False,
+        parts: Parts = None,
+    ) -> None:
+        """Counts and measures a training step and a decoding step of CONFIG at some lengths."""
+        from seqlab.evaluation.cost import costs, parameters, with_sizes
+        from seqlab.training.checks import check
+
+        start_computing()
+        check(experiment)
+        at_least("--rows", rows, 1)
+        at_least("--lengths", min(lengths, default=0), 2)
+        most = getattr(experiment.model, "longest", None) or max(lengths)
+        if max(lengths) > most:
+            raise SeqlabError(
+                f"--lengths {max(lengths)} is more than the {most} positions of the model: raise model.max_length"
+            )
+        experiment = with_sizes(experiment)
+        size, found = parameters(experiment), []
+        if not json:
+            print(f"{size:,} parameters, {rows} x N positions\n")
+            print(f"{'N':>6}  {'step':8} {'operations':>11} {'in a row':>9} {'time':>10} {'memory':>9}  moves")
+        for length in lengths:
+            one = costs(experiment, length, rows)
+            found.append({**one._asdict(), "training": one.training._asdict()})
+            if one.decoding is not None:
+                found[-1]["decoding"] = one.decoding._asdict()
+            moves = ", ".join(f"{side} {'-' if count is None else count}" for side, count in one.paths.items())
+            for what, step, more in (("training", one.training, moves), ("decoding", one.decoding, "")):
+                if step is not None and not json:
+                    counted = f"{step.operations / 1e9:9.3f} G {step.sequential:9,}"
+                    measured = f"{step.seconds * 1e3:7.1f} ms {step.memory / 2**20:5.0f} MiB"
+                    print(f"{length:6}  {what} {counted} {measured}  {more}".rstrip(), flush=True)
+        if json:
+            print(dump({"parameters": size, "rows": rows, "costs": found}))
+
+    tyro.cli(run, prog=f"seqlab cost {name}", args=rest)
+
+
+def diagnose(arguments: list[str]) -> None:
+    """Shows how CONFIG learns, in plots: seqlab diagnose CONFIG --out DIR [--first N] [--model.dim N] ..."""
+    usage = "usage: seqlab diagnose CONFIG --out DIR [options]; seqlab diagnose CONFIG --help lists CONFIG's options"
+    name, rest = first_argument(arguments, "CONFIG", usage)
+    from seqlab import catalogue
+
+    config = catalogue.load_config(Path(name))
+
+    def run(
+        out: Annotated[Path, arg(metavar="DIR", help="The new folder.")],
+        experiment: Annotated[Any, arg(name="")] = config,
+        first: Annotated[int, arg(metavar="N", help="How many of the steps of training are run.")] = 200,
+        data_dir: DataDir = DATA_DIR,
+        parts: Parts = None,
+    ) -> None:
+        """Runs the first steps of CONFIG and a range test of its learning rate, and writes into the folder DIR how
+        far gradients reach back, which units are dead, how large updates are, and whether the gradient is right.
+        """
+        from seqlab.evaluation.diagnosis import diagnose
+
+        start_computing()
+        diagnose.diagnose(experiment, out, data_dir, first)
+
+    tyro.cli(run, prog=f"seqlab diagnose {name}", args=rest)

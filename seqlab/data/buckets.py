@@ -1,0 +1,179 @@
+"""TODO data.buckets."""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from seqlab.config import Batching
+from seqlab.data.plans import Lazy, Rows, shuffled
+
+LEVELS = 2048  # shapes among which those of buckets are chosen
+
+
+class Group(NamedTuple):
+    """Examples of a bucket that come from one part of the data, and how many of them an epoch takes."""
+
+    members: np.ndarray
+    taken: int
+
+
+class Bucket(NamedTuple):
+    """`shape`: padded length of each column; `rows`: examples a batch; `used`: tokens of all its members."""
+
+    shape: tuple[int, ...]
+    rows: int
+    groups: list[Group]
+    used: int
+
+    @property
+    def taken(self) -> int:
+        return sum(group.taken for group in self.groups)
+
+
+class Buckets(NamedTuple):
+    """Examples of like length share a bucket, and a bucket has one shape, so each is compiled once."""
+
+    buckets: list[Bucket]
+    too_long: int  # examples left out
+    lopsided: int  # pairs left out
+
+    @property
+    def left_out(self) -> int:
+        return self.too_long + self.lopsided
+
+    @property
+    def longest(self) -> int:
+        return max((max(bucket.shape) for bucket in self.buckets), default=0)
+
+    def batches(self, seed: int, epoch: int | None) -> Sequence[Rows]:
+        if epoch is None:
+            every = [(bucket, np.sort(np.concatenate([g.members for g in bucket.groups]))) for bucket in self.buckets]
+            return [
+                Rows(members[at : at + bucket.rows], bucket.shape, bucket.rows)
+                for bucket, members in every
+                for at in range(0, len(members), bucket.rows)
+            ]
+        ends = np.cumsum([-(-bucket.taken // bucket.rows) for bucket in self.buckets])
+
+        def batch(i: int) -> Rows:
+            i = int(shuffled(np.array([i]), int(ends[-1]), seed, epoch, 0)[0])
+            which = int(np.searchsorted(ends, i, side="right"))
+            bucket = self.buckets[which]
+            at = (i - (ends[which - 1] if which else 0)) * bucket.rows
+            places = np.arange(at, min(at + bucket.rows, bucket.taken))
+            return Rows(_drawn(bucket, which, places, seed, epoch), bucket.shape, bucket.rows)
+
+        return Lazy(int(ends[-1]) if self.buckets else 0, batch)
+
+    def describe(self) -> Iterator[str]:
+        real = padded = count = 0
+        for bucket in self.buckets:
+            members = sum(len(group.members) for group in bucket.groups)
+            positions = members * sum(bucket.shape)
+            shape, share = " + ".join(map(str, bucket.shape)), 1 - bucket.used / positions
+            yield f"bucket {shape:>9} x {bucket.rows:4} rows: {members:8,} examples, {share:5.1%} padding"
+            real, padded = real + bucket.used, padded + positions
+            count += -(-bucket.taken // bucket.rows)
+        yield f"{count:,} batches an epoch, {1 - real / max(padded, 1):.1%} padding"
+        if self.too_long:
+            yield f"left out: {self.too_long:,} examples longer than batching.max_length"
+        if self.lopsided:
+            yield f"left out: {self.lopsided:,} pairs more lopsided than batching.max_ratio"
+
+
+def _drawn(bucket: Bucket, which: int, places: np.ndarray, seed: int, epoch: int) -> np.ndarray:
+    """The examples at some places of a bucket's epoch. A group is gone through again and again, each time in
+    another order, and an epoch takes up where the last one stopped.
+    """
+    spots = shuffled(places, bucket.taken, seed, epoch, 1, which)
+    found = np.empty(len(spots), np.int64)
+    start = 0
+    for number, (members, taken) in enumerate(bucket.groups):
+        mine = (spots >= start) & (spots < start + taken)
+        rounds, within = np.divmod(spots[mine] - start + epoch * taken, max(len(members), 1))
+        drawn = within.copy()
+        for turn in np.unique(rounds):
+            same = rounds == turn
+            drawn[same] = shuffled(within[same], len(members), seed, int(turn), 2, which, number)
+        found[mine] = members[drawn]
+        start += taken
+    return found
+
+
+def make_buckets(lengths: np.ndarray, batching: Batching, parts: Sequence[tuple[int, float]] = ()) -> Buckets:
+    """Buckets for examples of `lengths` [examples, columns], chosen so that the least is padded.
+
+    `parts` are the sizes of the stretches that the examples come from, one behind the other, and their rates; by
+    default there is one. An epoch of a mixture has as many examples as are not left out, of each part the share
+    that its rate says, but at least one of each part in each bucket.
+    """
+    longest, shortest = lengths.max(axis=1), lengths.min(axis=1)
+    too_long = longest > batching.max_length
+    lopsided = ~too_long & (longest > batching.max_ratio * np.maximum(shortest, 1))
+    kept = np.flatnonzero(~too_long & ~lopsided)
+    shapes = _shapes(lengths[kept], batching.buckets) if len(kept) else []
+    which = np.full(len(kept), len(shapes))
+    # From the largest down, so that the least shape that holds an example is the last to claim it.
+    for i, shape in reversed(list(enumerate(shapes))):
+        which[(lengths[kept] <= shape).all(axis=1)] = i
+    part_of = np.searchsorted(np.cumsum([size for size, _ in parts[:-1]]), kept, side="right")
+    held = np.bincount(part_of, minlength=max(len(parts), 1))
+    rates = np.array([rate for _, rate in parts] or [1.0]) * (held > 0)
+    times = rates / rates.sum() * len(kept) / np.maximum(held, 1) if len(kept) else rates
+    buckets = []
+    for i in range(len(shapes)):
+        inside = which == i
+        members = kept[inside]
+        shape = tuple(int(n) for n in np.maximum(lengths[members].max(axis=0), 1))
+        groups = [
+            Group(mine, max(round(len(mine) * times[j]), 1))
+            for j in range(len(held))
+            for mine in [members[part_of[inside] == j]]
+            if len(mine)
+        ]
+        rows = min(max(batching.tokens // sum(shape), 1), sum(group.taken for group in groups))
+        buckets.append(Bucket(shape, rows, groups, int(lengths[members].sum())))
+    return Buckets(buckets, int(too_long.sum()), int(lopsided.sum()))
+
+
+def _shapes(lengths: np.ndarray, buckets: int) -> np.ndarray:
+    """At most `buckets` shapes, least first, such that little is padded if an example takes the least it fits into.
+
+    They are added one by one, each the one that saves most, and then exchanged one by one until no exchange saves
+    any more.
+    """
+    grid = [_levels(column, round(LEVELS ** (1 / lengths.shape[1]))) for column in lengths.T]
+    counts = np.zeros([len(levels) for levels in grid])
+    np.add.at(counts, tuple(np.searchsorted(levels, c) for levels, c in zip(grid, lengths.T, strict=True)), 1)
+    shapes = np.stack([axis.ravel() for axis in np.meshgrid(*grid, indexing="ij")], axis=1)
+    held = counts.ravel() > 0
+    cells, weights = shapes[held], counts.ravel()[held]
+    fits = (cells[None] <= shapes[:, None]).all(axis=-1)
+    nowhere = shapes[-1].sum() * weights.sum() + 1  # worse than any padding, so every example fits somewhere
+    positions = np.where(fits, shapes.sum(axis=1)[:, None], nowhere)  # [shape, cell], of one example
+
+    def saved(others: list[int]) -> np.ndarray:
+        return np.maximum(positions[others].min(axis=0, initial=nowhere) - positions, 0) @ weights
+
+    chosen: list[int] = []
+    while len(chosen) < min(buckets, len(cells)):
+        chosen.append(int(saved(chosen).argmax()))
+    settled = 0
+    while settled < len(chosen):  # the first of them is looked at and goes to the end
+        first, *chosen = chosen
+        gains = saved(chosen)
+        better = int(gains.argmax())
+        settled = settled + 1 if gains[better] == gains[first] else 0
+        chosen.append(first if settled else better)
+    used = np.unique(positions[chosen].argmin(axis=0))
+    found = shapes[[chosen[i] for i in used]]
+    return found[np.argsort(found.sum(axis=1), kind="stable")]
+
+
+def _levels(lengths: np.ndarray, most: int) -> np.ndarray:
+    """The lengths among which a bucket's may be chosen: all that occur, or `most` of their quantiles."""
+    levels = np.unique(lengths)
+    if len(levels) <= most:
+        return levels
+    return np.unique(np.quantile(lengths, np.linspace(0, 1, most), method="higher"))

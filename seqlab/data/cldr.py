@@ -1,0 +1,290 @@
+"""TODO data.cldr."""
+
+import difflib
+import pickle
+import re
+import unicodedata
+from datetime import date
+from decimal import Decimal
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from babel import Locale, localedata
+from babel.core import get_global, parse_locale
+from babel.numbers import format_decimal, format_percent, get_currency_precision
+
+from seqlab.system.errors import SeqlabError
+
+COUNTRIES = (
+    "AE AF AL AM AR AT AU AZ BA BD BE BG BH BO BR BY CA CH CI CL CM CN CO CR CU CY CZ DE DK DO DZ EC EE EG ES "
+    "ET FI FJ FR GB GE GH GR GT HN HR HT HU ID IE IL IN IQ IR IS IT JM JO JP KE KH KR KW KZ LA LB LK LT LU LV "
+    "LY MA MC MD ME MG MN MT MX MY MZ NA NE NG NI NL NO NP NZ OM PA PE PH PK PL PT PY QA RO RS RU RW SA SD SE "
+    "SG SI SK SN SV SY TH TN TR TZ UA UG US UY UZ VE VN YE ZA ZM ZW"
+).split()
+
+LANGUAGES = (
+    "ar az be bg bn bs ca cs cy da de el en es et eu fa fi fr ga gl gu he hi hr hu hy id is it ja ka kk km kn "
+    "ko ky lo lt lv mk ml mn mr ms my ne nl pa pl ps pt ro ru si sk sl sq sr sv ta te th tr uk ur uz vi zh"
+).split()
+
+CURRENCIES = (
+    "AED ARS AUD BGN BRL CAD CHF CLP CNY COP CZK DKK EGP EUR GBP HKD HUF IDR ILS INR ISK JPY KES KRW KZT MAD "
+    "MXN MYR NGN NOK NZD PEN PHP PKR PLN RON RUB SAR SEK SGD THB TRY TWD UAH USD VND ZAR"
+).split()
+
+UNITS = (
+    "area-hectare area-square-kilometer area-square-meter duration-century duration-day duration-hour "
+    "duration-minute duration-month duration-second duration-week duration-year electric-volt "
+    "length-centimeter length-foot length-inch length-kilometer length-meter length-mile length-millimeter "
+    "length-yard mass-gram mass-kilogram mass-ounce mass-pound mass-tonne power-kilowatt power-watt "
+    "speed-kilometer-per-hour speed-meter-per-second speed-mile-per-hour temperature-celsius "
+    "temperature-fahrenheit volume-cubic-meter volume-cup volume-gallon volume-liter volume-milliliter "
+    "volume-tablespoon"
+).split()
+
+FIELDS = "year month week day hour minute second".split()
+
+RELATIVE = [f"{field} {side}" for field in FIELDS for side in ("past", "future")]
+
+FIRST_DAY, LAST_DAY = date(1990, 1, 1).toordinal(), date(2029, 12, 31).toordinal()
+
+BIDI_MARKS = dict.fromkeys((0x61C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)))
+
+# Texts by plural category ("one", "few", "other", ...) or, of list patterns, by place ("2", "start", "end").
+Forms = dict[str, str]
+
+
+class Piece(NamedTuple):
+    """What a piece means, in no language: its kind, its word (that which is held out) and its number.
+
+    The number is a count (amount, relative, percent), hundredths (price), a day in `date.toordinal`'s count
+    (date, day, month, quarter), a minute of such days (moment: 1440 to a day), or 0 where there is none.
+    """
+
+    kind: str
+    word: str
+    number: int
+
+
+@lru_cache(maxsize=64)
+def cldr(identifier: str) -> dict[Any, Any]:
+    """CLDR data of a locale and its parents, without the root locale's, whose words are codes and English.
+
+    `babel.localedata.load` merges the root's data in, and its dictionaries are changed by whoever reads them.
+    """
+    language, *rest = identifier.split("_")
+    likely_script = parse_locale(get_global("likely_subtags").get(language, language))[2]
+    if identifier in get_global("parent_exceptions"):
+        parent = get_global("parent_exceptions")[identifier]
+    elif not rest or (len(rest) == 1 and len(rest[0]) == 4 and rest[0] != likely_script):
+        parent = None  # a language written in another script inherits nothing from its usual one
+    else:
+        parent = "_".join([language, *rest[:-1]])
+    data = cldr(parent).copy() if parent else {}
+    with open(localedata.resolve_locale_filename(identifier), "rb") as file:  # part of the installed Babel
+        localedata.merge(data, pickle.load(file))
+    return data
+
+
+def at(data: Any, *path: Any) -> Any:
+    """The value at `path` of nested dictionaries, an empty dictionary where there is none."""
+    for key in path:
+        data = data.get(key, {})
+    return data
+
+
+def plural_forms(*layers: Forms) -> Forms:
+    """The layers laid over each other; empty if none has the form "other", which stands in for others."""
+    merged = {category: form for layer in layers for category, form in layer.items()}
+    return merged if "other" in merged else {}
+
+
+def name_forms(code: str, name: Any, plurals: Forms) -> Forms:
+    """Forms of a name, empty if CLDR has none or only repeats the code."""
+    return plural_forms({"other": name} if name and name != code else {}, plurals)
+
+
+def date_pattern(pattern: Any, fields: str) -> Forms:
+    """The pattern as forms, empty unless it has a letter of each group in `fields` ("y ML": y, M or L)."""
+    text = str(pattern or "")
+    return {"other": text} if text and all(re.search(f"[{field}]", text) for field in fields.split()) else {}
+
+
+@lru_cache(maxsize=64)
+def vocabulary(identifier: str) -> dict[str, Forms]:
+    """A locale's words and patterns by name ("country DE", "pattern and", ...), empty where it lacks one."""
+    data, root = cldr(identifier), cldr("root")
+    months = at(data, "months", "format", "wide"), at(data, "months", "stand-alone", "wide")
+    days = at(data, "days", "format", "wide"), at(data, "days", "stand-alone", "wide")
+    quarters = at(data, "quarters", "format", "wide")
+    periods = at(data, "day_periods", "format")
+    periods = {**at(periods, "wide"), **at(periods, "abbreviated")}
+    intervals = {**root["interval_formats"], **at(data, "interval_formats")}
+    skeletons = {**root["datetime_skeletons"], **at(data, "datetime_skeletons")}
+    time = str(at(data, "time_formats", "short") or "")
+    if "B" in time or ("a" in time and not {"am", "pm"} <= periods.keys()):
+        time = str(skeletons["Hm"])  # no words for AM and PM alone: 24 hours
+    found: dict[str, Forms] = {
+        "pattern full date": date_pattern(at(data, "date_formats", "full"), "y ML d Ec"),
+        "pattern long date": date_pattern(at(data, "date_formats", "long"), "y ML d"),
+        "pattern month": date_pattern(skeletons["yMMMM"], "y ML"),
+        "pattern quarter": date_pattern(skeletons["yQQQQ"], "y Q"),
+        "pattern time": date_pattern(time, "hK a m" if "a" in time else "H m"),
+        "pattern date and time": date_pattern(at(data, "datetime_formats", "full"), "0 1"),
+        "pattern range": {"other": intervals[None]},
+        "pattern price": plural_forms(root["currency_unit_patterns"], at(data, "currency_unit_patterns")),
+    }
+    if "G" in "".join(forms.get("other", "") for forms in found.values()):
+        found["era"] = name_forms("", at(data, "eras", "abbreviated", 1), {})
+    for style, key in (("and", "standard"), ("or", "or")):  # the root has commas for "and", English for "or"
+        own = at(data, "list_patterns", key)
+        complete = style == "and" or {"2", "end"} <= own.keys()
+        found[f"pattern {style}"] = {**root["list_patterns"][key], **own} if complete else {}
+    if "a" in time:
+        found |= {f"period {half}": name_forms("", periods[half], {}) for half in ("am", "pm")}
+    for number in range(1, 13):
+        found[f"month {number}"] = name_forms("", months[0].get(number), {})
+        found[f"lone month {number}"] = name_forms("", {**months[0], **months[1]}.get(number), {})
+    for number in range(7):
+        found[f"day {number}"] = name_forms("", days[0].get(number), {})
+        found[f"weekday {number}"] = name_forms("", {**days[0], **days[1]}.get(number), {})
+    for number in range(1, 5):
+        found[f"quarter {number}"] = name_forms("", quarters.get(number), {})
+    for kind, key, codes in (("country", "territories", COUNTRIES), ("language", "languages", LANGUAGES)):
+        found |= {f"{kind} {code}": name_forms(code, at(data, key).get(code), {}) for code in codes}
+    for code in CURRENCIES:
+        name, plurals = at(data, "currency_names").get(code), at(data, "currency_names_plural", code)
+        found[f"price {code}"] = name_forms(code, name, plurals)
+    for unit in UNITS:  # CLDR leaves a long form out where it is the short one
+        short, long = at(data, "unit_patterns", unit, "short"), at(data, "unit_patterns", unit, "long")
+        found[f"amount {unit}"] = plural_forms(short, long)
+    for word in RELATIVE:
+        found[f"relative {word}"] = plural_forms(at(data, "date_fields", *word.split()))
+    return found
+
+
+def lacking(identifier: str) -> list[str]:
+    """Names of the words and patterns that the locale lacks; the phrases need them all."""
+    return [name for name, forms in vocabulary(identifier).items() if not forms]
+
+
+@lru_cache(maxsize=1)
+def locales() -> list[str]:
+    """Identifiers of the locales that have every word and pattern, sorted; a few seconds the first time."""
+    return [identifier for identifier in sorted(localedata.locale_identifiers()) if not lacking(identifier)]
+
+
+def clean(text: str) -> str:
+    """The text in NFC, without bidirectional marks, and with single plain spaces as its only white space."""
+    return unicodedata.normalize("NFC", " ".join(text.translate(BIDI_MARKS).split()))
+
+
+@lru_cache(maxsize=64)
+def babel_locale(identifier: str) -> Locale:
+    return Locale.parse(identifier)
+
+
+@lru_cache(maxsize=65536)
+def format_number(number: int, decimals: int, identifier: str) -> tuple[str, str]:
+    """`number` hundredths rounded to `decimals` places as the locale writes them, and the plural category."""
+    locale = babel_locale(identifier)
+    value = Decimal(number).scaleb(-2).quantize(Decimal(1).scaleb(-decimals))
+    pattern = locale.decimal_formats[None].pattern.replace(".###", "." + "0" * decimals if decimals else "")
+    return format_decimal(value, pattern, locale), locale.plural_form(value)
+
+
+def format_fields(pattern: str, identifier: str, day: date, minute: int = 0) -> str:
+    """Writes a CLDR date or time pattern; quoted text in it stays as it is.
+
+    Raises:
+        SeqlabError: the pattern has a field that the phrases do not use.
+    """
+    words, hour, quarter = vocabulary(identifier), minute // 60, (day.month + 2) // 3
+    names = {
+        "M": f"month {day.month}", "L": f"lone month {day.month}", "Q": f"quarter {quarter}",
+        "E": f"day {day.weekday()}", "c": f"weekday {day.weekday()}",
+    }  # fmt: skip
+    numbers = {
+        "M": day.month, "L": day.month, "d": day.day, "Q": quarter,
+        "H": hour, "h": (hour - 1) % 12 + 1, "K": hour % 12, "m": minute % 60,
+    }  # fmt: skip
+
+    def write(match: re.Match[str]) -> str:
+        field = match[0]
+        match field[0]:
+            case "'":
+                return field[1:-1] or "'"
+            case "y":
+                return str(day.year)
+            case "M" | "L" | "E" | "c" | "Q" if len(field) == 4:
+                return words[names[field[0]]]["other"]
+            case "a":
+                return words["period am" if hour < 12 else "period pm"]["other"]
+            case "G":
+                return words["era"]["other"]
+        if field[0] not in numbers or len(field) > 2:
+            raise SeqlabError(f"date pattern {pattern!r} of {identifier} has the unknown field {field!r}")
+        return str(numbers[field[0]]).zfill(len(field))
+
+    return re.sub(r"'[^']*'|([A-Za-z])\1*", write, pattern)
+
+
+@lru_cache(maxsize=65536)
+def format_piece(piece: Piece, identifier: str) -> str:
+    """The piece in the words of a locale."""
+    words = vocabulary(identifier)
+    kind, word, number = piece
+    match kind:
+        case "country" | "language" | "weekday":
+            return words[f"{kind} {word}"]["other"]
+        case "amount" | "relative":
+            forms = words[f"{kind} {word}"]
+            digits, category = format_number(100 * number, 0, identifier)
+            return forms.get(category, forms["other"]).format(digits)
+        case "price":
+            digits, category = format_number(number, get_currency_precision(word), identifier)
+            names, patterns = words[f"price {word}"], words["pattern price"]
+            name = names.get(category, names["other"])
+            return patterns.get(category, patterns["other"]).format(digits, name)
+        case "percent":
+            return format_percent(Decimal(number) / 100, locale=babel_locale(identifier))
+        case "moment":
+            day, minute = divmod(number, 1440)
+            full = format_piece(Piece("day", word, day), identifier)
+            time = format_fields(words["pattern time"]["other"], identifier, date.fromordinal(day), minute)
+            return words["pattern date and time"]["other"].replace("'", "").format(time, full)
+    name = {"date": "long date", "day": "full date"}.get(kind, kind)
+    return format_fields(words[f"pattern {name}"]["other"], identifier, date.fromordinal(number))
+
+
+def join(style: str, texts: list[str], identifier: str) -> str:
+    """Joins two or three texts by the locale's list pattern ("and", "or"), or two as a "range"."""
+    patterns = vocabulary(identifier)[f"pattern {style}"]
+    if style == "range":
+        return patterns["other"].format(*texts)
+    if len(texts) == 2:
+        return patterns["2"].format(*texts)
+    first, second, third = texts
+    return patterns["end"].format(patterns["start"].format(first, second), third)
+
+
+def check_locale(identifier: str) -> None:
+    """Raises `SeqlabError` if the locale is unknown (with similar names) or lacks words (with the first few)."""
+    known = sorted(localedata.locale_identifiers())
+    if identifier not in known:
+        near = difflib.get_close_matches(identifier, known, n=3, cutoff=0.5)
+        raise SeqlabError(f"unknown locale {identifier!r}" + (f"; near: {', '.join(near)}" if near else ""))
+    if lacks := lacking(identifier):
+        shown = ", ".join(lacks[:8]) + (", ..." if len(lacks) > 8 else "")
+        raise SeqlabError(f"the CLDR data of {identifier!r} lack {len(lacks)} words or patterns: {shown}")
+
+
+def parse_pairs(pair: str) -> list[tuple[str, str]]:
+    """[(source, target), ...] of "<source>-<target>,..."; `SeqlabError` if malformed or a pair comes twice."""
+    pairs = []
+    for name in pair.split(","):
+        source, _, target = name.partition("-")
+        if not source or not target or "-" in target or source == target or (source, target) in pairs:
+            raise SeqlabError(f"pair must be like 'en-de' or 'en-de,en-fr', each pair once; got {pair!r}")
+        pairs.append((source, target))
+    return pairs

@@ -1,0 +1,150 @@
+"""TODO data.kept_plans."""
+
+import dataclasses
+import hashlib
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from seqlab.config import Batching
+from seqlab.data.buckets import Bucket, Buckets, Group, make_buckets
+from seqlab.data.corpus import Corpus
+from seqlab.data.packing import Packing
+from seqlab.data.plans import Plan
+from seqlab.system.errors import SeqlabError
+from seqlab.system.files import folder_made_once
+from seqlab.system.untrusted import fits, read_json
+
+VERSION = 2  # to be raised when the same lengths give other buckets: those kept are then made anew
+
+MOST_TAKEN = 1 << 40  # examples of a bucket in an epoch: their places are counted in 64 bits, epoch by epoch
+
+
+def kept_plan(
+    folder: Path, make: Callable[[], Buckets | Packing], batching: Batching, examples: int
+) -> Buckets | Packing:
+    """What `make` gives for so many examples, made once and then read from `folder`: its arrays stay in a memory map.
+
+    Raises `SeqlabError` for a damaged one, whose batches `batching` would not have.
+    """
+    folder_made_once(folder, lambda part: _save(make(), part))
+    plan = _load(folder)
+    if plan is None or not _possible(plan, batching, examples):
+        raise SeqlabError(f"{folder}: a damaged plan; remove it, and it is made again")
+    return plan
+
+
+PACKING = {"length": int, "rows": int, "left_out": int, "used": int}  # in plan.json, and of what type
+
+BUCKETS = {"buckets": list[tuple[list[int], int, list[int], int]], "too_long": int, "lopsided": int}
+
+
+def _load(folder: Path) -> Buckets | Packing | None:
+    """The plan that `_save` wrote; None for what it never writes."""
+    try:
+        facts, path = read_json(folder / "plan.json", dict[str, Any]), folder / "arrays"
+    except SeqlabError:
+        return None
+    sizes = facts.pop("sizes", None)
+    form = BUCKETS if "buckets" in facts else PACKING
+    if facts.keys() != form.keys() or not all(fits(facts[name], kind) for name, kind in form.items()):
+        return None
+    held = path.stat().st_size if path.is_file() else -1
+    wanted = sum(len(groups) for _, _, groups, _ in facts["buckets"]) if "buckets" in facts else 2
+    whole = fits(sizes, list[int]) and len(sizes) == wanted and min(sizes, default=0) >= 0 and 8 * sum(sizes) == held
+    if not whole:
+        return None
+    flat = np.memmap(path, "<i8", "r") if held else np.zeros(0, np.int64)
+    arrays = iter(np.split(flat, np.cumsum(sizes, dtype=np.int64)[:-1]))
+    if "buckets" not in facts:
+        return Packing(next(arrays), next(arrays), **facts)
+    buckets = [
+        Bucket(tuple(shape), rows, [Group(next(arrays), taken) for taken in groups], used)
+        for shape, rows, groups, used in facts["buckets"]
+    ]
+    return Buckets(buckets, facts["too_long"], facts["lopsided"])
+
+
+def _possible(plan: Buckets | Packing, batching: Batching, examples: int) -> bool:
+    """Whether a plan takes only examples that there are, in batches that `batching` allows. Whether rows are as long
+    as a batch says is seen where one is made: that takes no time that grows with the data.
+    """
+    if isinstance(plan, Packing):
+        lists, shapes = [plan.members], [((plan.length,), plan.rows)]
+        ends = len(plan.starts) and plan.starts[0] == 0 and plan.starts[-1] == len(plan.members)
+        sound = ends and (np.diff(plan.starts) > 0).all() and plan.used >= 0
+    else:
+        lists = [group.members for bucket in plan.buckets for group in bucket.groups]
+        shapes = [(bucket.shape, bucket.rows) for bucket in plan.buckets]
+        sound = min(plan.too_long, plan.lopsided) >= 0 and all(
+            b.groups and b.used >= 0 and all(len(g.members) and 1 <= g.taken <= MOST_TAKEN for g in b.groups)
+            for b in plan.buckets
+        )
+    return bool(
+        sound
+        and plan.left_out >= 0
+        and plan.left_out + sum(map(len, lists)) == examples
+        and all(some[0] >= 0 and some[-1] < examples and (np.diff(some) > 0).all() for some in lists if len(some))
+        and len({len(shape) for shape, _ in shapes}) <= 1
+        and all(
+            shape
+            and rows >= 1
+            and min(shape) >= 1
+            and max(shape) <= batching.max_length
+            and rows * sum(shape) <= max(batching.tokens, sum(shape))
+            for shape, rows in shapes
+        )
+    )
+
+
+def _save(plan: Buckets | Packing, folder: Path) -> None:
+    if isinstance(plan, Packing):
+        facts, arrays = plan._asdict(), [plan.members, plan.starts]
+        del facts["members"], facts["starts"]
+    else:
+        arrays = [group.members for bucket in plan.buckets for group in bucket.groups]
+        buckets = [(b.shape, b.rows, [group.taken for group in b.groups], b.used) for b in plan.buckets]
+        facts = {**plan._asdict(), "buckets": buckets}
+    with (folder / "arrays").open("wb") as stream:
+        for array in arrays:
+            stream.write(array.astype("<i8").tobytes())
+    (folder / "plan.json").write_text(json.dumps({**facts, "sizes": [len(array) for array in arrays]}))
+
+
+def bucket_plan(
+    task: Any, corpus: Corpus, batching: Batching, sizes: Callable[[], np.ndarray], *, any_ratio: bool = False
+) -> Plan:
+    """Buckets over the positions that examples take, `sizes()` [examples, columns]; kept beside the corpus.
+
+    `any_ratio`: a pair may be as lopsided as it likes.
+    """
+    if any_ratio:
+        batching = dataclasses.replace(batching, max_ratio=math.inf)
+
+    def make() -> Buckets:
+        return make_buckets(sizes(), batching, corpus.parts)
+
+    return kept(make, task, corpus, batching)
+
+
+def cut_source_plan(task: Any, corpus: Corpus, batching: Batching, most: int) -> Plan:
+    """`bucket_plan` for pairs whose source is cut to `most` tokens; a target that is too long leaves them out."""
+    longest = max(batching.max_length, most + 1)
+
+    def sizes() -> np.ndarray:
+        source, target = np.minimum(corpus.lengths("source"), most) + 1, corpus.lengths("target") + 1
+        return np.concatenate([source, np.where(target > batching.max_length, longest + 1, target)], axis=1)
+
+    return bucket_plan(task, corpus, dataclasses.replace(batching, max_length=longest), sizes, any_ratio=True)
+
+
+def kept(make: Callable[[], Buckets | Packing], task: Any, corpus: Corpus, batching: Batching) -> Plan:
+    """The plan that `make` gives for a task, kept beside the corpus."""
+    if corpus.folder is None:
+        return make()
+    identity = hashlib.sha256(repr((VERSION, task, batching, corpus.parts)).encode()).hexdigest()[:24]
+    return kept_plan(corpus.folder / f"plan-{identity}", make, batching, len(corpus))

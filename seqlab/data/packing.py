@@ -1,0 +1,64 @@
+"""TODO data.packing."""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from seqlab.data.plans import Lazy, Rows, shuffled
+
+
+class Packing(NamedTuple):
+    """Examples one behind the other, as many to a row of `length` as fit. An epoch shuffles the rows.
+
+    `members` are the examples that are not left out; row i has those from `starts[i]` to `starts[i + 1]`.
+    """
+
+    members: np.ndarray
+    starts: np.ndarray
+    length: int
+    rows: int
+    left_out: int
+    used: int  # tokens of all members
+
+    @property
+    def longest(self) -> int:
+        return self.length
+
+    def batches(self, seed: int, epoch: int | None) -> Sequence[Rows]:
+        total = len(self.starts) - 1
+
+        def batch(i: int) -> Rows:
+            some = np.arange(i * self.rows, min((i + 1) * self.rows, total))
+            some = some if epoch is None else shuffled(some, total, seed, epoch)
+            found = [self.members[self.starts[row] : self.starts[row + 1]] for row in some]
+            return Rows(np.concatenate(found), (self.length,), self.rows, held=np.array([*map(len, found)]))
+
+        return Lazy(-(-total // self.rows), batch)
+
+    def describe(self) -> Iterator[str]:
+        count = len(self.starts) - 1
+        share = 1 - self.used / max(count * self.length, 1)
+        rows = f"{count:,} rows of {self.length}, {self.rows} a batch"
+        yield f"{len(self.members):,} examples packed into {rows}, {share:.1%} padding"
+        if self.left_out:
+            yield f"left out: {self.left_out:,} examples longer than a row"
+
+
+def make_packing(sizes: np.ndarray, length: int, rows: int) -> Packing:
+    """Examples of `sizes` tokens in rows of `length`, `rows` of them a batch."""
+    members = np.flatnonzero(sizes <= length)
+    kept = sizes[members]
+    starts = np.array([*row_starts(kept, length), len(kept)])
+    return Packing(members, starts, length, rows, len(sizes) - len(kept), int(kept.sum()))
+
+
+def row_starts(sizes: np.ndarray, length: int) -> list[int]:
+    """Which of some examples, laid one behind the other, begin a new row of `length`."""
+    ends = np.cumsum(sizes)
+    starts, at = [], 0
+    while at < len(sizes):
+        starts.append(at)
+        before = ends[at - 1] if at else 0
+        at = int(np.searchsorted(ends, before + length, side="right"))
+    return starts

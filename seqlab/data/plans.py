@@ -1,0 +1,96 @@
+"""Batch plans: pure functions of (data, seed, epoch).
+
+A plan is one of three: `Buckets` of examples of like length, one shape each; `Packing` of short examples into long
+rows; `Streams`, stretches of one long text. Whatever the size of the data, a plan (once kept) is ready at once,
+and an epoch's order is never written down: it is a permutation that is computed where it is looked at.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+
+
+class Rows(NamedTuple):
+    """One batch to be, of `rows` rows padded to `shape`.
+
+    `indices`, of examples: at most `rows` in a bucket, `held` of them in each row of a packing; of tokens, where rows
+    begin, in a stream, of which this may be the `first` batch.
+    """
+
+    indices: np.ndarray
+    shape: tuple[int, ...]
+    rows: int
+    first: bool = False
+    held: np.ndarray | None = None
+
+    def only(self, which: np.ndarray) -> "Rows":
+        """The batch of some rows alone, numbered from 0 on, in ascending order; there may be none behind the last."""
+        if self.held is None:
+            return self._replace(indices=self.indices[which[which < len(self.indices)]], rows=len(which))
+        ends = np.cumsum(self.held)
+        which, rows = which[which < len(self.held)], len(which)
+        found = [self.indices[ends[row] - self.held[row] : ends[row]] for row in which]
+        return self._replace(indices=np.concatenate([self.indices[:0], *found]), rows=rows, held=self.held[which])
+
+
+@runtime_checkable
+class Plan(Protocol):
+    @property
+    def left_out(self) -> int:
+        """Examples that are in no batch."""
+        ...
+
+    @property
+    def longest(self) -> int:
+        """Most positions of a side of any batch."""
+        ...
+
+    def batches(self, seed: int, epoch: int | None) -> Sequence[Rows]:
+        """The batches of an epoch in their order; epoch None: everything once, in the order of the data."""
+        ...
+
+    def describe(self) -> Iterator[str]:
+        """The plan in lines of text: shapes, rows, share of padding; what is left out."""
+        ...
+
+
+def shuffled(at: np.ndarray, count: int, *seed: int) -> np.ndarray:
+    """Where a random permutation of 0 .. count - 1, drawn with `seed`, takes the numbers `at`.
+
+    A Feistel network of four rounds on as many bits as `count` needs; what falls outside goes through again
+    (Black & Rogaway 2002, "Ciphers with arbitrary finite domains").
+    """
+    half = np.uint64(max((max(count - 1, 1).bit_length() + 1) // 2, 1))
+    low = np.uint64((1 << int(half)) - 1)
+    keys = np.random.default_rng(seed).integers(1 << 63, size=4, dtype=np.uint64)
+
+    def through(x: np.ndarray) -> np.ndarray:
+        left, right = x >> half, x & low
+        for key in keys:
+            mixed = (right ^ key) * np.uint64(0xBF58476D1CE4E5B9)  # constants of SplitMix64
+            mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+            left, right = right, left ^ ((mixed ^ (mixed >> np.uint64(31))) & low)
+        return (left << half) | right
+
+    x = through(np.asarray(at, np.uint64))
+    while (outside := x >= count).any():
+        x[outside] = through(x[outside])
+    return x.astype(np.int64)
+
+
+class Lazy(Sequence[Rows]):
+    """`length` batches, each made when it is asked for."""
+
+    def __init__(self, length: int, make: Callable[[int], Rows]):
+        self.length, self.make = length, make
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, i: Any) -> Any:
+        if isinstance(i, slice):
+            raise TypeError("batches are taken one at a time")
+        if not -self.length <= i < self.length:
+            raise IndexError(i)
+        return self.make(i % self.length)

@@ -1,0 +1,202 @@
+"""Strings to ids and back: text files, SentencePiece tokenizers, and the memory-mapped cache of ids."""
+
+import contextlib
+import gzip
+import io
+import itertools
+import json
+import re
+import zlib
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from seqlab.system.errors import SeqlabError
+
+LONGEST_LINE = 1 << 20  # bytes
+
+MAGIC = {  # what no text begins with
+    "gzip": b"\x1f\x8b",
+    "bzip2": b"BZh91AY&SY",
+    "xz": b"\xfd7zXZ\x00",
+    "Zstandard": b"\x28\xb5\x2f\xfd",
+    "zip": b"PK\x03\x04",
+    "UTF-16": (b"\xff\xfe", b"\xfe\xff"),
+}
+
+# What was mended, by kind, where a reader is to mend ("replace"); None where it is to raise ("strict").
+Repairs = Counter[str] | None
+
+
+def read_lines(source: Path | BinaryIO | io.BufferedIOBase, repairs: Repairs = None) -> Iterator[str]:
+    """The lines of a UTF-8 text file (gzipped if its name ends in .gz) or of a binary stream.
+
+    Line ends (\\n or \\r\\n) and a byte-order mark at the beginning are taken off. Raises `SeqlabError` naming
+    the file, and the line where there is one, for a file that is missing or of another compression than its
+    name says, and for a line that is not UTF-8, holds a NUL, or is longer than a megabyte. With `repairs` such
+    a line is mended, and counted there: U+FFFD for bad bytes, NULs left out, the rest of a long line cut off.
+    """
+    name = str(source) if isinstance(source, Path) else "standard input"
+    number = 0
+    try:
+        with _opened(source) as stream:
+            for number, (line, cut) in enumerate(_bounded(stream), 1):
+                packed = number == 1 and next((kind for kind, magic in MAGIC.items() if line.startswith(magic)), None)
+                if packed:
+                    hint = (
+                        ", and its name does not end in .gz" if packed == "gzip" else ": make it plain UTF-8, or .gz"
+                    )
+                    raise SeqlabError(f"{name}: this is {packed}{hint}")
+                text = _decoded(line, cut, f"{name}:{number}", repairs)
+                yield (text.removeprefix("\ufeff") if number == 1 else text).rstrip("\r\n")
+    except (OSError, EOFError, zlib.error) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        where = f" after line {number}" if number else ""
+        raise SeqlabError(f"{name}: cannot be read{where}: {reason}") from None
+
+
+def _opened(source: Path | BinaryIO | io.BufferedIOBase) -> contextlib.AbstractContextManager[Any]:
+    if not isinstance(source, Path):
+        return contextlib.nullcontext(source)
+    return gzip.open(source) if source.suffix == ".gz" else source.open("rb")
+
+
+def _bounded(stream: Any) -> Iterator[tuple[bytes, int]]:
+    """Lines of at most a megabyte, and how many bytes more each had: no line is ever held that is longer."""
+    for line in iter(lambda: stream.readline(LONGEST_LINE), b""):
+        cut = 0
+        if len(line) == LONGEST_LINE and not line.endswith(b"\n"):
+            rest = iter(lambda: stream.readline(LONGEST_LINE), b"")
+            for part in rest:
+                cut += len(part)
+                if part.endswith(b"\n"):
+                    break
+        yield line, cut
+
+
+def _decoded(line: bytes, cut: int, place: str, repairs: Repairs) -> str:
+    if cut:
+        _mend(repairs, "cut at a megabyte", f"{place}: a line of {len(line) + cut:,} bytes")
+        # A character of several bytes that the cut may have split: its first byte is one of the last four.
+        last = next((n for n in range(1, 5) if not 0x80 <= line[-n] < 0xC0), 0)
+        line = line[:-last] if last and line[-last] >= 0xC0 else line
+    try:
+        text = line.decode("utf-8")
+    except UnicodeDecodeError as error:
+        _mend(repairs, "not UTF-8", f"{place}: not UTF-8 ({error.reason} at byte {error.start} of the line)")
+        text = line.decode("utf-8", errors="replace")
+    if "\0" in text:
+        _mend(repairs, "NUL", f"{place}: a NUL character")
+        text = text.replace("\0", "")
+    return text
+
+
+def _mend(repairs: Repairs, kind: str, message: str) -> None:
+    """Counts a repair, or raises."""
+    if repairs is None:
+        raise SeqlabError(message)
+    repairs[kind] += 1
+
+
+def repairs_of(errors: str) -> Repairs:
+    """What a data set's field `errors` asks of the readers: "strict" or "replace"."""
+    if errors not in ("strict", "replace"):
+        raise SeqlabError(f"errors must be 'strict' or 'replace', not {errors!r}")
+    return Counter() if errors == "replace" else None
+
+
+def repairs_told(repairs: Repairs) -> dict[str, str]:
+    """What was mended, for a data set's `origin`."""
+    return {f"lines mended ({kind})": str(count) for kind, count in (repairs or {}).items()}
+
+
+def read_pairs(source: Path, target: Path, repairs: Repairs = None) -> Iterator[dict[str, str]]:
+    """Parallel files as examples. Files of unequal length are an error that names the line; so is an empty side,
+    whose pair is left out and counted with `repairs`. Raises if no pair is left.
+    """
+    found = False
+    pairs = itertools.zip_longest(read_lines(source, repairs), read_lines(target, repairs))
+    for number, (left, right) in enumerate(pairs, 1):
+        if left is None or right is None:
+            short, long = (source, target) if left is None else (target, source)
+            raise SeqlabError(f"{short} ends after line {number - 1}, but {long} goes on: the files are not parallel")
+        empty = next((path for path, side in ((source, left), (target, right)) if not side.strip()), None)
+        if empty is not None:
+            _mend(repairs, "left out, empty", f"{empty}:{number}: empty line in parallel text")
+        else:
+            found = True
+            yield {"source": left, "target": right}
+    if not found:
+        raise SeqlabError(f"{source} and {target}: no pair of lines")
+
+
+def read_table(path: Path, columns: dict[str, str], repairs: Repairs = None) -> Iterator[dict[str, str]]:
+    """Examples with the keys of `columns` from the columns it names, of a .tsv, .jsonl or .txt file, or one of
+    these with .gz behind.
+
+    A .tsv begins with a line of names and knows no quotes; a .jsonl has an object a line; a .txt has one column,
+    of any name. Raises with file and line for a column that is missing, a row of another width than the first, a
+    line that is no object, and a value that is empty or no text; with `repairs` that line is left out and counted.
+    Raises if no example is left.
+    """
+    kind = path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix
+    if kind not in (".tsv", ".jsonl", ".txt"):
+        raise SeqlabError(f"{path}: a table is a .tsv, .jsonl or .txt file, or one of these with .gz behind")
+    if kind == ".txt" and len(columns) != 1:
+        raise SeqlabError(f"{path}: a text file has one column, and {', '.join(columns)} are asked of it")
+    lines = enumerate(read_lines(path, repairs), 1)
+    names: list[str] = []
+    if kind == ".tsv":
+        names = next(lines, (1, ""))[1].split("\t")
+        twice = next((name for name in columns.values() if names.count(name) > 1), None)
+        if names == [""] or twice is not None:
+            raise SeqlabError(
+                f"{path}:1: " + (f"the column {twice!r} stands twice" if twice else "no names of columns")
+            )
+        missing = [name for name in columns.values() if name not in names]
+        if missing:
+            raise SeqlabError(f"{path}:1: no column {missing[0]!r}: there are {', '.join(map(repr, names))}")
+    found = False
+    for number, line in lines:
+        if kind == ".txt":
+            found = True
+            yield dict.fromkeys(columns, line)
+            continue
+        row, reason = _fields(line, names) if kind == ".tsv" else _object(line)
+        absent = next((name for name in columns.values() if reason is None and name not in row), None)
+        if absent is not None:
+            reason = f"no column {absent!r}"
+        example = {ours: row.get(theirs) for ours, theirs in columns.items()}
+        for ours, value in example.items():
+            plain = isinstance(value, str | int | float) and not isinstance(value, bool)
+            if reason is None and not (plain and str(value).strip() not in ("", "inf", "-inf")):
+                reason = f"{columns[ours]!r} is empty or no text"
+            if reason is None and re.search("[\0\ud800-\udfff]", str(value)):
+                reason = f"{columns[ours]!r} has a NUL, or half of a surrogate pair"
+        if reason is None:
+            found = True
+            yield {ours: str(value) for ours, value in example.items()}
+        else:
+            _mend(repairs, "left out, broken", f"{path}:{number}: {reason}")
+    if not found:
+        raise SeqlabError(f"{path}: no examples")
+
+
+def _fields(line: str, names: list[str]) -> tuple[dict[str, Any], str | None]:
+    values = line.split("\t")
+    if len(values) != len(names):
+        return {}, f"{len(values)} columns where the first line has {len(names)}"
+    return dict(zip(names, values, strict=True)), None
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _object(line: str) -> tuple[dict[str, Any], str | None]:
+    try:
+        value = json.loads(line, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        return {}, f"broken JSON: {error}"
+    return (value, None) if isinstance(value, dict) else ({}, "no JSON object")

@@ -1,0 +1,119 @@
+"""TODO data.tokenizer_files."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from seqlab.data.tokenizers import Labels, Numbers, Pieces, Symbols, Tokenizer, Tokenizers
+from seqlab.system.errors import RESTORE, SeqlabError, advised
+from seqlab.system.untrusted import inside, parse_json, read_json, read_whole
+
+TOKENIZER_FILES = ("tokenizer*.model", "*.names.json", "*.pieces.json")
+
+
+def tokenizer_hashes(folder: Path) -> dict[str, str]:
+    """The SHA-256 of each file of tokenizers in a folder, by name."""
+    found = sorted(path for pattern in TOKENIZER_FILES for path in folder.glob(pattern))
+    return {path.name: hashlib.sha256(read_whole(inside(folder, path.name))).hexdigest() for path in found}
+
+
+def save_tokenizers(tokenizers: Tokenizers, folder: Path) -> None:
+    """One file a column, or a single `tokenizer.model` where columns share it; others are removed."""
+    for pattern in TOKENIZER_FILES:
+        for old in folder.glob(pattern):
+            old.unlink()
+    models = {column: t.model for column, t in tokenizers.items() if isinstance(t, Tokenizer | Pieces)}
+    for column, model in models.items():
+        shared = len(set(models.values())) == 1
+        (folder / ("tokenizer.model" if shared else f"tokenizer.{column}.model")).write_bytes(model)
+    for column, tokenizer in tokenizers.items():
+        if isinstance(tokenizer, Pieces):
+            known = {name: value for name, value in dataclasses.asdict(tokenizer).items() if name != "model"}
+            (folder / f"{column}.pieces.json").write_text(json.dumps(known, indent=0))
+        elif isinstance(tokenizer, Labels | Symbols):
+            (folder / f"{column}.names.json").write_text(json.dumps(tokenizer.names, indent=0))
+
+
+def load_tokenizers(folder: Path, columns: Mapping[str, str]) -> Tokenizers:
+    """Those that `save_tokenizers` wrote, for columns of given kinds. Raises `SeqlabError` where one is missing, or
+    is another than the run's record says, if it says any.
+    """
+    record = read_record(folder / RECORD)[1] if (folder / RECORD).exists() else {}
+    held = tokenizer_hashes(folder) if record else {}
+    changed = [name for name in {**record, **held} if record.get(name) != held.get(name)]
+    if changed:
+        raise SeqlabError(f"{folder / changed[0]}: not what the run was trained with; {RESTORE}")
+    tokenizers: Tokenizers = {}
+    for column, kind in columns.items():
+        if kind == "numbers":
+            tokenizers[column] = Numbers()
+            continue
+        names = [f"tokenizer.{column}.model", "tokenizer.model"] if kind == "text" else [f"{column}.names.json"]
+        path = next((inside(folder, name) for name in names if (folder / name).exists()), None)
+        if path is None:
+            raise SeqlabError(f"{folder} has no tokenizer for the column {column!r}")
+        pieces = inside(folder, f"{column}.pieces.json")
+        with advised(RESTORE):
+            if kind == "text":
+                tokenizers[column] = _load_text_tokenizer(path, pieces)
+            else:
+                known = parse_names(read_whole(path), str(path))
+                tokenizers[column] = Labels(known) if kind == "class" else Symbols(known)
+    return tokenizers
+
+
+RECORD = "data.json"
+
+
+def read_record(path: Path) -> tuple[dict[str, str], dict[str, str]]:
+    """What a run's data.json keeps: the SHA-256 of each split, and of each file of tokenizers; of older runs none."""
+    with advised(RESTORE):
+        known = read_json(inside(path.parent, path.name), dict[str, str])
+    files = {name: known[name] for name in known if any(map(Path(name).match, TOKENIZER_FILES))}
+    return {name: known[name] for name in known if name not in files}, files
+
+
+def parse_names(content: bytes, place: str) -> tuple[str, ...]:
+    """The names of classes or symbols, from JSON. Raises naming the `place`."""
+    names = parse_json(content, place, list[str])
+    if not names or len(set(names)) < len(names):
+        raise SeqlabError(f"{place}: names of classes are one or more, and each is another")
+    return tuple(names)
+
+
+def parse_tokenizer(model: bytes, place: str) -> Tokenizer:
+    """The tokenizer of a SentencePiece model. Raises naming the `place`."""
+    tokenizer = Tokenizer(model)
+    _check_model(tokenizer, place)
+    return tokenizer
+
+
+def _load_text_tokenizer(path: Path, pieces: Path) -> Tokenizer | Pieces:
+    model = read_whole(path)
+    tokenizer = Tokenizer(model)
+    if pieces.exists():
+        known = read_json(pieces, dict[str, int | list[str]])
+        special = ("pad", "bos", "eos", "unk")
+        names = known.get("names")
+        if known.keys() != {"names", *special} or not isinstance(names, list):
+            raise SeqlabError(f"{pieces}: the keys are names, {', '.join(special)}")
+        if not all(isinstance(known[name], int) and 0 <= known[name] < len(names) for name in special):
+            raise SeqlabError(f"{pieces}: {', '.join(special)} are numbers of its {len(names)} names")
+        tokenizer = Pieces(model, tuple(names), *(known[name] for name in special))
+    _check_model(tokenizer, str(path))
+    return tokenizer
+
+
+def _check_model(tokenizer: Tokenizer | Pieces, place: str) -> None:
+    """Raises for what is wrong with a model, naming the `place`, which is known here."""
+    if not tokenizer.model:  # SentencePiece takes nothing for a model
+        raise SeqlabError(f"{place} is empty")
+    try:
+        for i in range(tokenizer.processor.get_piece_size()):
+            tokenizer.processor.id_to_piece(i)
+    except UnicodeDecodeError as error:
+        raise SeqlabError(f"{place}: a piece that is not UTF-8 ({error.reason})") from None
+    except SeqlabError as error:
+        raise SeqlabError(f"{place}: {error}") from None

@@ -1,0 +1,63 @@
+"""TODO data.vocabulary."""
+
+import io
+from collections.abc import Iterable, Iterator
+
+from seqlab.config import Text
+from seqlab.data.tokenizers import Tokenizer
+from seqlab.system.errors import SeqlabError, Stopped
+from seqlab.system.progress import progress
+
+
+def train_tokenizer(texts: Iterable[str], text: Text) -> Tokenizer:
+    """SentencePiece with byte fallback, trained on `texts`; the same texts give the same model.
+
+    Text is not normalized: what is decoded is what was encoded, but for runs of blanks and those at the ends of
+    lines; with characters every one of them is a token.
+    """
+    import sentencepiece
+
+    if text.kind not in ("bpe", "char", "word"):
+        raise SeqlabError(f"unknown tokenizer {text.kind!r}: bpe, char or word")
+    if text.size < 300:
+        raise SeqlabError(f"a vocabulary of {text.size} is too small: 256 bytes, 4 special tokens and some text")
+    output = io.BytesIO()
+    with progress(f"training a tokenizer ({text.kind}, {text.size})", None) as advance:
+        raised: list[BaseException] = []  # in the texts: the trainer would make a line of its own of it
+
+        def counted() -> Iterator[str]:
+            try:
+                for one in texts:
+                    advance()
+                    yield from one.split("\n")
+            except (Exception, KeyboardInterrupt, Stopped) as error:
+                raised.append(error)
+                raise
+
+        try:
+            sentencepiece.SentencePieceTrainer.train(
+                sentence_iterator=counted(),
+                model_writer=output,
+                model_type=text.kind,
+                vocab_size=text.size,
+                character_coverage=1.0,
+                byte_fallback=True,
+                normalization_rule_name="identity",
+                add_dummy_prefix=text.kind != "char",
+                remove_extra_whitespaces=text.kind != "char",
+                max_sentence_length=1 << 20,
+                hard_vocab_limit=text.kind == "bpe",
+                pad_id=Tokenizer.pad,
+                bos_id=Tokenizer.bos,
+                eos_id=Tokenizer.eos,
+                unk_id=Tokenizer.unk,
+                minloglevel=2,
+            )
+        except RuntimeError as error:
+            if raised:
+                raise raised[0] from None
+            reason = str(error).rsplit(") ", 1)[-1].strip()
+            raise SeqlabError(
+                f"no {text.kind} vocabulary of {text.size} entries could be trained: {reason}"
+            ) from None
+    return Tokenizer(output.getvalue())

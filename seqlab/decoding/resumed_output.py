@@ -1,0 +1,67 @@
+"""TODO decoding.resumed_output."""
+
+import contextlib
+import fcntl
+import hashlib
+import io
+import json
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, TextIO
+
+from seqlab.system.errors import SeqlabError
+from seqlab.system.files import write_atomically
+from seqlab.system.untrusted import read_json
+
+
+def digest(paths: Iterable[Path | None]) -> str:
+    """SHA-256 of some files."""
+    found = hashlib.sha256()
+    for path in paths:
+        if path is not None:
+            with path.open("rb") as stream:
+                found.update(hashlib.file_digest(stream, "sha256").digest())
+        found.update(b"/")
+    return found.hexdigest()
+
+
+@contextlib.contextmanager
+def resumed_output(path: Path, identity: dict[str, Any], lines_each: int) -> Iterator[tuple[TextIO, int]]:
+    """A text stream that goes on at the end of the file, and how many inputs' lines are there already, `lines_each`
+    an input. What is left of a broken one is dropped. `identity`, kept beside the file, must be what it was.
+
+    Raises `SeqlabError` for a file that was not begun this way, or of other options or another input.
+    """
+    record = path.with_name(path.name + ".resume")
+    content = json.dumps(identity, sort_keys=True, default=str, indent=1)
+    if path.suffix == ".gz":
+        raise SeqlabError(f"{path}: only a plain file can be gone on with")
+    if os.path.lexists(path) and not path.is_file():
+        raise SeqlabError(f"{path} is no plain file: choose another --output")
+    if record.exists():
+        before = read_json(record, dict[str, Any])
+        changed = [name for name, value in json.loads(content).items() if before.get(name) != value]
+        if changed:
+            raise SeqlabError(
+                f"{path} was begun with another {' and '.join(changed)}: give what it was, or remove it and {record}"
+            )
+    elif path.exists():
+        raise SeqlabError(f"{path} was not begun with --resume: remove it, or choose another --output")
+    write_atomically(record, content)
+    path.touch()
+    with path.open("r+b") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise SeqlabError(f"{path} is being written by another process") from None
+        done, size, whole = 0, 0, 0
+        for line in stream:
+            if not line.endswith(b"\n"):
+                break
+            done, size = done + 1, size + len(line)
+            whole = size if done % lines_each == 0 else whole
+        stream.truncate(whole)
+        stream.seek(whole)
+        with io.TextIOWrapper(stream, encoding="utf-8") as text:
+            yield text, done // lines_each

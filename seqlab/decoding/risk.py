@@ -1,0 +1,122 @@
+"""Minimum Bayes risk (Kumar & Byrne 2004): how much like all the others each of some texts is. What each pair has in
+common is counted on the device, for all pairs by one product.
+"""
+
+import functools
+import itertools
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from seqlab.decoding.decoded_text import DecodedText
+from seqlab.system.errors import SeqlabError
+
+
+def expected_utility(metric: str, texts: Sequence[str]) -> np.ndarray:
+    """The mean over all texts, itself included, of a sentence's score [N] against each of them, in percent."""
+    if metric not in UTILITIES:
+        raise SeqlabError(f"the risk is by one of {', '.join(UTILITIES)}, not {metric!r}")
+    return UTILITIES[metric](texts).mean(1)
+
+
+def pairwise_chrf(texts: Sequence[str]) -> np.ndarray:
+    """chrF2 (Popović 2015) of each text [N N] against each other one, as sacrebleu's for sentences."""
+    common, counts = common_ngrams([codes("".join(text.split())) for text in texts], 6)  # [O N N], [O N]
+    hypotheses, references = np.broadcast_arrays(counts[:, :, None], counts[:, None])
+    both = (hypotheses > 0) & (references > 0)
+    orders = np.maximum(both.sum(0), 1)
+    precision = (np.where(both, common, 0) / np.maximum(hypotheses, 1)).sum(0) / orders
+    recall = (np.where(both, common, 0) / np.maximum(references, 1)).sum(0) / orders
+    return 100 * 5 * precision * recall / np.maximum(4 * precision + recall, 1e-16)
+
+
+def pairwise_bleu(texts: Sequence[str]) -> np.ndarray:
+    """BLEU (Papineni et al. 2002) of each text [N N] against each other one, as sacrebleu's for sentences: 13a
+    tokenization, exponential smoothing (Chen & Cherry 2014, method 3), no longer n-grams than the text has.
+    """
+    from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
+
+    words = [Tokenizer13a()(text).split() for text in texts]
+    numbers = {word: i for i, word in enumerate(dict.fromkeys(itertools.chain(*words)), 1)}
+    common, counts = common_ngrams([np.array([numbers[word] for word in line], int) for line in words], 4)
+    hypotheses = np.broadcast_to(counts[:, :, None], common.shape)
+    missed = (common == 0) & (hypotheses > 0)
+    smoothed = np.where(missed, 0.5 ** np.cumsum(missed, axis=0), common) / np.maximum(hypotheses, 1)
+    used = hypotheses > 0
+    logs = np.where(used, np.log(np.maximum(smoothed, 1e-300)), 0.0).sum(0) / np.maximum(used.sum(0), 1)
+    lengths = np.maximum(counts[0], 1e-9)
+    brevity = np.minimum(0.0, 1 - lengths[None, :] / lengths[:, None])
+    return np.where(common[0] > 0, 100 * np.exp(logs + brevity), 0.0)
+
+
+def codes(text: str) -> np.ndarray:
+    """The characters of a text as numbers above 0."""
+    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32).astype(np.int64) + 1
+
+
+UTILITIES: dict[str, Callable[[Sequence[str]], np.ndarray]] = {"chrf": pairwise_chrf, "bleu": pairwise_bleu}
+
+
+def common_ngrams(rows: Sequence[np.ndarray], orders: int) -> tuple[np.ndarray, np.ndarray]:
+    """Of n-grams of n = 1 to `orders`: how many each pair of rows of numbers above 0 has in common, a repeated one as
+    often as in the row that has it less [O N N]; how many each row has [O N].
+    """
+    length = max(max(map(len, rows)), 1)
+    padded = np.zeros((len(rows), length + orders), np.int64)
+    for padding, row in zip(padded, rows, strict=True):
+        padding[: len(row)] = row
+    grams, numbers, counts = padded[:, :length], [], []
+    for n in range(orders):
+        if n:  # an n-gram is an (n-1)-gram and one more: numbered anew, so that numbers stay small
+            longer = padded[:, n : n + length]
+            grams = np.where((grams > 0) & (longer > 0), grams * (padded.max() + 1) + longer, 0)
+        grams = numbered(grams)
+        counts.append((grams > 0).sum(1))
+        numbers.append(occurrences(grams))
+    # Few shapes: sizes are powers of two.
+    most = int(max(map(np.max, numbers)))
+    places, highest = (1 << max(size, 63).bit_length() for size in (length, most))
+    numbers = np.stack([np.pad(one, ((0, 0), (0, places - one.shape[1]))) for one in numbers])
+    return np.asarray(in_common(numbers, highest), np.float64), np.stack(counts).astype(np.float64)
+
+
+def occurrences(grams: np.ndarray) -> np.ndarray:
+    """Numbers [N L] above 0 for which two of a row are never alike: the k-th of its kind in one row is as the k-th in
+    another; 0 where `grams` is 0.
+    """
+    order = np.argsort(grams, axis=1, kind="stable")
+    ordered = np.take_along_axis(grams, order, axis=1)
+    at = np.arange(grams.shape[1])
+    begins = np.where(np.diff(ordered, axis=1, prepend=-1) != 0, at, 0)
+    nth = at - np.maximum.accumulate(begins, axis=1)
+    pairs = np.where(ordered > 0, ordered * (grams.shape[1] + 1) + nth, 0)
+    return numbered(pairs)
+
+
+def numbered(values: np.ndarray) -> np.ndarray:
+    """Other numbers for numbers from 0 on, no larger than there are different ones; 0 stays."""
+    return np.unique(np.append(values, 0), return_inverse=True)[1][:-1].reshape(values.shape)
+
+
+@functools.partial(jax.jit, static_argnames="highest")
+def in_common(numbers: Int[Array, "O N L"], highest: int) -> Float[Array, "O N N"]:
+    """How many numbers above 0, and none above `highest`, each pair of rows shares."""
+    rows = jnp.arange(numbers.shape[1])[:, None]
+
+    def products(one: Int[Array, "N L"]) -> Float[Array, "N N"]:
+        has = jnp.zeros((one.shape[0], highest + 1)).at[rows, one].set(1.0)[:, 1:]
+        return has @ has.T
+
+    return jax.lax.map(products, numbers)
+
+
+def least_risk(metric: str, texts: list[DecodedText]) -> list[DecodedText]:
+    """Samples without repetitions, those first that are most like all the others; their score is how much."""
+    if not texts:
+        return []
+    utility = expected_utility(metric, [one.text for one in texts])
+    ordered = [texts[k]._replace(score=float(utility[k])) for k in np.argsort(-utility, kind="stable")]
+    return list({one.text: one for one in reversed(ordered)}.values())[::-1]

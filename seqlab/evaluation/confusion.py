@@ -1,0 +1,17 @@
+"""TODO evaluation.confusion."""
+
+import numpy as np
+from jaxtyping import Int
+
+from seqlab.metrics.metric import Lines
+
+
+def confusion(hypotheses: Lines, references: Lines) -> tuple[list[str], Int[np.ndarray, "C C"]]:
+    """Classes in order, and how often each that was wanted (row) was called what (column)."""
+    pairs = [(right.strip(), line.strip()) for right, line in zip(references, hypotheses, strict=True)]
+    classes = sorted({name for pair in pairs for name in pair})
+    places = {name: i for i, name in enumerate(classes)}
+    counts = np.zeros((len(classes), len(classes)), int)
+    for right, line in pairs:
+        counts[places[right], places[line]] += 1
+    return classes, counts

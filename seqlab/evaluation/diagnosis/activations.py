@@ -1,0 +1,145 @@
+"""TODO evaluation.diagnosis.activations."""
+
+import dataclasses
+import functools
+from collections import Counter, OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from flax.core.tracers import current_trace
+from jaxtyping import Array, Bool, Float, Int
+
+from seqlab.layers.recurrent import Recurrent
+from seqlab.training.step import Loss
+from seqlab.types import Batch, Params
+
+BOUNDS = {"gate": (0.1, 0.9), "tanh": (-0.99, 0.99)}  # saturated beyond; of gates: Karpathy et al. 2015, section 4.2
+
+
+# Activations
+def activations(loss: Loss, params: Params, batch: Batch) -> dict[str, dict[str, float]]:
+    """Of what each layer gives, over the real positions: its root mean square, the share of its units that are zero
+    at all of them (a ReLU's that are dead), and of gates and of a tanh the share of values that are saturated.
+    """
+    return jax.tree.map(float, jax.device_get(measure(loss, params, batch)))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def measure(loss: Loss, params: Params, batch: Batch) -> dict[str, dict[str, jax.Array]]:
+    rows = batch.weights.reshape(len(batch.weights), -1).any(1)
+    masks = {"row": rows}
+    for side, tokens in (("source", batch.inputs), ("target", batch.prefix)):
+        if tokens is not None:
+            masks[side] = tokens.mask & rows[:, None]
+    found = sides_of(loss, params, batch)
+    return OrderedDict(  # unlike a dict's, its order outlives JAX
+        (name, statistics(x, masks[found[name]], BOUNDS.get(name.rpartition(" ")[2])))
+        for name, x in outputs_of_layers(loss, params, batch).items()
+        if name in found
+    )
+
+
+def statistics(
+    x: Float[Array, "..."], real: Bool[Array, "..."], bounds: tuple[float, float] | None = None
+) -> dict[str, jax.Array]:
+    """Of an array whose first axes are those of `real`; all others are units."""
+    x = x.reshape(*real.shape, -1)
+    real = real[..., None]
+    values = jnp.maximum(real.sum() * x.shape[-1], 1)
+    found = {
+        "rms": jnp.sqrt(jnp.where(real, x * x, 0.0).sum() / values),
+        "dead": ((x == 0) | ~real).all(tuple(range(real.ndim - 1))).mean(),
+    }
+    if bounds is not None:
+        low, high = bounds
+        found["saturated"] = (((x < low) | (x > high)) & real).sum() / values
+    return found
+
+
+def sides_of(loss: Loss, params: Params, batch: Batch) -> dict[str, str]:
+    """Of each layer's output whether it has a vector for each position of the source, of the target, or for each row;
+    others are left out. Told from the shapes that it takes for sides of two lengths.
+    """
+
+    def shapes(source: int, target: int) -> dict[str, tuple[int, ...]]:
+        def of_length(length: int, tree: Any) -> Any:
+            return jax.tree.map(lambda x: jax.ShapeDtypeStruct((len(x), length, *x.shape[2:]), x.dtype), tree)
+
+        inputs, prefix = of_length(source, batch.inputs), of_length(target, batch.prefix)
+        answers = batch.targets, batch.weights
+        if batch.weights.ndim == 2:
+            answers = of_length(source if batch.prefix is None else target, answers)
+        cut = dataclasses.replace(batch, inputs=inputs, prefix=prefix, targets=answers[0], weights=answers[1])
+        found = jax.eval_shape(functools.partial(outputs_of_layers, loss), params, cut)
+        return {name: x.shape for name, x in found.items()}
+
+    sides = {}
+    for (name, one), other in zip(shapes(2, 3).items(), shapes(3, 2).values(), strict=True):
+        side = {(2, 3): "source", (3, 2): "target"}.get((one[1], other[1]))
+        if side is not None and len(one) > 2:
+            sides[name] = side
+        elif one == other and len(one) == 2:
+            sides[name] = "row"
+    return sides
+
+
+def outputs_of_layers(loss: Loss, params: Params, batch: Batch) -> dict[str, jax.Array]:
+    """What the modules give in a forward pass, by path: vectors for rows or positions. Of a gated recurrent layer its
+    gates too. What is computed inside a loop is not seen, nor what a module hands on as another gave it.
+    """
+    found: dict[str, jax.Array] = {}
+    calls: Counter[str] = Counter()
+    outside, looking = current_trace(), True
+
+    def note(call: Callable[..., Any], args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
+        nonlocal looking
+        result = call(*args, **kwargs)
+        module = context.module
+        if not looking or context.method_name not in ("__call__", "embed") or current_trace() != outside:
+            return result
+        x = result[0] if isinstance(result, tuple) else result
+        if x.ndim < 2 or any(x is one for one in found.values()):
+            return result
+        path = ".".join(module.path) or type(module).__name__
+        calls[path] += 1
+        name = path if calls[path] == 1 else f"{path} ({calls[path]})"
+        found[f"{name} tanh" if isinstance(module, Recurrent) and module.cell == "rnn" else name] = x
+        if isinstance(module, Recurrent):
+            looking = False
+            found.update(
+                {f"{name} {gate} gate": y for gate, y in gates(module, args[0], x, *args[2:], **kwargs).items()}
+            )
+            looking = True
+        return result
+
+    with nn.intercept_methods(note):
+        loss(params, batch, None, None)
+    return found
+
+
+def gates(
+    layer: Recurrent,
+    x: Float[Array, "B T F"],
+    h: Float[Array, "B T D"],
+    state: Any = None,
+    *,
+    segments: Int[Array, "B T"] | None = None,
+    reverse: bool = False,
+) -> dict[str, Float[Array, "B T D"]]:
+    """The sigmoids of an LSTM or a GRU at all positions, made again from what the layer has read, x, and given, h."""
+    names = {"lstm": "ifgo", "gru": "rz"}.get(layer.cell, "")
+    if not names:
+        return {}
+    begin = (layer.initial(len(x)) if state is None else state)[0][:, None]
+    before = jnp.concatenate([h[:, 1:], begin] if reverse else [begin, h[:, :-1]], axis=1)
+    if segments is not None:
+        fresh = segments != jnp.roll(segments, -1 if reverse else 1, axis=1)
+        before = jnp.where(fresh[..., None], 0.0, before)
+    width = len(names) * layer.dim
+    u = layer.multiplier()("recurrent" if layer.reset == "after" else "gates", before)
+    u = layer.recurrent_norm(u) if layer.layer_norm else u
+    values = jax.nn.sigmoid(layer.project(x)[..., :width] + u[..., :width])
+    return {name: y for name, y in zip(names, jnp.split(values, len(names), axis=-1), strict=True) if name != "g"}

@@ -1,0 +1,65 @@
+"""TODO evaluation.diagnosis.gradient_check."""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from seqlab.config import Experiment
+from seqlab.evaluation.diagnosis.gradients import leaf_names
+from seqlab.training.step import Loss
+from seqlab.types import Batch, Params
+
+NUDGES = (1e-5, 1e-7)  # steps of the check: about the cube root of float64's precision; past fewer kinks
+
+
+# The gradient check
+def in_float64(experiment: Experiment) -> Loss:
+    """The experiment's loss, its model to be run in float64."""
+    model = experiment.model
+    return functools.partial(experiment.task.loss, model.clone(dtype="float64") if hasattr(model, "dtype") else model)
+
+
+def gradient_check(loss: Loss, params: Params, batch: Batch, rows: int = 4, seed: int = 0) -> dict[str, float]:
+    """By parameter: how far the derivative of the mean loss along a direction is from central differences, relative
+    to the larger of both; the worst of two directions. In float64, without dropout, on the first `rows` of the batch.
+
+    Where the differences disagree they are taken again over a shorter way: that mends a kink, and no wrong gradient.
+    A direction is random and leans towards the gradient, so that there is something to measure. A derivative below
+    1e-5 of the norm of the whole gradient is measured against that: differences of rounded losses tell no less.
+    """
+    random = np.random.default_rng(seed)
+    with jax.enable_x64(True):
+        leaves, tree = jax.tree.flatten(jax.tree.map(lambda x: jnp.asarray(np.asarray(x), float), params))
+        few = jax.tree.map(lambda x: jnp.asarray(x[:rows], float if x.dtype == np.float32 else None), batch)
+
+        def mean(leaves: list[jax.Array], batch: Batch) -> jax.Array:
+            total, weight, _, _ = loss(jax.tree.unflatten(tree, leaves), batch, None, None)
+            return total / jnp.maximum(weight, 1.0)
+
+        value = jax.jit(mean)
+        gradients = [np.asarray(g) for g in jax.jit(jax.grad(mean))(leaves, few)]
+        least = 1e-5 * math.sqrt(sum((g * g).sum() for g in gradients))
+
+        def error(i: int, nudge: float, way: np.ndarray) -> float:
+            ends = [value([*leaves[:i], leaves[i] + h * way, *leaves[i + 1 :]], few) for h in (nudge, -nudge)]
+            measured, claimed = float(ends[0] - ends[1]) / (2 * nudge), float((gradients[i] * way).sum())
+            return abs(measured - claimed) / max(abs(measured), abs(claimed), least)
+
+        errors = {}
+        for i, name in enumerate(leaf_names(params)):
+            ways = [unit(unit(random.normal(size=leaves[i].shape)) + unit(gradients[i])) for _ in range(2)]
+            found = [error(i, NUDGES[0], way) for way in ways]
+            if not np.max(found) < WRONG:
+                found = [error(i, NUDGES[1], way) for way in ways]
+            errors[name] = float(np.max(found))
+    return errors
+
+
+def unit(x: np.ndarray) -> np.ndarray:
+    return x / (np.linalg.norm(x) or 1.0)
+
+
+WRONG = 1e-4  # relative error of a gradient, where there are kinks: the same notes, gradient checks

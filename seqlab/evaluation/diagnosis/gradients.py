@@ -1,0 +1,141 @@
+"""TODO evaluation.diagnosis.gradients."""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from jaxtyping import Array, Float, Int
+
+from seqlab.layers.embed import Table, Vocabulary
+from seqlab.training.step import Loss
+from seqlab.types import Batch, Params, Series, Tokens, zeros_like
+
+
+# Gradients over time
+class Reach(NamedTuple):
+    """How the gradient of a loss changes with the place it arrives at. `norms`: by place, from 0 on. `factor`: by
+    what a place further multiplies them, fitted. `left`: by what the whole way does. Both are NaN where nothing can
+    be fitted.
+    """
+
+    norms: np.ndarray
+    factor: float
+    left: float
+    verdict: str
+
+
+def gradients_over_time(loss: Loss, params: Params, batch: Batch) -> dict[str, Reach]:
+    """Norms of d loss / d embedding, or d loss / d numbers, means over the rows; the loss is that of the last target
+    of each row alone, or of its one answer, without dropout.
+
+    By positions back from that target, "target" or "source"; in the source of an encoder, which reads what it likes
+    first, by position from its beginning, "encoder's source". Empty where the embeddings do not come from a `Table`
+    or a `Vocabulary`.
+    """
+    last, batch = last_targets(batch)
+    norms = jax.device_get(entry_gradients(loss, params, batch))
+    weights = np.asarray(batch.weights).reshape(len(last), -1)
+    found = {}
+    for side, tokens in (("source", batch.inputs), ("target", batch.prefix)):
+        if tokens is None or side not in norms:
+            continue
+        real = np.asarray(tokens.mask) & weights.any(1, keepdims=True)
+        at = np.arange(real.shape[1])
+        if side == "source" and batch.prefix is not None:
+            found["encoder's source"] = reach(by_place(norms[side], np.where(real, at, -1)), "the end")
+            continue
+        segments = getattr(tokens, "segments", None)
+        if segments is not None:
+            real = real & (segments == np.take_along_axis(np.asarray(segments), last[:, None], axis=1))
+        found[side] = reach(by_place(norms[side], np.where(real, last[:, None] - at, -1)))
+    return found
+
+
+def last_targets(batch: Batch) -> tuple[Int[np.ndarray, "B"], Batch]:
+    """Where each row's last target is, and the batch with the weights of all others zero."""
+    weights = np.asarray(batch.weights)
+    if weights.ndim == 1 and batch.inputs is not None:
+        return np.asarray(batch.inputs.mask).sum(1) - 1, batch
+    length = weights.shape[1]
+    last = length - 1 - (weights[:, ::-1] > 0).argmax(1)
+    return last, dataclasses.replace(batch, weights=weights * (np.arange(length) == last[:, None]))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def entry_gradients(loss: Loss, params: Params, batch: Batch) -> dict[str, Float[Array, "B T"]]:
+    """Norms of the gradient with respect to what enters the model, by side and position."""
+    sides = (("source", batch.inputs), ("target", batch.prefix))
+    ids = {side: tokens.ids for side, tokens in sides if isinstance(tokens, Tokens)}
+
+    def run(enter: Callable[[str, jax.Array], jax.Array]) -> jax.Array:
+        """The loss, where `enter(side, x)` stands for what enters, x."""
+
+        def at_tables(call: Callable[..., Any], args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
+            found = call(*args, **kwargs)
+            if isinstance(context.module, Table | Vocabulary):
+                for side, one in ids.items():
+                    if args and args[0] is one:
+                        return enter(side, found)
+            return found
+
+        inputs = batch.inputs
+        if isinstance(inputs, Series):
+            inputs = dataclasses.replace(inputs, values=enter("source", inputs.values))
+        with nn.intercept_methods(at_tables):
+            return loss(params, dataclasses.replace(batch, inputs=inputs), None, None)[0]
+
+    shapes: dict[str, Any] = {}
+
+    def look(side: str, x: jax.Array) -> jax.Array:
+        shapes[side] = jax.ShapeDtypeStruct(x.shape, x.dtype)
+        return x
+
+    jax.eval_shape(functools.partial(run, look))
+    gradients = jax.grad(lambda by: run(lambda side, x: x + by[side]))(zeros_like(shapes))
+    return jax.tree.map(norms_of, gradients)
+
+
+def norms_of(x: Float[Array, "... D"]) -> Float[Array, "..."]:
+    """Norms over the last axis of what is too small to be squared."""
+    largest = jnp.abs(x).max(-1, keepdims=True)
+    return jnp.linalg.norm(x / jnp.where(largest > 0, largest, 1.0), axis=-1) * largest[..., 0]
+
+
+def by_place(norms: Float[np.ndarray, "B T"], places: Int[np.ndarray, "B T"]) -> Float[np.ndarray, "N"]:
+    """The mean norm at each place; a place below 0 is none."""
+    there = places >= 0
+    return np.bincount(places[there], norms[there]) / np.maximum(np.bincount(places[there]), 1)
+
+
+def reach(norms: Float[np.ndarray, "N"], far: str = "") -> Reach:
+    """A straight line through log norms, by least squares; places without a gradient are left out, but where the far
+    end is one of them, nothing is left.
+    """
+    at = np.flatnonzero(norms > 0)
+    if len(at) < 2 or not np.isfinite(norms).all():
+        return Reach(norms, math.nan, math.nan, "not to be told")
+    slope = float(np.polyfit(at, np.log(norms[at]), 1)[0])
+    left = math.exp(np.clip(slope * (len(norms) - 1), -700, 700)) if norms[-1] > 0 else 0.0
+    verdict = "it reaches all the way"
+    if left < VANISHED:
+        verdict = f"vanishing{far and f' towards {far}'}"
+    elif left > 1 / VANISHED:
+        verdict = "vanishing towards the beginning" if far else "exploding"
+    return Reach(norms, math.exp(slope), left, verdict)
+
+
+VANISHED = 1e-3  # of a gradient is left at the far end: beside that of the near one it moves no parameter
+
+
+BEFORE, AFTER = "at initialization", "after the steps"
+
+
+def leaf_names(params: Params) -> list[str]:
+    paths = [path for path, _ in jax.tree_util.tree_flatten_with_path(params)[0]]
+    return [jax.tree_util.keystr(path, simple=True, separator=".").removeprefix("params.") for path in paths]

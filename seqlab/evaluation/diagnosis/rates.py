@@ -1,0 +1,73 @@
+"""TODO evaluation.diagnosis.rates."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from seqlab.config import Optimizer
+from seqlab.evaluation.diagnosis.updates import run_steps
+from seqlab.training.optimizer import optimizer_at
+from seqlab.training.step import Loss
+from seqlab.types import Batch, TrainState
+
+LOWEST, HIGHEST = 1e-7, 10.0  # rates of the range test
+
+RATES = 100  # how many: each is larger by a fifth than the one before
+
+BLOWN_UP = 4.0  # times the lowest loss, and the range test ends
+
+RISE = 0.1  # of all that the loss falls, and it rises
+
+WINDOW = 5  # losses of which a smoothed one is the mean
+
+
+def range_test(
+    loss: Loss, optimizer: Optimizer, seed: int, state: TrainState, batches: Iterator[Batch]
+) -> tuple[Float[np.ndarray, "N"], Float[np.ndarray, "N"]]:
+    """Learning rates that grow by the same factor in each step, and the losses at them (Smith 2017, section 3.3),
+    until the loss blows up.
+    """
+    growth = (HIGHEST / LOWEST) ** (1 / (RATES - 1))
+    steps = run_steps(
+        loss, optimizer_at(optimizer, lambda t: LOWEST * growth**t), seed, state, batches, RATES,
+        lambda losses: usable(losses) < len(losses),
+    )  # fmt: skip
+    return LOWEST * growth ** np.arange(len(steps.losses)), steps.losses
+
+
+def smooth(losses: Float[np.ndarray, "N"]) -> Float[np.ndarray, "N"]:
+    """The mean over `WINDOW` losses around each one; at the ends, over those there are."""
+    sums, counts = (np.convolve(x, np.ones(WINDOW)) for x in (losses, np.ones(len(losses))))
+    return (sums / counts)[WINDOW // 2 :][: len(losses)]
+
+
+def usable(losses: Float[np.ndarray, "N"]) -> int:
+    """How many losses there are before they are no longer finite, or the smoothed loss is far above its lowest."""
+    finite = int(np.argmin(np.append(np.isfinite(losses), False)))
+    if not finite:
+        return 0
+    smoothed = smooth(losses[:finite])
+    over = smoothed > BLOWN_UP * np.minimum.accumulate(smoothed)
+    return int(over.argmax()) if over.any() else finite
+
+
+def suggest(rates: Float[np.ndarray, "N"], losses: Float[np.ndarray, "N"]) -> dict[str, Any]:
+    """Of a range test: the rate at which the smoothed loss falls steepest over the logarithm of the rate, and the
+    highest before it rises; None of a loss that does not fall.
+    """
+    count = usable(losses)
+    found = {"rates": rates, "losses": losses, "smoothed": smooth(losses[:count]) if count else losses[:0]}
+    lowest = lowest_before_rise(found["smoothed"]) if count else 0
+    if not lowest:
+        return {**found, "steepest": None, "highest": None}
+    slopes = smooth(np.gradient(found["smoothed"], np.log(rates[:count])))
+    return {**found, "steepest": float(rates[slopes[: lowest + 1].argmin()]), "highest": float(rates[lowest])}
+
+
+def lowest_before_rise(smoothed: Float[np.ndarray, "N"]) -> int:
+    """Where a loss is lowest before it first rises; once it has come halfway down, for until then noise is large."""
+    fall, lowest = smoothed[0] - smoothed.min(), np.minimum.accumulate(smoothed)
+    risen = (smoothed - lowest > RISE * fall) & (smoothed[0] - lowest > fall / 2)
+    return int(smoothed[: risen.argmax() if risen.any() else None].argmin())

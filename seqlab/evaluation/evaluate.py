@@ -1,0 +1,104 @@
+"""TODO evaluation.evaluate."""
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from seqlab.config import Search
+from seqlab.data.corpus import Corpus, tokenize_split
+from seqlab.data.records import Prepared, prepare
+from seqlab.data.tokenizer_files import RECORD
+from seqlab.decoding.log_probs import is_causal
+from seqlab.evaluation.doubts import doubts
+from seqlab.evaluation.significance import compare
+from seqlab.metrics.metric import Score
+from seqlab.metrics.registry import count
+from seqlab.runs.loading import Run
+from seqlab.search.requests import most_tokens
+from seqlab.system.errors import SeqlabError
+from seqlab.system.untrusted import inside
+from seqlab.training.validation import Decoded, decode_split, loss_of_split, perplexity
+
+CHECKED = 8  # examples that causality is tried on
+
+
+class Evaluation(NamedTuple):
+    """Scores of a split, what they judge, the search that wrote it, the data, the splits that are no longer what they
+    were when the run was trained, and what should be asked of the texts.
+    """
+
+    scores: list[Score]
+    decoded: Decoded
+    search: Search
+    data: Prepared
+    changed: list[str]
+    doubts: list[str]
+
+
+def evaluate(run: Run, split: str, data_dir: Path, **search: Any) -> Evaluation:
+    """Perplexity of a split, the task's metrics over its decoded texts, and over those of the task's baseline. Raises
+    for a generator that sees what comes next, of which there is no perplexity.
+    """
+    run = run.searching(**search)
+    experiment = run.experiment
+    data = prepare(experiment.data, data_dir)
+    corpus = tokenize_split(data, split, run.tokenizers, data_dir)
+    scores = likelihood_scores(run, data, split, corpus)
+    decoded = decode_split(experiment, run.params, run.tokenizers, data, split, data.size(split))
+    scores += itertools.chain.from_iterable(decoded.scores.values())
+    if decoded.texts and hasattr(experiment.task, "baseline"):
+        name, answers = experiment.task.baseline(decoded.sources, data.read("train"))
+        scores += baseline_scores(name, answers, decoded)
+    changed = data.changed_since(inside(run.folder, RECORD))
+    asked = []
+    if decoded.texts:
+        meant = getattr(experiment.task, "tokenized", False)
+        asked = doubts(experiment.task.metrics, decoded.texts, [decoded.references], meant)
+    return Evaluation(scores, decoded, experiment.search, data, changed, asked)
+
+
+def likelihood_scores(run: Run, data: Prepared, split: str, corpus: Corpus) -> list[Score]:
+    """What the probabilities of a split's answers come to: perplexity by token, and for texts, so that other
+    tokenizers can be compared, by word and in bits by character. Of a line, its end counts as a token, a word and a
+    character. Nothing is left out but what is longer than the model can read.
+    """
+    task, model = run.experiment.task, run.experiment.model
+    generates = task.KIND == "generator"
+    if generates:
+        some = list(data.read(split, 0, CHECKED))
+        sources, targets = ([example.get(column, "") for example in some] for column in ("source", "target"))
+        if not is_causal(task, model, run.params, run.tokenizers, sources, targets):
+            raise SeqlabError(
+                f"{type(model).__name__} sees what comes next: there is no perplexity (seqlab check {run.folder})"
+            )
+    experiment = run.experiment
+    if task.plan(corpus, experiment.batching).left_out:
+        longest = max(int(corpus.lengths(column).max()) for column in corpus.ids) + 1
+        limits = {"max_length": min(longest, most_tokens(model)), "max_ratio": math.inf}
+        experiment = dataclasses.replace(experiment, batching=dataclasses.replace(experiment.batching, **limits))
+    values, units, left_out = loss_of_split(experiment, run.tokenizers, corpus)(run.params)
+    unit = "token" if generates or task.KIND == "tagger" else "example"
+    signature = f"unit:{unit}|{unit}s:{units}|left-out:{left_out}"
+    names = ("loss" if task.KIND == "tagger" else "perplexity", "accuracy")
+    scores = [Score(n, values[n], signature) for n in names if n in values and n not in task.metrics]
+    if generates and not left_out:
+        texts = [example["target"] for example in data.read(split)]
+        words, characters = (sum(map(len, some)) + len(texts) for some in (map(str.split, texts), texts))
+        nats = values["loss"] * units
+        scores += [
+            Score("perplexity by word", perplexity(nats / words), f"unit:word|words:{words}"),
+            Score("bits by character", nats / math.log(2) / characters, f"unit:character|characters:{characters}"),
+        ]
+    return scores
+
+
+def baseline_scores(name: str, answers: list[str], decoded: Decoded) -> Iterator[Score]:
+    """What trivial answers score, and the p-value of being as good as they are, by approximate randomization."""
+    for metric in decoded.scores:
+        theirs, ours = (count(metric, texts, [decoded.references]) for texts in (answers, decoded.texts))
+        tested = compare([[theirs], [ours]])
+        for label, value, signature in theirs.scores():
+            yield Score(f"{label} ({name})", value, f"{signature}|p:{tested[label][1].randomization:.4f}")

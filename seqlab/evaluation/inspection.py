@@ -1,0 +1,173 @@
+"""What a model does with one input: the beam as a tree, the probability of each token, and what is looked at."""
+
+import base64
+import functools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from seqlab.data.tokenizers import BLANK
+from seqlab.decoding.log_probs import to_be_forced
+from seqlab.decoding.requests import requests_of, warn
+from seqlab.decoding.settings import settled
+from seqlab.runs.loading import Run
+from seqlab.search.forced import attention
+from seqlab.search.requests import most_tokens
+from seqlab.search.trace import Node, trace
+from seqlab.system.errors import SeqlabError
+from seqlab.types import Params, Tokens
+
+
+def inspect(run: Run, line: str) -> dict[str, Any]:
+    """All that can be seen of one line, as plain data. Raises for what neither writes nor reads text."""
+    if not line.strip():
+        raise SeqlabError("there is nothing to inspect: give a text")
+    task = run.experiment.task
+    if task.KIND == "classifier":
+        answer = task.answer(run.model, run.params, run.tokenizers, [line])[0]
+        return {"source": line, "answer": answer, "document": document_map(run, line)}
+    if task.KIND != "generator":
+        raise SeqlabError(f"a {task.KIND} reads no text that could be inspected")
+    search = run.experiment.search
+    if search.sample is not None:
+        raise SeqlabError("samples have no beam that could be inspected")
+    target = run.tokenizers["target"]
+    (request,) = requests_of(task, run.model, run.tokenizers, [(1, line)], search, warn)
+    _, rules, options, weights = settled(search, target)
+    found = trace(
+        run.model, run.params, request,
+        eos=target.eos, beam=search.beam, weights=weights, rules=rules, options=options, groups=search.groups,
+    )  # fmt: skip
+    written = run.write([line], nbest=search.beam)[0]
+    nodes = [{"piece": shown_piece(target, node.token), **node._asdict()} for node in found.nodes]
+    best = sorted((node for node in found.nodes if node.best and node.parent >= 0), key=lambda node: node.depth)
+    return {
+        "source": line,
+        "written": [{"text": one.text, "score": one.score, "log_prob": one.log_prob} for one in written],
+        "tokens": [[shown_piece(target, node.token), math.exp(node.log_prob)] for node in best],
+        "tree": nodes,
+        "attention": attention_maps(run, [line], [[node.token for node in best]])[0] if best else None,
+    }
+
+
+def attention_maps(run: Run, sources: Sequence[str], texts: Sequence[Sequence[int]] | Sequence[str]) -> list[Any]:
+    """For each source and text, or its ids with EOS, what its tokens attend to, as plain data; None for a model that
+    attends to no source. Weights are bytes [L H T S] in base64, 255 for 1; `sentences` says which sentence each token
+    of the source is of, where there are several.
+    """
+    if not hasattr(run.model, "attention_weights"):
+        return [None] * len(sources)
+    read, wrote = run.tokenizers["source"], run.tokenizers["target"]
+    plain = [text if isinstance(text, str) else "" for text in texts]
+    task, most = run.experiment.task, most_tokens(run.model)
+    requests = requests_of(task, run.model, run.tokenizers, list(enumerate(sources, 1)), run.experiment.search, warn)
+    answers = to_be_forced(task, run.tokenizers, sources, plain)[1]
+    answers = [ids[:most] if isinstance(text, str) else [*text] for ids, text in zip(answers, texts, strict=True)]
+    maps = []
+    for request, ids, weights in zip(
+        requests, answers, attention(run.model, run.params, requests, answers), strict=True
+    ):
+        _, layers, heads, _ = weights.shape
+        marks = request.sentences or [0]
+        maps.append(
+            {
+                "source": [shown_piece(read, token) for token in request.source or ()],
+                "target": [shown_piece(wrote, token) for token in ids],
+                "layers": layers,
+                "heads": heads,
+                "weights": base64.b64encode(
+                    np.rint(255 * weights.transpose(1, 2, 0, 3)).astype(np.uint8).tobytes()
+                ).decode(),
+                "sentences": [*marks] if max(marks) else None,
+            }
+        )
+    return maps
+
+
+def document_map(run: Run, line: str) -> dict[str, Any] | None:
+    """What a classifier with attention at two levels reads: the weight of each sentence, and of each word in it."""
+    task, tokenizer = run.experiment.task, run.tokenizers["source"]
+    inputs = task.inputs(run.tokenizers, [line])
+    seen = make_seen(run.model)(run.params, inputs)
+    if not {"word_attention", "sentence_attention"} <= seen.keys():
+        return None
+    by_word, by_sentence = (
+        np.asarray(seen[level]["weights"][0])[0] for level in ("word_attention", "sentence_attention")
+    )  # [N S], [1 N]
+    names = [shown_piece(tokenizer, token) for token in inputs.ids[0].tolist()]
+    sentences = [
+        {
+            "weight": float(weight),
+            "words": [[name, float(w)] for name, w in zip(names, words, strict=True) if w > 0],
+        }
+        for weight, words in zip(by_sentence[0], by_word, strict=True)
+        if words.any()
+    ]
+    return {"sentences": sentences}
+
+
+@functools.lru_cache(maxsize=4)
+def make_seen(model: Any) -> Callable[[Params, Tokens], dict[str, Any]]:
+    """The jitted pass: what the layers of a model keep for those who ask to see it, by their names."""
+
+    @jax.jit
+    def seen(params: Params, inputs: Tokens) -> dict[str, Any]:
+        return model.apply(params, inputs, train=False, mutable=["intermediates"])[1].get("intermediates", {})
+
+    return seen
+
+
+def shown_piece(tokenizer: Any, token: int) -> str:
+    """A token as it is read."""
+    if token == getattr(tokenizer, "newline", None):
+        return "⏎"
+    return tokenizer.piece(token).replace(BLANK, " ")
+
+
+def shown(found: dict[str, Any]) -> str:
+    """For a terminal."""
+    if "answer" in found:
+        lines = [found["answer"]]
+        for sentence in (found["document"] or {"sentences": []})["sentences"]:
+            words = " ".join(f"{piece.strip()} {100 * weight:.0f}%" for piece, weight in sentence["words"])
+            lines.append(f"  {100 * sentence['weight']:5.1f} %  {words}")
+        return "\n".join(lines)
+    lines = [f"{one['score']:9.4f}  {one['text']}" for one in found["written"]]
+    lines += ["", " ".join(f"{piece.strip() or piece} {100 * p:.0f}%" for piece, p in found["tokens"]), ""]
+    nodes = [Node(*(node[name] for name in Node._fields)) for node in found["tree"]]
+    return "\n".join([*lines, *tree_lines(nodes, [node["piece"] for node in found["tree"]])])
+
+
+def tree_lines(nodes: Sequence[Node], pieces: Sequence[str]) -> list[str]:
+    """A tree of prefixes, the best way first; what goes on one way alone stands in one line."""
+    children: list[list[int]] = [[] for _ in nodes]
+    for i, node in enumerate(nodes):
+        if node.parent >= 0:
+            children[node.parent].append(i)
+    end = max(node.last for node in nodes)
+    lines = []
+    open_nodes = [(0, 0)]
+    while open_nodes:
+        i, depth = open_nodes.pop()
+        begin, text = i, pieces[i]
+        while len(children[i]) == 1:
+            i = children[i][0]
+            text += pieces[i]
+        node = nodes[i]
+        fate = (
+            "finished"
+            if node.finished
+            else ""
+            if children[i]
+            else "kept"
+            if node.last == end
+            else f"pruned at step {node.last + 1}"
+        )
+        mark = "*" if nodes[begin].best and node.best else " "
+        lines.append(f"{node.score:9.4f} {mark} {'  ' * depth}{text.strip()}{f'  ({fate})' if fate else ''}")
+        ordered = sorted(children[i], key=lambda child: (nodes[child].best, nodes[child].last, nodes[child].sum))
+        open_nodes += [(child, depth + 1) for child in ordered]
+    return lines

@@ -1,0 +1,219 @@
+"""The batch that a step of training saw: its rows as they were fed, with masks, positions, targets and weights."""
+
+import functools
+import itertools
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from seqlab import catalogue
+from seqlab.data.plans import Rows
+from seqlab.data.task import make_batch
+from seqlab.data.tokenizer_files import RECORD
+from seqlab.data.tokenizers import Tokenizers
+from seqlab.layers.embed import positions_of
+from seqlab.runs import manifest
+from seqlab.runs.trail import TRAIL, digest, read_trail
+from seqlab.system.errors import SeqlabError, at_least
+from seqlab.system.terminal import grid, printable
+from seqlab.training.checks import check
+from seqlab.training.prepare import plan_batches, read_data
+from seqlab.types import Batch, Series, Tokens
+
+PAD = "·"
+
+
+class Fed(NamedTuple):
+    """A batch, and where in the run and in the data it is from."""
+
+    batch: Batch
+    rows: Rows
+    tokenizers: Tokenizers
+    step: int  # 0: not known
+    steps: int
+    place: tuple[int, int]  # epoch and index, from 0
+    batches: int  # of that epoch
+    changed: list[str]  # splits that are others now than when the run began
+
+
+def fed_to(run: Path, step: int, data_dir: Path, place: tuple[int, int] | None = None) -> Fed:
+    """What step `step` of a run is fed, by the same preparation as in training; or the batch of a `place`, (epoch,
+    index), whatever step it was of. Raises for a step, or a batch, that there is not.
+    """
+    experiment = catalogue.load_experiment(run / "experiment.json")
+    if place is None:
+        at_least("--step", step, 1)
+        if step > experiment.steps:
+            raise SeqlabError(f"--step {step}: {run} has {experiment.steps:,} steps")
+    check(experiment)
+    experiment, data, tokenizers, corpus = read_data(experiment, data_dir, run, say=quiet)
+    plan = plan_batches(experiment, corpus, quiet)
+    order = functools.cache(functools.partial(plan.batches, experiment.seed))
+    if place is None:
+        saved = manifest.checkpoint_steps(run)
+        progress = manifest.read_manifest(run, saved[-1])["progress"] if saved else {}
+        place = place_of_step((len(order(n)) for n in itertools.count()), step, progress.get("left_out", ()))
+    batches = order(place[0])
+    if not 0 <= place[1] < len(batches):
+        raise SeqlabError(f"--batch {place[0]}/{place[1]}: an epoch has {len(batches):,} batches, from 0 on")
+    rows = batches[place[1]]
+    batch = make_batch(experiment.task, corpus, tokenizers, rows)
+    changed = data.changed_since(run / RECORD)
+    return Fed(batch, rows, tokenizers, step, experiment.steps, place, len(batches), changed)
+
+
+def quiet(line: str) -> None:
+    """What training says of its plan is not said again."""
+
+
+def place_of_step(lengths: Iterable[int], step: int, left_out: Sequence[Sequence[int]] = ()) -> tuple[int, int]:
+    """(epoch, index) of the batch that step `step` is fed, the first step being 1.
+
+    `lengths`: how many batches the epochs have, one after the other. `left_out`: the places of batches that were
+    passed over, and fed to no step that counts.
+    """
+    left = step
+    for epoch, length in enumerate(lengths):
+        out = sorted(index for where, index in left_out if where == epoch and index < length)
+        if left <= length - len(out):
+            index = left - 1
+            for one in out:
+                index += one <= index
+            return epoch, index
+        left -= length - len(out)
+    raise SeqlabError(f"there is no step {step}: the epochs end before it")
+
+
+def facts(fed: Fed, run: Path, most: int) -> dict[str, Any]:
+    """All that is shown, as plain values: of the batch, and of its first `most` rows."""
+    batch = fed.batch
+    masks = [side.mask for side in (batch.inputs, batch.prefix) if side is not None]
+    known = digest(batch)
+    hashed = read_trail(run).get(fed.step) if (run / TRAIL).exists() else None
+    return {
+        "run": str(run),
+        "step": fed.step or None,
+        "steps": fed.steps,
+        "epoch": fed.place[0],
+        "index": fed.place[1],
+        "batches": fed.batches,
+        "count": len(batch.targets),
+        "shape": [mask.shape[1] for mask in masks],
+        "padding": 1 - sum(int(mask.sum()) for mask in masks) / sum(mask.size for mask in masks),
+        "weight": float(batch.weights.sum()),
+        "digest": known,
+        "as fed": None if hashed is None else hashed["batch"] == known,
+        "changed": fed.changed,
+        "rows": [row_of(fed, row) for row in range(min(most, len(batch.targets)))],
+    }
+
+
+def row_of(fed: Fed, row: int) -> dict[str, Any]:
+    """One row: where it is from; its sides, each a list of values by position; its target, if it has one in all."""
+    batch, tokenizers = fed.batch, fed.tokenizers
+    found: dict[str, Any] = {"row": row, **origin(fed, row)}
+    for name, column in (("inputs", "source"), ("prefix", "target")):
+        side = getattr(batch, name)
+        if side is not None:
+            found[name] = by_position(side, row, tokenizers[column])
+    named = tokenizers["label"] if "label" in tokenizers else tokenizers["target"]
+    if batch.targets.ndim == 2:
+        found["prefix" if batch.prefix is not None else "inputs"] |= {
+            "target id": batch.targets[row].tolist(),
+            "target": [name_of(named, i) for i in batch.targets[row]],
+            "weight": batch.weights[row].tolist(),
+        }
+    else:
+        number, weight = batch.targets[row].item(), batch.weights[row].item()
+        target = {"target": number} if isinstance(number, float) else {"target": name_of(named, number), "id": number}
+        found |= {**target, "weight": weight}
+    return found
+
+
+def origin(fed: Fed, row: int) -> dict[str, Any]:
+    """Which examples of the training split a row holds; of a stream, at which place of the text it begins."""
+    held = fed.rows.only(np.array([row])).indices.tolist()
+    if fed.batch.fresh is not None:
+        return {"place": held[0], "fresh": bool(fed.batch.fresh[row])}
+    return {"examples": held}
+
+
+def by_position(side: Tokens | Series, row: int, tokenizer: Any) -> dict[str, list[Any]]:
+    """What stands at each position of a row: the position, as a model counts it, the mask, and what is read."""
+    segments = None if isinstance(side, Series) or side.segments is None else jnp.asarray(side.segments[row][None])
+    positions = positions_of(jnp.asarray(side.mask[row][None]), segments)
+    found = {"position": np.asarray(positions)[0].tolist(), "mask": side.mask[row].tolist()}
+    if isinstance(side, Series):
+        values = side.values[row].T.tolist()
+        return found | {f"value {n}" if len(values) > 1 else "value": some for n, some in enumerate(values, 1)}
+    found |= {"id": side.ids[row].tolist(), "token": [name_of(tokenizer, i) for i in side.ids[row]]}
+    for name, marks in (("segment", side.segments), ("sentence", side.sentences)):
+        if marks is not None:
+            found[name] = marks[row].tolist()
+    return found
+
+
+def name_of(tokenizer: Any, i: Any) -> str:
+    """A token as its tokenizer writes it, or the name of a class or symbol."""
+    return tokenizer.piece(int(i)) if hasattr(tokenizer, "piece") else tokenizer.names[int(i)]
+
+
+def shown(found: dict[str, Any], width: int) -> str:
+    """For a terminal of so many columns."""
+    shape, rows = " + ".join(map(str, found["shape"])), found["rows"]
+    where = f"epoch {found['epoch']}, batch {found['index']:,} of its {found['batches']:,} (from 0)"
+    padding, weight = f"{found['padding']:.1%} padding", f"weights {found['weight']:g} in all"
+    trail = {None: "", True: ", as in the run's trail", False: ": NOT what was fed, says the run's trail"}
+    step = f"step {found['step']:,} of {found['steps']:,}: " if found["step"] else ""
+    lines = [
+        f"{step}{where}",
+        f"{found['count']} rows of {shape} positions, {padding}, {weight}",
+        f"hash {found['digest']}{trail[found['as fed']]}",
+    ]
+    if found["changed"]:
+        lines.append(f"data: changed since the run was trained: {', '.join(found['changed'])}")
+    for row in rows:
+        lines += ["", f"row {row['row']}: {told_origin(row)}"]
+        for side in ("inputs", "prefix"):
+            if side in row:
+                lines += [f"  {side}", *side_lines(row[side], width)]
+        if "weight" in row:
+            number = f" ({row['id']})" if "id" in row else ""
+            lines.append(f"  target {told_cell(row['target'])}{number}, weight {row['weight']:g}")
+    if found["count"] > len(rows):
+        lines += ["", f"... and {found['count'] - len(rows)} more rows"]
+    return "\n".join(lines)
+
+
+def told_origin(row: dict[str, Any]) -> str:
+    if "place" in row:
+        carried = "fresh, so without a carry" if row["fresh"] else "with the carry of the batch before"
+        return f"the text from token {row['place']:,} on, {carried}"
+    some = row["examples"]
+    return f"example{'s' * (len(some) > 1)} {', '.join(map(str, some))}" if some else "filled up"
+
+
+def side_lines(side: dict[str, list[Any]], width: int) -> list[str]:
+    """A grid of one side. Pads in a row that are the same in all lines stand in one column, and are counted."""
+    names = [name for name in side if name not in ("mask", "target id")]
+    content = 1 if "id" not in names else names.index("token")  # the line in which a pad is marked
+    columns = []
+    for real, *values in zip(side["mask"], *(side[name] for name in names), strict=True):
+        cells = [told_cell(value) for value in values]
+        if not real and not values[1]:  # an id or a value of zero, as it should be
+            cells[content] = PAD
+        columns.append((real, tuple(cells)))
+    kept = []
+    for (real, cells), same in itertools.groupby(columns):
+        count = len(list(same))
+        if not real and count > 1:
+            cells, count = (*cells[:content], f"{cells[content]} x {count}", *cells[content + 1 :]), 1
+        kept += [cells] * count
+    return grid(dict(zip(names, zip(*kept, strict=True), strict=True)), width, 4)
+
+
+def told_cell(value: Any) -> str:
+    return printable(value) if isinstance(value, str) else f"{value:g}" if isinstance(value, float) else str(value)

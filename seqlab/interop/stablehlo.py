@@ -1,0 +1,62 @@
+"""A run's search as one StableHLO program for CPU, GPU and TPU, to be run where there is neither model nor seqlab."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from seqlab.decoding.settings import settled
+from seqlab.runs.loading import Run
+from seqlab.search.requests import Request, Shape, collate
+from seqlab.search.searcher import Method, make_mesh, make_searcher, whole_search
+from seqlab.system.errors import SeqlabError
+from seqlab.system.files import folder_made_whole
+
+PLATFORMS = ("cpu", "cuda", "tpu")
+
+
+def export_stablehlo(run: Run, out: Path, rows: int, length: int) -> None:
+    """Writes the search of `rows` sentences of at most `length` tokens, source and text, by the run's own rules.
+
+    `search.jax` is what `jax.export.deserialize` reads, `search.mlir` the program as text; `signature.json` says what
+    its arguments, in order, and its results are, and `parameters.safetensors` has those that are parameters.
+    """
+    from safetensors.numpy import save_file
+
+    task, search, target = run.experiment.task, run.search(), run.tokenizers["target"]
+    if task.KIND != "generator":
+        raise SeqlabError(f"{run.folder}: a {task.KIND} does not search")
+    found, rules, options, weights = settled(search, target)
+    sampling = search.sample is not None
+    method = Method(search.beam, 1, rules, options, sampling, search.groups, search.coverage > 0)
+    searcher = make_searcher(run.model, target.eos, method, make_mesh(jax.local_devices()[:1]))
+    source = [target.eos] * length if "source" in task.columns else None
+    request = Request(source, [target.bos], length, least=found.least)
+    asked = collate([request] * rows, rows, Shape(length if source else 0, 1, length))
+    weights = jax.tree.map(np.float32, weights)
+    arguments = {"parameters": run.params, "asked": asked, "seed": np.int32(search.sample or 0), "weights": weights}
+    leaves, tree = jax.tree.flatten(arguments)
+
+    def program(*leaves: jax.Array) -> dict[str, jax.Array]:
+        given = jax.tree.unflatten(tree, leaves)
+        found = whole_search(searcher, given["parameters"], given["asked"], given["weights"], given["seed"], length)
+        return {name: getattr(found, name) for name in ("tokens", "lengths", "scores", "log_probs")}
+
+    exported = jax.export.export(jax.jit(program), platforms=PLATFORMS)(*leaves)
+    results = jax.tree.unflatten(exported.out_tree, exported.out_avals)
+    with folder_made_whole(out) as part:
+        (part / "search.jax").write_bytes(exported.serialize())
+        (part / "search.mlir").write_text(exported.mlir_module(), "utf-8")
+        save_file({name: np.asarray(leaf) for name, leaf in named(run.params)}, part / "parameters.safetensors")
+        signature = {"arguments": shapes(arguments), "results": shapes(results)}
+        (part / "signature.json").write_text(json.dumps(signature, indent=1) + "\n", "utf-8")
+
+
+def named(tree: Any) -> list[tuple[str, Any]]:
+    return [(jax.tree_util.keystr(path), leaf) for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]]
+
+
+def shapes(tree: Any) -> list[dict[str, Any]]:
+    return [{"name": name, "dtype": str(leaf.dtype), "shape": list(leaf.shape)} for name, leaf in named(tree)]

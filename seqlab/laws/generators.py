@@ -1,0 +1,133 @@
+"""TODO laws.generators."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from seqlab.laws.equality import close, require, same
+from seqlab.laws.subject import LENGTHS, Subject, columns_of, features_of, first_prompt, forced, outputs, rows_of
+from seqlab.types import Params, Tokens
+
+HYPOTHESES = 3  # of a sentence, where a law takes single steps
+
+
+def future_is_unseen(s: Subject) -> None:
+    """A changed id leaves all logits before it as they were, to the bit."""
+    before = np.asarray(s.forward(s.params, s.inputs, s.prefix))
+    written, most = (s.inputs, s.model.source_vocabulary) if s.prefix is None else (s.prefix, s.model.vocabulary)
+    for t in range(1, written.ids.shape[1]):
+        ids = written.ids.copy()
+        ids[:, t:] = (ids[:, t:] + 1) % most
+        changed = written.replace(ids=ids)
+        after = s.forward(s.params, *((changed, None) if s.prefix is None else (s.inputs, changed)))
+        same(before[:, :t], np.asarray(after)[:, :t], f"logits before position {t} when ids from there on change")
+
+
+def past_matters(s: Subject) -> None:
+    """A changed id changes later logits, as far back as the model's `receptive_field` (None: all), and no farther."""
+    length = s.prefix.ids.shape[1]
+    reach = getattr(s.model, "receptive_field", None) or length
+    rows = np.full(length, len(LENGTHS) - 1)  # the one with the longest prefix, once for each distance
+    distance = np.arange(length)
+    ids = s.prefix.ids[rows]
+    ids[distance, length - 1 - distance] += distance > 0
+    moved = np.zeros(length)
+    for factor in (1, 2, 3):  # a ReLU may hide a change
+        params = jax.tree.map(lambda x, n=factor: np.asarray(x) * np.float32(n), s.params)
+        logits = forced(s, params, rows, ids % s.model.vocabulary, s.prefix.mask[rows])[:, -1]
+        moved = np.maximum(moved, abs(logits - logits[0]).max(-1) / abs(logits[0]).max())
+    for n in range(1, length):
+        if n < reach:
+            require(moved[n] > 1e-6, f"an id {n} positions back changes nothing")
+        else:
+            require(moved[n] <= 1e-6, f"an id {n} positions back, out of the receptive field, changes something")
+
+
+class Stepper(NamedTuple):
+    """`start(params, inputs, prompt)`, `step(params, memory, state, token, t)`, `reorder(state, parents)`, jitted."""
+
+    start: Callable[..., Any]
+    step: Callable[..., Any]
+    reorder: Callable[..., Any]
+
+
+@functools.lru_cache(maxsize=64)
+def make_stepper(model: Any, capacity: int, hypotheses: int) -> Stepper:
+    def start(params: Params, inputs: Tokens | None, prompt: Tokens) -> Any:
+        return model.apply(params, inputs, prompt, capacity, hypotheses, method=type(model).start)
+
+    def step(params: Params, memory: Any, state: Any, token: jax.Array, t: jax.Array) -> Any:
+        return model.apply(params, memory, state, token, t, method=type(model).step)
+
+    return Stepper(jax.jit(start), jax.jit(step), jax.jit(model.reorder))
+
+
+def step_agrees_with_features(s: Subject) -> float:
+    """Step by step the logits are those of the forced pass, after prompts of one and of unequal lengths."""
+    total, largest = s.prefix.ids.shape[1], 0.0
+    logits, lengths = np.asarray(s.forward(s.params, s.inputs, s.prefix)), s.prefix.mask.sum(1)
+    stepper = make_stepper(s.model, total, HYPOTHESES)
+    for prompt_length in (1, 3):
+        # A row's prompt is its first tokens, as many as it has; right-aligned, pads to the left.
+        held = np.minimum(lengths, prompt_length)
+        at = np.arange(prompt_length) - (prompt_length - held[:, None])
+        ids = np.take_along_axis(s.prefix.ids, np.maximum(at, 0), axis=1)
+        memory, state = stepper.start(s.params, s.inputs, Tokens(ids, at >= 0))
+        for t in range(prompt_length - 1, total):
+            own = np.minimum(t - prompt_length + held, total - 1)  # the position in the row itself
+            token = np.take_along_axis(s.prefix.ids, own[:, None], axis=1)
+            found, state = stepper.step(s.params, memory, state, np.repeat(token, HYPOTHESES, 1), np.int32(t))
+            real = own < lengths
+            for k in range(HYPOTHESES):
+                gap = close(
+                    np.asarray(found)[real, k],
+                    logits[np.flatnonzero(real), own[real]],
+                    f"step {t} after a prompt of {prompt_length} against the forced pass",
+                )
+                largest = max(largest, gap)
+    return largest
+
+
+def reorder_follows_parents(s: Subject) -> None:
+    """After a reorder the next logits are those of the permuted histories, computed anew."""
+    steps, batch = 4, len(LENGTHS)
+    stepper = make_stepper(s.model, s.prefix.ids.shape[1], HYPOTHESES)
+    random = np.random.default_rng(0)
+    memory, state = stepper.start(s.params, s.inputs, first_prompt(batch))
+    histories = np.ones((batch, HYPOTHESES, steps), np.int32)
+    histories[:, :, 1:] = random.integers(3, s.model.vocabulary, (batch, HYPOTHESES, steps - 1))
+    every = np.repeat(np.arange(batch), HYPOTHESES)
+    for t in range(steps):
+        found, state = stepper.step(s.params, memory, state, histories[:, :, t], np.int32(t))
+        prefixes = histories.reshape(-1, steps)
+        expected = forced(s, s.params, every, prefixes, np.ones(prefixes.shape, bool))[:, t]
+        close(np.asarray(found).reshape(expected.shape), expected, f"logits after {t} reorders")
+        parents = random.integers(0, HYPOTHESES, (batch, HYPOTHESES)).astype(np.int32)
+        state = stepper.reorder(state, parents)
+        past = np.take_along_axis(histories, parents[..., None], axis=1)
+        histories[:, :, : t + 1] = past[:, :, : t + 1]
+
+
+def segments_are_apart(s: Subject) -> None:
+    """Texts packed into one row give the logits that each gives in a row of its own."""
+    order = np.argsort(LENGTHS)
+    texts = [s.prefix.ids[i][s.prefix.mask[i]] for i in order]
+    ids = np.concatenate([*texts, [0, 0]]).astype(np.int32)[None]
+    marks = np.concatenate([*(np.full(len(text), n + 1) for n, text in enumerate(texts)), [0, 0]]).astype(np.int32)[
+        None
+    ]
+    row = Tokens(ids, marks > 0, segments=marks)
+    close(outputs(s, None, row), outputs(s, None, rows_of(s.prefix, order)), "logits of packed texts")
+
+
+def carry_continues_the_stream(s: Subject) -> None:
+    """Two stretches, the second with the carry of the first, give the features of one long stretch."""
+    whole = Tokens(s.prefix.ids, np.ones_like(s.prefix.mask))
+    expected, _ = features_of(s.model, s.params, whole, None)
+    cut = whole.ids.shape[1] // 2
+    first, carry = features_of(s.model, s.params, columns_of(whole, slice(0, cut)), None)
+    second, _ = features_of(s.model, s.params, columns_of(whole, slice(cut, None)), carry)
+    close(np.concatenate([first, second], axis=1), expected, "features of two stretches")

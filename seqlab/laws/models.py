@@ -1,0 +1,140 @@
+"""TODO laws.models."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from seqlab import catalogue
+from seqlab.laws.equality import close, require, same
+from seqlab.laws.subject import LENGTHS, Subject, logits_of, outputs, rows_of
+from seqlab.training.step import make_step
+from seqlab.types import Batch, Params, Series, TrainState
+
+
+# Models
+def pads_are_inert(s: Subject) -> None:
+    """Garbage in the pads changes nothing, to the bit."""
+
+    def garbage(tokens: Any) -> Any:
+        mask = tokens.mask
+        return jax.tree.map(
+            lambda x: np.where(mask.reshape(*mask.shape, *[1] * (x.ndim - 2)), x, x.dtype.type(5)), tokens
+        ).replace(mask=mask)
+
+    dirty = (tokens and garbage(tokens) for tokens in (s.inputs, s.prefix))
+    same(outputs(s, s.inputs, s.prefix), outputs(s, *dirty), "logits with garbage in the pads")
+
+
+def longer_padding_changes_nothing(s: Subject) -> None:
+    """Three more pads on every side change no logit."""
+
+    def longer(tokens: Any) -> Any:
+        return jax.tree.map(lambda x: np.pad(x, ((0, 0), (0, 3), *[(0, 0)] * (x.ndim - 2))), tokens)
+
+    found = outputs(s, longer(s.inputs), longer(s.prefix))
+    close(found, outputs(s, s.inputs, s.prefix), "logits with longer padding")
+
+
+def rows_are_independent(s: Subject) -> None:
+    """Permuted rows give permuted logits, and a row alone what it gives among others."""
+    logits = np.asarray(s.forward(s.params, s.inputs, s.prefix))
+    order = np.arange(len(LENGTHS))[::-1]  # and not all by so many places, which a neighbour's row would follow
+    close(s.forward(s.params, rows_of(s.inputs, order), rows_of(s.prefix, order)), logits[order], "permuted rows")
+    one = slice(2, 3)
+    close(s.forward(s.params, rows_of(s.inputs, one), rows_of(s.prefix, one)), logits[one], "a row alone")
+
+
+def empty_rows_are_finite(s: Subject) -> None:
+    """A row without a single real token gives finite logits and gradients, and changes no other row."""
+    mask = np.ones((len(LENGTHS), 1), bool)
+    mask[0] = False
+
+    def emptied(tokens: Any) -> Any:
+        return tokens and tokens.replace(mask=tokens.mask & mask)
+
+    inputs, prefix = emptied(s.inputs), emptied(s.prefix)
+    logits = np.asarray(s.forward(s.params, inputs, prefix))
+    require(np.isfinite(logits).all(), "an empty row gives logits that are not finite")
+    close(logits[1:], np.asarray(s.forward(s.params, s.inputs, s.prefix))[1:], "rows beside an empty one")
+    weights = s.weights * mask.reshape(-1, *[1] * (s.weights.ndim - 1)).astype(np.float32)
+    gradients = s.gradient(s.params, inputs, prefix, s.targets, weights)
+    finite = [np.isfinite(np.asarray(x)).all() for x in jax.tree.leaves(gradients)]
+    require(all(finite), "an empty row gives gradients that are not finite")
+
+
+def input_matters(s: Subject) -> None:
+    """Another input gives another answer."""
+    if isinstance(s.inputs, Series):
+        changed: Any = dataclasses.replace(s.inputs, values=s.inputs.values + 1.0)
+    else:
+        changed = s.inputs.replace(ids=(s.inputs.ids + 1) % s.model.source_vocabulary)
+    before, after = outputs(s, s.inputs, None), outputs(s, changed, None)
+    moved = abs(after - before).reshape(len(before), -1).max(-1)
+    require((moved > 1e-6 * abs(before).max()).all(), "another input changes nothing")
+
+
+def jit_agrees_with_eager(s: Subject) -> None:
+    """Compiled and op by op, the logits agree."""
+    inputs, prefix = jax.tree.map(jnp.asarray, (s.inputs, s.prefix))
+    eager = logits_of(s.model, s.params, inputs, prefix)
+    close(s.forward(s.params, s.inputs, s.prefix), eager, "jit and eager")
+
+
+def dropout_acts_only_in_training(s: Subject) -> None:
+    """In evaluation a dropout key changes nothing; in training two keys give two results."""
+    model = s.model.clone(dropout=0.5)
+
+    @jax.jit
+    def run(params: Params, inputs: Any, prefix: Any, key: Any) -> Any:
+        return [logits_of(model, params, inputs, prefix, key, train=train) for train in (False, True)]
+
+    (evaluated, trained), (evaluated_again, trained_again) = (
+        run(s.params, s.inputs, s.prefix, jax.random.key(n)) for n in (1, 2)
+    )
+    same(evaluated, evaluated_again, "evaluation with two dropout keys")
+    moved = np.abs(np.asarray(trained) - np.asarray(trained_again)).max()
+    require(moved > 1e-3, "training with two dropout keys gives the same")
+
+
+def gradients_reach_every_parameter(s: Subject) -> None:
+    """The largest entry of each leaf's gradient is above 1e-6 of the global norm.
+
+    A model's file names in ZERO_GRADIENTS the leaves whose gradient is zero by construction.
+    """
+    gradients = jax.tree.map(np.asarray, s.gradient(s.params, s.inputs, s.prefix, s.targets, s.weights))
+    norm = np.sqrt(sum(np.sum(np.float64(x) ** 2) for x in jax.tree.leaves(gradients)))
+    for path, gradient in jax.tree_util.tree_flatten_with_path(gradients)[0]:
+        name = jax.tree_util.keystr(path)
+        if not any(zero in name for zero in getattr(catalogue.home(s.model), "ZERO_GRADIENTS", ())):
+            require(np.abs(gradient).max() > 1e-6 * norm, f"no gradient reaches {name}")
+
+
+def four_examples_can_be_memorized(s: Subject) -> None:
+    """A hundred steps of Adam through `make_step` bring four rows' loss below a tenth of what it was."""
+    batch = rows_of(Batch(s.inputs, s.prefix, s.targets, s.weights), slice(0, 4))
+    model = s.model.clone(dropout=0.0)
+    tasks = {"classifier": "classification", "tagger": "tagging", "regressor": "regression"}
+    task = catalogue.part("tasks", tasks.get(catalogue.kind_of(model), "language_modeling"))()
+    loss = functools.partial(task.loss, model)
+    optimizer = optax.adam(3e-2)
+    step = jax.jit(make_step(loss, optimizer, 0))
+    losses = [0.0]
+    sums = jax.eval_shape(loss, s.params, batch, None, jax.random.key(0))[2]
+    state = first_state(s.params, optimizer, tuple(sums))
+    for _ in range(100):
+        state, _ = step(state, batch)
+        losses.append(float(state.sums["loss"]))
+    first, last = losses[1] - losses[0], losses[-1] - losses[-2]
+    require(last < 0.1 * first, f"in 100 steps the loss of four rows went from {first:.3g} to {last:.3g}")
+
+
+def first_state(params: Params, optimizer: optax.GradientTransformation, sums: tuple[str, ...]) -> TrainState:
+    """Step 0 of an optimizer whose state begins with zeros."""
+    names = ("loss", "weight", *sums, "gradient_norm", "steps")
+    moments = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), jax.eval_shape(optimizer.init, params))
+    return TrainState(np.int32(0), params, moments, None, {name: np.float32(0) for name in names})

@@ -1,0 +1,102 @@
+"""TODO laws.search."""
+
+import itertools
+from typing import Any
+
+import jax
+import numpy as np
+
+from seqlab.data.tokenizers import Tokenizer
+from seqlab.laws.equality import close, require
+from seqlab.laws.subject import LENGTHS, SENTENCES, Subject, forced
+from seqlab.search.generate import Result, generate
+from seqlab.search.requests import Request
+from seqlab.search.rules import Rules
+from seqlab.search.searcher import Weights
+
+ALPHAS = (0.0, 0.6, 1.5)
+
+EOS = Tokenizer.eos
+
+
+# Search, on any generator
+def requests_of(s: Subject, limit: int, shortest: int = 1) -> list[Request]:
+    """A request for each row of the subject: its source, or the first tokens of its prefix as a prompt, which has
+    `shortest` to 3 tokens.
+    """
+    if s.inputs is not None:
+        sources = zip(s.inputs.ids.tolist(), LENGTHS, SENTENCES, strict=True)
+        return [Request(ids[:n], [1], limit, sentences) for ids, n, sentences in sources]
+    prefixes = enumerate(s.prefix.ids.tolist())
+    return [Request(None, [1, *ids[: shortest - 1 + i % (4 - shortest)]], limit) for i, ids in prefixes]
+
+
+def search(s: Subject, requests: list[Request], **settings: Any) -> list[list[Result]]:
+    """Calls `generate` on one device. How rows are split over devices does not depend on the model."""
+    return generate(s.model, s.params, requests, **{"eos": EOS, "devices": jax.local_devices()[:1], **settings})
+
+
+def forced_logits(s: Subject, row: int, prefixes: list[list[int]]) -> np.ndarray:
+    """Logits [N T V] after each of some prefixes of a row of the subject."""
+    width = max(map(len, prefixes))
+    mask = np.arange(width) < np.array([len(prefix) for prefix in prefixes])[:, None]
+    ids = np.array([prefix + [0] * (width - len(prefix)) for prefix in prefixes])
+    return forced(s, s.params, np.full(len(ids), row), ids, mask)
+
+
+def forced_scores(
+    s: Subject, row: int, prompt: Any, answers: list[list[int]], alpha: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Scores, normalized by ((5 + n) / 6) ** alpha, and log-probabilities of answers, by forced passes."""
+    logits = np.float64(forced_logits(s, row, [[*prompt, *answer[:-1]] for answer in answers]))
+    log_probs = logits - np.log(np.exp(logits - logits.max(-1, keepdims=True)).sum(-1, keepdims=True))
+    log_probs -= logits.max(-1, keepdims=True)
+    start = len(prompt) - 1
+    sums = np.array([sum(log_probs[i, start + j, y] for j, y in enumerate(a)) for i, a in enumerate(answers)])
+    return sums / ((5 + np.array([len(answer) for answer in answers])) / 6) ** alpha, sums
+
+
+def returned_scores_are_the_models(s: Subject) -> None:
+    """Scores of a beam of 3 are the forced log-probabilities of its tokens, of which the last is the only EOS,
+    divided by the length penalty once.
+    """
+    requests = requests_of(s, 5)
+    for alpha in ALPHAS:
+        found = search(s, requests, beam=3, weights=Weights(alpha), wanted=3)
+        for row, results in enumerate(found):
+            require(all(r.ids.index(EOS) == len(r.ids) - 1 for r in results), "a text goes on after its end")
+            scores, sums = forced_scores(s, row, requests[row].prompt, [r.ids for r in results], alpha)
+            close([r.score for r in results], scores, f"scores at alpha {alpha}")
+            close([r.log_prob for r in results], sums, f"log-probabilities at alpha {alpha}")
+
+
+def a_beam_that_holds_everything_is_exact(s: Subject) -> None:
+    """The best of all answers of up to three tokens, by enumeration, is what a beam that holds them all returns."""
+    others = [token for token in range(s.model.vocabulary) if token != EOS]
+    answers = [[*head, EOS] for n in range(3) for head in itertools.product(others, repeat=n)]
+    requests = requests_of(s, 3, shortest=2)  # prompts of one token are another shape to compile
+    for alpha in ALPHAS:
+        beam = len(others) * s.model.vocabulary  # room for every continuation of one token
+        found = search(s, requests, beam=beam, weights=Weights(alpha))
+        for row, (best,) in enumerate(found):
+            scores, _ = forced_scores(s, row, requests[row].prompt, answers, alpha)
+            close(best.score, scores.max(), f"the best score at alpha {alpha}")
+            require(scores[answers.index(best.ids)] > scores.max() - 1e-4, "the returned answer is not a best one")
+
+
+def greedy_is_a_beam_of_one(s: Subject) -> None:
+    """Greedy search takes the best token each time; a beam of 1 that stops at its first end writes the same."""
+    limit = 4  # one block of steps: longer texts would compile more shapes
+    firsts = [[token] for token in range(3, s.model.vocabulary)]
+    requests = [one._replace(prompt=[*one.prompt, *more]) for one in requests_of(s, limit) for more in firsts]
+    rules = {"greedy": None, "a beam of 1": Rules(stop="first")}
+    found = {name: search(s, requests, beam=1, rules=rule) for name, rule in rules.items()}
+    for index, (_, prompt, *_) in enumerate(requests):
+        row = index // len(firsts)
+        answer: list[int] = []
+        while len(answer) < limit and EOS not in answer:
+            logits = forced_logits(s, row, [[*prompt, *answer]])[0, len(prompt) + len(answer) - 1]
+            answer.append(EOS if len(answer) + 1 == limit else int(logits.argmax()))
+        for name, results in found.items():
+            written = results[index][0].ids
+            require(written == answer, f"search ({name}) writes {written}, not {answer}")

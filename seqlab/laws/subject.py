@@ -1,0 +1,142 @@
+"""TODO laws.subject."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import optax
+
+from seqlab import catalogue
+from seqlab.runs.parameters import init_params
+from seqlab.types import Batch, Params, Series, Tokens
+
+LENGTHS = (8, 1, 4, 3, 2)  # of the rows in a subject's inputs, as a rule
+
+SENTENCES = ((0, 0, 1, 3, 3, 3, 3, 3), (0,), (0, 1, 1, 2), (0, 2, 2), (1, 1))  # of their tokens; some are empty
+
+
+class Subject(NamedTuple):
+    """A model under test. `inputs`, `prefix`, `targets` and `weights` are NumPy arrays: something to read and learn.
+
+    `forward(params, inputs, prefix)` gives the logits, [B T V] of a generator, [B S C] of a tagger, [B C] of a
+    classifier, or a regressor's numbers [B], without dropout. `gradient(params, inputs, prefix, targets, weights)` is
+    that of the sum of the losses. Both are jitted. Only a generator has a prefix.
+    """
+
+    model: Any
+    params: Params
+    inputs: Any
+    prefix: Any
+    targets: np.ndarray
+    weights: np.ndarray
+    forward: Callable[..., jax.Array]
+    gradient: Callable[..., Params]
+
+
+def make_subject(
+    model: Any, seed: int = 0, *, source: int = max(LENGTHS), target: int = max(LENGTHS), features: int = 2
+) -> Subject:
+    """A subject with ragged rows, no two alike, and parameters drawn with `seed`: the longest source has `source`
+    positions, the longest prefix `target`, and a position of a regressor `features` numbers.
+    """
+    random = np.random.default_rng(seed)
+
+    def ragged(longest: int) -> np.ndarray:
+        return np.arange(longest) < np.array([longest, *LENGTHS[1:]])[:, None]
+
+    def tokens(vocabulary: int, mask: np.ndarray) -> Tokens:
+        ids = np.where(mask, random.integers(min(3, vocabulary - 2), vocabulary, mask.shape), 0)
+        return Tokens(ids.astype(np.int32), mask)
+
+    kind, sources, prefix = catalogue.kind_of(model), getattr(model, "source_vocabulary", 0), None
+    inputs: Any = None
+    mask = ragged(source)
+    if sources:
+        inputs = tokens(sources, mask)
+        sentences = np.zeros(mask.shape, np.int32)
+        beyond = range(SENTENCES[0][-1] + 1, SENTENCES[0][-1] + 1 + source - len(SENTENCES[0]))  # of one word each
+        sentences[mask] = [*SENTENCES[0], *beyond, *(n for row in SENTENCES[1:] for n in row)]
+        inputs = inputs.replace(sentences=sentences)
+    if kind == "generator":
+        prefix = tokens(model.vocabulary, ragged(target)[::-1])
+        targets = (prefix.ids * 3 + np.arange(len(LENGTHS))[:, None] + 1) % model.vocabulary
+        weights = prefix.mask
+    elif kind == "tagger":
+        targets = np.cumsum(inputs.ids, axis=1) % model.classes
+        weights = inputs.mask
+    else:
+        targets, weights = np.arange(len(LENGTHS)), np.ones(len(LENGTHS))
+        targets = np.float32(targets / 2) if kind == "regressor" else targets % model.classes
+    if kind == "regressor":
+        inputs = Series(np.float32(random.normal(size=(*mask.shape, features))), mask)
+    batch = Batch(inputs, prefix, targets if kind == "regressor" else np.int32(targets), np.float32(weights))
+    params = init_params(model, seed, batch)
+    return Subject(model, params, inputs, prefix, batch.targets, batch.weights, *passes(model))
+
+
+@functools.lru_cache(maxsize=64)
+def passes(model: Any) -> tuple[Callable[..., jax.Array], Callable[..., Params]]:
+    """Returns `forward` and `gradient` of a model. Subjects of equal models share the compiled functions."""
+    return jax.jit(functools.partial(logits_of, model)), jax.jit(jax.grad(functools.partial(loss_of, model)))
+
+
+def logits_of(
+    model: Any, params: Params, inputs: Any, prefix: Any, key: Any = None, *, train: bool = False
+) -> jax.Array:
+    """Logits of a forced pass, or what another model than a generator gives; `key` drives dropout."""
+    rngs = None if key is None else {"dropout": key}
+    if prefix is None:
+        return model.apply(params, inputs, train=train, rngs=rngs)
+    return model.apply(params, rngs=rngs, method=lambda m: m.project(m.features(inputs, prefix, train=train)[0]))
+
+
+def outputs(s: Subject, inputs: Any, prefix: Any) -> np.ndarray:
+    """What `forward` gives, where there is an output for each position: of the real ones."""
+    found = np.asarray(s.forward(s.params, inputs, prefix))
+    return found[np.asarray((inputs if prefix is None else prefix).mask)] if found.ndim == 3 else found
+
+
+def loss_of(model: Any, params: Params, inputs: Any, prefix: Any, targets: Any, weights: Any) -> jax.Array:
+    """The sum of the losses."""
+    logits = logits_of(model, params, inputs, prefix)
+    if catalogue.kind_of(model) == "regressor":
+        return ((logits - targets) ** 2).sum()
+    return (optax.softmax_cross_entropy_with_integer_labels(logits, targets) * weights).sum()
+
+
+def forced(s: Subject, params: Params, rows: Any, ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Returns the logits [N T V] of N prefixes, given the inputs of the subject's `rows` [N].
+
+    Uses batches of the subject's shape where the prefixes fit, so that no new program is compiled.
+    """
+    count, length = ids.shape
+    batch, width = s.prefix.ids.shape
+    padding = ((0, 0), (0, max(width - length, 0)))
+    padded = Tokens(np.pad(np.int32(ids), padding), np.pad(mask, padding))
+    chosen = np.arange(-(-count // batch) * batch) % count
+    logits = [
+        np.asarray(s.forward(params, rows_of(s.inputs, rows[indices]), rows_of(padded, indices)))
+        for indices in np.split(chosen, len(chosen) // batch)
+    ]
+    return np.concatenate(logits)[:count, :length]
+
+
+def rows_of(tree: Any, rows: Any) -> Any:
+    return jax.tree.map(lambda x: x[rows], tree)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def features_of(model: Any, params: Params, prefix: Tokens, carry: Any) -> Any:
+    """([B T D], carry) of a language model."""
+    return model.apply(params, None, prefix, carry, train=False, method=type(model).features)
+
+
+def columns_of(tokens: Tokens, columns: slice) -> Tokens:
+    return jax.tree.map(lambda x: x[:, columns], tokens)
+
+
+def first_prompt(batch: int) -> Tokens:
+    """BOS for each row."""
+    return Tokens(np.ones((batch, 1), np.int32), np.ones((batch, 1), bool))

@@ -1,0 +1,189 @@
+"""TODO laws.tasks."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import numpy as np
+
+from seqlab import catalogue
+from seqlab.config import Batching, Text
+from seqlab.data.corpus import Corpus
+from seqlab.data.plans import Plan
+from seqlab.data.streams import Streams
+from seqlab.data.tokenizers import Labels, Numbers, Symbols, Tokenizer, Tokenizers
+from seqlab.data.vocabulary import train_tokenizer
+from seqlab.distributed.devices import fill_rows, fit_rows
+from seqlab.laws.equality import close, require, same
+from seqlab.runs.parameters import init_params
+
+
+# Tasks
+def tiny_corpus(task: Any) -> tuple[Corpus, Tokenizers, list[dict[str, str]]]:
+    made = {
+        ("source", "text"): lambda n: f"{'a b ' * n}c\nb",
+        ("target", "text"): lambda n: f"{'x ' * (n % 3)}yz {n}",
+        ("label", "class"): lambda n: "xyz"[n % 3],
+        ("source", "symbols"): lambda n: " ".join("abc"[(n + i) % 3] for i in range(n)),
+        ("label", "symbols"): lambda n: " ".join("xyz"[(n * i) % 3] for i in range(n)),
+        ("source", "numbers"): lambda n: " ".join(f"{n}.{i}" for i in range(2 * n)),
+        ("target", "numbers"): lambda n: f"-{n}.5",
+    }
+    examples = [{name: made[name, kind](n) for name, kind in task.columns.items()} for n in range(1, 12)]
+    kinds = {"text": tiny_tokenizer(), "class": Labels(("x", "y", "z")), "numbers": Numbers()}
+    kinds["symbols"] = Symbols(("a", "b", "c", "x", "y", "z"))
+    tokenizers = {name: kinds[kind] for name, kind in task.columns.items()}
+    ids: dict[str, np.ndarray] = {}
+    offsets: dict[str, np.ndarray] = {}
+    for column, tokenizer in tokenizers.items():
+        rows = tokenizer.encode([example[column] for example in examples])
+        ids[column] = np.concatenate(rows).astype(np.int32)
+        offsets[column] = np.cumsum([0, *map(len, rows)])
+    return Corpus(ids, offsets), tokenizers, examples
+
+
+@functools.cache
+def tiny_tokenizer() -> Tokenizer:
+    return train_tokenizer(["a b c xyz yz 0 1 2 3 4 5 6 7 8 9"] * 20, Text("char", 300))
+
+
+def tiny_plan(task: Any, corpus: Corpus) -> Plan:
+    return task.plan(corpus, Batching(tokens=140, buckets=3, max_length=60, max_ratio=99.0))
+
+
+def targets_are_the_next_tokens(task: Any) -> None:
+    """A batch's targets are the texts, and its prefix is what stands before each: BOS first, and EOS is the last
+    target. In a stream the targets are the whole text but its first token.
+    """
+    corpus, tokenizers, examples = tiny_corpus(task)
+    tokenizer = tokenizers["target"]
+    texts = [example["target"] for example in examples]
+    found: list[str] = []
+    streams: dict[int, list[int]] = {}
+    plan = tiny_plan(task, corpus)
+    for rows in plan.batches(0, None):
+        batch = task.collate(corpus, rows, tokenizers)
+        require(len(batch.targets) == rows.rows, "a batch has not the rows it should")
+        same(batch.weights > 0, batch.prefix.mask, "where there is weight, and the prefix's mask")
+        marks = batch.prefix.mask if batch.prefix.segments is None else batch.prefix.segments
+        for i, mark in ((i, mark) for i, row in enumerate(marks) for mark in np.unique(row[row > 0])):
+            target, prefix = batch.targets[i][marks[i] == mark], batch.prefix.ids[i][marks[i] == mark]
+            same(prefix[1:], target[:-1], "prefix and shifted targets")
+            if isinstance(plan, Streams):
+                streams.setdefault(i, []).extend(target.tolist())
+            else:
+                require(prefix[0] == tokenizer.bos, "a prefix does not begin with BOS")
+                require(target[-1] == tokenizer.eos, "targets do not end with EOS")
+                found.append(tokenizer.decode(target.tolist()))
+    if streams:
+        whole = [token for row in sorted(streams) for token in streams[row]]
+        same(whole, tokenizer.encode(["\n".join(texts)])[0][1:], "the targets of a stream, and the text")
+    else:
+        require(sorted(found) == sorted(texts), "the targets are not the texts")
+
+
+def targets_are_the_labels(task: Any) -> None:
+    """A batch's targets are its documents' classes; a document is whole, and its sentences are told apart."""
+    corpus, tokenizers, examples = tiny_corpus(task)
+    for rows in tiny_plan(task, corpus).batches(0, None):
+        batch = task.collate(corpus, rows, tokenizers)
+        require(batch.weights.sum() == len(rows.indices), "a filled-up row has weight")
+        for i, index in enumerate(rows.indices):
+            real, example = batch.inputs.mask[i], examples[index]
+            sentences, ids = batch.inputs.sentences[i][real], batch.inputs.ids[i][real]
+            ends = np.flatnonzero(ids == tokenizers["source"].newline)
+            same(np.flatnonzero(np.diff(sentences)), ends, "where sentences end, and the newlines")
+            parts = [tokenizers["source"].decode(ids[sentences == n].tolist()) for n in range(sentences[-1] + 1)]
+            require(parts == example["source"].split("\n"), "the sentences are not those of the document")
+            require(
+                tokenizers["label"].decode([int(batch.targets[i])]) == example["label"], "the class is another one"
+            )
+
+
+def targets_are_the_tags(task: Any) -> None:
+    """A batch's targets are the labels, one for each symbol, and its inputs the symbols."""
+    corpus, tokenizers, examples = tiny_corpus(task)
+    for rows in tiny_plan(task, corpus).batches(0, None):
+        batch = task.collate(corpus, rows, tokenizers)
+        same(batch.weights > 0, batch.inputs.mask, "where there is weight, and the mask of the inputs")
+        for i, index in enumerate(rows.indices):
+            for name, ids in (("source", batch.inputs.ids), ("label", batch.targets)):
+                told = tokenizers[name].decode(ids[i][batch.inputs.mask[i]].tolist())
+                require(told == examples[index][name], f"a {name} is another one")
+
+
+def targets_are_the_numbers(task: Any) -> None:
+    """A batch's targets are the target's numbers, and its inputs the source's, position by position."""
+    corpus, tokenizers, examples = tiny_corpus(task)
+    for rows in tiny_plan(task, corpus).batches(0, None):
+        batch = task.collate(corpus, rows, tokenizers)
+        require(batch.weights.sum() == len(rows.indices), "a filled-up row has weight")
+        for i, index in enumerate(rows.indices):
+            source, target = (np.array(examples[index][name].split(), np.float32) for name in ("source", "target"))
+            same(batch.inputs.values[i][batch.inputs.mask[i]].ravel(), source, "the numbers of a source")
+            same(batch.targets[i], target[0], "the number of a target")
+
+
+def decoding_reads_what_training_reads(task: Any) -> None:
+    """A text's request has the source, the sentences and the first prompt token that it has in a training batch."""
+    corpus, tokenizers, examples = tiny_corpus(task)
+    for rows in tiny_plan(task, corpus).batches(0, None):
+        batch = task.collate(corpus, rows, tokenizers)
+        for i, index in enumerate(rows.indices):
+            (request,) = task.requests([examples[index]["source"]], tokenizers, 0)
+            real = batch.inputs.mask[i]
+            same(request.source, batch.inputs.ids[i][real], "the source's ids")
+            same(request.sentences, batch.inputs.sentences[i][real], "the sentences of the source's tokens")
+            same(request.prompt, batch.prefix.ids[i, :1], "the prompt")
+
+
+def every_example_comes_once_an_epoch(task: Any) -> None:
+    """An epoch's batches hold each example once, or each token of a stream, in an order that hinges on seed and
+    epoch alone.
+    """
+    corpus, tokenizers, _ = tiny_corpus(task)
+    plan = tiny_plan(task, corpus)
+    orders = [[rows.indices.tolist() for rows in plan.batches(7, epoch)] for epoch in (0, 0, 1)]
+    require(orders[0] == orders[1], "the same epoch twice has two orders")
+    require(orders[0] != orders[2], "two epochs have one order")
+    if isinstance(plan, Streams):
+        for epoch in (0, 1, None):
+            weights = [task.collate(corpus, rows, tokenizers).weights.sum() for rows in plan.batches(7, epoch)]
+            require(sum(weights) == plan.tokens, f"{sum(weights)} of {plan.tokens} tokens come in an epoch")
+        return
+    for order in (*orders, [rows.indices.tolist() for rows in plan.batches(7, None)]):
+        seen = sorted(i for indices in order for i in indices)
+        require(seen == list(range(len(corpus))), f"an epoch holds examples {seen}")
+
+
+def rows_come_apart(task: Any) -> None:
+    """Some rows of a batch, collated alone, are those of the whole batch; rows behind the last are filled up."""
+    corpus, tokenizers, _ = tiny_corpus(task)
+    for rows in tiny_plan(task, corpus).batches(7, 0):
+        batch = task.collate(corpus, rows, tokenizers)
+        whole = jax.tree.leaves(fill_rows(batch, 8))
+        for begin in range(3):
+            which = np.arange(begin, len(whole[0]), 3)
+            part = task.collate(corpus, rows.only(which), tokenizers)
+            for ours, theirs in zip(jax.tree.leaves(part), whole, strict=True):
+                same(fit_rows(ours, len(which)), theirs[which], "rows of a batch, collated alone")
+
+
+def filled_rows_weigh_nothing(task: Any) -> None:
+    """Rows added to make a multiple of the devices change no sum of the loss."""
+    corpus, tokenizers, _ = tiny_corpus(task)
+    sized = {column for column, tokenizer in tokenizers.items() if not isinstance(tokenizer, Numbers)}
+    wanted = {name for name, column in catalogue.SIZES.items() if column in sized}
+    model = next(m for m in models_for(task) if {name for name in catalogue.SIZES if hasattr(m, name)} == wanted)
+    sizes = {name: len(tokenizers[column]) for name, column in catalogue.SIZES.items() if name in wanted}
+    model = dataclasses.replace(model, **sizes)
+    batch = task.collate(corpus, tiny_plan(task, corpus).batches(0, None)[0], tokenizers)
+    params = init_params(model, 0, batch)
+    sums = jax.jit(lambda params, batch: jax.tree.leaves(task.loss(model, params, batch, None, None)[:3]))
+    close(sums(params, fill_rows(batch, 8)), sums(params, batch), "sums of the loss with filled-up rows")
+
+
+def models_for(task: Any) -> list[Any]:
+    modules = [catalogue.module("models", name) for name in catalogue.names("models")]
+    return [module.TINY for module in modules if module.KIND == task.KIND]

@@ -1,0 +1,126 @@
+"""TODO laws.training."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from seqlab import catalogue
+from seqlab.config import Batching, Experiment, Parallel, Schedule, Text, Validation
+from seqlab.datasets.cldr_phrases import CldrPhrases
+from seqlab.distributed.devices import fill_rows, make_runner
+from seqlab.laws.equality import LawBroken, close, require, same
+from seqlab.laws.models import first_state
+from seqlab.laws.subject import make_subject
+from seqlab.runs.checkpoint import restore
+from seqlab.runs.manifest import checkpoint_steps, read_manifest
+from seqlab.training.step import make_step
+from seqlab.training.train import train
+from seqlab.types import Batch
+
+# Steps and runs
+SPLITS = (  # how a step may be split: by jit or pmap, with parameters shared, and in parts
+    (Parallel(), 1),
+    (Parallel(fsdp=2, tensor=2), 1),
+    (Parallel(fsdp=4), 3),
+    (Parallel(), 2),
+    (Parallel("pmap"), 1),
+    (Parallel("pmap"), 3),
+)
+
+
+def devices_agree() -> None:
+    """One device and all devices, however a step is split, end with the same parameters after SGD on rows that do not
+    divide by them.
+
+    By jit with dropout, whose mask is that of the whole batch; by pmap and in parts without.
+    """
+    # Large enough to be split. Swish, because rounding can flip the gradient of a ReLU at zero.
+    model = catalogue.module("models", "transformer").TINY
+    model = model.clone(encoder_layers=1, decoder_layers=1, dim=32, heads=4, hidden=128, activation="swish")
+    subject = make_subject(model)
+    batch = Batch(subject.inputs, subject.prefix, subject.targets, subject.weights)
+    batch = jax.tree.map(np.asarray, batch)
+    optimizer = optax.sgd(0.1)
+
+    def trained(run: Callable[..., Any], place: Any, feed: Any, fetch: Any) -> Any:
+        first = dataclasses.replace(first_state(subject.params, optimizer, ("nll",)), average=subject.params)
+        state = place(jax.tree.map(jnp.array, first))
+        for _ in range(10):
+            state, _ = run(state, feed(batch))
+        whole = fetch(state)
+        return jax.tree.leaves(jax.tree.map(np.asarray, (whole.params, whole.sums, whole.average)))
+
+    task, decay = catalogue.part("tasks", "translation")(), 0.7
+    alone = {}
+    for parallel, parts in SPLITS:
+        dropout = 0.3 if (parallel.name, parts) == ("jit", 1) else 0.0
+        loss = functools.partial(task.loss, model.clone(dropout=dropout))
+        if dropout not in alone:
+            step = jax.jit(make_step(loss, optimizer, 0, average=decay))
+            alone[dropout] = trained(step, lambda x: x, lambda x: x, lambda x: x)
+        runner = make_runner(parallel, parts)
+        step = runner.compile(make_step(loss, optimizer, 0, runner.axis, accumulate=parts, average=decay))
+        found = trained(step, runner.place, lambda x, r=runner: r.feed(fill_rows(x, r.parts)), runner.fetch)
+        for i, (leaf, expected) in enumerate(zip(found, alone[dropout], strict=True)):
+            close(leaf, expected, f"{parallel} in {parts} part(s) on {len(jax.devices())} devices, leaf {i}")
+
+
+def tiny_experiment() -> Experiment:
+    """Ten steps on a handful of phrases; a checkpoint every second."""
+    return Experiment(
+        model=catalogue.module("models", "transformer").TINY.clone(
+            vocabulary=0, source_vocabulary=0, encoder_layers=1, decoder_layers=1, tie="all", dropout=0.2
+        ),
+        task=catalogue.part("tasks", "translation")(),
+        data=CldrPhrases(train=60, validation=6, test=6),
+        steps=10,
+        log_every=3,
+        text=Text("char", 400),
+        batching=Batching(tokens=1200, buckets=1, max_length=200),
+        schedule=Schedule(peak=1e-2, warmup=2),
+        validation=Validation(every=2, examples=6, beam=0),
+    )
+
+
+class Killed(Exception):
+    """Stands for the end of the process."""
+
+
+def resuming_changes_nothing(folder: Path) -> None:
+    """A run cut off in a validation and started again ends, to the bit, as an uninterrupted one."""
+    experiment = dataclasses.replace(tiny_experiment(), steps=6, log_every=2)
+
+    def until(line: str) -> Callable[[str], None]:
+        def say(text: str) -> None:
+            if text.startswith(line):
+                raise Killed
+
+        return say
+
+    def quiet(text: str) -> None: ...
+
+    train(experiment, folder / "whole", folder / "data", say=quiet)
+    for line in ("step 2:", "step 4:"):  # told before what came of that validation is noted
+        try:
+            train(experiment, folder / "cut", folder / "data", say=until(line))
+        except Killed:
+            continue
+        raise LawBroken("the run was not cut off")
+    require(checkpoint_steps(folder / "cut")[-1] == 4, "the last checkpoint before the cut is not that of step 4")
+    train(experiment, folder / "cut", folder / "data", say=quiet)
+    trees = [restore(folder / name, 6) for name in ("whole", "cut")]
+    for (path, whole), cut in zip(
+        jax.tree_util.tree_flatten_with_path(trees[0])[0], jax.tree.leaves(trees[1]), strict=True
+    ):
+        same(whole, cut, f"after resuming, {jax.tree_util.keystr(path)}")
+    ends = [read_manifest(folder / name, 6)["progress"] for name in ("whole", "cut")]
+    require(ends[0] == ends[1], f"cursor and best score differ after resuming: {ends}")
+    logs = [(folder / name / "metrics.jsonl").read_text() for name in ("whole", "cut")]
+    require(logs[0] == logs[1], "the logs differ after resuming")

@@ -1,0 +1,116 @@
+"""What tasks share: their shape, their plan over buckets, cross-entropy, and their answers.
+
+A task is a frozen dataclass. It says what an example is (`columns`, and how each becomes ids), how
+examples become batches (`plan`, `collate`), what is minimized (`loss`), and which `metrics` judge the answers. A task
+for generators says what a line of input asks of the search (`requests`), one for classifiers answers itself
+(`answer`). A `separator` stands in a typed line for the newlines of a source. `baseline`, if it has one, gives the
+trivial answers that a model must beat, and what they are.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from seqlab.types import Batch, Carry, Params
+
+
+def cross_entropy(
+    logits: Float[Array, "*N V"],
+    targets: Int[Array, "*N"],
+    weights: Float[Array, "*N"],
+    label_smoothing: float = 0.0,
+) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
+    """(loss_sum, weight_sum, {"nll", "correct"} sums) over weighted positions, in nats.
+
+    With smoothing e the target distribution is (1 - e) on the target and e spread over the vocabulary
+    (Szegedy et al. 2016); "nll" is without it.
+    """
+    normalizer, chosen = normalizer_and_chosen(logits, targets)
+    nll = normalizer - chosen
+    loss = nll
+    if label_smoothing:
+        loss = (1 - label_smoothing) * nll + label_smoothing * (normalizer - logits.mean(-1))
+    hits = logits.argmax(-1) == targets
+    sums = {"nll": (nll * weights).sum(), "correct": (hits * weights).sum()}
+    return (loss * weights).sum(), weights.sum(), sums
+
+
+@jax.custom_vjp
+def normalizer_and_chosen(
+    logits: Float[Array, "*N V"], targets: Int[Array, "*N"]
+) -> tuple[Float[Array, "*N"], Float[Array, "*N"]]:
+    """Log-sum-exp, and the target's logit. Their gradient is made in one pass over the logits, from the logits."""
+    chosen = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
+    return jax.nn.logsumexp(logits, axis=-1), chosen
+
+
+def _forward(logits: jax.Array, targets: jax.Array):
+    normalizer, chosen = normalizer_and_chosen(logits, targets)
+    return (normalizer, chosen), (logits, targets, normalizer)
+
+
+def _backward(kept: tuple[jax.Array, jax.Array, jax.Array], gradients: tuple[jax.Array, jax.Array]):
+    logits, targets, normalizer = kept
+    of_all, of_chosen = (g[..., None] for g in gradients)
+    is_target = targets[..., None] == jnp.arange(logits.shape[-1])
+    return of_all * jnp.exp(logits - normalizer[..., None]) + jnp.where(is_target, of_chosen, 0.0), None
+
+
+normalizer_and_chosen.defvjp(_forward, _backward)
+
+
+def generator_loss(
+    model: Any, params: Params, batch: Batch, carry: Carry, key: Any, label_smoothing: float, chunk: int = 0
+) -> tuple[jax.Array, jax.Array, dict[str, jax.Array], Carry]:
+    """Teacher-forced cross-entropy; `key` drives dropout, None means evaluation: no dropout, no smoothing.
+
+    A carry is taken and given only where the rows are stretches of a stream. With a `chunk`, the logits of about so
+    many positions are held at once.
+    """
+    train, fresh = key is not None, batch.fresh
+    if fresh is None:
+        carry = None
+    else:
+        carry = jax.tree.map(lambda x: jnp.where(fresh.reshape(-1, *[1] * (x.ndim - 1)), 0, x), carry)
+
+    def judged(features: Any, targets: Any, weights: Any) -> Any:
+        logits = model.apply(params, features, method="project")
+        return cross_entropy(logits, targets, weights, label_smoothing if train else 0.0)
+
+    rngs = {"dropout": key} if train else None
+    features, carry = model.apply(
+        params, batch.inputs, batch.prefix, carry, train=train, rngs=rngs, method="features"
+    )
+    found = features, batch.targets, batch.weights
+    loss, weight, sums = summed_over_chunks(judged, chunk, *found) if chunk else judged(*found)
+    if train:
+        del sums["correct"]  # not worth a pass over the logits in every step
+    return loss, weight, sums, None if fresh is None else carry
+
+
+def summed_over_chunks(judged: Callable[..., Any], chunk: int, *arrays: Any) -> Any:
+    """The sums that `judged` gives of arrays [B T ...], from about `chunk` positions at a time: as many of each row,
+    one at least. In the backward pass each chunk is judged again. Positions that fill up the last one are zeros.
+    """
+    rows, length = arrays[0].shape[:2]
+    width = min(max(chunk // rows, 1), length)
+
+    def split(x: Any) -> jax.Array:
+        """[B T ...] to [chunks B width ...]: rows stay whole devices' own."""
+        x = jnp.pad(x, ((0, 0), (0, -length % width), *[(0, 0)] * (x.ndim - 2)))
+        return x.reshape(rows, -1, width, *x.shape[2:]).swapaxes(0, 1)
+
+    def body(sums: Any, one: Any) -> tuple[Any, None]:
+        return jax.tree.map(jnp.add, sums, judged(*one)), None
+
+    chunks = tuple(split(x) for x in arrays)
+    nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(judged, *(x[0] for x in chunks)))
+    return jax.lax.scan(jax.checkpoint(body, prevent_cse=False), nothing, chunks)[0]
+
+
+def outputs(model: Any, params: Params, inputs: Any, key: Any = None) -> jax.Array:
+    """What a model that is no generator gives; `key` drives dropout, None means evaluation."""
+    return model.apply(params, inputs, train=key is not None, rngs=None if key is None else {"dropout": key})

@@ -1,0 +1,33 @@
+"""TODO runs.averaging."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+
+from seqlab import catalogue
+from seqlab.data.tokenizer_files import RECORD, load_tokenizers, save_tokenizers
+from seqlab.runs import checkpoint, saving
+from seqlab.system.errors import SeqlabError
+from seqlab.system.files import check_new, folder_made_whole
+from seqlab.system.untrusted import inside
+
+
+def average(run: Path, last: int, out: Path) -> list[int]:
+    """Writes a run whose only checkpoint has the mean parameters of the last `last` ones of `run`; their steps.
+
+    It is there to decode with: its optimizer state is gone. Raises `SeqlabError` if there are not that many.
+    """
+    experiment = catalogue.load_experiment(run / "experiment.json")
+    check_new(out)
+    if last > experiment.checkpoints.last:
+        kept = experiment.checkpoints.last
+        raise SeqlabError(f"{run} keeps its {kept} newest checkpoints: train with --checkpoints.last {last}")
+    params, steps = checkpoint.average(run, last)
+    with folder_made_whole(out) as part:
+        save_tokenizers(load_tokenizers(run, experiment.task.columns), part)
+        catalogue.save_experiment(experiment, part / "experiment.json")
+        shutil.copyfile(inside(run, RECORD), part / RECORD)
+        averaged = {"params": params, "step": np.int32(steps[-1])}
+        saving.save_alone(part, averaged, steps[-1], {"averaged": steps})
+    return steps

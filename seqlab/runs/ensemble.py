@@ -1,0 +1,31 @@
+"""TODO runs.ensemble."""
+
+import math
+from collections.abc import Sequence
+
+from seqlab.runs.loading import Run
+from seqlab.search.ensemble import MEANS, Ensemble
+from seqlab.system.errors import SeqlabError
+
+
+def together(runs: Sequence[Run], mean: str = "probabilities", lm: Run | None = None, weight: float = 0.0) -> Run:
+    """Some runs that write as one, the first one's task and search; and a language model that has its say with
+    `weight`. Raises for runs that do not write the same tokens.
+    """
+    first, *others = runs
+    if mean not in MEANS:
+        raise SeqlabError(f"the mean of an ensemble is one of {', '.join(MEANS)}, not {mean!r}")
+    for run in (*others, *([lm] if lm else [])):
+        if run.tokenizers.get("target") != first.tokenizers.get("target"):
+            raise SeqlabError(
+                f"{run.folder} has another target tokenizer than {first.folder}: train it with --tokenizer"
+            )
+    for run in others:
+        if run.experiment.task != first.experiment.task or run.tokenizers != first.tokenizers:
+            raise SeqlabError(f"{run.folder} reads or writes another way than {first.folder}: no ensemble")
+    if lm is not None and ("source" in lm.experiment.task.columns or lm.experiment.task.KIND != "generator"):
+        raise SeqlabError(f"{lm.folder} is no language model")
+    if not 0 <= weight < math.inf:
+        raise SeqlabError(f"the weight of a language model is 0 or more, not {weight}")
+    model = Ensemble(tuple(run.model for run in runs), mean, lm and lm.model, weight)
+    return first._replace(model=model, params=tuple(run.params for run in (*runs, *([lm] if lm else []))))

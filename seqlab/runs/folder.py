@@ -1,0 +1,60 @@
+"""TODO runs.folder."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+from seqlab import catalogue
+from seqlab.config import Experiment, Parallel
+from seqlab.data.records import Prepared
+from seqlab.data.tokenizer_files import RECORD, TOKENIZER_FILES, save_tokenizers, tokenizer_hashes
+from seqlab.data.tokenizers import Tokenizers
+from seqlab.runs import manifest
+from seqlab.system.errors import SeqlabError
+from seqlab.system.files import write_atomically
+
+
+def refuse_other_folder(run: Path) -> None:
+    """Raises for a path that holds something else than a run, or the beginnings of one."""
+    ours = (
+        "data.json*",
+        "command.txt*",
+        "experiment.json.part",
+        ".lock",
+        *TOKENIZER_FILES,
+    )
+    if not run.exists() or (run / "experiment.json").exists():
+        return
+    if not run.is_dir() or any(not any(map(p.match, ours)) for p in run.iterdir()):
+        raise SeqlabError(f"{run} exists and is no run: choose another --out")
+
+
+def open_run(
+    experiment: Experiment, tokenizers: Tokenizers, data: Prepared, run: Path, command: str | None = None
+) -> None:
+    """Makes the run's folder, or checks that the one there is of the same experiment and the same data."""
+    path, hashes = run / "experiment.json", run / RECORD
+    if path.exists():
+        changed = catalogue.differences(free(catalogue.load_experiment(path)), free(experiment))
+        if changed:
+            kept = bool(manifest.checkpoint_steps(run))
+            way = f"start from its parameters with --init-from {run}" if kept else "remove it: it has no checkpoint"
+            raise SeqlabError(
+                f"{run} is a run of another experiment:\n  "
+                + "\n  ".join(changed)
+                + f"\nchoose another --out, or {way}"
+            )
+        if hashes.exists() and data.changed_since(hashes):
+            raise SeqlabError(f"the data of {run} has changed since it began: choose another --out")
+        return
+    run.mkdir(parents=True, exist_ok=True)
+    save_tokenizers(tokenizers, run)
+    write_atomically(hashes, json.dumps({**data.hashes, **tokenizer_hashes(run)}, indent=1))
+    if command is not None:
+        write_atomically(run / "command.txt", command + "\n")
+    catalogue.save_experiment(experiment, path)
+
+
+def free(experiment: Experiment) -> Experiment:
+    """The experiment without what may change from one part of a run to the next: on what, and how it is watched."""
+    return dataclasses.replace(experiment, parallel=Parallel(), nonfinite="stop", hash_every=0)

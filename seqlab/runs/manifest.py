@@ -1,0 +1,113 @@
+"""TODO runs.manifest."""
+
+import hashlib
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from seqlab.system.errors import SeqlabError, advised
+from seqlab.system.files import write_atomically
+from seqlab.system.untrusted import fits, inside, plain_files, read_json
+
+MANIFEST = "manifest.json"
+
+STEP = re.compile(r"0|[1-9][0-9]{0,17}")  # the name of a checkpoint's folder
+
+
+def checkpoint_steps(run: Path) -> list[int]:
+    """Steps with a manifest, oldest first."""
+    folder = run / "checkpoints"
+    if not folder.is_dir():
+        return []
+    return sorted(int(p.name) for p in folder.iterdir() if STEP.fullmatch(p.name) and (p / MANIFEST).exists())
+
+
+def read_manifest(run: Path, step: int) -> dict[str, Any]:
+    """Raises `SeqlabError` for one that is not as it was written."""
+    path = inside(run / "checkpoints", f"{step}/{MANIFEST}")
+    manifest = read_json(path, dict[str, Any])
+    digest = manifest.pop("sha256", None)
+    check_manifest(manifest, step, run)
+    if digest != _digest_of_manifest(manifest):
+        raise SeqlabError(f"{path}: damaged: not as it was written")
+    return manifest
+
+
+def write_manifest(run: Path, step: int, progress: dict[str, Any], files: dict[str, str]) -> None:
+    manifest = {"step": step, "progress": progress, "files": files}
+    content = {**manifest, "sha256": _digest_of_manifest(manifest)}
+    write_atomically(run / "checkpoints" / str(step) / MANIFEST, json.dumps(content, indent=1))
+
+
+def _digest_of_manifest(manifest: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+
+
+def verify(run: Path, step: int) -> dict[str, Any]:
+    """The manifest of a checkpoint whose files are all as it says. Raises `SeqlabError` for another."""
+    folder, manifest = run / "checkpoints" / str(step), read_manifest(run, step)
+    try:
+        found, expected = _hash_files(folder / "state"), manifest["files"]
+    except OSError as error:
+        raise SeqlabError(f"{folder}: cannot be read: {error}") from None
+    if found != expected:
+        bad = min(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
+        raise SeqlabError(f"{folder}: damaged: {bad} is not as it was written")
+    return manifest
+
+
+def newest_whole(run: Path, say: Callable[[str], None]) -> int | None:
+    """The newest checkpoint that is as it was written; those passed over are told. None: there is none.
+
+    Raises `SeqlabError` where all there are are damaged.
+    """
+    steps = checkpoint_steps(run)
+    for step in reversed(steps):
+        try:
+            verify(run, step)
+            return step
+        except SeqlabError as error:
+            say(f"CHECKPOINT {step} IS PASSED OVER: {error}")
+    if steps:
+        raise SeqlabError(f"{run}: no checkpoint is whole: remove {run / 'checkpoints'} to train from the beginning")
+    return None
+
+
+def check_manifest(manifest: Any, step: int, run: Path) -> dict[str, Any]:
+    """The manifest, if it has the form of one and is of this step. Raises `SeqlabError` otherwise."""
+    wanted = {"step": int, "progress": dict[str, Any], "files": dict[str, str]}
+    sound = fits(manifest, dict[str, Any]) and all(fits(manifest.get(name), kind) for name, kind in wanted.items())
+    if not sound or manifest["step"] != step:
+        folder = run / "checkpoints" / str(step)
+        raise SeqlabError(f"{folder / MANIFEST}: no manifest of step {step}; remove {folder}")
+    return manifest
+
+
+def choose_step(run: Path, which: str = "best") -> int:
+    """The step that "best", "last" or a number names. Raises `SeqlabError` if there is none."""
+    steps = checkpoint_steps(run)
+    if not steps:
+        raise SeqlabError(f"{run}: no checkpoint; train it first with `seqlab train CONFIG --out {run}`")
+    if which == "last":
+        return steps[-1]
+    if which == "best":
+        with advised(f"choose another by its number: {', '.join(map(str, steps[:-1])) or 'none'}"):
+            best = read_manifest(run, steps[-1])["progress"].get("best_step")
+        if best not in [None, *steps]:  # whatever a manifest holds
+            raise SeqlabError(
+                f"{run}: the best checkpoint, {best}, is not there; take last or one of {', '.join(map(str, steps))}"
+            )
+        return steps[-1] if best is None else best
+    if which.isdecimal() and int(which) in steps:
+        return int(which)
+    raise SeqlabError(f"{run}: no checkpoint {which!r}: best, last or one of {', '.join(map(str, steps))}")
+
+
+def _hash_files(folder: Path) -> dict[str, str]:
+    hashes = {}
+    for path in plain_files(folder):
+        with path.open("rb") as stream:
+            hashes[str(path.relative_to(folder))] = hashlib.file_digest(stream, "sha256").hexdigest()
+    return hashes

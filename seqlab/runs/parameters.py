@@ -1,0 +1,56 @@
+"""TODO runs.parameters."""
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from seqlab import catalogue
+from seqlab.config import Experiment
+from seqlab.data.padding import blank_batch
+from seqlab.runs import checkpoint, manifest
+from seqlab.system.errors import SeqlabError
+from seqlab.types import Params
+
+
+def parameter_shapes(experiment: Experiment, folder: Path) -> Params:
+    """The shapes of the parameters that an experiment's model has. Raises for a model that cannot be built."""
+    try:
+        return jax.eval_shape(lambda: init_params(experiment.model, 0, blank_batch(experiment.task)))
+    except Exception as error:  # whatever layers make of sizes that nobody would choose
+        reason = str(error).partition("\n")[0]
+        raise SeqlabError(f"{folder}: the model of its experiment cannot be built: {reason}") from None
+
+
+def init_params(model: Any, seed: int, batch: Any) -> Params:
+    """Parameters of a model from one batch; rows and lengths are cut, since they shape no parameter."""
+    inputs, prefix = jax.tree.map(lambda x: x[:1, :2], (batch.inputs, batch.prefix))
+    return make_initializer(model)(jax.random.key(seed), inputs, prefix)
+
+
+@functools.lru_cache(maxsize=64)
+def make_initializer(model: Any) -> Callable[..., Params]:
+    """The jitted function from a key, inputs and a prefix to parameters; each model's is compiled once."""
+
+    def run(module: Any, inputs: Any, prefix: Any) -> Any:
+        if catalogue.kind_of(model) != "generator":
+            return module(inputs, train=False)
+        return module.project(module.features(inputs, prefix, train=False)[0])
+
+    return jax.jit(functools.partial(model.init, method=run))
+
+
+def load_params(run: Path, like: Params) -> Params:
+    """The best parameters of a run, for a model of the same shapes."""
+    step = manifest.choose_step(run)
+    params = checkpoint.parameters_of(checkpoint.restore(run, step))
+    old, new = (
+        {jax.tree_util.keystr(path): x.shape for path, x in jax.tree_util.tree_flatten_with_path(tree)[0]}
+        for tree in (params, like)
+    )
+    if old != new:
+        name = next(n for n in {**old, **new} if old.get(n) != new.get(n))
+        raise SeqlabError(f"{run} has another model: {name} is {old.get(name)} there and {new.get(name)} here")
+    return params

@@ -1,0 +1,202 @@
+"""Compiled programs, kept from one process to the next.
+
+    $XDG_CACHE_HOME/seqlab/compiled-MACHINE/    by default under ~/.cache; one file for each program
+
+JAX writes and reads the files and names them by program, versions and flags. MACHINE is a hash of the processor's
+features: hosts that share a home folder do not read the programs of another kind of processor.
+"""
+
+import contextlib
+import hashlib
+import os
+import platform
+import re
+import shutil
+import stat
+import time
+import warnings
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from seqlab.system.errors import SeqlabError
+
+LIMIT = 1 << 30  # bytes, for each kind of machine
+MIN_SECONDS = 0.2  # a program that compiles faster is not kept
+CHECKED = "checked"  # its time of modification: files that are older are known to be complete
+PROGRAM = re.compile(r".*-[0-9a-f]{64}-cache")  # JAX's name for a file
+MARGIN = 60.0  # seconds by which the clock of a file system may differ from this machine's
+
+
+class Entry(NamedTuple):
+    """A file with a compiled program."""
+
+    last_use: float  # seconds since 1970, as `changed`
+    changed: float
+    size: int  # bytes
+    path: Path
+
+
+def keep_compilations() -> None:
+    """Makes JAX keep what it compiles. Call it before anything is compiled.
+
+    Does nothing if $JAX_COMPILATION_CACHE_DIR is set: JAX then uses that folder, and the limit does not apply to it.
+    Keeps nothing unless the folder belongs to this user and nobody else can write to it, because JAX executes the
+    files that it reads.
+    """
+    if os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        return
+    try:
+        folder = machine_folder()
+    except SeqlabError:
+        return
+    if not make_private(folder):
+        return
+    remove_damaged(folder)
+    remove_oldest(folder, LIMIT)
+    import jax
+
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", MIN_SECONDS)
+    # XLA's own caches would lie in a subfolder, without a limit, and make each program depend on the folder's path.
+    jax.config.update("jax_persistent_cache_enable_xla_caches", "none")
+    # JAX compiles again if a file is damaged or the disk is full. The user need not act.
+    warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache entry")
+
+
+def cache_folder() -> Path:
+    """Raises `SeqlabError` for a user without a home folder."""
+    given = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    if given.is_absolute():  # the XDG specification has relative paths ignored
+        return given / "seqlab"
+    try:
+        return Path.home() / ".cache" / "seqlab"
+    except RuntimeError:
+        raise SeqlabError("no home folder to keep compiled programs in: set XDG_CACHE_HOME to a folder") from None
+
+
+def machine_folder() -> Path:
+    """The folder for programs that this machine can run."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        features = next(line for line in lines if line.startswith(("flags", "Features")))
+    except (OSError, StopIteration):  # not Linux
+        features = platform.processor()
+    machine = hashlib.sha256(f"{platform.system()} {platform.machine()} {features}".encode()).hexdigest()[:12]
+    return cache_folder() / f"compiled-{machine}"
+
+
+def make_private(folder: Path) -> bool:
+    """Creates the folder. Returns whether it and its parent belong to this user, and nobody else can change them."""
+    try:
+        folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, exist_ok=True)
+        own = [os.lstat(path) for path in (folder, folder.parent)]
+        above = os.stat(folder.parent.parent)
+    except OSError:
+        return False
+    private = all(stat.S_ISDIR(x.st_mode) and x.st_uid == os.getuid() and not x.st_mode & 0o022 for x in own)
+    fixed = not above.st_mode & 0o022 or bool(above.st_mode & stat.S_ISVTX)  # nobody else can rename the parent
+    return private and fixed and os.access(folder, os.W_OK)
+
+
+def entries(folder: Path) -> list[Entry]:
+    """The compiled programs in a folder, the least recently used first."""
+    kept = []
+    for path in folder.iterdir() if folder.is_dir() and not folder.is_symlink() else ():
+        try:
+            status = path.lstat()
+        except OSError:  # another process has removed it
+            continue
+        if stat.S_ISREG(status.st_mode) and PROGRAM.fullmatch(path.name):
+            changed = max(status.st_mtime, status.st_ctime)
+            kept.append(Entry(max(status.st_atime, changed), changed, status.st_size, path))
+    return sorted(kept)
+
+
+def remove(path: Path) -> None:
+    """Removes a file if that is possible."""
+    with contextlib.suppress(OSError):
+        path.unlink()
+
+
+def remove_damaged(folder: Path) -> None:
+    """Removes incomplete files, for example after SIGKILL during a write. JAX never overwrites them.
+
+    Checks only files that changed after the last check, or shortly before it.
+    """
+    stamp, begin = folder / CHECKED, time.time() - MARGIN
+    try:
+        checked = stamp.stat().st_mtime
+    except OSError:
+        checked = 0.0
+    decompress = decompressor()
+    for entry in entries(folder):
+        if entry.changed < checked:
+            continue
+        try:
+            decompress(entry.path.read_bytes())
+        except Exception:  # each library has errors of its own
+            remove(entry.path)
+    try:
+        stamp.touch()
+        os.utime(stamp, (begin, begin))
+    except OSError:  # a full disk: the next process checks them again
+        return
+
+
+def decompressor() -> Callable[[bytes], bytes]:
+    """Returns the inverse of JAX's compression: zstd if Python or a package has it, otherwise zlib."""
+    try:
+        from compression import zstd  # pyright: ignore[reportMissingImports]
+
+        return zstd.decompress
+    except ImportError:
+        pass
+    try:
+        import zstandard  # pyright: ignore[reportMissingImports]
+
+        return zstandard.ZstdDecompressor().decompress
+    except ImportError:
+        return zlib.decompress
+
+
+def remove_oldest(folder: Path, limit: int) -> None:
+    """Removes the least recently used files until all together have at most `limit` bytes."""
+    kept = entries(folder)
+    excess = sum(entry.size for entry in kept) - limit
+    for entry in kept:
+        if excess <= 0:
+            return
+        remove(entry.path)
+        excess -= entry.size
+
+
+class Usage(NamedTuple):
+    """A number of compiled programs, and their size in bytes."""
+
+    programs: int
+    size: int
+
+
+def usage() -> Usage:
+    """Returns the number and the size of the kept programs, for all kinds of machine."""
+    sizes = [entry.size for folder in cache_folder().glob("compiled-*") for entry in entries(folder)]
+    return Usage(len(sizes), sum(sizes))
+
+
+def clear() -> Usage:
+    """Removes all kept programs, and returns their number and size. Raises `SeqlabError` where that fails."""
+    removed = usage()
+    for path in cache_folder().glob("compiled-*"):
+        try:
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+        except FileNotFoundError:  # another process has removed it
+            continue
+        except OSError as error:
+            raise SeqlabError(f"{path}: cannot be removed: {error.strerror or error}") from None
+    return removed

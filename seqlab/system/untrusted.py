@@ -1,0 +1,106 @@
+"""Files that somebody else may have written: read within bounds, of the form they should have, and never outside
+their folder.
+"""
+
+import errno
+import json
+import types
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin
+
+from seqlab.system.errors import SeqlabError
+
+LARGEST = 1 << 26  # bytes of a file that is read whole
+
+
+def inside(folder: Path, name: str) -> Path:
+    """The file of that name in a folder. Raises for a name, or a link, that leads out of it."""
+    path = folder / name
+    try:
+        stays = path.resolve().is_relative_to(folder.resolve()) and not is_circular(path)
+    except (OSError, RuntimeError, ValueError):  # links in a circle, a name that no file can have
+        stays = False
+    if not stays:
+        raise SeqlabError(f"{path} leads out of its folder: put the file itself there")
+    return path
+
+
+def is_circular(path: Path) -> bool:
+    """Whether the links of a path form a circle, which `resolve` accepts since Python 3.13."""
+    try:
+        path.stat()
+    except OSError as error:
+        return error.errno == errno.ELOOP
+    return False
+
+
+def plain_files(folder: Path) -> Iterator[Path]:
+    """All files below a folder, in order. Raises for a link, the folder itself included, or anything else
+    that is no plain file.
+    """
+    for path in [folder, *sorted(folder.rglob("*"))]:
+        if path.is_symlink() or not (path.is_file() or path.is_dir()):
+            raise SeqlabError(f"{path}: no plain file; put the file itself there")
+        if path.is_file():
+            yield path
+
+
+def read_whole(path: Path, most: int = LARGEST) -> bytes:
+    """The bytes of a plain file. Raises for one that is missing, no plain file, or larger than `most`."""
+    try:
+        if not path.is_file():
+            plain = " that is a plain file" if path.exists() else ""
+            raise SeqlabError(f"{path.parent} has no {path.name}{plain}")
+        size = path.stat().st_size
+        if size > most:
+            raise SeqlabError(f"{path}: {size:,} bytes, and such a file has at most {most:,}")
+        return path.read_bytes()
+    except OSError as error:
+        raise SeqlabError(f"{path}: cannot be read: {error.strerror or error}") from None
+
+
+def read_json(path: Path, wanted: Any = Any) -> Any:
+    """The value in a JSON file, of type `wanted` (see `fits`)."""
+    return parse_json(read_whole(path), str(path), wanted)
+
+
+def parse_json(content: bytes, place: str, wanted: Any = Any) -> Any:
+    """The value that JSON in UTF-8 stands for, of type `wanted`. Raises naming the `place` for what is none."""
+    try:
+        text = content.decode("utf-8")
+        value = json.loads(text)
+        if "\\ud" in text.lower():  # half of a surrogate pair cannot be written again
+            json.dumps(value, ensure_ascii=False).encode()
+    except (ValueError, RecursionError) as error:
+        raise SeqlabError(f"{place}: no JSON: {error}") from None
+    if not fits(value, wanted):
+        raise SeqlabError(f"{place}: not what should be there: it is damaged, or of another version of seqlab")
+    return value
+
+
+def fits(value: Any, wanted: Any) -> bool:
+    """Whether a value of JSON is of a type: Any, None, bool, int (of 64 bits), float, str, a union or a choice of
+    such, or a list, tuple or dict of such. A list stands for a tuple, an int for a float.
+    """
+    kind, inner = get_origin(wanted) or wanted, get_args(wanted)
+    if kind is Any:
+        return True
+    if kind in (Union, types.UnionType):
+        return any(fits(value, one) for one in inner)
+    if kind is Literal:
+        return value in inner
+    if kind in (None, types.NoneType):
+        return value is None
+    if kind in (int, float):
+        whole = isinstance(value, int) and not isinstance(value, bool) and -(1 << 63) <= value < 1 << 63
+        return whole or (kind is float and isinstance(value, float))
+    if kind in (list, tuple):
+        if not isinstance(value, list | tuple):
+            return False
+        if kind is list or (len(inner) == 2 and inner[1] is ...):
+            return all(fits(one, inner[0]) for one in value)
+        return len(value) == len(inner) and all(map(fits, value, inner))
+    if kind is dict:
+        return isinstance(value, dict) and all(fits(k, inner[0]) and fits(v, inner[1]) for k, v in value.items())
+    return isinstance(value, kind)

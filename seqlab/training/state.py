@@ -1,0 +1,48 @@
+"""TODO training.state."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from seqlab.config import Experiment
+from seqlab.runs.parameters import init_params
+from seqlab.training.optimizer import make_optimizer
+from seqlab.training.step import make_step
+from seqlab.types import TrainState, zeros_like
+
+
+def training_step(experiment: Experiment, axis: str | None = None) -> Callable[..., Any]:
+    """`make_step` of an experiment."""
+    return make_step(
+        functools.partial(experiment.task.loss, experiment.model),
+        optimizer_of(experiment),
+        experiment.seed,
+        axis,
+        accumulate=experiment.accumulate,
+        average=experiment.optimizer.average,
+        skip=experiment.nonfinite == "skip",
+    )
+
+
+def initial_state(experiment: Experiment, batch: Any) -> TrainState:
+    """Step 0, for batches like this one. Raises `SeqlabError` for a model that cannot be built."""
+    params = init_params(experiment.model, experiment.seed, batch)
+    loss = functools.partial(experiment.task.loss, experiment.model)
+    loss_sum, weight, sums, carry = jax.eval_shape(loss, params, batch, None, jax.random.key(0))
+    sums = {"loss": loss_sum, "weight": weight, **sums, "gradient_norm": weight, "steps": weight}
+    return TrainState(
+        step=jnp.int32(0),
+        params=params,
+        optimizer=optimizer_of(experiment).init(params),
+        carry=zeros_like(carry),
+        sums={name: jnp.float32(0) for name in sums},
+        average=jax.tree.map(jnp.copy, params) if experiment.optimizer.average else None,
+    )
+
+
+def optimizer_of(experiment: Experiment) -> optax.GradientTransformation:
+    return make_optimizer(experiment.optimizer, experiment.schedule, experiment.steps)

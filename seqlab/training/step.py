@@ -1,0 +1,104 @@
+"""One training step: pure, with the loss injected."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from seqlab.types import AnyArray, Carry, Params, TrainState, zeros_like
+
+# loss(params, batch, carry, key) -> (loss_sum, weight_sum, metric_sums, carry); key None: no dropout
+Loss = Callable[[Params, Any, Carry, Any], tuple[jax.Array, jax.Array, dict[str, jax.Array], Carry]]
+
+
+def make_step(
+    loss: Loss,
+    optimizer: optax.GradientTransformation,
+    seed: int,
+    axis: str | None = None,
+    *,
+    accumulate: int = 1,
+    average: float = 0.0,
+    skip: bool = False,
+) -> Callable[[TrainState, Any], tuple[TrainState, dict[str, jax.Array]]]:
+    """`step(state, batch) -> (state, metrics)`.
+
+    Gradients are of the loss's sum. Sums and weights are added over the devices of `axis` (None: one program sees the
+    whole batch), and over the `accumulate` parts that a batch is worked on in, and divided once, last, so every
+    weight counts alike however rows fall. `average` is the decay of the parameters' moving average; `skip` leaves
+    everything but the number of the step as it was where the loss or a gradient is not finite.
+    """
+
+    def gradients_of(params: Params, batch: Any, carry: Carry, key: jax.Array) -> Any:
+        """(gradients, sums, carry) of some rows."""
+
+        def objective(params: Params) -> Any:
+            loss_sum, weight, sums, after = loss(params, batch, carry, key)
+            return loss_sum, ({"loss": loss_sum, "weight": weight, **sums}, after)
+
+        gradients, (sums, after) = jax.grad(objective, has_aux=True)(params)
+        return gradients, sums, after
+
+    def step(state: TrainState, batch: Any) -> tuple[TrainState, dict[str, jax.Array]]:
+        key = jax.random.fold_in(jax.random.key(seed), state.step)
+        if axis is not None:
+            key = jax.random.fold_in(key, jax.lax.axis_index(axis))
+        if accumulate == 1:
+            gradients, sums, carry = gradients_of(state.params, batch, state.carry, key)
+        else:
+            gradients, sums, carry = accumulated(gradients_of, accumulate, state.params, batch, state.carry, key)
+        if axis is not None:
+            gradients, sums = jax.lax.psum((gradients, sums), axis)
+        gradients = jax.tree.map(lambda g: g / jnp.maximum(sums["weight"], 1.0), gradients)
+        updates, optimizer_state = optimizer.update(gradients, state.optimizer, state.params)
+        norm = optax.tree.norm(gradients)
+        finite = jnp.isfinite(norm) & jnp.isfinite(sums["loss"])
+        sums = {**sums, "gradient_norm": norm, "steps": jnp.float32(1)}
+        params = optax.apply_updates(state.params, updates)
+        after = TrainState(
+            step=state.step + 1,
+            params=params,
+            optimizer=optimizer_state,
+            carry=carry,
+            sums=jax.tree.map(jnp.add, state.sums, sums),
+            average=moved(state.average, params, state.step, average) if average else None,
+        )
+        if skip:
+            after = jax.tree.map(lambda new, old: jnp.where(finite, new, old), after, state).replace(step=after.step)
+        return after, {"finite": finite}
+
+    return step
+
+
+def accumulated(
+    gradients_of: Callable[..., Any], parts: int, params: Params, batch: Any, carry: Carry, key: jax.Array
+) -> Any:
+    """What `gradients_of` gives, added over parts of the batch; part i has the rows i, i + parts, ..., so that rows
+    which are split over devices stay where they are.
+    """
+
+    def split(tree: Any) -> Any:
+        return jax.tree.map(lambda x: jnp.moveaxis(x.reshape(-1, parts, *x.shape[1:]), 1, 0), tree)
+
+    def add(total: Any, part: Any) -> Any:
+        rows, its_carry, number = part
+        gradients, sums, after = gradients_of(params, rows, its_carry, jax.random.fold_in(key, number))
+        return jax.tree.map(jnp.add, total, (gradients, sums)), after
+
+    given = split(batch), split(carry), jnp.arange(parts)
+    first = jax.tree.map(lambda x: x[0], given)
+    shapes = jax.eval_shape(lambda rows, its, n: gradients_of(params, rows, its, jax.random.fold_in(key, n)), *first)
+    (gradients, sums), after = jax.lax.scan(add, zeros_like(shapes[:2]), given)
+    merged = jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1).reshape(-1, *x.shape[2:]), after)
+    return gradients, sums, merged
+
+
+def moved(average: Params, params: Params, step: AnyArray, decay: float) -> Params:
+    """The moving average after one more step. At first it forgets faster, by (1 + t) / (10 + t), so that it does not
+    hang on to where training began (the rule of TensorFlow's ExponentialMovingAverage).
+    """
+    t = jnp.asarray(step, jnp.float32)
+    share = jnp.minimum(decay, (1.0 + t) / (10.0 + t))
+    return jax.tree.map(lambda a, p: share * a + (1.0 - share) * p, average, params)

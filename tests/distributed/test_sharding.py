@@ -1,0 +1,151 @@
+"""Where parameters lie: every one has a rule, rules fit, and a split model computes what a whole one does."""
+
+import functools
+import math
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import optax
+import pytest
+from jax.sharding import NamedSharding, PartitionSpec
+
+from seqlab import catalogue
+from seqlab.data.padding import blank_batch
+from seqlab.distributed.devices import fill_rows
+from seqlab.distributed.sharding import SMALLEST, explain, name_of, rule_of, spec_of, specs
+from seqlab.laws.equality import close
+from seqlab.laws.subject import make_subject
+from seqlab.runs.parameters import init_params
+from seqlab.types import Batch
+from tests.subjects import subject
+
+CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.py"))
+
+
+@functools.cache
+def trees():
+    """Shapes of the parameters of every model, small, and of every config, at full size."""
+    found = {}
+    for name in catalogue.names("models"):
+        module = catalogue.module("models", name)
+        for i, model in enumerate((module.TINY, *getattr(module, "VARIANTS", ()))):
+            found[f"{name} {i}"] = jax.eval_shape(lambda model=model: make_subject(model).params)
+    for config in CONFIGS:
+        experiment = catalogue.load_config(config)
+        model, batch = catalogue.sized(experiment.model, experiment.text.size), blank_batch(experiment.task)
+        found[config.stem] = jax.eval_shape(functools.partial(init_params, model, 0), batch)
+    return found
+
+
+def leaves(tree):
+    return [(name_of(path), x) for path, x in jax.tree_util.tree_flatten_with_path(tree)[0]]
+
+
+def test_every_parameter_has_a_rule_for_its_dimensions():
+    for tree in trees().values():
+        for name, x in leaves(tree):
+            rule = rule_of(name)
+            assert rule is not None, f"{name} has no rule in seqlab/sharding.py"
+            assert len(rule[1]) == len(x.shape), f"{name} has {len(x.shape)} dimensions and its rule {len(rule[1])}"
+
+
+def test_a_parameter_nobody_knows_stays_whole():
+    assert spec_of("params/stack_0/mystery/kernel", (512, 512), 2, 2) == PartitionSpec()
+    assert spec_of("params/feed_forward/inner/kernel", (2, 512, 512), 2, 2) == PartitionSpec()
+
+
+@pytest.mark.parametrize(("fsdp", "tensor"), [(1, 1), (2, 2), (8, 1), (1, 3), (4, 64)])
+def test_axes_divide_what_lies_on_them(fsdp, tensor):
+    sizes = {"fsdp": fsdp, "tensor": tensor}
+    for tree in trees().values():
+        for (name, x), spec in zip(leaves(tree), jax.tree.leaves(specs(tree, fsdp, tensor)), strict=True):
+            axes = [(axis, n) for axis, n in zip(spec, x.shape, strict=False) if axis]
+            assert all(sizes[axis] > 1 and n % sizes[axis] == 0 for axis, n in axes), (name, x.shape, spec)
+            assert len({axis for axis, _ in axes}) == len(axes)
+            assert "fsdp" not in spec or math.prod(x.shape) >= SMALLEST
+
+
+def test_a_large_model_is_split_nearly_evenly():
+    for name, least in (
+        ("wmt14_transformer_base", 0.99),
+        ("multi30k_conv_seq2seq", 0.99),
+        ("multi30k_bahdanau", 0.7),
+    ):
+        params = trees()[name]
+        split = sum(
+            math.prod(x.shape)
+            for (_, x), spec in zip(leaves(params), jax.tree.leaves(specs(params, 2, 1)), strict=True)
+            if "fsdp" in spec
+        )
+        assert split > least * sum(math.prod(x.shape) for _, x in leaves(params)), name
+
+
+def test_what_the_optimizer_keeps_lies_as_its_parameter_does():
+    params = trees()["wmt14_transformer_base"]
+    expected = jax.tree.leaves(specs(params, 2, 2))
+    assert any(spec != PartitionSpec() for spec in expected)
+    state = jax.eval_shape(optax.adam(lambda step: 0.1).init, params)
+    found = specs({"optimizer": state, "average": params, "step": jax.ShapeDtypeStruct((), jnp.int32)}, 2, 2)
+    for moment in (found["optimizer"][0].mu, found["optimizer"][0].nu, found["average"]):
+        assert jax.tree.leaves(moment) == expected
+    assert found["optimizer"][0].count == found["step"] == PartitionSpec()
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "tensor", "expected"),
+    [
+        ("mu/params/decoder/stack_3/self_attention/key/kernel", (512, 8, 64), 4, ("fsdp", "tensor", None)),
+        ("params/decoder/stack_3/cross_attention/out/kernel", (8, 64, 512), 4, ("tensor", None, "fsdp")),
+        ("params/encoder/stack_0/feed_forward/outer/kernel", (2048, 512), 4, ("tensor", "fsdp")),
+        ("params/words/table", (32001, 512), 4, (None, "fsdp")),
+        ("params/words/table", (32000, 512), 1, (None, "fsdp")),
+        ("params/encoder/stack_0/input/kernel", (384, 1536), 4, ("fsdp", None)),
+        ("params/encoder/stack_0/recurrent", (384, 1536), 4, ()),
+        ("params/encoder/last_norm/scale", (2**20,), 4, ()),
+        ("params/blocks_1/convolution/gain", (2**20,), 4, ()),
+    ],
+)
+def test_what_is_split_and_how(name, shape, tensor, expected):
+    assert spec_of(name, shape, 2, tensor) == PartitionSpec(*expected)
+
+
+def test_the_table_tells_sizes():
+    tree = {"feed_forward": {"inner": {"kernel": jax.ShapeDtypeStruct((512, 2048), jnp.float32)}}, "x": jnp.ones(())}
+    head, kernel, other, total = explain(tree, 2, 4)
+    assert head.split() == ["parameter", "family", "shape", "lies", "on", "MiB", "MiB", "a", "device"]
+    assert kernel.split() == [
+        "feed_forward/inner/kernel", "feed-forward", "512x2048", "fsdp", "x", "tensor", "4.000", "0.500",
+    ]  # fmt: skip
+    assert other.split() == ["x", "no", "rule", "-", "whole", "0.000", "0.000"]
+    assert total.split() == ["total", "4.000", "0.500"]
+
+
+WIDE = {
+    "transformer": {"dim": 64, "hidden": 128, "vocabulary": 70, "source_vocabulary": 90, "encoder_layers": 1},
+    "recurrent_lm": {"dim": 64, "vocabulary": 70, "layers": 1},
+    "conv_seq2seq": {"dim": 64, "vocabulary": 70, "source_vocabulary": 90, "encoder_layers": 1},
+    "tcn_lm": {"dim": 64, "vocabulary": 70},
+}
+
+
+@pytest.mark.parametrize("name", WIDE)
+def test_a_split_model_computes_what_a_whole_one_does(name):
+    mesh = jax.make_mesh((2, 2, 2), ("data", "fsdp", "tensor"), axis_types=(jax.sharding.AxisType.Auto,) * 3)
+    s = subject(name, **WIDE[name])
+    task = catalogue.part("tasks", "translation" if s.inputs is not None else "language_modeling")()
+    batch = fill_rows(Batch(s.inputs, s.prefix, s.targets, s.weights), 4)
+
+    def loss(params, batch):
+        return task.loss(s.model, params, batch, None, None)[0]
+
+    alone = jax.jit(jax.value_and_grad(loss))(s.params, batch)
+    where = jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs(s.params, 2, 2))
+    assert {axis for x in jax.tree.leaves(where) for axis in x.spec if axis} >= (
+        {"fsdp", "tensor"} if name != "recurrent_lm" else {"fsdp"}
+    )
+    placed = jax.device_put(s.params, where)
+    rows = jax.device_put(batch, NamedSharding(mesh, PartitionSpec(("data", "fsdp"))))
+    split = jax.jit(jax.value_and_grad(loss), out_shardings=(None, where))(placed, rows)
+    for (path, found), expected in zip(leaves(split), jax.tree.leaves(alone), strict=True):
+        close(found, expected, f"{name}: {path}")

@@ -1,0 +1,90 @@
+"""Buckets against plain counting."""
+
+import numpy as np
+import pytest
+
+from seqlab.evaluation.buckets import frequencies, repeats, tables
+from seqlab.metrics.registry import count, score, score_lines
+
+REFERENCES = ["a b", "a b c", "a b c d e f", "", "x y z", "a a a a a", "b c d e"]
+SOURCES = ["A", "B c", "one two three", "q", "x", "seven", "d e"]
+SYSTEMS = [
+    ["a b", "a c c", "a b c d e g", "q", "", "a a", "b c d e b c d e b c d e b c d"],
+    ["a", "c", "a b c", "", "x q z", "a a a a a a", "b c d e"],
+]
+TRAIN = ["a b b", "a c, c c", "a"]
+
+
+@pytest.fixture(scope="module")
+def found():
+    counted = [count("chrf", lines, [REFERENCES]) for lines in SYSTEMS]
+    alone = [score_lines("chrf", lines, [REFERENCES])["chrF2"] for lines in SYSTEMS]
+    every = tables(SYSTEMS, REFERENCES, counted, alone, SOURCES, frequencies(TRAIN))
+    return {table.title: table.rows for table in every}
+
+
+@pytest.mark.parametrize(("side", "lines"), [("source", SOURCES), ("reference", REFERENCES)])
+def test_by_length(found, side, lines):
+    """Every line is in one bucket, and a bucket's score is the corpus score of its lines."""
+    rows = found[f"chrF2 by words of the {side}"]
+    assert sum(size for _, size, _ in rows) == len(lines)
+    for label, size, values in rows:
+        low, high = (int(part) for part in (label.split("-") * 2)[:2])
+        some = [i for i, line in enumerate(lines) if low <= len(line.split()) <= high]
+        assert len(some) == size
+        for lines_of, value in zip(SYSTEMS, values, strict=True):
+            expected = score("chrf", [lines_of[i] for i in some], [[REFERENCES[i] for i in some]])[0].value
+            assert value == pytest.approx(expected)
+
+
+def test_by_score(found):
+    rows = found["lines by chrF2 of the line, %"]
+    assert [label for label, _, _ in rows] == ["0-20", "20-40", "40-60", "60-80", "80-100"]
+    for system, lines in enumerate(SYSTEMS):
+        values = score_lines("chrf", lines, [REFERENCES])["chrF2"]
+        shares = [row[2][system] for row in rows]
+        assert sum(shares) == pytest.approx(100)
+        assert shares[0] == pytest.approx(100 * np.mean(values < 20))
+        assert shares[-1] == pytest.approx(100 * np.mean(values >= 80))
+
+
+def test_by_frequency(found):
+    """Words that training had thrice: "a" and "c"; twice: "b"; never: the others."""
+    rows = {label: (size, values) for label, size, values in found["F1 of words by how often training had them"]}
+    assert set(rows) == {"0", "2-5"}
+    wanted = sum(line.split().count(word) for line in REFERENCES for word in "abc")
+    assert rows["2-5"][0] == wanted
+    written = sum(line.split().count(word) for line in SYSTEMS[1] for word in "abc")
+    matched = sum(
+        min(line.split().count(word), right.split().count(word))
+        for line, right in zip(SYSTEMS[1], REFERENCES, strict=True)
+        for word in "abc"
+    )
+    assert rows["2-5"][1][1] == pytest.approx(200 * matched / (wanted + written))
+
+
+def test_kinds(found):
+    rows = {label: values for label, _, values in found["kinds of lines and words, %"]}
+    lengths = [sum(len(line.split()) for line in lines) for lines in (*SYSTEMS, REFERENCES)]
+    assert rows["length, of the reference's"] == pytest.approx([100 * n / lengths[-1] for n in lengths])
+    assert rows["empty lines"] == pytest.approx([100 / 7] * 3)
+    assert rows["lines over twice the reference and 5 words"] == pytest.approx([100 / 7, 0, 0])
+    assert rows["lines that repeat 4 words"] == pytest.approx([100 / 7] * 3)  # "b c d e ..." and five times "a"
+    given = [source.lower().split() for source in SOURCES]
+    copied = [
+        sum(word in source for line, source in zip(lines, given, strict=True) for word in line.split())
+        for lines in (*SYSTEMS, REFERENCES)
+    ]
+    assert rows["words that are in the source"] == pytest.approx(
+        [100 * n / total for n, total in zip(copied, lengths, strict=True)]
+    )
+    unseen = [sum(word not in "abc" for line in lines for word in line.split()) for lines in (*SYSTEMS, REFERENCES)]
+    assert rows["words that training never had"] == pytest.approx(
+        [100 * n / total for n, total in zip(unseen, lengths, strict=True)]
+    )
+
+
+def test_repetitions():
+    assert repeats("a b c d e a b c d".split())
+    assert not repeats("a b c d e a b c".split())
+    assert not repeats([])

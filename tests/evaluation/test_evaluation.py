@@ -1,0 +1,506 @@
+"""Evaluation by the command: scores of files, systems side by side, faults, one input, and the page about all."""
+
+import dataclasses
+import json
+import re
+import shutil
+import subprocess
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+
+from seqlab import catalogue
+from seqlab.config import Search
+from seqlab.data.records import prepare
+from seqlab.data.tokenizers import Labels
+from seqlab.datasets.local_files import LocalFiles
+from seqlab.decoding.log_probs import forced_lines, is_causal
+from seqlab.evaluation import analysis, evaluate
+from seqlab.evaluation.inspection import attention_maps, document_map
+from seqlab.evaluation.report import difference, page
+from seqlab.evaluation.texts import gather
+from seqlab.laws.tasks import tiny_tokenizer
+from seqlab.laws.training import tiny_experiment
+from seqlab.metrics.registry import score
+from seqlab.runs import loading
+from seqlab.search.forced import force
+from seqlab.system.errors import SeqlabError
+from seqlab.tasks.classification import Classification
+from tests.command import call, save_untrained
+from tests.mutants import MUTANTS, planted
+
+TEXTS = {
+    "ref.txt": ["the cat sits on the mat.", "a dog runs.", "", "Zwölf Boxkämpfer", "<b>one</b> & two"],
+    "good.txt": ["the cat sits on a mat.", "a dog runs.", "", "Zwölf Boxer", "<b>one</b> & two"],
+    "bad.txt": ["cat", "dog dog dog", "x", "", "<script>alert(1)</script>"],
+    "src.txt": ["die Katze", "ein Hund", "nichts", "twelve", "eins"],
+    "short.txt": ["a", "b"],
+    "empty.txt": [],
+    "nan.txt": ["1", "nan", "inf", "2", "3"],
+    "tok.txt": ["the cat .", "a dog .", "x .", "y", "z !"],
+}
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """Files of text; two runs of untrained Transformers on a generated set, and what it holds."""
+    home = tmp_path_factory.mktemp("home")
+    for name, lines in TEXTS.items():
+        (home / name).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    (home / "latin.txt").write_bytes("Zw\xf6lf\n".encode("latin-1") * 5)
+    experiment = dataclasses.replace(tiny_experiment(), search=Search(beam=2, max_length=9))
+    for seed, name in enumerate(("one", "two")):
+        tokenizers = dict.fromkeys(("source", "target"), tiny_tokenizer())
+        save_untrained(experiment, tokenizers, home / name, seed, 0.3)
+        (home / name / "data.json").write_text("{}")
+    prepare(experiment.data, home / "data")
+    return home
+
+
+def told(capsys, home, *arguments):
+    assert call(home, *arguments) == 0
+    return capsys.readouterr().out
+
+
+def test_scores_of_files(home, capsys):
+    """What the functions say, with what it was computed from; each line alone in a file of its own."""
+    names = ("bleu", "chrf", "exact_match")
+    command = ("score", "good.txt", "--references", "ref.txt", "bad.txt", "--metrics", *names)
+    found = json.loads(told(capsys, home, *command, "--by-line", "lines.tsv", "--json"))
+    lines, *references = (TEXTS[name] for name in ("good.txt", "ref.txt", "bad.txt"))
+    expected = [one for name in names for one in score(name, lines, references)]
+    assert [tuple(one.values()) for one in found["scores"]] == [tuple(one) for one in expected]
+    assert found["files"].keys() == {"good.txt", "ref.txt", "bad.txt"}
+    assert found["versions"]["sacrebleu"]
+    head, *rows = (row.split("\t") for row in (home / "lines.tsv").read_text(encoding="utf-8").splitlines())
+    assert head == ["line", "sentence BLEU", "chrF2", "exact match"]
+    assert [row[0] for row in rows] == ["1", "2", "3", "4", "5"]
+    assert np.mean([float(row[1]) for row in rows]) == pytest.approx(
+        found["mean over lines"]["sentence BLEU"], abs=1e-3
+    )
+    shown = told(capsys, home, "score", "good.txt", "--references", "ref.txt")
+    assert [row.split()[0] for row in shown.splitlines()] == ["BLEU", "chrF2", "TER"]
+
+
+def test_doubts_are_told(home, capsys):
+    assert call(home, "score", "tok.txt", "--references", "ref.txt", "--metrics", "bleu", "rouge") == 0
+    error = capsys.readouterr().err
+    assert "look tokenized" in error
+    assert "rouge_unicode" in error
+    assert call(home, "score", "tok.txt", "--references", "ref.txt", "--tokenized") == 0
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["score", "short.txt", "--references", "ref.txt"], "short.txt has 2 lines, and ref.txt has 5"),
+        (["score", "good.txt", "--references", "ref.txt", "short.txt"], "good.txt has 5 lines, and short.txt has 2"),
+        (["score", "empty.txt", "--references", "ref.txt"], "empty.txt is empty"),
+        (["score", "latin.txt", "--references", "ref.txt"], "latin.txt:1"),
+        (["score", "none.txt", "--references", "ref.txt"], "no file none.txt"),
+        (["score", "good.txt", "--references", "ref.txt", "--metrics", "blue"], "one of bleu"),
+        (["compare", "good.txt", "bad.txt"], "give --references"),
+        (["compare", "good.txt", "short.txt", "--references", "ref.txt"], "short.txt has 2 lines, and ref.txt has 5"),
+        (["compare", "good.txt", "--references", "src.txt", "--source", "src.txt"], "src.txt is the source itself"),
+        (["compare", "good.txt,none.txt", "bad.txt", "--references", "ref.txt"], "no file none.txt"),
+        (["compare", "one", "--split", "tset", "--data-dir", "data"], "tset"),
+        (["analyze", "one", "--data-dir", "data", "--beams", "0"], "beam must be at least 1"),
+        (["analyze", "one", "--data-dir", "data", "--exact", "3", "--preset", "fairseq"], "--exact 0 leaves it out"),
+        (["analyze", "one", "--data-dir", "data", "--sample", "1"], "sample: no score that a reference has"),
+        (
+            ["analyze", "one", "--data-dir", "data", "--repetition", "2", "--no-repeat", "1"],
+            "no_repeat, repetition: no",
+        ),
+        (["report", "one", "--data-dir", "data", "--out", "x.html", "--exact", "-2"], "--exact must be at least 0"),
+        (["score", "good.txt", "--references", "ref.txt", "--by-line", "ref.txt"], "ref.txt is read"),
+        (["score", "src.txt", "--references", "nan.txt", "--metrics", "mse"], "lines that are numbers"),
+        (["score", "nan.txt", "--references", "nan.txt", "--metrics", "mse"], "finite numbers"),
+        (["compare", "good.txt,,bad.txt", "bad.txt", "--references", "ref.txt"], "nothing at one of the commas"),
+        (["compare", "one", "--metrics", "blue", "--data-dir", "data"], "one of bleu"),
+        (["inspect", "one", "--text", " "], "give a text"),
+        (["report", "one", "--out", "nowhere/page.html"], "no folder nowhere"),
+        (["report", "--out", "page.html"], "name the runs"),
+    ],
+)
+def test_bad_input_is_one_line(home, capsys, arguments, message):
+    before = sorted(path.name for path in home.iterdir())
+    assert call(home, *arguments) == 2
+    error = capsys.readouterr().err.strip().splitlines()
+    assert len(error) == 1
+    assert message in error[0]
+    assert sorted(path.name for path in home.iterdir()) == before
+
+
+def test_comparing_files(home, capsys):
+    command = (
+        "compare",
+        "good.txt",
+        "bad.txt",
+        "--references",
+        "ref.txt",
+        "--source",
+        "src.txt",
+        "--train",
+        "ref.txt",
+    )
+    found = json.loads(told(capsys, home, *command, "--metrics", "chrf", "--json"))
+    good, bad = found["judged"]["chrf"]["scores"]["chrF2"]
+    for one, name in ((good, "good.txt"), (bad, "bad.txt")):
+        assert one["value"] == score("chrf", TEXTS[name], [TEXTS["ref.txt"]])[0].value
+    assert (good["randomization"], bad["deviation"]) == (None, None)
+    assert 0 < bad["randomization"] <= 1
+    assert [table["title"] for table in found["tables"]] == [
+        "chrF2 by words of the source",
+        "chrF2 by words of the reference",
+        "lines by chrF2 of the line, %",
+        "F1 of words by how often training had them",
+        "kinds of lines and words, %",
+    ]
+    shown = told(capsys, home, "compare", "good.txt,bad.txt", "bad.txt,bad.txt", "--references", "ref.txt")
+    assert re.search(r"good.txt,bad.txt +[\d.]+ ± [\d.]+  seeds ± [\d.]+$", shown, re.M)
+    assert re.search(r"bad.txt,bad.txt .* p [\d.]+ \(randomization\)", shown)
+
+
+def test_comparing_runs_and_files(home, capsys):
+    """A run's texts are those that it decodes by its own search; a file beside it holds the same here."""
+    assert call(home, "evaluate", "one", "--data-dir", "data", "--output", "one.txt") == 0
+    capsys.readouterr()
+    found = json.loads(told(capsys, home, "compare", "one", "one.txt", "two", "--data-dir", "data", "--json"))
+    assert list(found["judged"]) == ["bleu", "chrf", "ter", "exact_match"]
+    for judged in found["judged"].values():
+        for systems in judged["scores"].values():
+            assert systems[0]["value"] == systems[1]["value"]
+            assert systems[1]["randomization"] == 1.0
+    assert found["facts"]["files"]["one"]["step"] == 1
+    assert len(found["facts"]["files"]["one"]["sha256"]) == 64
+
+
+def test_faults_are_those_of_the_forced_scores(home):
+    """The run against what its parts say: texts of the widest beams, and probabilities by forced passes."""
+    run = loading.load(home / "one")
+    found = analysis.analyze(run, "test", home / "data", beams=(1, 3), exact=3, nodes=5)
+    data = list(prepare(run.experiment.data, home / "data").read("test"))
+    sources, references = ([example[side] for example in data] for side in ("source", "target"))
+    written = [one[0] for one in run.write(sources)]
+    forced = forced_lines(run.experiment.task, run.model, run.params, run.tokenizers, sources, references)
+    for line, one, (ids, log_probs) in zip(found.lines, written, forced, strict=True):
+        assert line.text == one.text
+        assert line.by_log_prob.text == pytest.approx(one.log_prob, rel=1e-5)
+        assert line.by_log_prob.reference == pytest.approx(log_probs.sum(), rel=1e-5)
+        assert line.by_score.text == pytest.approx(one.score, rel=1e-5)
+        assert line.by_score.reference == pytest.approx(log_probs.sum() / ((5 + len(ids)) / 6) ** 0.6, rel=1e-5)
+        for by in (line.by_log_prob, line.by_score):
+            right = line.text == line.reference
+            assert by.fault == ("none" if right else "search" if by.reference > by.text else "model")
+    assert [one.beam for one in found.widths] == [1, 3]
+    for one in found.widths:
+        texts = run.translate(sources, beam=one.beam)
+        assert one.value == score("bleu", texts, [references])[0].value
+        assert one.oracle >= one.value
+    assert found.widths[0].oracle == found.widths[0].value
+    assert found.unreachable == sum(len(ids) > 9 for ids, _ in forced)
+    assert found.exact is not None
+    assert (found.exact.lines, found.exact.budget) == (3, 5)
+
+
+def test_whose_fault_it_is():
+    """The textbook's rule, ties with it: a model that likes the reference as much as the text has not been missed."""
+    assert analysis.preference(-1.0, -2.0, False).fault == "model"
+    assert analysis.preference(-2.0, -1.0, False).fault == "search"
+    assert analysis.preference(-1.0, -1.0, False).fault == "model"
+    assert analysis.preference(-2.0, -1.0, True).fault == "none"
+
+
+def test_faults_where_the_truth_is_known(tmp_path):
+    """Texts of one token or none, all of them enumerated: the reference is the best of all, so that whatever else is
+    written is the search's fault, and exact search finds what greedy search has missed.
+    """
+    seed = 7  # with which greedy search makes some errors, and not only errors
+    tokenizers = dict.fromkeys(("source", "target"), tiny_tokenizer())
+    save_untrained(tiny_experiment(), tokenizers, tmp_path / "toy", seed, 1.0)
+    run = loading.load(tmp_path / "toy").searching(beam=1, max_length=2)
+    target = run.tokenizers["target"]
+    sources = [f"{n} days and {word}" for n in range(4) for word in ("x", "hours", "Montag")]
+    answers = [[target.eos], *([token, target.eos] for token in range(len(target)))]
+    rows, truth = [], []
+    for source, request in zip(sources, run.experiment.task.requests(sources, run.tokenizers, 2), strict=True):
+        log_probs = force(run.model, run.params, [request] * len(answers), answers)
+        scores = [x.sum() / ((5 + len(x)) / 6) ** 0.6 for x in log_probs]
+        best = answers[int(np.argmax(scores))]
+        if len(best) > 1 and target.encode([target.decode(best)])[0] == best[:-1]:  # the text stands for the tokens
+            rows.append({"from": source, "to": target.decode(best)})
+            truth.append((best, max(scores)))
+    assert len(rows) >= 6
+    for split in ("train", "validation", "test"):
+        (tmp_path / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    files = {split: str(tmp_path / f"{split}.jsonl") for split in ("train", "validation", "test")}
+    known = dataclasses.replace(run.experiment, data=LocalFiles(**files, source="from", target="to"))
+    run = run._replace(experiment=known)
+
+    found = analysis.analyze(run, "test", tmp_path / "data", beams=(1,), exact=len(rows), nodes=len(answers))
+    missed = [line for line, (_, best) in zip(found.lines, truth, strict=True) if line.by_score.text < best - 1e-5]
+    assert 0 < len(missed) < len(rows)
+    for line, (_, best) in zip(found.lines, truth, strict=True):
+        assert line.by_score.reference == pytest.approx(best, rel=1e-5)
+        assert line.by_score.fault == ("search" if line in missed else "none")
+    assert found.exact is not None
+    assert (found.exact.decided, found.exact.better) == (len(rows), len(missed))
+    assert found.exact.empty == 0
+    wide = analysis.analyze(run.searching(beam=len(answers)), "test", tmp_path / "data")
+    assert {line.by_score.fault for line in wide.lines} == {"none"}
+
+
+def test_analysis_in_the_terminal(home, capsys):
+    options = ("--lines", "4", "--beams", "2", "--exact", "2", "--nodes", "4", "--data-dir", "data")
+    shown = told(capsys, home, "analyze", "one", *options, "--output", "lines.jsonl")
+    counts = [int(row.split()[-6]) for row in shown.splitlines() if row.startswith(("as the", "search e", "model e"))]
+    assert sum(counts) == 4
+    assert len((home / "lines.jsonl").read_text(encoding="utf-8").splitlines()) == 4
+    assert "exact search, 2 lines, at most 4 steps" in shown
+
+
+def test_a_model_that_sees_ahead_has_no_perplexity(home):
+    run = loading.load(home / "one")
+    task, examples = run.experiment.task, [("a b c", "drei Tage und 3"), ("x", "Montag"), ("y", "")]
+    sources, targets = ([pair[side] for pair in examples] for side in (0, 1))
+    assert is_causal(task, run.model, run.params, run.tokenizers, sources, targets)
+    (mutant,) = (one for one in MUTANTS if one.bug == "causal mask dropped")
+    with planted(mutant, "seqlab.runs.loading", "seqlab.evaluation.evaluate") as mutated:
+        broken = mutated.load(home / "one")
+        with pytest.raises(ValueError, match="sees what comes next"):
+            mutated.evaluate(broken, "test", home / "data")
+
+
+def test_perplexity_by_word_and_character(home):
+    """One sum of log-probabilities, over other counts: those of the text, whatever the tokens."""
+    run = loading.load(home / "two")
+    scores = {one.name: one for one in evaluate.evaluate(run, "test", home / "data").scores}
+    data = list(prepare(run.experiment.data, home / "data").read("test"))
+    sources, targets = ([example[side] for example in data] for side in ("source", "target"))
+    forced = forced_lines(run.experiment.task, run.model, run.params, run.tokenizers, sources, targets)
+    nats = -sum(float(log_probs.sum()) for _, log_probs in forced)
+    tokens = sum(len(ids) for ids, _ in forced)
+    words, characters = (sum(n) + len(targets) for n in ([len(t.split()) for t in targets], map(len, targets)))
+    assert scores["perplexity"].value == pytest.approx(np.exp(nats / tokens), rel=1e-4)
+    assert scores["perplexity"].signature == f"unit:token|tokens:{tokens}|left-out:0"
+    assert scores["perplexity by word"].value == pytest.approx(np.exp(nats / words), rel=1e-4)
+    assert scores["bits by character"].value == pytest.approx(nats / np.log(2) / characters, rel=1e-4)
+
+
+def test_nothing_is_left_out_of_a_perplexity(home):
+    """Training may leave long examples out; what is cited counts them all."""
+    run = loading.load(home / "one")
+    narrow = dataclasses.replace(run.experiment.batching, max_length=9, max_ratio=1.2)
+    short = run._replace(experiment=dataclasses.replace(run.experiment, batching=narrow))
+    ours, theirs = (evaluate.evaluate(one, "test", home / "data").scores[:4] for one in (run, short))
+    for one, other in zip(ours, theirs, strict=True):
+        assert one.signature == other.signature
+        assert one.value == pytest.approx(other.value, rel=1e-5)
+
+
+def test_inspecting_a_text(home, capsys):
+    command = ("inspect", "one", "--text", "3 days </script> & more", "--beam", "3")
+    found = json.loads(told(capsys, home, *command, "--out", "page.html", "--json"))
+    run = loading.load(home / "one")
+    written = run.write(["3 days </script> & more"], nbest=3, beam=3)[0]
+    assert [one["text"] for one in found["written"]] == [one.text for one in written]
+    assert np.log([p for _, p in found["tokens"]]).sum() == pytest.approx(written[0].log_prob, rel=1e-4)
+    assert sum(node["best"] for node in found["tree"]) == len(found["tokens"]) + 1
+    assert "</script> & more" not in (home / "page.html").read_text(encoding="utf-8").partition("use strict")[0]
+    shown = told(capsys, home, *command)
+    assert written[0].text in shown
+    assert "(finished)" in shown
+
+
+def test_attention_is_the_models(home):
+    """Bytes [L H T S], of a forced pass: rows add up to one but for rounding."""
+    import base64
+
+    run = loading.load(home / "one")
+    (found,) = attention_maps(run, ["3 days and more"], ["drei Tage"])
+    weights = np.frombuffer(base64.b64decode(found["weights"]), np.uint8) / 255
+    weights = weights.reshape(found["layers"], found["heads"], len(found["target"]), len(found["source"]))
+    target = run.tokenizers["target"]
+    pieces = [target.piece(token) for token in [*target.encode(["drei Tage"])[0], target.eos]]
+    assert found["target"] == [piece.replace("\u2581", " ") for piece in pieces]
+    np.testing.assert_allclose(weights.sum(-1), 1, atol=len(found["source"]) / 255)
+    assert found["sentences"] is None
+    (more,) = attention_maps(run, ["one\ntwo\nthree"], ["x"])
+    assert max(more["sentences"]) == 2
+
+
+def test_what_a_classifier_reads(tmp_path):
+    """Both levels: weights of the sentences, and of the words in each, add up to one."""
+    rows = [{"text": f"day {i}.\nSee it.", "kind": "ab"[i % 2]} for i in range(6)]
+    for split in ("train", "validation", "test"):
+        (tmp_path / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    files = {split: str(tmp_path / f"{split}.jsonl") for split in ("train", "validation", "test")}
+    experiment = dataclasses.replace(
+        tiny_experiment(),
+        model=catalogue.module("models", "hierarchical_attention").TINY.clone(source_vocabulary=0, classes=0),
+        task=Classification(),
+        data=LocalFiles(**files, source="text", label="kind"),
+    )
+    save_untrained(experiment, {"source": tiny_tokenizer(), "label": Labels(("a", "b"))}, tmp_path / "run", 0, 0.5)
+    run = loading.load(tmp_path / "run")
+    found = document_map(run, "day 3.\nSee it.\nNo.")
+    assert len(found["sentences"]) == 3
+    assert sum(one["weight"] for one in found["sentences"]) == pytest.approx(1, abs=1e-5)
+    for one in found["sentences"]:
+        assert sum(weight for _, weight in one["words"]) == pytest.approx(1, abs=1e-5)
+    assert [len(one["words"]) for one in found["sentences"]] == [
+        len(run.tokenizers["source"].encode([line])[0]) for line in ("day 3.\n", "See it.\n", "No.")
+    ]
+
+
+DOM = ("--headless=new", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=5000", "--dump-dom")
+
+
+def in_a_browser(path, script=""):
+    """What a browser shows of the page, after some script of a user's doings."""
+    names = ("chromium", "chromium-browser", "google-chrome")
+    browser = next((found for name in names if (found := shutil.which(name))), None)
+    if browser is None:
+        pytest.skip("no Chromium")
+    tried = path.with_name("tried.html")
+    content = path.read_text(encoding="utf-8").replace("</body>", f"<script>{script}</script></body>")
+    tried.write_text(content, encoding="utf-8")
+    found = subprocess.run([browser, *DOM, tried.as_uri()], capture_output=True, text=True, timeout=120, check=True)
+    return re.sub("<script.*?</script>", "", found.stdout, flags=re.S)
+
+
+def test_the_page(home, capsys):
+    """All sections are there, markup in data is text, and what is hovered over is told."""
+    command = (
+        "report",
+        "one",
+        "two",
+        "--out",
+        "page.html",
+        "--data-dir",
+        "data",
+        "--beams",
+        "1",
+        "2",
+        "--exact",
+        "2",
+        "--nodes",
+        "3",
+    )
+    assert call(home, *command) == 0
+    content = (home / "page.html").read_text(encoding="utf-8")
+    assert not re.search(r"(src|href)=.?https?:", content)
+    script = """
+      document.querySelectorAll("details").forEach((box) => { box.open = true; box.dispatchEvent(new Event("toggle"));
+      }); document.querySelector(".grid .cell").dispatchEvent(new Event("mouseenter"));
+    """
+    shown = in_a_browser(home / "page.html", script)
+    for section in (
+        "Runs",
+        "Scores",
+        "Where systems differ",
+        "Search error or model error",
+        "Sentences",
+        "Provenance",
+    ):
+        assert f">{section}</h2>" in shown
+    assert re.search(r'class="reading">[^<]+ ← [^<]+: [\d.]+ %', shown)
+    assert "undefined" not in shown
+    assert "NaN" not in shown
+
+
+def test_markup_in_data_is_text(tmp_path):
+    evil = '</script><img src=x onerror="document.title=1">'
+    card = {"number": 1, "source": evil, "reference": "مرحبا 東京", "texts": [
+        {"run": evil, "score": 1.0, "parts": difference(evil, "مرحبا 東京"), "attention": None}]}  # fmt: skip
+    (tmp_path / "page.html").write_text(
+        page({"title": "t", "made": evil, "sentences": {"worst": [card]}}), encoding="utf-8"
+    )
+    shown = in_a_browser(tmp_path / "page.html")
+    assert "<img" not in shown
+    assert "&lt;img src=x" in shown
+    assert "<title>t</title>" in shown
+    assert 'dir="auto">مرحبا 東京' in shown
+
+
+def test_differences_spell_both():
+    for text, reference in (("a b c", "a x c"), ("", "a"), ("a", ""), ("b a", "a b"), ("a  b", "a b")):
+        parts = difference(text, reference)
+        assert "".join(words for kind, words in parts if kind != "del").split() == text.split()
+        assert "".join(words for kind, words in parts if kind != "ins").split() == reference.split()
+
+
+def test_forced_passes_of_a_stream_without_a_prompt(tmp_path):
+    """Nothing before a text stands for the end of a line, in a model that has no beginnings."""
+    from seqlab.tasks.language_modeling import LanguageModeling
+
+    experiment = dataclasses.replace(
+        tiny_experiment(),
+        model=catalogue.module("models", "recurrent_lm").TINY.clone(vocabulary=0),
+        task=LanguageModeling("stream"),
+    )
+    save_untrained(experiment, {"target": tiny_tokenizer()}, tmp_path / "run", 0, 0.3)
+    run = loading.load(tmp_path / "run")
+    ((ids, log_probs),) = forced_lines(run.experiment.task, run.model, run.params, run.tokenizers, [""], ["3 Tage"])
+    assert len(ids) == len(log_probs)
+    (request,) = run.experiment.task.requests([""], run.tokenizers, 0)
+    assert request.prompt == [run.tokenizers["target"].newline]
+    np.testing.assert_allclose(force(run.model, run.params, [request], [ids])[0], log_probs)
+
+
+def test_no_analysis_of_what_writes_nothing(tmp_path):
+    with pytest.raises(SeqlabError, match="writes no texts"):
+        experiment = dataclasses.replace(tiny_experiment(), task=Classification())
+        analysis.analyze(loading.Run(tmp_path, 1, experiment, {}, {}, None), "test", tmp_path)
+
+
+def test_columns_of_one_name_stay_apart(home):
+    names = ("rouge", "rouge_stemmed", "bleu", "bleu_zh")
+    assert (
+        call(home, "score", "good.txt", "--references", "ref.txt", "--metrics", *names, "--by-line", "two.tsv") == 0
+    )
+    head = (home / "two.tsv").read_text(encoding="utf-8").splitlines()[0].split("\t")
+    assert len(head) == 1 + 4 + 4 + 2
+    assert {"ROUGE-1 (rouge)", "ROUGE-1 (rouge_stemmed)", "sentence BLEU (bleu_zh)"} <= {*head}
+
+
+def test_a_report_is_of_the_runs_that_are_given(home):
+    """What is loaded is judged, such as another checkpoint, and not what its folder holds."""
+    one, two = (loading.load(home / name) for name in ("one", "two"))
+    data = home / "data"
+    names = [str(home / name) for name in ("one", "two")]
+    texts = gather(names, (), data, loaded=dict(zip(names, (one._replace(params=two.params), two), strict=True)))
+    assert texts.systems[0].seeds == texts.systems[1].seeds
+
+
+def test_texts_without_words(home, capsys):
+    (home / "marks.txt").write_text("!\n?\n", encoding="utf-8")
+    shown = told(capsys, home, "compare", "marks.txt", "--references", "marks.txt", "--train", "ref.txt")
+    assert "kinds of lines and words" in shown
+    assert "F1 of words" not in shown
+
+
+def test_what_is_no_number_leaves_a_gap(tmp_path):
+    points = [[1, 5.0], [2, 4.0], [3, float("nan")], [4, float("inf")], [5, 3.0], [6, 2.0]]
+    run = {"name": "r", "model": "m", "parameters": 1, "step": 6, "search": "", "curves": {"validation loss": points}}
+    (tmp_path / "page.html").write_text(page({"title": "t", "made": "", "runs": [run]}), encoding="utf-8")
+    (line,) = re.findall(r'<path[^>]* d="([^"]+)"', in_a_browser(tmp_path / "page.html"))
+    assert line.count("M") == 2
+    assert line.count("L") == 2
+
+
+def test_lines_keep_their_numbers(home, monkeypatch):
+    """Of the split, though those without a source are not asked."""
+    run = loading.load(home / "one")
+
+    class Split(NamedTuple):
+        def size(self, split):
+            return 3
+
+        def read(self, split, start, stop):
+            return iter([{"source": source, "target": "x"} for source in (" ", "3 days", "Monday")][start:stop])
+
+    monkeypatch.setattr(analysis, "prepare", lambda data, folder: Split())
+    assert [line.number for line in analysis.analyze(run, "test", home / "data").lines] == [1, 2]

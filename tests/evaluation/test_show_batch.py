@@ -1,0 +1,369 @@
+"""`seqlab show-batch`: the batch that a step saw, and all of it."""
+
+import dataclasses
+import functools
+import itertools
+import json
+import re
+
+import jax
+import numpy as np
+import pytest
+
+from seqlab import catalogue
+from seqlab.config import Batching, Text
+from seqlab.datasets.cldr_phrases import CldrPhrases
+from seqlab.evaluation import show_batch
+from seqlab.laws.tasks import tiny_corpus, tiny_plan
+from seqlab.laws.training import tiny_experiment
+from seqlab.runs.folder import open_run
+from seqlab.runs.manifest import write_manifest
+from seqlab.runs.trail import DIGITS, PARTS, digest
+from seqlab.system.errors import SeqlabError
+from seqlab.system.terminal import grid, printable, width_of
+from seqlab.training.feed import stream_of
+from seqlab.training.prepare import plan_batches, read_data
+from seqlab.types import Batch, Series, Tokens
+from tests.command import call
+from tests.mutants import Mutant, planted
+
+TASKS = {
+    f"{name}{i or ''}": task
+    for name in catalogue.names("tasks")
+    for i, task in enumerate(
+        (catalogue.part("tasks", name)(), *getattr(catalogue.module("tasks", name), "VARIANTS", ()))
+    )
+}
+
+
+def quiet(line):
+    """Says nothing."""
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """A folder with a run that has begun, and the batches of its steps as training is fed them."""
+    home = tmp_path_factory.mktemp("home")
+    experiment = dataclasses.replace(
+        tiny_experiment(),
+        data=CldrPhrases(train=30, validation=2, test=2),
+        steps=20,
+        text=Text("char", 400),
+        batching=Batching(tokens=900, buckets=2, max_length=120),
+    )
+    experiment, data, tokenizers, corpus = read_data(experiment, home / "data", home / "run")
+    open_run(experiment, tokenizers, data, home / "run")
+    plan = plan_batches(experiment, corpus, quiet)
+    collate = functools.partial(experiment.task.collate, corpus, tokenizers=tokenizers)
+    fed = list(itertools.islice(stream_of(plan, experiment.seed, collate, 0, 0), 24))
+    assert fed[-1][0] > 1  # several epochs
+    return home, [batch for _, _, batch in fed]
+
+
+def same(one, other):
+    pairs = zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True)
+    return all(np.array_equal(a, b) and a.dtype == b.dtype for a, b in pairs)
+
+
+@pytest.mark.parametrize("step", [1, 2, 7, 19, 20])
+def test_it_is_what_the_step_is_fed(home, step):
+    folder, batches = home
+    assert same(show_batch.fed_to(folder / "run", step, folder / "data").batch, batches[step - 1])
+
+
+def test_batches_that_were_passed_over_are_not_counted(home):
+    folder, batches = home
+    checkpoint = folder / "run" / "checkpoints" / "4"
+    checkpoint.mkdir(parents=True)
+    write_manifest(folder / "run", 4, {"left_out": [[0, 3], [0, 1]]}, {})
+    try:
+        for step, batch in ((1, 0), (2, 2), (3, 4), (20, 21)):
+            assert same(show_batch.fed_to(folder / "run", step, folder / "data").batch, batches[batch])
+    finally:
+        (checkpoint / "manifest.json").unlink()
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_place_of_step(seed):
+    """Against a list of all places, with those that are passed over taken out."""
+    random = np.random.default_rng(seed)
+    lengths = random.integers(0, 6, 5).tolist()
+    places = [(epoch, index) for epoch, length in enumerate(lengths) for index in range(length)]
+    out = [place for place in places if random.random() < 0.3 * (seed % 3)]
+    kept = [place for place in places if place not in out]
+    random.shuffle(out)
+    beyond = [[0, lengths[0]], [9, 0]]  # of a plan that once had more batches
+    found = [show_batch.place_of_step(lengths, n, [*map(list, out), *beyond]) for n in range(1, len(kept) + 1)]
+    assert found == kept
+    with pytest.raises(SeqlabError, match="there is no step"):
+        show_batch.place_of_step(lengths, len(kept) + 1, out)
+
+
+@functools.cache
+def fed_of(name: str) -> tuple[show_batch.Fed, list[dict[str, str]]]:
+    """The fullest batch of a task on a tiny corpus, and the examples."""
+    task = TASKS[name]
+    corpus, tokenizers, examples = tiny_corpus(task)
+    batches = tiny_plan(task, corpus).batches(0, 0)
+    rows = max(batches, key=lambda rows: len(rows.indices))
+    batch = task.collate(corpus, rows, tokenizers)
+    return show_batch.Fed(batch, rows, tokenizers, 1, 1, (0, 0), len(batches), []), examples
+
+
+def rebuilt(found: dict, like: Batch) -> Batch:
+    """The batch behind the JSON of all its rows."""
+
+    def stack(side, name, dtype):
+        return np.array([row[side][name] for row in found["rows"]], dtype)
+
+    def side(name, like):
+        if like is None:
+            return None
+        mask = stack(name, "mask", bool)
+        if isinstance(like, Series):
+            names = [key for key in found["rows"][0][name] if key.startswith("value")]
+            return Series(np.stack([stack(name, key, np.float32) for key in names], axis=-1), mask)
+        marks = {
+            field: None if getattr(like, field) is None else stack(name, mark, getattr(like, field).dtype)
+            for field, mark in (("segments", "segment"), ("sentences", "sentence"))
+        }
+        return Tokens(stack(name, "id", np.int32), mask, **marks)
+
+    rows = found["rows"]
+    if like.targets.ndim == 2:
+        last = "inputs" if like.prefix is None else "prefix"
+        targets, weights = stack(last, "target id", np.int32), stack(last, "weight", np.float32)
+    else:
+        targets = np.array([row.get("id", row["target"]) for row in rows], like.targets.dtype)
+        weights = np.array([row["weight"] for row in rows], np.float32)
+    fresh = None if like.fresh is None else np.array([row["fresh"] for row in rows])
+    return Batch(side("inputs", like.inputs), side("prefix", like.prefix), targets, weights, fresh)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_json_has_the_whole_batch(tmp_path, name):
+    """To the bit, for every task; with its share of padding and its weight."""
+    fed, _ = fed_of(name)
+    found = json.loads(json.dumps(show_batch.facts(fed, tmp_path, 10**6)))
+    again = rebuilt(found, fed.batch)
+    assert same(again, fed.batch)
+    assert (found["digest"], found["as fed"]) == (digest(again), None)
+    masks = [side.mask for side in (again.inputs, again.prefix) if side is not None]
+    assert found["padding"] == pytest.approx(np.concatenate([~mask.ravel() for mask in masks]).mean())
+    assert found["weight"] == again.weights.sum()
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_rows_say_which_examples_they_hold(tmp_path, name):
+    """The examples' own texts are what the rows' pieces spell; in a stream, the joined text from its place on."""
+    fed, examples = fed_of(name)
+    rows = show_batch.facts(fed, tmp_path, 10**6)["rows"]
+    column = "target" if fed.batch.inputs is None else "source"
+    tokenizer, side = fed.tokenizers[column], "prefix" if column == "target" else "inputs"
+    whole = tokenizer.encode(["\n".join(example[column] for example in examples)])[0] if "place" in rows[0] else []
+    seen = []
+    for row in rows:
+        real = [i for i, mask in zip(row[side].get("id", []), row[side]["mask"], strict=False) if mask]
+        if "place" in row:
+            before = max(-row["place"], 0)
+            assert real == whole[row["place"] + before :][: len(real)]
+            assert row["fresh"] == fed.rows.first
+            continue
+        seen += row["examples"]
+        texts = [examples[i][column] for i in row["examples"]]
+        if "value" in row[side] or "value 1" in row[side]:
+            first = row[side].get("value", row[side].get("value 1"))[0]
+            assert not texts or float(texts[0].split()[0]) == pytest.approx(first)
+        elif column == "target":
+            assert tokenizer.decode(real) == "".join(texts)  # BOS between them is not written
+            assert row[side]["token"][: len(real)].count("<s>") == len(texts)
+        else:
+            most = getattr(TASKS[name], "max_tokens", getattr(TASKS[name], "source_tokens", 10**6))
+            assert most > len(real)
+            assert tokenizer.decode(real) == "".join(texts)
+    assert "place" in rows[0] or seen == fed.rows.indices.tolist()
+
+
+@pytest.mark.parametrize("width", [40, 80, 120])
+@pytest.mark.parametrize("name", TASKS)
+def test_the_grid_shows_every_position(tmp_path, name, width):
+    """All tokens, in their order, whatever the width; pads together; nothing wider than the terminal."""
+    fed, _ = fed_of(name)
+    found = show_batch.facts(fed, tmp_path, 2)
+    lines = show_batch.shown(found, width).splitlines()
+    assert all(width_of(line) <= width for line in lines if line.startswith("    "))
+    for side in ("inputs", "prefix"):
+        for row in found["rows"]:
+            if side in row:
+                cells = show_batch.side_lines(row[side], 10**6)
+                told = dict(line.strip().split(maxsplit=1) for line in cells if not line.strip().startswith("value"))
+                mask = row[side]["mask"]
+                if mask[0]:
+                    positions = told["position"].split()[: sum(mask)]
+                    assert positions == [str(n) for n in row[side]["position"][: sum(mask)]]
+                if "token" in told:
+                    pads = [int(count or 1) for count in re.findall(r"·(?: x (\d+))?", told["token"])]
+                    assert sum(pads) == mask.count(False)
+                    assert len(pads) < 2 or "place" in row  # before a text a target may stand above the last pad
+                    tokens = [token for token, real in zip(row[side]["token"], mask, strict=True) if real]
+                    assert re.sub(r"· x \d+|·", "", told["token"]).split() == tokens
+    assert (f"... and {found['count'] - 2} more rows" in lines) == (found["count"] > 2)
+
+
+@pytest.mark.parametrize("line", ["id", "weight", "segment", "target id"])
+def test_what_does_not_belong_in_a_pad_is_seen(line):
+    """A pad with an id, a weight, a segment or a target of its own is not counted with the others."""
+    side = {
+        "position": [0, 0, 0, 0],
+        "mask": [True, False, False, False],
+        "id": [5, 0, 0, 0],
+        "token": ["a", "<pad>", "<pad>", "<pad>"],
+        "segment": [1, 0, 0, 0],
+        "target id": [6, 0, 0, 0],
+        "target": ["b", "<pad>", "<pad>", "<pad>"],
+        "weight": [1.0, 0.0, 0.0, 0.0],
+    }
+    assert "· x 3" in "\n".join(show_batch.side_lines(side, 80))
+    side[line][2] = 7
+    name = {"id": "token", "target id": "target"}.get(line)
+    if name:
+        side[name][2] = "odd"
+    told = "\n".join(show_batch.side_lines(side, 80))
+    assert ("odd" if name else "7") in told
+    assert "· x" not in told
+
+
+def test_a_grid_of_wide_and_empty_cells():
+    """Ideographs take two columns; a cell that is wider than the terminal has a block of its own."""
+    lines = {"a": ["1", "東京", "x" * 30, ""], "bb": ["22", "3", "4", "5"]}
+    assert grid(lines, 16, 1) == [
+        " a   1  東京",
+        " bb  22 3",
+        "",
+        f" a   {'x' * 30}",
+        " bb  4",
+        "",
+        " a",
+        " bb  5",
+    ]
+    assert printable("a\x1b[2J\u202eб東\n") == r"a\x1b[2J\u202eб東\n"
+
+
+def test_the_command(home, capsys):
+    folder, batches = home
+    arguments = ("show-batch", "run", "--step", "3", "--data-dir", "data")
+    assert call(folder, *arguments, "--rows", "2", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["step"], found["steps"], len(found["rows"]), found["changed"]) == (3, 20, 2, [])
+    assert (found["epoch"], found["index"], found["digest"]) == (0, 2, digest(batches[2]))
+    assert call(folder, *arguments) == 0
+    told = capsys.readouterr().out
+    assert told.startswith("step 3 of 20: epoch 0, batch 2 of its ")
+    assert f"... and {len(batches[2].targets) - 3} more rows\n" in told
+
+
+def test_what_is_no_longer_what_was_fed_is_told(home, capsys):
+    """Data that has changed since, and a batch that is not the one in the run's trail."""
+    folder, batches = home
+    record = folder / "run" / "data.json"
+    before = record.read_text()
+    record.write_text(json.dumps({**json.loads(before), "train": "0" * 64}))
+    arguments = ("show-batch", "run", "--data-dir", "data", "--rows", "1", "--step")
+    assert call(folder, *arguments, "2") == 0
+    assert "data: changed since the run was trained: train\n" in capsys.readouterr().out
+    record.write_text(before)
+    line = dict.fromkeys(PARTS, "0" * DIGITS)
+    kept = [{**line, "step": 1}, {**line, "step": 2, "batch": digest(batches[1])}]
+    (folder / "run" / "hashes.jsonl").write_text("".join(json.dumps(one) + "\n" for one in kept))
+    for step, told in ((1, ": NOT what was fed, says the run's trail"), (2, ", as in the run's trail"), (3, "")):
+        assert call(folder, *arguments, str(step)) == 0
+        assert capsys.readouterr().out.splitlines()[2] == f"hash {digest(batches[step - 1])}{told}"
+    (folder / "run" / "hashes.jsonl").unlink()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["rnu", "--step", "1"], "rnu is not a run"),
+        (["run"], "which batch? Give --step N, from 1 on, or --batch EPOCH/INDEX"),
+        (["run", "--step", "0"], "--step must be at least 1, not 0"),
+        (["run", "--step", "21"], "--step 21: run has 20 steps"),
+        (["run", "--step", "1", "--rows", "0"], "--rows must be at least 1, not 0"),
+    ],
+)
+def test_bad_input_is_one_line(home, capsys, arguments, message):
+    assert call(home[0], "show-batch", *arguments, "--data-dir", "data") == 2
+    error = capsys.readouterr().err
+    assert (message in error, error.count("\n")) == (True, 1)
+
+
+MUTANTS = (
+    (
+        Mutant(
+            "batches passed over counted",
+            "evaluation.show_batch",
+            "index += one <= index",
+            "index += 0",
+            "test_place_of_step",
+        ),
+        (2,),
+    ),
+    (
+        Mutant(
+            "the first step taken for the second",
+            "evaluation.show_batch",
+            "index = left - 1",
+            "index = left % length",
+            "test_place_of_step",
+        ),
+        (3,),
+    ),
+    (
+        Mutant(
+            "examples of the row before in a packed row",
+            "evaluation.show_batch",
+            "fed.rows.only(np.array([row]))",
+            "fed.rows.only(np.array([max(row - 1, 0)]))",
+            "test_rows_say_which_examples_they_hold",
+        ),
+        ("tmp_path", "language_modeling1"),
+    ),
+    (
+        Mutant(
+            "a single pad dropped",
+            "evaluation.show_batch",
+            "kept += [cells] * count",
+            "kept += [cells] * (count if real else count // 2)",
+            "test_the_grid_shows_every_position",
+        ),
+        ("tmp_path", "translation", 80),
+    ),
+    (
+        Mutant(
+            "the label's name of another class",
+            "evaluation.show_batch",
+            "batch.targets[row].item(), batch",
+            "batch.targets[row - 1].item(), batch",
+            "test_json_has_the_whole_batch",
+        ),
+        ("tmp_path", "classification"),
+    ),
+)
+
+
+@pytest.mark.parametrize(("mutant", "arguments"), MUTANTS, ids=lambda x: getattr(x, "bug", "").replace(" ", "-"))
+def test_mutant_is_caught(mutant, arguments, tmp_path):
+    given = [tmp_path if one == "tmp_path" else one for one in arguments]
+    with planted(mutant, "tests.evaluation.test_show_batch") as mutated, pytest.raises(AssertionError):
+        getattr(mutated, mutant.law)(*given)
+
+
+def test_a_batch_by_its_place(home, capsys):
+    """One that was left out is of no step."""
+    folder, batches = home
+    assert same(show_batch.fed_to(folder / "run", 0, folder / "data", (0, 3)).batch, batches[3])
+    assert call(folder, "show-batch", "run", "--batch", "0/3", "--data-dir", "data") == 0
+    assert capsys.readouterr().out.startswith("epoch 0, batch 3 of its ")
+    for wrong, message in (("0/999", "an epoch has"), ("3", "EPOCH/INDEX"), ("0/-1", "EPOCH/INDEX")):
+        assert call(folder, "show-batch", "run", "--batch", wrong, "--data-dir", "data") == 2
+        assert message in capsys.readouterr().err

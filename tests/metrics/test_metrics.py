@@ -1,0 +1,240 @@
+"""Scores against the packages they come from."""
+
+import json
+import os
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import sacrebleu
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from rouge_score.rouge_scorer import RougeScorer
+from rouge_score.tokenizers import DefaultTokenizer
+from sacrebleu.sacrebleu import main as sacrebleu_main
+
+from seqlab.evaluation.confusion import confusion
+from seqlab.evaluation.doubts import doubts
+from seqlab.evaluation.nearest import nearest_targets
+from seqlab.metrics.registry import METRICS, score, score_lines
+from seqlab.metrics.rouge import words
+from seqlab.system.errors import SeqlabError
+
+LINES = st.lists(st.tuples(*[st.text("ab cß東,.", max_size=25)] * 3), min_size=1, max_size=6)
+
+
+@settings(max_examples=40, deadline=None)
+@given(LINES)
+def test_sacrebleu(rows):
+    hypotheses, *references = (list(column) for column in zip(*rows, strict=True))
+    for name, peer in (
+        ("bleu", sacrebleu.corpus_bleu),
+        ("chrf", sacrebleu.corpus_chrf),
+        ("ter", sacrebleu.corpus_ter),
+    ):
+        assert score(name, hypotheses, references)[0].value == peer(hypotheses, references).score
+
+
+def command_line(folder, hypotheses, references, *options):
+    """What the `sacrebleu` command prints, by metric."""
+    folder.mkdir(exist_ok=True)
+    paths = [folder / f"{i}.txt" for i in range(1 + len(references))]
+    for path, lines in zip(paths, (hypotheses, *references), strict=True):
+        path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    # It opens its standard streams anew, by their numbers.
+    old = sys.argv, sys.stdin, sys.stdout
+    numbers = os.open(os.devnull, os.O_RDONLY), os.open(folder / "out", os.O_CREAT | os.O_TRUNC | os.O_WRONLY)
+    sys.stdin, sys.stdout = (SimpleNamespace(fileno=lambda n=n: n) for n in numbers)
+    found, *wanted = map(str, paths)
+    sys.argv = ["sacrebleu", *wanted, "-i", found, "-w", "9", "-m", "bleu", "chrf", "ter", *options]
+    try:
+        sacrebleu_main()
+        sys.stdin.close()
+        sys.stdout.close()
+    finally:
+        sys.argv, sys.stdin, sys.stdout = old
+    return {one["name"]: one for one in json.loads((folder / "out").read_text(encoding="utf-8"))}
+
+
+# It leaves its files open.
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+@settings(max_examples=12, deadline=None)
+@given(LINES)
+@example([("", "a", "b")])
+@example([("a", "", "")])
+@example([("a b c d e", "a b c d e", ""), ("", "", ""), ("東京 ß", "東京 ß", "")])
+def test_as_the_sacrebleu_command(tmp_path_factory, rows):
+    """To all digits, of Unicode and of empty lines, with its signature."""
+    hypotheses, *references = (list(column) for column in zip(*rows, strict=True))
+    folder = tmp_path_factory.getbasetemp() / "sacrebleu"
+    found = command_line(folder, hypotheses, references, "--force")
+    lower = command_line(folder, hypotheses, references, "--force", "-tok", "none", "-lc", "--chrf-word-order", "2")
+    for name, theirs in (
+        ("bleu", found["BLEU"]),
+        ("chrf", found["chrF2"]),
+        ("ter", found["TER"]),
+        ("tokenized_lc_bleu", lower["BLEU"]),
+        ("chrf++", lower["chrF2++"]),
+    ):
+        (ours,) = score(name, hypotheses, references)
+        assert float(f"{ours.value:.9f}") == theirs["score"]
+        told = dict(part.split(":") for part in ours.signature.split("|"))
+        assert told == {key: theirs[key] for key in told}
+
+
+@settings(max_examples=40, deadline=None)
+@given(LINES)
+def test_lines_alone_as_sacrebleu(rows):
+    hypotheses, *references = (list(column) for column in zip(*rows, strict=True))
+    for name, peer in (
+        ("bleu", sacrebleu.sentence_bleu),
+        ("chrf", sacrebleu.sentence_chrf),
+        ("ter", sacrebleu.sentence_ter),
+    ):
+        (found,) = score_lines(name, hypotheses, references).values()
+        pairs = zip(hypotheses, zip(*references, strict=True), strict=True)
+        assert found.tolist() == [peer(line, list(beside)).score for line, beside in pairs]
+
+
+@settings(max_examples=40, deadline=None)
+@given(LINES)
+def test_rouge(rows):
+    hypotheses, reference, _ = (list(column) for column in zip(*rows, strict=True))
+    names = ["rouge1", "rouge2", "rougeL", "rougeLsum"]
+    scorer = RougeScorer(names)
+    scored = [scorer.score(right, left) for left, right in zip(hypotheses, reference, strict=True)]
+    for name, found in zip(names, score("rouge", hypotheses, [reference]), strict=True):
+        expected = 100 * sum(line[name].fmeasure for line in scored) / len(scored)
+        assert found.value == pytest.approx(expected, abs=1e-9)
+
+
+def test_signatures():
+    names = [found.name for name in METRICS.keys() - {"mse"} for found in score(name, ["a"], [["a"]])]
+    assert len(names) == len(set(names)) + 1 + 4  # bleu_zh and rouge_stemmed differ by their signatures
+    for name in METRICS.keys() - {"mse"}:
+        for found in score(name, ["a b c d"], [["a b c d"]]):
+            assert "nrefs:1" in found.signature
+            assert found.value == pytest.approx(0.0 if name == "ter" else 100.0)
+    (found,) = score("bleu", ["a b"], [["a b"], ["a"]])
+    assert found.signature == f"nrefs:2|case:mixed|eff:no|tok:13a|smooth:exp|version:{sacrebleu.__version__}"
+
+
+def test_exact_match():
+    assert score("exact_match", ["a", "b ", "c"], [["a", "x", "x"], ["y", "b", "z"]])[0].value == pytest.approx(
+        200 / 3
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "hypotheses", "references", "message"),
+    [
+        ("blue", ["a"], [["a"]], "unknown metric 'blue': one of bleu"),
+        ("bleu", [], [[]], "no hypotheses"),
+        ("bleu", ["a"], [], "no references"),
+        ("rouge", ["a", "b"], [["a", "b"], ["a"]], "2 hypotheses, but 1 lines in reference 2"),
+    ],
+)
+def test_refused(name, hypotheses, references, message):
+    with pytest.raises(SeqlabError, match=message):
+        score(name, hypotheses, references)
+
+
+def test_nearest():
+    examples = [
+        {"source": "the red house", "target": "A"},
+        {"source": "the blue house and the sea", "target": "B"},
+        {"source": "the red sea", "target": "C"},
+    ]
+    assert nearest_targets(["a red house", "blue house , sea", "the red sea", "xyz"], examples) == [
+        "A",
+        "B",
+        "C",
+        "A",
+    ]
+
+
+def test_mean_squared_error():
+    (found,) = score("mse", ["1", "2.5"], [["0", "2"]])
+    assert found == ("mean squared error", 0.625, "nrefs:1|lines:2")
+    with pytest.raises(ValueError, match="lines that are numbers: could not convert string to float: 'x'"):
+        score("mse", ["x"], [["1"]])
+    with pytest.raises(ValueError, match="against one reference"):
+        score("mse", ["1"], [["1"], ["2"]])
+
+
+@given(st.text(st.characters(max_codepoint=127), max_size=40))
+def test_words_of_ascii_are_those_of_rouge_score(text):
+    assert [word.lower() for word in words(text)] == DefaultTokenizer().tokenize(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("Das schöne Haus", ["Das", "schöne", "Haus"]),
+        ("東京タワー 2020年", ["東", "京", "タ", "ワ", "ー", "2020", "年"]),
+        ("हिन्दी, اللغة!", ["हिन्दी", "اللغة"]),
+        ("e\u0301te\u0301 x_y don't", ["été", "x", "y", "don", "t"]),
+        ("กิน", ["กิ", "น"]),
+        ("서울에 갔다", ["서울에", "갔다"]),
+        (" -- ", []),
+    ],
+)
+def test_words_of_any_script(text, found):
+    assert words(text) == found
+
+
+def test_rouge_of_what_is_not_ascii():
+    """rouge-score drops what is not ASCII; the other tokenizer does not, and has another name and signature."""
+    lines = ["東京", "schöne Häuser"]
+    ours, theirs = (score(name, lines, [lines]) for name in ("rouge_unicode", "rouge"))
+    assert [one.value for one in ours[:1]] == [100.0]
+    assert theirs[0].value == 50.0
+    assert not {one.name for one in ours} & {one.name for one in theirs}
+    assert "tok:unicode" in ours[0].signature
+    (doubt,) = doubts(["rouge"], lines, [lines], False)
+    assert "2 of 2 references" in doubt
+    assert "rouge_unicode" in doubt
+    assert doubts(["rouge_unicode"], lines, [lines], False) == []
+    assert doubts(["rouge"], ["a"], [["Houses, 3"]], False) == []
+
+
+def test_stemming_is_told():
+    texts = ["the dogs were running"], [["the dog was run"]]
+    plain, stemmed = (score(name, *texts)[0] for name in ("rouge", "rouge_stemmed"))
+    assert plain.value == 25.0
+    assert stemmed.value > plain.value
+    assert ("stemming:no" in plain.signature, "stemming:porter" in stemmed.signature) == (True, True)
+
+
+def test_tokenized_text_is_questioned():
+    tokenized, plain = ["Ein Hund läuft .", "Wer ist da ?", "Nein"], ["Ein Hund läuft.", "Wer ist da?", "Nein"]
+    found = doubts(["bleu"], tokenized, [plain], False) + doubts(["chrf"], plain, [plain, tokenized], False)
+    assert [doubt.partition(",")[0] for doubt in found] == [
+        f"the {what} look tokenized (a blank before the end of 2 of 2 sentences)"
+        for what in ("hypotheses", "references")
+    ]
+    assert doubts(["bleu"], tokenized, [tokenized], True) == []
+    assert doubts(["tokenized_bleu", "ter"], tokenized, [tokenized], False) == []
+    assert doubts(["bleu"], plain, [plain], False) == []
+
+
+@pytest.mark.parametrize("name", sorted(METRICS.keys() - {"mse"}))
+def test_nothing_written_is_no_nan(name):
+    for references in ([["", ""]], [["a b", ""]], [["a b c d e", "x"]]):
+        for found in score(name, ["", ""], references):
+            assert np.isfinite(found.value)
+        for values in score_lines(name, ["", ""], references).values():
+            assert np.isfinite(values).all()
+
+
+def test_macro_f1():
+    """Against its definition; a class that is only written counts for nothing but the errors it makes."""
+    wanted, found = list("aaabbc"), ["a", "a", "b", "b ", "c", "z"]
+    (macro,) = score("macro_f1", found, [wanted])
+    f1 = {"a": 2 * 2 / (2 + 3), "b": 2 * 1 / (2 + 2), "c": 0.0}
+    assert macro.value == pytest.approx(100 * sum(f1.values()) / 3)
+    assert macro.signature == "nrefs:1|lines:6|classes:3"
+    classes, counts = confusion(found, wanted)
+    assert classes == ["a", "b", "c", "z"]
+    assert counts.tolist() == [[2, 1, 0, 0], [0, 1, 1, 0], [0, 0, 0, 1], [0, 0, 0, 0]]

@@ -1,0 +1,273 @@
+"""`seqlab runs`: what it tells of runs in every state, and of what is broken."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from seqlab import catalogue
+from seqlab.laws.training import tiny_experiment
+from seqlab.runs import listing
+from tests.command import call
+from tests.mutants import Mutant, planted
+
+BEGUN = {"judged": True, "epoch": 0, "index": 2, "best": 3.25, "best_step": 2, "waited": 0, "stopped": False}
+HOLD = "import fcntl, sys; f = open(sys.argv[1]); fcntl.flock(f, fcntl.LOCK_EX); print(flush=True); sys.stdin.read()"
+
+
+def make(run: Path, checkpoint: int | None = None, logged: int = 0, **progress) -> Path:
+    """The files of a run that has come so far; it is to go ten steps."""
+    run.mkdir(parents=True)
+    catalogue.save_experiment(tiny_experiment(), run / "experiment.json")
+    (run / ".lock").touch()
+    (run / "metrics.jsonl").write_text("".join(f'{{"step": {n}, "loss": 1.0}}\n' for n in range(1, logged + 1)))
+    if checkpoint is not None:
+        for step in (1, checkpoint):
+            folder = run / "checkpoints" / str(step)
+            folder.mkdir(parents=True, exist_ok=True)
+            manifest = {"step": step, "progress": BEGUN | progress, "files": {}}
+            (folder / "manifest.json").write_text(json.dumps(manifest))
+        (run / "checkpoints" / "9999").mkdir()  # what is being written does not count
+    (run / "command.txt").write_text(
+        listing.command_line(run.parent, ["seqlab", "train", "my config.py", "--out", run.name]) + "\n"
+    )
+    return run
+
+
+def only(folder: Path) -> listing.Found:
+    (found,) = listing.find(folder)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "logged", "progress", "expected"),
+    [
+        (10, 10, {}, ("finished", 10)),
+        (6, 6, {"stopped": True}, ("finished", 6)),
+        (6, 6, {}, ("dead", 6)),
+        (6, 8, {}, ("dead", 8)),
+        (None, 3, {}, ("dead", 3)),
+        (None, 0, {}, ("dead", 0)),
+    ],
+)
+def test_states(tmp_path, checkpoint, logged, progress, expected):
+    run = make(tmp_path / "run", checkpoint, logged, **progress)
+    found = only(tmp_path)
+    assert (found.state, found.step) == expected
+    assert (found.steps, found.checkpoint, found.metric) == (10, checkpoint, "loss")
+    assert (found.best, found.best_step) == ((3.25, 2) if checkpoint else (None, None))
+    assert (found.model, found.task, found.problem) == ("transformer", "translation", None)
+    resume = f"cd {tmp_path} && seqlab train 'my config.py' --out run"
+    assert found.resume == (resume if found.state == "dead" else None)
+    since = "from step 6: " if checkpoint else "from the beginning: "
+    assert (f"    {since}{resume}" in listing.shown([found], time.time())) == (found.state == "dead")
+    assert listing.find(run) == [found]
+
+
+def test_what_was_not_trained_here_is_finished(tmp_path):
+    run = make(tmp_path / "mean", 4)
+    manifest = run / "checkpoints" / "4" / "manifest.json"
+    manifest.write_text(json.dumps({"step": 4, "progress": {"averaged": [2, 4]}, "files": {}}))
+    assert only(tmp_path).state == "finished"
+
+
+def test_a_lock_that_another_process_holds(tmp_path):
+    """Found held, untouched; free again when that process has ended; where there is none, none is made."""
+    run = make(tmp_path / "run", 4)
+    lock = run / ".lock"
+    lock.write_text("as it was")
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(lock)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as holder:
+        holder.stdout.readline()
+        assert only(tmp_path).state == "running"
+        assert only(tmp_path).resume is None
+        holder.communicate()
+    assert lock.read_text() == "as it was"
+    with lock.open() as other:
+        listing.fcntl.flock(other, listing.fcntl.LOCK_SH)  # another who looks
+        assert only(tmp_path).state == "dead"
+    lock.unlink()
+    assert only(tmp_path).state == "dead"
+    assert not lock.exists()
+
+
+def test_where_runs_are_looked_for(tmp_path):
+    """Three folders down, not within a run, not behind a link."""
+    for name in ("b", "a/x/y", "a/x/v/too-deep", "b/checkpoints/inner", "c"):
+        make(tmp_path / "runs" / name)
+    make(tmp_path / "outside")
+    (tmp_path / "runs" / "link").symlink_to(tmp_path / "outside")
+    found = [str(Path(one.run).relative_to(tmp_path / "runs")) for one in listing.find(tmp_path / "runs")]
+    assert found == ["a/x/y", "b", "c"]
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("experiment.json", None, "experiment.json: no JSON"),
+        ("experiment.json", b"[]", "experiment.json: not what should be there"),
+        ("experiment.json", b"\xff\xfe", "experiment.json: no JSON"),
+        ("experiment.json", b"[" * 100_000, "experiment.json: no JSON"),
+        ("experiment.json", b'{"steps": "ten"}', "experiment.json: damaged: no steps"),
+        ("experiment.json", b'{"steps": 10, "validation": []}', "experiment.json: damaged: no validation.metric"),
+        ("checkpoints/4/manifest.json", None, "manifest.json: no JSON"),
+        ("checkpoints/4/manifest.json", b'{"step": 4}', "manifest.json: damaged: no progress"),
+        (
+            "checkpoints/4/manifest.json",
+            b'{"step": 4, "progress": {"best": NaN, "best_step": 4}}',
+            "its best score is no number",
+        ),
+        (
+            "checkpoints/4/manifest.json",
+            b'{"step": 4, "progress": {"best": 1' + b"0" * 400 + b', "best_step": 4}}',
+            "its best score is no number",
+        ),
+        ("metrics.jsonl", b'{"step": 1}\n{"ste\n', "metrics.jsonl: damaged"),
+        ("metrics.jsonl", b"7\n", "/metrics.jsonl: damaged: no step"),
+        ("command.txt", b"cd / && seqlab train x; rm y", "command.txt: damaged: not one `seqlab train`"),
+        ("command.txt", b"cd / && seqlab train $(rm y)", "command.txt: damaged: not one `seqlab train`"),
+        ("command.txt", b"cd / && rm y", "command.txt: damaged: not one `seqlab train`"),
+        ("command.txt", b"cd / ; seqlab train x", "command.txt: damaged"),
+        ("command.txt", b"'", "command.txt: damaged: no command"),
+        ("command.txt", b"\xff", "command.txt: damaged: no command"),
+    ],
+)
+def test_a_damaged_run_is_one_line(tmp_path, capsys, file, content, message):
+    """And the others are listed as if it were not there. None: the file cut in half."""
+    make(tmp_path / "fine", 4, 4)
+    path = make(tmp_path / "broken", 4, 4) / file
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2] if content is None else content)
+    assert call(tmp_path, "runs", ".") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[:2] for line in lines[1:4:2]] == [["broken", "damaged"], ["fine", "dead"]]
+    assert message in lines[2]
+    assert len(lines) == 5
+
+
+def test_a_line_cut_short_is_no_damage(tmp_path):
+    run = make(tmp_path / "run", 2, 5)
+    with (run / "metrics.jsonl").open("a") as stream:
+        stream.write('{"step": 6, "lo')
+    assert (only(tmp_path).state, only(tmp_path).step) == ("dead", 5)
+
+
+def test_a_long_log_is_read_from_its_end(tmp_path):
+    make(tmp_path / "run", 2, 5_000)
+    assert (tmp_path / "run" / "metrics.jsonl").stat().st_size > 2 * listing.TAIL
+    assert only(tmp_path).step == 5_000
+
+
+def test_json(tmp_path, capsys):
+    make(tmp_path / "run", 6, 6)
+    os.utime(tmp_path / "run" / "metrics.jsonl", (2e9, 2e9))
+    assert call(tmp_path, "runs", ".", "--json") == 0
+    (found,) = json.loads(capsys.readouterr().out)
+    assert set(found) == {*listing.Found._fields}
+    assert (found["run"], found["state"], found["written"]) == ("run", "dead", "2033-05-18T03:33:20Z")
+    assert call(tmp_path, "runs", "run/checkpoints", "--json") == 0
+    assert json.loads(capsys.readouterr().out) == []
+
+
+def test_a_run_that_was_moved_is_gone_on_with_where_it_is(tmp_path):
+    make(tmp_path / "run", 6).rename(tmp_path / "moved")
+    found = only(tmp_path)
+    assert found.resume == f"cd {tmp_path} && seqlab train 'my config.py' --out {tmp_path / 'moved'}"
+
+
+def test_the_table_fits_where_it_can(tmp_path):
+    for name in ("a", "a-longer-name"):
+        make(tmp_path / name, 10, 10)
+    found = [one._replace(run=Path(one.run).name) for one in listing.find(tmp_path)]
+    whole = listing.shown(found, time.time()).splitlines()
+    assert len({line.index("finished") for line in whole[1:]} | {whole[0].index("STATE")}) == 1
+    assert whole[0].split() == ["RUN", "STATE", "STEP", "BEST", "WROTE", "MODEL", "TASK"]
+    widest = max(map(len, whole))
+    for width in range(20, widest + 3):
+        table = listing.shown(found, time.time(), width).splitlines()
+        assert all(line.startswith(cut) for line, cut in zip(whole, table, strict=True))
+        assert max(map(len, table)) <= max(width, len("a-longer-name  finished"))
+    assert table == whole
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"),
+    [(-5, "0 s"), (3, "3 s"), (119, "119 s"), (120, "2 min"), (7_200, "2 h"), (86_400, "24 h"), (200_000, "2 days")],
+)
+def test_age(seconds, told):
+    assert listing.age(float(seconds)) == f"{told} ago"
+
+
+def test_names_move_no_cursor(tmp_path):
+    make(tmp_path / "a\x1b[2Jb\u202e", 10)
+    assert "\x1b" not in listing.shown(listing.find(tmp_path), time.time())
+    assert r"a\x1b[2Jb\u202e" in listing.shown(listing.find(tmp_path), time.time())
+
+
+def test_bad_input_is_one_line(tmp_path, capsys):
+    assert call(tmp_path, "runs", "rnus") == 2
+    assert capsys.readouterr().err == "seqlab: no folder rnus\n"
+    assert call(tmp_path, "runs", ".") == 0
+    assert capsys.readouterr().out == "no runs in .\n"
+
+
+def test_nothing_heavy_is_imported():
+    code = "import sys, seqlab.runs.listing; print({'jax', 'numpy', 'flax'} & set(sys.modules))"
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert told.stdout == "set()\n"
+
+
+MUTANTS = (
+    (
+        Mutant(
+            "a lock that is held taken for a free one",
+            "runs.listing",
+            "            return True\n    return False",
+            "            return False\n    return False",
+            "test_a_lock_that_another_process_holds",
+        ),
+        (),
+    ),
+    (
+        Mutant(
+            "a command's rest not looked at",
+            "runs.listing",
+            "line != command_line(Path(folder), words) or ",
+            "",
+            "test_a_damaged_run_is_one_line",
+        ),
+        ("capsys", "command.txt", b"cd / && seqlab train x; rm y", "not one"),
+    ),
+    (
+        Mutant(
+            "links followed",
+            "runs.listing",
+            "follow_symlinks=False",
+            "follow_symlinks=True",
+            "test_where_runs_are_looked_for",
+        ),
+        (),
+    ),
+    (
+        Mutant(
+            "what stopped early taken for dead",
+            "runs.listing",
+            ' or progress.get("stopped")',
+            "",
+            "test_states",
+        ),
+        (6, 6, {"stopped": True}, ("finished", 6)),
+    ),
+)
+
+
+@pytest.mark.parametrize(("mutant", "arguments"), MUTANTS, ids=lambda x: getattr(x, "bug", "").replace(" ", "-"))
+def test_mutant_is_caught(mutant, arguments, tmp_path, capsys):
+    given = [capsys if one == "capsys" else one for one in arguments]
+    with planted(mutant, "tests.runs.test_listing") as mutated, pytest.raises(AssertionError):
+        getattr(mutated, mutant.law)(tmp_path, *given)

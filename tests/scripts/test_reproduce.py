@@ -1,0 +1,80 @@
+"""The README's table of results is what the file of results says, and a row names what there is."""
+
+import json
+import runpy
+from pathlib import Path
+
+import pytest
+
+from seqlab import catalogue
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = runpy.run_path(str(ROOT / "scripts" / "reproduce.py"))
+
+
+def test_the_table_is_of_the_file():
+    written = (ROOT / "README.md").read_text().partition(SCRIPT["BEGIN"])[2].partition(SCRIPT["END"])[0]
+    assert written == SCRIPT["table"](SCRIPT["read_results"]())
+
+
+@pytest.mark.parametrize("name", SCRIPT["ROWS"])
+def test_a_row_names_what_there_is(name, monkeypatch):
+    """Its scripts, its configs, and in a config what an option sets."""
+    monkeypatch.chdir(ROOT)
+    for run in SCRIPT["ROWS"][name].runs.values():
+        commands = [command.arguments for command in run]
+        for command in commands:
+            for path in (part for part in command if part.endswith(".py")):
+                assert (ROOT / path).is_file()
+        for _, _, what, config, *options in (one for one in commands if one[:3] == ("-m", "seqlab.cli", "train")):
+            assert what == "train"
+            experiment = catalogue.load_config(Path(config))
+            for option in options[::2]:
+                value = experiment
+                for field in option.removeprefix("--").replace("-", "_").split("."):
+                    assert option == "--out" or hasattr(value, field), option
+                    value = getattr(value, field, None)
+        assert commands[-1][-1] == "--json" or commands[-1][0].startswith("scripts/")
+
+
+@pytest.mark.parametrize("row", ["multi30k-en-de", "synopsis"])
+def test_a_comparison_differs_in_the_model_alone(row, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    runs = SCRIPT["ROWS"][row].runs.values()
+    configs = [one.arguments[3] for run in runs for one in run if one.arguments[2] == "train"]
+    first, *others = (catalogue.load_config(Path(config)) for config in configs)
+    for other in others:
+        assert all(name.startswith("model.") for name in catalogue.differences(first, other))
+
+
+def test_what_runs_is_written_down(tmp_path, monkeypatch, capsys):
+    """A run whose command prints scores; again it is not run; one that fails, or misses its score, leaves no line."""
+    results, script = tmp_path / "docs.jsonl", tmp_path / "score.py"
+    scores = [{"name": "BLEU", "value": 12.34, "signature": "s"}, {"name": "x", "value": 1, "signature": ""}]
+    script.write_text(f"import json; print(json.dumps({{'scores': {scores}, 'data': {{}}}}))")
+    command = SCRIPT["Command"]
+    row = SCRIPT["Row"](
+        "what", "-", {"a": (command((str(script), "{seed}")),), "b": (command((str(script) + "x",)),)}, ("BLEU",)
+    )
+    monkeypatch.setitem(SCRIPT["ROWS"], "row", row)
+    monkeypatch.setitem(SCRIPT["ROWS"], "none", SCRIPT["Row"]("what", "-", {"a": row.runs["a"]}, ("BLUE",)))
+    reproduce = SCRIPT["reproduce"]
+    monkeypatch.setitem(reproduce.__globals__, "RESULTS", results)
+    monkeypatch.setitem(reproduce.__globals__, "ROOT", tmp_path)
+    with pytest.raises(ValueError, match="failed with exit code 2"):
+        reproduce("row", None, 3, None)
+    (line,) = map(json.loads, results.read_text().splitlines())
+    assert (line["run"], line["seed"], line["scores"]) == ("a", 3, scores[:1])
+    reproduce("row", None, 3, "a")
+    assert "a-3 is done" in capsys.readouterr().out
+    assert len(results.read_text().splitlines()) == 1
+    table = SCRIPT["table"]([line])
+    assert "| what | a (seed 3) 12.3; b was not run | - | `row` |" in table
+    assert table.endswith("Signatures: row, BLEU `s`.\n")
+    with pytest.raises(ValueError, match="has no run 'c': one of a, b"):
+        reproduce("row", None, 3, "c")
+    with pytest.raises(ValueError, match="none of BLUE is among the scores"):
+        reproduce("none", None, 0, None)
+    (tmp_path / "README.md").write_text(SCRIPT["BEGIN"])
+    with pytest.raises(ValueError, match="has lost the lines"):
+        SCRIPT["write_table"]()

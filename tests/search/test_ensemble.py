@@ -1,0 +1,64 @@
+"""Ensembles: what they write has the score that forced passes of their members add up to."""
+
+import jax
+import numpy as np
+import pytest
+
+from seqlab.laws import search as search_laws
+from seqlab.search.ensemble import Ensemble
+from seqlab.search.forced import force
+from seqlab.search.generate import generate
+from seqlab.search.processors import Options
+from seqlab.search.rules import Rules
+from tests.subjects import subject
+
+EOS = search_laws.EOS
+RAW = Rules(renormalize=False)  # so that scores are those of a forced pass, though EOS is held back
+
+
+def written(model, params, requests, **options):
+    return generate(model, params, requests, eos=EOS, beam=3, wanted=2, devices=jax.devices()[:1], **options)
+
+
+@pytest.mark.parametrize("mean", ["probabilities", "log_probabilities"])
+def test_the_same_model_twice_is_that_model(mean):
+    s = subject("transformer", seed=3)
+    requests = [request._replace(least=3) for request in search_laws.requests_of(s, 5)]
+    options = Options((5,))
+    alone = written(s.model, s.params, requests, options=options)
+    for several in ((s.model,), (s.model, s.model)):
+        found = written(Ensemble(several, mean), (s.params,) * len(several), requests, options=options)
+        assert [[r.ids for r in results] for results in found] == [[r.ids for r in results] for results in alone]
+        for ours, theirs in zip(found, alone, strict=True):
+            np.testing.assert_allclose([r.score for r in ours], [r.score for r in theirs], rtol=1e-5)
+
+
+@pytest.mark.sample(2)
+@pytest.mark.parametrize(
+    ("mean", "weight", "seed"),
+    [
+        ("probabilities", 0.0, None),
+        ("log_probabilities", 0.0, None),
+        ("probabilities", 0.4, None),
+        ("log_probabilities", 0.4, 1),
+    ],
+)
+def test_scores_are_those_of_forced_passes(mean, weight, seed):
+    """Of an ensemble of two architectures, with and without a language model, searched for and drawn; of texts for
+    which the state has to grow.
+    """
+    members = [subject(name, seed=3) for name in ("transformer", "bahdanau")]
+    language_model = subject("recurrent_lm", seed=4)
+    requests = [request._replace(least=18) for request in search_laws.requests_of(members[0], 20)]
+    fused = (language_model.model, weight) if weight else ()
+    params = tuple(s.params for s in (*members, *([language_model] if weight else [])))
+    found = written(Ensemble(tuple(s.model for s in members), mean, *fused), params, requests, seed=seed, rules=RAW)
+    prompts = [request._replace(source=None, sentences=None) for request in requests]
+    for k in range(2):
+        answers = [results[k].ids for results in found]
+        each = [force(s.model, s.params, requests, answers) for s in members]
+        spoken = force(language_model.model, language_model.params, prompts, answers)
+        for row, results in enumerate(found):
+            ours = np.stack([values[row] for values in each]).astype(np.float64)
+            scores = np.log(np.exp(ours).mean(axis=0)) if mean == "probabilities" else ours.mean(axis=0)
+            assert results[k].log_prob == pytest.approx((scores + weight * spoken[row]).sum(), rel=1e-5)

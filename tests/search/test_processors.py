@@ -1,0 +1,135 @@
+"""Step processors against plain loops, and what they promise of whole searches."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+
+from seqlab import catalogue
+from seqlab.laws import search as search_laws
+from seqlab.search.forced import force
+from seqlab.search.processors import (
+    NEVER,
+    NO_OPTIONS,
+    History,
+    Options,
+    forbid,
+    make_processors,
+    no_repeat_ngrams,
+    process,
+    repetition_penalty,
+)
+from seqlab.search.requests import contains
+from seqlab.search.rules import PRESETS
+from seqlab.system.errors import SeqlabError
+from tests.subjects import subject
+
+RANDOM = np.random.default_rng(0)
+GENERATORS = [name for name in catalogue.names("models") if catalogue.module("models", name).KIND == "generator"]
+ROWS, BEAM, ROOM, VOCABULARY = 3, 2, 7, 5
+
+
+def histories(t):
+    tokens = np.zeros((ROWS, BEAM, ROOM), np.int32)
+    tokens[..., :t] = RANDOM.integers(0, VOCABULARY, (ROWS, BEAM, t))
+    return tokens, History(jnp.asarray(tokens), jnp.int32(t))
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 9])
+def test_no_repeat_ngrams(n):
+    scores = jnp.float32(RANDOM.normal(size=(ROWS, BEAM, VOCABULARY)))
+    for t in (*range(ROOM), *[ROOM - 1] * 5):
+        tokens, history = histories(t)
+        found = np.asarray(no_repeat_ngrams(n)(scores, history))
+        for row in range(ROWS):
+            for k in range(BEAM):
+                written = tokens[row, k, :t].tolist()
+                seen = {tuple(written[i : i + n]) for i in range(t - n + 1)}
+                for token in range(VOCABULARY):
+                    again = t >= n - 1 and (*written[t - n + 1 :], token)[-n:] in seen
+                    assert found[row, k, token] == (np.float32(NEVER) if again else scores[row, k, token])
+
+
+def test_repetition_penalty():
+    scores = jnp.float32(RANDOM.normal(size=(ROWS, BEAM, VOCABULARY)))
+    tokens, history = histories(4)
+    found = np.asarray(repetition_penalty(1.5)(scores, history))
+    for at in np.ndindex(ROWS, BEAM, VOCABULARY):
+        score = float(scores[at])
+        penalized = score / 1.5 if score > 0 else score * 1.5
+        expected = penalized if at[2] in tokens[at[0], at[1], :4] else score
+        assert found[at] == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("renormalize", [True, False])
+def test_what_is_forbidden_and_what_becomes_of_its_probability(renormalize):
+    logits = jnp.float32(RANDOM.normal(size=(ROWS, BEAM, VOCABULARY)))
+    _, history = histories(1)
+    least = jnp.array([1, 2, 3])  # in the last row EOS may not come yet
+    scores, normalizer = process(logits, history, [forbid([4])], least, 2, renormalize)
+    probabilities = np.exp(np.asarray(scores - normalizer, np.float64))
+    whole = np.asarray(jax.nn.softmax(logits))
+    for row in range(ROWS):
+        gone = [2, 4] if row == 2 else [4]
+        assert (probabilities[row][:, gone] == 0).all()
+        left = [token for token in range(VOCABULARY) if token not in gone]
+        share = whole[row][:, left].sum(-1, keepdims=True) if renormalize else 1.0
+        np.testing.assert_allclose(probabilities[row][:, left], whole[row][:, left] / share, rtol=1e-5)
+
+
+# Every example compiles: a failing one is told as it is found.
+@settings(max_examples=16, deadline=None, phases=(Phase.explicit, Phase.generate))
+@given(
+    name=st.sampled_from(GENERATORS),
+    preset=st.sampled_from(sorted(PRESETS)),
+    beam=st.sampled_from([1, 3, 4]),
+    seed=st.sampled_from([None, None, 7]),
+    limit=st.integers(6, 21),
+    least=st.integers(1, 6),
+    prefix=st.lists(st.integers(3, 6), max_size=2),
+    phrases=st.lists(st.lists(st.integers(3, 6), min_size=1, max_size=2), max_size=2),
+    options=st.sampled_from([NO_OPTIONS, NO_OPTIONS, Options((4, 5)), Options((), 2), Options((6,), 1, 1.3)]),
+)
+def test_what_is_asked_for_holds(name, preset, beam, seed, limit, least, prefix, phrases, options):
+    """Lengths, prefixes, phrases, forbidden tokens and repeated n-grams, and scores, of any model by any rules; or
+    one reason why it cannot be.
+    """
+    s, rules = subject(name, seed=2), PRESETS[preset].rules
+    plain = [request._replace(least=least) for request in search_laws.requests_of(s, limit)]
+    told = [request._replace(prefix=prefix, phrases=phrases) for request in plain[:3]]
+    requests = [*told, *plain[3:]]
+    find = functools.partial(search_laws.search, s, beam=beam, wanted=beam, rules=rules, options=options, seed=seed)
+    try:
+        found = find(requests)
+    except SeqlabError as error:
+        assert phrases or options.no_repeat or set(prefix) & set(options.forbidden), error
+        return
+    n = options.no_repeat
+    for request, results in zip(requests, found, strict=True):
+        for result in results:
+            body = result.ids[:-1] if result.ids[-1] == search_laws.EOS else result.ids
+            assert search_laws.EOS not in body
+            assert least <= len(result.ids) <= limit
+            assert body[: len(request.prefix)] == [*request.prefix]
+            assert all(contains(body, phrase) for phrase in request.phrases)
+            assert not set(body) & set(options.forbidden)
+            if not request.prefix:
+                grams = [tuple(body[i : i + n]) for i in range(len(body) - n + 1)] if n else []
+                assert len(grams) == len(set(grams))
+        answers = [tuple(result.ids) for result in results]
+        assert seed is not None or len(set(answers)) == len(answers)
+        assert results or (options.no_repeat and (limit > 6 or prefix or phrases))
+    if seed is not None or (options == NO_OPTIONS and (least == 1 or not rules.renormalize)):
+        answered = [(request, result) for request, results in zip(requests, found, strict=True) for result in results]
+        asked, answers = [request for request, _ in answered], [result.ids for _, result in answered]
+        values = force(s.model, s.params, asked, answers)
+        for (_, result), row in zip(answered, values, strict=True):
+            assert result.log_prob == pytest.approx(float(row.sum()), rel=1e-5)
+
+
+def test_no_options_no_processors():
+    assert make_processors(Options()) == []

@@ -1,0 +1,102 @@
+"""Samples: their frequencies against the distribution by enumeration, and what they hinge on."""
+
+import itertools
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.stats import chisquare
+
+from seqlab.laws import search as search_laws
+from seqlab.search.forced import force
+from seqlab.search.greedy import begin_writing
+from seqlab.search.processors import NEVER, NO_OPTIONS, History, Options, make_processors, top_k, top_p
+from seqlab.search.sampling import sample
+from tests.subjects import subject
+
+VOCABULARY, EOS, LIMIT, SAMPLES = 4, 2, 3, 4000
+
+
+def kept(probabilities, options):
+    """What may be drawn: [V] probabilities after temperature, top-k and top-p, by sorting."""
+    p = probabilities ** (1 / options.temperature)
+    order = np.argsort(-p)
+    p /= p.sum()
+    if options.top_k:
+        p[order[options.top_k :]] = 0
+        p /= p.sum()
+    if options.top_p < 1:
+        needed = next(n for n in range(1, VOCABULARY + 1) if p[order[:n]].sum() >= options.top_p)
+        p[order[needed:]] = 0
+    return p / p.sum()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [Options(), Options(temperature=0.5), Options(top_k=2), Options(top_p=0.7), Options((), 0, 1.0, 1.5, 3, 0.8)],
+)
+def test_frequencies(options):
+    table = np.random.default_rng(1).normal(size=(LIMIT, VOCABULARY, VOCABULARY)).astype(np.float32)
+
+    def step(state, token, t):
+        return jnp.asarray(table)[t, token], state
+
+    search = begin_writing((), jnp.ones(1, int), length=LIMIT, hypotheses=SAMPLES)
+    found = sample(
+        step, search, 0, LIMIT, 0, jnp.full(1, LIMIT), jnp.ones(1, int), jnp.zeros(1, int), eos=EOS,
+        seed=jnp.int32(5), alpha=0.0, word_penalty=0.0, rule="none", processors=make_processors(options),
+    ).results()  # fmt: skip
+    written = [
+        tuple(row[:n].tolist())
+        for row, n in zip(np.asarray(found.tokens)[0], np.asarray(found.lengths)[0], strict=True)
+    ]
+    others = [token for token in range(VOCABULARY) if token != EOS]
+    expected = {}
+    for n in range(LIMIT):
+        for head in itertools.product(others, repeat=n):
+            probability, previous = 1.0, 1
+            for t, token in enumerate((*head, EOS)):
+                step_probabilities = np.exp(table[t, previous].astype(np.float64))
+                step_probabilities = kept(step_probabilities / step_probabilities.sum(), options)
+                probability *= 1.0 if t == LIMIT - 1 else step_probabilities[token]
+                previous = token
+            expected[(*head, EOS)] = probability
+    assert sum(expected.values()) == pytest.approx(1)
+    assert {answer for answer in written if expected[answer] == 0} == set()
+    common = [answer for answer, p in expected.items() if p * SAMPLES >= 5]
+    rare = 1 - sum(expected[answer] for answer in common)
+    counts = [written.count(answer) for answer in common]
+    counts, shares = [*counts, SAMPLES - sum(counts)], [*(expected[answer] for answer in common), rare]
+    if rare * SAMPLES < 1:
+        counts, shares = counts[:-1], np.array(shares[:-1]) / sum(shares[:-1])
+    assert chisquare(counts, np.array(shares) * sum(counts)).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("processor", [top_k(2), top_p(0.9)])
+def test_what_cannot_be_stays_out(processor):
+    scores = jnp.array([[[1.0, NEVER, 0.5, NEVER]]])
+    found = np.asarray(processor(scores, History(jnp.zeros((1, 1, 3), int), jnp.int32(0))))
+    assert (found[0, 0, [1, 3]] <= NEVER / 2).all()
+    assert found[0, 0, 0] == 1
+
+
+def test_a_sample_hinges_on_its_number_and_its_seed():
+    s = subject("bahdanau", seed=3)
+    requests = [request._replace(number=i) for i, request in enumerate(search_laws.requests_of(s, 6))]
+
+    def drawn(some, seed=1, options=NO_OPTIONS):
+        found = search_laws.search(s, some, eos=EOS, beam=3, wanted=3, seed=seed, options=options)
+        return [[r.ids for r in results] for results in found], found
+
+    together, found = drawn(requests)
+    assert drawn(requests)[0] == together
+    assert drawn(requests[::-1])[0][::-1] == together
+    assert drawn(requests[1:2])[0] == together[1:2]
+    assert drawn(requests, seed=2)[0] != together
+    again = [requests[1]._replace(number=number) for number in (0, 0, 1)]
+    assert drawn(again)[0][0] == drawn(again)[0][1] != drawn(again)[0][2]
+    for results in (found, drawn(requests, options=Options((3,), temperature=0.5, top_k=4))[1]):
+        for k in range(3):
+            values = force(s.model, s.params, requests, [some[k].ids for some in results])
+            np.testing.assert_allclose([row.sum() for row in values], [r[k].log_prob for r in results], rtol=1e-5)
+        assert all(some == sorted(some, key=lambda r: -r.score) for some in results)

@@ -1,0 +1,311 @@
+"""What somebody else wrote is data: nothing of it is executed, leads outside, or takes memory unchecked."""
+
+import ast
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from seqlab import catalogue
+from seqlab.datasets.tfds import Tfds
+from seqlab.laws.tasks import tiny_tokenizer
+from seqlab.laws.training import tiny_experiment
+from seqlab.runs import checkpoint, loading, manifest
+from seqlab.system.errors import SeqlabError
+from seqlab.system.untrusted import fits, inside, parse_json, plain_files, read_json, read_whole
+from tests.command import save_untrained
+
+ROOT = Path(__file__).parents[2]
+SOURCES = sorted(path for folder in ("seqlab", "scripts") for path in (ROOT / folder).rglob("*.py"))
+KNOWN = {"seqlab/data/cldr.py: pickle"}  # reads what the installed Babel pickled
+
+
+def dangers(tree: ast.Module) -> set[str]:
+    """What of a source could execute data."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [a.name for a in node.names]
+            banned = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shelve", "yaml"}
+            found |= banned & {name.partition(".")[0] for name in names}
+        elif isinstance(node, ast.Call):
+            called, named = ast.unparse(node.func), {k.arg: ast.unparse(k.value) for k in node.keywords}
+            if called in ("eval", "exec", "compile", "__import__", "os.system", "os.popen"):
+                found.add(called)
+            if called in ("np.load", "numpy.load") and named.get("allow_pickle") != "False":
+                found.add(called)
+            if named.get("shell", "False") != "False":
+                found.add("shell")
+    return found
+
+
+def test_nothing_executes_data():
+    found = {
+        f"{path.relative_to(ROOT)}: {danger}"
+        for path in SOURCES
+        for danger in dangers(ast.parse(path.read_text(encoding="utf-8")))
+    }
+    assert found == KNOWN
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import pickle as p",
+        "from pickle import loads",
+        "import yaml",
+        "x = eval(y)",
+        "exec(y)",
+        "os.system('ls')",
+        "np.load(path)",
+        "np.load(path, allow_pickle=True)",
+        "subprocess.run(c, shell=True)",
+    ],
+)
+def test_what_is_looked_for_is_found(source):
+    assert dangers(ast.parse(source))
+
+
+def test_what_executes_nothing():
+    assert not dangers(
+        ast.parse("np.load(path, allow_pickle=False); run(c, shell=False); model.eval(); re.compile(x)")
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "wanted", "expected"),
+    [
+        (1, int, True),
+        (True, int, False),
+        (1.0, int, False),
+        (1 << 63, int, False),
+        (10**400, float, False),
+        (1, float, True),
+        (float("nan"), float, True),
+        (True, float, False),
+        (1, bool, False),
+        (None, int | None, True),
+        ("x", int | None, False),
+        ([1, 2], tuple[int, ...], True),
+        ([1, "x"], tuple[int, ...], False),
+        ([1, "x"], tuple[int, str], True),
+        ([1], tuple[int, str], False),
+        ("ab", list[str], False),
+        ({"a": [1.5]}, dict[str, list[float]], True),
+        ({"a": [None]}, dict[str, list[float]], False),
+        ([], dict[str, int], False),
+        ({"a": object}, dict[str, Any], True),
+    ],
+)
+def test_values_and_types(value, wanted, expected):
+    assert fits(value, wanted) == expected
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"{", "f: no JSON"),
+        (b"\xff", "f: no JSON"),
+        (b"[" * 100_000 + b"]" * 100_000, "f: no JSON"),
+        (b'["\\ud800"]', "f: no JSON"),
+        (b"1" * 5000, "f: no JSON"),
+        (b"[1]", "f: not what should be there"),
+    ],
+)
+def test_json_that_is_none(content, message):
+    with pytest.raises(SeqlabError, match=message):
+        parse_json(content, "f", dict[str, Any])
+    assert parse_json(b'{"a": "\\ud83d\\ude42"}', "f", dict[str, Any]) == {"a": "\U0001f642"}
+
+
+def test_files_are_plain_small_and_inside(tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (tmp_path / "outside").write_text("{}")
+    (folder / "link").symlink_to(tmp_path / "outside")
+    (folder / "circle").symlink_to("circle")
+    (folder / "here").write_text("[1]")
+    (folder / "good").symlink_to("here")
+    for name in ("link", "circle", "../outside", "/etc/hostname"):
+        with pytest.raises(SeqlabError, match="leads out of its folder"):
+            inside(folder, name)
+    assert read_json(inside(folder, "good"), list[int]) == [1]
+    with pytest.raises(SeqlabError, match="3 bytes, and such a file has at most 2"):
+        read_whole(folder / "here", 2)
+    os.mkfifo(folder / "pipe")
+    with pytest.raises(SeqlabError, match="has no pipe that is a plain file"):
+        read_whole(folder / "pipe")
+    with pytest.raises(SeqlabError, match="no plain file"):
+        list(plain_files(folder))
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory):
+    """Somebody's run."""
+    run = tmp_path_factory.mktemp("given") / "run"
+    save_untrained(tiny_experiment(), dict.fromkeys(("source", "target"), tiny_tokenizer()), run)
+    return run
+
+
+@pytest.fixture
+def run(given, tmp_path):
+    return Path(shutil.copytree(given, tmp_path / "run"))
+
+
+def changed(run: Path, **fields: Any) -> None:
+    """Fields of the experiment, "model__dim" for the model's."""
+    path = run / "experiment.json"
+    values = json.loads(path.read_text())
+    for name, value in fields.items():
+        *holders, last = name.split("__")
+        holder = values
+        for one in holders:
+            holder = holder[one]
+        holder[last] = value
+    path.write_text(json.dumps(values))
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"model__dim": 10**12}, "model.dim is 1000000000000, and can be"),
+        ({"model__encoder_layers": 10**6}, "model.encoder_layers is 1000000, and can be 1000 at most"),
+        ({"model__dim": 1 << 20}, "its experiment's model has float32"),
+        ({"model__dim": 16}, "its experiment's model has float32"),
+        ({"model__dim": "8"}, "model.dim is of type int"),
+        ({"model__parent": None}, "model has no 'parent'"),
+        ({"model__name": "x"}, "model has no 'name'"),
+        ({"model__part": "../config"}, "among the models"),
+        ({"model__part": "__init__"}, "among the models"),
+        ({"model__part": "transformer.x"}, "among the models"),
+        ({"task__part": "seqlab.cli.main"}, "among the tasks"),
+        ({"data__part": "os"}, "among the datasets"),
+        ({"task__part": ["translation"]}, "task names no part"),
+        ({"text": {"part": "x"}}, "text has no 'part'"),
+        ({"search__beam": 10**9}, "a beam holds at most 10,000"),
+        ({"search__beam": 10**30}, "search.beam is of type int"),
+        ({"seed": (1 << 63) - 1}, "experiment.json: seed lies between 0 and 4294967295, not at 9223372036854775807"),
+        ({"seed": -1}, "seed lies between"),
+        ({"steps": (1 << 63) - 1}, "experiment.json: steps lies between 1 and 2147483647"),
+        ({"steps": True}, "experiment.steps is of type int"),
+        ({"model__vocabulary": 5}, "model.vocabulary is 5, but the data has"),
+        ({"model__vocabulary": 0, "model__source_vocabulary": 0}, "leaves open how large the vocabulary is"),
+        ({"task": {"part": "language_modeling"}}, "reads a source, and LanguageModeling has none"),
+        ({"task": {"part": "classification"}}, "no tokenizer for the column 'label'"),
+        ({"extra": "x"}, "experiment has no 'extra'"),
+    ],
+)
+def test_an_experiment_that_somebody_changed(run, fields, message):
+    changed(run, **fields)
+    with pytest.raises(SeqlabError, match=message) as told:
+        loading.load(run)
+    assert str(run) in str(told.value)
+
+
+def test_a_name_of_a_data_set_fetches_no_code():
+    for name in ("huggingface:x", "kaggle:x/y", "x/y/data_dir=z", "gs://x", "../x"):
+        with pytest.raises(SeqlabError, match="the name of a set"):
+            Tfds(name=name, source="x").splits()
+
+
+def test_features_name_no_other_module(tmp_path):
+    (tmp_path / "dataset_info.json").write_text("{}")
+    content = {"pythonClassName": "tensorflow_datasets.core.x.Y", "features": {"a": {"pythonClassName": "os.path.X"}}}
+    (tmp_path / "features.json").write_text(json.dumps(content))
+    with pytest.raises(SeqlabError, match=r"'os\.path\.X' is no feature"):
+        Tfds(folder=str(tmp_path), source="a").splits()
+
+
+def sealed(run: Path, step: int = 1) -> None:
+    """The manifest agrees with the files, as somebody can make it who changes them on purpose."""
+    content = json.loads((run / "checkpoints" / str(step) / "manifest.json").read_text())
+    files = manifest._hash_files(run / "checkpoints" / str(step) / "state")
+    manifest.write_manifest(run, step, content["progress"], files)
+
+
+def test_an_array_larger_than_memory_is_refused_before_it_is_made(run):
+    """The files say so, and hold next to nothing: chunks that are missing are zeros."""
+    import tensorstore
+
+    folder = (run / "checkpoints" / "1" / "state").resolve()
+    name = "params.params.words.table"
+    store = {"driver": "ocdbt", "base": f"file://{folder}"}
+    spec = {"driver": "zarr", "kvstore": {**store, "path": f"{name}/"}}
+    metadata = {"shape": [10**7, 10**7], "chunks": [10**3, 10**3], "dtype": "<f4"}
+    tensorstore.open({**spec, "metadata": metadata}, create=True, delete_existing=True).result()
+    sealed(run)
+    with pytest.raises(SeqlabError, match=r"400,000,000,\d{3},\d{3} bytes of arrays, and this machine has"):
+        checkpoint.restore(run, 1)
+    metadata["shape"] = [10**3, 10**4]
+    tensorstore.open({**spec, "metadata": metadata}, create=True, delete_existing=True).result()
+    sealed(run)
+    with pytest.raises(
+        SeqlabError, match=r"\['words'\]\['table'\] is float32 \(1000, 10000\), and its exp.* \(277, 8\)"
+    ):
+        loading.load(run)
+
+
+def test_links_and_pipes_in_a_checkpoint(run, tmp_path):
+    state = run / "checkpoints" / "1" / "state"
+    file = state / "_METADATA"
+    shutil.copy(file, tmp_path / "elsewhere")
+    file.unlink()
+    file.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(SeqlabError, match="_METADATA: no plain file"):
+        loading.load(run)
+    file.unlink()
+    os.mkfifo(file)
+    with pytest.raises(SeqlabError, match="_METADATA: no plain file"):
+        loading.load(run)
+    shutil.move(state, tmp_path / "state")
+    state.symlink_to(tmp_path / "state")
+    with pytest.raises(SeqlabError, match="state: no plain file"):
+        loading.load(run)
+    step = state.parent
+    shutil.move(step, tmp_path / "1")
+    step.symlink_to(tmp_path / "1")
+    with pytest.raises(SeqlabError, match="leads out of its folder"):
+        loading.load(run)
+
+
+def test_a_tokenizer_elsewhere(run, tmp_path):
+    shutil.move(run / "tokenizer.model", tmp_path / "tokenizer.model")
+    (run / "tokenizer.model").symlink_to(tmp_path / "tokenizer.model")
+    with pytest.raises(SeqlabError, match="leads out of its folder"):
+        loading.load(run)
+
+
+@pytest.mark.parametrize(
+    "manifest",
+    [
+        None,
+        [],
+        {},
+        {"step": 2, "progress": {}, "files": {}},
+        {"step": 1, "progress": [], "files": {}},
+        {"step": 1, "progress": {}, "files": ["_METADATA"]},
+        {"step": 10**30, "progress": {}, "files": {}},
+    ],
+)
+def test_a_manifest_that_is_none(run, manifest):
+    (run / "checkpoints" / "1" / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(SeqlabError, match="manifest"):
+        loading.load(run)
+
+
+def test_steps_are_plain_numbers(run):
+    for name in ("01", "\u0661", "1.5", "-1", "x", "9" * 30):
+        shutil.copytree(run / "checkpoints" / "1", run / "checkpoints" / name)
+    assert manifest.checkpoint_steps(run) == [1]
+    assert np.isfinite(loading.load(run).params["params"]["words"]["table"]).all()
+
+
+def test_parts_are_found_by_plain_names():
+    for kind in catalogue.KINDS:
+        for name in ("", ".", "..", "__init__", "a.b", "a/b", "/etc/passwd", "\0", "x" * 1000):
+            with pytest.raises(SeqlabError, match=f"among the {kind}"):
+                catalogue.part(kind, name)

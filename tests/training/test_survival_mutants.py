@@ -1,0 +1,554 @@
+"""Planted bugs in what keeps a run alive: each must fail a test that says otherwise.
+
+They are planted in the modules as they stand, and taken out again, so that nothing is compiled twice.
+"""
+
+import contextlib
+import gc
+import importlib
+import inspect
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import miniature
+from tests.mutants import Mutant
+from tests.system import test_files, test_signals
+from tests.training import test_survival
+
+NAN = "training.test_survival.test_rollback"
+MOMENTS = "training.test_survival.test_killed_at_any_moment_of_a_save"
+DISK = "training.test_survival.test_a_full_disk_costs_a_checkpoint_and_no_more"
+DAMAGE = "training.test_survival.test_a_damaged_checkpoint_is_passed_over"
+HALF = "system.test_files.test_a_write_that_fails_half_way_leaves_whole_lines"
+PHASE = "training.test_survival.test_a_signal_when_the_state_is_judged"
+STEP = "training.test_survival.test_a_signal_in_a_step_ends_with_a_checkpoint_of_it"
+MUTANTS = (
+    (
+        Mutant(
+            "the newest checkpoint, whole or not",
+            "runs.manifest",
+            "            verify(run, step)\n            return step",
+            "            return step",
+            DAMAGE,
+        ),
+        (test_survival.flipped,),
+    ),
+    (
+        Mutant(
+            "files that are missing not missed",
+            "runs.manifest",
+            "    if found != expected:",
+            "    if any(expected[name] != digest for name, digest in found.items()):",
+            DAMAGE,
+        ),
+        (test_survival.missing,),
+    ),
+    (
+        Mutant(
+            "an edited manifest believed",
+            "runs.manifest",
+            "if digest != _digest_of_manifest(manifest)",
+            "if 0",
+            DAMAGE,
+        ),
+        (test_survival.edited,),
+    ),
+    (
+        Mutant(
+            "a manifest of another step believed",
+            "runs.manifest",
+            'if not sound or manifest["step"] != step:',
+            "if not sound:",
+            DAMAGE,
+        ),
+        (test_survival.another,),
+    ),
+    (
+        Mutant(
+            "links followed",
+            "system.untrusted",
+            "if path.is_symlink() or not (",
+            "if not (",
+            DAMAGE,
+        ),
+        (test_survival.linked,),
+    ),
+    (
+        Mutant(
+            "a file that cannot be read is the end",
+            "runs.manifest",
+            '    except OSError as error:\n        raise SeqlabError(f"{folder}: cannot',
+            '    except KeyError as error:\n        raise SeqlabError(f"{folder}: cannot',
+            "training.test_survival.test_a_file_that_cannot_be_read_is_damage",
+        ),
+        (),
+    ),
+    (
+        Mutant(
+            "from the beginning where all are damaged",
+            "runs.manifest",
+            '    if steps:\n        raise SeqlabError(f"{run}: no checkpoint is whole',
+            '    if 0:\n        raise SeqlabError(f"{run}: no checkpoint is whole',
+            "training.test_survival.test_nothing_whole_is_one_error_and_nothing_is_lost",
+        ),
+        (),
+    ),
+    (
+        Mutant(
+            "damaged checkpoints push out whole ones",
+            "runs.saving",
+            "if one <= step]",
+            "]",
+            "training.test_survival.test_damaged_checkpoints_push_out_no_whole_one",
+        ),
+        (),
+    ),
+    (
+        Mutant(
+            "folders without a manifest counted",
+            "runs.manifest",
+            " and (p / MANIFEST).exists())",
+            ")",
+            "training.test_survival.test_a_half_written_save_was_never_there",
+        ),
+        (),
+    ),
+    (
+        Mutant(
+            "a state taken for judged before it is",
+            "training.loop",
+            "save(step, judged=False)",
+            "save(step, judged=True)",
+            MOMENTS,
+        ),
+        (),
+    ),
+    (
+        Mutant(
+            "a validation told twice",
+            "runs.log",
+            "(judged or not is_validation(line))",
+            "True",
+            MOMENTS,
+        ),
+        (),
+    ),
+    (
+        Mutant(
+            "the manifest not amended",
+            "training.loop",
+            "        saver.amend(step, position)\n",
+            "",
+            PHASE,
+        ),
+        (3, False),
+    ),
+    (
+        Mutant(
+            "validation cannot be cut short", "training.loop", "wish.patience(several)", "wish.patience(True)", PHASE
+        ),
+        (9, True),
+    ),
+    (
+        Mutant(
+            "a signal not looked at",
+            "training.loop",
+            "ending = settle() or (wish.asked and not several)",
+            "ending = settle()",
+            STEP,
+        ),
+        (4, 15),
+    ),
+    (
+        Mutant(
+            "a signal leaves what is not saved",
+            "training.loop",
+            "            elif ending or (saver.owed",
+            "            elif (saver.owed",
+            STEP,
+        ),
+        (5, 15),
+    ),
+    (
+        Mutant(
+            "saving may be cut short",
+            "training.loop",
+            "        stack.enter_context(wish.patience())\n",
+            "",
+            "training.test_survival.test_a_signal_in_the_last_save_is_too_late",
+        ),
+        (),
+    ),
+    (
+        Mutant(
+            "a failed save not made up for",
+            "training.loop",
+            "ending or (saver.owed and step % experiment.log_every == 0)",
+            "ending",
+            DISK,
+        ),
+        ("folder",),
+    ),
+    (
+        Mutant(
+            "the checkpointer's old error told again",
+            "runs.saving",
+            "            self.checkpointer.close()\n        self.checkpointer = new_checkpointer()  # the old",
+            "            pass\n        # the old",
+            "training.test_survival.test_room_comes_back_when_all_is_done",
+        ),
+        ("state",),
+    ),
+    (
+        Mutant(
+            "an end without its state is no error",
+            "training.loop",
+            '        if saver.owed:\n            raise SeqlabError(\n                f"{run}: the state',
+            '        if 0:\n            raise SeqlabError(\n                f"{run}: the state',
+            "training.test_survival.test_a_disk_that_stays_full",
+        ),
+        ("folder",),
+    ),
+    (
+        Mutant(
+            "no second try in the end",
+            "training.loop",
+            "                save(step, judged=True)\n                saver.wait()\n        if",
+            "                pass\n        if",
+            "training.test_survival.test_room_comes_back_when_all_is_done",
+        ),
+        ("folder",),
+    ),
+    (
+        Mutant(
+            "what has its state written over for a manifest",
+            "runs.saving",
+            "if step == self.written:",
+            "if 0:",
+            "training.test_survival.test_what_is_owed_for_its_manifest_alone_is_not_written_over",
+        ),
+        (),
+    ),
+    (
+        Mutant(
+            "a mean that was not written",
+            "runs.saving",
+            "    if saver.owed:\n",
+            "    if 0:\n",
+            "training.test_survival.test_an_error_without_words_is_told",
+        ),
+        (),
+    ),
+    (
+        Mutant(
+            "a batch left out one too late",
+            "training.feed",
+            "if [found[0], found[1] - 1] not in",
+            "if [*found[:2]] not in",
+            NAN,
+        ),
+        ((4, 8),),
+    ),
+    (
+        Mutant(
+            "what was left out before forgotten",
+            "training.loop",
+            '"left_out": [*position["left_out"], *more]}',
+            '"left_out": more}',
+            "training.test_survival.test_killed_after_a_rollback",
+        ),
+        (8,),
+    ),
+    (
+        Mutant(
+            "left out of the step before",
+            "training.loop",
+            'unchecked = step, position["epoch"], position["index"] - 1, runner',
+            'unchecked = step, position["epoch"], position["index"], runner',
+            NAN,
+        ),
+        ((1,),),
+    ),
+    (
+        Mutant("the trail not cut back", "runs.trail", 'line["step"] <= step]', "True]", NAN),
+        ((5, 6),),
+    ),
+    (
+        Mutant("the log not cut back", "runs.log", 'line["step"] < step or', "True or", NAN),
+        ((5, 6),),
+    ),
+    (
+        Mutant(
+            "show-batch without what was left out",
+            "evaluation.show_batch",
+            "if where == epoch and",
+            "if False and",
+            NAN,
+        ),
+        ((1,),),
+    ),
+    (
+        Mutant(
+            "a rollback without end",
+            "training.recovery",
+            " or times > MOST_IN_A_ROW:",
+            " or times > 5 * MOST_IN_A_ROW:",
+            "training.test_survival.test_too_many_in_a_row",
+        ),
+        (),
+    ),
+    (
+        Mutant(
+            "any that were left out counted, in a row or not",
+            "training.loop",
+            "                skipped = 0\n",
+            "                pass\n",
+            "training.test_survival.test_too_many_in_a_row",
+        ),
+        (),
+    ),
+    (
+        Mutant(
+            "an update left out moves the average",
+            "training.step",
+            ".replace(step=after.step)",
+            ".replace(step=after.step, average=after.average)",
+            "training.test_survival.test_skip",
+        ),
+        (),
+    ),
+    (
+        Mutant(
+            "a gradient that is not finite overlooked",
+            "training.step",
+            'finite = jnp.isfinite(norm) & jnp.isfinite(sums["loss"])',
+            'finite = jnp.isfinite(sums["loss"])',
+            "training.test_survival.test_a_gradient_alone_that_is_not_finite",
+        ),
+        (),
+    ),
+    (
+        Mutant(
+            "the average forgets the wrong share",
+            "training.step",
+            "share * a + (1.0 - share) * p",
+            "share * p + (1.0 - share) * a",
+            "training.test_survival.test_the_moving_average_is_what_is_judged",
+        ),
+        (),
+    ),
+    (
+        Mutant(
+            "a run goes on with another experiment",
+            "runs.folder",
+            "        if changed:\n            kept",
+            "        if 0:\n            kept",
+            "training.test_survival.test_what_may_change_from_one_part_of_a_run_to_the_next",
+        ),
+        (),
+    ),
+    (
+        Mutant(
+            "the last share one short",
+            "distributed.hosts",
+            "(index + 1) * count // parts)",
+            "(index + 1) * count // parts - (index + 1 == parts))",
+            "training.test_survival.test_shares_cover_everything_once",
+        ),
+        (3,),
+    ),
+    (
+        Mutant(
+            "an error of the first is its own",
+            "distributed.hosts",
+            "    if error is not None:\n",
+            "    if 0:\n",
+            "training.test_survival.test_what_the_first_does_alone",
+        ),
+        (),
+    ),
+    (
+        Mutant(
+            "a validation of NaN is written down",
+            "training.loop",
+            'if not np.isfinite(values["loss"]):',
+            "if 0:",
+            "training.test_survival.test_a_validation_that_is_not_finite",
+        ),
+        (),
+    ),
+    (
+        Mutant(
+            "the parameters judged, and not their average",
+            "training.loop",
+            "state.params if state.average is None else state.average",
+            "state.params",
+            "training.test_survival.test_the_moving_average_is_what_is_judged",
+        ),
+        (),
+    ),
+    (
+        Mutant(
+            "the average left out of what is decoded with",
+            "runs.checkpoint",
+            'tree.get("average", tree["params"])',
+            'tree["params"]',
+            "training.test_survival.test_the_moving_average_is_what_is_judged",
+        ),
+        (),
+    ),
+    (
+        Mutant(
+            "the best not kept",
+            "runs.saving",
+            'kept = {*steps[-self.keep :], progress.get("best_step")}',
+            "kept = {*steps[-self.keep :]}",
+            "training.test_survival.test_the_best_is_kept_beside_the_last",
+        ),
+        (),
+    ),
+    (
+        Mutant(
+            "finished before the last state is judged",
+            "runs.listing",
+            ' and progress.get("judged"))',
+            ")",
+            "training.test_survival.test_a_run_is_finished_when_its_last_state_is_judged",
+        ),
+        (),
+    ),
+    (Mutant("half a line left", "system.files", "self.stream.truncate(self.whole)", "pass", HALF), (33,)),
+    (Mutant("what waits is lost", "system.files", "self.waiting += json", "self.waiting = json", HALF), (33,)),
+    (
+        Mutant(
+            "nothing tried again in the end",
+            "system.files",
+            "        error = self.flush()\n",
+            "        error = None\n",
+            "system.test_files.test_what_waits_is_written_in_the_end",
+        ),
+        (),
+    ),
+    (
+        Mutant(
+            "TensorBoard's error is the run's",
+            "runs.events",
+            "            self.writer.flush()\n        except OSError as error:",
+            "            self.writer.flush()\n        except KeyError as error:",
+            "system.test_files.test_the_log_goes_on_without_tensorboard_and_without_room",
+        ),
+        (),
+    ),
+    (
+        Mutant(
+            "who cannot be told ends the run",
+            "training.train",
+            "    with contextlib.suppress(OSError):\n        print",
+            "    with contextlib.suppress(KeyError):\n        print",
+            "system.test_files.test_words_for_which_there_is_no_room",
+        ),
+        (),
+    ),
+    (
+        Mutant(
+            "the second signal waits too",
+            "system.signals",
+            "if (again or not self.patient) and",
+            "if not self.patient and",
+            "system.test_signals.test_the_first_is_noted_and_the_second_ends",
+        ),
+        (15,),
+    ),
+    (
+        Mutant(
+            "handlers left behind",
+            "system.signals",
+            "            signal.signal(number, handler)",
+            "            pass",
+            "system.test_signals.test_handlers_are_back_afterwards",
+        ),
+        (),
+    ),
+    (
+        Mutant(
+            "signals asked for in any thread",
+            "system.signals",
+            "if threading.current_thread() is not threading.main_thread():",
+            "if False:",
+            "system.test_signals.test_in_another_thread_nothing_is_heard_and_nothing_breaks",
+        ),
+        (),
+    ),
+    (
+        Mutant(
+            "the end is an error among others",
+            "system.errors",
+            "class Stopped(BaseException)",
+            "class Stopped(Exception)",
+            "system.test_signals.test_no_handler_of_errors_keeps_the_end_from_coming",
+        ),
+        (),
+    ),
+)
+MODULES = {
+    "system.test_files": test_files,
+    "system.test_signals": test_signals,
+    "training.test_survival": test_survival,
+}
+
+
+@contextlib.contextmanager
+def planted_here(mutant: Mutant) -> Iterator[None]:
+    """The bug in the module itself, and in all that has imported a name of it."""
+    module = importlib.import_module(f"seqlab.{mutant.module}")
+    source = Path(inspect.getfile(module)).read_text()
+    assert source.count(mutant.old) == 1, mutant
+    before = dict(vars(module))
+    own = {id(value): name for name, value in before.items() if getattr(value, "__module__", None) == module.__name__}
+    if mutant.module == "training.step":
+        miniature.compiled.cache_clear()
+    exec(compile(source.replace(mutant.old, mutant.new), module.__name__, "exec"), vars(module))
+    taken: list[tuple[dict[str, Any], str, Any]] = []
+    for other in [vars(one) for name, one in sys.modules.items() if name.partition(".")[0] in ("seqlab", "tests")]:
+        for name, value in list(other.items()):
+            if id(value) in own and other is not vars(module):
+                taken.append((other, name, value))
+                other[name] = vars(module)[own[id(value)]]
+    try:
+        yield
+    finally:
+        for other, name, value in taken:
+            other[name] = value
+        if mutant.module == "training.step":
+            miniature.compiled.cache_clear()
+        vars(module).clear()
+        vars(module).update(before)
+
+
+@pytest.fixture(autouse=True)
+def sound():
+    """Builds shared data from the unmodified code, and closes files that a killed run leaves open."""
+    test_survival.calm()
+    test_survival.files_of(8)
+    for bad in ((1,), (4, 8), (5, 6), (5,)):
+        test_survival.end_without(*bad)
+    gc.freeze()  # existing objects are excluded, so that the collection after the test is fast
+    yield
+    gc.collect()
+    gc.unfreeze()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize(("mutant", "arguments"), MUTANTS, ids=lambda x: getattr(x, "bug", "").replace(" ", "-"))
+def test_mutant_is_caught(mutant, arguments, tmp_path):
+    module, _, name = mutant.law.rpartition(".")
+    test = getattr(MODULES[module], name)
+    given = (tmp_path, *arguments) if "tmp_path" in inspect.signature(test).parameters else arguments
+    with planted_here(mutant), pytest.raises(BaseException) as caught:  # noqa: PT011  # Stopped is none of the errors
+        test(*given)
+    assert not isinstance(caught.value, (KeyboardInterrupt, SystemExit, NameError, TypeError)), caught.value
