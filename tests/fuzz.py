@@ -33,7 +33,7 @@ from seqlab.data.records import prepare
 from seqlab.data.task import make_batch
 from seqlab.data.text_files import read_lines, read_pairs, read_table, repairs_of
 from seqlab.data.tokenizer_files import load_tokenizers, save_tokenizers
-from seqlab.data.tokenizers import Labels, Pieces, Symbols, Tokenizers
+from seqlab.data.tokenizers import Labels, MarianTokenizer, Symbols, Tokenizers
 from seqlab.data.vocabulary import train_tokenizer
 from seqlab.datasets.debian_descriptions import DebianDescriptions
 from seqlab.datasets.tfds import Tfds
@@ -222,7 +222,7 @@ def read_tokenizer(folder: Path) -> None:
 
 def write_pieces(r: random.Random, folder: Path) -> None:
     names = ("</s>", "<unk>", "▁", "▁Hund", "e", "n", "<pad>", *(f"n{i}" for i in range(r.randint(0, 5))))
-    save_tokenizers({"target": Pieces(model("unigram"), names, 6, 6, 0, 1)}, folder)
+    save_tokenizers({"target": MarianTokenizer(model("unigram"), names, 6, 6, 0, 1)}, folder)
 
 
 def write_names(r: random.Random, folder: Path) -> None:

@@ -19,7 +19,7 @@ from seqlab.laws.training import tiny_experiment
 from seqlab.runs import checkpoint, manifest
 from seqlab.system import digests
 from seqlab.system.signals import Wish
-from seqlab.training.context import Work
+from seqlab.training.context import TrainingContext
 from seqlab.training.optimizer import make_optimizer
 from seqlab.training.step import make_step
 from seqlab.types import Batch, Series, TrainState
@@ -120,12 +120,12 @@ def first_state() -> TrainState:
     return TrainState(np.int32(0), params, optimizer, np.zeros((ROWS, 2), np.float32), sums, params)
 
 
-def work(run: Path, say: Callable[[str], None] = lambda line: None, **changes: Any) -> Work:
+def work(run: Path, say: Callable[[str], None] = lambda line: None, **changes: Any) -> TrainingContext:
     """Of the miniature's experiment with some fields changed."""
     run.mkdir(exist_ok=True)
     e = experiment(**changes)
     runner, step = compiled(e.nonfinite)
-    return Work(
+    return TrainingContext(
         e,
         runner,
         shapes=jax.eval_shape(first_state),

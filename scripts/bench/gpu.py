@@ -44,7 +44,7 @@ from tyro.conf import arg
 
 from seqlab.config import Experiment, Optimizer
 from seqlab.data.padding import blank_batch
-from seqlab.data.tokenizers import Pieces
+from seqlab.data.tokenizers import MarianTokenizer
 from seqlab.models.recurrent_lm import RecurrentLM
 from seqlab.models.transformer import Transformer
 from seqlab.runs.parameters import init_params
@@ -172,7 +172,7 @@ def by_transformers(model: Transformer, params: Params, length: int, device: str
     from seqlab.interop.marian import export_marian
     from seqlab.runs.loading import Run
 
-    pieces = Pieces(b"", tuple(f"piece {i}" for i in range(model.vocabulary)), PAD, BOS, EOS, UNK)
+    pieces = MarianTokenizer(b"", tuple(f"piece {i}" for i in range(model.vocabulary)), PAD, BOS, EOS, UNK)
     experiment = Experiment(model, Translation(), None)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / "marian"

@@ -51,7 +51,7 @@ def main(sentences: int = 512, rounds: int = 5) -> None:
         def written() -> list[list[int]]:
             found = []
             for rows in torch.from_numpy(sources).split(size):
-                values, keys, h = theirs.remember(rows)
+                values, keys, h = theirs.encode_memory(rows)
                 ids, tokens = torch.full((len(rows),), BOS), []
                 for _ in range(ANSWER):
                     ids, h = step(ids, h, values, keys)

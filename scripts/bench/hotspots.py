@@ -25,7 +25,7 @@ from train import CASES, Case, batch_of, experiment_of, initial_params, our_step
 
 from seqlab.cli.options import DATA_DIR
 from seqlab.data.text_files import read_lines
-from seqlab.evaluation.show_batch import fed_to
+from seqlab.evaluation.show_batch import training_batch
 from seqlab.runs.loading import load
 from seqlab.system.memory import keep_freed_memory
 
@@ -78,7 +78,7 @@ def running(name: str, run: Path, input: Path) -> Callable[[], Any]:
         lines = list(itertools.islice(read_lines(input), LINES))
         return lambda: loaded.translate(lines, beam=5, preset="ct2", alpha=1.0, max_length=128)
     model = loaded.model.clone(dropout=0.0, inner_dropout=None)
-    batches = [fed_to(run, step, DATA_DIR).batch for step in range(1, BATCHES + 1)]
+    batches = [training_batch(run, step, DATA_DIR).batch for step in range(1, BATCHES + 1)]
     return our_steps(dataclasses.replace(loaded.experiment, model=model), batches)
 
 

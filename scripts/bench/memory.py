@@ -1,6 +1,6 @@
 """What remat, scan and a chunked loss keep out of memory: python scripts/bench/memory.py
 
-Kept: bytes that the forward pass computes and leaves to the backward pass, from shapes alone. Temporary:
+CacheLayout: bytes that the forward pass computes and leaves to the backward pass, from shapes alone. Temporary:
 what the compiled gradient says it takes on this machine's devices.
 """
 

@@ -147,7 +147,7 @@ class Bahdanau(nn.Module):
         self.cell = nn.GRUCell(2 * dim, dim)
         recurrent(self.cell, "", {**decoder["layer"], "input": {"kernel": kernel}})
 
-    def remember(self, source: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def encode_memory(self, source: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Values, keys, the first state."""
         values, ends = self.encoder(self.words(source))
         return values, self.key(values), torch.tanh(self.bridge(torch.cat([ends[0], ends[1]], dim=-1)))
@@ -161,7 +161,7 @@ class Bahdanau(nn.Module):
         return self.words.output(torch.tanh(self.combine(torch.cat([y, h, context], dim=-1))))
 
     def forward(self, source: torch.Tensor, prefix: torch.Tensor) -> torch.Tensor:
-        values, keys, h = self.remember(source)
+        values, keys, h = self.encode_memory(source)
         embedded, states, contexts = self.words(prefix), [], []
         for y in embedded.unbind(1):
             h, context = self.step(y, h, values, keys)

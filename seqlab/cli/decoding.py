@@ -46,7 +46,7 @@ def decode(
     use_parts(parts)
     from seqlab.decoding.output_format import Format
     from seqlab.decoding.stream import decode_file, decode_stream
-    from seqlab.distributed.hosts import is_first
+    from seqlab.distributed.hosts import is_process_zero
     from seqlab.runs.ensemble import together
     from seqlab.runs.loading import load
 
@@ -79,7 +79,7 @@ def decode(
     decode_file(
         loaded,
         input,
-        output if is_first() else Path(os.devnull),
+        output if is_process_zero() else Path(os.devnull),
         form,
         prefixes=prefixes,
         phrases=constraints,

@@ -36,7 +36,7 @@ def show_batch(
     if batch is not None and (step is not None or not (epoch.isdecimal() and index.isdecimal())):
         raise SeqlabError(f"--batch is EPOCH/INDEX, from 0 on, in the place of --step, not {batch!r}")
     place = None if batch is None else (int(epoch), int(index))
-    found = show_batch.facts(show_batch.fed_to(run, step or 0, data_dir, place), run, rows)
+    found = show_batch.facts(show_batch.training_batch(run, step or 0, data_dir, place), run, rows)
     print(dump(found) if json else show_batch.shown(found, shutil.get_terminal_size().columns))
 
 

@@ -26,7 +26,7 @@ def evaluate(
     """Decodes a split and prints the task's scores with their signatures."""
     use_parts(parts)
     from seqlab.config import Search
-    from seqlab.distributed.hosts import is_first
+    from seqlab.distributed.hosts import is_process_zero
     from seqlab.evaluation.evaluate import evaluate
     from seqlab.evaluation.texts import versions
     from seqlab.runs.checkpoint import fingerprint
@@ -40,7 +40,7 @@ def evaluate(
     if kind != "generator" and search != NO_SEARCH:
         raise SeqlabError(f"a {kind} does not search: leave out --beam and the like")
     result = evaluate(loaded, split, data_dir, **dataclasses.asdict(search))
-    if output is not None and is_first():
+    if output is not None and is_process_zero():
         with open_output(output) as stream:
             stream.writelines(line.replace("\n", " ") + "\n" for line in result.decoded.texts)
     for doubt in result.doubts:

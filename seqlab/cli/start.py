@@ -41,7 +41,7 @@ def start_computing(cluster: Processes = ALONE, heartbeat: int = 100) -> None:
 
     at_least("parallel.heartbeat", heartbeat, 1)
     hosts.connect(cluster.coordinator, cluster.processes, cluster.process, heartbeat)
-    if not hosts.is_first():
+    if not hosts.is_process_zero():
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

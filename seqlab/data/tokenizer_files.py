@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from seqlab.data.tokenizers import Labels, Numbers, Pieces, Symbols, Tokenizer, Tokenizers
+from seqlab.data.tokenizers import Labels, MarianTokenizer, Numbers, Symbols, Tokenizer, Tokenizers
 from seqlab.system.errors import RESTORE, SeqlabError, advised
 from seqlab.system.untrusted import inside, parse_json, read_json, read_whole
 
@@ -24,12 +24,12 @@ def save_tokenizers(tokenizers: Tokenizers, folder: Path) -> None:
     for pattern in TOKENIZER_FILES:
         for old in folder.glob(pattern):
             old.unlink()
-    models = {column: t.model for column, t in tokenizers.items() if isinstance(t, Tokenizer | Pieces)}
+    models = {column: t.model for column, t in tokenizers.items() if isinstance(t, Tokenizer | MarianTokenizer)}
     for column, model in models.items():
         shared = len(set(models.values())) == 1
         (folder / ("tokenizer.model" if shared else f"tokenizer.{column}.model")).write_bytes(model)
     for column, tokenizer in tokenizers.items():
-        if isinstance(tokenizer, Pieces):
+        if isinstance(tokenizer, MarianTokenizer):
             known = {name: value for name, value in dataclasses.asdict(tokenizer).items() if name != "model"}
             (folder / f"{column}.pieces.json").write_text(json.dumps(known, indent=0))
         elif isinstance(tokenizer, Labels | Symbols):
@@ -90,7 +90,7 @@ def parse_tokenizer(model: bytes, place: str) -> Tokenizer:
     return tokenizer
 
 
-def _load_text_tokenizer(path: Path, pieces: Path) -> Tokenizer | Pieces:
+def _load_text_tokenizer(path: Path, pieces: Path) -> Tokenizer | MarianTokenizer:
     model = read_whole(path)
     tokenizer = Tokenizer(model)
     if pieces.exists():
@@ -101,12 +101,12 @@ def _load_text_tokenizer(path: Path, pieces: Path) -> Tokenizer | Pieces:
             raise SeqlabError(f"{pieces}: the keys are names, {', '.join(special)}")
         if not all(isinstance(known[name], int) and 0 <= known[name] < len(names) for name in special):
             raise SeqlabError(f"{pieces}: {', '.join(special)} are numbers of its {len(names)} names")
-        tokenizer = Pieces(model, tuple(names), *(known[name] for name in special))
+        tokenizer = MarianTokenizer(model, tuple(names), *(known[name] for name in special))
     _check_model(tokenizer, str(path))
     return tokenizer
 
 
-def _check_model(tokenizer: Tokenizer | Pieces, place: str) -> None:
+def _check_model(tokenizer: Tokenizer | MarianTokenizer, place: str) -> None:
     """Raises for what is wrong with a model, naming the `place`, which is known here."""
     if not tokenizer.model:  # SentencePiece takes nothing for a model
         raise SeqlabError(f"{place} is empty")

@@ -86,7 +86,7 @@ class Tokenizer:
 
 
 @dataclass(frozen=True)
-class Pieces:
+class MarianTokenizer:
     """A SentencePiece model whose pieces have numbers of another vocabulary, and special ids of its own: Marian's."""
 
     model: bytes
@@ -210,7 +210,7 @@ def values_of(ids: Sequence[int] | np.ndarray) -> np.ndarray:
     return np.asarray(ids, np.int32).view(np.float32)
 
 
-TextTokenizer = Tokenizer | Pieces
+TextTokenizer = Tokenizer | MarianTokenizer
 
 Tokenizers = dict[str, Any]  # by column of the data ("source", "target", "label"): one of those above
 

@@ -10,7 +10,7 @@ from seqlab.config import Search
 from seqlab.data.tokenizers import Tokenizers
 from seqlab.decoding.alignments import with_alignments
 from seqlab.decoding.decoded_text import Alignment, DecodedText
-from seqlab.decoding.requests import NOTHING_TOLD, Told, requests_of, told_requests, warn
+from seqlab.decoding.requests import NO_CONSTRAINTS, Constraints, constrained_requests, requests_of, warn
 from seqlab.decoding.risk import least_risk
 from seqlab.decoding.settings import settled
 from seqlab.distributed.hosts import gather, share_of
@@ -27,7 +27,7 @@ def decode_lines(
     search: Search,
     *,
     first: int = 1,
-    told: Told = NOTHING_TOLD,
+    told: Constraints = NO_CONSTRAINTS,
     **how: Any,
 ) -> list[list[DecodedText]]:
     """What `decode_here` gives; of several processes each decodes a share of the lines, and has all in the end."""
@@ -35,7 +35,7 @@ def decode_lines(
         return decode_here(task, model, params, tokenizers, lines, search, first=first, told=told, **how)
     share = share_of(len(lines))
     mine = slice(share.start, share.stop)
-    its = Told(told.prefixes[mine], told.phrases[mine])
+    its = Constraints(told.prefixes[mine], told.phrases[mine])
     written = decode_here(
         task, model, params, tokenizers, lines[mine], search, first=first + share.start, told=its, **how
     )
@@ -59,7 +59,7 @@ def decode_here(
     *,
     wanted: int = 1,
     first: int = 1,
-    told: Told = NOTHING_TOLD,
+    told: Constraints = NO_CONSTRAINTS,
     aligned: bool = False,
     progress: Callable[[int], None] = lambda count: None,
     warn: Callable[[str], None] = warn,
@@ -77,7 +77,7 @@ def decode_here(
     target = tokenizers["target"]
     asked = [i for i, line in enumerate(lines) if line.strip()]
     requests = requests_of(task, model, tokenizers, [(i + first, lines[i]) for i in asked], search, warn)
-    requests = list(told_requests(told, asked, requests, target))
+    requests = list(constrained_requests(told, asked, requests, target))
     _, rules, options, weights = settled(search, target)
     results = generate(
         model,

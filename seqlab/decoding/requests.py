@@ -16,14 +16,14 @@ from seqlab.search.requests import LONGEST, Request, most_tokens
 from seqlab.system.errors import SeqlabError
 
 
-class Told(NamedTuple):
+class Constraints(NamedTuple):
     """What texts must begin with, and phrases that must be in them: none, or as many as there are lines."""
 
     prefixes: Sequence[str] = ()
     phrases: Sequence[Sequence[str]] = ()
 
 
-NOTHING_TOLD = Told()
+NO_CONSTRAINTS = Constraints()
 
 
 def warn(message: str) -> None:
@@ -67,8 +67,8 @@ def bounded(request: Request, search: Search, least: int) -> Request:
     return request._replace(limit=most, least=min(max(least, math.ceil(min(search.min_ratio * size, LONGEST))), most))
 
 
-def told_requests(
-    told: Told, asked: Sequence[int], requests: Sequence[Request], tokenizer: TextTokenizer
+def constrained_requests(
+    told: Constraints, asked: Sequence[int], requests: Sequence[Request], tokenizer: TextTokenizer
 ) -> Iterator[Request]:
     """The requests of the lines `asked`, with what they are told."""
     prefixes = tokenizer.encode([told.prefixes[i] for i in asked] if told.prefixes else [])

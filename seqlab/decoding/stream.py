@@ -15,7 +15,7 @@ from seqlab.data.text_files import read_lines, repairs_of
 from seqlab.decoding.decoded_text import DecodedText
 from seqlab.decoding.log_probs import forced_lines
 from seqlab.decoding.output_format import PLAIN, Format
-from seqlab.decoding.requests import Told
+from seqlab.decoding.requests import Constraints
 from seqlab.decoding.resumed_output import digest, resumed_output
 from seqlab.distributed.hosts import part_of
 from seqlab.system.digests import digest_of
@@ -53,7 +53,7 @@ def decode_stream(
                 raise SeqlabError(
                     f"there are {'more' if name == 'source' else 'fewer'} {' and '.join(beside)} than lines of input"
                 )
-        told = Told(
+        told = Constraints(
             columns.get("prefixes", ()),
             [[part for part in line.split("\t") if part.strip()] for line in columns.get("constraints", ())],
         )

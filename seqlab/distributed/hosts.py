@@ -69,7 +69,7 @@ def connected() -> bool:
     return jax.distributed.is_initialized()
 
 
-def is_first() -> bool:
+def is_process_zero() -> bool:
     """Whether this process is the one that writes and tells."""
     return jax.process_index() == 0
 
@@ -97,10 +97,10 @@ def gather(value: Any) -> list[Any]:
     return [json.loads(row[:size].tobytes()) for row, size in zip(found, sizes.tolist(), strict=True)]
 
 
-def by_the_first(do: Callable[[], Any]) -> Any:
+def on_process_zero(do: Callable[[], Any]) -> Any:
     """What `do` gives in process 0, which alone does it: plain values. All processes raise its `SeqlabError`."""
     found, error = None, None
-    if is_first():
+    if is_process_zero():
         try:
             found = do()
         except SeqlabError as raised:

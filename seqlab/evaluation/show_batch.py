@@ -26,7 +26,7 @@ from seqlab.types import Batch, Series, Tokens
 PAD = "·"
 
 
-class Fed(NamedTuple):
+class TrainingBatch(NamedTuple):
     """A batch, and where in the run and in the data it is from."""
 
     batch: Batch
@@ -39,7 +39,7 @@ class Fed(NamedTuple):
     changed: list[str]  # splits that are others now than when the run began
 
 
-def fed_to(run: Path, step: int, data_dir: Path, place: tuple[int, int] | None = None) -> Fed:
+def training_batch(run: Path, step: int, data_dir: Path, place: tuple[int, int] | None = None) -> TrainingBatch:
     """What step `step` of a run is fed, by the same preparation as in training; or the batch of a `place`, (epoch,
     index), whatever step it was of. Raises for a step, or a batch, that there is not.
     """
@@ -62,7 +62,7 @@ def fed_to(run: Path, step: int, data_dir: Path, place: tuple[int, int] | None =
     rows = batches[place[1]]
     batch = make_batch(experiment.task, corpus, tokenizers, rows)
     changed = data.changed_since(run / RECORD)
-    return Fed(batch, rows, tokenizers, step, experiment.steps, place, len(batches), changed)
+    return TrainingBatch(batch, rows, tokenizers, step, experiment.steps, place, len(batches), changed)
 
 
 def quiet(line: str) -> None:
@@ -87,7 +87,7 @@ def place_of_step(lengths: Iterable[int], step: int, left_out: Sequence[Sequence
     raise SeqlabError(f"there is no step {step}: the epochs end before it")
 
 
-def facts(fed: Fed, run: Path, most: int) -> dict[str, Any]:
+def facts(fed: TrainingBatch, run: Path, most: int) -> dict[str, Any]:
     """All that is shown, as plain values: of the batch, and of its first `most` rows."""
     batch = fed.batch
     masks = [side.mask for side in (batch.inputs, batch.prefix) if side is not None]
@@ -111,7 +111,7 @@ def facts(fed: Fed, run: Path, most: int) -> dict[str, Any]:
     }
 
 
-def row_of(fed: Fed, row: int) -> dict[str, Any]:
+def row_of(fed: TrainingBatch, row: int) -> dict[str, Any]:
     """One row: where it is from; its sides, each a list of values by position; its target, if it has one in all."""
     batch, tokenizers = fed.batch, fed.tokenizers
     found: dict[str, Any] = {"row": row, **origin(fed, row)}
@@ -133,7 +133,7 @@ def row_of(fed: Fed, row: int) -> dict[str, Any]:
     return found
 
 
-def origin(fed: Fed, row: int) -> dict[str, Any]:
+def origin(fed: TrainingBatch, row: int) -> dict[str, Any]:
     """Which examples of the training split a row holds; of a stream, at which place of the text it begins."""
     held = fed.rows.only(np.array([row])).indices.tolist()
     if fed.batch.fresh is not None:

@@ -15,7 +15,7 @@ import numpy as np
 from seqlab import catalogue
 from seqlab.config import Experiment, Search
 from seqlab.data.tokenizer_files import RECORD, save_tokenizers, tokenizer_hashes
-from seqlab.data.tokenizers import Pieces, Tokenizer
+from seqlab.data.tokenizers import MarianTokenizer, Tokenizer
 from seqlab.datasets.parallel_text import ParallelText
 from seqlab.layers.embed import sinusoidal
 from seqlab.models.transformer import Transformer
@@ -205,7 +205,7 @@ def array(arrays: dict[str, np.ndarray], name: str, shape: tuple[int, ...] | Non
     return arrays[name]
 
 
-def read_tokenizers(folder: Path, config: dict[str, Any]) -> dict[str, Pieces]:
+def read_tokenizers(folder: Path, config: dict[str, Any]) -> dict[str, MarianTokenizer]:
     """The SentencePiece models of source and target, with the numbers of vocab.json."""
     numbers = read_json(folder / "vocab.json", dict[str, int])
     if sorted(numbers.values()) != list(range(config["vocab_size"])):
@@ -219,7 +219,7 @@ def read_tokenizers(folder: Path, config: dict[str, Any]) -> dict[str, Pieces]:
         path = folder / f"{column}.spm"
         if not path.exists():
             raise SeqlabError(f"{folder} has no {path.name}")
-        found[column] = Pieces(path.read_bytes(), names, *special, numbers.get("<unk>", special[0]))
+        found[column] = MarianTokenizer(path.read_bytes(), names, *special, numbers.get("<unk>", special[0]))
     return found
 
 
@@ -235,7 +235,7 @@ def export_marian(run: Run, out: Path) -> None:
         wrong = f"a {type(model).__name__}, and no Transformer"
     elif model.norm != "post" or model.positions != "sinusoidal" or model.tie != "all":
         wrong = "norm must be 'post', positions 'sinusoidal' and tie 'all'"
-    elif not isinstance(source, Tokenizer | Pieces) or not isinstance(target, Tokenizer | Pieces):
+    elif not isinstance(source, Tokenizer | MarianTokenizer) or not isinstance(target, Tokenizer | MarianTokenizer):
         wrong = "source and target must be text"
     elif source.names != target.names:
         wrong = "source and target must share a vocabulary: text.joint"

@@ -11,7 +11,7 @@ from seqlab.system.errors import SeqlabError
 
 MASKED = -1e9  # finite, so that a row with nothing to attend to gives zeros and not NaN
 
-Kept = tuple[jax.Array, jax.Array]  # keys [B H d N] and values [B H N d]
+CacheLayout = tuple[jax.Array, jax.Array]  # keys [B H d N] and values [B H N d]
 
 
 def causal_mask(mask: Bool[Array, "B T"], segments: Int[Array, "B T"] | None = None) -> Bool[Array, "B T T"]:
@@ -139,25 +139,25 @@ class Attention(nn.Module):
         return self.out(jnp.einsum("bhts,bshd->bthd", dropped, values)), weights
 
     def step(
-        self, x: Float[Array, "B K D"], cache: Kept, mask: Bool[Array, "B K N"], t: Int[Array, ""]
-    ) -> tuple[Float[Array, "B K D"], Kept]:
+        self, x: Float[Array, "B K D"], cache: CacheLayout, mask: Bool[Array, "B K N"], t: Int[Array, ""]
+    ) -> tuple[Float[Array, "B K D"], CacheLayout]:
         """Writes this position's keys and values into the cache, where they stay; attends to the slots in `mask`."""
         slot = t * x.shape[1]
-        keys, values = kept(self.key(x), self.value(x))
+        keys, values = to_cache_layout(self.key(x), self.value(x))
         keys = jax.lax.dynamic_update_slice_in_dim(cache[0], keys, slot, axis=3)
         values = jax.lax.dynamic_update_slice_in_dim(cache[1], values, slot, axis=2)
-        return self.look(x, (keys, values), mask)[0], (keys, values)
+        return self.attend_cached(x, (keys, values), mask)[0], (keys, values)
 
-    def look(
-        self, x: Float[Array, "B K D"], memory: Kept, mask: Bool[Array, "B #K N"]
+    def attend_cached(
+        self, x: Float[Array, "B K D"], memory: CacheLayout, mask: Bool[Array, "B #K N"]
     ) -> tuple[Float[Array, "B K D"], Float[Array, "B H K N"]]:
-        """What `attend` gives without dropout, of few positions to a memory that is kept: values and weights."""
+        """Like `attend`, without dropout, for few positions and a memory in the layout of the cache."""
         query = self.query(x) * (self.dim // self.heads) ** -0.5
         mixed, weights = few_queries(query.transpose(0, 2, 1, 3), *memory, mask[:, None])
         return self.out(mixed.transpose(0, 2, 1, 3)), weights
 
 
-def kept(keys: Float[Array, "B N H d"], values: Float[Array, "B N H d"]) -> Kept:
+def to_cache_layout(keys: Float[Array, "B N H d"], values: Float[Array, "B N H d"]) -> CacheLayout:
     """Keys [B H d N] and values [B H N d], as single steps read them fastest."""
     return keys.transpose(0, 2, 3, 1), values.transpose(0, 2, 1, 3)
 

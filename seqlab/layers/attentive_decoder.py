@@ -14,21 +14,22 @@ from jaxtyping import Array, Float, Int
 
 from seqlab.layers.dense import Dense
 from seqlab.layers.dropout import Dropout
-from seqlab.layers.embed import Vocabulary
+from seqlab.layers.embed import TiedEmbedding
 from seqlab.layers.hypotheses import reorder, repeat
 from seqlab.layers.recurrent import GATES, Recurrent
 from seqlab.layers.scan import Kernels, Multiply, multiplier, scan
 from seqlab.types import Tokens
 
 # query [B K D] -> context [B K E], and the attention weights [B K S] that made it
-Look = Callable[[jax.Array], tuple[jax.Array, jax.Array]]
+Attend = Callable[[jax.Array], tuple[jax.Array, jax.Array]]
 
 
 class AttentiveDecoder(nn.Module):
-    """From tokens to logits. With y the embedding of the last token, s the cell's state, c what `look` gives for it:
+    """From tokens to logits. With y the embedding of the last token, s the cell's state, c the context
+    that `attend` returns:
 
-    early    c = look(s'), s = cell([y, c], s'), features tanh(W [y, s, c] + b)     (Bahdanau)
-    late     s = cell([y, a'], s'), c = look(s), features a = tanh(W [s, c] + b)    (Luong, with input feeding)
+    early    c = attend(s'), s = cell([y, c], s'), features tanh(W [y, s, c] + b)     (Bahdanau)
+    late     s = cell([y, a'], s'), c = attend(s), features a = tanh(W [s, c] + b)    (Luong, with input feeding)
 
     where ' is of the step before. The state of K hypotheses has leaves [B K D].
     """
@@ -45,7 +46,7 @@ class AttentiveDecoder(nn.Module):
 
     def setup(self):
         dim, dtype = self.dim, self.dtype
-        self.words = Vocabulary(self.vocabulary, dim, self.tie, dtype)
+        self.words = TiedEmbedding(self.vocabulary, dim, self.tie, dtype)
         self.layer = Recurrent(self.cell, dim, dim, dtype=dtype)
         self.bridge = Dense("be,ed->bd", (self.memory_dim, dim * len(self.layer.initial())), bias=True, dtype=dtype)
         fed, combined = (self.memory_dim, 2 * dim) if self.early else (dim, dim)
@@ -67,17 +68,17 @@ class AttentiveDecoder(nn.Module):
         return multiplier(self.kernels(), self.dtype)
 
     def advance(
-        self, gates: Float[Array, "B K G"], state: Any, look: Look, multiply: Multiply
+        self, gates: Float[Array, "B K G"], state: Any, attend: Attend, multiply: Multiply
     ) -> tuple[Any, jax.Array, jax.Array]:
         """One position, `gates` being what the token alone gives the cell: state, context, weights; `multiply` is by
         the kernels.
         """
         if self.early:
-            context, weights = look(state["cell"][0])
+            context, weights = attend(state["cell"][0])
             cell = self.layer.advance(gates + multiply("feed", context), state["cell"], multiply)
             return {"cell": cell}, context, weights
         cell = self.layer.advance(gates + multiply("feed", state["attended"]), state["cell"], multiply)
-        context, weights = look(cell[0])
+        context, weights = attend(cell[0])
         attended = jnp.tanh(self.combine(jnp.concatenate([cell[0], context], axis=-1)))
         return {"cell": cell, "attended": attended}, context, weights
 
@@ -87,17 +88,17 @@ class AttentiveDecoder(nn.Module):
         return state["attended"]
 
     def __call__(
-        self, prefix: Tokens, state: Any, look: Look, *, train: bool = False
+        self, prefix: Tokens, state: Any, attend: Attend, *, train: bool = False
     ) -> tuple[Float[Array, "B T D"], Any, Float[Array, "B T S"]]:
         """All positions after `state`: features, the last state, attention weights. A pad leaves a state as it is."""
         y = self.drop(self.words.embed(prefix.ids), train=train)
         gates = self.layer.project(y).swapaxes(0, 1)[:, :, None]
         if self.is_initializing():
-            self.advance(gates[0], state, look, self.multiplier())  # a scan's body must not make parameters
+            self.advance(gates[0], state, attend, self.multiplier())  # a scan's body must not make parameters
 
         def body(multiply: Multiply, state: Any, now: Any) -> tuple[Any, Any]:
             gates, real = now
-            new, context, weights = self.advance(gates, state, look, multiply)
+            new, context, weights = self.advance(gates, state, attend, multiply)
             new = jax.tree.map(lambda n, s: jnp.where(real, n, s), new, state)
             return new, (new, context, weights)
 
@@ -112,37 +113,38 @@ class AttentiveDecoder(nn.Module):
     def project(self, features: Float[Array, "... D"]) -> Float[Array, "... V"]:
         return self.words.project(features)
 
-    def start(self, prompt: Tokens, state: Any, look: Look, hypotheses: int) -> Any:
+    def start(self, prompt: Tokens, state: Any, attend: Attend, hypotheses: int) -> Any:
         """The state of K hypotheses after all of the prompt but its last token."""
         past = Tokens(prompt.ids[:, :-1], prompt.mask[:, :-1])
-        _, state, _ = self(past, state, look)
+        _, state, _ = self(past, state, attend)
         return repeat(jax.tree.map(lambda x: x[:, 0], state), hypotheses)
 
     def step(
-        self, token: Int[Array, "B K"], state: Any, look: Look
+        self, token: Int[Array, "B K"], state: Any, attend: Attend
     ) -> tuple[Float[Array, "B K V"], Any, Float[Array, "B K S"]]:
         """One position of K hypotheses: logits, the state after it, attention weights."""
         y = self.words.embed(token)
-        state, context, weights = self.advance(self.layer.project(y), state, look, self.multiplier())
+        state, context, weights = self.advance(self.layer.project(y), state, attend, self.multiplier())
         return self.project(self.output(y, state, context)), state, weights
 
 
 class AttentiveGenerator(nn.Module):
-    """What generators around a `decoder` that is an `AttentiveDecoder` share. A model of its own says what its memory
-    is and how it is looked at: `remember` and `look`. (`self` is Any where it has the decoder, of the model's setup.)
+    """What generators around a `decoder` that is an `AttentiveDecoder` share. A model defines
+    its memory and how it is read: `encode_memory` and `attend`. (`self` is Any where it uses the decoder, which the
+    model's setup makes.)
     """
 
-    def remember(self, inputs: Tokens, *, train: bool = False) -> tuple[Any, Any]:
+    def encode_memory(self, inputs: Tokens, *, train: bool = False) -> tuple[Any, Any]:
         """The memory, and the decoder's state before the first step."""
         raise NotImplementedError
 
-    def look(self, memory: Any) -> Look:
+    def attend(self, memory: Any) -> Attend:
         raise NotImplementedError
 
     def decode(self: Any, inputs: Tokens, prefix: Tokens, *, train: bool = False) -> tuple[jax.Array, Any, jax.Array]:
         """Features, the decoder's last state, attention weights."""
-        memory, state = self.remember(inputs, train=train)
-        return self.decoder(prefix, state, self.look(memory), train=train)
+        memory, state = self.encode_memory(inputs, train=train)
+        return self.decoder(prefix, state, self.attend(memory), train=train)
 
     def features(
         self, inputs: Tokens, prefix: Tokens, carry: Any = None, *, train: bool
@@ -157,8 +159,8 @@ class AttentiveGenerator(nn.Module):
         return self.decoder.project(features)
 
     def start(self: Any, inputs: Tokens, prompt: Tokens, capacity: int, hypotheses: int) -> tuple[Any, Any]:
-        memory, state = self.remember(inputs)
-        return memory, self.decoder.start(prompt, state, self.look(memory), hypotheses)
+        memory, state = self.encode_memory(inputs)
+        return memory, self.decoder.start(prompt, state, self.attend(memory), hypotheses)
 
     def step(
         self: Any, memory: Any, state: Any, token: Int[Array, "B K"], t: Int[Array, ""]
@@ -169,7 +171,7 @@ class AttentiveGenerator(nn.Module):
         self: Any, memory: Any, state: Any, token: Int[Array, "B K"], t: Int[Array, ""]
     ) -> tuple[Float[Array, "B K V"], Any, Float[Array, "B K S"]]:
         """A step, and the attention over the tokens of the source."""
-        return self.decoder.step(token, state, self.look(memory))
+        return self.decoder.step(token, state, self.attend(memory))
 
     @nn.nowrap
     def paths(self, length: int) -> dict[str, int | None]:

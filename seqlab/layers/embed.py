@@ -43,7 +43,7 @@ def check_tie(tie: str, source_vocabulary: int, vocabulary: int) -> None:
         )
 
 
-class Table(nn.Module):
+class Embedding(nn.Module):
     """Token embeddings without positions."""
 
     entries: int
@@ -54,7 +54,7 @@ class Table(nn.Module):
         return self.param("table", nn.initializers.normal(1.0), (self.entries, self.dim))[ids]
 
 
-class Vocabulary(nn.Module):
+class TiedEmbedding(nn.Module):
     """Token embeddings, and the projection of features to logits over the same tokens."""
 
     entries: int

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int
 
-from seqlab.layers.attention import Attention, causal_mask, kept, slot_mask
+from seqlab.layers.attention import Attention, causal_mask, slot_mask, to_cache_layout
 from seqlab.layers.dense import Dense
 from seqlab.layers.dropout import Dropout
 from seqlab.layers.norm import LayerNorm
@@ -107,7 +107,7 @@ class Layer(nn.Module):
         x = self.after(self.self_norm, x, y, False)
         weights = None
         if self.cross:
-            y, weights = self.cross_attention.look(self.before(self.cross_norm, x), memory, memory_mask)
+            y, weights = self.cross_attention.attend_cached(self.before(self.cross_norm, x), memory, memory_mask)
             x = self.after(self.cross_norm, x, y, False)
         y = self.feed_forward(self.before(self.feed_forward_norm, x))
         return self.after(self.feed_forward_norm, x, y, False), cache, weights
@@ -121,7 +121,7 @@ class Layer(nn.Module):
         )
         return self.after(self.cross_norm, x, y, train), weights
 
-    def remember(self, memory: Float[Array, "B S D"]) -> tuple[jax.Array, jax.Array]:
+    def encode_memory(self, memory: Float[Array, "B S D"]) -> tuple[jax.Array, jax.Array]:
         """Cross-attention keys and values of an encoder output, computed once a sentence."""
         return self.cross_attention.keys_values(memory)
 
@@ -176,7 +176,7 @@ class Stack(nn.Module):
         """The output of all layers, each of which makes its own keys and values of a memory [B S D]."""
 
         def run(layer: Layer, x: jax.Array) -> jax.Array:
-            return layer(x, mask, layer.remember(memory) if layer.cross else None, memory_mask, train=train)[0]
+            return layer(x, mask, layer.encode_memory(memory) if layer.cross else None, memory_mask, train=train)[0]
 
         if self.scan and not self.is_initializing():
             return self.scanned(run, x)
@@ -227,8 +227,8 @@ class Stack(nn.Module):
         memory: list[Any] | None = None,
         memory_mask: Bool[Array, "B S"] | None = None,
     ) -> tuple[list[Any], list[Any]]:
-        """`decode` for what it leaves behind, `memory` being what `remember` gives: keys and values, and weights over
-        the memory, by layer.
+        """`decode` for what it leaves behind: keys and values, and the weights over the memory, by layer. `memory` is
+        what `encode_memory` gives.
         """
         causal, seen = causal_mask(mask), None if memory_mask is None else memory_mask[:, None, :]
         caches, weights = [], []
@@ -238,8 +238,8 @@ class Stack(nn.Module):
             weights.append(attention)
         return caches, weights
 
-    def remember(self, memory: Float[Array, "B S D"]) -> list[Any]:
-        return [layer.remember(memory) for layer in self.stack]
+    def encode_memory(self, memory: Float[Array, "B S D"]) -> list[Any]:
+        return [layer.encode_memory(memory) for layer in self.stack]
 
     def start(
         self, caches: list[Any] | None, mask: Bool[Array, "B P"], capacity: int, hypotheses: int
@@ -258,7 +258,7 @@ class Stack(nn.Module):
             cache = [(keys, values) for _ in self.stack]
         else:
             past = jnp.arange(prompt - 1) * hypotheses
-            written = [kept(*one) for one in caches]
+            written = [to_cache_layout(*one) for one in caches]
             cache = [(keys.at[..., past].set(k), values.at[:, :, past].set(v)) for k, v in written]
         return {
             "cache": cache,

@@ -6,8 +6,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from seqlab.layers.attention import Alignment, masked_softmax
-from seqlab.layers.attentive_decoder import AttentiveDecoder, AttentiveGenerator, Look
-from seqlab.layers.embed import Table, check_tie
+from seqlab.layers.attentive_decoder import Attend, AttentiveDecoder, AttentiveGenerator
+from seqlab.layers.embed import Embedding, check_tie
 from seqlab.layers.recurrent import Bidirectional
 from seqlab.system.errors import SeqlabError
 from seqlab.types import Tokens
@@ -44,13 +44,13 @@ class Bahdanau(AttentiveGenerator):
             raise SeqlabError(f"the width must be even for the two directions of the encoder, not {self.dim}")
         dim, dtype = self.dim, self.dtype
         if self.tie != "all":
-            self.source_words = Table(self.source_vocabulary, dim)
+            self.source_words = Embedding(self.source_vocabulary, dim)
         self.encoder = Bidirectional(self.cell, self.encoder_layers, dim, dim // 2, self.dropout, dtype)
         early, tie = self.attention == "additive", self.tie != "none"
         self.decoder = AttentiveDecoder(self.vocabulary, self.cell, dim, dim, early, self.dropout, tie, dtype)
         self.alignment = Alignment(self.attention, dim, dim, dtype)
 
-    def remember(self, inputs: Tokens, *, train: bool = False) -> tuple[Any, Any]:
+    def encode_memory(self, inputs: Tokens, *, train: bool = False) -> tuple[Any, Any]:
         """The memory, and the decoder's state before the first step."""
         x = self.decoder.embed(inputs.ids) if self.tie == "all" else self.source_words(inputs.ids)
         values, ends = self.encoder(x, inputs.mask, train=train)
@@ -58,14 +58,14 @@ class Bahdanau(AttentiveGenerator):
         memory = {"keys": self.alignment.keys(values), "values": values, "mask": inputs.mask}
         return memory, self.decoder.begin(summary)
 
-    def look(self, memory: Any) -> Look:
+    def attend(self, memory: Any) -> Attend:
         """Attention over the source's outputs."""
 
-        def look(query: Float[Array, "B K D"]) -> tuple[Float[Array, "B K D"], Float[Array, "B K S"]]:
+        def attend(query: Float[Array, "B K D"]) -> tuple[Float[Array, "B K D"], Float[Array, "B K S"]]:
             weights = masked_softmax(self.alignment.scores(query, memory["keys"]), memory["mask"][:, None])
             return jnp.einsum("bks,bse->bke", weights, memory["values"]), weights
 
-        return look
+        return attend
 
 
 TINY = Bahdanau(source_vocabulary=9, vocabulary=7, dim=8, tie="target")

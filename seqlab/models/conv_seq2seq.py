@@ -11,7 +11,7 @@ from seqlab.layers.attention import masked_softmax
 from seqlab.layers.convolution import GatedBlock, Run, dilations, most_moves, run_one_step, run_over_all
 from seqlab.layers.dense import Dense
 from seqlab.layers.dropout import Dropout
-from seqlab.layers.embed import Positions, Table, Vocabulary, check_tie
+from seqlab.layers.embed import Embedding, Positions, TiedEmbedding, check_tie
 from seqlab.layers.hypotheses import reorder, repeat
 from seqlab.system.errors import SeqlabError, at_least
 from seqlab.types import Tokens
@@ -56,9 +56,9 @@ class ConvSeq2Seq(nn.Module):
         at_least("encoder_layers", self.encoder_layers, 1)
         at_least("decoder_layers", self.decoder_layers, 1)
         dim, dtype = self.dim, self.dtype
-        self.words = Vocabulary(self.vocabulary, dim, self.tie != "none", dtype)
+        self.words = TiedEmbedding(self.vocabulary, dim, self.tie != "none", dtype)
         if self.tie != "all":
-            self.source_words = Table(self.source_vocabulary, dim)
+            self.source_words = Embedding(self.source_vocabulary, dim)
         self.source_positions = Positions(self.positions, dim, self.max_length, 1.0)
         self.target_positions = Positions(self.positions, dim, self.max_length, 1.0)
         ahead, rest = self.kernel // 2, (self.dropout, dtype)

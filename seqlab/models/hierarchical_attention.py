@@ -5,7 +5,7 @@ from jaxtyping import Array, Float
 
 from seqlab.layers.dense import Dense
 from seqlab.layers.dropout import Dropout
-from seqlab.layers.embed import Table
+from seqlab.layers.embed import Embedding
 from seqlab.layers.hierarchy import Pool, members, segments_of
 from seqlab.layers.recurrent import Bidirectional
 from seqlab.system.errors import at_least
@@ -40,7 +40,7 @@ class HierarchicalAttention(nn.Module):
         at_least("sentences", self.sentences, 1)
         encoder = (self.cell, 1, self.dim, self.hidden, self.dropout, self.dtype)
         width = 2 * self.hidden
-        x = Table(self.source_vocabulary, self.dim, name="words")(inputs.ids)
+        x = Embedding(self.source_vocabulary, self.dim, name="words")(inputs.ids)
         x, _ = Bidirectional(*encoder, name="word_encoder")(x, inputs.mask, segments=segments_of(inputs), train=train)
         parts = members(inputs, self.sentences)
         x = Pool(width, self.dtype, name="word_attention")(x, parts)

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from seqlab.layers.attention import Alignment, masked_softmax
-from seqlab.layers.attentive_decoder import AttentiveDecoder, AttentiveGenerator, Look
-from seqlab.layers.embed import Table, check_tie
+from seqlab.layers.attentive_decoder import Attend, AttentiveDecoder, AttentiveGenerator
+from seqlab.layers.embed import Embedding, check_tie
 from seqlab.layers.hierarchy import Pool, members, segments_of
 from seqlab.layers.recurrent import Bidirectional
 from seqlab.system.errors import SeqlabError, at_least
@@ -44,7 +44,7 @@ class HierarchicalSeq2Seq(AttentiveGenerator):
         at_least("sentences", self.sentences, 1)
         dim, dtype = self.dim, self.dtype
         if self.tie != "all":
-            self.source_words = Table(self.source_vocabulary, dim)
+            self.source_words = Embedding(self.source_vocabulary, dim)
         self.word_encoder = Bidirectional(self.cell, 1, dim, dim // 2, self.dropout, dtype)
         self.pool = Pool(dim, dtype)
         self.sentence_encoder = Bidirectional(self.cell, 1, dim, dim // 2, self.dropout, dtype)
@@ -53,7 +53,7 @@ class HierarchicalSeq2Seq(AttentiveGenerator):
         tie = self.tie != "none"
         self.decoder = AttentiveDecoder(self.vocabulary, self.cell, dim, dim, True, self.dropout, tie, dtype)
 
-    def remember(self, inputs: Tokens, *, train: bool = False) -> tuple[Any, Any]:
+    def encode_memory(self, inputs: Tokens, *, train: bool = False) -> tuple[Any, Any]:
         """The memory, and the decoder's state before the first step."""
         x = self.decoder.embed(inputs.ids) if self.tie == "all" else self.source_words(inputs.ids)
         x, _ = self.word_encoder(x, inputs.mask, segments=segments_of(inputs), train=train)
@@ -68,17 +68,17 @@ class HierarchicalSeq2Seq(AttentiveGenerator):
         }
         return memory, self.decoder.begin(jnp.concatenate([side[0] for side in ends[-1]], axis=-1))
 
-    def look(self, memory: Any) -> Look:
+    def attend(self, memory: Any) -> Attend:
         """Attention over the words, those of a sentence that fits well before others."""
 
-        def look(query: Float[Array, "B K D"]) -> tuple[Float[Array, "B K D"], Float[Array, "B K S"]]:
+        def attend(query: Float[Array, "B K D"]) -> tuple[Float[Array, "B K D"], Float[Array, "B K S"]]:
             by_sentence = self.sentence_alignment.scores(query, memory["sentences"])
             scores = self.word_alignment.scores(query, memory["words"])
             scores += jnp.einsum("bns,bkn->bks", memory["parts"], by_sentence)
             weights = masked_softmax(scores, memory["parts"].any(1)[:, None])
             return jnp.einsum("bks,bse->bke", weights, memory["values"]), weights
 
-        return look
+        return attend
 
 
 TINY = HierarchicalSeq2Seq(source_vocabulary=9, vocabulary=7, dim=8, sentences=4, tie="target")

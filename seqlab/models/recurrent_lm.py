@@ -6,7 +6,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
 from seqlab.layers.dropout import Dropout
-from seqlab.layers.embed import Vocabulary
+from seqlab.layers.embed import TiedEmbedding
 from seqlab.layers.hypotheses import reorder, repeat
 from seqlab.layers.recurrent import RecurrentStack
 from seqlab.types import Tokens
@@ -39,7 +39,7 @@ class RecurrentLM(nn.Module):
     for CPU keeps them all the same."""
 
     def setup(self):
-        self.words = Vocabulary(self.vocabulary, self.dim, self.tie, self.dtype)
+        self.words = TiedEmbedding(self.vocabulary, self.dim, self.tie, self.dtype)
         self.stack = RecurrentStack(
             self.cell,
             self.layers,

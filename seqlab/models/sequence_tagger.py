@@ -4,7 +4,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from seqlab.layers.dense import Dense
-from seqlab.layers.embed import Table
+from seqlab.layers.embed import Embedding
 from seqlab.layers.sequence import SequenceStack, stack_path
 from seqlab.types import Tokens
 
@@ -33,7 +33,7 @@ class SequenceTagger(nn.Module):
 
     @nn.compact
     def __call__(self, inputs: Tokens, *, train: bool) -> Float[Array, "B S C"]:
-        x = Table(self.source_vocabulary, self.dim, name="symbols")(inputs.ids)
+        x = Embedding(self.source_vocabulary, self.dim, name="symbols")(inputs.ids)
         stack = SequenceStack(self.layer, self.layers, self.dim, self.kernel, self.dropout, self.dtype, name="stack")
         x = stack(x, inputs.mask, train=train)
         return Dense("bsd,dc->bsc", (self.dim, self.classes), bias=True, dtype=self.dtype, name="output")(x)

@@ -6,7 +6,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
 from seqlab.layers.dropout import Dropout
-from seqlab.layers.embed import Table, Vocabulary, check_tie
+from seqlab.layers.embed import Embedding, TiedEmbedding, check_tie
 from seqlab.layers.hypotheses import reorder, repeat
 from seqlab.layers.recurrent import RecurrentStack
 from seqlab.types import Tokens
@@ -35,9 +35,9 @@ class Sutskever(nn.Module):
 
     def setup(self):
         check_tie(self.tie, self.source_vocabulary, self.vocabulary)
-        self.words = Vocabulary(self.vocabulary, self.dim, self.tie != "none", self.dtype)
+        self.words = TiedEmbedding(self.vocabulary, self.dim, self.tie != "none", self.dtype)
         if self.tie != "all":
-            self.source_words = Table(self.source_vocabulary, self.dim)
+            self.source_words = Embedding(self.source_vocabulary, self.dim)
         sizes = (self.cell, self.layers, self.dim, self.dim, self.dropout)
         self.encoder = RecurrentStack(*sizes, dtype=self.dtype, remat=self.remat)
         self.decoder = RecurrentStack(*sizes, dtype=self.dtype, remat=self.remat)

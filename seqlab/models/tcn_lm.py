@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int
 from seqlab.layers.convolution import Run, TCNBlock, WaveNetBlock, dilations, most_moves, run_one_step, run_over_all
 from seqlab.layers.dense import Dense
 from seqlab.layers.dropout import Dropout
-from seqlab.layers.embed import Vocabulary
+from seqlab.layers.embed import TiedEmbedding
 from seqlab.layers.hypotheses import reorder, repeat
 from seqlab.system.errors import SeqlabError, at_least
 from seqlab.types import Tokens
@@ -47,7 +47,7 @@ class TCNLM(nn.Module):
         at_least("layers", self.layers, 1)
         at_least("kernel", self.kernel, 2)
         at_least("cycle", self.cycle, 1)
-        self.words = Vocabulary(self.vocabulary, self.dim, self.tie, self.dtype)
+        self.words = TiedEmbedding(self.vocabulary, self.dim, self.tie, self.dtype)
         rest = [(self.kernel, dilation, self.dropout, self.dtype) for dilation in dilations(self.layers, self.cycle)]
         if self.block == "tcn":
             self.blocks: list[Any] = [TCNBlock(self.dim, self.dim, *sizes) for sizes in rest]

@@ -6,8 +6,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
-from seqlab.layers.attention import kept
-from seqlab.layers.embed import Positions, Table, Vocabulary, check_tie
+from seqlab.layers.attention import to_cache_layout
+from seqlab.layers.embed import Embedding, Positions, TiedEmbedding, check_tie
 from seqlab.layers.transformer import Stack, grow, reorder
 from seqlab.types import Tokens
 
@@ -52,9 +52,9 @@ class Transformer(nn.Module):
 
     def setup(self):
         check_tie(self.tie, self.source_vocabulary, self.vocabulary)
-        self.words = Vocabulary(self.vocabulary, self.dim, self.tie != "none", self.dtype, bias=self.biases)
+        self.words = TiedEmbedding(self.vocabulary, self.dim, self.tie != "none", self.dtype, bias=self.biases)
         if self.tie != "all":
-            self.source_words = Table(self.source_vocabulary, self.dim)
+            self.source_words = Embedding(self.source_vocabulary, self.dim)
         self.source_positions = Positions(self.positions, self.dim, self.max_length)
         self.target_positions = Positions(self.positions, self.dim, self.max_length)
         inner = self.dropout if self.inner_dropout is None else self.inner_dropout
@@ -80,7 +80,7 @@ class Transformer(nn.Module):
 
     def attention_weights(self, inputs: Tokens, prefix: Tokens) -> Float[Array, "L B H T S"]:
         """Cross-attention weights of a forced pass, by decoder layer and head."""
-        memory = self.decoder.remember(self.encode(inputs))
+        memory = self.decoder.encode_memory(self.encode(inputs))
         return jnp.stack(self.decoder.forced(self.embed(prefix), prefix.mask, memory, inputs.mask)[1])
 
     def project(self, features: Float[Array, "... D"]) -> Float[Array, "... V"]:
@@ -88,12 +88,12 @@ class Transformer(nn.Module):
 
     def start(self, inputs: Tokens, prompt: Tokens, capacity: int, hypotheses: int) -> tuple[Any, Any]:
         self.target_positions.check_length(capacity)
-        memory = self.decoder.remember(self.encode(inputs))
+        memory = self.decoder.encode_memory(self.encode(inputs))
         past, caches = Tokens(prompt.ids[:, :-1], prompt.mask[:, :-1]), None
         if past.ids.shape[1]:
             caches, _ = self.decoder.forced(self.embed(past), past.mask, memory, inputs.mask)
         state = self.decoder.start(caches, prompt.mask, capacity, hypotheses)
-        return {"layers": [kept(*one) for one in memory], "mask": inputs.mask}, state
+        return {"layers": [to_cache_layout(*one) for one in memory], "mask": inputs.mask}, state
 
     def step(
         self, memory: Any, state: Any, token: Int[Array, "B K"], t: Int[Array, ""]

@@ -5,7 +5,7 @@ from typing import Any
 from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
-from seqlab.layers.embed import Positions, Vocabulary
+from seqlab.layers.embed import Positions, TiedEmbedding
 from seqlab.layers.transformer import Stack, grow, reorder
 from seqlab.types import Tokens
 
@@ -42,7 +42,7 @@ class TransformerLM(nn.Module):
     """Whether the layers are compiled once, as a loop, however many there are."""
 
     def setup(self):
-        self.words = Vocabulary(self.vocabulary, self.dim, self.tie, self.dtype, bias=False)
+        self.words = TiedEmbedding(self.vocabulary, self.dim, self.tie, self.dtype, bias=False)
         self.where = Positions(self.positions, self.dim, self.max_length)
         inner = self.dropout if self.inner_dropout is None else self.inner_dropout
         sizes = (self.dim, self.heads, self.hidden, self.dropout, inner, self.norm)

@@ -35,7 +35,9 @@ def open_run(
     """Makes the run's folder, or checks that the one there is of the same experiment and the same data."""
     path, hashes = run / "experiment.json", run / RECORD
     if path.exists():
-        changed = catalogue.differences(free(catalogue.load_experiment(path)), free(experiment))
+        changed = catalogue.differences(
+            without_resumable_fields(catalogue.load_experiment(path)), without_resumable_fields(experiment)
+        )
         if changed:
             kept = bool(manifest.checkpoint_steps(run))
             way = f"start from its parameters with --init-from {run}" if kept else "remove it: it has no checkpoint"
@@ -55,6 +57,6 @@ def open_run(
     catalogue.save_experiment(experiment, path)
 
 
-def free(experiment: Experiment) -> Experiment:
+def without_resumable_fields(experiment: Experiment) -> Experiment:
     """The experiment without what may change from one part of a run to the next: on what, and how it is watched."""
     return dataclasses.replace(experiment, parallel=Parallel(), nonfinite="stop", hash_every=0)

@@ -11,7 +11,7 @@ from seqlab.data.tokenizer_files import load_tokenizers
 from seqlab.data.tokenizers import Tokenizers
 from seqlab.decoding.decoded_text import DecodedText
 from seqlab.decoding.lines import decode_lines
-from seqlab.decoding.requests import NOTHING_TOLD, Told
+from seqlab.decoding.requests import NO_CONSTRAINTS, Constraints
 from seqlab.decoding.settings import check_search
 from seqlab.runs import checkpoint, manifest
 from seqlab.runs.parameters import parameter_shapes
@@ -43,7 +43,7 @@ class Run(NamedTuple):
         lines: Sequence[str],
         nbest: int = 1,
         first: int = 1,
-        told: Told = NOTHING_TOLD,
+        told: Constraints = NO_CONSTRAINTS,
         aligned: bool = False,
         **search: Any,
     ) -> list[list[DecodedText]]:

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from seqlab.distributed.hosts import by_the_first, is_first
+from seqlab.distributed.hosts import is_process_zero, on_process_zero
 from seqlab.runs.checkpoint import silence_orbax
 from seqlab.runs.manifest import MANIFEST, STEP, _hash_files, checkpoint_steps, read_manifest, write_manifest
 from seqlab.system.errors import SeqlabError
@@ -56,7 +56,7 @@ class Saver:
         target = (self.run / "checkpoints" / str(step)).resolve()
         # A copy, for the next step takes the buffers of `state` for its own results.
         copy = jax.tree.map(lambda x: _copied(x) if isinstance(x, jax.Array) else np.array(x), state)
-        reason = by_the_first(lambda: _make_room(target, sum(x.nbytes for x in jax.tree.leaves(copy))))
+        reason = on_process_zero(lambda: _make_room(target, sum(x.nbytes for x in jax.tree.leaves(copy))))
         if reason:
             return self._owe(step, reason)
         try:
@@ -70,7 +70,7 @@ class Saver:
         target = self.run / "checkpoints" / str(step)
         try:
             self.checkpointer.wait_until_finished()
-            if is_first():
+            if is_process_zero():
                 write_manifest(self.run, step, progress, _hash_files(target / "state"))
                 self.written = step
                 self._prune(step, progress)
@@ -82,7 +82,7 @@ class Saver:
         self.pending.append(self.background.submit(self._amend, step, dict(progress)))
 
     def _amend(self, step: int, progress: dict[str, Any]) -> None:
-        if not is_first() or step not in checkpoint_steps(self.run):  # it could not be written
+        if not is_process_zero() or step not in checkpoint_steps(self.run):  # it could not be written
             return
         try:
             write_manifest(self.run, step, progress, read_manifest(self.run, step)["files"])

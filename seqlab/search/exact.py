@@ -16,7 +16,7 @@ from flax import struct
 from seqlab.search.branch_and_bound import Optima, Path, begin_path, branch_and_bound
 from seqlab.search.ensemble import Ensemble
 from seqlab.search.processors import NEVER, NO_OPTIONS
-from seqlab.search.requests import ROWS, Asked, Request, Shape, check_request, collate, shapes
+from seqlab.search.requests import ROWS, Request, RequestBatch, Shape, check_request, collate, shapes
 from seqlab.search.rules import check_choice
 from seqlab.system.errors import SeqlabError, at_least
 from seqlab.types import Generator, Params
@@ -55,7 +55,7 @@ class Solver(NamedTuple):
 @functools.lru_cache(maxsize=16)
 def make_solver(model: Any, eos: int, rule: str) -> Solver:
     @functools.partial(jax.jit, static_argnames="length")
-    def begin(params: Params, asked: Asked, incumbent: jax.Array, length: int) -> Rows:
+    def begin(params: Params, asked: RequestBatch, incumbent: jax.Array, length: int) -> Rows:
         capacity = asked.prompt.ids.shape[1] - 1 + length
         memory, state = model.apply(params, asked.inputs, asked.prompt, capacity, 1, method=type(model).start)
         first = asked.prompt.ids[:, -1]

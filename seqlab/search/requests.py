@@ -43,7 +43,7 @@ class Shape(NamedTuple):
     phrases: tuple[int, int] = (0, 0)
 
 
-class Asked(NamedTuple):
+class RequestBatch(NamedTuple):
     """Requests as arrays: what a jitted search takes, besides parameters and weights. `prefix` [B T] is -1 where any
     token may come, `phrases` [B P M] behind the ends of phrases; both are None where nobody has any.
     """
@@ -143,7 +143,7 @@ def padded_sources(requests: Sequence[Request], rows: int, length: int) -> Token
     return Tokens(source[0], source[1] > 0, sentences=source[2])
 
 
-def collate(requests: list[Request], rows: int, shape: Shape) -> Asked:
+def collate(requests: list[Request], rows: int, shape: Shape) -> RequestBatch:
     """Padded arrays: sources left-aligned, prompts right-aligned, filled-up rows with a limit of 0."""
     prompt = np.zeros((2, rows, shape.prompt), np.int32)
     prompt[1, :, -1] = 1
@@ -157,7 +157,7 @@ def collate(requests: list[Request], rows: int, shape: Shape) -> Asked:
         prefix[row, : len(request.prefix)] = request.prefix
         for column, phrase in enumerate(distinct(request.phrases)):
             phrases[row, column, : len(phrase)] = phrase
-    return Asked(
+    return RequestBatch(
         padded_sources(requests, rows, shape.source),
         Tokens(prompt[0], prompt[1] > 0),
         limit,

@@ -14,7 +14,7 @@ from seqlab.search.coverage import begin_coverage, with_coverage
 from seqlab.search.ensemble import grown
 from seqlab.search.greedy import begin_writing, greedy_search
 from seqlab.search.processors import NO_OPTIONS, Options, make_processors
-from seqlab.search.requests import Asked
+from seqlab.search.requests import RequestBatch
 from seqlab.search.rules import DEFAULT, Rules
 from seqlab.search.sampling import sample
 from seqlab.types import Params
@@ -53,7 +53,7 @@ class Rows(struct.PyTreeNode):
 
     memory: Any
     search: Any  # a Search, or a Writing
-    asked: Asked
+    asked: RequestBatch
 
     def __len__(self) -> int:
         return self.asked.limit.shape[0]
@@ -147,7 +147,7 @@ def make_searcher(model: Any, eos: int, method: Method, mesh: Mesh) -> Searcher:
         return jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=PartitionSpec(AXIS), check_vma=False)
 
     @functools.partial(jax.jit, static_argnames="length")
-    def begin_all(params: Params, asked: Asked, length: int) -> Rows:
+    def begin_all(params: Params, asked: RequestBatch, length: int) -> Rows:
         return split(functools.partial(begin, length=length), False, True)(params, asked)
 
     @functools.partial(jax.jit, static_argnames=("start", "most"), donate_argnames="rows")
@@ -167,7 +167,7 @@ def make_searcher(model: Any, eos: int, method: Method, mesh: Mesh) -> Searcher:
 
 
 def whole_search(
-    searcher: Searcher, params: Params, asked: Asked, weights: Weights, seed: Any, length: int
+    searcher: Searcher, params: Params, asked: RequestBatch, weights: Weights, seed: Any, length: int
 ) -> Hypotheses:
     """A search from beginning to end, on the device alone."""
     rows = searcher.begin(params, asked, length=length)

@@ -13,7 +13,7 @@ from seqlab.system.signals import Wish
 from seqlab.types import Params, TrainState
 
 
-class Work(NamedTuple):
+class TrainingContext(NamedTuple):
     """What the loop works on and with."""
 
     experiment: Experiment
@@ -47,5 +47,5 @@ def advice(run: Path, checkpoint: int | None) -> str:
     return f"Try a lower schedule.peak, a longer warm-up, or clipping, in a new run{start}"
 
 
-def place(work: Work, epoch: int, index: int) -> str:
+def place(work: TrainingContext, epoch: int, index: int) -> str:
     return f"epoch {epoch}, batch {index}; seqlab show-batch {work.run} --batch {epoch}/{index}"

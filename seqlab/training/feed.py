@@ -8,10 +8,10 @@ import numpy as np
 from seqlab.data.plans import Plan, Rows
 from seqlab.distributed.devices import collate_own
 from seqlab.system.errors import SeqlabError
-from seqlab.training.context import Work
+from seqlab.training.context import TrainingContext
 
 
-def batch_stream(work: Work, position: dict[str, Any]) -> Iterator[tuple[int, int, Any]]:
+def batch_stream(work: TrainingContext, position: dict[str, Any]) -> Iterator[tuple[int, int, Any]]:
     """This process's rows of the batches from a position on, for ever, each with the cursor of the next one; made
     ahead by threads.
     """

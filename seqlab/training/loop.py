@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from seqlab.distributed.devices import asked_of_any, fit_rows
-from seqlab.distributed.hosts import by_the_first, is_first
+from seqlab.distributed.hosts import is_process_zero, on_process_zero
 from seqlab.runs import checkpoint, manifest, saving
 from seqlab.runs.curves import draw_curves
 from seqlab.runs.log import Logbook
@@ -20,7 +20,7 @@ from seqlab.runs.trail import Trail
 from seqlab.system.errors import SeqlabError, Stopped
 from seqlab.system.progress import progress
 from seqlab.system.untrusted import fits
-from seqlab.training.context import MOST_IN_A_ROW, NotFinite, Work, advice, place
+from seqlab.training.context import MOST_IN_A_ROW, NotFinite, TrainingContext, advice, place
 from seqlab.training.feed import batch_stream, count_padding
 from seqlab.training.progress import BEGINNING, POSITION, note
 from seqlab.training.schedule import make_schedule
@@ -30,7 +30,7 @@ from seqlab.types import TrainState
 PAUSES = (1, 5, 25)  # seconds between tries to save the last state
 
 
-def go_on(work: Work, left_out: list[list[int]]) -> None:
+def go_on(work: TrainingContext, left_out: list[list[int]]) -> None:
     """One attempt, without some batches."""
     experiment, runner, run, say, wish = work.experiment, work.runner, work.run, work.say, work.wish
     start, position = choose(work)
@@ -111,7 +111,7 @@ def go_on(work: Work, left_out: list[list[int]]) -> None:
     with contextlib.ExitStack() as stack:
         advance = stack.enter_context(progress("training", experiment.steps, start))
         log = trail = None
-        if is_first():
+        if is_process_zero():
             log = Logbook(run, start, experiment.log_every, say, judged=position["judged"])
             stack.callback(log.close)
             if experiment.hash_every:
@@ -168,14 +168,14 @@ def go_on(work: Work, left_out: list[list[int]]) -> None:
             )
 
 
-def choose(work: Work) -> tuple[int, dict[str, Any]]:
+def choose(work: TrainingContext) -> tuple[int, dict[str, Any]]:
     """The step and position of the run's newest whole checkpoint, or of its beginning."""
 
     def chosen() -> tuple[int, dict[str, Any]]:
         step = manifest.newest_whole(work.run, work.say)
         return (0, BEGINNING) if step is None else (step, manifest.read_manifest(work.run, step)["progress"])
 
-    step, position = by_the_first(chosen)
+    step, position = on_process_zero(chosen)
     if "epoch" not in position:
         kind = "averaged" if "averaged" in position else "imported"
         raise SeqlabError(
@@ -189,7 +189,7 @@ def choose(work: Work) -> tuple[int, dict[str, Any]]:
     return step, position
 
 
-def state_of(work: Work, step: int) -> TrainState:
+def state_of(work: TrainingContext, step: int) -> TrainState:
     """The state of a checkpoint, straight onto the devices. Its carry may have been of other numbers of devices."""
     like = work.runner.like(work.shapes)
     saved = checkpoint.load_tree(work.run, step, checkpoint.saved_tree(like))

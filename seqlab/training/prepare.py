@@ -19,7 +19,7 @@ from seqlab.system.files import made_once
 from seqlab.training.checks import check_columns, check_kernel, check_longest
 
 
-class Material(NamedTuple):
+class PreparedExperiment(NamedTuple):
     """What training works on: the experiment, its sizes filled in; the data; the ids of its training split."""
 
     experiment: Experiment
@@ -35,7 +35,7 @@ def read_data(
     init_from: Path | None = None,
     tokenizer: Path | None = None,
     say: Callable[[str], None] = print,
-) -> Material:
+) -> PreparedExperiment:
     """Prepares the data and its tokenizers, each once; those of `run` if it has them."""
     data = prepare(experiment.data, data_dir)
     check_columns(experiment, data)
@@ -45,7 +45,7 @@ def read_data(
     tokenizers = make_tokenizers(experiment, data, data_dir, run, init_from, tokenizer)
     experiment = catalogue.resolve(experiment, tokenizers)
     corpus = tokenize_split(data, "train", tokenizers, data_dir, rates=getattr(experiment.data, "rates", ()))
-    return Material(experiment, data, tokenizers, corpus)
+    return PreparedExperiment(experiment, data, tokenizers, corpus)
 
 
 def make_tokenizers(

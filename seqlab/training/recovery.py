@@ -2,14 +2,14 @@
 
 import jax
 
-from seqlab.distributed.hosts import by_the_first
+from seqlab.distributed.hosts import on_process_zero
 from seqlab.runs import manifest
 from seqlab.system.errors import SeqlabError
-from seqlab.training.context import MOST_IN_A_ROW, NotFinite, Work, advice, place
+from seqlab.training.context import MOST_IN_A_ROW, NotFinite, TrainingContext, advice, place
 from seqlab.training.loop import go_on
 
 
-def run_steps(work: Work) -> None:
+def run_steps(work: TrainingContext) -> None:
     """Raises `SeqlabError` for a loss that is not finite, as `Experiment.nonfinite` says, and for a last state that
     cannot be saved; `Stopped`, all saved, where a signal asks for the end.
     """
@@ -27,7 +27,7 @@ def run_steps(work: Work) -> None:
                 "checkpoint is"
             ) from error
         except NotFinite as bad:
-            last = by_the_first(lambda: max(manifest.checkpoint_steps(work.run), default=0))
+            last = on_process_zero(lambda: max(manifest.checkpoint_steps(work.run), default=0))
             times, where = (times + 1 if last == where else 1), last
             if work.experiment.nonfinite != "rollback" or times > MOST_IN_A_ROW:
                 good = f"the last good checkpoint is of step {last}" if last else "there is no checkpoint yet"

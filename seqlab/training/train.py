@@ -14,14 +14,14 @@ from seqlab.config import Experiment
 from seqlab.data.corpus import tokenize_split
 from seqlab.data.task import make_batch
 from seqlab.distributed.devices import described, exactness, fill_rows, make_runner
-from seqlab.distributed.hosts import by_the_first, check_alike, is_first, wait_for_all
+from seqlab.distributed.hosts import check_alike, is_process_zero, on_process_zero, wait_for_all
 from seqlab.runs import manifest
-from seqlab.runs.folder import free, open_run, refuse_other_folder
+from seqlab.runs.folder import open_run, refuse_other_folder, without_resumable_fields
 from seqlab.runs.parameters import load_params
 from seqlab.system.files import locked
 from seqlab.system.signals import wish_to_stop
 from seqlab.training.checks import check
-from seqlab.training.context import Work
+from seqlab.training.context import TrainingContext
 from seqlab.training.prepare import plan_batches, read_data
 from seqlab.training.recovery import run_steps
 from seqlab.training.state import initial_state, training_step
@@ -54,7 +54,7 @@ def train(
         check(experiment)
         refuse_other_folder(run)
         experiment, data, tokenizers, corpus = read_data(experiment, data_dir, run, init_from, tokenizer, say)
-        plain = catalogue.to_json(free(experiment))
+        plain = catalogue.to_json(without_resumable_fields(experiment))
         check_alike("experiment", json.dumps({**plain, "data": None}).encode())
         check_alike("data", json.dumps(data.hashes).encode())
         check_alike("tokenizers", "".join(one.digest for one in tokenizers.values()).encode())
@@ -80,7 +80,7 @@ def train(
             return dataclasses.replace(state, params=runner.place(given), average=average)
 
         wish.end_if_asked()  # where what a signal raised was kept from coming through
-        work = Work(
+        work = TrainingContext(
             experiment,
             runner,
             shapes=shapes,
@@ -93,7 +93,11 @@ def train(
             say=say,
             wish=wish,
         )
-        with locked(run / ".lock", f"another process is training {run}") if is_first() else contextlib.nullcontext():
-            by_the_first(lambda: open_run(experiment, tokenizers, data, run, command))
+        with (
+            locked(run / ".lock", f"another process is training {run}")
+            if is_process_zero()
+            else contextlib.nullcontext()
+        ):
+            on_process_zero(lambda: open_run(experiment, tokenizers, data, run, command))
             run_steps(work)
             wait_for_all()

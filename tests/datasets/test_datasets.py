@@ -63,7 +63,7 @@ def test_an_interrupted_preparation_leaves_nothing(tmp_path):
 
 
 def test_a_full_disk(tmp_path):
-    """Told in one line; with room again it is prepared."""
+    """Reported in one line; with room again it is prepared."""
     code = (
         "import resource, sys; from pathlib import Path; from tests.datasets.test_datasets import Numbers, prepare\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, -1))\n"

@@ -202,7 +202,7 @@ def go_on(home: Path, out: str) -> str:
 
 @pytest.mark.parametrize("number", [0, 1])
 def test_one_is_killed(home, whole, number):
-    """Told with its number; the same command goes on, to the bit."""
+    """Reported with its number; the same command goes on, to the bit."""
     process = begun(home, f"killed-{number}")
     os.kill(children(process)[number], signal.SIGKILL)
     _, told = process.communicate(timeout=120)

@@ -68,7 +68,7 @@ def same(one, other):
 @pytest.mark.parametrize("step", [1, 2, 7, 19, 20])
 def test_it_is_what_the_step_is_fed(home, step):
     folder, batches = home
-    assert same(show_batch.fed_to(folder / "run", step, folder / "data").batch, batches[step - 1])
+    assert same(show_batch.training_batch(folder / "run", step, folder / "data").batch, batches[step - 1])
 
 
 def test_batches_that_were_passed_over_are_not_counted(home):
@@ -78,7 +78,7 @@ def test_batches_that_were_passed_over_are_not_counted(home):
     write_manifest(folder / "run", 4, {"left_out": [[0, 3], [0, 1]]}, {})
     try:
         for step, batch in ((1, 0), (2, 2), (3, 4), (20, 21)):
-            assert same(show_batch.fed_to(folder / "run", step, folder / "data").batch, batches[batch])
+            assert same(show_batch.training_batch(folder / "run", step, folder / "data").batch, batches[batch])
     finally:
         (checkpoint / "manifest.json").unlink()
 
@@ -100,14 +100,14 @@ def test_place_of_step(seed):
 
 
 @functools.cache
-def fed_of(name: str) -> tuple[show_batch.Fed, list[dict[str, str]]]:
+def fed_of(name: str) -> tuple[show_batch.TrainingBatch, list[dict[str, str]]]:
     """The fullest batch of a task on a tiny corpus, and the examples."""
     task = TASKS[name]
     corpus, tokenizers, examples = tiny_corpus(task)
     batches = tiny_plan(task, corpus).batches(0, 0)
     rows = max(batches, key=lambda rows: len(rows.indices))
     batch = task.collate(corpus, rows, tokenizers)
-    return show_batch.Fed(batch, rows, tokenizers, 1, 1, (0, 0), len(batches), []), examples
+    return show_batch.TrainingBatch(batch, rows, tokenizers, 1, 1, (0, 0), len(batches), []), examples
 
 
 def rebuilt(found: dict, like: Batch) -> Batch:
@@ -361,7 +361,7 @@ def test_mutant_is_caught(mutant, arguments, tmp_path):
 def test_a_batch_by_its_place(home, capsys):
     """One that was left out is of no step."""
     folder, batches = home
-    assert same(show_batch.fed_to(folder / "run", 0, folder / "data", (0, 3)).batch, batches[3])
+    assert same(show_batch.training_batch(folder / "run", 0, folder / "data", (0, 3)).batch, batches[3])
     assert call(folder, "show-batch", "run", "--batch", "0/3", "--data-dir", "data") == 0
     assert capsys.readouterr().out.startswith("epoch 0, batch 3 of its ")
     for wrong, message in (("0/999", "an epoch has"), ("3", "EPOCH/INDEX"), ("0/-1", "EPOCH/INDEX")):

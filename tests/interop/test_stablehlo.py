@@ -11,7 +11,7 @@ import pytest
 from seqlab import catalogue
 from seqlab.decoding.answers import make_answer
 from seqlab.runs.parameters import init_params
-from seqlab.search.requests import Asked
+from seqlab.search.requests import RequestBatch
 from seqlab.search.rules import DEFAULT
 from seqlab.search.searcher import DEFAULT_WEIGHTS, Method, make_mesh, make_searcher, whole_search
 from seqlab.training.state import initial_state, training_step
@@ -57,7 +57,7 @@ def test_search(quickstart, platform, beam):
     ones = np.ones(64, np.int32)
     exported = jax.export.export(jax.jit(search), platforms=[platform])(
         params,
-        Asked(tokens(64, 24), tokens(64, 1), 48 * ones, ones, ones, None, None),
+        RequestBatch(tokens(64, 24), tokens(64, 1), 48 * ones, ones, ones, None, None),
         DEFAULT_WEIGHTS,
         0,
     )

@@ -22,12 +22,12 @@ def test_attentive_decoder(cell, early):
     prefix = Tokens(jnp.int32(random.integers(0, 7, (4, 5))), MASK)
     decoder = AttentiveDecoder(7, cell, DIM, DIM, early, 0.0, tie=True)
 
-    def look(query):
+    def attend(query):
         weights = jax.nn.softmax(jnp.einsum("bkd,bsd->bks", query, memory), axis=-1)
         return jnp.einsum("bks,bsd->bkd", weights, memory), weights
 
     def run(module):
-        features, _, _ = module(prefix, module.begin(summary), look)
+        features, _, _ = module(prefix, module.begin(summary), attend)
         return features, module.project(features)
 
     params = jiggled(jax.jit(lambda key: decoder.init(key, method=run))(jax.random.key(0)))

@@ -126,7 +126,7 @@ def test_transformer_layer(norm):
     layer = Layer(dim=6, heads=2, hidden=8, dropout=0.0, inner_dropout=0.0, norm=norm, cross=True)
 
     def run(module):
-        keys_values = module.remember(jnp.float32(memory))
+        keys_values = module.encode_memory(jnp.float32(memory))
         return module(jnp.float32(x), jnp.asarray(mask), keys_values, jnp.asarray(memory_mask)[:, None])[0]
 
     params = jiggled(layer.init(jax.random.key(0), method=run))

@@ -92,7 +92,7 @@ def attentive_decoder(cell, early, summary, y, memory, weights):
     kernel, recurrent_kernel, bias, own_bias = weights["layer"]
     dim, features = len(recurrent_kernel), []
 
-    def look(query):
+    def attend(query):
         scores = np.exp(memory @ query - (memory @ query).max())
         return scores / scores.sum() @ memory
 
@@ -102,9 +102,9 @@ def attentive_decoder(cell, early, summary, y, memory, weights):
     begin = np.tanh(summary @ weights["bridge"][0] + weights["bridge"][1])
     h, c, attended = begin[:dim], begin[dim:], np.zeros(dim)
     for row in y:
-        fed = look(h) if early else attended
+        fed = attend(h) if early else attended
         h, c = cell_step(cell, "after", row @ kernel + bias + fed @ weights["feed"], h, c, recurrent_kernel, own_bias)
-        attended = combine(row, h, fed) if early else combine(h, look(h))
+        attended = combine(row, h, fed) if early else combine(h, attend(h))
         features.append(attended)
     return np.array(features)
 

@@ -40,7 +40,7 @@ from seqlab.system.errors import SeqlabError, Stopped
 from seqlab.system.files import read_jsonl
 from seqlab.system.signals import wish_to_stop
 from seqlab.training import loop, recovery
-from seqlab.training.context import Work
+from seqlab.training.context import TrainingContext
 from seqlab.training.optimizer import make_optimizer
 from seqlab.training.step import make_step
 from seqlab.types import TrainState
@@ -53,13 +53,13 @@ class Killed(BaseException):
     """Stands for the end of the process."""
 
 
-def go(work: Work) -> None:
+def go(work: TrainingContext) -> None:
     """`run_steps` without the picture of the curves, which takes longer than all the rest."""
     with mock.patch.object(loop, "draw_curves"):
         recovery.run_steps(work)
 
 
-def at_step(work: Work, step: int, act: Callable[[], None]) -> Work:
+def at_step(work: TrainingContext, step: int, act: Callable[[], None]) -> TrainingContext:
     """Acts when the step is about to be taken: as often as that happens."""
 
     def taken(state: Any, batch: Any) -> Any:
@@ -74,7 +74,7 @@ def kill() -> None:
     raise Killed
 
 
-def cut_off(work: Work, step: int) -> None:
+def cut_off(work: TrainingContext, step: int) -> None:
     """Trains up to a step that is not taken."""
     with pytest.raises(Killed):
         go(at_step(work, step, kill))
@@ -309,7 +309,7 @@ def told_by(files: dict[str, bytes]) -> tuple[int, bool, int, bool]:
 
 
 @contextmanager
-def signalled(begun: Work) -> Iterator[Work]:
+def signalled(begun: TrainingContext) -> Iterator[TrainingContext]:
     with wish_to_stop() as wish:
         yield begun._replace(wish=wish)
 
@@ -397,7 +397,7 @@ class Disk:
         self.full = full
 
     @contextmanager
-    def holding(self, work: Work, begin: int, end: int) -> Iterator[Work]:
+    def holding(self, work: TrainingContext, begin: int, end: int) -> Iterator[TrainingContext]:
         write, mkdir = manifest.write_atomically, Path.mkdir
         begin_to_save, wait = PyTreeCheckpointHandler.async_save, AsyncCheckpointer.wait_until_finished
         failed: list[tuple[AsyncCheckpointer, OSError]] = []
@@ -563,7 +563,7 @@ def test_stop(tmp_path, step, value, good):
     assert manifest.checkpoint_steps(tmp_path) == [3] * (step > 3)
 
 
-def host_states(begun: Work) -> tuple[Work, dict[int, Any]]:
+def host_states(begun: TrainingContext) -> tuple[TrainingContext, dict[int, Any]]:
     """The state after each step, as it was last taken."""
     states = {}
 
@@ -665,7 +665,7 @@ def end_without(*steps: int) -> End:
         return end_of(Path(folder))
 
 
-def fed(begun: Work) -> tuple[Work, dict[int, list[float]]]:
+def fed(begun: TrainingContext) -> tuple[TrainingContext, dict[int, list[float]]]:
     """The targets that each step was fed, as it was last taken."""
     found = {}
 
@@ -877,13 +877,13 @@ def test_shares_cover_everything_once(processes):
 def test_what_the_first_does_alone():
     """All have what it gives, or its error; here of one process, and of a second that does nothing itself."""
     assert hosts.gather({"a": [1]}) == [{"a": [1]}]
-    assert hosts.by_the_first(lambda: (3, "x")) == (3, "x")
+    assert hosts.on_process_zero(lambda: (3, "x")) == (3, "x")
 
     def fail():
         raise SeqlabError("no room")
 
     with pytest.raises(SeqlabError, match="^no room$"):
-        hosts.by_the_first(fail)
+        hosts.on_process_zero(fail)
     for told, expected in (([7, None], 7), ([None, "no room"], None)):
         with (
             mock.patch.object(jax, "process_index", return_value=1),
@@ -891,9 +891,9 @@ def test_what_the_first_does_alone():
         ):
             if expected is None:
                 with pytest.raises(SeqlabError, match="^no room$"):
-                    hosts.by_the_first(fail)
+                    hosts.on_process_zero(fail)
             else:
-                assert hosts.by_the_first(fail) == expected
+                assert hosts.on_process_zero(fail) == expected
 
 
 def test_a_run_is_finished_when_its_last_state_is_judged(tmp_path):

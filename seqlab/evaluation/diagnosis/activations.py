@@ -61,7 +61,7 @@ def statistics(
 
 def sides_of(loss: Loss, params: Params, batch: Batch) -> dict[str, str]:
     """Of each layer's output whether it has a vector for each position of the source, of the target, or for each row;
-    others are left out. Told from the shapes that it takes for sides of two lengths.
+    others are left out. Seen in the shapes that it takes for sides of two lengths.
     """
 
     def shapes(source: int, target: int) -> dict[str, tuple[int, ...]]:

@@ -12,7 +12,7 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
-from seqlab.layers.embed import Table, Vocabulary
+from seqlab.layers.embed import Embedding, TiedEmbedding
 from seqlab.training.step import Loss
 from seqlab.types import Batch, Params, Series, Tokens, zeros_like
 
@@ -35,8 +35,8 @@ def gradients_over_time(loss: Loss, params: Params, batch: Batch) -> dict[str, R
     of each row alone, or of its one answer, without dropout.
 
     By positions back from that target, "target" or "source"; in the source of an encoder, which reads what it likes
-    first, by position from its beginning, "encoder's source". Empty where the embeddings do not come from a `Table`
-    or a `Vocabulary`.
+    first, by position from its beginning, "encoder's source". Empty where the embeddings come from neither an
+    `Embedding` nor a `TiedEmbedding`.
     """
     last, batch = last_targets(batch)
     norms = jax.device_get(entry_gradients(loss, params, batch))
@@ -78,7 +78,7 @@ def entry_gradients(loss: Loss, params: Params, batch: Batch) -> dict[str, Float
 
         def at_tables(call: Callable[..., Any], args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
             found = call(*args, **kwargs)
-            if isinstance(context.module, Table | Vocabulary):
+            if isinstance(context.module, Embedding | TiedEmbedding):
                 for side, one in ids.items():
                     if args and args[0] is one:
                         return enter(side, found)
