@@ -20,7 +20,7 @@ from seqlab.evaluation.diagnosis.gradients import gradients_over_time
 from seqlab.models.recurrent_lm import RecurrentLM
 from seqlab.models.transformer_lm import TransformerLM
 from seqlab.tasks.language_modeling import LanguageModeling
-from seqlab.training.prepare import read_data
+from seqlab.training.prepare import prepare_experiment
 from seqlab.training.state import initial_state
 
 ROOT = Path(__file__).parents[1]
@@ -41,7 +41,7 @@ def main() -> None:
     chart = Figure(figsize=(8, 4.2), layout="constrained")
     axis = chart.subplots()
     for name, model in MODELS.items():
-        made = read_data(dataclasses.replace(base, model=model), DATA_DIR, ROOT)  # which is no run
+        made = prepare_experiment(dataclasses.replace(base, model=model), DATA_DIR, ROOT)  # which is no run
         task = made.experiment.task
         plan = task.plan(made.corpus, made.experiment.batching)
         batch = task.collate(made.corpus, plan.batches(0, 0)[1], made.tokenizers)

@@ -21,7 +21,7 @@ from flax import linen as nn
 
 from seqlab.config import Experiment
 from seqlab.data.tokenizers import Numbers, Tokenizers
-from seqlab.system.errors import RESTORE, SeqlabError, advised
+from seqlab.system.errors import RESTORE, SeqlabError, with_advice
 from seqlab.system.files import write_atomically
 from seqlab.system.untrusted import fits, inside, read_json
 
@@ -30,9 +30,9 @@ KINDS = tuple(NAMED)
 # Fields of a model that are 0 in a config, and the column whose tokenizer fills each in.
 SIZES = {"vocabulary": "target", "source_vocabulary": "source", "classes": "label"}
 # Of what is read from a run, and in no config, sizes are bounded: what is built from them must not fill the machine.
-MOST_LAYERS = 1000
-LARGEST_SIZE = 1 << 24
-_own_parts: list[Path] = []
+MAX_LAYERS = 1000
+MAX_SIZE = 1 << 24
+_part_folders: list[Path] = []
 
 
 def use_parts(folder: Path) -> None:
@@ -41,18 +41,18 @@ def use_parts(folder: Path) -> None:
     """
     if not any((folder / kind).is_dir() for kind in KINDS):
         raise SeqlabError(f"{folder}: no parts; expected {', '.join(f'{folder}/{kind}/' for kind in KINDS)}")
-    if folder not in _own_parts:
-        _own_parts.append(folder)
+    if folder not in _part_folders:
+        _part_folders.append(folder)
         package = sys.modules.setdefault("seqlab_parts", ModuleType("seqlab_parts"))
-        package.__path__ = [str(folder.resolve()) for folder in _own_parts]
+        package.__path__ = [str(folder.resolve()) for folder in _part_folders]
 
 
 def names(kind: str) -> list[str]:
     """The names of all models, datasets or tasks, in order."""
     package = importlib.import_module(f"seqlab.{kind}")
-    found = {module.name for module in pkgutil.iter_modules(package.__path__)}
-    found |= {p.stem for folder in _own_parts for p in (folder / kind).glob("*.py")}
-    return sorted(name for name in found if not name.startswith("_"))
+    modules = {module.name for module in pkgutil.iter_modules(package.__path__)}
+    modules |= {p.stem for folder in _part_folders for p in (folder / kind).glob("*.py")}
+    return sorted(name for name in modules if not name.startswith("_"))
 
 
 def module(kind: str, name: str) -> ModuleType:
@@ -61,32 +61,32 @@ def module(kind: str, name: str) -> ModuleType:
         near = difflib.get_close_matches(name, names(kind), n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(names(kind))}"
         raise SeqlabError(f"no {name!r} among the {kind}: {hint}")
-    own = any((folder / kind / f"{name}.py").exists() for folder in _own_parts)
-    found = importlib.import_module(f"{'seqlab_parts' if own else 'seqlab'}.{kind}.{name}")
-    missing = [wanted for wanted in NAMED[kind] if not hasattr(found, wanted)]
+    from_user = any((folder / kind / f"{name}.py").exists() for folder in _part_folders)
+    loaded = importlib.import_module(f"{'seqlab_parts' if from_user else 'seqlab'}.{kind}.{name}")
+    missing = [attribute for attribute in NAMED[kind] if not hasattr(loaded, attribute)]
     if missing:
-        raise SeqlabError(f"{found.__file__}: a file of {kind} defines {', '.join(missing)}")
-    return found
+        raise SeqlabError(f"{loaded.__file__}: a file of {kind} defines {', '.join(missing)}")
+    return loaded
 
 
-def part(kind: str, name: str) -> type:
+def part_class(kind: str, name: str) -> type:
     """The class of a part: the type of a model's TINY, a data set's DATASET, a task's TASK."""
-    found = module(kind, name)
+    loaded = module(kind, name)
     return {
-        "models": lambda: type(found.TINY),
-        "datasets": lambda: found.DATASET,
-        "tasks": lambda: found.TASK,
+        "models": lambda: type(loaded.TINY),
+        "datasets": lambda: loaded.DATASET,
+        "tasks": lambda: loaded.TASK,
     }[kind]()
 
 
-def home(value: Any) -> ModuleType:
+def module_of(value: Any) -> ModuleType:
     """The module that defines a part's class."""
     return sys.modules[type(value).__module__]
 
 
 def kind_of(model: Any) -> str:
     """The protocol a model obeys: "generator", "classifier", "tagger" or "regressor"."""
-    return home(model).KIND
+    return module_of(model).KIND
 
 
 def describe(kind: str) -> dict[str, str]:
@@ -97,7 +97,7 @@ def describe(kind: str) -> dict[str, str]:
 def dataset(name: str) -> Any:
     """The data set that "multi30k/en-de" names: the part behind the slash is its first field."""
     base, _, variant = name.partition("/")
-    cls = part("datasets", base)
+    cls = part_class("datasets", base)
     return cls(variant) if variant else cls()
 
 
@@ -142,7 +142,7 @@ def resolve(experiment: Experiment, tokenizers: Tokenizers) -> Experiment:
     return dataclasses.replace(experiment, model=dataclasses.replace(model, **sizes))
 
 
-def sized(model: nn.Module, size: int) -> nn.Module:
+def with_vocabulary_size(model: nn.Module, size: int) -> nn.Module:
     """The model with `size` where a config has 0 and leaves it to the tokenizers: enough to build it."""
     unknown = [name for name in SIZES if getattr(model, name, None) == 0]
     return dataclasses.replace(model, **dict.fromkeys(unknown, size))
@@ -150,19 +150,19 @@ def sized(model: nn.Module, size: int) -> nn.Module:
 
 def to_json(experiment: Experiment) -> dict[str, Any]:
     """Plain values; each part carries the name of its file."""
-    return {field.name: _encode(getattr(experiment, field.name)) for field in dataclasses.fields(experiment)}
+    return {field.name: encode(getattr(experiment, field.name)) for field in dataclasses.fields(experiment)}
 
 
-def _encode(value: Any) -> Any:
+def encode(value: Any) -> Any:
     if isinstance(value, tuple):
-        return [_encode(one) for one in value]
+        return [encode(element) for element in value]
     if not dataclasses.is_dataclass(value):
         return value
-    linen_own = ("parent", "name") if isinstance(value, nn.Module) else ()
-    names = [field.name for field in dataclasses.fields(value) if field.name not in linen_own]
-    encoded = {name: _encode(getattr(value, name)) for name in names}
-    home = type(value).__module__.split(".")
-    return {"part": home[-1], **encoded} if home[-2] in KINDS else encoded
+    linen_fields = ("parent", "name") if isinstance(value, nn.Module) else ()
+    names = [field.name for field in dataclasses.fields(value) if field.name not in linen_fields]
+    encoded = {name: encode(getattr(value, name)) for name in names}
+    module_path = type(value).__module__.split(".")
+    return {"part": module_path[-1], **encoded} if module_path[-2] in KINDS else encoded
 
 
 def from_json(values: dict[str, Any]) -> Experiment:
@@ -173,45 +173,47 @@ def from_json(values: dict[str, Any]) -> Experiment:
         for name, value in values.items():
             kind = {"model": "models", "data": "datasets", "task": "tasks"}.get(name)
             if kind is not None:
-                decoded[name] = _decode(kind, value, name)
+                decoded[name] = decode(kind, value, name)
             elif isinstance(value, dict):
-                decoded[name] = _made(hints[name], {key: _decode("", one, key) for key, one in value.items()}, name)
+                decoded[name] = build(
+                    hints[name], {key: decode("", element, key) for key, element in value.items()}, name
+                )
             else:
                 decoded[name] = value
-        return _made(Experiment, decoded, "experiment")
+        return build(Experiment, decoded, "experiment")
     except (TypeError, KeyError, AttributeError, RecursionError) as error:
         raise SeqlabError(f"not an experiment of this version: {error}") from None
 
 
-def _decode(kind: str, value: Any, place: str) -> Any:
+def decode(kind: str, value: Any, place: str) -> Any:
     """A part, or a field of one: JSON knows no tuples, and a linen module must be hashable."""
     if isinstance(value, list):
-        return tuple(_decode(kind, one, place) for one in value)
+        return tuple(decode(kind, element, place) for element in value)
     if not isinstance(value, dict):
         return value
     if kind not in KINDS or not isinstance(value.get("part"), str):
         raise SeqlabError(f"{place} names no part of seqlab")
-    fields = {name: _decode(kind, one, f"{place}.{name}") for name, one in value.items() if name != "part"}
-    made = _made(part(kind, value["part"]), fields, place)
+    fields = {name: decode(kind, element, f"{place}.{name}") for name, element in value.items() if name != "part"}
+    built = build(part_class(kind, value["part"]), fields, place)
     for name, size in fields.items() if kind != "datasets" else ():
-        most = MOST_LAYERS if name.endswith("layers") else LARGEST_SIZE
-        if isinstance(size, int) and abs(size) > most:
-            raise SeqlabError(f"{place}.{name} is {size}, and can be {most} at most")
-    return made
+        limit = MAX_LAYERS if name.endswith("layers") else MAX_SIZE
+        if isinstance(size, int) and abs(size) > limit:
+            raise SeqlabError(f"{place}.{name} is {size}, and can be {limit} at most")
+    return built
 
 
-def _made(cls: type, fields: dict[str, Any], place: str) -> Any:
+def build(cls: type, fields: dict[str, Any], place: str) -> Any:
     """The dataclass with some fields. Raises for one that it has not, or that is of another type than it says."""
     hints = get_type_hints(cls)
-    linen_own = ("parent", "name") if issubclass(cls, nn.Module) else ()
-    known = {field.name for field in dataclasses.fields(cls)} - {*linen_own}
+    linen_fields = ("parent", "name") if issubclass(cls, nn.Module) else ()
+    field_names = {field.name for field in dataclasses.fields(cls)} - {*linen_fields}
     for name, value in fields.items():
-        if name not in known:
+        if name not in field_names:
             raise SeqlabError(f"{place} has no {name!r} in this version")
         if not fits(value, hints[name]):
-            wanted = getattr(hints[name], "__name__", hints[name])
-            shown = type(value).__name__ if dataclasses.is_dataclass(value) else reprlib.repr(value)
-            raise SeqlabError(f"{place}.{name} is of type {wanted}, and {shown} is not")
+            expected = getattr(hints[name], "__name__", hints[name])
+            actual = type(value).__name__ if dataclasses.is_dataclass(value) else reprlib.repr(value)
+            raise SeqlabError(f"{place}.{name} is of type {expected}, and {actual} is not")
     return cls(**fields)
 
 
@@ -222,24 +224,13 @@ def save_experiment(experiment: Experiment, path: Path) -> None:
 def load_experiment(path: Path) -> Experiment:
     if not path.is_file():
         raise SeqlabError(f"{path.parent} is not a run: it has no {path.name}")
-    with advised(RESTORE):
+    with with_advice(RESTORE):
         values = read_json(inside(path.parent, path.name), dict[str, Any])
     try:
         experiment = from_json(values)
-        check_numbers(experiment)
         return experiment
     except ValueError as error:
         raise SeqlabError(f"{path}: {error}") from None
-
-
-def check_numbers(experiment: Experiment) -> None:
-    """Raises for a seed, or a count of steps, that does not fit into 32 bits, as JAX has them."""
-    for name, value, least, most in (
-        ("seed", experiment.seed, 0, (1 << 32) - 1),
-        ("steps", experiment.steps, 1, (1 << 31) - 1),
-    ):
-        if not least <= value <= most:
-            raise SeqlabError(f"{name} lies between {least} and {most}, not at {value}")
 
 
 def differences(old: Experiment, new: Experiment) -> list[str]:
@@ -259,7 +250,7 @@ def check_parts(experiment: Experiment) -> None:
     """Refuses parts that are not in the catalogue, and a model of a kind that the task cannot use."""
     for kind, value in (("models", experiment.model), ("datasets", experiment.data), ("tasks", experiment.task)):
         name = type(value).__module__.split(".")[-1]
-        if name not in names(kind) or part(kind, name) is not type(value):
+        if name not in names(kind) or part_class(kind, name) is not type(value):
             raise SeqlabError(f"{type(value).__name__} is none of the {kind}: it must live in {kind}/, see --parts")
     kind, model, task = kind_of(experiment.model), type(experiment.model).__name__, type(experiment.task).__name__
     if kind != experiment.task.KIND:

@@ -1,9 +1,57 @@
-"""An experiment and its parts: frozen dataclasses. Every hyperparameter stands here or in a model, once."""
+"""An experiment and its parts: frozen dataclasses that check the values of their fields. Every hyperparameter is
+defined here or in a model, once.
+"""
 
+import dataclasses
+import math
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_type_hints
 
-from flax import linen as nn
+from seqlab.system.errors import SeqlabError, at_least
+
+OPTIMIZERS = ("adam", "adamw", "sgd", "momentum", "nesterov", "rmsprop", "adagrad")
+SCHEDULES = ("constant", "inverse_sqrt", "noam", "cosine", "linear", "step")
+PRESETS = ("seqlab", "gnmt", "fairseq", "joey", "marian", "ct2", "hf")
+LENGTH_PENALTIES = ("none", "gnmt", "power")
+STOP_RULES = ("optimal", "first", "full", "bound", "top", "empty", "slots")
+RISKS = ("chrf", "bleu")
+MAX_BEAM = 10_000
+MAX_POSITIONS = 1 << 16  # of sources and hypotheses in a batch: long lines come in smaller batches
+MAX_TOKENS = 1 << 13  # of a text, where the model sets no bound: memory grows with the square of a source
+
+
+def check_types(value: Any, prefix: str = "") -> None:
+    """Raises `SeqlabError` for a field of plain type, such as `steps: int`, that holds another, such as "3"."""
+    hints = get_type_hints(type(value))
+    for parameter in dataclasses.fields(value):
+        content, expected = getattr(value, parameter.name), hints.get(parameter.name)
+        if dataclasses.is_dataclass(content) and parameter.name != "parent":
+            check_types(content, f"{prefix}{parameter.name}.")
+        elif expected in (int, float, str, bool):
+            fits = isinstance(content, (int, float) if expected is float else expected)
+            if not fits or (isinstance(content, bool) and expected is not bool):
+                raise SeqlabError(f"{prefix}{parameter.name} is of type {expected.__name__}, and {content!r} is not")
+
+
+def check_minimums(value: Any, prefix: str, **minimums: int) -> None:
+    """Raises `SeqlabError` for the first of some fields that is below its minimum."""
+    for name, minimum in minimums.items():
+        at_least(f"{prefix}{name}", getattr(value, name), minimum)
+
+
+def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise SeqlabError(f"{name} must be one of {', '.join(choices)}, not {value!r}")
+
+
+def check_share(name: str, value: float) -> None:
+    if not 0 <= value < 1:
+        raise SeqlabError(f"{name} is in [0, 1), not {value}")
+
+
+def check_finite(name: str, value: float) -> None:
+    if not 0 <= value < math.inf:
+        raise SeqlabError(f"{name} is a finite number of at least 0, not {value}")
 
 
 @dataclass(frozen=True)
@@ -19,6 +67,14 @@ class Text:
     sample: int = 1_000_000
     """Most examples that the vocabulary is learned from, evenly spread over the training data."""
 
+    def __post_init__(self) -> None:
+        check_types(self, "text.")
+        if self.kind not in ("bpe", "char", "word"):
+            raise SeqlabError(f"unknown tokenizer {self.kind!r}: bpe, char or word")
+        if self.size < 300:
+            raise SeqlabError(f"a vocabulary of {self.size} is too small: 256 bytes, 4 special tokens and some text")
+        check_minimums(self, "text.", sample=1)
+
 
 @dataclass(frozen=True)
 class Batching:
@@ -32,6 +88,10 @@ class Batching:
     """Examples with a longer side are left out, counted and reported."""
     max_ratio: float = 9.0
     """Pairs with a side this many times as long as the other are left out, counted and reported."""
+
+    def __post_init__(self) -> None:
+        check_types(self, "batching.")
+        check_minimums(self, "batching.", tokens=1, buckets=1, max_length=1, max_ratio=1)
 
 
 @dataclass(frozen=True)
@@ -52,6 +112,19 @@ class Optimizer:
     average: float = 0.0
     """Decay of a moving average of the parameters, which is then what is validated and decoded with; 0: none."""
 
+    def __post_init__(self) -> None:
+        check_types(self, "optimizer.")
+        if self.name not in OPTIMIZERS:
+            raise SeqlabError(f"unknown optimizer {self.name!r}: one of {', '.join(OPTIMIZERS)}")
+        check_minimums(self, "optimizer.", clip=0)
+        check_share("optimizer.beta1", self.beta1)
+        check_share("optimizer.beta2", self.beta2)
+        check_finite("optimizer.epsilon", self.epsilon)
+        check_finite("optimizer.weight_decay", self.weight_decay)
+        check_share("optimizer.average", self.average)
+        if not math.isfinite(self.clip):
+            raise SeqlabError(f"optimizer.clip is a finite number, not {self.clip}")
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -68,6 +141,13 @@ class Schedule:
     every: int = 1000
     """step: the rate is multiplied by `decay` every so many steps."""
     decay: float = 0.5
+
+    def __post_init__(self) -> None:
+        check_types(self, "schedule.")
+        if self.name not in SCHEDULES:
+            raise SeqlabError(f"unknown schedule {self.name!r}: one of {', '.join(SCHEDULES)}")
+        check_minimums(self, "schedule.", every=1, warmup=0)
+        check_finite("schedule.peak", self.peak)
 
 
 @dataclass(frozen=True)
@@ -115,10 +195,66 @@ class Search:
     """Of samples: only the so many likeliest tokens may be drawn; 0: all."""
     top_p: float = 1.0
     """Of samples: only the likeliest tokens that have this share of the probability together."""
-    batch_tokens: int = 1 << 16
+    batch_tokens: int = MAX_POSITIONS
     """Most positions of sources and hypotheses at once, a device; pads are included."""
     risk: str | None = None
     """Of samples: the best is that which is most like all the others, by chrf or bleu. None: the likeliest."""
+
+    def __post_init__(self) -> None:
+        check_types(self, "search.")
+        self.check_beam()
+        self.check_lengths()
+        self.check_sampling()
+
+    def check_beam(self) -> None:
+        if self.beam < 1:
+            raise SeqlabError(f"a beam holds at least 1 hypothesis, not {self.beam}")
+        if self.beam > MAX_BEAM:
+            raise SeqlabError(f"a beam holds at most {MAX_BEAM:,} hypotheses, not {self.beam:,}")
+        check_choice("preset", self.preset, PRESETS)
+        if self.length is not None:
+            check_choice("length", self.length, LENGTH_PENALTIES)
+        if self.stop is not None:
+            check_choice("stop", self.stop, STOP_RULES)
+        for name in ("alpha", "word_penalty", "coverage", "diversity"):
+            value = getattr(self, name)
+            if value is not None and not abs(value) < 1e6:
+                raise SeqlabError(f"{name} is a number below a million, not {value}")
+        check_minimums(self, "", coverage=0, diversity=0, groups=1, batch_tokens=1, no_repeat=0)
+        if self.beam % self.groups:
+            raise SeqlabError(f"{self.groups} groups do not divide a beam of {self.beam}")
+        if not 0 < self.repetition < math.inf:
+            raise SeqlabError(f"the repetition penalty is above 0, and 1 is none, not {self.repetition}")
+
+    def check_lengths(self) -> None:
+        if self.max_length < 0:
+            raise SeqlabError(f"the maximum length is at least 1 token, not {self.max_length}")
+        check_minimums(self, "", min_length=0, max_ratio=0, min_ratio=0)
+        if max(self.max_length, self.min_length) > MAX_TOKENS:
+            raise SeqlabError(
+                f"texts have at most {MAX_TOKENS} tokens, and cannot be of {self.max_length or self.min_length}"
+            )
+        if self.max_length and self.min_length > self.max_length:
+            raise SeqlabError(f"at least {self.min_length} and at most {self.max_length} tokens is no length")
+        if self.min_ratio > self.max_ratio > 0:
+            raise SeqlabError(f"at least {self.min_ratio} and at most {self.max_ratio} times the source is no length")
+
+    def check_sampling(self) -> None:
+        if self.risk is not None and self.risk not in RISKS:
+            raise SeqlabError(f"the risk is by one of {', '.join(RISKS)}, not {self.risk!r}")
+        if self.sample is not None and self.groups > 1:
+            raise SeqlabError("groups are of a beam, and samples have none")
+        usual = {"temperature": 1, "top_k": 0, "top_p": 1, "risk": None}
+        changed = next((name for name, value in usual.items() if getattr(self, name) != value), None)
+        if self.sample is None and changed is not None:
+            raise SeqlabError(f"{changed} is for samples: give a seed, --sample 1")
+        if self.sample is not None and not 0 <= self.sample < 1 << 31:
+            raise SeqlabError(f"the seed of samples lies between 0 and {(1 << 31) - 1}, not at {self.sample}")
+        check_minimums(self, "", top_k=0)
+        if not 0 < self.temperature < math.inf or not 0 < self.top_p <= 1:
+            raise SeqlabError(
+                f"the temperature is above 0 and top_p lies in (0, 1], not {self.temperature} and {self.top_p}"
+            )
 
 
 @dataclass(frozen=True)
@@ -136,6 +272,14 @@ class Validation:
     patience: int = 0
     """Validations without a better one before training stops; 0 never stops early."""
 
+    def __post_init__(self) -> None:
+        check_types(self, "validation.")
+        if self.metric != "loss" and not self.beam:
+            raise SeqlabError(
+                f"validation.metric {self.metric!r} needs translations: set validation.beam to 1 or more"
+            )
+        check_minimums(self, "validation.", every=1, examples=1, beam=0)
+
 
 @dataclass(frozen=True)
 class Checkpoints:
@@ -143,6 +287,10 @@ class Checkpoints:
 
     last: int = 3
     """How many of the newest are kept, besides the best."""
+
+    def __post_init__(self) -> None:
+        check_types(self, "checkpoints.")
+        check_minimums(self, "checkpoints.", last=1)
 
 
 @dataclass(frozen=True)
@@ -160,12 +308,22 @@ class Parallel:
     heartbeat: int = 100
     """Seconds without a sign of life after which a process is given up by the others."""
 
+    def __post_init__(self) -> None:
+        check_types(self, "parallel.")
+        if self.name not in ("jit", "pmap"):
+            raise SeqlabError(f"unknown parallel.name {self.name!r}: jit or pmap")
+        check_minimums(self, "parallel.", fsdp=1, tensor=1, heartbeat=1)
+        if self.name == "pmap" and self.fsdp * self.tensor > 1:
+            raise SeqlabError(
+                "pmap copies the parameters to every device: parallel.fsdp and parallel.tensor need jit"
+            )
+
 
 @dataclass(frozen=True)
 class Experiment:
     """One experiment: the objects that run, and all their numbers."""
 
-    model: nn.Module
+    model: Any
     task: Any
     data: Any
     steps: int = 10_000
@@ -189,3 +347,15 @@ class Experiment:
     validation: Validation = field(default_factory=Validation)
     checkpoints: Checkpoints = field(default_factory=Checkpoints)
     parallel: Parallel = field(default_factory=Parallel)
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        for name, value, minimum, maximum in (
+            ("seed", self.seed, 0, (1 << 32) - 1),
+            ("steps", self.steps, 1, (1 << 31) - 1),
+        ):
+            if not minimum <= value <= maximum:  # as JAX has them, of 32 bits
+                raise SeqlabError(f"{name} lies between {minimum} and {maximum}, not at {value}")
+        if self.nonfinite not in ("stop", "skip", "rollback"):
+            raise SeqlabError(f"nonfinite must be stop, skip or rollback, not {self.nonfinite!r}")
+        check_minimums(self, "", accumulate=1, log_every=1, hash_every=0)

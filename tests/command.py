@@ -11,18 +11,18 @@ import numpy as np
 from seqlab import catalogue
 from seqlab.cli import main
 from seqlab.config import Experiment
-from seqlab.data.padding import blank_batch
+from seqlab.data.batches import blank_batch
 from seqlab.data.tokenizer_files import save_tokenizers
 from seqlab.data.tokenizers import Tokenizers
 from seqlab.runs import saving
 from seqlab.runs.parameters import init_params
-from seqlab.system.signals import BOTH
+from seqlab.system.signals import STOP_SIGNALS
 
 
 def call(folder: Path, *arguments: str, stdin: str | None = None) -> int:
     """The command in this process; its exit code."""
     here, old, old_in = os.getcwd(), sys.argv, sys.stdin
-    handlers = {number: signal.getsignal(number) for number in BOTH}
+    handlers = {number: signal.getsignal(number) for number in STOP_SIGNALS}
     os.chdir(folder)
     sys.argv = ["seqlab", *arguments]
     try:

@@ -28,10 +28,10 @@ import numpy as np
 
 from seqlab import catalogue
 from seqlab.config import Batching, Text
+from seqlab.data.batches import make_batch
 from seqlab.data.corpus import Corpus, tokenize
 from seqlab.data.records import prepare
-from seqlab.data.task import make_batch
-from seqlab.data.text_files import read_lines, read_pairs, read_table, repairs_of
+from seqlab.data.text_files import make_repairs, read_lines, read_pairs, read_table
 from seqlab.data.tokenizer_files import load_tokenizers, save_tokenizers
 from seqlab.data.tokenizers import Labels, MarianTokenizer, Symbols, Tokenizers
 from seqlab.data.vocabulary import train_tokenizer
@@ -94,7 +94,7 @@ def write_lines(r: random.Random, folder: Path) -> None:
 
 
 def read_text(folder: Path) -> None:
-    for repairs in (repairs_of("replace"), None):
+    for repairs in (make_repairs("replace"), None):
         with contextlib.suppress(SeqlabError) if repairs is not None else contextlib.nullcontext():
             lines = list(read_lines(there(folder, "text"), repairs))
             assert not any("\n" in line or "\0" in line for line in lines)
@@ -109,7 +109,7 @@ def write_pairs(r: random.Random, folder: Path) -> None:
 def read_parallel(folder: Path) -> None:
     paths = there(folder, "a"), there(folder, "b")
     with contextlib.suppress(SeqlabError):
-        list(read_pairs(*paths, repairs_of("replace")))
+        list(read_pairs(*paths, make_repairs("replace")))
     assert all(pair["source"].strip() and pair["target"].strip() for pair in read_pairs(*paths))
 
 
@@ -129,7 +129,7 @@ def read_columns(kind: str) -> Callable[[Path], None]:
     def read(folder: Path) -> None:
         path = there(folder, f"table.{kind}")
         with contextlib.suppress(SeqlabError):
-            list(read_table(path, {"source": "en", "label": "n"}, repairs_of("replace")))
+            list(read_table(path, {"source": "en", "label": "n"}, make_repairs("replace")))
         for example in read_table(path, {"source": "en", "label": "n"}):
             assert all(isinstance(value, str) and value.encode().strip() for value in example.values())
 
@@ -237,11 +237,11 @@ def read_names(folder: Path) -> None:
 
 
 def write_experiment(r: random.Random, folder: Path) -> None:
-    kinds = {name: catalogue.part("tasks", name) for name in catalogue.names("tasks")}
+    kinds = {name: catalogue.part_class("tasks", name) for name in catalogue.names("tasks")}
     task = kinds[r.choice(sorted(kinds))]
     models = [catalogue.module("models", name) for name in catalogue.names("models")]
     chosen = r.choice([module for module in models if task.KIND == module.KIND]).TINY
-    data = catalogue.part("datasets", r.choice(catalogue.names("datasets")))()
+    data = catalogue.part_class("datasets", r.choice(catalogue.names("datasets")))()
     changed = {"model": chosen, "task": task(), "data": data, "steps": r.randint(1, 1 << 30), "seed": r.randint(0, 9)}
     catalogue.save_experiment(dataclasses.replace(tiny_experiment(), **changed), folder / "experiment.json")
 
@@ -371,12 +371,12 @@ def seal_manifests(folder: Path, hashes: Callable[[Path], dict[str, Any]] = lamb
 
 
 def seal_checkpoint(folder: Path) -> None:
-    seal_manifests(folder, lambda place: {"files": manifest._hash_files(place / "state")})
+    seal_manifests(folder, lambda place: {"files": manifest.hash_files(place / "state")})
 
 
 def make_run(variant: int, folder: Path) -> None:
     name, task = (("transformer", "translation"), ("recurrent_lm", "language_modeling"))[variant]
-    parts = {"model": catalogue.module("models", name).TINY, "task": catalogue.part("tasks", task)()}
+    parts = {"model": catalogue.module("models", name).TINY, "task": catalogue.part_class("tasks", task)()}
     blank = {field: 0 for field in catalogue.SIZES if hasattr(parts["model"], field)}
     parts["model"] = dataclasses.replace(parts["model"], **blank)
     columns = [column for column in ("source", "target") if column in parts["task"].columns]

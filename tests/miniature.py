@@ -18,7 +18,7 @@ from seqlab.distributed.devices import make_runner
 from seqlab.laws.training import tiny_experiment
 from seqlab.runs import checkpoint, manifest
 from seqlab.system import digests
-from seqlab.system.signals import Wish
+from seqlab.system.signals import StopRequest
 from seqlab.training.context import TrainingContext
 from seqlab.training.optimizer import make_optimizer
 from seqlab.training.step import make_step
@@ -32,7 +32,7 @@ STEPS = 9
 
 def experiment(**changes: Any) -> Experiment:
     """Nine steps; the log is written every second, a validation and a checkpoint made every third."""
-    few = Experiment(
+    base = Experiment(
         **{
             **{name: getattr(tiny_experiment(), name) for name in ("model", "task", "data")},
             "steps": STEPS,
@@ -45,7 +45,7 @@ def experiment(**changes: Any) -> Experiment:
             "checkpoints": Checkpoints(last=3),
         }
     )
-    return dataclasses.replace(few, **changes)
+    return dataclasses.replace(base, **changes)
 
 
 class Plan:
@@ -92,8 +92,8 @@ def spoiled(*places: list[int], value: float = np.nan) -> Callable[[Rows], Batch
 def loss(params: Any, batch: Any, carry: Any, key: Any) -> Any:
     x = batch.inputs.values[:, 0]
     carry = jnp.zeros((x.shape[0], 2)) if carry is None else carry
-    seen = x * jax.random.bernoulli(key, 0.9, x.shape)
-    errors = seen @ params["slope"] + params["offset"] + 0.1 * carry.sum(axis=1) - batch.targets
+    noisy = x * jax.random.bernoulli(key, 0.9, x.shape)
+    errors = noisy @ params["slope"] + params["offset"] + 0.1 * carry.sum(axis=1) - batch.targets
     total = jnp.sum(batch.weights * errors**2)
     return total, batch.weights.sum(), {}, 0.5 * carry + 0.1 * x[:, :2]
 
@@ -106,37 +106,37 @@ def validate(params: Any) -> dict[str, float]:
 @functools.cache
 def compiled(nonfinite: str) -> Any:
     """The runner and the step, compiled once."""
-    e, runner = experiment(), make_runner(Parallel())
-    optimizer = make_optimizer(e.optimizer, e.schedule, e.steps)
+    config, runner = experiment(), make_runner(Parallel())
+    optimizer = make_optimizer(config.optimizer, config.schedule, config.steps)
     skip = nonfinite == "skip"
-    return runner, runner.compile(make_step(loss, optimizer, SEED, average=e.optimizer.average, skip=skip))
+    return runner, runner.compile(make_step(loss, optimizer, SEED, average=config.optimizer.average, skip=skip))
 
 
 def first_state() -> TrainState:
-    e = experiment()
+    config = experiment()
     params = {"slope": np.zeros(3, np.float32), "offset": np.zeros((), np.float32)}
     sums = dict.fromkeys(("loss", "weight", "gradient_norm", "steps"), np.float32(0))
-    optimizer = make_optimizer(e.optimizer, e.schedule, e.steps).init(params)
+    optimizer = make_optimizer(config.optimizer, config.schedule, config.steps).init(params)
     return TrainState(np.int32(0), params, optimizer, np.zeros((ROWS, 2), np.float32), sums, params)
 
 
-def work(run: Path, say: Callable[[str], None] = lambda line: None, **changes: Any) -> TrainingContext:
+def make_context(run: Path, say: Callable[[str], None] = lambda line: None, **changes: Any) -> TrainingContext:
     """Of the miniature's experiment with some fields changed."""
     run.mkdir(exist_ok=True)
-    e = experiment(**changes)
-    runner, step = compiled(e.nonfinite)
+    config = experiment(**changes)
+    runner, step = compiled(config.nonfinite)
     return TrainingContext(
-        e,
+        config,
         runner,
         shapes=jax.eval_shape(first_state),
-        create=lambda: runner.place(first_state()),
-        step=step,
+        create_state=lambda: runner.place(first_state()),
+        train_step=step,
         plan=Plan(),
         collate=collate,
         validate=validate,
         run=run,
         say=say,
-        wish=Wish(),
+        stop_request=StopRequest(),
     )
 
 

@@ -72,7 +72,7 @@ MUTANTS = (
     ),
     Mutant(
         "finished score overwritten",
-        "search.beam",
+        "search.hypotheses",
         "jnp.concatenate([old, fresh], axis=1), finished, new)",
         "jnp.concatenate([old, fresh], axis=1), finished.replace(scores=finished.scores * 0 + 2 * NEVER), new)",
         "a_beam_that_holds_everything_is_exact",
@@ -96,14 +96,14 @@ MUTANTS = (
     Mutant(
         "data cursor not restored",
         "training.feed",
-        'epoch, index, left_out = position["epoch"], position["index"]',
-        "epoch, index, left_out = 0, 0",
+        "collate, progress.epoch, progress.index",
+        "collate, 0, 0",
         "resuming_changes_nothing",
     ),
     Mutant(
         "a validation that was cut short is passed over",
         "training.loop",
-        'if not position["judged"]:',
+        "if not self.progress.judged:",
         "if False:",
         "resuming_changes_nothing",
     ),
@@ -124,8 +124,8 @@ MUTANTS = (
     Mutant(
         "the first rows for any",
         "data.plans",
-        "self.indices[which[which < len(self.indices)]]",
-        "self.indices[: len(which)]",
+        "self.indices[chosen[chosen < len(self.indices)]]",
+        "self.indices[: len(chosen)]",
         "rows_come_apart",
         "translation",
     ),
@@ -182,7 +182,7 @@ MUTANTS = (
     ),
     Mutant(
         "any of the 2K best may finish",
-        "search.beam",
+        "search.candidates",
         'may_end = size if rules.finish == "beam" else 2 * size',
         "may_end = 2 * size",
         "greedy_is_a_beam_of_one",
@@ -190,8 +190,8 @@ MUTANTS = (
     Mutant(
         "parents swapped",
         "search.beam",
-        "return new, parents[rows, kept]",
-        "return new, parents[rows, kept][:, ::-1]",
+        "return new, parents[rows, stays]",
+        "return new, parents[rows, stays][:, ::-1]",
         "returned_scores_are_the_models",
     ),
     Mutant(
@@ -203,14 +203,14 @@ MUTANTS = (
     ),
     Mutant(
         "one step too few",
-        "search.beam",
-        "last = i + 1 >= limit",
-        "last = i + 2 >= limit",
+        "search.candidates",
+        "last = i + 1 >= requests.limit\n    only",
+        "last = i + 2 >= requests.limit\n    only",
         "a_beam_that_holds_everything_is_exact",
     ),
     Mutant(
         "probabilities not normalized",
-        "search.beam",
+        "search.candidates",
         "total = jnp.maximum(log_probs[..., None] + best - normalizer, 2 * NEVER)",
         "total = jnp.maximum(log_probs[..., None] + best, 2 * NEVER)",
         "returned_scores_are_the_models",
@@ -226,8 +226,8 @@ MUTANTS = (
     Mutant(
         "greedy search goes past the end",
         "search.greedy",
-        "token = jnp.where((i + 1 >= limit)[:, None], eos, chosen)",
-        "token = jnp.where((i >= limit)[:, None], eos, chosen)",
+        "token = jnp.where((i + 1 >= requests.limit)[:, None], eos, chosen)",
+        "token = jnp.where((i >= requests.limit)[:, None], eos, chosen)",
         "greedy_is_a_beam_of_one",
     ),
     Mutant(
@@ -289,8 +289,8 @@ MUTANTS = (
     Mutant(
         "a convolution that looks ahead",
         "layers.convolution",
-        "by = j * self.dilation - self.ahead",
-        "by = j * self.dilation - self.ahead - 1",
+        "distance = j * self.dilation - self.ahead",
+        "distance = j * self.dilation - self.ahead - 1",
         "future_is_unseen",
         "conv_seq2seq",
     ),
@@ -377,8 +377,8 @@ MUTANTS = (
     Mutant(
         "every tap the same",
         "layers.convolution",
-        "by = j * self.dilation - self.ahead",
-        "by = -self.ahead",
+        "distance = j * self.dilation - self.ahead",
+        "distance = -self.ahead",
         "past_matters",
         "tcn_lm",
     ),
@@ -449,12 +449,12 @@ class _Finder(importlib.abc.MetaPathFinder):
     def find_spec(self, fullname: str, path=None, target=None):
         if fullname.partition(".")[0] != "seqlab":
             return None
-        found = importlib.machinery.PathFinder.find_spec(fullname, path)
-        if found is None or found.origin is None:
-            return found
-        loader = _MutantLoader(fullname, found.origin, self.mutant)
+        result = importlib.machinery.PathFinder.find_spec(fullname, path)
+        if result is None or result.origin is None:
+            return result
+        loader = _MutantLoader(fullname, result.origin, self.mutant)
         return importlib.util.spec_from_file_location(
-            fullname, found.origin, loader=loader, submodule_search_locations=found.submodule_search_locations
+            fullname, result.origin, loader=loader, submodule_search_locations=result.submodule_search_locations
         )
 
 

@@ -14,7 +14,7 @@ import pytest
 from seqlab import catalogue
 from seqlab.cli.options import SearchOptions
 from seqlab.config import Search
-from seqlab.data.padding import blank_batch
+from seqlab.data.batches import blank_batch
 from seqlab.laws.certificate import certificate
 from seqlab.laws.tasks import tiny_tokenizer
 from seqlab.laws.training import tiny_experiment
@@ -35,7 +35,7 @@ def test_every_config_builds_at_full_size(path, monkeypatch):
     monkeypatch.chdir(ROOT)
     experiment = catalogue.load_config(path)
     check(experiment)
-    model = catalogue.sized(experiment.model, experiment.text.size)
+    model = catalogue.with_vocabulary_size(experiment.model, experiment.text.size)
     batch = jax.tree.map(jnp.asarray, blank_batch(experiment.task))
     params = jax.eval_shape(functools.partial(init_params, model, 0), batch)
     state = jax.eval_shape(make_optimizer(experiment.optimizer, experiment.schedule, experiment.steps).init, params)
@@ -46,10 +46,10 @@ def test_every_config_builds_at_full_size(path, monkeypatch):
 
 def fits(model, task):
     """A generator of the kind that a task needs reads a source if the task has one."""
-    if catalogue.module("models", model).KIND != catalogue.part("tasks", task).KIND:
+    if catalogue.module("models", model).KIND != catalogue.part_class("tasks", task).KIND:
         return False
-    kind, columns = catalogue.part("tasks", task).KIND, catalogue.part("tasks", task).columns
-    reads = hasattr(catalogue.part("models", model), "source_vocabulary")
+    kind, columns = catalogue.part_class("tasks", task).KIND, catalogue.part_class("tasks", task).columns
+    reads = hasattr(catalogue.part_class("models", model), "source_vocabulary")
     return kind != "generator" or reads == ("source" in columns)
 
 
@@ -59,7 +59,7 @@ PAIRS = [pair for pair in itertools.product(catalogue.names("models"), catalogue
 @pytest.mark.parametrize(("model", "task"), PAIRS)
 def test_every_model_with_every_task_of_its_kind(model, task):
     """The model line of a config is swapped and nothing else: a training step, and a generator's decoding step."""
-    parts = {"model": catalogue.module("models", model).TINY, "task": catalogue.part("tasks", task)()}
+    parts = {"model": catalogue.module("models", model).TINY, "task": catalogue.part_class("tasks", task)()}
     experiment = dataclasses.replace(tiny_experiment(), **parts)
     before = jax.eval_shape(functools.partial(initial_state, experiment), blank_batch(experiment.task))
     batch = jax.tree.map(jnp.asarray, blank_batch(experiment.task, 3, 5))
@@ -105,12 +105,12 @@ def test_resolve():
 
 def test_a_model_that_does_not_fit_the_task():
     tokenizers = dict.fromkeys(("source", "target"), tiny_tokenizer())
-    lm = catalogue.part("models", "transformer_lm")()
+    lm = catalogue.part_class("models", "transformer_lm")()
     with pytest.raises(SeqlabError, match="does not fit Translation"):
         catalogue.resolve(dataclasses.replace(tiny_experiment(), model=lm), tokenizers)
     with pytest.raises(SeqlabError, match="reads no source, and Translation has one"):
         catalogue.check_parts(dataclasses.replace(tiny_experiment(), model=lm))
-    modeling = catalogue.part("tasks", "language_modeling")()
+    modeling = catalogue.part_class("tasks", "language_modeling")()
     with pytest.raises(SeqlabError, match="reads a source, and LanguageModeling has none"):
         catalogue.check_parts(dataclasses.replace(tiny_experiment(), task=modeling))
 
@@ -172,7 +172,7 @@ def test_bad_configs(tmp_path, text, message):
 
 
 def test_own_parts(tmp_path, monkeypatch):
-    monkeypatch.setattr(catalogue, "_own_parts", [])
+    monkeypatch.setattr(catalogue, "_part_folders", [])
     with pytest.raises(SeqlabError, match="no parts; expected"):
         catalogue.use_parts(tmp_path)
     (tmp_path / "models").mkdir()
@@ -180,9 +180,9 @@ def test_own_parts(tmp_path, monkeypatch):
     (tmp_path / "models" / "my_lm.py").write_text(source.replace("TransformerLM", "MyLM"))
     catalogue.use_parts(tmp_path)
     assert "my_lm" in catalogue.names("models")
-    model = catalogue.part("models", "my_lm")(layers=1)
+    model = catalogue.part_class("models", "my_lm")(layers=1)
     experiment = dataclasses.replace(
-        tiny_experiment(), model=model, task=catalogue.part("tasks", "language_modeling")()
+        tiny_experiment(), model=model, task=catalogue.part_class("tasks", "language_modeling")()
     )
     assert catalogue.from_json(catalogue.to_json(experiment)) == experiment
     config = tmp_path / "config.py"
@@ -216,8 +216,8 @@ def test_own_parts(tmp_path, monkeypatch):
 def test_what_no_experiment_can_have(field, value, message):
     experiment = holder = tiny_experiment()
     *holders, name = field.split(".")
-    for one in holders:
-        holder = getattr(holder, one)
+    for part in holders:
+        holder = getattr(holder, part)
     object.__setattr__(holder, name, value)  # as Python lets a config do; in tests types are checked at once
     with pytest.raises(SeqlabError, match=message):
         check(experiment)
@@ -226,10 +226,10 @@ def test_what_no_experiment_can_have(field, value, message):
 def test_a_certificate_says_no_where_a_model_does_not_run(monkeypatch):
     model = catalogue.module("models", "transformer").TINY
     monkeypatch.setattr(type(model), "step", lambda self, memory, state, token, t: (token @ token, state))
-    found = {name: (holds, more) for name, holds, more in certificate(model, tiny_experiment().task)}
-    assert found["causal"] == (True, "")
-    assert not found["step against forward"][0]
-    assert re.match(r"\w+Error: ", found["step against forward"][1])
+    result = {name: (holds, more) for name, holds, more in certificate(model, tiny_experiment().task)}
+    assert result["causal"] == (True, "")
+    assert not result["step against forward"][0]
+    assert re.match(r"\w+Error: ", result["step against forward"][1])
 
 
 def test_the_command_knows_every_field_of_a_search():

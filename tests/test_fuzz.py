@@ -105,26 +105,28 @@ MUTANTS = (
         ),
         "metrics.jsonl",
     ),
-    (Mutant("no types", "system.untrusted", "if not fits(value, wanted):", "if False:", ""), "names of classes"),
+    (Mutant("no types", "system.untrusted", "if not fits(value, kind):", "if False:", ""), "names of classes"),
     (
-        Mutant("any manifest", "runs.manifest", "if not sound or manifest[", "if sound and manifest[", ""),
+        Mutant(
+            "any manifest", "runs.manifest", "if not is_manifest or manifest[", "if is_manifest and manifest[", ""
+        ),
         "manifest.json",
     ),
     (Mutant("any type", "catalogue", "if not fits(value, hints[name]):", "if False:", ""), "experiment.json"),
-    (Mutant("any offsets", "data.corpus", "or at[-1] != len(ids[column])", "", ""), "cache of ids"),
+    (Mutant("any offsets", "data.corpus", "or starts[-1] != len(ids[column])", "", ""), "cache of ids"),
     (
         Mutant(
             "any plan",
-            "data.kept_plans",
-            "plan is None or not _possible(plan, batching, examples)",
+            "data.plan_cache",
+            "plan is None or not is_possible(plan, batching, examples)",
             "plan is None",
             "",
         ),
         "plan of batches",
     ),
-    (Mutant("any order", "data.kept_plans", "and (np.diff(some) > 0).all()", "", ""), "plan of batches"),
+    (Mutant("any order", "data.plan_cache", "and (np.diff(ids) > 0).all()", "", ""), "plan of batches"),
     (Mutant("any id", "data.corpus", "column in self.sizes and", "False and", ""), "cache of ids"),
-    (Mutant("any pieces", "data.tokenizer_files", "and 0 <= known[name] < len(names)", "", ""), "pieces of Marian"),
+    (Mutant("any pieces", "data.tokenizer_files", "and 0 <= values[name] < len(names)", "", ""), "pieces of Marian"),
 )
 
 

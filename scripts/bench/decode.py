@@ -144,7 +144,7 @@ def compare(run, lines: list[str], ours: Texts, theirs: Texts, *, exact: bool) -
     """How many texts are equal, the same up to the maximum length, where one of two toolkits has EOS cost a token,
     near-ties, or neither: these are few, above all with `exact` arithmetic. This is the warm-up too.
     """
-    from seqlab.decoding.log_probs import forced_lines
+    from seqlab.decoding.log_probs import line_log_probs
 
     pairs = [(line, a, b) for line, a, b in zip(lines, ours(lines), theirs(lines), strict=True) if a != b]
 
@@ -157,8 +157,8 @@ def compare(run, lines: list[str], ours: Texts, theirs: Texts, *, exact: bool) -
     if differ:
         sources = [line for line, _, _ in differ]
         scores = [
-            [values.mean() for _, values in forced_lines(
-                run.experiment.task, run.model, run.params, run.tokenizers, sources, [pair[side] for pair in differ]
+            [values.mean() for _, values in line_log_probs(
+                run.trained, sources, [pair[side] for pair in differ]
             )]
             for side in (1, 2)
         ]  # fmt: skip

@@ -42,8 +42,8 @@ from train import CASES as ON_CPU
 from train import Case, compare, in_float32, matrix_rate
 from tyro.conf import arg
 
-from seqlab.config import Experiment, Optimizer
-from seqlab.data.padding import blank_batch
+from seqlab.config import Experiment, Optimizer, Search
+from seqlab.data.batches import blank_batch
 from seqlab.data.tokenizers import MarianTokenizer
 from seqlab.models.recurrent_lm import RecurrentLM
 from seqlab.models.transformer import Transformer
@@ -51,8 +51,7 @@ from seqlab.runs.parameters import init_params
 from seqlab.search.forced import force
 from seqlab.search.generate import generate
 from seqlab.search.requests import Request
-from seqlab.search.rules import preset
-from seqlab.search.searcher import Weights
+from seqlab.search.settings import split_settings
 from seqlab.tasks.translation import Translation
 from seqlab.types import Params
 
@@ -155,12 +154,11 @@ def decode(decoding: Decoding, rounds: int, device: str) -> None:
 
 
 def by_seqlab(model: Transformer, params: Params, length: int) -> Texts:
-    found = preset("hf")
-    rest: dict[str, Any] = {"eos": EOS, "beam": BEAM, "weights": Weights(found.alpha), "rules": found.rules}
+    settings = split_settings(Search(beam=BEAM, preset="hf"), eos=EOS)
 
     def texts(sources: list[list[int]]) -> list[list[int]]:
-        requests = [Request(source, [BOS], length, least=length + 1) for source in sources]  # EOS comes too late
-        return [best.ids for [best] in generate(model, params, requests, **rest)]
+        requests = [Request(source, [BOS], length, minimum=length + 1) for source in sources]  # EOS comes too late
+        return [best.ids for [best] in generate(model, params, requests, settings)]
 
     return texts
 

@@ -26,18 +26,20 @@ def main(sentences: int = 512, rounds: int = 5) -> None:
     from torch_models import twin
     from train import CASES, initial_params
 
+    from seqlab.config import Search
     from seqlab.search.generate import generate
     from seqlab.search.requests import Request
+    from seqlab.search.settings import split_settings
 
     model = CASES["gru_attention"].model
     params = initial_params(CASES["gru_attention"])
     sources = np.random.default_rng(0).integers(4, model.source_vocabulary, (sentences, SOURCE))
-    requests = [Request(source.tolist(), [BOS], ANSWER, least=ANSWER) for source in sources]
+    requests = [Request(source.tolist(), [BOS], ANSWER, minimum=ANSWER) for source in sources]
     torch.set_num_threads(CORES)
     theirs = twin(model, params).eval()
 
     def ours() -> list[list[int]]:
-        return [best[0].ids for best in generate(model, params, requests, eos=EOS, beam=1)]
+        return [best[0].ids for best in generate(model, params, requests, split_settings(Search(beam=1), eos=EOS))]
 
     def step(ids: Any, h: Any, values: Any, keys: Any) -> Any:
         y = theirs.words(ids)

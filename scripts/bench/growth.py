@@ -15,8 +15,10 @@ import tyro
 from rounds import grown, seconds
 from train import CASES, Case, initial_params
 
+from seqlab.config import Search
 from seqlab.search.generate import generate
 from seqlab.search.requests import Request
+from seqlab.search.settings import split_settings
 from seqlab.system.memory import keep_freed_memory
 
 BOS, EOS = 1, 2
@@ -48,8 +50,8 @@ def main(rounds: int = 5) -> None:
 def decoding(case: Case, params: Any, sentences: int, length: int, beam: int) -> Callable[[], Any]:
     """Random sources, and answers that are as long."""
     sources = np.random.default_rng(0).integers(4, case.model.vocabulary, (sentences, length)).tolist()
-    requests = [Request(source, [BOS], length, least=length) for source in sources]
-    return functools.partial(generate, case.model, params, requests, eos=EOS, beam=beam)
+    requests = [Request(source, [BOS], length, minimum=length) for source in sources]
+    return functools.partial(generate, case.model, params, requests, split_settings(Search(beam=beam), eos=EOS))
 
 
 if __name__ == "__main__":

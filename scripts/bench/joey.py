@@ -41,7 +41,7 @@ from seqlab.cli.options import DATA_DIR
 from seqlab.config import Experiment, Optimizer, Schedule
 from seqlab.data.padding import pad
 from seqlab.data.text_files import read_lines
-from seqlab.evaluation.show_batch import fed_to
+from seqlab.evaluation.show_batch import training_batch
 from seqlab.layers.embed import sinusoidal
 from seqlab.runs import loading
 from seqlab.system.compilation import keep_compilations
@@ -69,7 +69,7 @@ def main(
     keep_freed_memory()
     torch.set_num_threads(CORES)
     loaded = loading.load(run, dtype="float32")
-    train([fed_to(run, step, data_dir).batch for step in range(1, batches + 1)], loaded, rounds)
+    train([training_batch(run, step, data_dir).batch for step in range(1, batches + 1)], loaded, rounds)
     lines = list(read_lines(input))[:sentences]
     for size in (beam, 1):
         ours, theirs = by_seqlab(loaded, size, "joey"), by_joey(loaded, lines, size)

@@ -78,7 +78,7 @@ def main() -> None:
     found: dict[str, list[Costs]] = {}
     sizes = {}
     for name, model in MODELS.items():
-        experiment = dataclasses.replace(base, model=catalogue.sized(model, 1000))
+        experiment = dataclasses.replace(base, model=catalogue.with_vocabulary_size(model, 1000))
         sizes[name], found[name] = parameters(experiment), []
         for length in LENGTHS:
             found[name].append(costs(experiment, length, rows=1))

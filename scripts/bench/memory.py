@@ -12,7 +12,7 @@ import numpy as np
 from jax.extend.core import Var
 from rounds import run_main
 
-from seqlab.data.padding import blank_batch
+from seqlab.data.batches import blank_batch
 from seqlab.models.recurrent_lm import RecurrentLM
 from seqlab.models.transformer import Transformer
 from seqlab.models.transformer_lm import TransformerLM

@@ -1,19 +1,19 @@
-"""TODO cli.checking."""
+"""`seqlab check`, `seqlab cost` and `seqlab diagnose`."""
 
 from pathlib import Path
 from typing import Annotated, Any
 
-import tyro
 from tyro.conf import Positional, arg
 
-from seqlab.cli.options import DATA_DIR, DataDir, Parts, Which
+from seqlab.cli.options import DATA_DIR, Checkpoint, DataDir, Parts
+from seqlab.cli.parsing import run_parsed
 from seqlab.cli.start import dump, first_argument, start_computing, use_parts
 from seqlab.system.errors import SeqlabError, at_least
 
 
 def check(
-    what: Annotated[Positional[Path], arg(metavar="CONFIG_OR_RUN")],
-    checkpoint: Which = "best",
+    path: Annotated[Positional[Path], arg(metavar="CONFIG_OR_RUN")],
+    checkpoint: Checkpoint = "best",
     json: bool = False,
     parts: Parts = None,
 ) -> None:
@@ -23,23 +23,24 @@ def check(
     from seqlab.laws import certificate
 
     start_computing()
-    if what.is_dir():
+    if path.is_dir():
         from seqlab.runs.loading import load
 
-        loaded = load(what, checkpoint)
+        loaded = load(path, checkpoint)
         model, task, params = loaded.experiment.model, loaded.experiment.task, loaded.params
     else:
-        experiment = catalogue.load_config(what)
+        experiment = catalogue.load_config(path)
         catalogue.check_parts(experiment)
-        model, task, params = catalogue.sized(experiment.model, experiment.text.size), experiment.task, None
-    found = []
+        model = catalogue.with_vocabulary_size(experiment.model, experiment.text.size)
+        task, params = experiment.task, None
+    laws = []
     for name, holds, more in certificate.certificate(model, task, params):
-        found.append({"name": name, "holds": holds, "more": more})
+        laws.append({"name": name, "holds": holds, "more": more})
         if not json:
             print(f"{name:24} {'yes' if holds else 'NO'}{f'  {more}' if more else ''}", flush=True)
     if json:
-        print(dump(found))
-    if not all(one["holds"] for one in found):
+        print(dump(laws))
+    if not all(law["holds"] for law in laws):
         raise SeqlabError(f"{type(model).__name__} breaks a law")
 
 
@@ -66,31 +67,31 @@ def cost(arguments: list[str]) -> None:
         check(experiment)
         at_least("--rows", rows, 1)
         at_least("--lengths", min(lengths, default=0), 2)
-        most = getattr(experiment.model, "longest", None) or max(lengths)
-        if max(lengths) > most:
+        longest = getattr(experiment.model, "longest", None) or max(lengths)
+        if max(lengths) > longest:
             raise SeqlabError(
-                f"--lengths {max(lengths)} is more than the {most} positions of the model: raise model.max_length"
+                f"--lengths {max(lengths)} is more than the {longest} positions of the model: raise model.max_length"
             )
         experiment = with_sizes(experiment)
-        size, found = parameters(experiment), []
+        size, table = parameters(experiment), []
         if not json:
             print(f"{size:,} parameters, {rows} x N positions\n")
             print(f"{'N':>6}  {'step':8} {'operations':>11} {'in a row':>9} {'time':>10} {'memory':>9}  moves")
         for length in lengths:
-            one = costs(experiment, length, rows)
-            found.append({**one._asdict(), "training": one.training._asdict()})
-            if one.decoding is not None:
-                found[-1]["decoding"] = one.decoding._asdict()
-            moves = ", ".join(f"{side} {'-' if count is None else count}" for side, count in one.paths.items())
-            for what, step, more in (("training", one.training, moves), ("decoding", one.decoding, "")):
+            cost = costs(experiment, length, rows)
+            table.append({**cost._asdict(), "training": cost.training._asdict()})
+            if cost.decoding is not None:
+                table[-1]["decoding"] = cost.decoding._asdict()
+            moves = ", ".join(f"{side} {'-' if count is None else count}" for side, count in cost.paths.items())
+            for name, step, more in (("training", cost.training, moves), ("decoding", cost.decoding, "")):
                 if step is not None and not json:
                     counted = f"{step.operations / 1e9:9.3f} G {step.sequential:9,}"
                     measured = f"{step.seconds * 1e3:7.1f} ms {step.memory / 2**20:5.0f} MiB"
-                    print(f"{length:6}  {what} {counted} {measured}  {more}".rstrip(), flush=True)
+                    print(f"{length:6}  {name} {counted} {measured}  {more}".rstrip(), flush=True)
         if json:
-            print(dump({"parameters": size, "rows": rows, "costs": found}))
+            print(dump({"parameters": size, "rows": rows, "costs": table}))
 
-    tyro.cli(run, prog=f"seqlab cost {name}", args=rest)
+    run_parsed(run, f"seqlab cost {name}", rest)
 
 
 def diagnose(arguments: list[str]) -> None:
@@ -116,4 +117,4 @@ def diagnose(arguments: list[str]) -> None:
         start_computing()
         diagnose.diagnose(experiment, out, data_dir, first)
 
-    tyro.cli(run, prog=f"seqlab diagnose {name}", args=rest)
+    run_parsed(run, f"seqlab diagnose {name}", rest)

@@ -1,120 +1,119 @@
-"""TODO cli.decoding."""
+"""`seqlab decode` and `seqlab logprob`."""
 
 import dataclasses
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from tyro.conf import arg
 
-from seqlab.cli.options import ALONE, NO_SEARCH, Cluster, Parts, Run, SearchOptions, Which
-from seqlab.cli.start import check_output, load_writer, start_computing, use_parts
+from seqlab.cli.options import ALONE, NO_SEARCH, Checkpoint, Cluster, Parts, Run, SearchOptions
+from seqlab.cli.start import check_output, load_generator, start_computing, use_parts
 from seqlab.system.errors import SeqlabError
+
+
+@dataclasses.dataclass(frozen=True)
+class Files:
+    """What is decoded, and where to."""
+
+    input: Annotated[Path | None, arg(metavar="F", help="Text, a line each; .gz is read. Default: stdin.")] = None
+    output: Annotated[Path | None, arg(metavar="F", help="Where to; .gz is written. Default: stdout.")] = None
+    prefixes: Annotated[Path | None, arg(metavar="F", help="What texts must begin with, a line each.")] = None
+    constraints: Annotated[
+        Path | None, arg(metavar="F", help="Phrases that must be in the text, a line each, tabs between them.")
+    ] = None
+    resume: Annotated[bool, arg(help="Writes as it goes, and goes on where a killed process left --output.")] = False
+    shard: Annotated[str, arg(metavar="I/N", help="Only the I-th of N parts of --input; cat makes them whole.")] = (
+        "1/1"
+    )
+    errors: Annotated[Literal["strict", "replace"], arg(help="What is not UTF-8 is refused, or mended.")] = "strict"
+
+
+@dataclasses.dataclass(frozen=True)
+class Output:
+    """The form of the output lines."""
+
+    nbest: Annotated[int, arg(help='N lines "line ||| text ||| score" for each input line.')] = 0
+    scores: Annotated[bool, arg(help='Adds " ||| score" to each line.')] = False
+    alignments: Annotated[
+        Literal["pharaoh", "json"] | None,
+        arg(help='Which words of the source are looked at: adds " ||| i-j ..."; or lines of JSON, by token.'),
+    ] = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Models:
+    """The models that decode."""
+
+    checkpoint: Checkpoint = "best"
+    ensemble: Annotated[tuple[Path, ...], arg(metavar="RUN", help="More runs, that write as one with it.")] = ()
+    mean: Annotated[str, arg(help="Of an ensemble: of probabilities or log_probabilities.")] = "probabilities"
+    lm: Annotated[Path | None, arg(metavar="RUN", help="A language model of the same tokens.")] = None
+    lm_weight: Annotated[float, arg(help="What its log-probabilities are multiplied by, and added.")] = 0.1
+    dtype: Annotated[Literal["float32", "bfloat16"] | None, arg(help="Of the model, for this decoding.")] = None
+
+
+STANDARD_FILES, PLAIN_TEXT, ONE_MODEL = Files(), Output(), Models()
 
 
 def decode(
     run: Run,
-    input: Annotated[Path | None, arg(metavar="F", help="Text, a line each; .gz is read. Default: stdin.")] = None,
-    output: Annotated[Path | None, arg(metavar="F", help="Where to; .gz is written. Default: stdout.")] = None,
-    search: Annotated[SearchOptions, arg(name="")] = NO_SEARCH,
-    nbest: Annotated[int, arg(help='N lines "line ||| text ||| score" for each input line.')] = 0,
-    scores: Annotated[bool, arg(help='Adds " ||| score" to each line.')] = False,
-    alignments: Annotated[
-        Literal["pharaoh", "json"] | None,
-        arg(help='Which words of the source are looked at: adds " ||| i-j ..."; or lines of JSON, by token.'),
-    ] = None,
-    prefixes: Annotated[Path | None, arg(metavar="F", help="What texts must begin with, a line each.")] = None,
-    constraints: Annotated[
-        Path | None, arg(metavar="F", help="Phrases that must be in the text, a line each, tabs between them.")
-    ] = None,
-    checkpoint: Which = "best",
-    ensemble: Annotated[tuple[Path, ...], arg(metavar="RUN", help="More runs, that write as one with it.")] = (),
-    mean: Annotated[str, arg(help="Of an ensemble: of probabilities or log_probabilities.")] = "probabilities",
-    lm: Annotated[Path | None, arg(metavar="RUN", help="A language model of the same tokens.")] = None,
-    lm_weight: Annotated[float, arg(help="What its log-probabilities are multiplied by, and added.")] = 0.1,
+    files: Annotated[Files, arg(name="")] = STANDARD_FILES,
+    search: SearchOptions = NO_SEARCH,
+    output: Annotated[Output, arg(name="")] = PLAIN_TEXT,
+    models: Annotated[Models, arg(name="")] = ONE_MODEL,
     cluster: Cluster = ALONE,
-    resume: Annotated[bool, arg(help="Writes as it goes, and goes on where a killed process left --output.")] = False,
-    shard: Annotated[
-        str, arg(metavar="I/N", help="Only the I-th of N parts of --input; cat makes them whole.")
-    ] = "1/1",
-    errors: Annotated[Literal["strict", "replace"], arg(help="What is not UTF-8 is refused, or mended.")] = "strict",
-    dtype: Annotated[Literal["float32", "bfloat16"] | None, arg(help="Of the model, for this decoding.")] = None,
     parts: Parts = None,
 ) -> None:
     """Writes a line for each line of input, by beam search."""
     use_parts(parts)
     from seqlab.decoding.output_format import Format
-    from seqlab.decoding.stream import decode_file, decode_stream
+    from seqlab.decoding.stream import DecodingFiles, LineStreams, decode_file, decode_stream
     from seqlab.distributed.hosts import is_process_zero
-    from seqlab.runs.ensemble import together
-    from seqlab.runs.loading import load
 
-    for path in (input, prefixes, constraints):
+    check_files(files, cluster != ALONE)
+    start_computing(cluster)
+    loaded = load_models(run, models)
+    settings = loaded.search(**dataclasses.asdict(search))
+    if output.nbest < 0 or output.nbest > settings.beam:
+        beam = f"--nbest {output.nbest} needs a beam of {output.nbest} or more"
+        raise SeqlabError(beam if output.nbest > 0 else "--nbest is at least 1")
+    form = Format(**dataclasses.asdict(output))
+    if files.input is None and files.output is None and sys.stdin.isatty():
+        for line in iter(read_typed, None):
+            print("\n".join(decode_stream(loaded.trained, settings, LineStreams([line]), form)))
+        return
+    written = files.output if is_process_zero() else Path(os.devnull)
+    paths = files.input, written, files.prefixes, files.constraints
+    decode_file(loaded.trained, settings, DecodingFiles(*paths, files.resume, files.shard, files.errors), form)
+
+
+def check_files(files: Files, is_cluster: bool) -> None:
+    """Raises `SeqlabError` for files that cannot be read or written, and for options that need others."""
+    for path in (files.input, files.prefixes, files.constraints):
         if path is not None and (path.is_dir() or not path.exists()):
             raise SeqlabError(f"no input {path}")
-    if (resume or shard != "1/1") and (input is None or not input.is_file()):
-        raise SeqlabError(f"--{'resume' if resume else 'shard'} is of a file: give --input")
-    if resume and output is None:
+    if (files.resume or files.shard != "1/1") and (files.input is None or not files.input.is_file()):
+        raise SeqlabError(f"--{'resume' if files.resume else 'shard'} is of a file: give --input")
+    if files.resume and files.output is None:
         raise SeqlabError("--resume goes on with a file: give --output")
-    if cluster != ALONE and (input is None or resume):
+    if is_cluster and (files.input is None or files.resume):
         raise SeqlabError("several processes need --input, and know no --resume: give each a --shard for that")
-    form = Format(nbest, scores, alignments)
-    check_output(output, input, prefixes, constraints)
-    start_computing(cluster)
-    loaded = load_writer(run, checkpoint, dtype)
-    if ensemble or lm is not None:
-        others = [load(other, checkpoint, dtype) for other in ensemble]
-        loaded = together([loaded, *others], mean, lm and load(lm, checkpoint, dtype), lm_weight)
-    asked = dataclasses.asdict(search)
-    found = loaded.search(**asked)
-    if nbest < 0 or nbest > found.beam:
-        raise SeqlabError(
-            f"--nbest {nbest} needs a beam of {nbest} or more" if nbest > 0 else "--nbest is at least 1"
-        )
-    if input is None and output is None and sys.stdin.isatty():
-        for line in iter(read_typed, None):
-            print("\n".join(decode_stream(loaded, [line], form, **asked)))
-        return
-    decode_file(
-        loaded,
-        input,
-        output if is_process_zero() else Path(os.devnull),
-        form,
-        prefixes=prefixes,
-        phrases=constraints,
-        resume=resume,
-        shard=shard,
-        errors=errors,
-        **asked,
-    )
+    check_output(files.output, files.input, files.prefixes, files.constraints)
 
 
-def force(
-    run: Run,
-    target: Annotated[Path, arg(metavar="G", help="Texts, a line each.")],
-    input: Annotated[
-        Path | None, arg(metavar="F", help="Their sources, a line each; a language model has none.")
-    ] = None,
-    output: Annotated[Path | None, arg(metavar="F", help="Where to; .gz is written. Default: stdout.")] = None,
-    tokens: Annotated[bool, arg(help='Adds " ||| token log-probability" for each token.')] = False,
-    checkpoint: Which = "best",
-    parts: Parts = None,
-) -> None:
-    """Writes the log-probability of given texts, a line each."""
-    use_parts(parts)
-    from seqlab.data import text_files
-    from seqlab.decoding.stream import force_stream
-    from seqlab.system import files
+def load_models(run: Path, models: Models) -> Any:
+    """The run, or the ensemble of several, with a language model or without."""
+    from seqlab.runs.ensemble import combine
+    from seqlab.runs.loading import load
 
-    check_output(output)
-    start_computing()
-    loaded = load_writer(run, checkpoint)
-    sources = None if input is None else text_files.read_lines(input)
-    with files.open_output(output) as stream:
-        stream.writelines(
-            line + "\n" for line in force_stream(loaded, sources, text_files.read_lines(target), tokens)
-        )
+    loaded = load_generator(run, models.checkpoint, models.dtype)
+    if not models.ensemble and models.lm is None:
+        return loaded
+    members = [load(member, models.checkpoint, models.dtype) for member in models.ensemble]
+    language_model = models.lm and load(models.lm, models.checkpoint, models.dtype)
+    return combine([loaded, *members], models.mean, language_model, models.lm_weight)
 
 
 def read_typed() -> str | None:
@@ -122,3 +121,29 @@ def read_typed() -> str | None:
         return input("> ")
     except EOFError:
         return None
+
+
+def logprob(
+    run: Run,
+    target: Annotated[Path, arg(metavar="G", help="Texts, a line each.")],
+    input: Annotated[
+        Path | None, arg(metavar="F", help="Their sources, a line each; a language model has none.")
+    ] = None,
+    output: Annotated[Path | None, arg(metavar="F", help="Where to; .gz is written. Default: stdout.")] = None,
+    tokens: Annotated[bool, arg(help='Adds " ||| token log-probability" for each token.')] = False,
+    checkpoint: Checkpoint = "best",
+    parts: Parts = None,
+) -> None:
+    """Writes the log-probability of given texts, a line each."""
+    use_parts(parts)
+    from seqlab.data.text_files import read_lines
+    from seqlab.decoding.stream import log_prob_stream
+    from seqlab.system.files import open_output
+
+    check_output(output)
+    start_computing()
+    loaded = load_generator(run, checkpoint)
+    sources = None if input is None else read_lines(input)
+    with open_output(output) as stream:
+        lines = log_prob_stream(loaded.trained, sources, read_lines(target), tokens)
+        stream.writelines(line + "\n" for line in lines)

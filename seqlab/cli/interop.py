@@ -1,12 +1,12 @@
-"""TODO cli.interop."""
+"""`seqlab import` and `seqlab export`."""
 
 from pathlib import Path
 from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from seqlab.cli.options import Parts, Run, Which
-from seqlab.cli.start import load_writer, start_computing, use_parts
+from seqlab.cli.options import Checkpoint, Parts, Run
+from seqlab.cli.start import load_generator, start_computing, use_parts
 from seqlab.system.errors import at_least
 
 
@@ -29,7 +29,7 @@ def export(
     run: Run,
     out: Annotated[Path, arg(metavar="DIR", help="The new folder.")],
     to: Annotated[Literal["marian", "stablehlo"], arg(help="A Hugging Face folder; or the search as a program.")],
-    checkpoint: Which = "best",
+    checkpoint: Checkpoint = "best",
     rows: Annotated[int, arg(help="stablehlo: sentences at once.")] = 8,
     length: Annotated[int, arg(help="stablehlo: most tokens of a source, and of a text.")] = 64,
     parts: Parts = None,
@@ -42,7 +42,7 @@ def export(
     at_least("--rows", rows, 1)
     at_least("--length", length, 1)
     start_computing()
-    loaded = load_writer(run, checkpoint)
+    loaded = load_generator(run, checkpoint)
     if to == "marian":
         from seqlab.interop.marian import export_marian
 

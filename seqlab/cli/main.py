@@ -4,27 +4,23 @@ import os
 import sys
 import traceback
 
-import tyro
-
 from seqlab.cli.checking import check, cost, diagnose
-from seqlab.cli.comparison import analyze, compare
-from seqlab.cli.compilations import cache
-from seqlab.cli.decoding import decode, force
-from seqlab.cli.inspection import average, bisect, fingerprint, list_runs, show_batch
+from seqlab.cli.decoding import decode, logprob
+from seqlab.cli.evaluation import analyze, compare, evaluate, score
+from seqlab.cli.inspection import inspect, report, show_batch
 from seqlab.cli.interop import export, import_run
-from seqlab.cli.pages import inspect, report
+from seqlab.cli.parsing import run_parsed
 from seqlab.cli.parts import list_parts
-from seqlab.cli.prepare import prepare
-from seqlab.cli.scoring import evaluate, score
-from seqlab.cli.training import launch, train
+from seqlab.cli.runs import average, bisect, cache, fingerprint, list_runs
+from seqlab.cli.training import launch, prepare, train
 from seqlab.system.errors import STOPPED, SeqlabError, Stopped
-from seqlab.system.signals import note_signals
+from seqlab.system.signals import record_signals
 
 COMMANDS = {
     "train": train,
     "launch": launch,
     "decode": decode,
-    "force": force,
+    "logprob": logprob,
     "evaluate": evaluate,
     "score": score,
     "compare": compare,
@@ -52,7 +48,7 @@ def main() -> None:
     an interrupt of anything else 130.
     """
     if sys.argv[1:2] == ["train"]:
-        note_signals()  # first of all: what follows imports for seconds
+        record_signals()  # first of all: what follows imports for seconds
     code, at_once = 0, False
     try:
         run_command(sys.argv[1:])
@@ -100,7 +96,7 @@ def run_command(arguments: list[str]) -> None:
     elif arguments[0] in ("train", "launch", "prepare", "cost", "diagnose"):
         COMMANDS[arguments[0]](arguments[1:])
     else:
-        tyro.cli(COMMANDS[arguments[0]], prog=f"seqlab {arguments[0]}", args=arguments[1:])
+        run_parsed(COMMANDS[arguments[0]], f"seqlab {arguments[0]}", arguments[1:])
 
 
 def help_text() -> str:

@@ -1,4 +1,4 @@
-"""TODO cli.parts."""
+"""`seqlab list`."""
 
 from pathlib import Path
 from typing import Literal
@@ -10,27 +10,27 @@ from seqlab.cli.start import dump, use_parts
 
 
 def list_parts(
-    what: Positional[Literal["models", "tasks", "datasets", "configs", "metrics"]],
+    kind: Positional[Literal["models", "tasks", "datasets", "configs", "metrics"]],
     json: bool = False,
     parts: Parts = None,
 ) -> None:
     """Lists models, tasks, datasets, configs or metrics."""
     use_parts(parts)
-    if what == "configs":
-        found = {str(path): first_line(path) for path in sorted(Path("configs").glob("*.py"))}
-    elif what == "metrics":
+    if kind == "configs":
+        descriptions = {str(path): first_line(path) for path in sorted(Path("configs").glob("*.py"))}
+    elif kind == "metrics":
         from seqlab.metrics.registry import METRICS
 
-        found = {name: metric.what for name, metric in METRICS.items()}
+        descriptions = {name: metric.description for name, metric in METRICS.items()}
     else:
         from seqlab import catalogue
 
-        found = catalogue.describe(what)
+        descriptions = catalogue.describe(kind)
     if json:
-        print(dump(found))
+        print(dump(descriptions))
         return
-    width = max(map(len, found), default=0)
-    for name, line in found.items():
+    width = max(map(len, descriptions), default=0)
+    for name, line in descriptions.items():
         print(f"{name:{width}}  {line}")
 
 

@@ -1,4 +1,4 @@
-"""TODO cli.start."""
+"""What commands do before they compute, and how they read and write."""
 
 import dataclasses
 import json
@@ -13,16 +13,16 @@ from seqlab.system.errors import SeqlabError, at_least
 from seqlab.system.memory import keep_freed_memory
 
 
-def alone(arguments: list[str]) -> list[str]:
-    """The arguments without those that make a process one of several, which another time are others."""
+def without_processes(arguments: list[str]) -> list[str]:
+    """The arguments without those that make a process one of several: the next time these are different."""
     names = tuple(f"--{field.name}" for field in dataclasses.fields(Processes))
-    kept, skip = [], False
+    remaining, skip = [], False
     for argument in arguments:
         name, equals, _ = argument.partition("=")
         if not skip and name not in names:
-            kept.append(argument)
+            remaining.append(argument)
         skip = not skip and name in names and not equals
-    return kept
+    return remaining
 
 
 def start_computing(cluster: Processes = ALONE, heartbeat: int = 100) -> None:
@@ -45,13 +45,13 @@ def start_computing(cluster: Processes = ALONE, heartbeat: int = 100) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def first_argument(arguments: list[str], what: str, usage: str) -> tuple[str, list[str]]:
-    """The first argument, on which the options hinge, and the others; a user's parts are found from here on."""
+def first_argument(arguments: list[str], name: str, usage: str) -> tuple[str, list[str]]:
+    """The first argument, on which the options depend, and the others. Adds the parts of --parts to the catalogue."""
     if not arguments or arguments[0] in ("-h", "--help"):
         print(usage)
         sys.exit(0)
     if arguments[0].startswith("-"):
-        raise SeqlabError(f"{what} comes first; {usage}")
+        raise SeqlabError(f"{name} comes first; {usage}")
     for i, argument in enumerate(arguments):
         option, equals, value = argument.partition("=")
         if option == "--parts":
@@ -59,8 +59,8 @@ def first_argument(arguments: list[str], what: str, usage: str) -> tuple[str, li
     return arguments[0], arguments[1:]
 
 
-def load_writer(run: Path, checkpoint: str, dtype: str | None = None) -> Any:
-    """A run that can write; raises for one that cannot."""
+def load_generator(run: Path, checkpoint: str, dtype: str | None = None) -> Any:
+    """A run of a generator. Raises `SeqlabError` for another model."""
     from seqlab.runs.loading import load
 
     loaded = load(run, checkpoint, dtype)
@@ -71,8 +71,8 @@ def load_writer(run: Path, checkpoint: str, dtype: str | None = None) -> Any:
 
 
 def check_output(path: Path | None, *inputs: Path | None) -> None:
-    """Refuses, before the work is done, a file that could not be written after it, or that is read."""
-    if path is not None and any(one is not None and path.resolve() == one.resolve() for one in inputs):
+    """Raises `SeqlabError`, before the work is done, for a file that cannot be written after it, or that is read."""
+    if path is not None and any(source is not None and path.resolve() == source.resolve() for source in inputs):
         raise SeqlabError(f"{path} is read, and would be written over: choose another file")
     if path is not None and (path.is_dir() or not path.parent.is_dir()):
         raise SeqlabError(f"{path}: {'is a folder' if path.is_dir() else f'no folder {path.parent}'}")

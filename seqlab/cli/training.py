@@ -1,15 +1,16 @@
-"""TODO cli.training."""
+"""`seqlab train`, `seqlab launch` and `seqlab prepare`."""
 
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
-import tyro
 from tyro.conf import arg
 
 from seqlab.cli.options import ALONE, DATA_DIR, Cluster, DataDir, Parts
-from seqlab.cli.start import alone, first_argument, start_computing
-from seqlab.system.signals import wish_to_stop
+from seqlab.cli.parsing import run_parsed
+from seqlab.cli.start import first_argument, start_computing, without_processes
+from seqlab.system.errors import SeqlabError
+from seqlab.system.signals import listen_for_stop
 
 
 def train(arguments: list[str]) -> None:
@@ -32,18 +33,18 @@ def train(arguments: list[str]) -> None:
     ) -> None:
         """Trains CONFIG into the folder RUN. The same command again goes on where the run was."""
         from seqlab.runs.listing import command_line
-        from seqlab.training.explain import explained
+        from seqlab.training.explain import describe_sharding
         from seqlab.training.train import train
 
-        with wish_to_stop():
+        with listen_for_stop():
             start_computing(cluster, experiment.parallel.heartbeat)
             if explain:
-                print("\n".join(explained(experiment)))
+                print("\n".join(describe_sharding(experiment)))
                 return
-            command = command_line(Path.cwd(), ["seqlab", "train", *alone(arguments)])
+            command = command_line(Path.cwd(), ["seqlab", "train", *without_processes(arguments)])
             train(experiment, out, data_dir, init_from, tokenizer, command=command)
 
-    tyro.cli(run, prog=f"seqlab train {name}", args=rest)
+    run_parsed(run, f"seqlab train {name}", rest)
 
 
 def launch(arguments: list[str]) -> None:
@@ -67,4 +68,29 @@ def launch(arguments: list[str]) -> None:
             print("seqlab launch: the same command goes on from the last checkpoint", file=sys.stderr)
         sys.exit(code)
 
-    tyro.cli(run, prog="seqlab launch", args=arguments[:at])
+    run_parsed(run, "seqlab launch", arguments[:at])
+
+
+def prepare(arguments: list[str]) -> None:
+    """Prepares a data set: seqlab prepare multi30k/en-de --folder DIR [--data-dir DIR]"""
+    usage = "usage: seqlab prepare DATASET [options]; seqlab prepare DATASET --help lists DATASET's options"
+    name, rest = first_argument(arguments, "DATASET", usage)
+    from seqlab import catalogue
+    from seqlab.data import records
+
+    if name.partition("/")[0] == "mixture":
+        raise SeqlabError("a mixture is written in a config, and prepared by the training that uses it")
+    default = catalogue.dataset(name)
+
+    def run(
+        dataset: Annotated[Any, arg(name="")] = default, data_dir: DataDir = DATA_DIR, parts: Parts = None
+    ) -> None:
+        """Prepares a data set, once."""
+        prepared = records.prepare(dataset, data_dir)
+        print(prepared.folder)
+        for split, count in prepared.counts.items():
+            print(f"{split:20} {count:10,} examples  sha256 {prepared.hashes[split][:16]}")
+        for name, value in prepared.origin.items():
+            print(f"{name}: {value}")
+
+    run_parsed(run, f"seqlab prepare {name}", rest)

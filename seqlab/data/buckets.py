@@ -1,4 +1,4 @@
-"""TODO data.buckets."""
+"""Batch plans that put examples of like length into buckets of one shape."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -48,21 +48,23 @@ class Buckets(NamedTuple):
 
     def batches(self, seed: int, epoch: int | None) -> Sequence[Rows]:
         if epoch is None:
-            every = [(bucket, np.sort(np.concatenate([g.members for g in bucket.groups]))) for bucket in self.buckets]
+            members_of = [
+                (bucket, np.sort(np.concatenate([g.members for g in bucket.groups]))) for bucket in self.buckets
+            ]
             return [
                 Rows(members[at : at + bucket.rows], bucket.shape, bucket.rows)
-                for bucket, members in every
+                for bucket, members in members_of
                 for at in range(0, len(members), bucket.rows)
             ]
         ends = np.cumsum([-(-bucket.taken // bucket.rows) for bucket in self.buckets])
 
         def batch(i: int) -> Rows:
             i = int(shuffled(np.array([i]), int(ends[-1]), seed, epoch, 0)[0])
-            which = int(np.searchsorted(ends, i, side="right"))
-            bucket = self.buckets[which]
-            at = (i - (ends[which - 1] if which else 0)) * bucket.rows
+            index = int(np.searchsorted(ends, i, side="right"))
+            bucket = self.buckets[index]
+            at = (i - (ends[index - 1] if index else 0)) * bucket.rows
             places = np.arange(at, min(at + bucket.rows, bucket.taken))
-            return Rows(_drawn(bucket, which, places, seed, epoch), bucket.shape, bucket.rows)
+            return Rows(_drawn(bucket, index, places, seed, epoch), bucket.shape, bucket.rows)
 
         return Lazy(int(ends[-1]) if self.buckets else 0, batch)
 
@@ -82,27 +84,27 @@ class Buckets(NamedTuple):
             yield f"left out: {self.lopsided:,} pairs more lopsided than batching.max_ratio"
 
 
-def _drawn(bucket: Bucket, which: int, places: np.ndarray, seed: int, epoch: int) -> np.ndarray:
-    """The examples at some places of a bucket's epoch. A group is gone through again and again, each time in
-    another order, and an epoch takes up where the last one stopped.
+def _drawn(bucket: Bucket, index: int, places: np.ndarray, seed: int, epoch: int) -> np.ndarray:
+    """The examples at some places of an epoch of the bucket `index`. An epoch continues each group where the last one
+    stopped; each round through a group has another order.
     """
-    spots = shuffled(places, bucket.taken, seed, epoch, 1, which)
-    found = np.empty(len(spots), np.int64)
+    spots = shuffled(places, bucket.taken, seed, epoch, 1, index)
+    examples = np.empty(len(spots), np.int64)
     start = 0
     for number, (members, taken) in enumerate(bucket.groups):
-        mine = (spots >= start) & (spots < start + taken)
-        rounds, within = np.divmod(spots[mine] - start + epoch * taken, max(len(members), 1))
+        in_group = (spots >= start) & (spots < start + taken)
+        rounds, within = np.divmod(spots[in_group] - start + epoch * taken, max(len(members), 1))
         drawn = within.copy()
         for turn in np.unique(rounds):
-            same = rounds == turn
-            drawn[same] = shuffled(within[same], len(members), seed, int(turn), 2, which, number)
-        found[mine] = members[drawn]
+            in_turn = rounds == turn
+            drawn[in_turn] = shuffled(within[in_turn], len(members), seed, int(turn), 2, index, number)
+        examples[in_group] = members[drawn]
         start += taken
-    return found
+    return examples
 
 
 def make_buckets(lengths: np.ndarray, batching: Batching, parts: Sequence[tuple[int, float]] = ()) -> Buckets:
-    """Buckets for examples of `lengths` [examples, columns], chosen so that the least is padded.
+    """Buckets for examples of `lengths` [examples, columns], chosen so that padding is minimal.
 
     `parts` are the sizes of the stretches that the examples come from, one behind the other, and their rates; by
     default there is one. An epoch of a mixture has as many examples as are not left out, of each part the share
@@ -113,24 +115,24 @@ def make_buckets(lengths: np.ndarray, batching: Batching, parts: Sequence[tuple[
     lopsided = ~too_long & (longest > batching.max_ratio * np.maximum(shortest, 1))
     kept = np.flatnonzero(~too_long & ~lopsided)
     shapes = _shapes(lengths[kept], batching.buckets) if len(kept) else []
-    which = np.full(len(kept), len(shapes))
+    bucket_of = np.full(len(kept), len(shapes))
     # From the largest down, so that the least shape that holds an example is the last to claim it.
     for i, shape in reversed(list(enumerate(shapes))):
-        which[(lengths[kept] <= shape).all(axis=1)] = i
+        bucket_of[(lengths[kept] <= shape).all(axis=1)] = i
     part_of = np.searchsorted(np.cumsum([size for size, _ in parts[:-1]]), kept, side="right")
     held = np.bincount(part_of, minlength=max(len(parts), 1))
     rates = np.array([rate for _, rate in parts] or [1.0]) * (held > 0)
     times = rates / rates.sum() * len(kept) / np.maximum(held, 1) if len(kept) else rates
     buckets = []
     for i in range(len(shapes)):
-        inside = which == i
+        inside = bucket_of == i
         members = kept[inside]
         shape = tuple(int(n) for n in np.maximum(lengths[members].max(axis=0), 1))
         groups = [
-            Group(mine, max(round(len(mine) * times[j]), 1))
+            Group(examples, max(round(len(examples) * times[j]), 1))
             for j in range(len(held))
-            for mine in [members[part_of[inside] == j]]
-            if len(mine)
+            for examples in [members[part_of[inside] == j]]
+            if len(examples)
         ]
         rows = min(max(batching.tokens // sum(shape), 1), sum(group.taken for group in groups))
         buckets.append(Bucket(shape, rows, groups, int(lengths[members].sum())))
@@ -138,9 +140,9 @@ def make_buckets(lengths: np.ndarray, batching: Batching, parts: Sequence[tuple[
 
 
 def _shapes(lengths: np.ndarray, buckets: int) -> np.ndarray:
-    """At most `buckets` shapes, least first, such that little is padded if an example takes the least it fits into.
+    """At most `buckets` shapes, smallest first, with little padding if each example takes the smallest that holds it.
 
-    They are added one by one, each the one that saves most, and then exchanged one by one until no exchange saves
+    Shapes are added one by one, each the one that saves most, and then exchanged one by one until no exchange saves
     any more.
     """
     grid = [_levels(column, round(LEVELS ** (1 / lengths.shape[1]))) for column in lengths.T]
@@ -153,27 +155,27 @@ def _shapes(lengths: np.ndarray, buckets: int) -> np.ndarray:
     nowhere = shapes[-1].sum() * weights.sum() + 1  # worse than any padding, so every example fits somewhere
     positions = np.where(fits, shapes.sum(axis=1)[:, None], nowhere)  # [shape, cell], of one example
 
-    def saved(others: list[int]) -> np.ndarray:
-        return np.maximum(positions[others].min(axis=0, initial=nowhere) - positions, 0) @ weights
+    def saved(chosen: list[int]) -> np.ndarray:
+        return np.maximum(positions[chosen].min(axis=0, initial=nowhere) - positions, 0) @ weights
 
     chosen: list[int] = []
     while len(chosen) < min(buckets, len(cells)):
         chosen.append(int(saved(chosen).argmax()))
-    settled = 0
-    while settled < len(chosen):  # the first of them is looked at and goes to the end
+    unchanged = 0
+    while unchanged < len(chosen):  # the first shape is exchanged, or kept, and goes to the end
         first, *chosen = chosen
         gains = saved(chosen)
         better = int(gains.argmax())
-        settled = settled + 1 if gains[better] == gains[first] else 0
-        chosen.append(first if settled else better)
+        unchanged = unchanged + 1 if gains[better] == gains[first] else 0
+        chosen.append(first if unchanged else better)
     used = np.unique(positions[chosen].argmin(axis=0))
-    found = shapes[[chosen[i] for i in used]]
-    return found[np.argsort(found.sum(axis=1), kind="stable")]
+    best = shapes[[chosen[i] for i in used]]
+    return best[np.argsort(best.sum(axis=1), kind="stable")]
 
 
-def _levels(lengths: np.ndarray, most: int) -> np.ndarray:
-    """The lengths among which a bucket's may be chosen: all that occur, or `most` of their quantiles."""
+def _levels(lengths: np.ndarray, maximum: int) -> np.ndarray:
+    """The lengths among which a bucket's may be chosen: all that occur, or `maximum` of their quantiles."""
     levels = np.unique(lengths)
-    if len(levels) <= most:
+    if len(levels) <= maximum:
         return levels
-    return np.unique(np.quantile(lengths, np.linspace(0, 1, most), method="higher"))
+    return np.unique(np.quantile(lengths, np.linspace(0, 1, maximum), method="higher"))

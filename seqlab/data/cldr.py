@@ -1,4 +1,4 @@
-"""TODO data.cldr."""
+"""Words and patterns of the CLDR, from Babel, and the pieces of phrases that they format."""
 
 import difflib
 import pickle
@@ -72,14 +72,14 @@ def cldr(identifier: str) -> dict[Any, Any]:
 
     `babel.localedata.load` merges the root's data in, and its dictionaries are changed by whoever reads them.
     """
-    language, *rest = identifier.split("_")
+    language, *subtags = identifier.split("_")
     likely_script = parse_locale(get_global("likely_subtags").get(language, language))[2]
     if identifier in get_global("parent_exceptions"):
         parent = get_global("parent_exceptions")[identifier]
-    elif not rest or (len(rest) == 1 and len(rest[0]) == 4 and rest[0] != likely_script):
+    elif not subtags or (len(subtags) == 1 and len(subtags[0]) == 4 and subtags[0] != likely_script):
         parent = None  # a language written in another script inherits nothing from its usual one
     else:
-        parent = "_".join([language, *rest[:-1]])
+        parent = "_".join([language, *subtags[:-1]])
     data = cldr(parent).copy() if parent else {}
     with open(localedata.resolve_locale_filename(identifier), "rb") as file:  # part of the installed Babel
         localedata.merge(data, pickle.load(file))
@@ -124,7 +124,7 @@ def vocabulary(identifier: str) -> dict[str, Forms]:
     time = str(at(data, "time_formats", "short") or "")
     if "B" in time or ("a" in time and not {"am", "pm"} <= periods.keys()):
         time = str(skeletons["Hm"])  # no words for AM and PM alone: 24 hours
-    found: dict[str, Forms] = {
+    forms_by_name: dict[str, Forms] = {
         "pattern full date": date_pattern(at(data, "date_formats", "full"), "y ML d Ec"),
         "pattern long date": date_pattern(at(data, "date_formats", "long"), "y ML d"),
         "pattern month": date_pattern(skeletons["yMMMM"], "y ML"),
@@ -134,33 +134,33 @@ def vocabulary(identifier: str) -> dict[str, Forms]:
         "pattern range": {"other": intervals[None]},
         "pattern price": plural_forms(root["currency_unit_patterns"], at(data, "currency_unit_patterns")),
     }
-    if "G" in "".join(forms.get("other", "") for forms in found.values()):
-        found["era"] = name_forms("", at(data, "eras", "abbreviated", 1), {})
+    if "G" in "".join(forms.get("other", "") for forms in forms_by_name.values()):
+        forms_by_name["era"] = name_forms("", at(data, "eras", "abbreviated", 1), {})
     for style, key in (("and", "standard"), ("or", "or")):  # the root has commas for "and", English for "or"
-        own = at(data, "list_patterns", key)
-        complete = style == "and" or {"2", "end"} <= own.keys()
-        found[f"pattern {style}"] = {**root["list_patterns"][key], **own} if complete else {}
+        list_patterns = at(data, "list_patterns", key)
+        complete = style == "and" or {"2", "end"} <= list_patterns.keys()
+        forms_by_name[f"pattern {style}"] = {**root["list_patterns"][key], **list_patterns} if complete else {}
     if "a" in time:
-        found |= {f"period {half}": name_forms("", periods[half], {}) for half in ("am", "pm")}
+        forms_by_name |= {f"period {half}": name_forms("", periods[half], {}) for half in ("am", "pm")}
     for number in range(1, 13):
-        found[f"month {number}"] = name_forms("", months[0].get(number), {})
-        found[f"lone month {number}"] = name_forms("", {**months[0], **months[1]}.get(number), {})
+        forms_by_name[f"month {number}"] = name_forms("", months[0].get(number), {})
+        forms_by_name[f"lone month {number}"] = name_forms("", {**months[0], **months[1]}.get(number), {})
     for number in range(7):
-        found[f"day {number}"] = name_forms("", days[0].get(number), {})
-        found[f"weekday {number}"] = name_forms("", {**days[0], **days[1]}.get(number), {})
+        forms_by_name[f"day {number}"] = name_forms("", days[0].get(number), {})
+        forms_by_name[f"weekday {number}"] = name_forms("", {**days[0], **days[1]}.get(number), {})
     for number in range(1, 5):
-        found[f"quarter {number}"] = name_forms("", quarters.get(number), {})
+        forms_by_name[f"quarter {number}"] = name_forms("", quarters.get(number), {})
     for kind, key, codes in (("country", "territories", COUNTRIES), ("language", "languages", LANGUAGES)):
-        found |= {f"{kind} {code}": name_forms(code, at(data, key).get(code), {}) for code in codes}
+        forms_by_name |= {f"{kind} {code}": name_forms(code, at(data, key).get(code), {}) for code in codes}
     for code in CURRENCIES:
         name, plurals = at(data, "currency_names").get(code), at(data, "currency_names_plural", code)
-        found[f"price {code}"] = name_forms(code, name, plurals)
+        forms_by_name[f"price {code}"] = name_forms(code, name, plurals)
     for unit in UNITS:  # CLDR leaves a long form out where it is the short one
         short, long = at(data, "unit_patterns", unit, "short"), at(data, "unit_patterns", unit, "long")
-        found[f"amount {unit}"] = plural_forms(short, long)
+        forms_by_name[f"amount {unit}"] = plural_forms(short, long)
     for word in RELATIVE:
-        found[f"relative {word}"] = plural_forms(at(data, "date_fields", *word.split()))
-    return found
+        forms_by_name[f"relative {word}"] = plural_forms(at(data, "date_fields", *word.split()))
+    return forms_by_name
 
 
 def lacking(identifier: str) -> list[str]:
@@ -270,13 +270,13 @@ def join(style: str, texts: list[str], identifier: str) -> str:
 
 def check_locale(identifier: str) -> None:
     """Raises `SeqlabError` if the locale is unknown (with similar names) or lacks words (with the first few)."""
-    known = sorted(localedata.locale_identifiers())
-    if identifier not in known:
-        near = difflib.get_close_matches(identifier, known, n=3, cutoff=0.5)
+    identifiers = sorted(localedata.locale_identifiers())
+    if identifier not in identifiers:
+        near = difflib.get_close_matches(identifier, identifiers, n=3, cutoff=0.5)
         raise SeqlabError(f"unknown locale {identifier!r}" + (f"; near: {', '.join(near)}" if near else ""))
     if lacks := lacking(identifier):
-        shown = ", ".join(lacks[:8]) + (", ..." if len(lacks) > 8 else "")
-        raise SeqlabError(f"the CLDR data of {identifier!r} lack {len(lacks)} words or patterns: {shown}")
+        examples = ", ".join(lacks[:8]) + (", ..." if len(lacks) > 8 else "")
+        raise SeqlabError(f"the CLDR data of {identifier!r} lack {len(lacks)} words or patterns: {examples}")
 
 
 def parse_pairs(pair: str) -> list[tuple[str, str]]:

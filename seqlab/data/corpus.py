@@ -1,4 +1,4 @@
-"""TODO data.corpus."""
+"""Tokenized splits in a memory-mapped cache."""
 
 import dataclasses
 import hashlib
@@ -14,7 +14,7 @@ import numpy as np
 from seqlab.data.records import Prepared
 from seqlab.data.tokenizers import Numbers, Tokenizers
 from seqlab.system.errors import SeqlabError
-from seqlab.system.files import folder_made_once
+from seqlab.system.files import make_folder_once
 from seqlab.system.progress import progress
 
 CHUNK = 5_000  # examples tokenized at once
@@ -24,10 +24,10 @@ CACHED = {"ids": "<i4", "offsets": "<i8"}  # the files of a column in the cache,
 
 @dataclass(frozen=True)
 class Corpus:
-    """A tokenized split: for each column all ids in one memory map, and where each example starts.
+    """A tokenized split: for each column all ids in one memory map, and the offset of each example.
 
-    `parts`: of a mixture, the sizes of its parts, which come one behind the other, and their rates. `folder`: where
-    what is derived from the ids may be kept. `sizes`: of the vocabularies, by column; numbers have none.
+    `parts`: for a mixture, the sizes of its consecutive parts and their rates. `folder`: where data derived from the
+    ids may be cached. `sizes`: the vocabulary sizes by column; numbers have none.
     """
 
     ids: dict[str, np.ndarray]
@@ -40,17 +40,17 @@ class Corpus:
         return len(next(iter(self.offsets.values()))) - 1
 
     def row(self, column: str, i: int | np.integer) -> np.ndarray:
-        return self.known(column, self.ids[column][self.offsets[column][i] : self.offsets[column][i + 1]])
+        return self.checked_ids(column, self.ids[column][self.offsets[column][i] : self.offsets[column][i + 1]])
 
-    def known(self, column: str, ids: np.ndarray) -> np.ndarray:
-        """The ids themselves. Raises `SeqlabError` for one outside the vocabulary, as a damaged cache has."""
-        # Without a sign, an id below 0 is a large one.
+    def checked_ids(self, column: str, ids: np.ndarray) -> np.ndarray:
+        """Returns the ids. Raises `SeqlabError` for an id outside the vocabulary, as in a damaged cache."""
+        # As an unsigned number, a negative id is large.
         if column in self.sizes and (ids.view(np.uint32) >= self.sizes[column]).any():
             raise SeqlabError(f"{column}.ids: an id outside the vocabulary of {self.sizes[column]:,}")
         return ids
 
     def lengths(self, *columns: str) -> np.ndarray:
-        """Tokens of each example, int64 [examples, columns]."""
+        """Returns the number of tokens of each example, int64 [examples, columns]."""
         return np.stack([np.diff(self.offsets[column]) for column in columns], axis=1)
 
 
@@ -61,19 +61,24 @@ def tokenize(
     tokenizers: Tokenizers,
     root: Path,
 ) -> Corpus:
-    """The ids of `count` examples, from the cache below `root` or into it.
+    """Returns the ids of `count` examples, from the cache below `root`, which is written first if it does not exist.
 
-    `content` names the data: equal content and equal tokenizers give the same cache, and then no text is
-    read. Memory is bounded by a chunk of lines. An interrupted run leaves nothing that counts.
+    `content` identifies the data: equal content and equal tokenizers have the same cache, and then no text is read.
+    Memory is bounded by a chunk of lines. An interrupted run leaves no incomplete cache.
     """
     identity = json.dumps([content, {name: t.digest for name, t in sorted(tokenizers.items())}])
     folder = Path(root) / "cache" / hashlib.sha256(identity.encode()).hexdigest()[:24]
-    folder_made_once(folder, lambda part: _tokenize_into(part, examples, count, tokenizers))
-    ids, offsets = ({c: mapped(folder / f"{c}.{end}", kind) for c in tokenizers} for end, kind in CACHED.items())
-    for column, at in offsets.items():
-        if len(at) != count + 1 or at[0] != 0 or at[-1] != len(ids[column]) or (np.diff(at) < 0).any():
+    make_folder_once(folder, lambda part: _tokenize_into(part, examples, count, tokenizers))
+    ids, offsets = ({c: memory_map(folder / f"{c}.{end}", kind) for c in tokenizers} for end, kind in CACHED.items())
+    for column, starts in offsets.items():
+        if (
+            len(starts) != count + 1
+            or starts[0] != 0
+            or starts[-1] != len(ids[column])
+            or (np.diff(starts) < 0).any()
+        ):
             raise damaged_cache(folder / f"{column}.offsets")
-    sizes = {name: len(one) for name, one in tokenizers.items() if not isinstance(one, Numbers)}
+    sizes = {name: len(tokenizer) for name, tokenizer in tokenizers.items() if not isinstance(tokenizer, Numbers)}
     return Corpus(ids, offsets, folder=folder, sizes=sizes)
 
 
@@ -105,8 +110,8 @@ def _tokenize_into(folder: Path, examples: Iterable[dict[str, str]], count: int,
             stream.close()
 
 
-def mapped(path: Path, dtype: str) -> np.ndarray:
-    """The numbers of a cached file, in a memory map. Raises for a file that is missing or of a broken size."""
+def memory_map(path: Path, dtype: str) -> np.ndarray:
+    """Returns the numbers of a cached file, in a memory map. Raises for a missing file or an invalid size."""
     if not path.is_file() or path.stat().st_size % np.dtype(dtype).itemsize:
         raise damaged_cache(path)
     # As a plain array: a slice of a np.memmap takes several times as long.
@@ -122,11 +127,11 @@ def tokenize_split(
     split: str,
     tokenizers: Tokenizers,
     data_dir: Path,
-    most: int | None = None,
+    limit: int | None = None,
     rates: tuple[float, ...] = (),
 ) -> Corpus:
-    """The ids of a split, of its first `most` examples. `rates`: those of a mixture, which only training heeds."""
-    count = min(data.size(split), most or data.size(split))
+    """Returns the ids of the first `limit` examples of a split. `rates` are those of a mixture, used in training."""
+    count = min(data.size(split), limit or data.size(split))
     content = f"{split} {count} {data.hashes[split]}"
     try:
         corpus = tokenize(data.read(split, 0, count), count, content, tokenizers, data_dir)

@@ -1,4 +1,4 @@
-"""TODO data.packing."""
+"""Batch plans that pack short examples into long rows."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -29,10 +29,11 @@ class Packing(NamedTuple):
         total = len(self.starts) - 1
 
         def batch(i: int) -> Rows:
-            some = np.arange(i * self.rows, min((i + 1) * self.rows, total))
-            some = some if epoch is None else shuffled(some, total, seed, epoch)
-            found = [self.members[self.starts[row] : self.starts[row + 1]] for row in some]
-            return Rows(np.concatenate(found), (self.length,), self.rows, held=np.array([*map(len, found)]))
+            rows = np.arange(i * self.rows, min((i + 1) * self.rows, total))
+            rows = rows if epoch is None else shuffled(rows, total, seed, epoch)
+            examples = [self.members[self.starts[row] : self.starts[row + 1]] for row in rows]
+            held = np.array([*map(len, examples)])
+            return Rows(np.concatenate(examples), (self.length,), self.rows, held=held)
 
         return Lazy(-(-total // self.rows), batch)
 

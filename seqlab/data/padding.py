@@ -1,38 +1,39 @@
-"""TODO data.padding."""
+"""The padding of a batch: ragged rows of ids become arrays with a mask, in training and in decoding alike."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from seqlab.data.corpus import Corpus
-from seqlab.data.plans import Rows
-from seqlab.data.tokenizers import TextTokenizer, Tokenizers
+from seqlab.data.tokenizers import TextTokenizer
 from seqlab.system.errors import SeqlabError
-from seqlab.types import Batch, Series, Tokens
+from seqlab.types import Tokens
 
 
-def pad(rows: Sequence[np.ndarray], length: int, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Ids int32 [count, length] and mask bool of ragged rows; filled up with empty rows. Raises `SeqlabError` for a
-    row that is longer.
+def pad(
+    rows: Sequence[Any],
+    length: int,
+    count: int,
+    *,
+    align: Literal["left", "right"] = "left",
+    features: int | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Ids int32 [count, length] and mask bool [count, length] of ragged rows, filled up with empty rows. With
+    `features`, rows are numbers [length, features], and the first result is float32 [count, length, features].
+
+    Raises `SeqlabError` for a row that is longer than `length`.
     """
     longest = max(map(len, rows), default=0)
     if longest > length:
         raise SeqlabError(f"a row of {longest:,} positions where there is room for {length:,}")
-    ids = np.zeros((count, length), np.int32)
+    shape = (count, length) if features is None else (count, length, features)
+    values = np.zeros(shape, np.int32 if features is None else np.float32)
     mask = np.zeros((count, length), bool)
     for i, row in enumerate(rows):
-        ids[i, : len(row)] = row
-        mask[i, : len(row)] = True
-    return ids, mask
-
-
-def single(corpus: Corpus, column: str, rows: Rows) -> np.ndarray:
-    """The one id of each row in a column, int32."""
-    found = [corpus.row(column, i) for i in rows.indices]
-    if any(len(one) != 1 for one in found):
-        raise SeqlabError(f"{column}.offsets: an example that has not one {column}")
-    return np.concatenate([corpus.ids[column][:0], *found])
+        columns = slice(0, len(row)) if align == "left" else slice(length - len(row), length)
+        values[i, columns] = row
+        mask[i, columns] = True
+    return values, mask
 
 
 def shifted(
@@ -55,27 +56,3 @@ def documents(ids: Sequence[np.ndarray], tokenizer: TextTokenizer, length: int, 
     """Padded documents with the sentences of their tokens; filled up with empty rows."""
     padded, mask = pad(ids, length, count)
     return Tokens(padded, mask, sentences=sentences_of(padded, tokenizer.newline))
-
-
-def pair_batch(sources: Sequence[Any], targets: Sequence[np.ndarray], rows: Rows, tokenizers: Tokenizers) -> Batch:
-    """source: x1 .. xn EOS; prefix: BOS y1 .. ym; targets: y1 .. ym EOS."""
-    source_length, target_length = rows.shape
-    ended = [np.append(source, tokenizers["source"].eos) for source in sources]
-    return Batch(
-        documents(ended, tokenizers["source"], source_length, rows.rows),
-        *shifted(targets, tokenizers["target"], target_length, rows.rows),
-    )
-
-
-def blank_batch(task: Any, rows: int = 2, length: int = 2) -> Batch:
-    """Rows of ones in the structs of a task's batches: enough to build a model with, or to measure it."""
-    tokens = Tokens(np.ones((rows, length), np.int32), np.ones((rows, length), bool))
-    by_position, by_row = np.ones((rows, length), np.float32), np.ones(rows, np.float32)
-    if task.KIND == "generator":
-        return Batch(tokens if "source" in task.columns else None, tokens, tokens.ids, by_position)
-    if task.KIND == "tagger":
-        return Batch(tokens, None, tokens.ids, by_position)
-    if task.KIND == "classifier":
-        return Batch(tokens, None, by_row.astype(np.int32), by_row)
-    values = np.ones((rows, length, task.features), np.float32)
-    return Batch(Series(values, tokens.mask), None, by_row, by_row)

@@ -24,14 +24,14 @@ class Rows(NamedTuple):
     first: bool = False
     held: np.ndarray | None = None
 
-    def only(self, which: np.ndarray) -> "Rows":
-        """The batch of some rows alone, numbered from 0 on, in ascending order; there may be none behind the last."""
+    def only(self, chosen: np.ndarray) -> "Rows":
+        """The batch of some rows, by number from 0, in ascending order; numbers beyond the last row are empty rows."""
         if self.held is None:
-            return self._replace(indices=self.indices[which[which < len(self.indices)]], rows=len(which))
+            return self._replace(indices=self.indices[chosen[chosen < len(self.indices)]], rows=len(chosen))
         ends = np.cumsum(self.held)
-        which, rows = which[which < len(self.held)], len(which)
-        found = [self.indices[ends[row] - self.held[row] : ends[row]] for row in which]
-        return self._replace(indices=np.concatenate([self.indices[:0], *found]), rows=rows, held=self.held[which])
+        real, rows = chosen[chosen < len(self.held)], len(chosen)
+        members = [self.indices[ends[row] - self.held[row] : ends[row]] for row in real]
+        return self._replace(indices=np.concatenate([self.indices[:0], *members]), rows=rows, held=self.held[real])
 
 
 @runtime_checkable

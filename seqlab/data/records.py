@@ -1,11 +1,11 @@
-"""What all data sets share: preparation, once, into array_record through TFDS, and random access to it.
+"""Prepared data sets: written once as array_record through TFDS, then read at random.
 
 A data set is a frozen dataclass with
 
-- `splits()`, which gives for each split an iterator of examples: dicts of plain strings;
-- `key()`, the folder its prepared form has below the data root: equal data, equal key;
-- `origin`, if there is more to tell about the data than its own hash, and `part_sizes`, for a mixture: read after
-  the examples, kept with them.
+- `splits()`, which returns for each split an iterator of examples: dicts of plain strings; - `key()`, the folder of
+its prepared form below the data root: equal data, equal key; - `origin`, optional facts about the data, and
+`part_sizes`, for a mixture. Both are read after the examples and stored
+  with them.
 """
 
 import contextlib
@@ -21,8 +21,8 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 
 from seqlab.data.tokenizer_files import read_record
-from seqlab.system.errors import SeqlabError, advised
-from seqlab.system.files import folder_made_whole, locked
+from seqlab.system.errors import SeqlabError, with_advice
+from seqlab.system.files import atomic_folder, locked
 from seqlab.system.progress import progress
 from seqlab.system.untrusted import fits, plain_files, read_json
 
@@ -37,8 +37,8 @@ FACTS = {  # in the record, and of what type
 }
 
 
-def differing(old: dict[str, str], new: dict[str, str]) -> list[str]:
-    """The splits whose hashes are not the same."""
+def differing_splits(old: dict[str, str], new: dict[str, str]) -> list[str]:
+    """Returns the splits whose hashes differ."""
     return [split for split in {**old, **new} if old.get(split) != new.get(split)]
 
 
@@ -49,8 +49,8 @@ class Dataset(Protocol):
 
 
 class Prepared(NamedTuple):
-    """A prepared data set: its folder, for each split the number of examples and their SHA-256; its origin, and the
-    sizes of the parts that a mixture's splits are made of, one behind the other.
+    """A prepared data set: its folder, the number of examples and their SHA-256 for each split, its origin, and the
+    sizes of the consecutive parts of a mixture's splits.
     """
 
     folder: Path
@@ -60,17 +60,17 @@ class Prepared(NamedTuple):
     part_sizes: dict[str, list[int]]
 
     def size(self, split: str) -> int:
-        """Examples of a split. Raises `SeqlabError` if there is no such split."""
+        """Returns the number of examples of a split. Raises `SeqlabError` if there is no such split."""
         if split not in self.counts:
             raise SeqlabError(f"no split {split!r}: there are {', '.join(self.counts)}")
         return self.counts[split]
 
     def changed_since(self, record: Path) -> list[str]:
-        """The splits whose content is another than that in `record`, a run's data.json."""
-        return differing(read_record(record)[0], self.hashes)
+        """Returns the splits whose content differs from that in `record`, a run's data.json."""
+        return differing_splits(read_record(record)[0], self.hashes)
 
     def source(self, split: str) -> Any:
-        """Random access to a split's records, each a serialized `tf.train.Example`."""
+        """Returns random access to a split's records, each a serialized `tf.train.Example`."""
         from array_record.python.array_record_data_source import ArrayRecordDataSource
 
         # Not through TFDS, which imports whatever module the folder's features.json names.
@@ -89,35 +89,35 @@ class Prepared(NamedTuple):
         return SeqlabError(f"{folder}: split {split} is damaged ({reason}): remove {folder}, and prepare it again")
 
     def read(self, split: str, start: int = 0, stop: int | None = None, stride: int = 1) -> Iterator[dict[str, str]]:
-        """Examples `start` to `stop` as strings, in their order, one in `stride`."""
-        # With TFDS's own way from a record to an example all of this takes two and a half times as long.
+        """Yields the examples `start` to `stop` as strings, in order, one in `stride`."""
+        # Parsing with TFDS takes two and a half times as long.
         from google.protobuf.message import DecodeError
         from tensorflow_datasets.proto import tf_example_pb2
 
         parse = tf_example_pb2.Example.FromString  # pyright: ignore[reportAttributeAccessIssue]
         stop = self.size(split) if stop is None else min(stop, self.size(split))
         source = self.source(split)
-        wanted = range(start, stop, stride)
-        for at in range(0, len(wanted), CHUNK):  # array_record reads many at once several times as fast
+        indices = range(start, stop, stride)
+        for at in range(0, len(indices), CHUNK):  # array_record reads many at once several times as fast
             try:
-                records = [parse(record).features.feature for record in source.__getitems__(wanted[at : at + CHUNK])]
+                records = [parse(record).features.feature for record in source.__getitems__(indices[at : at + CHUNK])]
                 examples = [{n: f[n].bytes_list.value[0].decode() for n in sorted(f)} for f in records]
             except (ValueError, RuntimeError, IndexError, DecodeError) as error:
                 raise self.damaged(split, error) from None
             yield from examples
 
 
-def generated(dataset: Any) -> dict[str, Iterator[dict[str, str]]]:
-    """The splits of a synthetic set: as many examples as its fields of their names say, by its `examples`."""
+def generate_splits(dataset: Any) -> dict[str, Iterator[dict[str, str]]]:
+    """Returns the splits of a synthetic set, by its method `examples`. Its fields of their names are the sizes."""
     splits = ("train", "validation", "test")
     rngs = {name: np.random.default_rng([dataset.seed, i]) for i, name in enumerate(splits)}
     return {name: dataset.examples(rng, getattr(dataset, name)) for name, rng in rngs.items()}
 
 
 def prepare(dataset: Dataset, root: Path) -> Prepared:
-    """The prepared form of a data set below `root`; builds it first where it is not there yet.
+    """Returns the prepared form of a data set below `root`, which is built first if it does not exist.
 
-    An interrupted or failed build leaves nothing that counts, and the next one starts clean.
+    An interrupted or failed build leaves no incomplete data, and the next one starts anew.
     """
     key = Path(root) / dataset.key()
     if not key.resolve().is_relative_to(Path(root).resolve()) or key.resolve() == Path(root).resolve():
@@ -128,16 +128,20 @@ def prepare(dataset: Dataset, root: Path) -> Prepared:
             if key.exists() and not record.exists():
                 raise SeqlabError(f"{key} exists and is no prepared data: move it away")
             if not key.exists():  # otherwise another process was first
-                with folder_made_whole(key) as part:
+                with atomic_folder(key) as part:
                     _build(dataset, part)
     if not (key / VERSION).exists():
         raise SeqlabError(f"{key} was prepared by another version of seqlab: remove it, and prepare it again")
-    again = f"remove {key}, and prepare it again"
-    with advised(again):
+    remedy = f"remove {key}, and prepare it again"
+    with with_advice(remedy):
         facts = {"origin": {}, "part_sizes": {}, **read_json(record, dict[str, Any])}
-    known = all(fits(facts.get(name), kind) for name, kind in FACTS.items())
-    if not known or facts["counts"].keys() != facts["hashes"].keys() or min(facts["counts"].values(), default=0) < 1:
-        raise SeqlabError(f"{record}: damaged; {again}")
+    complete = all(fits(facts.get(name), kind) for name, kind in FACTS.items())
+    if (
+        not complete
+        or facts["counts"].keys() != facts["hashes"].keys()
+        or min(facts["counts"].values(), default=0) < 1
+    ):
+        raise SeqlabError(f"{record}: damaged; {remedy}")
     return Prepared(key / VERSION, *(facts[name] for name in FACTS))
 
 

@@ -1,4 +1,4 @@
-"""TODO data.streams."""
+"""Batch plans of one long text, cut into stretches that are read side by side."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple

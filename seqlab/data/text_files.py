@@ -1,4 +1,4 @@
-"""Strings to ids and back: text files, SentencePiece tokenizers, and the memory-mapped cache of ids."""
+"""Text files: lines, parallel pairs and tables, read strictly or with repairs."""
 
 import contextlib
 import gzip
@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 
 from seqlab.system.errors import SeqlabError
 
-LONGEST_LINE = 1 << 20  # bytes
+MAX_LINE = 1 << 20  # bytes
 
 MAGIC = {  # what no text begins with
     "gzip": b"\x1f\x8b",
@@ -25,97 +25,99 @@ MAGIC = {  # what no text begins with
     "UTF-16": (b"\xff\xfe", b"\xfe\xff"),
 }
 
-# What was mended, by kind, where a reader is to mend ("replace"); None where it is to raise ("strict").
+# Counts of repairs by kind, for readers that repair ("replace"); None for readers that raise ("strict").
 Repairs = Counter[str] | None
 
 
 def read_lines(source: Path | BinaryIO | io.BufferedIOBase, repairs: Repairs = None) -> Iterator[str]:
     """The lines of a UTF-8 text file (gzipped if its name ends in .gz) or of a binary stream.
 
-    Line ends (\\n or \\r\\n) and a byte-order mark at the beginning are taken off. Raises `SeqlabError` naming
-    the file, and the line where there is one, for a file that is missing or of another compression than its
-    name says, and for a line that is not UTF-8, holds a NUL, or is longer than a megabyte. With `repairs` such
-    a line is mended, and counted there: U+FFFD for bad bytes, NULs left out, the rest of a long line cut off.
+    Line ends (\\n or \\r\\n) and a byte-order mark at the beginning are removed. Raises `SeqlabError` with the file
+    and the line for a file that is missing or of another compression than its name says, and for a line that is not
+    UTF-8, contains a NUL, or is longer than a megabyte. With `repairs` such a line is repaired and counted instead:
+    U+FFFD for bad bytes, NULs removed, the end of a long line cut off.
     """
     name = str(source) if isinstance(source, Path) else "standard input"
     number = 0
     try:
-        with _opened(source) as stream:
-            for number, (line, cut) in enumerate(_bounded(stream), 1):
+        with _open_bytes(source) as stream:
+            for number, (line, cut) in enumerate(_bounded_lines(stream), 1):
                 packed = number == 1 and next((kind for kind, magic in MAGIC.items() if line.startswith(magic)), None)
                 if packed:
                     hint = (
                         ", and its name does not end in .gz" if packed == "gzip" else ": make it plain UTF-8, or .gz"
                     )
                     raise SeqlabError(f"{name}: this is {packed}{hint}")
-                text = _decoded(line, cut, f"{name}:{number}", repairs)
+                text = _decode_line(line, cut, f"{name}:{number}", repairs)
                 yield (text.removeprefix("\ufeff") if number == 1 else text).rstrip("\r\n")
     except (OSError, EOFError, zlib.error) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        where = f" after line {number}" if number else ""
-        raise SeqlabError(f"{name}: cannot be read{where}: {reason}") from None
+        position = f" after line {number}" if number else ""
+        raise SeqlabError(f"{name}: cannot be read{position}: {reason}") from None
 
 
-def _opened(source: Path | BinaryIO | io.BufferedIOBase) -> contextlib.AbstractContextManager[Any]:
+def _open_bytes(source: Path | BinaryIO | io.BufferedIOBase) -> contextlib.AbstractContextManager[Any]:
     if not isinstance(source, Path):
         return contextlib.nullcontext(source)
     return gzip.open(source) if source.suffix == ".gz" else source.open("rb")
 
 
-def _bounded(stream: Any) -> Iterator[tuple[bytes, int]]:
-    """Lines of at most a megabyte, and how many bytes more each had: no line is ever held that is longer."""
-    for line in iter(lambda: stream.readline(LONGEST_LINE), b""):
+def _bounded_lines(stream: Any) -> Iterator[tuple[bytes, int]]:
+    """Yields lines of at most a megabyte, each with the number of bytes that were cut off it."""
+    for line in iter(lambda: stream.readline(MAX_LINE), b""):
         cut = 0
-        if len(line) == LONGEST_LINE and not line.endswith(b"\n"):
-            rest = iter(lambda: stream.readline(LONGEST_LINE), b"")
-            for part in rest:
+        if len(line) == MAX_LINE and not line.endswith(b"\n"):
+            remainder = iter(lambda: stream.readline(MAX_LINE), b"")
+            for part in remainder:
                 cut += len(part)
                 if part.endswith(b"\n"):
                     break
         yield line, cut
 
 
-def _decoded(line: bytes, cut: int, place: str, repairs: Repairs) -> str:
+def _decode_line(line: bytes, cut: int, place: str, repairs: Repairs) -> str:
     if cut:
-        _mend(repairs, "cut at a megabyte", f"{place}: a line of {len(line) + cut:,} bytes")
+        _repair_or_raise(repairs, "cut at a megabyte", f"{place}: a line of {len(line) + cut:,} bytes")
         # A character of several bytes that the cut may have split: its first byte is one of the last four.
         last = next((n for n in range(1, 5) if not 0x80 <= line[-n] < 0xC0), 0)
         line = line[:-last] if last and line[-last] >= 0xC0 else line
     try:
         text = line.decode("utf-8")
     except UnicodeDecodeError as error:
-        _mend(repairs, "not UTF-8", f"{place}: not UTF-8 ({error.reason} at byte {error.start} of the line)")
+        _repair_or_raise(
+            repairs, "not UTF-8", f"{place}: not UTF-8 ({error.reason} at byte {error.start} of the line)"
+        )
         text = line.decode("utf-8", errors="replace")
     if "\0" in text:
-        _mend(repairs, "NUL", f"{place}: a NUL character")
+        _repair_or_raise(repairs, "NUL", f"{place}: a NUL character")
         text = text.replace("\0", "")
     return text
 
 
-def _mend(repairs: Repairs, kind: str, message: str) -> None:
+def _repair_or_raise(repairs: Repairs, kind: str, message: str) -> None:
     """Counts a repair, or raises."""
     if repairs is None:
         raise SeqlabError(message)
     repairs[kind] += 1
 
 
-def repairs_of(errors: str) -> Repairs:
-    """What a data set's field `errors` asks of the readers: "strict" or "replace"."""
+def make_repairs(errors: str) -> Repairs:
+    """Returns the repairs for a data set's field `errors`: "strict" or "replace"."""
     if errors not in ("strict", "replace"):
         raise SeqlabError(f"errors must be 'strict' or 'replace', not {errors!r}")
     return Counter() if errors == "replace" else None
 
 
-def repairs_told(repairs: Repairs) -> dict[str, str]:
-    """What was mended, for a data set's `origin`."""
+def describe_repairs(repairs: Repairs) -> dict[str, str]:
+    """Returns the counts of repairs for a data set's `origin`."""
     return {f"lines mended ({kind})": str(count) for kind, count in (repairs or {}).items()}
 
 
 def read_pairs(source: Path, target: Path, repairs: Repairs = None) -> Iterator[dict[str, str]]:
-    """Parallel files as examples. Files of unequal length are an error that names the line; so is an empty side,
-    whose pair is left out and counted with `repairs`. Raises if no pair is left.
+    """Yields the pairs of two parallel files. Raises with the line for files of unequal length and for an empty side;
+    with `repairs` a pair with an empty side is left out and counted. Raises if no pair is left.
     """
-    found = False
+    any_pair = False
     pairs = itertools.zip_longest(read_lines(source, repairs), read_lines(target, repairs))
     for number, (left, right) in enumerate(pairs, 1):
         if left is None or right is None:
@@ -123,21 +125,21 @@ def read_pairs(source: Path, target: Path, repairs: Repairs = None) -> Iterator[
             raise SeqlabError(f"{short} ends after line {number - 1}, but {long} goes on: the files are not parallel")
         empty = next((path for path, side in ((source, left), (target, right)) if not side.strip()), None)
         if empty is not None:
-            _mend(repairs, "left out, empty", f"{empty}:{number}: empty line in parallel text")
+            _repair_or_raise(repairs, "left out, empty", f"{empty}:{number}: empty line in parallel text")
         else:
-            found = True
+            any_pair = True
             yield {"source": left, "target": right}
-    if not found:
+    if not any_pair:
         raise SeqlabError(f"{source} and {target}: no pair of lines")
 
 
 def read_table(path: Path, columns: dict[str, str], repairs: Repairs = None) -> Iterator[dict[str, str]]:
-    """Examples with the keys of `columns` from the columns it names, of a .tsv, .jsonl or .txt file, or one of
-    these with .gz behind.
+    """Yields examples from a .tsv, .jsonl or .txt file, optionally with .gz appended. `columns` maps the keys of the
+    examples to the names of columns.
 
-    A .tsv begins with a line of names and knows no quotes; a .jsonl has an object a line; a .txt has one column,
-    of any name. Raises with file and line for a column that is missing, a row of another width than the first, a
-    line that is no object, and a value that is empty or no text; with `repairs` that line is left out and counted.
+    A .tsv begins with a line of names and has no quoting. A .jsonl has an object per line. A .txt has one column of
+    any name. Raises with the file and the line for a missing column, a row of another width than the first, a line
+    that is not an object, and a value that is empty or not text; with `repairs` such a line is left out and counted.
     Raises if no example is left.
     """
     kind = path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix
@@ -157,29 +159,29 @@ def read_table(path: Path, columns: dict[str, str], repairs: Repairs = None) -> 
         missing = [name for name in columns.values() if name not in names]
         if missing:
             raise SeqlabError(f"{path}:1: no column {missing[0]!r}: there are {', '.join(map(repr, names))}")
-    found = False
+    any_example = False
     for number, line in lines:
         if kind == ".txt":
-            found = True
+            any_example = True
             yield dict.fromkeys(columns, line)
             continue
         row, reason = _fields(line, names) if kind == ".tsv" else _object(line)
         absent = next((name for name in columns.values() if reason is None and name not in row), None)
         if absent is not None:
             reason = f"no column {absent!r}"
-        example = {ours: row.get(theirs) for ours, theirs in columns.items()}
-        for ours, value in example.items():
-            plain = isinstance(value, str | int | float) and not isinstance(value, bool)
-            if reason is None and not (plain and str(value).strip() not in ("", "inf", "-inf")):
-                reason = f"{columns[ours]!r} is empty or no text"
+        example = {field: row.get(column) for field, column in columns.items()}
+        for field, value in example.items():
+            scalar = isinstance(value, str | int | float) and not isinstance(value, bool)
+            if reason is None and not (scalar and str(value).strip() not in ("", "inf", "-inf")):
+                reason = f"{columns[field]!r} is empty or no text"
             if reason is None and re.search("[\0\ud800-\udfff]", str(value)):
-                reason = f"{columns[ours]!r} has a NUL, or half of a surrogate pair"
+                reason = f"{columns[field]!r} has a NUL, or half of a surrogate pair"
         if reason is None:
-            found = True
-            yield {ours: str(value) for ours, value in example.items()}
+            any_example = True
+            yield {field: str(value) for field, value in example.items()}
         else:
-            _mend(repairs, "left out, broken", f"{path}:{number}: {reason}")
-    if not found:
+            _repair_or_raise(repairs, "left out, broken", f"{path}:{number}: {reason}")
+    if not any_example:
         raise SeqlabError(f"{path}: no examples")
 
 

@@ -1,4 +1,4 @@
-"""TODO data.tokenizer_files."""
+"""The files of tokenizers in a run: saving, loading and hashing them."""
 
 import dataclasses
 import hashlib
@@ -7,20 +7,20 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from seqlab.data.tokenizers import Labels, MarianTokenizer, Numbers, Symbols, Tokenizer, Tokenizers
-from seqlab.system.errors import RESTORE, SeqlabError, advised
+from seqlab.system.errors import RESTORE, SeqlabError, with_advice
 from seqlab.system.untrusted import inside, parse_json, read_json, read_whole
 
 TOKENIZER_FILES = ("tokenizer*.model", "*.names.json", "*.pieces.json")
 
 
 def tokenizer_hashes(folder: Path) -> dict[str, str]:
-    """The SHA-256 of each file of tokenizers in a folder, by name."""
-    found = sorted(path for pattern in TOKENIZER_FILES for path in folder.glob(pattern))
-    return {path.name: hashlib.sha256(read_whole(inside(folder, path.name))).hexdigest() for path in found}
+    """Returns the SHA-256 of each tokenizer file in a folder, by name."""
+    paths = sorted(path for pattern in TOKENIZER_FILES for path in folder.glob(pattern))
+    return {path.name: hashlib.sha256(read_whole(inside(folder, path.name))).hexdigest() for path in paths}
 
 
 def save_tokenizers(tokenizers: Tokenizers, folder: Path) -> None:
-    """One file a column, or a single `tokenizer.model` where columns share it; others are removed."""
+    """Writes a file for each column, or a single `tokenizer.model` that columns share. Removes other such files."""
     for pattern in TOKENIZER_FILES:
         for old in folder.glob(pattern):
             old.unlink()
@@ -30,15 +30,15 @@ def save_tokenizers(tokenizers: Tokenizers, folder: Path) -> None:
         (folder / ("tokenizer.model" if shared else f"tokenizer.{column}.model")).write_bytes(model)
     for column, tokenizer in tokenizers.items():
         if isinstance(tokenizer, MarianTokenizer):
-            known = {name: value for name, value in dataclasses.asdict(tokenizer).items() if name != "model"}
-            (folder / f"{column}.pieces.json").write_text(json.dumps(known, indent=0))
+            fields = {name: value for name, value in dataclasses.asdict(tokenizer).items() if name != "model"}
+            (folder / f"{column}.pieces.json").write_text(json.dumps(fields, indent=0))
         elif isinstance(tokenizer, Labels | Symbols):
             (folder / f"{column}.names.json").write_text(json.dumps(tokenizer.names, indent=0))
 
 
 def load_tokenizers(folder: Path, columns: Mapping[str, str]) -> Tokenizers:
-    """Those that `save_tokenizers` wrote, for columns of given kinds. Raises `SeqlabError` where one is missing, or
-    is another than the run's record says, if it says any.
+    """Returns the tokenizers that `save_tokenizers` wrote, for columns of the given kinds. Raises `SeqlabError` for a
+    missing file, and for a file that differs from the run's record, if it has one.
     """
     record = read_record(folder / RECORD)[1] if (folder / RECORD).exists() else {}
     held = tokenizer_hashes(folder) if record else {}
@@ -55,12 +55,12 @@ def load_tokenizers(folder: Path, columns: Mapping[str, str]) -> Tokenizers:
         if path is None:
             raise SeqlabError(f"{folder} has no tokenizer for the column {column!r}")
         pieces = inside(folder, f"{column}.pieces.json")
-        with advised(RESTORE):
+        with with_advice(RESTORE):
             if kind == "text":
                 tokenizers[column] = _load_text_tokenizer(path, pieces)
             else:
-                known = parse_names(read_whole(path), str(path))
-                tokenizers[column] = Labels(known) if kind == "class" else Symbols(known)
+                class_names = parse_names(read_whole(path), str(path))
+                tokenizers[column] = Labels(class_names) if kind == "class" else Symbols(class_names)
     return tokenizers
 
 
@@ -68,15 +68,15 @@ RECORD = "data.json"
 
 
 def read_record(path: Path) -> tuple[dict[str, str], dict[str, str]]:
-    """What a run's data.json keeps: the SHA-256 of each split, and of each file of tokenizers; of older runs none."""
-    with advised(RESTORE):
-        known = read_json(inside(path.parent, path.name), dict[str, str])
-    files = {name: known[name] for name in known if any(map(Path(name).match, TOKENIZER_FILES))}
-    return {name: known[name] for name in known if name not in files}, files
+    """Returns the SHA-256 of each split and of each tokenizer file in data.json; old runs have only splits."""
+    with with_advice(RESTORE):
+        hashes = read_json(inside(path.parent, path.name), dict[str, str])
+    files = {name: hashes[name] for name in hashes if any(map(Path(name).match, TOKENIZER_FILES))}
+    return {name: hashes[name] for name in hashes if name not in files}, files
 
 
 def parse_names(content: bytes, place: str) -> tuple[str, ...]:
-    """The names of classes or symbols, from JSON. Raises naming the `place`."""
+    """Returns the names of classes or symbols, from JSON. Errors name the `place`."""
     names = parse_json(content, place, list[str])
     if not names or len(set(names)) < len(names):
         raise SeqlabError(f"{place}: names of classes are one or more, and each is another")
@@ -84,7 +84,7 @@ def parse_names(content: bytes, place: str) -> tuple[str, ...]:
 
 
 def parse_tokenizer(model: bytes, place: str) -> Tokenizer:
-    """The tokenizer of a SentencePiece model. Raises naming the `place`."""
+    """Returns the tokenizer of a SentencePiece model. Errors name the `place`."""
     tokenizer = Tokenizer(model)
     _check_model(tokenizer, place)
     return tokenizer
@@ -94,20 +94,20 @@ def _load_text_tokenizer(path: Path, pieces: Path) -> Tokenizer | MarianTokenize
     model = read_whole(path)
     tokenizer = Tokenizer(model)
     if pieces.exists():
-        known = read_json(pieces, dict[str, int | list[str]])
+        values = read_json(pieces, dict[str, int | list[str]])
         special = ("pad", "bos", "eos", "unk")
-        names = known.get("names")
-        if known.keys() != {"names", *special} or not isinstance(names, list):
+        names = values.get("names")
+        if values.keys() != {"names", *special} or not isinstance(names, list):
             raise SeqlabError(f"{pieces}: the keys are names, {', '.join(special)}")
-        if not all(isinstance(known[name], int) and 0 <= known[name] < len(names) for name in special):
+        if not all(isinstance(values[name], int) and 0 <= values[name] < len(names) for name in special):
             raise SeqlabError(f"{pieces}: {', '.join(special)} are numbers of its {len(names)} names")
-        tokenizer = MarianTokenizer(model, tuple(names), *(known[name] for name in special))
+        tokenizer = MarianTokenizer(model, tuple(names), *(values[name] for name in special))
     _check_model(tokenizer, str(path))
     return tokenizer
 
 
 def _check_model(tokenizer: Tokenizer | MarianTokenizer, place: str) -> None:
-    """Raises for what is wrong with a model, naming the `place`, which is known here."""
+    """Raises for a malformed model. Errors name the `place`."""
     if not tokenizer.model:  # SentencePiece takes nothing for a model
         raise SeqlabError(f"{place} is empty")
     try:

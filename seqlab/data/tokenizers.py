@@ -1,4 +1,4 @@
-"""TODO data.tokenizers."""
+"""Tokenizers: text, classes, symbols or numbers to ids and back."""
 
 import functools
 import hashlib
@@ -30,11 +30,13 @@ class Tokenizer:
             processor = sentencepiece.SentencePieceProcessor(model_proto=self.model)
         except RuntimeError:
             raise SeqlabError("not a SentencePiece model") from None
-        found = processor.pad_id(), processor.bos_id(), processor.eos_id(), processor.unk_id()
+        special_ids = processor.pad_id(), processor.bos_id(), processor.eos_id(), processor.unk_id()
         if processor.piece_to_id("<0x0A>") == self.unk:
             raise SeqlabError("this SentencePiece model has no byte fallback, which is needed")
-        if found != (self.pad, self.bos, self.eos, self.unk):
-            raise SeqlabError(f"this SentencePiece model has pad, bos, eos, unk at {found}; 0, 1, 2, 3 are needed")
+        if special_ids != (self.pad, self.bos, self.eos, self.unk):
+            raise SeqlabError(
+                f"this SentencePiece model has pad, bos, eos, unk at {special_ids}; 0, 1, 2, 3 are needed"
+            )
         return processor
 
     @functools.cached_property
@@ -50,29 +52,29 @@ class Tokenizer:
 
     @functools.cached_property
     def newline(self) -> int:
-        """The id that stands between the lines of a text: the byte of that number."""
+        """The id between the lines of a text: the byte of a newline."""
         return self.processor.piece_to_id("<0x0A>")
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """Ids without BOS and EOS, on all cores. The lines of a text are encoded each for itself."""
+        """Returns ids without BOS and EOS, on all cores. Each line of a text is encoded by itself."""
         parts = [text.split("\n") for text in texts]
         lines = [line for part in parts for line in part]
         rows = iter(self.processor.encode(lines, num_threads=os.cpu_count() or 1))
-        found = []
+        encoded = []
         for part in parts:
             ids = next(rows)
             for _ in part[1:]:
                 ids.append(self.newline)
                 ids.extend(next(rows))
-            found.append(ids)
-        return found
+            encoded.append(ids)
+        return encoded
 
     def piece(self, token: int) -> str:
-        """A token as the tokenizer writes it, "\u2581" for a blank before it."""
+        """Returns a token as the tokenizer writes it, "\u2581" for a blank before it."""
         return self.processor.id_to_piece(int(token))
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of ids; the special ones are left out. An id outside the vocabulary is an error."""
+        """Returns the text of ids without the special ones. An id outside the vocabulary is an error."""
         lines: list[list[int]] = [[]]
         for i in ids:
             if i == self.newline:
@@ -87,7 +89,7 @@ class Tokenizer:
 
 @dataclass(frozen=True)
 class MarianTokenizer:
-    """A SentencePiece model whose pieces have numbers of another vocabulary, and special ids of its own: Marian's."""
+    """Marian's tokenizer: a SentencePiece model with its own special ids, and piece ids from another vocabulary."""
 
     model: bytes
     names: tuple[str, ...]
@@ -95,7 +97,7 @@ class MarianTokenizer:
     bos: int
     eos: int
     unk: int
-    newline = -1  # lines of a text are not told apart
+    newline = -1  # lines of a text are not distinguished
 
     @functools.cached_property
     def processor(self) -> Any:
@@ -190,7 +192,7 @@ class Numbers:
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Raises `SeqlabError` for a text that is not made of finite numbers."""
-        found = []
+        encoded = []
         for text in texts:
             try:
                 values = np.array(text.split(), np.float64)
@@ -198,8 +200,8 @@ class Numbers:
                 values = np.array([np.nan])
             if not (np.abs(values) < np.finfo(np.float32).max).all():
                 raise SeqlabError(f"these are no numbers: {text[:40]!r}")
-            found.append(values.astype(np.float32).view(np.int32).tolist())
-        return found
+            encoded.append(values.astype(np.float32).view(np.int32).tolist())
+        return encoded
 
     def decode(self, ids: Sequence[int]) -> str:
         return " ".join(str(value) for value in values_of(ids))

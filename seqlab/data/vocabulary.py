@@ -1,4 +1,4 @@
-"""TODO data.vocabulary."""
+"""Training of SentencePiece vocabularies."""
 
 import io
 from collections.abc import Iterable, Iterator
@@ -12,31 +12,27 @@ from seqlab.system.progress import progress
 def train_tokenizer(texts: Iterable[str], text: Text) -> Tokenizer:
     """SentencePiece with byte fallback, trained on `texts`; the same texts give the same model.
 
-    Text is not normalized: what is decoded is what was encoded, but for runs of blanks and those at the ends of
-    lines; with characters every one of them is a token.
+    Text is not normalized: decoding restores the encoded text, except runs of blanks and blanks at the ends of lines.
+    With characters as tokens, these are restored too.
     """
     import sentencepiece
 
-    if text.kind not in ("bpe", "char", "word"):
-        raise SeqlabError(f"unknown tokenizer {text.kind!r}: bpe, char or word")
-    if text.size < 300:
-        raise SeqlabError(f"a vocabulary of {text.size} is too small: 256 bytes, 4 special tokens and some text")
     output = io.BytesIO()
     with progress(f"training a tokenizer ({text.kind}, {text.size})", None) as advance:
-        raised: list[BaseException] = []  # in the texts: the trainer would make a line of its own of it
+        raised: list[BaseException] = []  # by the texts: the trainer would replace it by its own error
 
-        def counted() -> Iterator[str]:
+        def lines_of_texts() -> Iterator[str]:
             try:
-                for one in texts:
+                for example in texts:
                     advance()
-                    yield from one.split("\n")
+                    yield from example.split("\n")
             except (Exception, KeyboardInterrupt, Stopped) as error:
                 raised.append(error)
                 raise
 
         try:
             sentencepiece.SentencePieceTrainer.train(
-                sentence_iterator=counted(),
+                sentence_iterator=lines_of_texts(),
                 model_writer=output,
                 model_type=text.kind,
                 vocab_size=text.size,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from seqlab.data.records import generated
+from seqlab.data.records import generate_splits
 from seqlab.system.errors import SeqlabError
 
 
@@ -30,7 +30,7 @@ class AddingProblem:
         return f"adding_problem/{self.length}-{self.train}-{self.validation}-{self.test}-{self.seed}"
 
     def splits(self) -> dict[str, Iterator[dict[str, str]]]:
-        return generated(self)
+        return generate_splits(self)
 
     def examples(self, rng: np.random.Generator, count: int) -> Iterator[dict[str, str]]:
         half = self.length // 2

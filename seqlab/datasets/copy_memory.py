@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from seqlab.data.records import generated
+from seqlab.data.records import generate_splits
 from seqlab.system.errors import SeqlabError
 
 SYMBOLS = 10
@@ -32,7 +32,7 @@ class CopyMemory:
         return f"copy_memory/{self.delay}-{self.train}-{self.validation}-{self.test}-{self.seed}"
 
     def splits(self) -> dict[str, Iterator[dict[str, str]]]:
-        return generated(self)
+        return generate_splits(self)
 
     def examples(self, rng: np.random.Generator, count: int) -> Iterator[dict[str, str]]:
         for _ in range(count):

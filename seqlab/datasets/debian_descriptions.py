@@ -74,7 +74,7 @@ class DebianDescriptions:
                 raise SeqlabError(f"no index {kind} {f'in {self.folder}' if self.folder else 'on this mirror'}")
         origin = {f"sha256 of {x.name}": hashlib.sha256(x.text.encode()).hexdigest() for x in indices}
         packages = [entry for x in indices if x.kind == "Packages" for entry in _entries(x)]
-        described = {
+        descriptions = {
             language: _descriptions([x for x in indices if x.kind == f"Translation-{language}"], language)
             for language in languages
         }
@@ -84,12 +84,12 @@ class DebianDescriptions:
             owners[entry["Description-md5"]] = min(source, owners.get(entry["Description-md5"], source))
         if self.variant == "section":
             sections = {entry["Description-md5"]: entry.get("Section", "").split("/")[-1] for entry in packages}
-            found = _sections(described["en"], sections)
+            described_examples = _sections(descriptions["en"], sections)
         elif self.variant == "synopsis":
-            found = _synopses(described["en"])
+            described_examples = _synopses(descriptions["en"])
         else:
-            found = _translations(described["en"], described[languages[1]])
-        examples, dropped = _split((owners[md5], example) for md5, example in found if md5 in owners)
+            described_examples = _translations(descriptions["en"], descriptions[languages[1]])
+        examples, dropped = _split((owners[md5], example) for md5, example in described_examples if md5 in owners)
         origin["examples left out, since one side stands in another split"] = str(dropped)
         if self.variant == "synopsis":
             copied = sum(e["target"] in e["source"] for split in examples.values() for e in split)
@@ -112,8 +112,8 @@ def _fetch(languages: tuple[str, ...]) -> list[Index]:
             (Path(folder) / part).mkdir(parents=True)
         hooks = ("Pre-Invoke", "Post-Invoke", "Post-Invoke-Success", "Post-Invoke-Stats")
         lines = [f"#clear APT::Update::{hook};" for hook in hooks]  # they act on the system
-        wanted = " ".join(f'"{language}";' for language in languages)
-        lines += ["#clear Acquire::Languages;", f"Acquire::Languages {{ {wanted} }};"]
+        language_list = " ".join(f'"{language}";' for language in languages)
+        lines += ["#clear Acquire::Languages;", f"Acquire::Languages {{ {language_list} }};"]
         lines += [f'Dir::State "{folder}/state";', f'Dir::State::lists "{folder}/state/lists";']
         lines += [f'Dir::Cache "{folder}/cache";', 'APT::Sandbox::User "";', 'Acquire::Retries "3";']
         config = Path(folder) / "apt.conf"
@@ -131,11 +131,11 @@ def _fetch(languages: tuple[str, ...]) -> list[Index]:
 
 
 def _run(command: list[str]) -> bytes:
-    done = subprocess.run(command, capture_output=True, check=False, stdin=subprocess.DEVNULL)
-    if done.returncode:
-        reason = done.stderr.decode(errors="replace").strip().splitlines() or ["no reason given"]
+    result = subprocess.run(command, capture_output=True, check=False, stdin=subprocess.DEVNULL)
+    if result.returncode:
+        reason = result.stderr.decode(errors="replace").strip().splitlines() or ["no reason given"]
         raise SeqlabError(f"{' '.join(command[:2])} failed: {reason[-1]}")
-    return done.stdout
+    return result.stdout
 
 
 def _read(path: Path) -> Index:
@@ -178,24 +178,24 @@ class Description(NamedTuple):
 
 def _descriptions(indices: list[Index], language: str) -> dict[str, Description]:
     """By checksum. A line with a dot alone parts paragraphs; line breaks in a paragraph are no more than blanks."""
-    found = {}
+    descriptions = {}
     for index in indices:
         for entry in _entries(index):
-            synopsis, _, rest = entry.get(f"Description-{language}", "").partition("\n")
-            paragraphs = [" ".join(part.split()) for part in re.split(r"^ \.\s*$", rest, flags=re.MULTILINE)]
+            synopsis, _, body = entry.get(f"Description-{language}", "").partition("\n")
+            paragraphs = [" ".join(part.split()) for part in re.split(r"^ \.\s*$", body, flags=re.MULTILINE)]
             if synopsis:
-                found[entry["Description-md5"]] = Description(
+                descriptions[entry["Description-md5"]] = Description(
                     " ".join(synopsis.split()), [p for p in paragraphs if p]
                 )
-    return found
+    return descriptions
 
 
 Described = Iterator[tuple[str, dict[str, str]]]  # checksum of a description, example
 
 
-def _translations(english: dict[str, Description], other: dict[str, Description]) -> Described:
+def _translations(english: dict[str, Description], translations: dict[str, Description]) -> Described:
     """Synopses, and paragraphs where both sides have as many."""
-    for md5, translated in other.items():
+    for md5, translated in translations.items():
         if md5 in english:
             yield md5, {"source": english[md5].synopsis, "target": translated.synopsis}
             if len(english[md5].paragraphs) == len(translated.paragraphs):
@@ -226,18 +226,18 @@ def _split(described: Iterator[tuple[str, dict[str, str]]]) -> tuple[dict[str, l
     of two splits share stays with the first by name; examples that would carry it over are left out.
     """
     examples: dict[str, list[dict[str, str]]] = {"train": [], "validation": [], "test": []}
-    homes: dict[tuple[str, str], str] = {}  # of each text; a label is none
+    split_of_text: dict[tuple[str, str], str] = {}  # of each text; a label is none
     seen = set()
     dropped = 0
     for owner, example in sorted(described, key=lambda x: (x[0], *x[1].values())):
-        place = int(hashlib.sha256(owner.encode()).hexdigest(), 16) % 1000
-        split = "validation" if place < HELD_OUT else "test" if place < 2 * HELD_OUT else "train"
+        bucket = int(hashlib.sha256(owner.encode()).hexdigest(), 16) % 1000
+        split = "validation" if bucket < HELD_OUT else "test" if bucket < 2 * HELD_OUT else "train"
         texts = [item for item in example.items() if item[0] != "label"]
-        if any(homes.get(text, split) != split for text in texts):
+        if any(split_of_text.get(text, split) != split for text in texts):
             dropped += 1
         elif tuple(example.values()) not in seen:
             seen.add(tuple(example.values()))
-            homes.update(dict.fromkeys(texts, split))
+            split_of_text.update(dict.fromkeys(texts, split))
             examples[split].append(example)
     return examples, dropped
 

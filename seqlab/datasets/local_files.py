@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from seqlab.data.text_files import Repairs, read_table, repairs_of, repairs_told
+from seqlab.data.text_files import Repairs, describe_repairs, make_repairs, read_table
 from seqlab.system.errors import SeqlabError
-from seqlab.system.files import stamps
+from seqlab.system.files import file_stamps
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class LocalFiles:
     """strict: a broken line is an error. replace: it is mended or left out, and counted."""
 
     def __post_init__(self) -> None:
-        repairs_of(self.errors)
+        make_repairs(self.errors)
 
     def files(self) -> dict[str, Path]:
         paths = {split: getattr(self, split) for split in ("train", "validation", "test")}
@@ -46,12 +46,12 @@ class LocalFiles:
 
     @property
     def columns(self) -> dict[str, str]:
-        given = {ours: getattr(self, ours) for ours in ("source", "target", "label")}
-        return {ours: theirs for ours, theirs in given.items() if theirs} or {"target": "text"}
+        names_by_field = {field: getattr(self, field) for field in ("source", "target", "label")}
+        return {field: name for field, name in names_by_field.items() if name} or {"target": "text"}
 
     def key(self) -> str:
         """Names the columns, the files, their sizes and times of change: an edited file is prepared anew."""
-        identity = repr((stamps(self.files().items()), self.columns, self.errors))
+        identity = repr((file_stamps(self.files().items()), self.columns, self.errors))
         return f"local_files/{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
 
     def splits(self) -> dict[str, Iterator[dict[str, str]]]:
@@ -59,11 +59,11 @@ class LocalFiles:
 
     @property
     def origin(self) -> dict[str, str]:
-        return repairs_told(self._repairs)
+        return describe_repairs(self._repairs)
 
     @functools.cached_property
     def _repairs(self) -> Repairs:
-        return repairs_of(self.errors)
+        return make_repairs(self.errors)
 
 
 DATASET = LocalFiles

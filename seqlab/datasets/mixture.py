@@ -49,8 +49,10 @@ class Mixture:
             if not self._columns:
                 self._columns.extend(example)
             if list(example) != self._columns:
-                here, there = ", ".join(example), ", ".join(self._columns)
-                raise SeqlabError(f"{self.parts[number].key()} has the columns {here}, the first part {there}")
+                columns, first_columns = ", ".join(example), ", ".join(self._columns)
+                raise SeqlabError(
+                    f"{self.parts[number].key()} has the columns {columns}, the first part {first_columns}"
+                )
             self._sizes[split, number] += 1
             yield example
         if not self._sizes[split, number]:

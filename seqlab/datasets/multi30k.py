@@ -64,13 +64,13 @@ class Multi30k:
             split: (self._verified(f"{name}{middle}.{source}"), self._verified(f"{name}{middle}.{target}"))
             for split, name in names.items()
         }
-        return {split: read_pairs(*both) for split, both in paths.items()}
+        return {split: read_pairs(*pair) for split, pair in paths.items()}
 
     def _verified(self, name: str) -> Path:
         """The file of that name in the folder, gzipped or not, once its content is what it should be."""
         folder = Path(self.folder)
-        tried = [place / (name + ending) for place in (folder / self.version, folder) for ending in (".gz", "")]
-        path = next((path for path in tried if path.exists()), None)
+        candidates = [place / (name + ending) for place in (folder / self.version, folder) for ending in (".gz", "")]
+        path = next((path for path in candidates if path.exists()), None)
         if path is None:
             raise SeqlabError(f"{folder}: no file {self.version}/{name} or {self.version}/{name}.gz")
         digest = hashlib.sha256()

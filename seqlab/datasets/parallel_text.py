@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from seqlab.data.text_files import Repairs, read_pairs, repairs_of, repairs_told
+from seqlab.data.text_files import Repairs, describe_repairs, make_repairs, read_pairs
 from seqlab.system.errors import SeqlabError
-from seqlab.system.files import stamps
+from seqlab.system.files import file_stamps
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class ParallelText:
     """strict: a broken line is an error. replace: it is mended or left out, and counted."""
 
     def __post_init__(self) -> None:
-        repairs_of(self.errors)
+        make_repairs(self.errors)
 
     def files(self) -> dict[str, tuple[Path, Path]]:
         files = {}
@@ -42,7 +42,7 @@ class ParallelText:
 
     def key(self) -> str:
         """Names the files, their sizes and times of change: an edited file is prepared anew."""
-        identity = stamps((split, path) for split, pair in self.files().items() for path in pair)
+        identity = file_stamps((split, path) for split, pair in self.files().items() for path in pair)
         return f"parallel_text/{hashlib.sha256(repr((identity, self.errors)).encode()).hexdigest()[:16]}"
 
     def splits(self) -> dict[str, Iterator[dict[str, str]]]:
@@ -50,11 +50,11 @@ class ParallelText:
 
     @property
     def origin(self) -> dict[str, str]:
-        return repairs_told(self._repairs)
+        return describe_repairs(self._repairs)
 
     @functools.cached_property
     def _repairs(self) -> Repairs:
-        return repairs_of(self.errors)
+        return make_repairs(self.errors)
 
 
 DATASET = ParallelText

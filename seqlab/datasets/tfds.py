@@ -44,11 +44,11 @@ class Tfds:
 
     @property
     def columns(self) -> dict[str, str]:
-        given = {ours: getattr(self, ours) for ours in ("source", "target", "label")}
-        found = {ours: theirs for ours, theirs in given.items() if theirs}
-        if not found:
+        names_by_field = {field: getattr(self, field) for field in ("source", "target", "label")}
+        columns = {field: name for field, name in names_by_field.items() if name}
+        if not columns:
             raise SeqlabError("say which features to take: --source, --target, --label")
-        return found
+        return columns
 
     def splits(self) -> dict[str, Iterator[dict[str, str]]]:
         columns = self.columns
@@ -56,22 +56,22 @@ class Tfds:
             raise SeqlabError(f"test {self.test}: what is tested with must not be trained on; leave test empty")
         builder = self._builder()
         features = builder.info.features
-        for theirs in columns.values():
-            if theirs not in features:
-                raise SeqlabError(f"{self.name or self.folder} has no feature {theirs!r}: {', '.join(features)}")
-        wanted = {"train": "train", "validation": self.validation, "test": self.test}
+        for feature in columns.values():
+            if feature not in features:
+                raise SeqlabError(f"{self.name or self.folder} has no feature {feature!r}: {', '.join(features)}")
+        split_names = {"train": "train", "validation": self.validation, "test": self.test}
         if self.validation.startswith("train["):
-            wanted["train"] = _complement(self.validation)
+            split_names["train"] = _complement(self.validation)
         splits = {}
-        for ours, theirs in wanted.items():
-            if not theirs:
+        for split, name in split_names.items():
+            if not name:
                 continue
             try:
-                splits[ours] = self._examples(builder.as_data_source(theirs), features)
+                splits[split] = self._examples(builder.as_data_source(name), features)
             except (ValueError, KeyError) as error:
-                known, reason = ", ".join(builder.info.splits), str(error).partition("\n")[0]
+                split_list, reason = ", ".join(builder.info.splits), str(error).partition("\n")[0]
                 raise SeqlabError(
-                    f"{self.folder or self.name}: no split {theirs!r} ({known}); set --{ours}: {reason}"
+                    f"{self.folder or self.name}: no split {name!r} ({split_list}); set --{split}: {reason}"
                 ) from None
         return splits
 
@@ -107,16 +107,19 @@ class Tfds:
         while True:
             try:
                 read = source.__getitems__(range(at, min(at + CHUNK, len(source))))
-                some = [{ours: _text(one[theirs], features[theirs]) for ours, theirs in columns} for one in read]
+                examples = [
+                    {column: _text(record[feature], features[feature]) for column, feature in columns}
+                    for record in read
+                ]
             except SeqlabError:
                 raise
             except Exception as error:  # whatever becomes of damaged records
                 raise SeqlabError(
                     f"{self.folder or self.name}: damaged: {str(error).partition(chr(10))[0]}"
                 ) from None
-            if not some:
+            if not examples:
                 return
-            yield from some
+            yield from examples
             at += CHUNK
 
 
@@ -126,8 +129,8 @@ def check_features(path: Path) -> None:
     def classes(value: Any) -> Iterator[Any]:
         if isinstance(value, dict):
             yield from (value[name] for name in ("pythonClassName", "python_class_name", "type") if name in value)
-        for one in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
-            yield from classes(one)
+        for child in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+            yield from classes(child)
 
     for name in classes(read_json(path, dict[str, Any])):
         if not str(name).startswith("tensorflow_datasets."):

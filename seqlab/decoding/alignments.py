@@ -1,48 +1,48 @@
-"""TODO decoding.alignments."""
+"""Alignments of decoded texts with their sources, by the model's attention."""
 
 from collections.abc import Sequence
-from typing import Any
 
-from seqlab.data.tokenizers import BLANK, END, Tokenizers
+from seqlab.data.tokenizers import BLANK, END
 from seqlab.decoding.decoded_text import Alignment, DecodedText
-from seqlab.search.forced import looked_at
+from seqlab.decoding.trained import Trained
+from seqlab.search.forced import focus
 from seqlab.search.requests import Request
 from seqlab.system.errors import SeqlabError
-from seqlab.types import Params
 
 
 def with_alignments(
-    model: Any, params: Params, tokenizers: Tokenizers, requests: Sequence[Request], texts: list[list[DecodedText]]
+    trained: Trained, requests: Sequence[Request], texts: list[list[DecodedText]]
 ) -> list[list[DecodedText]]:
-    """Texts with their alignments, by a forced pass. Raises for a model that attends to no source."""
-    if not hasattr(model, "attention_weights"):
+    """Texts with their alignments, by a forced pass. Raises `SeqlabError` for a model that attends to no source."""
+    if not hasattr(trained.model, "attention_weights"):
         raise SeqlabError("alignments are of one model that attends to a source")
-    asked = [request for request, some in zip(requests, texts, strict=True) for _ in some]
-    looked = iter(looked_at(model, params, asked, [one.ids for some in texts for one in some]))
-    read, wrote = tokenizers["source"].piece, tokenizers["target"].piece
+    repeated = [request for request, best in zip(requests, texts, strict=True) for _ in best]
+    ids = [text.ids for best in texts for text in best]
+    positions = iter(focus(trained.model, trained.params, repeated, ids))
+    source, target = trained.tokenizers["source"].piece, trained.tokenizers["target"].piece
 
-    def aligned(request: Request, one: DecodedText) -> DecodedText:
-        best, shares = next(looked)
-        names = [*map(read, request.source or ())], [*map(wrote, one.ids)]
-        return one._replace(alignment=Alignment(*names, best.tolist(), shares.tolist()))
+    def aligned(request: Request, text: DecodedText) -> DecodedText:
+        best, shares = next(positions)
+        pieces = [*map(source, request.source or ())], [*map(target, text.ids)]
+        return text._replace(alignment=Alignment(*pieces, best.tolist(), shares.tolist()))
 
-    return [[aligned(request, one) for one in some] for request, some in zip(requests, texts, strict=True)]
+    return [[aligned(request, text) for text in best] for request, best in zip(requests, texts, strict=True)]
 
 
 def word_links(alignment: Alignment) -> list[tuple[int, int]]:
-    """Pairs of words of source and text, from 0 on, where a token of the text looked at one of the source."""
+    """Pairs of words of source and text, from 0, where a token of the text attends most to one of the source."""
     source, target = words_of(alignment.source), words_of(alignment.target)
     links = {(source[i], target[j]) for j, i in enumerate(alignment.best)}
     return sorted((i, j) for i, j in links if i >= 0 and j >= 0)
 
 
 def words_of(pieces: Sequence[str]) -> list[int]:
-    """Which word each token is of; EOS at the end is of none (-1), as is a blank that stands alone."""
-    found, word, begins = [], -1, True
+    """The word of each token, from 0; EOS at the end and a single blank belong to no word (-1)."""
+    words, word, begins = [], -1, True
     ended = list(pieces[-1:]) == [END]
     for piece in pieces[: len(pieces) - ended]:
         begins |= piece.startswith(BLANK)
         if piece.strip(BLANK):
             word, begins = word + begins, False
-        found.append(word if piece.strip(BLANK) else -1)
-    return [*found, -1] if ended else found
+        words.append(word if piece.strip(BLANK) else -1)
+    return [*words, -1] if ended else words

@@ -1,4 +1,4 @@
-"""TODO decoding.answers."""
+"""The answers of models that write no text: classes, tags and numbers."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -7,10 +7,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from seqlab.layers.losses import outputs
+from seqlab.layers.losses import model_outputs
 from seqlab.types import Params, Series, Tokens
 
-ANSWERED = 64  # sequences answered at once
+ROWS = 64  # sequences in a batch
 
 
 def answers(
@@ -22,18 +22,18 @@ def answers(
     """The likeliest class, or classes, or the number, for each of many sequences, in batches of few shapes;
     `collate(sequences, length, rows)` pads them.
     """
-    run, found = make_answer(model), []
-    for at in range(0, len(sequences), ANSWERED):
-        some = sequences[at : at + ANSWERED]
-        length = 1 << max(max(map(len, some)) - 1, 1).bit_length()
-        found += [*np.asarray(run(params, collate(some, length, ANSWERED)))[: len(some)]]
-    return found
+    answer, results = make_answer(model), []
+    for at in range(0, len(sequences), ROWS):
+        batch = sequences[at : at + ROWS]
+        length = 1 << max(max(map(len, batch)) - 1, 1).bit_length()
+        results += [*np.asarray(answer(params, collate(batch, length, ROWS)))[: len(batch)]]
+    return results
 
 
 @functools.lru_cache(maxsize=16)
 def make_answer(model: Any) -> Callable[..., jax.Array]:
     def answer(params: Params, inputs: Any) -> jax.Array:
-        found = outputs(model, params, inputs)
-        return found if found.ndim == 1 else found.argmax(-1)  # a number, or logits
+        outputs = model_outputs(model, params, inputs)
+        return outputs if outputs.ndim == 1 else outputs.argmax(-1)  # a number, or logits
 
     return jax.jit(answer)

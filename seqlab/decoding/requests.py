@@ -1,23 +1,25 @@
-"""TODO decoding.requests."""
+"""From lines to the requests of a search: lengths, prefixes and phrases."""
 
 import itertools
 import math
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from seqlab.config import Search
+from seqlab.config import MAX_TOKENS, Search
 from seqlab.data.padding import sentences_of
 from seqlab.data.tokenizers import TextTokenizer, Tokenizers
-from seqlab.decoding.settings import settled
-from seqlab.search.requests import LONGEST, Request, most_tokens
+from seqlab.decoding.trained import Trained
+from seqlab.search.presets import resolve_preset
+from seqlab.search.requests import Request, max_tokens
 from seqlab.system.errors import SeqlabError
 
 
 class Constraints(NamedTuple):
-    """What texts must begin with, and phrases that must be in them: none, or as many as there are lines."""
+    """Texts that decoded texts must begin with, and phrases that they must contain: none, or as many as there are
+    lines.
+    """
 
     prefixes: Sequence[str] = ()
     phrases: Sequence[Sequence[str]] = ()
@@ -26,67 +28,83 @@ class Constraints(NamedTuple):
 NO_CONSTRAINTS = Constraints()
 
 
-def warn(message: str) -> None:
-    print(f"seqlab: {message}", file=sys.stderr)
+class Lines(NamedTuple):
+    """Lines to decode, counted from `first`; their ids, if they are known (None: `texts` are encoded); and what must
+    be in the decoded texts.
+    """
+
+    texts: Sequence[str]
+    ids: Sequence[Any] | None = None
+    first: int = 1
+    constraints: Constraints = NO_CONSTRAINTS
+
+    def part(self, rows: slice) -> "Lines":
+        """Some of the lines, with their numbers."""
+        prefixes, phrases = self.constraints
+        constraints = Constraints(prefixes[rows], phrases[rows])
+        return Lines(self.texts[rows], self.ids and self.ids[rows], self.first + (rows.start or 0), constraints)
 
 
 def requests_of(
-    task: Any,
-    model: Any,
-    tokenizers: Tokenizers,
-    lines: Sequence[tuple[int, str]],
-    search: Search,
-    warn: Callable[[str], None],
+    trained: Trained, lines: Lines, rows: Sequence[int], search: Search, warn: Callable[[str], None]
 ) -> list[Request]:
-    """What lines, with their numbers, ask of a search."""
-    least = settled(search, tokenizers["target"])[0].least
-    requests = task.requests([line for _, line in lines], tokenizers, search.max_length)
-    return [
-        bounded(readable(request, model, f"line {i}", line, warn), search, least)._replace(number=i)
-        for request, (i, line) in zip(requests, lines, strict=True)
-    ]
+    """The requests of some of the lines, by index, with their numbers."""
+    task, model, _, tokenizers = trained
+    minimum = max(search.min_length, resolve_preset(search).minimum)
+    texts = [lines.texts[i] for i in rows]
+    ids = trained.encode(texts) if lines.ids is None else [lines.ids[i] for i in rows]
+    requests = []
+    for i, text, request in zip(rows, texts, task.requests(ids, tokenizers, search.max_length), strict=True):
+        number = lines.first + i
+        request = bounded(readable(request, model, f"line {number}", text, warn), search, minimum)
+        requests.append(request._replace(number=number))
+    return requests
 
 
-def readable(request: Request, model: Any, where: str, line: str, warn: Callable[[str], None]) -> Request:
-    """The request, its source cut to what can be read. Raises for a prompt that is longer."""
-    most = most_tokens(model)
-    if len(request.prompt) > most:
-        raise SeqlabError(f"{where} has more than the {most} tokens that can be read: {line[:40]}")
-    if request.source is None or len(request.source) <= most:
+def readable(request: Request, model: Any, name: str, line: str, warn: Callable[[str], None]) -> Request:
+    """The request, its source cut to what the model reads. Raises `SeqlabError` for a longer prompt."""
+    maximum = max_tokens(model)
+    if len(request.prompt) > maximum:
+        raise SeqlabError(f"{name} has more than the {maximum} tokens that can be read: {line[:40]}")
+    if request.source is None or len(request.source) <= maximum:
         return request
-    warn(f"{where} has {len(request.source)} tokens, and {most} are read: {line[:40]}")
-    return cut_source(request, request.source, most)
+    warn(f"{name} has {len(request.source)} tokens, and {maximum} are read: {line[:40]}")
+    return cut_source(request, request.source, maximum)
 
 
-def bounded(request: Request, search: Search, least: int) -> Request:
-    """The request with the lengths that a search asks for."""
-    most, least, size = request.limit, max(search.min_length, least), len(request.source or ())
+def bounded(request: Request, search: Search, minimum: int) -> Request:
+    """The request with the minimum and maximum lengths of a search."""
+    limit, size = request.limit, len(request.source or ())
     if search.max_ratio and size:
-        by_ratio = math.ceil(min(search.max_ratio * size, LONGEST))
-        most = min(most, by_ratio) if search.max_length else by_ratio
-    return request._replace(limit=most, least=min(max(least, math.ceil(min(search.min_ratio * size, LONGEST))), most))
+        by_ratio = math.ceil(min(search.max_ratio * size, MAX_TOKENS))
+        limit = min(limit, by_ratio) if search.max_length else by_ratio
+    minimum = max(minimum, math.ceil(min(search.min_ratio * size, MAX_TOKENS)))
+    return request._replace(limit=limit, minimum=min(minimum, limit))
 
 
 def constrained_requests(
-    told: Constraints, asked: Sequence[int], requests: Sequence[Request], tokenizer: TextTokenizer
-) -> Iterator[Request]:
-    """The requests of the lines `asked`, with what they are told."""
-    prefixes = tokenizer.encode([told.prefixes[i] for i in asked] if told.prefixes else [])
-    phrases = [told.phrases[i] for i in asked] if told.phrases else []
+    constraints: Constraints, rows: Sequence[int], requests: Sequence[Request], tokenizer: TextTokenizer
+) -> list[Request]:
+    """The requests of the lines `rows`, with the prefixes and phrases of these lines."""
+    prefixes = tokenizer.encode([constraints.prefixes[i] for i in rows]) if constraints.prefixes else []
+    phrases = [constraints.phrases[i] for i in rows] if constraints.phrases else []
     ids = iter(tokenizer.encode([*itertools.chain(*phrases)]))
-    for n, request in enumerate(requests):
-        prefix = prefixes[n] if prefixes else ()
-        yield request._replace(prefix=prefix, phrases=[next(ids) for _ in phrases[n]] if phrases else ())
+    return [
+        request._replace(
+            prefix=prefixes[n] if prefixes else (), phrases=[next(ids) for _ in phrases[n]] if phrases else ()
+        )
+        for n, request in enumerate(requests)
+    ]
 
 
 def source_request(ids: Sequence[int] | np.ndarray, tokenizers: Tokenizers, limit: int) -> Request:
-    """Asks for a text of at most `limit` tokens for a source: x1 .. xn EOS, as in `pair_batch`."""
-    ended = [*map(int, ids), tokenizers["source"].eos]
-    sentences = sentences_of(np.array(ended), tokenizers["source"].newline).tolist()
-    return Request(ended, [tokenizers["target"].bos], limit, sentences)
+    """Requests a text of at most `limit` tokens for a source: x1 .. xn EOS, as in `pair_batch`."""
+    source = [*map(int, ids), tokenizers["source"].eos]
+    sentences = sentences_of(np.array(source), tokenizers["source"].newline).tolist()
+    return Request(source, [tokenizers["target"].bos], limit, sentences)
 
 
-def cut_source(request: Request, source: Sequence[int], most: int) -> Request:
-    """The request with the first tokens of its source and EOS, `most` in all."""
-    sentences = request.sentences and request.sentences[:most]
-    return request._replace(source=[*source[: most - 1], source[-1]], sentences=sentences)
+def cut_source(request: Request, source: Sequence[int], maximum: int) -> Request:
+    """The request with the first tokens of its source and EOS, `maximum` in all."""
+    sentences = request.sentences and request.sentences[:maximum]
+    return request._replace(source=[*source[: maximum - 1], source[-1]], sentences=sentences)

@@ -1,4 +1,4 @@
-"""TODO decoding.resumed_output."""
+"""Output files that are continued after a kill."""
 
 import contextlib
 import fcntl
@@ -17,21 +17,21 @@ from seqlab.system.untrusted import read_json
 
 def digest(paths: Iterable[Path | None]) -> str:
     """SHA-256 of some files."""
-    found = hashlib.sha256()
+    total = hashlib.sha256()
     for path in paths:
         if path is not None:
             with path.open("rb") as stream:
-                found.update(hashlib.file_digest(stream, "sha256").digest())
-        found.update(b"/")
-    return found.hexdigest()
+                total.update(hashlib.file_digest(stream, "sha256").digest())
+        total.update(b"/")
+    return total.hexdigest()
 
 
 @contextlib.contextmanager
 def resumed_output(path: Path, identity: dict[str, Any], lines_each: int) -> Iterator[tuple[TextIO, int]]:
-    """A text stream that goes on at the end of the file, and how many inputs' lines are there already, `lines_each`
-    an input. What is left of a broken one is dropped. `identity`, kept beside the file, must be what it was.
+    """A text stream at the end of the file, and the number of inputs whose `lines_each` lines are in it already. The
+    lines of an incomplete input are removed. `identity` is stored next to the file, and must not change.
 
-    Raises `SeqlabError` for a file that was not begun this way, or of other options or another input.
+    Raises `SeqlabError` for a file that was not begun this way, or with other options or another input.
     """
     record = path.with_name(path.name + ".resume")
     content = json.dumps(identity, sort_keys=True, default=str, indent=1)

@@ -26,10 +26,10 @@ def pairwise_chrf(texts: Sequence[str]) -> np.ndarray:
     """chrF2 (Popović 2015) of each text [N N] against each other one, as sacrebleu's for sentences."""
     common, counts = common_ngrams([codes("".join(text.split())) for text in texts], 6)  # [O N N], [O N]
     hypotheses, references = np.broadcast_arrays(counts[:, :, None], counts[:, None])
-    both = (hypotheses > 0) & (references > 0)
-    orders = np.maximum(both.sum(0), 1)
-    precision = (np.where(both, common, 0) / np.maximum(hypotheses, 1)).sum(0) / orders
-    recall = (np.where(both, common, 0) / np.maximum(references, 1)).sum(0) / orders
+    counted = (hypotheses > 0) & (references > 0)
+    orders = np.maximum(counted.sum(0), 1)
+    precision = (np.where(counted, common, 0) / np.maximum(hypotheses, 1)).sum(0) / orders
+    recall = (np.where(counted, common, 0) / np.maximum(references, 1)).sum(0) / orders
     return 100 * 5 * precision * recall / np.maximum(4 * precision + recall, 1e-16)
 
 
@@ -77,9 +77,9 @@ def common_ngrams(rows: Sequence[np.ndarray], orders: int) -> tuple[np.ndarray, 
         counts.append((grams > 0).sum(1))
         numbers.append(occurrences(grams))
     # Few shapes: sizes are powers of two.
-    most = int(max(map(np.max, numbers)))
-    places, highest = (1 << max(size, 63).bit_length() for size in (length, most))
-    numbers = np.stack([np.pad(one, ((0, 0), (0, places - one.shape[1]))) for one in numbers])
+    largest = int(max(map(np.max, numbers)))
+    places, highest = (1 << max(size, 63).bit_length() for size in (length, largest))
+    numbers = np.stack([np.pad(x, ((0, 0), (0, places - x.shape[1]))) for x in numbers])
     return np.asarray(in_common(numbers, highest), np.float64), np.stack(counts).astype(np.float64)
 
 
@@ -106,17 +106,17 @@ def in_common(numbers: Int[Array, "O N L"], highest: int) -> Float[Array, "O N N
     """How many numbers above 0, and none above `highest`, each pair of rows shares."""
     rows = jnp.arange(numbers.shape[1])[:, None]
 
-    def products(one: Int[Array, "N L"]) -> Float[Array, "N N"]:
-        has = jnp.zeros((one.shape[0], highest + 1)).at[rows, one].set(1.0)[:, 1:]
+    def products(row_numbers: Int[Array, "N L"]) -> Float[Array, "N N"]:
+        has = jnp.zeros((row_numbers.shape[0], highest + 1)).at[rows, row_numbers].set(1.0)[:, 1:]
         return has @ has.T
 
     return jax.lax.map(products, numbers)
 
 
 def least_risk(metric: str, texts: list[DecodedText]) -> list[DecodedText]:
-    """Samples without repetitions, those first that are most like all the others; their score is how much."""
+    """Samples without repetitions, in the order of their mean similarity to all samples. It becomes their score."""
     if not texts:
         return []
-    utility = expected_utility(metric, [one.text for one in texts])
+    utility = expected_utility(metric, [sample.text for sample in texts])
     ordered = [texts[k]._replace(score=float(utility[k])) for k in np.argsort(-utility, kind="stable")]
-    return list({one.text: one for one in reversed(ordered)}.values())[::-1]
+    return list({sample.text: sample for sample in reversed(ordered)}.values())[::-1]

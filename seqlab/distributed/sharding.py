@@ -1,8 +1,8 @@
-"""Which axis of the mesh each dimension of each parameter lies on, as a pure function of its path and its shape.
+"""The sharding of parameters: the mesh axis of each dimension, as a pure function of a parameter's path and shape.
 
 "tensor" splits the work of a layer: whole heads of attention, the hidden layer of a feed-forward, words of a
-vocabulary (Shoeybi et al. 2019, section 3). "fsdp" splits what is stored alone, a parameter being gathered where it
-is read (Rajbhandari et al. 2020, section 5.3). What no rule names stays whole.
+vocabulary (Shoeybi et al. 2019, section 3). "fsdp" splits only the storage: a parameter is gathered where it is read
+(Rajbhandari et al. 2020, section 5.3). Parameters without a rule stay whole.
 """
 
 import math
@@ -18,8 +18,8 @@ SMALLEST = 2**12  # elements that fsdp splits: gathering fewer takes as long as 
 
 Axes = tuple[str | None, ...]  # of each dimension; None: whole
 
-# By family: how a parameter's path ends, a regular expression over whole names, and its axes. What is read at each
-# step of a recurrent layer stays whole: devices would wait for each other at every position.
+# By family: the end of a parameter's path, as a regular expression over whole names, and its axes. Parameters that a
+# recurrent layer reads at each step stay whole: otherwise devices would wait for each other at every position.
 RULES: dict[str, dict[str, Axes]] = {
     "attention": {
         r"(self|cross)_attention/(query|key|value)/kernel": (F, T, None),
@@ -68,12 +68,12 @@ RULES: dict[str, dict[str, Axes]] = {
 
 
 def name_of(path: Any) -> str:
-    """ "params/decoder/stack_0/self_norm/scale": the keys of a tree's path, dictionaries' and structs' alike."""
+    """Returns the keys of a tree's path joined by "/", for example "params/decoder/stack_0/self_norm/scale"."""
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
 def rule_of(name: str) -> tuple[str, Axes] | None:
-    """The family whose rule names a parameter, and its axes."""
+    """Returns the family and the axes of the rule for a parameter, or None."""
     for family, rules in RULES.items():
         for end, axes in rules.items():
             if re.search(f"(^|/)({end})$", name):
@@ -82,7 +82,7 @@ def rule_of(name: str) -> tuple[str, Axes] | None:
 
 
 def spec_of(name: str, shape: tuple[int, ...], fsdp: int, tensor: int) -> PartitionSpec:
-    """Where a leaf lies on axes of these sizes. A dimension that its axis does not divide stays whole."""
+    """Returns the spec of a leaf for axes of these sizes. A dimension that its axis does not divide stays whole."""
     _, axes = rule_of(name) or ("", ())
     if len(axes) != len(shape):
         return PartitionSpec()
@@ -92,15 +92,15 @@ def spec_of(name: str, shape: tuple[int, ...], fsdp: int, tensor: int) -> Partit
 
 
 def specs(tree: Any, fsdp: int, tensor: int) -> Any:
-    """The tree's PartitionSpecs, for arrays or their shapes. A moment of an optimizer, or a moving average, lies as
-    its parameter does, for its path ends alike.
+    """Returns the PartitionSpecs of a tree of arrays or shapes. A moment of an optimizer, or a moving average, is
+    sharded as its parameter, because its path has the same end.
     """
     return jax.tree_util.tree_map_with_path(lambda path, x: spec_of(name_of(path), x.shape, fsdp, tensor), tree)
 
 
 def explain(tree: Any, fsdp: int, tensor: int) -> Iterator[str]:
-    """A table of the tree: path, family of its rule, shape, MiB, where it lies, MiB a device; and the totals."""
-    rows, total, each = [("parameter", "family", "shape", "lies on", "MiB", "MiB a device")], 0.0, 0.0
+    """Yields a table of the tree: path, family of the rule, shape, axes, MiB and MiB per device; then the totals."""
+    rows, total, per_device = [("parameter", "family", "shape", "lies on", "MiB", "MiB a device")], 0.0, 0.0
     for path, x in jax.tree_util.tree_flatten_with_path(tree)[0]:
         name = name_of(path)
         spec = spec_of(name, x.shape, fsdp, tensor)
@@ -109,8 +109,8 @@ def explain(tree: Any, fsdp: int, tensor: int) -> Iterator[str]:
         family, _ = rule_of(name) or ("no rule", ())
         lies = " x ".join(axis or "-" for axis in spec) or "whole"
         rows.append((name, family, "x".join(map(str, x.shape)) or "-", lies, f"{size:.3f}", f"{share:.3f}"))
-        total, each = total + size, each + share
-    rows.append(("total", "", "", "", f"{total:.3f}", f"{each:.3f}"))
+        total, per_device = total + size, per_device + share
+    rows.append(("total", "", "", "", f"{total:.3f}", f"{per_device:.3f}"))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         left = [f"{cell:{width}}" for cell, width in zip(row[:4], widths[:4], strict=True)]

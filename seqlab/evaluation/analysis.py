@@ -1,8 +1,8 @@
-"""Why texts are wrong: because search missed what the model likes better, or because the model likes something else.
+"""Why texts are wrong: search errors and model errors.
 
-If a model prefers the reference to the text that was written, P(reference) > P(text), search is at fault; otherwise
-the model is (Stahlberg & Byrne 2019, "On NMT search errors and model errors: cat got your tongue?"). What is
-preferred is told by log-probability, and by the score that was searched for.
+If a model prefers the reference to the decoded text, P(reference) > P(text), search is at fault; otherwise the model
+is (Stahlberg & Byrne 2019, "On NMT search errors and model errors: cat got your tongue?"). The preference is measured
+by log-probability, and by the score that was searched for.
 """
 
 import dataclasses
@@ -16,18 +16,18 @@ import numpy as np
 from seqlab.config import Search
 from seqlab.data.records import prepare
 from seqlab.decoding.decoded_text import DecodedText
-from seqlab.decoding.log_probs import longest_side, to_be_forced
-from seqlab.decoding.requests import requests_of, warn
-from seqlab.decoding.settings import settled
+from seqlab.decoding.lines import warn
+from seqlab.decoding.log_probs import forced_pairs, longest_side
+from seqlab.decoding.requests import Lines, requests_of
+from seqlab.decoding.settings import resolve
 from seqlab.metrics.registry import LOWER_IS_BETTER, score, score_lines
 from seqlab.metrics.rouge import words
 from seqlab.runs.loading import Run
-from seqlab.search import exact
+from seqlab.search.exact import exact as exact_search
 from seqlab.search.forced import force
 from seqlab.search.length_penalty import normalized
-from seqlab.search.processors import NO_OPTIONS
-from seqlab.search.requests import Request, most_tokens
-from seqlab.search.searcher import Weights
+from seqlab.search.processors import make_processors
+from seqlab.search.requests import Request, max_tokens
 from seqlab.system.errors import SeqlabError, at_least
 
 
@@ -104,86 +104,90 @@ def analyze(
     task, search = run.experiment.task, run.experiment.search
     if task.KIND != "generator" or not task.metrics:
         raise SeqlabError(f"{type(task).__name__} writes no texts that search could miss")
-    refuse_others(search)
+    check_search(search)
     check_effort(lines, beams, exact, nodes)
     data = prepare(run.experiment.data, data_dir)
     size = data.size(split)
-    every = enumerate(data.read(split, 0, min(lines or size, size)))
-    examples = [(i, example) for i, example in every if example["source"].strip()]
-    if not examples:
+    examples = list(data.read(split, 0, min(lines or size, size)))
+    rows = [i for i, example in enumerate(examples) if example["source"].strip()]
+    if not rows:
         raise SeqlabError(f"split {split} has no sources")
-    numbers = [i for i, _ in examples]
-    sources, references = ([example[column] for _, example in examples] for column in ("source", "target"))
-
-    numbered = [(i + 1, source) for i, source in zip(numbers, sources, strict=True)]
-    requests = requests_of(task, run.model, run.tokenizers, numbered, search, warn)
-    options = settled(search, run.tokenizers["target"])[2]
-    if exact and (options != NO_OPTIONS or any(request.least > 1 for request in requests)):
+    requests = requests_of(run.trained, Lines([example["source"] for example in examples]), rows, search, warn)
+    static = resolve(search, run.tokenizers["target"]).static
+    if exact and (make_processors(static) or any(request.minimum > 1 for request in requests)):
         raise SeqlabError(
             f"exact search knows no least lengths and nothing forbidden, as the preset {search.preset} may have: "
             "--exact 0 leaves it out"
         )
-    ids = to_be_forced(task, run.tokenizers, sources, references)[1]
-    if max(map(longest_side, requests, ids)) > most_tokens(run.model):
-        raise SeqlabError(f"a reference has more than the {most_tokens(run.model)} tokens that can be read")
-    unreachable = sum(len(answer) > one.limit for answer, one in zip(ids, requests, strict=True))
-    written = [one[0] for one in run.write(sources)]
-    answers = [[*one.ids] for one in written], ids
-    sums = [[float(one.sum()) for one in force(run.model, run.params, requests, some)] for some in answers]
-    scores = [normalized_scores(run, some, values) for some, values in zip(answers, sums, strict=True)]
-    judged = []
-    for k, (i, source, reference, one) in enumerate(zip(numbers, sources, references, written, strict=True)):
-        right = one.text.strip() == reference.strip()
-        by_log_prob, by_score = (preference(texts[k], wanted[k], right) for texts, wanted in (sums, scores))
-        judged.append(Line(i, source, reference, one.text, by_log_prob, by_score))
+    sources, references = ([examples[i][column] for i in rows] for column in ("source", "target"))
+    reference_ids = forced_pairs(run.trained, sources, references)[1]
+    if max(map(longest_side, requests, reference_ids)) > max_tokens(run.model):
+        raise SeqlabError(f"a reference has more than the {max_tokens(run.model)} tokens that can be read")
+    unreachable = sum(len(ids) > request.limit for ids, request in zip(reference_ids, requests, strict=True))
+    texts = [best[0] for best in run.write(sources)]
+    preferences = preferences_of(run, requests, texts, references, reference_ids)
+    judged = [
+        Line(i, source, reference, text.text, *pair)
+        for i, source, reference, text, pair in zip(rows, sources, references, texts, preferences, strict=True)
+    ]
     metric = task.metrics[0]
     widths, widest = widths_of(run, metric, sources, references, beams)
-    found = exactly(run, requests, widest, exact, nodes) if exact and beams else None
-    return Analysis(metric, dataclasses.asdict(search), judged, unreachable, widths, found)
+    optima = search_exactly(run, requests, widest, exact, nodes) if exact and beams else None
+    return Analysis(metric, dataclasses.asdict(search), judged, unreachable, widths, optima)
+
+
+def preferences_of(
+    run: Run,
+    requests: Sequence[Request],
+    texts: Sequence[DecodedText],
+    references: Sequence[str],
+    reference_ids: Sequence[Sequence[int]],
+) -> list[tuple[Preference, Preference]]:
+    """What the model prefers for each line, the text or the reference: by log-probability, and by score."""
+    sides = [text.ids for text in texts], reference_ids
+    sums = [[float(x.sum()) for x in force(run.model, run.params, requests, ids)] for ids in sides]
+    scores = [normalized_scores(run, ids, values) for ids, values in zip(sides, sums, strict=True)]
+    equal = [text.text.strip() == reference.strip() for text, reference in zip(texts, references, strict=True)]
+    by_log_prob, by_score = (list(map(preference, *values, equal)) for values in (sums, scores))
+    return list(zip(by_log_prob, by_score, strict=True))
 
 
 def check_effort(lines: int = 0, beams: Sequence[int] = (), exact: int = 0, nodes: int = 1000) -> None:
-    """Raises for an effort of `analyze` that there is not."""
-    for name, value, least in (("--lines", lines, 0), ("--exact", exact, 0), ("--nodes", nodes, 1)):
-        at_least(name, value, least)
+    """Raises `SeqlabError` for an effort of `analyze` that is below its minimum."""
+    for name, value, minimum in (("--lines", lines, 0), ("--exact", exact, 0), ("--nodes", nodes, 1)):
+        at_least(name, value, minimum)
     at_least("a beam", min(beams, default=1), 1)
 
 
-def refuse_others(search: Search) -> None:
-    """Raises for a search whose scores are none of the model's alone, or that may not write what references are."""
+def check_search(search: Search) -> None:
+    """Raises `SeqlabError` for a search whose scores are not the model's alone, or that cannot write references."""
     usual = Search()
     names = ("sample", "coverage", "no_repeat", "repetition", "forbid", "min_length", "min_ratio", "groups")
-    asked = [name for name in names if getattr(search, name) != getattr(usual, name)]
-    if asked:
-        raise SeqlabError(f"{', '.join(asked)}: no score that a reference has too: analyze without")
-
-
-def objective(run: Run) -> tuple[str, Weights]:
-    """The length rule and the weights of the score that a run searches for."""
-    found, _, _, weights = settled(run.experiment.search, run.tokenizers["target"])
-    return found.rules.length, weights
+    changed = [name for name in names if getattr(search, name) != getattr(usual, name)]
+    if changed:
+        raise SeqlabError(f"{', '.join(changed)}: no score that a reference has too: analyze without")
 
 
 def normalized_scores(run: Run, ids: Sequence[Sequence[int]], log_probs: Sequence[float]) -> list[float]:
     """The scores that the run searches for."""
-    rule, weights = objective(run)
+    static, weights, *_ = resolve(run.experiment.search, run.tokenizers["target"])
     sums, lengths = jnp.array(log_probs, jnp.float32), jnp.array([*map(len, ids)], jnp.int32)
-    return normalized(sums, lengths, weights.alpha, weights.word_penalty, rule).tolist()
+    return normalized(sums, lengths, weights.alpha, weights.word_penalty, static.rules.length).tolist()
 
 
-def preference(text: float, reference: float, right: bool) -> Preference:
-    return Preference(text, reference, "none" if right else "search" if reference > text else "model")
+def preference(text: float, reference: float, equal: bool) -> Preference:
+    return Preference(text, reference, "none" if equal else "search" if reference > text else "model")
 
 
 def faults(lines: Sequence[Line]) -> dict[str, dict[str, int]]:
-    """How many lines have each fault, by both measures."""
+    """The number of lines with each fault, by both measures."""
     measures = {
-        "by log-probability": [line.by_log_prob for line in lines],
-        "by the score searched for": [line.by_score for line in lines],
+        "by log-probability": [line.by_log_prob.fault for line in lines],
+        "by the score searched for": [line.by_score.fault for line in lines],
     }
     return {
-        name: {fault: sum(one.fault == fault for one in some) for fault in ("none", "search", "model")}
-        for name, some in measures.items()
+        name: {fault: observed.count(fault) for fault in ("none", "search", "model")}
+        for name, observed in measures.items()
     }
 
 
@@ -191,56 +195,51 @@ def widths_of(
     run: Run, metric: str, sources: Sequence[str], references: Sequence[str], beams: Sequence[int]
 ) -> tuple[list[Width], list[DecodedText]]:
     """What beams of some widths write; the best texts of the widest."""
-    wanted = sum(len(words(line)) for line in references)
-    found, best = [], []
+    reference_words = sum(len(words(line)) for line in references)
+    widths, best = [], []
     for beam in sorted({*beams}):
         lists = run.write(sources, nbest=beam, beam=beam)
-        best = [one[0] for one in lists]
-        texts = [one.text for one in best]
-        every = [one.text for some in lists for one in some]
-        beside = [reference for some, reference in zip(lists, references, strict=True) for _ in some]
-        (name, alone), *_ = score_lines(metric, every, [beside]).items()
-        values = iter(-alone if name.endswith(LOWER_IS_BETTER) else alone)
-        oracle = [some[int(np.argmax([next(values) for _ in some]))].text for some in lists]
-        found.append(
+        best = [nbest[0] for nbest in lists]
+        texts = [text.text for text in best]
+        hypotheses = [text.text for nbest in lists for text in nbest]
+        repeated = [reference for nbest, reference in zip(lists, references, strict=True) for _ in nbest]
+        (name, line_scores), *_ = score_lines(metric, hypotheses, [repeated]).items()
+        values = iter(-line_scores if name.endswith(LOWER_IS_BETTER) else line_scores)
+        oracle = [nbest[int(np.argmax([next(values) for _ in nbest]))].text for nbest in lists]
+        widths.append(
             Width(
                 beam,
                 score(metric, texts, [references])[0].value,
                 score(metric, oracle, [references])[0].value,
-                100 * sum(len(words(text)) for text in texts) / max(wanted, 1),
+                100 * sum(len(words(text)) for text in texts) / max(reference_words, 1),
                 100 * sum(not text.strip() for text in texts) / len(texts),
-                float(np.mean([one.score for one in best])),
+                float(np.mean([text.score for text in best])),
             )
         )
-    return found, best
+    return widths, best
 
 
-def exactly(run: Run, requests: Sequence[Request], widest: Sequence[DecodedText], sample: int, budget: int) -> Exact:
+def search_exactly(
+    run: Run, requests: Sequence[Request], widest: Sequence[DecodedText], sample: int, budget: int
+) -> Exact:
     """Exact search for a sample of the sentences, evenly spread, which has to beat the widest beam."""
-    rule, weights = objective(run)
-    chosen = np.unique(np.linspace(0, len(requests) - 1, min(sample, len(requests))).astype(int))
-    found = exact.exact(
-        run.model,
-        run.params,
-        [requests[i] for i in chosen],
-        eos=run.tokenizers["target"].eos,
-        alpha=weights.alpha,
-        word_penalty=weights.word_penalty,
-        length=rule,
-        incumbents=[widest[i].score for i in chosen],
-        budget=budget,
+    settings = resolve(run.experiment.search, run.tokenizers["target"])
+    rows = np.unique(np.linspace(0, len(requests) - 1, min(sample, len(requests))).astype(int))
+    incumbents = [widest[i].score for i in rows]
+    optima = exact_search(
+        run.model, run.params, [requests[i] for i in rows], settings, incumbents=incumbents, budget=budget
     )
-    decided = [(one.ids or widest[i].ids, bool(one.ids)) for i, one in zip(chosen, found, strict=True) if one.decided]
+    decided = [(row, optimum) for row, optimum in zip(rows, optima, strict=True) if optimum.decided]
     return Exact(
-        len(chosen),
+        len(rows),
         budget,
         len(decided),
-        sum(better for _, better in decided),
-        sum(len(ids) == 1 for ids, _ in decided),
+        sum(bool(optimum.ids) for _, optimum in decided),
+        sum(len(optimum.ids or widest[i].ids) == 1 for i, optimum in decided),
     )
 
 
-def shown(analysis: Analysis) -> str:
+def format_analysis(analysis: Analysis) -> str:
     """For a terminal."""
     count = len(analysis.lines)
     lines = [
@@ -250,7 +249,7 @@ def shown(analysis: Analysis) -> str:
     ]
     names = {"none": "as the reference", "search": "search error", "model": "model error"}
     for fault, name in names.items():
-        counts = [some[fault] for some in faults(analysis.lines).values()]
+        counts = [counts[fault] for counts in faults(analysis.lines).values()]
         lines.append(f"{name:26}" + "".join(f" {n:12,} {100 * n / count:5.1f} %" for n in counts))
     lines.append(f"references longer than what may be written: {analysis.unreachable}")
     lines += [

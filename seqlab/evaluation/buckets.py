@@ -1,5 +1,5 @@
-"""Where systems differ: scores by the length of a line, words by how often training had them, and what goes wrong as
-a kind: too short, too long, repeated, copied.
+"""Tables that show where systems differ: scores by the length of a line, words by their frequency in training, and
+kinds of errors (too short, too long, repeated, copied).
 
 A word is what `metrics.rouge.words` finds, lower-cased.
 """
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Int
 
-from seqlab.metrics.metric import Counted
+from seqlab.metrics.metric import LineCounts
 from seqlab.metrics.rouge import words
 
 BUCKETS = 5  # of lines, by length: about as many lines in each
@@ -20,8 +20,8 @@ FREQUENCIES = (0, 1, 2, 6, 21, 101, 1001)  # where buckets of words begin: how o
 NGRAM = 4  # as many words in a row, twice in a line, are a repetition
 
 
-class Table(NamedTuple):
-    """Rows of a label, how many lines or words it has, and a value for each system (None where there is nothing)."""
+class BucketTable(NamedTuple):
+    """A table. A row is a label, its number of lines or words, and a value for each system (None: no value)."""
 
     title: str
     counted: str
@@ -33,70 +33,74 @@ def words_of(lines: Iterable[str]) -> list[list[str]]:
 
 
 def frequencies(lines: Iterable[str]) -> Counter[str]:
-    """How often each word stands in some lines, such as those of training."""
+    """Counts the words of some lines, such as those of training."""
     return Counter(itertools.chain.from_iterable(words_of(lines)))
 
 
 def tables(
     systems: Sequence[Sequence[str]],
     references: Sequence[str],
-    counted: Sequence[Counted],
-    alone: Sequence[np.ndarray],
+    line_counts: Sequence[LineCounts],
+    line_scores: Sequence[np.ndarray],
     sources: Sequence[str] | None = None,
     seen: Mapping[str, int] | None = None,
-) -> list[Table]:
-    """All tables for some systems' texts: `counted` is what a metric counts in each, `alone` its scores of each line
-    [lines]; `seen` says how often training had a word.
+) -> list[BucketTable]:
+    """Returns all tables for the texts of some systems. `line_counts` are the counts of a metric in each system and
+    `line_scores` its scores of each line [lines]; `seen` counts the words of training.
     """
-    written, wanted = [words_of(lines) for lines in systems], words_of(references)
-    name = next(iter(counted[0].values(counted[0].counts.sum(0))))
-    found = []
-    for what, lines in (("source", None if sources is None else words_of(sources)), ("reference", wanted)):
+    system_words, reference_words = [words_of(lines) for lines in systems], words_of(references)
+    name = next(iter(line_counts[0].values(line_counts[0].counts.sum(0))))
+    result = []
+    for side, lines in (("source", None if sources is None else words_of(sources)), ("reference", reference_words)):
         if lines is not None:
-            found.append(by_length(f"{name} by words of the {what}", np.array([*map(len, lines)]), counted))
-    if len(np.unique(np.concatenate(alone))) > 2 and max(scores.max() for scores in alone) <= 100:
-        found.append(histogram(f"lines by {name} of the line", alone))
+            result.append(by_length(f"{name} by words of the {side}", np.array([*map(len, lines)]), line_counts))
+    if len(np.unique(np.concatenate(line_scores))) > 2 and max(scores.max() for scores in line_scores) <= 100:
+        result.append(histogram(f"lines by {name} of the line", line_scores))
     if seen is not None:
-        found.append(by_frequency(written, wanted, seen))
-    found.append(kinds(written, wanted, None if sources is None else words_of(sources), seen))
-    return [table for table in found if table.rows]
+        result.append(by_frequency(system_words, reference_words, seen))
+    result.append(kinds(system_words, reference_words, None if sources is None else words_of(sources), seen))
+    return [table for table in result if table.rows]
 
 
-def by_length(title: str, lengths: Int[np.ndarray, "lines"], counted: Sequence[Counted]) -> Table:
-    """A corpus score of the lines of each range of lengths."""
+def by_length(title: str, lengths: Int[np.ndarray, "lines"], line_counts: Sequence[LineCounts]) -> BucketTable:
+    """Returns the corpus score of the lines in each range of lengths."""
     edges = np.unique(np.quantile(lengths, np.linspace(0, 1, BUCKETS + 1)[1:-1], method="higher"))
-    which = np.searchsorted(edges, lengths, side="left")  # an edge is the last of its range
+    bucket_indices = np.searchsorted(edges, lengths, side="left")  # an edge is the last of its range
     rows = []
-    for bucket in np.unique(which):
-        some = which == bucket
-        values = [next(iter(one.values(one.counts[some].sum(0)).values())) for one in counted]
-        low, high = lengths[some].min(), lengths[some].max()
-        rows.append((f"{low}" if low == high else f"{low}-{high}", int(some.sum()), values))
-    return Table(title, "lines", rows)
+    for bucket in np.unique(bucket_indices):
+        in_bucket = bucket_indices == bucket
+        values = [next(iter(counts.values(counts.counts[in_bucket].sum(0)).values())) for counts in line_counts]
+        low, high = lengths[in_bucket].min(), lengths[in_bucket].max()
+        rows.append((f"{low}" if low == high else f"{low}-{high}", int(in_bucket.sum()), values))
+    return BucketTable(title, "lines", rows)
 
 
-def histogram(title: str, alone: Sequence[np.ndarray]) -> Table:
-    """How many lines, in percent, have scores in each fifth of 0 to 100."""
+def histogram(title: str, line_scores: Sequence[np.ndarray]) -> BucketTable:
+    """Returns the percentage of lines with scores in each fifth of 0 to 100."""
     edges = (0, 20, 40, 60, 80)
-    which = [np.clip(np.searchsorted(edges, scores, side="right") - 1, 0, len(edges) - 1) for scores in alone]
+    fifths = [np.clip(np.searchsorted(edges, scores, side="right") - 1, 0, len(edges) - 1) for scores in line_scores]
     rows = []
     for i, low in enumerate(edges):
-        hits = [int((one == i).sum()) for one in which]
+        hits = [int((indices == i).sum()) for indices in fifths]
         rows.append(
-            (f"{low}-{low + 20}", sum(hits), [100 * n / len(one) for n, one in zip(hits, which, strict=True)])
+            (
+                f"{low}-{low + 20}",
+                sum(hits),
+                [100 * n / len(indices) for n, indices in zip(hits, fifths, strict=True)],
+            )
         )
-    return Table(f"{title}, %", "of all systems", rows)
+    return BucketTable(f"{title}, %", "of all systems", rows)
 
 
 def by_frequency(
     systems: Sequence[Sequence[Sequence[str]]], references: Sequence[Sequence[str]], seen: Mapping[str, int]
-) -> Table:
-    """F1 of the words of each range of frequencies in training: of those written, and of those wanted."""
+) -> BucketTable:
+    """Returns the F1 of the words in each range of frequencies in training, written words against the references'."""
 
     def bucket(word: str) -> int:
         return int(np.searchsorted(FREQUENCIES, seen.get(word, 0), side="right")) - 1
 
-    wanted = Counter(bucket(word) for line in references for word in line)
+    expected = Counter(bucket(word) for line in references for word in line)
     written = [Counter(bucket(word) for line in lines for word in line) for lines in systems]
     matched = [
         Counter(
@@ -108,12 +112,12 @@ def by_frequency(
     ]
     rows = []
     for i, low in enumerate(FREQUENCIES):
-        if wanted[i]:
+        if expected[i]:
             high = FREQUENCIES[i + 1] - 1 if i + 1 < len(FREQUENCIES) else None
             label = f"{low}" if low == high else f"{low} and more" if high is None else f"{low}-{high}"
-            values = [200 * m[i] / (w[i] + wanted[i]) for m, w in zip(matched, written, strict=True)]
-            rows.append((label, wanted[i], values))
-    return Table("F1 of words by how often training had them", "words wanted", rows)
+            values = [200 * m[i] / (w[i] + expected[i]) for m, w in zip(matched, written, strict=True)]
+            rows.append((label, expected[i], values))
+    return BucketTable("F1 of words by how often training had them", "words wanted", rows)
 
 
 def kinds(
@@ -121,24 +125,24 @@ def kinds(
     references: Sequence[Sequence[str]],
     sources: Sequence[Sequence[str]] | None,
     seen: Mapping[str, int] | None,
-) -> Table:
-    """Lengths, lines that are empty, far too long or repeat themselves, words that are copied or were never seen; in
-    percent of lines, or of words. The references stand there as the last system.
+) -> BucketTable:
+    """Returns lengths, lines that are empty, far too long or repetitive, and words that are copied or were never
+    seen, in percent of lines or of words. The references are the last system.
     """
-    everyone = [*systems, references]
+    columns = [*systems, references]
     rows: list[Any] = []
 
     def of_lines(label: str, holds: Any) -> None:
-        hits = [sum(holds(line, i) for i, line in enumerate(lines)) for lines in everyone]
+        hits = [sum(holds(line, i) for i, line in enumerate(lines)) for lines in columns]
         rows.append((label, sum(hits[:-1]), [100 * n / len(references) for n in hits]))
 
     def of_words(label: str, holds: Any) -> None:
-        totals = [sum(map(len, lines)) for lines in everyone]
-        hits = [sum(holds(word, i) for i, line in enumerate(lines) for word in line) for lines in everyone]
+        totals = [sum(map(len, lines)) for lines in columns]
+        hits = [sum(holds(word, i) for i, line in enumerate(lines) for word in line) for lines in columns]
         rows.append((label, sum(hits[:-1]), [100 * n / t if t else None for n, t in zip(hits, totals, strict=True)]))
 
     total = sum(map(len, references))
-    lengths = [sum(map(len, lines)) for lines in everyone]
+    lengths = [sum(map(len, lines)) for lines in columns]
     rows.append(
         ("length, of the reference's", sum(lengths[:-1]), [100 * n / total if total else None for n in lengths])
     )
@@ -146,14 +150,14 @@ def kinds(
     of_lines("lines over twice the reference and 5 words", lambda line, i: len(line) > 2 * len(references[i]) + 5)
     of_lines(f"lines that repeat {NGRAM} words", lambda line, i: repeats(line))
     if sources is not None:
-        given = [*map(set, sources)]
-        of_words("words that are in the source", lambda word, i: word in given[i])
+        source_words = [*map(set, sources)]
+        of_words("words that are in the source", lambda word, i: word in source_words[i])
     if seen is not None:
         of_words("words that training never had", lambda word, i: word not in seen)
-    return Table("kinds of lines and words, %", "of all systems", rows)
+    return BucketTable("kinds of lines and words, %", "of all systems", rows)
 
 
 def repeats(line: Sequence[str]) -> bool:
-    """Whether an n-gram stands in it twice."""
+    """Whether a line contains an n-gram twice."""
     grams = [tuple(line[i : i + NGRAM]) for i in range(len(line) - NGRAM + 1)]
     return len(grams) > len({*grams})

@@ -1,4 +1,4 @@
-"""TODO evaluation.confusion."""
+"""The confusion matrix of a classifier's answers."""
 
 import numpy as np
 from jaxtyping import Int
@@ -7,7 +7,7 @@ from seqlab.metrics.metric import Lines
 
 
 def confusion(hypotheses: Lines, references: Lines) -> tuple[list[str], Int[np.ndarray, "C C"]]:
-    """Classes in order, and how often each that was wanted (row) was called what (column)."""
+    """Returns the sorted classes, and how often each class of the references (row) was answered as each (column)."""
     pairs = [(right.strip(), line.strip()) for right, line in zip(references, hypotheses, strict=True)]
     classes = sorted({name for pair in pairs for name in pair})
     places = {name: i for i, name in enumerate(classes)}

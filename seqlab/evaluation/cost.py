@@ -1,7 +1,7 @@
-"""What a model costs: operations and their order by analysis of the traced program, time and memory measured beside.
+"""The cost of a model: operations and their longest chain in the traced program, and measured time and memory.
 
-The compiler's own count takes a loop's body for one pass, so what is counted here is the traced program: the products
-of matrices alone, 2 operations for each multiplication, and a loop's body as often as it runs.
+The compiler's own count includes a loop's body once. So the traced program is counted here: matrix products alone, 2
+operations for each multiplication, and a loop's body as often as it runs.
 """
 
 import dataclasses
@@ -15,18 +15,19 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
-from seqlab.catalogue import SIZES, sized
+from seqlab.catalogue import SIZES, with_vocabulary_size
 from seqlab.config import Experiment
-from seqlab.data.padding import blank_batch
+from seqlab.data.batches import blank_batch
 from seqlab.system.errors import SeqlabError
 from seqlab.training.state import initial_state, training_step
 from seqlab.types import Batch, Params, Tokens
 
 
 class Cost(NamedTuple):
-    """Of one call: operations; the longest chain of products of which each waits for the one before, as the program
-    is written (what a loop gives is there at its end); seconds, the least of a few calls; bytes of arguments, results
-    and all between them. What a step carries on stands in the place of what it got, as in training and in search.
+    """The cost of one call. `operations` counts those of matrix products. `sequential` is the longest chain of
+    products of which each needs the result of the one before (results of a loop exist at its end). `seconds` is the
+    minimum over a few calls. `memory` is the bytes of arguments, results and temporaries, where the carried state is
+    updated in place, as in training and in search.
     """
 
     operations: int
@@ -49,14 +50,14 @@ class Costs(NamedTuple):
 
 
 def with_sizes(experiment: Experiment) -> Experiment:
-    """Vocabularies as large as the config asks for. Raises for classes and symbols, of which the data knows how many,
-    unless the model says.
+    """Returns the experiment with vocabularies of the configured size. Raises for a number of classes or symbols that
+    neither the model nor the config states.
     """
     model, columns = experiment.model, experiment.task.columns
     for name, column in SIZES.items():
         if getattr(model, name, None) == 0 and columns[column] != "text":
             raise SeqlabError(f"how many there are is known from the data alone: give --model.{name} N")
-    return dataclasses.replace(experiment, model=sized(model, experiment.text.size))
+    return dataclasses.replace(experiment, model=with_vocabulary_size(model, experiment.text.size))
 
 
 def parameters(experiment: Experiment) -> int:
@@ -65,8 +66,8 @@ def parameters(experiment: Experiment) -> int:
 
 
 def costs(experiment: Experiment, length: int, rows: int) -> Costs:
-    """Of one training step on `rows` rows of `length` positions, source and target alike, and, of a generator, of one
-    decoding step at the last of them, with the experiment's beam.
+    """Returns the costs of one training step on `rows` rows of `length` positions, source and target alike, and, for
+    a generator, of one decoding step at the last position with the experiment's beam.
     """
     model, task = experiment.model, experiment.task
     batch = jax.tree.map(jnp.asarray, blank_batch(task, rows, length))
@@ -90,7 +91,7 @@ def decoding_cost(experiment: Experiment, params: Params, batch: Batch, length: 
 
 
 def measure(function: Callable[..., Any], carried: Any, *arguments: Any) -> Cost:
-    """Of `function(carried, *arguments)`, which gives what is carried on, and more."""
+    """Returns the cost of `function(carried, *arguments)`, whose first result is the next `carried`."""
     operations, depths = count(jax.make_jaxpr(function)(carried, *arguments))
     compiled = jax.jit(function, donate_argnums=0).lower(carried, *arguments).compile()
     carried, _ = jax.block_until_ready(compiled(carried, *arguments))
@@ -105,25 +106,25 @@ def measure(function: Callable[..., Any], carried: Any, *arguments: Any) -> Cost
 
 
 def count(program: ClosedJaxpr) -> tuple[int, list[int]]:
-    """Operations of a traced program, and for each result the longest chain of products behind it."""
+    """Returns the operations of a traced program, and the longest chain of products behind each result."""
     return count_from(program.jaxpr, [0] * len(program.jaxpr.invars))
 
 
 def count_from(program: Jaxpr, depths: Sequence[int]) -> tuple[int, list[int]]:
-    """`count` for arguments that have chains behind them already."""
-    known: dict[Any, int] = dict(zip(program.invars, depths, strict=True))
+    """Returns `count` for arguments that have chains of products behind them already."""
+    depth_of: dict[Any, int] = dict(zip(program.invars, depths, strict=True))
     total = 0
 
-    def behind(variables: Sequence[Any]) -> list[int]:
-        return [0 if isinstance(one, Literal) else known.get(one, 0) for one in variables]
+    def depths_of(variables: Sequence[Any]) -> list[int]:
+        return [0 if isinstance(variable, Literal) else depth_of.get(variable, 0) for variable in variables]
 
     equation: Any
     for equation in program.eqns:
-        before = behind(equation.invars)
+        before = depths_of(equation.invars)
         name, inner = equation.primitive.name, programs_of(equation)
         if name == "dot_general":
             ((contracted, _), _) = equation.params["dimension_numbers"]
-            left, result = (one.aval.shape for one in (equation.invars[0], equation.outvars[0]))
+            left, result = (variable.aval.shape for variable in (equation.invars[0], equation.outvars[0]))
             total += 2 * math.prod(result) * math.prod(left[axis] for axis in contracted)
             after = [max(before) + 1]
         elif name == "scan":
@@ -134,22 +135,24 @@ def count_from(program: Jaxpr, depths: Sequence[int]) -> tuple[int, list[int]]:
         elif name == "conv_general_dilated":
             raise SeqlabError("convolutions are counted as products of matrices: see seqlab/layers/convolution.py")
         elif name == "cond":
-            found = [count_from(branch, [max(before[0], one) for one in before[1:]]) for branch in inner]
-            total += max(operations for operations, _ in found)
-            after = [max(one) for one in zip(*(depths for _, depths in found), strict=True)]
+            branches = [count_from(branch, [max(before[0], depth) for depth in before[1:]]) for branch in inner]
+            total += max(operations for operations, _ in branches)
+            after = [max(result_depths) for result_depths in zip(*(depths for _, depths in branches), strict=True)]
         elif inner and len(inner[0].invars) == len(before):  # a call; a scatter has a program of another kind
             operations, after = count_from(inner[0], before)
             total += operations
         else:
             after = [max(before, default=0)] * len(equation.outvars)
-        known.update(zip(equation.outvars, after, strict=True))
-    return total, behind(program.outvars)
+        depth_of.update(zip(equation.outvars, after, strict=True))
+    return total, depths_of(program.outvars)
 
 
 def count_scan(equation: Any, body: Any, before: list[int]) -> tuple[int, list[int]]:
-    # JAX 0.10 and 0.11 note the numbers differently; what a pass sees or makes a slice of has an axis more outside.
-    carried = sum(whole.aval.ndim == one.aval.ndim for whole, one in zip(equation.outvars, body.outvars, strict=True))
-    sliced = sum(whole.aval.ndim > one.aval.ndim for whole, one in zip(equation.invars, body.invars, strict=True))
+    # JAX 0.10 and 0.11 store the numbers differently. Scanned arguments and results have one more axis outside.
+    carried = sum(
+        whole.aval.ndim == inner.aval.ndim for whole, inner in zip(equation.outvars, body.outvars, strict=True)
+    )
+    sliced = sum(whole.aval.ndim > inner.aval.ndim for whole, inner in zip(equation.invars, body.invars, strict=True))
     constants = len(before) - carried - sliced
     fixed, carry, slices = before[:constants], before[constants : constants + carried], before[constants + carried :]
     operations, outputs = 0, []
@@ -160,12 +163,12 @@ def count_scan(equation: Any, body: Any, before: list[int]) -> tuple[int, list[i
 
 
 def programs_of(equation: Any) -> list[Jaxpr]:
-    """The programs inside an equation: a loop's body, the branches of a choice, what a call calls."""
-    found = []
+    """Returns the programs inside an equation: the body of a loop, the branches of a `cond`, the target of a call."""
+    programs = []
     for value in equation.params.values():
-        for one in value if isinstance(value, tuple | list) else (value,):
-            if isinstance(one, ClosedJaxpr):
-                found.append(one.jaxpr)
-            elif isinstance(one, Jaxpr):
-                found.append(one)
-    return found
+        for program in value if isinstance(value, tuple | list) else (value,):
+            if isinstance(program, ClosedJaxpr):
+                programs.append(program.jaxpr)
+            elif isinstance(program, Jaxpr):
+                programs.append(program)
+    return programs

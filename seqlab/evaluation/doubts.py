@@ -1,4 +1,4 @@
-"""TODO evaluation.doubts."""
+"""Doubts about texts that are to be scored."""
 
 from collections.abc import Sequence
 
@@ -6,26 +6,29 @@ from seqlab.metrics.metric import Lines
 
 
 def doubts(names: Sequence[str], hypotheses: Lines, references: Sequence[Lines], tokenized: bool) -> list[str]:
-    """What should be asked of texts before their scores are cited: whether they are tokenized, unless that is meant,
-    and whether ROUGE would drop letters of theirs.
+    """Returns doubts to settle before scores are cited: texts that look tokenized, unless `tokenized` says that this
+    is meant, and letters that ROUGE would drop.
     """
-    found = []
+    result = []
     detokenized = [name for name in names if name in ("bleu", "bleu_zh", "chrf", "chrf++")]
     if detokenized and not tokenized:
-        for what, lines in (("hypotheses", hypotheses), *(("references", one) for one in references)):
+        for side, lines in (
+            ("hypotheses", hypotheses),
+            *(("references", reference_lines) for reference_lines in references),
+        ):
             ended = [line for line in lines if line.rstrip()[-1:] in (".", "!", "?")]
             apart = sum(line.rstrip()[-2:-1] == " " for line in ended)
             if apart > len(ended) / 2:
-                found.append(
-                    f"the {what} look tokenized (a blank before the end of {apart} of {len(ended)} sentences), "
+                result.append(
+                    f"the {side} look tokenized (a blank before the end of {apart} of {len(ended)} sentences), "
                     f"and {detokenized[0]} is of text as it is read: --tokenized says that it is meant"
                 )
                 break
     if {*names} & {"rouge", "rouge_stemmed"}:
         lost = sum(any(c.isalpha() and not c.isascii() for c in line) for line in references[0])
         if lost:
-            found.append(
+            result.append(
                 f"{lost} of {len(references[0])} references have letters that are not ASCII, which rouge-score's "
                 "tokenizer drops: rouge_unicode keeps them"
             )
-    return found
+    return result

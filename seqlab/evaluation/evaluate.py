@@ -1,4 +1,4 @@
-"""TODO evaluation.evaluate."""
+"""The evaluation of a run on a split: likelihood, metrics of its texts, and a baseline."""
 
 import dataclasses
 import itertools
@@ -17,21 +17,21 @@ from seqlab.evaluation.significance import compare
 from seqlab.metrics.metric import Score
 from seqlab.metrics.registry import count
 from seqlab.runs.loading import Run
-from seqlab.search.requests import most_tokens
+from seqlab.search.requests import max_tokens
 from seqlab.system.errors import SeqlabError
 from seqlab.system.untrusted import inside
-from seqlab.training.validation import Decoded, decode_split, loss_of_split, perplexity
+from seqlab.training.validation import DecodedSplit, decode_split, loss_of_split, perplexity
 
 CHECKED = 8  # examples that causality is tried on
 
 
 class Evaluation(NamedTuple):
-    """Scores of a split, what they judge, the search that wrote it, the data, the splits that are no longer what they
-    were when the run was trained, and what should be asked of the texts.
+    """The scores of a split, the decoded texts, the search that wrote them, the data, the splits that have changed
+    since the run was trained, and doubts about the texts.
     """
 
     scores: list[Score]
-    decoded: Decoded
+    decoded: DecodedSplit
     search: Search
     data: Prepared
     changed: list[str]
@@ -47,17 +47,17 @@ def evaluate(run: Run, split: str, data_dir: Path, **search: Any) -> Evaluation:
     data = prepare(experiment.data, data_dir)
     corpus = tokenize_split(data, split, run.tokenizers, data_dir)
     scores = likelihood_scores(run, data, split, corpus)
-    decoded = decode_split(experiment, run.params, run.tokenizers, data, split, data.size(split))
+    decoded = decode_split(run.trained, experiment.search, data, split, corpus)
     scores += itertools.chain.from_iterable(decoded.scores.values())
     if decoded.texts and hasattr(experiment.task, "baseline"):
         name, answers = experiment.task.baseline(decoded.sources, data.read("train"))
         scores += baseline_scores(name, answers, decoded)
     changed = data.changed_since(inside(run.folder, RECORD))
-    asked = []
+    text_doubts = []
     if decoded.texts:
-        meant = getattr(experiment.task, "tokenized", False)
-        asked = doubts(experiment.task.metrics, decoded.texts, [decoded.references], meant)
-    return Evaluation(scores, decoded, experiment.search, data, changed, asked)
+        tokenized = getattr(experiment.task, "tokenized", False)
+        text_doubts = doubts(experiment.task.metrics, decoded.texts, [decoded.references], tokenized)
+    return Evaluation(scores, decoded, experiment.search, data, changed, text_doubts)
 
 
 def likelihood_scores(run: Run, data: Prepared, split: str, corpus: Corpus) -> list[Score]:
@@ -68,16 +68,16 @@ def likelihood_scores(run: Run, data: Prepared, split: str, corpus: Corpus) -> l
     task, model = run.experiment.task, run.experiment.model
     generates = task.KIND == "generator"
     if generates:
-        some = list(data.read(split, 0, CHECKED))
-        sources, targets = ([example.get(column, "") for example in some] for column in ("source", "target"))
-        if not is_causal(task, model, run.params, run.tokenizers, sources, targets):
+        examples = list(data.read(split, 0, CHECKED))
+        sources, targets = ([example.get(column, "") for example in examples] for column in ("source", "target"))
+        if not is_causal(run.trained, sources, targets):
             raise SeqlabError(
                 f"{type(model).__name__} sees what comes next: there is no perplexity (seqlab check {run.folder})"
             )
     experiment = run.experiment
     if task.plan(corpus, experiment.batching).left_out:
         longest = max(int(corpus.lengths(column).max()) for column in corpus.ids) + 1
-        limits = {"max_length": min(longest, most_tokens(model)), "max_ratio": math.inf}
+        limits = {"max_length": min(longest, max_tokens(model)), "max_ratio": math.inf}
         experiment = dataclasses.replace(experiment, batching=dataclasses.replace(experiment.batching, **limits))
     values, units, left_out = loss_of_split(experiment, run.tokenizers, corpus)(run.params)
     unit = "token" if generates or task.KIND == "tagger" else "example"
@@ -86,7 +86,9 @@ def likelihood_scores(run: Run, data: Prepared, split: str, corpus: Corpus) -> l
     scores = [Score(n, values[n], signature) for n in names if n in values and n not in task.metrics]
     if generates and not left_out:
         texts = [example["target"] for example in data.read(split)]
-        words, characters = (sum(map(len, some)) + len(texts) for some in (map(str.split, texts), texts))
+        words, characters = (
+            sum(map(len, units_of_texts)) + len(texts) for units_of_texts in (map(str.split, texts), texts)
+        )
         nats = values["loss"] * units
         scores += [
             Score("perplexity by word", perplexity(nats / words), f"unit:word|words:{words}"),
@@ -95,10 +97,12 @@ def likelihood_scores(run: Run, data: Prepared, split: str, corpus: Corpus) -> l
     return scores
 
 
-def baseline_scores(name: str, answers: list[str], decoded: Decoded) -> Iterator[Score]:
-    """What trivial answers score, and the p-value of being as good as they are, by approximate randomization."""
+def baseline_scores(name: str, answers: list[str], decoded: DecodedSplit) -> Iterator[Score]:
+    """Yields the scores of trivial answers, and the p-value of being as good, by approximate randomization."""
     for metric in decoded.scores:
-        theirs, ours = (count(metric, texts, [decoded.references]) for texts in (answers, decoded.texts))
-        tested = compare([[theirs], [ours]])
-        for label, value, signature in theirs.scores():
-            yield Score(f"{label} ({name})", value, f"{signature}|p:{tested[label][1].randomization:.4f}")
+        baseline_counts, decoded_counts = (
+            count(metric, texts, [decoded.references]) for texts in (answers, decoded.texts)
+        )
+        comparison = compare([[baseline_counts], [decoded_counts]])
+        for label, value, signature in baseline_counts.scores():
+            yield Score(f"{label} ({name})", value, f"{signature}|p:{comparison[label][1].randomization:.4f}")

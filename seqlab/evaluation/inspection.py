@@ -1,4 +1,4 @@
-"""What a model does with one input: the beam as a tree, the probability of each token, and what is looked at."""
+"""One input through a model: the beam as a tree, the probability of each token, and the attention."""
 
 import base64
 import functools
@@ -10,24 +10,25 @@ import jax
 import numpy as np
 
 from seqlab.data.tokenizers import BLANK
-from seqlab.decoding.log_probs import to_be_forced
-from seqlab.decoding.requests import requests_of, warn
-from seqlab.decoding.settings import settled
+from seqlab.decoding.lines import warn
+from seqlab.decoding.log_probs import forced_pairs
+from seqlab.decoding.requests import Lines, requests_of
+from seqlab.decoding.settings import resolve
 from seqlab.runs.loading import Run
 from seqlab.search.forced import attention
-from seqlab.search.requests import most_tokens
+from seqlab.search.requests import max_tokens
 from seqlab.search.trace import Node, trace
 from seqlab.system.errors import SeqlabError
 from seqlab.types import Params, Tokens
 
 
 def inspect(run: Run, line: str) -> dict[str, Any]:
-    """All that can be seen of one line, as plain data. Raises for what neither writes nor reads text."""
+    """All that can be seen of one line, as plain data. Raises `SeqlabError` for a run that reads no text."""
     if not line.strip():
         raise SeqlabError("there is nothing to inspect: give a text")
     task = run.experiment.task
     if task.KIND == "classifier":
-        answer = task.answer(run.model, run.params, run.tokenizers, [line])[0]
+        answer = task.answer(run.model, run.params, run.tokenizers, run.trained.encode([line]))[0]
         return {"source": line, "answer": answer, "document": document_map(run, line)}
     if task.KIND != "generator":
         raise SeqlabError(f"a {task.KIND} reads no text that could be inspected")
@@ -35,53 +36,48 @@ def inspect(run: Run, line: str) -> dict[str, Any]:
     if search.sample is not None:
         raise SeqlabError("samples have no beam that could be inspected")
     target = run.tokenizers["target"]
-    (request,) = requests_of(task, run.model, run.tokenizers, [(1, line)], search, warn)
-    _, rules, options, weights = settled(search, target)
-    found = trace(
-        run.model, run.params, request,
-        eos=target.eos, beam=search.beam, weights=weights, rules=rules, options=options, groups=search.groups,
-    )  # fmt: skip
-    written = run.write([line], nbest=search.beam)[0]
-    nodes = [{"piece": shown_piece(target, node.token), **node._asdict()} for node in found.nodes]
-    best = sorted((node for node in found.nodes if node.best and node.parent >= 0), key=lambda node: node.depth)
+    (request,) = requests_of(run.trained, Lines([line]), [0], search, warn)
+    beam_trace = trace(run.model, run.params, request, resolve(search, target))
+    texts = run.write([line], nbest=search.beam)[0]
+    nodes = [{"piece": readable_piece(target, node.token), **node._asdict()} for node in beam_trace.nodes]
+    best = sorted((node for node in beam_trace.nodes if node.best and node.parent >= 0), key=lambda node: node.depth)
     return {
         "source": line,
-        "written": [{"text": one.text, "score": one.score, "log_prob": one.log_prob} for one in written],
-        "tokens": [[shown_piece(target, node.token), math.exp(node.log_prob)] for node in best],
+        "written": [{"text": text.text, "score": text.score, "log_prob": text.log_prob} for text in texts],
+        "tokens": [[readable_piece(target, node.token), math.exp(node.log_prob)] for node in best],
         "tree": nodes,
         "attention": attention_maps(run, [line], [[node.token for node in best]])[0] if best else None,
     }
 
 
 def attention_maps(run: Run, sources: Sequence[str], texts: Sequence[Sequence[int]] | Sequence[str]) -> list[Any]:
-    """For each source and text, or its ids with EOS, what its tokens attend to, as plain data; None for a model that
-    attends to no source. Weights are bytes [L H T S] in base64, 255 for 1; `sentences` says which sentence each token
-    of the source is of, where there are several.
+    """For each source and text, or its ids with EOS, the attention of its tokens, as plain data; None for a model
+    that attends to no source. Weights are bytes [L H T S] in base64, 255 for 1; `sentences` is the sentence of each
+    token of the source, where there are several.
     """
     if not hasattr(run.model, "attention_weights"):
         return [None] * len(sources)
-    read, wrote = run.tokenizers["source"], run.tokenizers["target"]
-    plain = [text if isinstance(text, str) else "" for text in texts]
-    task, most = run.experiment.task, most_tokens(run.model)
-    requests = requests_of(task, run.model, run.tokenizers, list(enumerate(sources, 1)), run.experiment.search, warn)
-    answers = to_be_forced(task, run.tokenizers, sources, plain)[1]
-    answers = [ids[:most] if isinstance(text, str) else [*text] for ids, text in zip(answers, texts, strict=True)]
+    source_tokenizer, target_tokenizer = run.tokenizers["source"], run.tokenizers["target"]
+    lines, maximum = Lines(sources), max_tokens(run.model)
+    requests = requests_of(run.trained, lines, range(len(sources)), run.experiment.search, warn)
+    strings = [text if isinstance(text, str) else "" for text in texts]
+    answers = forced_pairs(run.trained, sources, strings)[1]
+    answers = [ids[:maximum] if isinstance(text, str) else [*text] for ids, text in zip(answers, texts, strict=True)]
     maps = []
     for request, ids, weights in zip(
         requests, answers, attention(run.model, run.params, requests, answers), strict=True
     ):
         _, layers, heads, _ = weights.shape
-        marks = request.sentences or [0]
+        sentences = request.sentences or [0]
+        content = np.rint(255 * weights.transpose(1, 2, 0, 3)).astype(np.uint8).tobytes()
         maps.append(
             {
-                "source": [shown_piece(read, token) for token in request.source or ()],
-                "target": [shown_piece(wrote, token) for token in ids],
+                "source": [readable_piece(source_tokenizer, token) for token in request.source or ()],
+                "target": [readable_piece(target_tokenizer, token) for token in ids],
                 "layers": layers,
                 "heads": heads,
-                "weights": base64.b64encode(
-                    np.rint(255 * weights.transpose(1, 2, 0, 3)).astype(np.uint8).tobytes()
-                ).decode(),
-                "sentences": [*marks] if max(marks) else None,
+                "weights": base64.b64encode(content).decode(),
+                "sentences": [*sentences] if max(sentences) else None,
             }
         )
     return maps
@@ -90,14 +86,14 @@ def attention_maps(run: Run, sources: Sequence[str], texts: Sequence[Sequence[in
 def document_map(run: Run, line: str) -> dict[str, Any] | None:
     """What a classifier with attention at two levels reads: the weight of each sentence, and of each word in it."""
     task, tokenizer = run.experiment.task, run.tokenizers["source"]
-    inputs = task.inputs(run.tokenizers, [line])
-    seen = make_seen(run.model)(run.params, inputs)
-    if not {"word_attention", "sentence_attention"} <= seen.keys():
+    inputs = task.inputs(run.tokenizers, run.trained.encode([line]))
+    intermediates = make_intermediates(run.model)(run.params, inputs)
+    if not {"word_attention", "sentence_attention"} <= intermediates.keys():
         return None
     by_word, by_sentence = (
-        np.asarray(seen[level]["weights"][0])[0] for level in ("word_attention", "sentence_attention")
+        np.asarray(intermediates[level]["weights"][0])[0] for level in ("word_attention", "sentence_attention")
     )  # [N S], [1 N]
-    names = [shown_piece(tokenizer, token) for token in inputs.ids[0].tolist()]
+    names = [readable_piece(tokenizer, token) for token in inputs.ids[0].tolist()]
     sentences = [
         {
             "weight": float(weight),
@@ -110,35 +106,35 @@ def document_map(run: Run, line: str) -> dict[str, Any] | None:
 
 
 @functools.lru_cache(maxsize=4)
-def make_seen(model: Any) -> Callable[[Params, Tokens], dict[str, Any]]:
-    """The jitted pass: what the layers of a model keep for those who ask to see it, by their names."""
+def make_intermediates(model: Any) -> Callable[[Params, Tokens], dict[str, Any]]:
+    """The jitted pass: the values that the layers of a model sow, by the names of the layers."""
 
     @jax.jit
-    def seen(params: Params, inputs: Tokens) -> dict[str, Any]:
+    def intermediates(params: Params, inputs: Tokens) -> dict[str, Any]:
         return model.apply(params, inputs, train=False, mutable=["intermediates"])[1].get("intermediates", {})
 
-    return seen
+    return intermediates
 
 
-def shown_piece(tokenizer: Any, token: int) -> str:
+def readable_piece(tokenizer: Any, token: int) -> str:
     """A token as it is read."""
     if token == getattr(tokenizer, "newline", None):
         return "⏎"
     return tokenizer.piece(token).replace(BLANK, " ")
 
 
-def shown(found: dict[str, Any]) -> str:
+def format_inspection(inspection: dict[str, Any]) -> str:
     """For a terminal."""
-    if "answer" in found:
-        lines = [found["answer"]]
-        for sentence in (found["document"] or {"sentences": []})["sentences"]:
+    if "answer" in inspection:
+        lines = [inspection["answer"]]
+        for sentence in (inspection["document"] or {"sentences": []})["sentences"]:
             words = " ".join(f"{piece.strip()} {100 * weight:.0f}%" for piece, weight in sentence["words"])
             lines.append(f"  {100 * sentence['weight']:5.1f} %  {words}")
         return "\n".join(lines)
-    lines = [f"{one['score']:9.4f}  {one['text']}" for one in found["written"]]
-    lines += ["", " ".join(f"{piece.strip() or piece} {100 * p:.0f}%" for piece, p in found["tokens"]), ""]
-    nodes = [Node(*(node[name] for name in Node._fields)) for node in found["tree"]]
-    return "\n".join([*lines, *tree_lines(nodes, [node["piece"] for node in found["tree"]])])
+    lines = [f"{text['score']:9.4f}  {text['text']}" for text in inspection["written"]]
+    lines += ["", " ".join(f"{piece.strip() or piece} {100 * p:.0f}%" for piece, p in inspection["tokens"]), ""]
+    nodes = [Node(*(node[name] for name in Node._fields)) for node in inspection["tree"]]
+    return "\n".join([*lines, *tree_lines(nodes, [node["piece"] for node in inspection["tree"]])])
 
 
 def tree_lines(nodes: Sequence[Node], pieces: Sequence[str]) -> list[str]:

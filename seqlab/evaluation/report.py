@@ -1,4 +1,4 @@
-"""One page of HTML about some runs, which opens from disk and needs no network: `report.html` and the data in it."""
+"""The HTML report of some runs: `report.html` with its data, one page that needs no network."""
 
 import difflib
 import json
@@ -10,21 +10,22 @@ import jax
 import numpy as np
 
 from seqlab.evaluation.analysis import Analysis, analyze, check_effort, faults
-from seqlab.evaluation.compare import compared
+from seqlab.evaluation.compare import compare_systems
 from seqlab.evaluation.confusion import confusion
 from seqlab.evaluation.inspection import attention_maps, document_map
+from seqlab.evaluation.plain_values import to_plain
 from seqlab.evaluation.texts import Texts, gather, versions
 from seqlab.metrics.registry import LOWER_IS_BETTER, score_lines
 from seqlab.runs.loading import Run
 from seqlab.runs.log import read_log
 
-EACH = 12  # sentences of a kind that are shown
+SHOWN_OF_A_KIND = 12  # sentences
 POINTS = 500  # of a curve, about
 CLASSES = 60  # more make no matrix that can be read
 
 
 def report(runs: Sequence[Run], split: str, data_dir: Path, **effort: Any) -> str:
-    """The page about runs of one task; their names are their folders'. The `effort` is that of `analyze`."""
+    """Returns the page about runs of one task, named by their folders. `effort` is passed to `analyze`."""
     check_effort(**effort)
     names = [str(run.folder) for run in runs]
     data: dict[str, Any] = {
@@ -34,17 +35,19 @@ def report(runs: Sequence[Run], split: str, data_dir: Path, **effort: Any) -> st
     }
     if runs[0].experiment.task.metrics:
         texts = gather(names, (), data_dir, split, loaded=dict(zip(names, runs, strict=True)))
-        comparison = compared(texts)
-        data["comparison"] = plain(comparison)
+        comparison = compare_systems(texts)
+        data["comparison"] = to_plain(comparison)
         data["sentences"] = sentences(runs, texts)
         data["facts"] = comparison.facts
         if runs[0].experiment.task.KIND == "generator":
-            found = [analyze(run, split, data_dir, **effort) for run in runs]
-            data["analyses"] = [analysis_facts(name, one) for name, one in zip(names, found, strict=True)]
+            analyses = [analyze(run, split, data_dir, **effort) for run in runs]
+            data["analyses"] = [
+                analysis_facts(name, analysis) for name, analysis in zip(names, analyses, strict=True)
+            ]
         elif "label" in runs[0].experiment.task.columns:
             pairs = [
-                (name, *confusion(one.seeds[0], texts.references[0]))
-                for name, one in zip(names, texts.systems, strict=True)
+                (name, *confusion(system.seeds[0], texts.references[0]))
+                for name, system in zip(names, texts.systems, strict=True)
             ]
             data["confusions"] = [
                 {"run": name, "classes": classes, "counts": counts.tolist()}
@@ -57,20 +60,9 @@ def report(runs: Sequence[Run], split: str, data_dir: Path, **effort: Any) -> st
 
 
 def page(data: dict[str, Any]) -> str:
-    """The page with its data, which can end no script, for it has no "<"."""
-    content = json.dumps(plain(data), ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
+    """Returns the page with its data. The data contains no "<", so it cannot end the script element."""
+    content = json.dumps(to_plain(data), ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
     return (Path(__file__).parent / "report.html").read_text(encoding="utf-8").replace("__DATA__", content)
-
-
-def plain(value: Any) -> Any:
-    """Named tuples as objects, and what is no number as nothing, for JSON."""
-    if hasattr(value, "_asdict"):
-        value = value._asdict()
-    if isinstance(value, dict):
-        return {name: plain(one) for name, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(one) for one in value]
-    return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
 def run_facts(run: Run) -> dict[str, Any]:
@@ -92,67 +84,77 @@ def run_facts(run: Run) -> dict[str, Any]:
     }
 
 
-def analysis_facts(name: str, found: Analysis) -> dict[str, Any]:
-    """What the page shows of an analysis: counts in the place of lines."""
-    known = {"metric": found.metric, "unreachable": found.unreachable, "widths": found.widths, "exact": found.exact}
-    return {"run": name, "lines": len(found.lines), "faults": faults(found.lines), **known}
+def analysis_facts(name: str, analysis: Analysis) -> dict[str, Any]:
+    """Returns what the page shows of an analysis: counts in place of lines."""
+    settings = {
+        "metric": analysis.metric,
+        "unreachable": analysis.unreachable,
+        "widths": analysis.widths,
+        "exact": analysis.exact,
+    }
+    return {"run": name, "lines": len(analysis.lines), "faults": faults(analysis.lines), **settings}
 
 
 def sentences(runs: Sequence[Run], texts: Texts) -> dict[str, list[Any]]:
-    """The lines that the first run writes best and worst, and those in which the second differs most from it, by the
-    first metric of a line; with what the runs attend to.
+    """Returns the lines that the first run writes best and worst, and those in which the second run differs most from
+    it, by the first metric of a line, with the runs' attention.
     """
-    wanted = texts.references[0]
+    reference_lines = texts.references[0]
     written = [system.seeds[0] for system in texts.systems]
     (name, first), *_ = score_lines(texts.metrics[0], written[0], texts.references).items()
     values = [first, *(score_lines(texts.metrics[0], lines, texts.references)[name] for lines in written[1:])]
     good = -first if name.endswith(LOWER_IS_BETTER) else first
-    long_first = -np.array([*map(len, wanted)])
-    chosen = {"worst": np.lexsort((long_first, good))[:EACH], "best": np.lexsort((long_first, -good))[:EACH]}
+    long_first = -np.array([*map(len, reference_lines)])
+    chosen = {
+        "worst": np.lexsort((long_first, good))[:SHOWN_OF_A_KIND],
+        "best": np.lexsort((long_first, -good))[:SHOWN_OF_A_KIND],
+    }
     if len(values) > 1 and (values[1] != first).any():
-        chosen["most changed"] = np.argsort(-abs(values[1] - first), kind="stable")[:EACH]
-    every = np.unique(np.concatenate([*chosen.values()]))
-    looked = [
-        looked_at(run, [(texts.sources or wanted)[i] for i in every], [lines[i] for i in every])
+        chosen["most changed"] = np.argsort(-abs(values[1] - first), kind="stable")[:SHOWN_OF_A_KIND]
+    shown_indices = np.unique(np.concatenate([*chosen.values()]))
+    attended = [
+        attention_facts(
+            run, [(texts.sources or reference_lines)[i] for i in shown_indices], [lines[i] for i in shown_indices]
+        )
         for run, lines in zip(runs, written, strict=True)
     ]
-    place = {int(i): n for n, i in enumerate(every)}
+    position_of = {int(i): n for n, i in enumerate(shown_indices)}
 
     def card(i: int) -> dict[str, Any]:
         return {
             "number": i + 1,
             "source": texts.sources[i] if texts.sources else None,
-            "reference": wanted[i],
+            "reference": reference_lines[i],
             "texts": [
                 {
                     "run": str(run.folder),
                     "score": float(value[i]),
-                    "parts": difference(lines[i], wanted[i]),
-                    **maps[place[i]],
+                    "parts": difference(lines[i], reference_lines[i]),
+                    **maps[position_of[i]],
                 }
-                for run, value, lines, maps in zip(runs, values, written, looked, strict=True)
+                for run, value, lines, maps in zip(runs, values, written, attended, strict=True)
             ],
         }
 
-    return {kind: [card(int(i)) for i in some] for kind, some in chosen.items()}
+    return {kind: [card(int(i)) for i in indices] for kind, indices in chosen.items()}
 
 
-def looked_at(run: Run, sources: Sequence[str], lines: Sequence[str]) -> list[dict[str, Any]]:
-    """What a run attends to, as the page asks for it."""
+def attention_facts(run: Run, sources: Sequence[str], lines: Sequence[str]) -> list[dict[str, Any]]:
+    """Returns the attention of a run, in the form that the page needs."""
     if run.experiment.task.KIND == "generator":
-        return [{"attention": one} for one in attention_maps(run, sources, lines)]
+        return [{"attention": attention} for attention in attention_maps(run, sources, lines)]
     if run.experiment.task.KIND == "classifier":
         return [{"document": document_map(run, source)} for source in sources]
     return [{} for _ in sources]
 
 
 def difference(text: str, reference: str) -> list[tuple[str, str]]:
-    """A text's words, "same" as the reference's or not there, "ins", and what is there alone, "del"."""
+    """Returns a text's words, marked "same" or "ins", and the words of the reference alone, marked "del"."""
     left, right = reference.split(" "), text.split(" ")
-    found = []
+    parts = []
     for kind, a, b, c, d in difflib.SequenceMatcher(None, left, right, autojunk=False).get_opcodes():
         if kind == "equal":
-            found.append(("same", " ".join(right[c:d]) + " "))
+            parts.append(("same", " ".join(right[c:d]) + " "))
         else:
-            found += [("del", " ".join(left[a:b]) + " ")] * (b > a) + [("ins", " ".join(right[c:d]) + " ")] * (d > c)
-    return found
+            parts += [("del", " ".join(left[a:b]) + " ")] * (b > a) + [("ins", " ".join(right[c:d]) + " ")] * (d > c)
+    return parts

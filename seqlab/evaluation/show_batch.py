@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from seqlab import catalogue
+from seqlab.data.batches import make_batch
 from seqlab.data.plans import Rows
-from seqlab.data.task import make_batch
 from seqlab.data.tokenizer_files import RECORD
 from seqlab.data.tokenizers import Tokenizers
 from seqlab.layers.embed import positions_of
@@ -20,7 +20,7 @@ from seqlab.runs.trail import TRAIL, digest, read_trail
 from seqlab.system.errors import SeqlabError, at_least
 from seqlab.system.terminal import grid, printable
 from seqlab.training.checks import check
-from seqlab.training.prepare import plan_batches, read_data
+from seqlab.training.prepare import plan_batches, prepare_experiment
 from seqlab.types import Batch, Series, Tokens
 
 PAD = "·"
@@ -49,7 +49,7 @@ def training_batch(run: Path, step: int, data_dir: Path, place: tuple[int, int] 
         if step > experiment.steps:
             raise SeqlabError(f"--step {step}: {run} has {experiment.steps:,} steps")
     check(experiment)
-    experiment, data, tokenizers, corpus = read_data(experiment, data_dir, run, say=quiet)
+    experiment, data, tokenizers, corpus = prepare_experiment(experiment, data_dir, run, say=quiet)
     plan = plan_batches(experiment, corpus, quiet)
     order = functools.cache(functools.partial(plan.batches, experiment.seed))
     if place is None:
@@ -77,21 +77,23 @@ def place_of_step(lengths: Iterable[int], step: int, left_out: Sequence[Sequence
     """
     left = step
     for epoch, length in enumerate(lengths):
-        out = sorted(index for where, index in left_out if where == epoch and index < length)
-        if left <= length - len(out):
+        skipped_indices = sorted(
+            index for skipped_epoch, index in left_out if skipped_epoch == epoch and index < length
+        )
+        if left <= length - len(skipped_indices):
             index = left - 1
-            for one in out:
-                index += one <= index
+            for skipped in skipped_indices:
+                index += skipped <= index
             return epoch, index
-        left -= length - len(out)
+        left -= length - len(skipped_indices)
     raise SeqlabError(f"there is no step {step}: the epochs end before it")
 
 
-def facts(fed: TrainingBatch, run: Path, most: int) -> dict[str, Any]:
+def facts(fed: TrainingBatch, run: Path, max_rows: int) -> dict[str, Any]:
     """All that is shown, as plain values: of the batch, and of its first `most` rows."""
     batch = fed.batch
     masks = [side.mask for side in (batch.inputs, batch.prefix) if side is not None]
-    known = digest(batch)
+    batch_digest = digest(batch)
     hashed = read_trail(run).get(fed.step) if (run / TRAIL).exists() else None
     return {
         "run": str(run),
@@ -104,24 +106,24 @@ def facts(fed: TrainingBatch, run: Path, most: int) -> dict[str, Any]:
         "shape": [mask.shape[1] for mask in masks],
         "padding": 1 - sum(int(mask.sum()) for mask in masks) / sum(mask.size for mask in masks),
         "weight": float(batch.weights.sum()),
-        "digest": known,
-        "as fed": None if hashed is None else hashed["batch"] == known,
+        "digest": batch_digest,
+        "as fed": None if hashed is None else hashed["batch"] == batch_digest,
         "changed": fed.changed,
-        "rows": [row_of(fed, row) for row in range(min(most, len(batch.targets)))],
+        "rows": [row_of(fed, row) for row in range(min(max_rows, len(batch.targets)))],
     }
 
 
 def row_of(fed: TrainingBatch, row: int) -> dict[str, Any]:
     """One row: where it is from; its sides, each a list of values by position; its target, if it has one in all."""
     batch, tokenizers = fed.batch, fed.tokenizers
-    found: dict[str, Any] = {"row": row, **origin(fed, row)}
+    result: dict[str, Any] = {"row": row, **origin(fed, row)}
     for name, column in (("inputs", "source"), ("prefix", "target")):
         side = getattr(batch, name)
         if side is not None:
-            found[name] = by_position(side, row, tokenizers[column])
+            result[name] = by_position(side, row, tokenizers[column])
     named = tokenizers["label"] if "label" in tokenizers else tokenizers["target"]
     if batch.targets.ndim == 2:
-        found["prefix" if batch.prefix is not None else "inputs"] |= {
+        result["prefix" if batch.prefix is not None else "inputs"] |= {
             "target id": batch.targets[row].tolist(),
             "target": [name_of(named, i) for i in batch.targets[row]],
             "weight": batch.weights[row].tolist(),
@@ -129,8 +131,8 @@ def row_of(fed: TrainingBatch, row: int) -> dict[str, Any]:
     else:
         number, weight = batch.targets[row].item(), batch.weights[row].item()
         target = {"target": number} if isinstance(number, float) else {"target": name_of(named, number), "id": number}
-        found |= {**target, "weight": weight}
-    return found
+        result |= {**target, "weight": weight}
+    return result
 
 
 def origin(fed: TrainingBatch, row: int) -> dict[str, Any]:
@@ -145,15 +147,15 @@ def by_position(side: Tokens | Series, row: int, tokenizer: Any) -> dict[str, li
     """What stands at each position of a row: the position, as a model counts it, the mask, and what is read."""
     segments = None if isinstance(side, Series) or side.segments is None else jnp.asarray(side.segments[row][None])
     positions = positions_of(jnp.asarray(side.mask[row][None]), segments)
-    found = {"position": np.asarray(positions)[0].tolist(), "mask": side.mask[row].tolist()}
+    result = {"position": np.asarray(positions)[0].tolist(), "mask": side.mask[row].tolist()}
     if isinstance(side, Series):
         values = side.values[row].T.tolist()
-        return found | {f"value {n}" if len(values) > 1 else "value": some for n, some in enumerate(values, 1)}
-    found |= {"id": side.ids[row].tolist(), "token": [name_of(tokenizer, i) for i in side.ids[row]]}
+        return result | {f"value {n}" if len(values) > 1 else "value": column for n, column in enumerate(values, 1)}
+    result |= {"id": side.ids[row].tolist(), "token": [name_of(tokenizer, i) for i in side.ids[row]]}
     for name, marks in (("segment", side.segments), ("sentence", side.sentences)):
         if marks is not None:
-            found[name] = marks[row].tolist()
-    return found
+            result[name] = marks[row].tolist()
+    return result
 
 
 def name_of(tokenizer: Any, i: Any) -> str:
@@ -161,39 +163,39 @@ def name_of(tokenizer: Any, i: Any) -> str:
     return tokenizer.piece(int(i)) if hasattr(tokenizer, "piece") else tokenizer.names[int(i)]
 
 
-def shown(found: dict[str, Any], width: int) -> str:
+def format_batch(data: dict[str, Any], width: int) -> str:
     """For a terminal of so many columns."""
-    shape, rows = " + ".join(map(str, found["shape"])), found["rows"]
-    where = f"epoch {found['epoch']}, batch {found['index']:,} of its {found['batches']:,} (from 0)"
-    padding, weight = f"{found['padding']:.1%} padding", f"weights {found['weight']:g} in all"
+    shape, rows = " + ".join(map(str, data["shape"])), data["rows"]
+    position = f"epoch {data['epoch']}, batch {data['index']:,} of its {data['batches']:,} (from 0)"
+    padding, weight = f"{data['padding']:.1%} padding", f"weights {data['weight']:g} in all"
     trail = {None: "", True: ", as in the run's trail", False: ": NOT what was fed, says the run's trail"}
-    step = f"step {found['step']:,} of {found['steps']:,}: " if found["step"] else ""
+    step = f"step {data['step']:,} of {data['steps']:,}: " if data["step"] else ""
     lines = [
-        f"{step}{where}",
-        f"{found['count']} rows of {shape} positions, {padding}, {weight}",
-        f"hash {found['digest']}{trail[found['as fed']]}",
+        f"{step}{position}",
+        f"{data['count']} rows of {shape} positions, {padding}, {weight}",
+        f"hash {data['digest']}{trail[data['as fed']]}",
     ]
-    if found["changed"]:
-        lines.append(f"data: changed since the run was trained: {', '.join(found['changed'])}")
+    if data["changed"]:
+        lines.append(f"data: changed since the run was trained: {', '.join(data['changed'])}")
     for row in rows:
-        lines += ["", f"row {row['row']}: {told_origin(row)}"]
+        lines += ["", f"row {row['row']}: {format_origin(row)}"]
         for side in ("inputs", "prefix"):
             if side in row:
                 lines += [f"  {side}", *side_lines(row[side], width)]
         if "weight" in row:
             number = f" ({row['id']})" if "id" in row else ""
-            lines.append(f"  target {told_cell(row['target'])}{number}, weight {row['weight']:g}")
-    if found["count"] > len(rows):
-        lines += ["", f"... and {found['count'] - len(rows)} more rows"]
+            lines.append(f"  target {format_cell(row['target'])}{number}, weight {row['weight']:g}")
+    if data["count"] > len(rows):
+        lines += ["", f"... and {data['count'] - len(rows)} more rows"]
     return "\n".join(lines)
 
 
-def told_origin(row: dict[str, Any]) -> str:
+def format_origin(row: dict[str, Any]) -> str:
     if "place" in row:
         carried = "fresh, so without a carry" if row["fresh"] else "with the carry of the batch before"
         return f"the text from token {row['place']:,} on, {carried}"
-    some = row["examples"]
-    return f"example{'s' * (len(some) > 1)} {', '.join(map(str, some))}" if some else "filled up"
+    examples = row["examples"]
+    return f"example{'s' * (len(examples) > 1)} {', '.join(map(str, examples))}" if examples else "filled up"
 
 
 def side_lines(side: dict[str, list[Any]], width: int) -> list[str]:
@@ -202,18 +204,18 @@ def side_lines(side: dict[str, list[Any]], width: int) -> list[str]:
     content = 1 if "id" not in names else names.index("token")  # the line in which a pad is marked
     columns = []
     for real, *values in zip(side["mask"], *(side[name] for name in names), strict=True):
-        cells = [told_cell(value) for value in values]
+        cells = [format_cell(value) for value in values]
         if not real and not values[1]:  # an id or a value of zero, as it should be
             cells[content] = PAD
         columns.append((real, tuple(cells)))
-    kept = []
+    shown_columns = []
     for (real, cells), same in itertools.groupby(columns):
         count = len(list(same))
         if not real and count > 1:
             cells, count = (*cells[:content], f"{cells[content]} x {count}", *cells[content + 1 :]), 1
-        kept += [cells] * count
-    return grid(dict(zip(names, zip(*kept, strict=True), strict=True)), width, 4)
+        shown_columns += [cells] * count
+    return grid(dict(zip(names, zip(*shown_columns, strict=True), strict=True)), width, 4)
 
 
-def told_cell(value: Any) -> str:
+def format_cell(value: Any) -> str:
     return printable(value) if isinstance(value, str) else f"{value:g}" if isinstance(value, float) else str(value)

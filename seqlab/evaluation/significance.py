@@ -1,4 +1,4 @@
-"""Is one system better than another, or lucky in its test set, or in its seed?"""
+"""Tests of significance: the chance that a difference of two systems is luck, of the test set or of the seed."""
 
 import os
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from seqlab.metrics.metric import Counted
+from seqlab.metrics.metric import LineCounts
 
 RESAMPLES = 1000  # test sets drawn anew
 TRIALS = 10_000  # exchanges of the lines of two systems
@@ -15,9 +15,12 @@ TRIALS_OF_SEEDS = 1000  # the same, where each of them has several seeds
 
 
 class Compared(NamedTuple):
-    """A score of one system: the mean over its seeds, and their standard deviation (None of one seed); half the width
-    of the 95 % interval over test sets drawn anew; the p-values of its being as good as the first system, by the
-    paired bootstrap and by approximate randomization (None of the first; of several seeds there is the second alone).
+    """A score of one system, compared with the first system.
+
+    `value` is the mean over the seeds and `deviation` their standard deviation (None for one seed). `interval` is
+    half the width of the 95 % interval over resampled test sets. `bootstrap` and `randomization` are the p-values of
+    the system being as good as the first, by the paired bootstrap and by approximate randomization. Both are None for
+    the first system, and `bootstrap` is None where there are several seeds.
     """
 
     name: str
@@ -28,9 +31,9 @@ class Compared(NamedTuple):
     randomization: float | None
 
 
-def compare(systems: Sequence[Sequence[Counted]]) -> dict[str, list[Compared]]:
-    """By score, how each system fares against the first; a system is what one metric has counted for each of its
-    seeds, all over the same lines.
+def compare(systems: Sequence[Sequence[LineCounts]]) -> dict[str, list[Compared]]:
+    """Returns the comparison of each system with the first, by score. A system is the counts of one metric for each
+    of its seeds, all over the same lines.
 
     Single seeds are compared by sacrebleu's tests (Koehn 2004; Riezler & Maxwell 2005). Where there are several, the
     randomization exchanges lines among all seeds of two systems (Clark et al. 2011, "Better hypothesis testing for
@@ -42,52 +45,52 @@ def compare(systems: Sequence[Sequence[Counted]]) -> dict[str, list[Compared]]:
     return {name: (_by_pairs if single else _by_seeds)(systems, name) for name in names}
 
 
-def _by_pairs(systems: Sequence[Sequence[Counted]], name: str) -> list[Compared]:
+def _by_pairs(systems: Sequence[Sequence[LineCounts]], name: str) -> list[Compared]:
     from sacrebleu.significance import PairedTest
 
     first = systems[0][0]
     named: Any = [(str(i), seeds[0].counts) for i, seeds in enumerate(systems)]
-    metrics: Any = {name: _AsAsked([seed for (seed,) in systems], name)}
+    metrics: Any = {name: _CountedMetric([seed for (seed,) in systems], name)}
     bootstraps, randomizations = (
         PairedTest(named, metrics, None, kind, count)()[1][name]
         for kind, count in (("bs", RESAMPLES), ("ar", TRIALS))
     )
-    found = []
-    for (seed,), drawn, shuffled in zip(systems, bootstraps, randomizations, strict=True):
-        assert not isinstance(drawn, str)
-        assert not isinstance(shuffled, str)
-        p: list[Any] = [drawn.p_value, shuffled.p_value]
+    results = []
+    for (seed,), bootstrap_test, randomization_test in zip(systems, bootstraps, randomizations, strict=True):
+        assert not isinstance(bootstrap_test, str)
+        assert not isinstance(randomization_test, str)
+        p: list[Any] = [bootstrap_test.p_value, randomization_test.p_value]
         value = score_of(seed, name)
         if seed is not first and value == score_of(first, name):
             p = [1.0, 1.0]  # everything is at least as far apart as nothing
-        found.append(Compared(name, value, None, float(drawn.ci or 0.0), *p))
-    return found
+        results.append(Compared(name, value, None, float(bootstrap_test.ci or 0.0), *p))
+    return results
 
 
-def score_of(counted: Counted, name: str) -> float:
-    return counted.values(counted.counts.sum(0))[name]
+def score_of(line_counts: LineCounts, name: str) -> float:
+    return line_counts.values(line_counts.counts.sum(0))[name]
 
 
-class _AsAsked:
-    """What sacrebleu's tests ask of a metric, where the lines are counted already.
+class _CountedMetric:
+    """The interface that sacrebleu's tests need of a metric, over lines that are counted already.
 
-    They look for what is further apart than was observed. Of hits, and of anything that few lines differ in, much is
-    as far apart: a difference of one line, which all exchanges leave as it is, would be sure. So for others than its
-    own metrics what was observed is told a trifle smaller.
+    The tests count differences that exceed the observed one. Where few lines differ, many differences equal it: a
+    difference in one line, which no exchange changes, would always be significant. So the observed score of metrics
+    other than sacrebleu's is reported slightly smaller.
     """
 
-    def __init__(self, observed: Sequence[Counted], name: str):
+    def __init__(self, observed: Sequence[LineCounts], name: str):
         self.values, self.name = observed[0].values, name
-        self.observed = [one.counts for one in observed if not one.sacrebleu]
+        self.observed = [line_counts.counts for line_counts in observed if not line_counts.sacrebleu]
 
     def _extract_corpus_statistics(self, counts: np.ndarray, references: None) -> np.ndarray:
         return counts
 
     def _aggregate_and_compute(self, counts: np.ndarray) -> Any:
-        found = self._compute_score_from_stats(np.sum(counts, axis=0))
-        if any(counts is one for one in self.observed):
-            found.score *= 1 - 1e-9
-        return found
+        score = self._compute_score_from_stats(np.sum(counts, axis=0))
+        if any(counts is observed_counts for observed_counts in self.observed):
+            score.score *= 1 - 1e-9
+        return score
 
     def _compute_score_from_stats(self, total: np.ndarray) -> Any:
         return SimpleNamespace(name=self.name, score=self.values(total)[self.name])
@@ -96,41 +99,44 @@ class _AsAsked:
         return SimpleNamespace(update=lambda name, value: None)
 
 
-def _by_seeds(systems: Sequence[Sequence[Counted]], name: str) -> list[Compared]:
+def _by_seeds(systems: Sequence[Sequence[LineCounts]], name: str) -> list[Compared]:
     from sacrebleu.significance import estimate_ci
 
-    found = []
+    results = []
     for seeds in systems:
         values = [score_of(seed, name) for seed in seeds]
         lines = len(seeds[0].counts)
         drawn = _random().multinomial(lines, np.full(lines, 1 / lines), RESAMPLES)
         totals = [drawn @ seed.counts for seed in seeds]
         means = [
-            np.mean([seed.values(total)[name] for seed, total in zip(seeds, one, strict=True)])
-            for one in zip(*totals, strict=True)
+            np.mean([seed.values(total)[name] for seed, total in zip(seeds, seed_totals, strict=True)])
+            for seed_totals in zip(*totals, strict=True)
         ]
         deviation = float(np.std(values, ddof=1)) if len(values) > 1 else None
         p = None if seeds is systems[0] else randomization(systems[0], seeds, name)
-        found.append(
+        results.append(
             Compared(name, float(np.mean(values)), deviation, float(estimate_ci(np.array(means))[1]), None, p)
         )
-    return found
+    return results
 
 
-def randomization(ours: Sequence[Counted], theirs: Sequence[Counted], name: str) -> float:
-    """The p-value of two systems' mean scores being as far apart as they are: the share of exchanges after which they
-    are at least as far apart, all seeds' outputs for a line being dealt out anew. What was observed counts as one.
+def randomization(first: Sequence[LineCounts], second: Sequence[LineCounts], name: str) -> float:
+    """Returns the p-value of the difference of two systems' mean scores: the share of exchanges with a difference
+    that is at least as large. An exchange permutes the outputs of all seeds for each line. The observed order counts
+    as one exchange.
     """
-    values = ours[0].values
-    counts = np.stack([seed.counts for seed in (*ours, *theirs)], axis=1)  # [lines, seeds, N]
+    values = first[0].values
+    counts = np.stack([seed.counts for seed in (*first, *second)], axis=1)  # [lines, seeds, N]
 
-    def apart(dealt: np.ndarray) -> float:
-        scores = [values(total)[name] for total in dealt.sum(0)]
-        return abs(float(np.mean(scores[: len(ours)]) - np.mean(scores[len(ours) :])))
+    def apart(permuted: np.ndarray) -> float:
+        scores = [values(total)[name] for total in permuted.sum(0)]
+        return abs(float(np.mean(scores[: len(first)]) - np.mean(scores[len(first) :])))
 
     observed, random = apart(counts), _random()
-    dealt = (random.permuted(_places(counts), axis=1) for _ in range(TRIALS_OF_SEEDS))
-    further = sum(apart(np.take_along_axis(counts, one[..., None], axis=1)) >= observed - 1e-9 for one in dealt)
+    permuted = (random.permuted(_places(counts), axis=1) for _ in range(TRIALS_OF_SEEDS))
+    further = sum(
+        apart(np.take_along_axis(counts, order[..., None], axis=1)) >= observed - 1e-9 for order in permuted
+    )
     return (further + 1) / (TRIALS_OF_SEEDS + 1)
 
 
@@ -139,6 +145,6 @@ def _places(counts: np.ndarray) -> np.ndarray:
 
 
 def _random() -> np.random.Generator:
-    """With sacrebleu's seed, which may be none."""
+    """Returns a generator with sacrebleu's seed, which may be "none"."""
     seed = os.environ.get("SACREBLEU_SEED", "12345")
     return np.random.default_rng(None if seed.lower() == "none" else int(seed))

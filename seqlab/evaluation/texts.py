@@ -1,4 +1,4 @@
-"""TODO evaluation.texts."""
+"""The texts of the systems that are compared, from runs and from files, with their references."""
 
 import hashlib
 import importlib.metadata
@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from seqlab.data.corpus import tokenize_split
 from seqlab.data.records import prepare
 from seqlab.data.text_files import read_lines
 from seqlab.evaluation.buckets import frequencies
@@ -16,21 +17,21 @@ from seqlab.runs.loading import Run, load
 from seqlab.system.errors import SeqlabError
 from seqlab.training.validation import decode_split
 
-FILES = ("bleu", "chrf", "ter")  # what judges files, if nothing is asked for
+FILES = ("bleu", "chrf", "ter")  # the default metrics of files
 
-PACKAGES = ("jax", "flax", "numpy", "sentencepiece", "sacrebleu", "rouge-score")  # that figures may hinge on
+PACKAGES = ("jax", "flax", "numpy", "sentencepiece", "sacrebleu", "rouge-score")  # that figures may depend on
 
 
 class System(NamedTuple):
-    """A name, and texts of the same lines, once for each seed."""
+    """A system: its name, and its texts of the same lines for each seed."""
 
     name: str
     seeds: list[list[str]]
 
 
 class Texts(NamedTuple):
-    """What is compared, and against what; sources, and how often training had a word, where they are known; what all
-    of it came from.
+    """The texts of a comparison. `sources`, and `seen`, the word counts of training, are None where they are unknown.
+    `facts` says where all of it came from.
     """
 
     systems: list[System]
@@ -42,7 +43,7 @@ class Texts(NamedTuple):
 
 
 def read_texts(path: Path) -> list[str]:
-    """The lines of a file. Raises for one that has none."""
+    """Returns the lines of a file. Raises for a file without lines."""
     if path.is_dir() or not path.exists():
         raise SeqlabError(f"no file {path}")
     lines = list(read_lines(path))
@@ -61,16 +62,17 @@ def gather(
     metrics: Sequence[str] = (),
     loaded: Mapping[str, Run] | None = None,
 ) -> Texts:
-    """The texts of systems, each a run or a file, or some seeds of one with commas between them; runs that are
-    `loaded` already, by their names. What runs know, the split's sources and references and the words of training,
-    need not be given. Raises where lines are not as many.
+    """Gathers the texts of systems. A name is a run, a file, or several seeds of one system separated by commas.
+
+    `loaded` holds runs that are loaded already, by name. Runs know the split's sources and references and the words
+    of training; files need them as arguments. Raises where the numbers of lines differ.
     """
     for name in metrics:
         metric(name)
-    read = {path: read_texts(path) for path in (*references, *([source] if source else []))}
-    files: dict[str, Any] = {str(path): digest_of_lines(lines) for path, lines in read.items()}
-    wanted = {str(path): read[path] for path in references}
-    sources = read[source] if source else None
+    lines_of = {path: read_texts(path) for path in (*references, *([source] if source else []))}
+    files: dict[str, Any] = {str(path): digest_of_lines(lines) for path, lines in lines_of.items()}
+    reference_files = {str(path): lines_of[path] for path in references}
+    sources = lines_of[source] if source else None
     seen = frequencies(read_texts(train)) if train else None
     runs: list[Run] = []
     systems: list[System] = []
@@ -98,27 +100,28 @@ def gather(
             task = experiment.task
             if not task.metrics:
                 raise SeqlabError(f"{part}: {type(task).__name__} writes nothing that could be compared")
-            found = decode_split(experiment, run.params, run.tokenizers, data, split, data.size(split))
-            written[part] = found.texts
+            corpus = tokenize_split(data, split, run.tokenizers, data_dir)
+            decoded = decode_split(run.trained, experiment.search, data, split, corpus)
+            written[part] = decoded.texts
             files[part] = {"step": run.step, "sha256": checkpoint.fingerprint(run.folder, run.step)}
-            sources = sources or found.sources
-            wanted = wanted or {f"split {split}": found.references}
+            sources = sources or decoded.sources
+            reference_files = reference_files or {f"split {split}": decoded.references}
             if seen is None and "target" in task.columns:
                 seen = frequencies(example["target"] for example in data.read("train"))
         systems.append(System(name, [written[part] for part in seeds]))
-    if not wanted:
+    if not reference_files:
         raise SeqlabError("files are compared with references: give --references")
-    check_sizes({**written, **({"the source": sources} if sources is not None else {}), **wanted})
-    same = [name for name, lines in wanted.items() if lines == sources]
-    if same:
-        raise SeqlabError(f"{same[0]} is the source itself: give translations as references")
+    check_sizes({**written, **({"the source": sources} if sources is not None else {}), **reference_files})
+    copies = [name for name, lines in reference_files.items() if lines == sources]
+    if copies:
+        raise SeqlabError(f"{copies[0]} is the source itself: give translations as references")
     judges = tuple(metrics) or tuple(runs[0].experiment.task.metrics if runs else FILES)
     facts = {"files": files, "split": split if runs else None, "data": hashes, "versions": versions()}
-    return Texts(systems, list(wanted.values()), sources, seen, judges, facts)
+    return Texts(systems, list(reference_files.values()), sources, seen, judges, facts)
 
 
 def digest_of_lines(lines: Sequence[str]) -> dict[str, Any]:
-    """How many lines, and their SHA-256, each with a newline behind it."""
+    """Returns the number of lines, and the SHA-256 of the lines, each followed by a newline."""
     return {
         "lines": len(lines),
         "sha256": hashlib.sha256("".join(f"{line}\n" for line in lines).encode()).hexdigest(),
@@ -126,7 +129,7 @@ def digest_of_lines(lines: Sequence[str]) -> dict[str, Any]:
 
 
 def check_sizes(texts: Mapping[str, Sequence[str]]) -> None:
-    """Raises where texts have not as many lines as the last one."""
+    """Raises for a text with another number of lines than the last one."""
     *_, last = texts
     for name, lines in texts.items():
         if len(lines) != len(texts[last]):
@@ -134,5 +137,5 @@ def check_sizes(texts: Mapping[str, Sequence[str]]) -> None:
 
 
 def versions() -> dict[str, str]:
-    """Of seqlab, and of the packages that figures may hinge on."""
+    """Returns the versions of seqlab and of the packages that figures may depend on."""
     return {name: importlib.metadata.version(name) for name in ("seqlab", *PACKAGES)}

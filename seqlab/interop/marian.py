@@ -22,22 +22,22 @@ from seqlab.models.transformer import Transformer
 from seqlab.runs import saving
 from seqlab.runs.loading import Run
 from seqlab.system.errors import SeqlabError
-from seqlab.system.files import folder_made_whole
+from seqlab.system.files import atomic_folder
 from seqlab.system.untrusted import fits, read_json
 from seqlab.tasks.translation import Translation
 from seqlab.types import Params
 
 POSITIONS = 1024  # that an exported model has a table of
-NEVER = -1e4  # the bias of what must not be written
+BARRED_BIAS = -1e4  # the bias of what must not be written
 ACTIVATION_NAMES = {"relu": "relu", "gelu": "gelu", "swish": "swish", "silu": "swish"}  # theirs: ours
 TABLE = "model.shared.weight"
 BIAS = "final_logits_bias"
-FIRST = "model.decoder.embed_positions.weight"
+FIRST_POSITION = "model.decoder.embed_positions.weight"
 NUMBERS = (  # in config.json
     *("vocab_size", "d_model", "pad_token_id", "eos_token_id", "decoder_start_token_id"),
     *(f"{stack}_{n}" for stack in ("encoder", "decoder") for n in ("layers", "attention_heads", "ffn_dim")),
 )
-ASKED = {  # in generation_config.json
+SEARCH_SETTINGS = {  # in generation_config.json
     "bad_words_ids": list[list[int]] | None,
     "num_beams": int | None,
     "max_length": int | None,
@@ -50,8 +50,8 @@ class Leaf(NamedTuple):
 
     path: tuple[str, ...]
     name: str
-    theirs: Callable[[np.ndarray], np.ndarray]
-    ours: Callable[[np.ndarray], np.ndarray]
+    to_marian: Callable[[np.ndarray], np.ndarray]
+    from_marian: Callable[[np.ndarray], np.ndarray]
 
 
 def leaves(model: Transformer) -> Iterator[Leaf]:
@@ -65,26 +65,26 @@ def leaves(model: Transformer) -> Iterator[Leaf]:
         yield Leaf((*path, "bias"), f"{name}.bias", lambda x: x.reshape(-1), lambda x: x.reshape(bias))
 
     def norm(path: tuple[str, ...], name: str) -> Any:
-        for ours, theirs in (("scale", "weight"), ("bias", "bias")):
-            yield Leaf((*path, ours), f"{name}.{theirs}", lambda x: x, lambda x: x)
+        for kind, marian_kind in (("scale", "weight"), ("bias", "bias")):
+            yield Leaf((*path, kind), f"{name}.{marian_kind}", lambda x: x, lambda x: x)
 
     for side, count in (("encoder", model.encoder_layers), ("decoder", model.decoder_layers)):
         for i in range(count):
             path, name = (side, f"stack_{i}"), f"model.{side}.layers.{i}"
-            for ours, theirs in (("self", "self_attn"), ("cross", "encoder_attn"))[: 1 + (side == "decoder")]:
+            for kind, marian_kind in (("self", "self_attn"), ("cross", "encoder_attn"))[: 1 + (side == "decoder")]:
                 for part in ("query", "key", "value"):
-                    at = (*path, f"{ours}_attention", part)
-                    yield from matrix(at, f"{name}.{theirs}.{part[0]}_proj", (dim, *split), split, dim)
-                at = (*path, f"{ours}_attention", "out")
-                yield from matrix(at, f"{name}.{theirs}.out_proj", (*split, dim), (dim,), dim)
-                yield from norm((*path, f"{ours}_norm"), f"{name}.{theirs}_layer_norm")
+                    branch_at = (*path, f"{kind}_attention", part)
+                    yield from matrix(branch_at, f"{name}.{marian_kind}.{part[0]}_proj", (dim, *split), split, dim)
+                branch_at = (*path, f"{kind}_attention", "out")
+                yield from matrix(branch_at, f"{name}.{marian_kind}.out_proj", (*split, dim), (dim,), dim)
+                yield from norm((*path, f"{kind}_norm"), f"{name}.{marian_kind}_layer_norm")
             inner, outer = (*path, "feed_forward", "inner"), (*path, "feed_forward", "outer")
             yield from matrix(inner, f"{name}.fc1", (dim, model.hidden), (model.hidden,), dim)
             yield from matrix(outer, f"{name}.fc2", (model.hidden, dim), (dim,), model.hidden)
             yield from norm((*path, "feed_forward_norm"), f"{name}.final_layer_norm")
 
 
-def at(tree: Any, path: tuple[str, ...]) -> Any:
+def branch_at(tree: Any, path: tuple[str, ...]) -> Any:
     """What is there in a nested dict, or None."""
     for name in path:
         tree = tree.get(name) if isinstance(tree, dict) else None
@@ -108,8 +108,8 @@ def import_marian(folder: Path, out: Path) -> Run:
     activation = config.get("activation_function", "gelu")
     if activation not in ACTIVATION_NAMES:
         raise SeqlabError(f"{folder}: an activation {activation!r}, not one of {', '.join(ACTIVATION_NAMES)}")
-    both = {name: config[f"encoder_{name}"] for name in ("attention_heads", "ffn_dim")}
-    if any(config[f"decoder_{name}"] != value for name, value in both.items()):
+    shared = {name: config[f"encoder_{name}"] for name in ("attention_heads", "ffn_dim")}
+    if any(config[f"decoder_{name}"] != value for name, value in shared.items()):
         raise SeqlabError(f"{folder}: encoder and decoder differ in width or heads")
     size = config["vocab_size"]
     model = Transformer(
@@ -118,8 +118,8 @@ def import_marian(folder: Path, out: Path) -> Run:
         encoder_layers=config["encoder_layers"],
         decoder_layers=config["decoder_layers"],
         dim=config["d_model"],
-        heads=both["attention_heads"],
-        hidden=both["ffn_dim"],
+        heads=shared["attention_heads"],
+        hidden=shared["ffn_dim"],
         dropout=config.get("dropout", 0.1),
         norm="post",
         activation=ACTIVATION_NAMES[activation],
@@ -129,7 +129,7 @@ def import_marian(folder: Path, out: Path) -> Run:
     tokenizers = read_tokenizers(folder, config)
     params = read_params(model, arrays, config["decoder_start_token_id"])
     experiment = Experiment(model, Translation(), ParallelText(), search=read_search(folder, config))
-    with folder_made_whole(out) as part:
+    with atomic_folder(out) as part:
         save_tokenizers(tokenizers, part)
         catalogue.save_experiment(experiment, part / "experiment.json")
         (part / RECORD).write_text(json.dumps(tokenizer_hashes(part), indent=1))
@@ -140,39 +140,42 @@ def import_marian(folder: Path, out: Path) -> Run:
 def read_params(model: Transformer, arrays: dict[str, np.ndarray], start: int) -> Params:
     """The parameters, `start` being what decoding begins with."""
     size = model.vocabulary
-    words = {"table": array(arrays, TABLE, (size, model.dim)), "bias": array(arrays, BIAS, (1, size))[0]}
+    words = {
+        "table": require_array(arrays, TABLE, (size, model.dim)),
+        "bias": require_array(arrays, BIAS, (1, size))[0],
+    }
     params: dict[str, Any] = {"words": words}
     for leaf in leaves(model):
         branch = params
         for name in leaf.path[:-1]:
             branch = branch.setdefault(name, {})
-        found = array(arrays, leaf.name)
+        values = require_array(arrays, leaf.name)
         try:
-            branch[leaf.path[-1]] = np.ascontiguousarray(leaf.ours(found))
+            branch[leaf.path[-1]] = np.ascontiguousarray(leaf.from_marian(values))
         except ValueError:
             raise SeqlabError(f"{leaf.name} has another shape than config.json says") from None
-    if FIRST in arrays:  # a first position of its own is the embedding of what decoding begins with
-        usual = np.asarray(sinusoidal(jnp.arange(len(arrays[FIRST])), model.dim))
-        if not np.allclose(arrays[FIRST][1:], usual[1:], atol=1e-4):
+    if FIRST_POSITION in arrays:  # a first position of its own is the embedding of what decoding begins with
+        usual = np.asarray(sinusoidal(jnp.arange(len(arrays[FIRST_POSITION])), model.dim))
+        if not np.allclose(arrays[FIRST_POSITION][1:], usual[1:], atol=1e-4):
             raise SeqlabError("model.safetensors: positions that are not sinusoidal")
-        words["table"][start] += (arrays[FIRST][0] - usual[0]) * model.dim**-0.5
+        words["table"][start] += (arrays[FIRST_POSITION][0] - usual[0]) * model.dim**-0.5
     return {"params": params}
 
 
 def read_search(folder: Path, config: dict[str, Any]) -> Search:
     """What `generate` does by default."""
     path = folder / "generation_config.json"
-    asked = {**config, **(read_json(path, dict[str, Any]) if path.exists() else {})}
-    odd = [name for name, kind in ASKED.items() if not fits(asked.get(name), kind)]
-    if odd:
-        raise SeqlabError(f"{path}: {odd[0]} cannot be {asked[odd[0]]!r}")
-    barred = {word[0] for word in asked.get("bad_words_ids") or [] if len(word) == 1}
+    settings = {**config, **(read_json(path, dict[str, Any]) if path.exists() else {})}
+    malformed = [name for name, kind in SEARCH_SETTINGS.items() if not fits(settings.get(name), kind)]
+    if malformed:
+        raise SeqlabError(f"{path}: {malformed[0]} cannot be {settings[malformed[0]]!r}")
+    barred = {word[0] for word in settings.get("bad_words_ids") or [] if len(word) == 1}
     special = {config["pad_token_id"]: "<pad>", config["eos_token_id"]: "</s>"}
     return Search(
-        beam=asked.get("num_beams") or 1,
+        beam=settings.get("num_beams") or 1,
         preset="hf",
-        alpha=float(asked.get("length_penalty") or 1.0),
-        max_length=(asked.get("max_length") or 512) - 1,
+        alpha=float(settings.get("length_penalty") or 1.0),
+        max_length=(settings.get("max_length") or 512) - 1,
         forbid=tuple(name for i, name in special.items() if i in barred),
     )
 
@@ -181,7 +184,7 @@ def read_arrays(folder: Path) -> dict[str, np.ndarray]:
     """The arrays of model.safetensors, as float32."""
     path = folder / "model.safetensors"
     if not path.is_file():
-        pickled = sorted(one.name for one in folder.glob("*") if one.suffix in (".bin", ".pt", ".pth", ".pkl"))
+        pickled = sorted(file.name for file in folder.glob("*") if file.suffix in (".bin", ".pt", ".pth", ".pkl"))
         if pickled:
             raise SeqlabError(
                 f"{folder}: {pickled[0]} is pickled, and could run anything: save the model as model.safetensors"
@@ -193,15 +196,15 @@ def read_arrays(folder: Path) -> dict[str, np.ndarray]:
     except ImportError:
         raise SeqlabError("safetensors is needed: pip install 'seqlab[interop]'") from None
     try:
-        return {name: array.astype(np.float32) for name, array in load_file(path).items()}
+        return {name: values.astype(np.float32) for name, values in load_file(path).items()}
     except (SafetensorError, OSError, ValueError) as error:
         raise SeqlabError(f"{path}: {error}") from None
 
 
-def array(arrays: dict[str, np.ndarray], name: str, shape: tuple[int, ...] | None = None) -> np.ndarray:
+def require_array(arrays: dict[str, np.ndarray], name: str, shape: tuple[int, ...] | None = None) -> np.ndarray:
     if name not in arrays or shape not in (None, arrays[name].shape):
-        found = f"not {arrays[name].shape}" if name in arrays else "which is missing"
-        raise SeqlabError(f"model.safetensors needs {name}{'' if shape is None else f' of {shape}'}, {found}")
+        reason = f"not {arrays[name].shape}" if name in arrays else "which is missing"
+        raise SeqlabError(f"model.safetensors needs {name}{'' if shape is None else f' of {shape}'}, {reason}")
     return arrays[name]
 
 
@@ -214,13 +217,61 @@ def read_tokenizers(folder: Path, config: dict[str, Any]) -> dict[str, MarianTok
     special = config["pad_token_id"], config["decoder_start_token_id"], config["eos_token_id"]
     if max(special) >= len(names):
         raise SeqlabError(f"{folder}/config.json: the piece {max(special)} is none of the {len(names)} there are")
-    found = {}
+    tokenizers = {}
     for column in ("source", "target"):
         path = folder / f"{column}.spm"
         if not path.exists():
             raise SeqlabError(f"{folder} has no {path.name}")
-        found[column] = MarianTokenizer(path.read_bytes(), names, *special, numbers.get("<unk>", special[0]))
-    return found
+        tokenizers[column] = MarianTokenizer(path.read_bytes(), names, *special, numbers.get("<unk>", special[0]))
+    return tokenizers
+
+
+def marian_arrays(model: Transformer, params: dict[str, Any], bos: int) -> dict[str, np.ndarray]:
+    """Returns the arrays of an exported model by name, a pad added to the vocabulary.
+
+    The first position of the decoder holds the embedding of `bos`, since decoding begins with the pad.
+    """
+    words = params["words"]
+    pad = len(words["table"])
+    bias = np.append(words.get("bias", np.zeros(pad)), BARRED_BIAS)
+    positions = np.array(sinusoidal(jnp.arange(POSITIONS), model.dim))
+    positions[0] += words["table"][bos] * model.dim**0.5
+    arrays = {
+        TABLE: np.append(words["table"], np.zeros((1, model.dim)), axis=0),
+        BIAS: bias[None],
+        FIRST_POSITION: positions,
+    }
+    for leaf in leaves(model):
+        value = branch_at(params, leaf.path)
+        heads = (model.heads, model.dim // model.heads)
+        shape = (model.dim,) if leaf.path[-2] == "out" else heads
+        arrays[leaf.name] = leaf.to_marian(np.zeros(shape) if value is None else value)
+    return arrays
+
+
+def marian_config(model: Transformer, size: int, ids: dict[str, int]) -> dict[str, Any]:
+    """Returns the config.json of an exported model with `size` words and the special `ids`."""
+    side = {"attention_heads": model.heads, "ffn_dim": model.hidden}
+    return {
+        "architectures": ["MarianMTModel"],
+        "model_type": "marian",
+        "vocab_size": size,
+        "decoder_vocab_size": size,
+        "d_model": model.dim,
+        "encoder_layers": model.encoder_layers,
+        "decoder_layers": model.decoder_layers,
+        **{f"{stack}_{name}": value for stack in ("encoder", "decoder") for name, value in side.items()},
+        "activation_function": model.activation,
+        "dropout": model.dropout,
+        "scale_embedding": True,
+        "share_encoder_decoder_embeddings": True,
+        "tie_word_embeddings": True,
+        "static_position_embeddings": True,
+        "max_position_embeddings": POSITIONS,
+        "is_encoder_decoder": True,
+        **ids,
+        "forced_eos_token_id": None,
+    }
 
 
 def export_marian(run: Run, out: Path) -> None:
@@ -241,41 +292,11 @@ def export_marian(run: Run, out: Path) -> None:
         wrong = "source and target must share a vocabulary: text.joint"
     if wrong is not None or not isinstance(model, Transformer) or source is None or target is None:
         raise SeqlabError(f"{run.folder} cannot be a Marian model: {wrong}")
-    params = jax.tree.map(np.asarray, run.params["params"])
-    words, size = params["words"], len(target) + 1
+    arrays = marian_arrays(model, jax.tree.map(np.asarray, run.params["params"]), target.bos)
+    size = len(target) + 1
     pad = size - 1
-    bias = np.append(words.get("bias", np.zeros(pad)), NEVER)
-    positions = np.array(sinusoidal(jnp.arange(POSITIONS), model.dim))
-    positions[0] += words["table"][target.bos] * model.dim**0.5
-    arrays = {TABLE: np.append(words["table"], np.zeros((1, model.dim)), axis=0), BIAS: bias[None], FIRST: positions}
-    for leaf in leaves(model):
-        found = at(params, leaf.path)
-        heads = (model.heads, model.dim // model.heads)
-        shape = (model.dim,) if leaf.path[-2] == "out" else heads
-        arrays[leaf.name] = leaf.theirs(np.zeros(shape) if found is None else found)
     names = [f"<unused{i}>" if name in ("<pad>", "") else name for i, name in enumerate(target.names)] + ["<pad>"]
     ids = {"pad_token_id": pad, "decoder_start_token_id": pad, "eos_token_id": target.eos}
-    side = {"attention_heads": model.heads, "ffn_dim": model.hidden}
-    config = {
-        "architectures": ["MarianMTModel"],
-        "model_type": "marian",
-        "vocab_size": size,
-        "decoder_vocab_size": size,
-        "d_model": model.dim,
-        "encoder_layers": model.encoder_layers,
-        "decoder_layers": model.decoder_layers,
-        **{f"{stack}_{name}": value for stack in ("encoder", "decoder") for name, value in side.items()},
-        "activation_function": model.activation,
-        "dropout": model.dropout,
-        "scale_embedding": True,
-        "share_encoder_decoder_embeddings": True,
-        "tie_word_embeddings": True,
-        "static_position_embeddings": True,
-        "max_position_embeddings": POSITIONS,
-        "is_encoder_decoder": True,
-        **ids,
-        "forced_eos_token_id": None,
-    }
     generation = {**ids, "bad_words_ids": [[pad]], "num_beams": run.search().beam, "max_length": 512}
     tokenizer = {
         "tokenizer_class": "MarianTokenizer",
@@ -287,12 +308,12 @@ def export_marian(run: Run, out: Path) -> None:
     }
     from safetensors.numpy import save_file
 
-    with folder_made_whole(out) as part:
-        plain = {name: np.ascontiguousarray(value, np.float32) for name, value in arrays.items()}
-        save_file(plain, part / "model.safetensors", {"format": "pt"})
+    with atomic_folder(out) as part:
+        contiguous = {name: np.ascontiguousarray(value, np.float32) for name, value in arrays.items()}
+        save_file(contiguous, part / "model.safetensors", {"format": "pt"})
         vocabulary = {name: i for i, name in enumerate(names)}
         files = {
-            "config": config,
+            "config": marian_config(model, size, ids),
             "generation_config": generation,
             "tokenizer_config": tokenizer,
             "vocab": vocabulary,

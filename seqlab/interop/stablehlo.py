@@ -7,12 +7,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from seqlab.decoding.settings import settled
+from seqlab.decoding.settings import resolve
 from seqlab.runs.loading import Run
+from seqlab.search.presets import resolve_preset
 from seqlab.search.requests import Request, Shape, collate
-from seqlab.search.searcher import Method, make_mesh, make_searcher, whole_search
+from seqlab.search.searcher import make_mesh, make_searcher, whole_search
 from seqlab.system.errors import SeqlabError
-from seqlab.system.files import folder_made_whole
+from seqlab.system.files import atomic_folder
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 
@@ -28,25 +29,25 @@ def export_stablehlo(run: Run, out: Path, rows: int, length: int) -> None:
     task, search, target = run.experiment.task, run.search(), run.tokenizers["target"]
     if task.KIND != "generator":
         raise SeqlabError(f"{run.folder}: a {task.KIND} does not search")
-    found, rules, options, weights = settled(search, target)
-    sampling = search.sample is not None
-    method = Method(search.beam, 1, rules, options, sampling, search.groups, search.coverage > 0)
-    searcher = make_searcher(run.model, target.eos, method, make_mesh(jax.local_devices()[:1]))
+    settings = resolve(search, target)
+    searcher = make_searcher(run.model, settings.static, make_mesh(jax.local_devices()[:1]))
     source = [target.eos] * length if "source" in task.columns else None
-    request = Request(source, [target.bos], length, least=found.least)
-    asked = collate([request] * rows, rows, Shape(length if source else 0, 1, length))
-    weights = jax.tree.map(np.float32, weights)
-    arguments = {"parameters": run.params, "asked": asked, "seed": np.int32(search.sample or 0), "weights": weights}
+    request = Request(source, [target.bos], length, minimum=resolve_preset(search).minimum)
+    requests = collate([request] * rows, rows, Shape(length if source else 0, 1, length))
+    weights = jax.tree.map(np.float32, settings.weights)
+    arguments = {"parameters": run.params, "requests": requests, "seed": np.int32(settings.seed), "weights": weights}
     leaves, tree = jax.tree.flatten(arguments)
 
     def program(*leaves: jax.Array) -> dict[str, jax.Array]:
-        given = jax.tree.unflatten(tree, leaves)
-        found = whole_search(searcher, given["parameters"], given["asked"], given["weights"], given["seed"], length)
-        return {name: getattr(found, name) for name in ("tokens", "lengths", "scores", "log_probs")}
+        inputs = jax.tree.unflatten(tree, leaves)
+        hypotheses = whole_search(
+            searcher, inputs["parameters"], inputs["requests"], inputs["weights"], inputs["seed"], length
+        )
+        return {name: getattr(hypotheses, name) for name in ("tokens", "lengths", "scores", "log_probs")}
 
     exported = jax.export.export(jax.jit(program), platforms=PLATFORMS)(*leaves)
     results = jax.tree.unflatten(exported.out_tree, exported.out_avals)
-    with folder_made_whole(out) as part:
+    with atomic_folder(out) as part:
         (part / "search.jax").write_bytes(exported.serialize())
         (part / "search.mlir").write_text(exported.mlir_module(), "utf-8")
         save_file({name: np.asarray(leaf) for name, leaf in named(run.params)}, part / "parameters.safetensors")

@@ -1,4 +1,4 @@
-"""TODO laws.certificate."""
+"""The certificate of a model: the laws that can be checked at its full size."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -23,7 +23,7 @@ from seqlab.laws.registry import Law, model_laws
 from seqlab.laws.subject import LENGTHS, make_subject
 from seqlab.types import Params
 
-LONG = 64  # the longest row of a certificate
+MAX_LENGTH = 64  # the longest row of a certificate
 
 CERTIFIED: dict[str, tuple[Law, ...]] = {
     "padding-inert": (pads_are_inert, longer_padding_changes_nothing),
@@ -39,23 +39,24 @@ CERTIFIED: dict[str, tuple[Law, ...]] = {
 
 
 def certificate(model: Any, task: Any, params: Params | None = None) -> Iterator[tuple[str, bool, str]]:
-    """What can be proved of a model at its full size, on a handful of rows of up to 64 positions: a name, whether it
-    holds, and more. That the past matters is asked of rows as long as what convolutions see, or else of short ones,
-    since what a recurrent layer has of the far past is soon less than rounding.
+    """Yields the results of the laws for a model at its full size, on a few rows of up to 64 positions: a name,
+    whether it holds, and details. "The past matters" is checked on rows as long as the receptive field of
+    convolutions, or on short rows, since the effect of the far past on a recurrent layer is smaller than rounding
+    errors.
 
-    `params` are drawn anew if there are none. Products are float32, whatever the model's dtype.
+    `params` are initialized if they are None. Products are float32, whatever the model's dtype.
     """
     if hasattr(model, "dtype"):
         model = model.clone(dtype="float32")
-    most = min(LONG, getattr(model, "longest", None) or LONG)
-    reach = min(max((getattr(model, "receptive_field", None) or 0) + 2, max(LENGTHS)), most)
+    longest = min(MAX_LENGTH, getattr(model, "longest", None) or MAX_LENGTH)
+    short_length = min(max((getattr(model, "receptive_field", None) or 0) + 2, max(LENGTHS)), longest)
     features = getattr(task, "features", 0)
-    long, short = (make_subject(model, source=most, target=n, features=features) for n in (most, reach))
+    long, short = (make_subject(model, source=longest, target=n, features=features) for n in (longest, short_length))
     if params is not None:
         long, short = long._replace(params=params), short._replace(params=params)
-    known = model_laws(model)
+    required_laws = model_laws(model)
     for name, laws in CERTIFIED.items():
-        if all(law in known for law in laws):
+        if all(law in required_laws for law in laws):
             try:
                 s = short if name == "the past matters" else long
                 gaps = [gap for law in laws if isinstance(gap := law(s), float)]

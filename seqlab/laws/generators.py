@@ -1,4 +1,4 @@
-"""TODO laws.generators."""
+"""Laws of generators: of forced passes, single steps, packed texts and streams."""
 
 import functools
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from seqlab.laws.equality import close, require, same
+from seqlab.laws.equality import require, require_close, require_equal
 from seqlab.laws.subject import LENGTHS, Subject, columns_of, features_of, first_prompt, forced, outputs, rows_of
 from seqlab.types import Params, Tokens
 
@@ -17,13 +17,17 @@ HYPOTHESES = 3  # of a sentence, where a law takes single steps
 def future_is_unseen(s: Subject) -> None:
     """A changed id leaves all logits before it as they were, to the bit."""
     before = np.asarray(s.forward(s.params, s.inputs, s.prefix))
-    written, most = (s.inputs, s.model.source_vocabulary) if s.prefix is None else (s.prefix, s.model.vocabulary)
-    for t in range(1, written.ids.shape[1]):
-        ids = written.ids.copy()
-        ids[:, t:] = (ids[:, t:] + 1) % most
-        changed = written.replace(ids=ids)
+    changed_side, vocabulary = (
+        (s.inputs, s.model.source_vocabulary) if s.prefix is None else (s.prefix, s.model.vocabulary)
+    )
+    for t in range(1, changed_side.ids.shape[1]):
+        ids = changed_side.ids.copy()
+        ids[:, t:] = (ids[:, t:] + 1) % vocabulary
+        changed = changed_side.replace(ids=ids)
         after = s.forward(s.params, *((changed, None) if s.prefix is None else (s.inputs, changed)))
-        same(before[:, :t], np.asarray(after)[:, :t], f"logits before position {t} when ids from there on change")
+        require_equal(
+            before[:, :t], np.asarray(after)[:, :t], f"logits before position {t} when ids from there on change"
+        )
 
 
 def past_matters(s: Subject) -> None:
@@ -34,16 +38,16 @@ def past_matters(s: Subject) -> None:
     distance = np.arange(length)
     ids = s.prefix.ids[rows]
     ids[distance, length - 1 - distance] += distance > 0
-    moved = np.zeros(length)
+    effect = np.zeros(length)
     for factor in (1, 2, 3):  # a ReLU may hide a change
         params = jax.tree.map(lambda x, n=factor: np.asarray(x) * np.float32(n), s.params)
         logits = forced(s, params, rows, ids % s.model.vocabulary, s.prefix.mask[rows])[:, -1]
-        moved = np.maximum(moved, abs(logits - logits[0]).max(-1) / abs(logits[0]).max())
+        effect = np.maximum(effect, abs(logits - logits[0]).max(-1) / abs(logits[0]).max())
     for n in range(1, length):
         if n < reach:
-            require(moved[n] > 1e-6, f"an id {n} positions back changes nothing")
+            require(effect[n] > 1e-6, f"an id {n} positions back changes nothing")
         else:
-            require(moved[n] <= 1e-6, f"an id {n} positions back, out of the receptive field, changes something")
+            require(effect[n] <= 1e-6, f"an id {n} positions back, out of the receptive field, changes something")
 
 
 class Stepper(NamedTuple):
@@ -72,19 +76,21 @@ def step_agrees_with_features(s: Subject) -> float:
     stepper = make_stepper(s.model, total, HYPOTHESES)
     for prompt_length in (1, 3):
         # A row's prompt is its first tokens, as many as it has; right-aligned, pads to the left.
-        held = np.minimum(lengths, prompt_length)
-        at = np.arange(prompt_length) - (prompt_length - held[:, None])
-        ids = np.take_along_axis(s.prefix.ids, np.maximum(at, 0), axis=1)
-        memory, state = stepper.start(s.params, s.inputs, Tokens(ids, at >= 0))
+        prompt_lengths = np.minimum(lengths, prompt_length)
+        positions = np.arange(prompt_length) - (prompt_length - prompt_lengths[:, None])
+        ids = np.take_along_axis(s.prefix.ids, np.maximum(positions, 0), axis=1)
+        memory, state = stepper.start(s.params, s.inputs, Tokens(ids, positions >= 0))
         for t in range(prompt_length - 1, total):
-            own = np.minimum(t - prompt_length + held, total - 1)  # the position in the row itself
-            token = np.take_along_axis(s.prefix.ids, own[:, None], axis=1)
-            found, state = stepper.step(s.params, memory, state, np.repeat(token, HYPOTHESES, 1), np.int32(t))
-            real = own < lengths
+            row_positions = np.minimum(
+                t - prompt_length + prompt_lengths, total - 1
+            )  # the position in the row itself
+            token = np.take_along_axis(s.prefix.ids, row_positions[:, None], axis=1)
+            step_logits, state = stepper.step(s.params, memory, state, np.repeat(token, HYPOTHESES, 1), np.int32(t))
+            inside = row_positions < lengths
             for k in range(HYPOTHESES):
-                gap = close(
-                    np.asarray(found)[real, k],
-                    logits[np.flatnonzero(real), own[real]],
+                gap = require_close(
+                    np.asarray(step_logits)[inside, k],
+                    logits[np.flatnonzero(inside), row_positions[inside]],
                     f"step {t} after a prompt of {prompt_length} against the forced pass",
                 )
                 largest = max(largest, gap)
@@ -99,12 +105,12 @@ def reorder_follows_parents(s: Subject) -> None:
     memory, state = stepper.start(s.params, s.inputs, first_prompt(batch))
     histories = np.ones((batch, HYPOTHESES, steps), np.int32)
     histories[:, :, 1:] = random.integers(3, s.model.vocabulary, (batch, HYPOTHESES, steps - 1))
-    every = np.repeat(np.arange(batch), HYPOTHESES)
+    rows = np.repeat(np.arange(batch), HYPOTHESES)
     for t in range(steps):
-        found, state = stepper.step(s.params, memory, state, histories[:, :, t], np.int32(t))
+        step_logits, state = stepper.step(s.params, memory, state, histories[:, :, t], np.int32(t))
         prefixes = histories.reshape(-1, steps)
-        expected = forced(s, s.params, every, prefixes, np.ones(prefixes.shape, bool))[:, t]
-        close(np.asarray(found).reshape(expected.shape), expected, f"logits after {t} reorders")
+        expected = forced(s, s.params, rows, prefixes, np.ones(prefixes.shape, bool))[:, t]
+        require_close(np.asarray(step_logits).reshape(expected.shape), expected, f"logits after {t} reorders")
         parents = random.integers(0, HYPOTHESES, (batch, HYPOTHESES)).astype(np.int32)
         state = stepper.reorder(state, parents)
         past = np.take_along_axis(histories, parents[..., None], axis=1)
@@ -120,7 +126,7 @@ def segments_are_apart(s: Subject) -> None:
         None
     ]
     row = Tokens(ids, marks > 0, segments=marks)
-    close(outputs(s, None, row), outputs(s, None, rows_of(s.prefix, order)), "logits of packed texts")
+    require_close(outputs(s, None, row), outputs(s, None, rows_of(s.prefix, order)), "logits of packed texts")
 
 
 def carry_continues_the_stream(s: Subject) -> None:
@@ -130,4 +136,4 @@ def carry_continues_the_stream(s: Subject) -> None:
     cut = whole.ids.shape[1] // 2
     first, carry = features_of(s.model, s.params, columns_of(whole, slice(0, cut)), None)
     second, _ = features_of(s.model, s.params, columns_of(whole, slice(cut, None)), carry)
-    close(np.concatenate([first, second], axis=1), expected, "features of two stretches")
+    require_close(np.concatenate([first, second], axis=1), expected, "features of two stretches")

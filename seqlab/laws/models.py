@@ -1,4 +1,4 @@
-"""TODO laws.models."""
+"""Laws of every model: padding, rows, dropout, gradients and learning."""
 
 import dataclasses
 import functools
@@ -10,43 +10,46 @@ import numpy as np
 import optax
 
 from seqlab import catalogue
-from seqlab.laws.equality import close, require, same
+from seqlab.laws.equality import require, require_close, require_equal
 from seqlab.laws.subject import LENGTHS, Subject, logits_of, outputs, rows_of
 from seqlab.training.step import make_step
 from seqlab.types import Batch, Params, Series, TrainState
 
 
-# Models
 def pads_are_inert(s: Subject) -> None:
     """Garbage in the pads changes nothing, to the bit."""
 
-    def garbage(tokens: Any) -> Any:
+    def fill_pads(tokens: Any) -> Any:
         mask = tokens.mask
         return jax.tree.map(
             lambda x: np.where(mask.reshape(*mask.shape, *[1] * (x.ndim - 2)), x, x.dtype.type(5)), tokens
         ).replace(mask=mask)
 
-    dirty = (tokens and garbage(tokens) for tokens in (s.inputs, s.prefix))
-    same(outputs(s, s.inputs, s.prefix), outputs(s, *dirty), "logits with garbage in the pads")
+    dirty = (tokens and fill_pads(tokens) for tokens in (s.inputs, s.prefix))
+    require_equal(outputs(s, s.inputs, s.prefix), outputs(s, *dirty), "logits with garbage in the pads")
 
 
 def longer_padding_changes_nothing(s: Subject) -> None:
     """Three more pads on every side change no logit."""
 
-    def longer(tokens: Any) -> Any:
+    def pad(tokens: Any) -> Any:
         return jax.tree.map(lambda x: np.pad(x, ((0, 0), (0, 3), *[(0, 0)] * (x.ndim - 2))), tokens)
 
-    found = outputs(s, longer(s.inputs), longer(s.prefix))
-    close(found, outputs(s, s.inputs, s.prefix), "logits with longer padding")
+    logits = outputs(s, pad(s.inputs), pad(s.prefix))
+    require_close(logits, outputs(s, s.inputs, s.prefix), "logits with longer padding")
 
 
 def rows_are_independent(s: Subject) -> None:
     """Permuted rows give permuted logits, and a row alone what it gives among others."""
     logits = np.asarray(s.forward(s.params, s.inputs, s.prefix))
     order = np.arange(len(LENGTHS))[::-1]  # and not all by so many places, which a neighbour's row would follow
-    close(s.forward(s.params, rows_of(s.inputs, order), rows_of(s.prefix, order)), logits[order], "permuted rows")
-    one = slice(2, 3)
-    close(s.forward(s.params, rows_of(s.inputs, one), rows_of(s.prefix, one)), logits[one], "a row alone")
+    require_close(
+        s.forward(s.params, rows_of(s.inputs, order), rows_of(s.prefix, order)), logits[order], "permuted rows"
+    )
+    single = slice(2, 3)
+    require_close(
+        s.forward(s.params, rows_of(s.inputs, single), rows_of(s.prefix, single)), logits[single], "a row alone"
+    )
 
 
 def empty_rows_are_finite(s: Subject) -> None:
@@ -54,13 +57,13 @@ def empty_rows_are_finite(s: Subject) -> None:
     mask = np.ones((len(LENGTHS), 1), bool)
     mask[0] = False
 
-    def emptied(tokens: Any) -> Any:
+    def empty_first_row(tokens: Any) -> Any:
         return tokens and tokens.replace(mask=tokens.mask & mask)
 
-    inputs, prefix = emptied(s.inputs), emptied(s.prefix)
+    inputs, prefix = empty_first_row(s.inputs), empty_first_row(s.prefix)
     logits = np.asarray(s.forward(s.params, inputs, prefix))
     require(np.isfinite(logits).all(), "an empty row gives logits that are not finite")
-    close(logits[1:], np.asarray(s.forward(s.params, s.inputs, s.prefix))[1:], "rows beside an empty one")
+    require_close(logits[1:], np.asarray(s.forward(s.params, s.inputs, s.prefix))[1:], "rows beside an empty one")
     weights = s.weights * mask.reshape(-1, *[1] * (s.weights.ndim - 1)).astype(np.float32)
     gradients = s.gradient(s.params, inputs, prefix, s.targets, weights)
     finite = [np.isfinite(np.asarray(x)).all() for x in jax.tree.leaves(gradients)]
@@ -74,15 +77,15 @@ def input_matters(s: Subject) -> None:
     else:
         changed = s.inputs.replace(ids=(s.inputs.ids + 1) % s.model.source_vocabulary)
     before, after = outputs(s, s.inputs, None), outputs(s, changed, None)
-    moved = abs(after - before).reshape(len(before), -1).max(-1)
-    require((moved > 1e-6 * abs(before).max()).all(), "another input changes nothing")
+    effect = abs(after - before).reshape(len(before), -1).max(-1)
+    require((effect > 1e-6 * abs(before).max()).all(), "another input changes nothing")
 
 
 def jit_agrees_with_eager(s: Subject) -> None:
     """Compiled and op by op, the logits agree."""
     inputs, prefix = jax.tree.map(jnp.asarray, (s.inputs, s.prefix))
     eager = logits_of(s.model, s.params, inputs, prefix)
-    close(s.forward(s.params, s.inputs, s.prefix), eager, "jit and eager")
+    require_close(s.forward(s.params, s.inputs, s.prefix), eager, "jit and eager")
 
 
 def dropout_acts_only_in_training(s: Subject) -> None:
@@ -96,7 +99,7 @@ def dropout_acts_only_in_training(s: Subject) -> None:
     (evaluated, trained), (evaluated_again, trained_again) = (
         run(s.params, s.inputs, s.prefix, jax.random.key(n)) for n in (1, 2)
     )
-    same(evaluated, evaluated_again, "evaluation with two dropout keys")
+    require_equal(evaluated, evaluated_again, "evaluation with two dropout keys")
     moved = np.abs(np.asarray(trained) - np.asarray(trained_again)).max()
     require(moved > 1e-3, "training with two dropout keys gives the same")
 
@@ -110,7 +113,7 @@ def gradients_reach_every_parameter(s: Subject) -> None:
     norm = np.sqrt(sum(np.sum(np.float64(x) ** 2) for x in jax.tree.leaves(gradients)))
     for path, gradient in jax.tree_util.tree_flatten_with_path(gradients)[0]:
         name = jax.tree_util.keystr(path)
-        if not any(zero in name for zero in getattr(catalogue.home(s.model), "ZERO_GRADIENTS", ())):
+        if not any(zero in name for zero in getattr(catalogue.module_of(s.model), "ZERO_GRADIENTS", ())):
             require(np.abs(gradient).max() > 1e-6 * norm, f"no gradient reaches {name}")
 
 
@@ -119,7 +122,7 @@ def four_examples_can_be_memorized(s: Subject) -> None:
     batch = rows_of(Batch(s.inputs, s.prefix, s.targets, s.weights), slice(0, 4))
     model = s.model.clone(dropout=0.0)
     tasks = {"classifier": "classification", "tagger": "tagging", "regressor": "regression"}
-    task = catalogue.part("tasks", tasks.get(catalogue.kind_of(model), "language_modeling"))()
+    task = catalogue.part_class("tasks", tasks.get(catalogue.kind_of(model), "language_modeling"))()
     loss = functools.partial(task.loss, model)
     optimizer = optax.adam(3e-2)
     step = jax.jit(make_step(loss, optimizer, 0))

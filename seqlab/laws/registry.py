@@ -1,8 +1,8 @@
-"""What every part must obey, as functions: each raises `LawBroken` with what it saw.
+"""The laws that every part must obey, as functions that raise `LawBroken`.
 
-`model_laws` take a `Subject`, a small model with parameters and ragged inputs. `task_laws` take a task,
-`STEP_LAWS` nothing; `RUN_LAWS` take an empty folder. What "equal" means is `same` (to the bit) or `close`
-(1e-5 relative to the largest entry, float32).
+The laws of `model_laws` take a `Subject`, a small model with parameters and ragged inputs; those of `task_laws` take
+a task, `STEP_LAWS` nothing, and `RUN_LAWS` an empty folder. Values are equal by `require_equal` (to the bit) or by
+`require_close` (1e-5 relative to the largest entry, float32).
 """
 
 from collections.abc import Callable
@@ -50,7 +50,7 @@ from seqlab.laws.training import devices_agree, resuming_changes_nothing
 from seqlab.runs.parameters import init_params
 from seqlab.types import Batch, Tokens
 
-Law = Callable[..., Any]  # some tell the largest difference that they saw
+Law = Callable[..., Any]  # some return the largest difference that they measured
 
 ANY_MODEL_LAWS: tuple[Law, ...] = (
     pads_are_inert,

@@ -1,25 +1,26 @@
-"""TODO laws.search."""
+"""Laws of search, on any generator."""
 
 import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
+from seqlab.config import Search
 from seqlab.data.tokenizers import Tokenizer
-from seqlab.laws.equality import close, require
+from seqlab.laws.equality import require, require_close
 from seqlab.laws.subject import LENGTHS, SENTENCES, Subject, forced
 from seqlab.search.generate import Result, generate
+from seqlab.search.presets import Rules
 from seqlab.search.requests import Request
-from seqlab.search.rules import Rules
-from seqlab.search.searcher import Weights
+from seqlab.search.settings import SearchSettings, split_settings
 
 ALPHAS = (0.0, 0.6, 1.5)
 
 EOS = Tokenizer.eos
 
 
-# Search, on any generator
 def requests_of(s: Subject, limit: int, shortest: int = 1) -> list[Request]:
     """A request for each row of the subject: its source, or the first tokens of its prefix as a prompt, which has
     `shortest` to 3 tokens.
@@ -31,9 +32,19 @@ def requests_of(s: Subject, limit: int, shortest: int = 1) -> list[Request]:
     return [Request(None, [1, *ids[: shortest - 1 + i % (4 - shortest)]], limit) for i, ids in prefixes]
 
 
+def settings_of(
+    *, count: int = 1, forbidden: Sequence[int] = (), rules: Rules | None = None, **fields: Any
+) -> SearchSettings:
+    """The settings of a search with some fields of `config.Search`, or of a beam search by other rules."""
+    settings = split_settings(Search(**fields), eos=EOS, forbidden=forbidden, count=count)
+    if rules is None:
+        return settings
+    return settings._replace(static=settings.static._replace(rules=rules, greedy=False))
+
+
 def search(s: Subject, requests: list[Request], **settings: Any) -> list[list[Result]]:
     """Calls `generate` on one device. How rows are split over devices does not depend on the model."""
-    return generate(s.model, s.params, requests, **{"eos": EOS, "devices": jax.local_devices()[:1], **settings})
+    return generate(s.model, s.params, requests, settings_of(**settings), devices=jax.local_devices()[:1])
 
 
 def forced_logits(s: Subject, row: int, prefixes: list[list[int]]) -> np.ndarray:
@@ -62,25 +73,25 @@ def returned_scores_are_the_models(s: Subject) -> None:
     """
     requests = requests_of(s, 5)
     for alpha in ALPHAS:
-        found = search(s, requests, beam=3, weights=Weights(alpha), wanted=3)
-        for row, results in enumerate(found):
+        results_by_row = search(s, requests, beam=3, alpha=alpha, count=3)
+        for row, results in enumerate(results_by_row):
             require(all(r.ids.index(EOS) == len(r.ids) - 1 for r in results), "a text goes on after its end")
             scores, sums = forced_scores(s, row, requests[row].prompt, [r.ids for r in results], alpha)
-            close([r.score for r in results], scores, f"scores at alpha {alpha}")
-            close([r.log_prob for r in results], sums, f"log-probabilities at alpha {alpha}")
+            require_close([r.score for r in results], scores, f"scores at alpha {alpha}")
+            require_close([r.log_prob for r in results], sums, f"log-probabilities at alpha {alpha}")
 
 
 def a_beam_that_holds_everything_is_exact(s: Subject) -> None:
     """The best of all answers of up to three tokens, by enumeration, is what a beam that holds them all returns."""
-    others = [token for token in range(s.model.vocabulary) if token != EOS]
-    answers = [[*head, EOS] for n in range(3) for head in itertools.product(others, repeat=n)]
+    continuing_tokens = [token for token in range(s.model.vocabulary) if token != EOS]
+    answers = [[*head, EOS] for n in range(3) for head in itertools.product(continuing_tokens, repeat=n)]
     requests = requests_of(s, 3, shortest=2)  # prompts of one token are another shape to compile
     for alpha in ALPHAS:
-        beam = len(others) * s.model.vocabulary  # room for every continuation of one token
-        found = search(s, requests, beam=beam, weights=Weights(alpha))
-        for row, (best,) in enumerate(found):
+        beam = len(continuing_tokens) * s.model.vocabulary  # room for every continuation of one token
+        results_by_row = search(s, requests, beam=beam, alpha=alpha)
+        for row, (best,) in enumerate(results_by_row):
             scores, _ = forced_scores(s, row, requests[row].prompt, answers, alpha)
-            close(best.score, scores.max(), f"the best score at alpha {alpha}")
+            require_close(best.score, scores.max(), f"the best score at alpha {alpha}")
             require(scores[answers.index(best.ids)] > scores.max() - 1e-4, "the returned answer is not a best one")
 
 
@@ -88,15 +99,17 @@ def greedy_is_a_beam_of_one(s: Subject) -> None:
     """Greedy search takes the best token each time; a beam of 1 that stops at its first end writes the same."""
     limit = 4  # one block of steps: longer texts would compile more shapes
     firsts = [[token] for token in range(3, s.model.vocabulary)]
-    requests = [one._replace(prompt=[*one.prompt, *more]) for one in requests_of(s, limit) for more in firsts]
+    requests = [
+        request._replace(prompt=[*request.prompt, *first]) for request in requests_of(s, limit) for first in firsts
+    ]
     rules = {"greedy": None, "a beam of 1": Rules(stop="first")}
-    found = {name: search(s, requests, beam=1, rules=rule) for name, rule in rules.items()}
+    results_by_name = {name: search(s, requests, beam=1, rules=rule) for name, rule in rules.items()}
     for index, (_, prompt, *_) in enumerate(requests):
         row = index // len(firsts)
         answer: list[int] = []
         while len(answer) < limit and EOS not in answer:
             logits = forced_logits(s, row, [[*prompt, *answer]])[0, len(prompt) + len(answer) - 1]
             answer.append(EOS if len(answer) + 1 == limit else int(logits.argmax()))
-        for name, results in found.items():
+        for name, results in results_by_name.items():
             written = results[index][0].ids
             require(written == answer, f"search ({name}) writes {written}, not {answer}")

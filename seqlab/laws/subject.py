@@ -1,4 +1,4 @@
-"""TODO laws.subject."""
+"""The subject of a model's laws: a small model with parameters, ragged inputs and jitted passes."""
 
 import functools
 from collections.abc import Callable
@@ -94,8 +94,8 @@ def logits_of(
 
 def outputs(s: Subject, inputs: Any, prefix: Any) -> np.ndarray:
     """What `forward` gives, where there is an output for each position: of the real ones."""
-    found = np.asarray(s.forward(s.params, inputs, prefix))
-    return found[np.asarray((inputs if prefix is None else prefix).mask)] if found.ndim == 3 else found
+    result = np.asarray(s.forward(s.params, inputs, prefix))
+    return result[np.asarray((inputs if prefix is None else prefix).mask)] if result.ndim == 3 else result
 
 
 def loss_of(model: Any, params: Params, inputs: Any, prefix: Any, targets: Any, weights: Any) -> jax.Array:

@@ -1,4 +1,4 @@
-"""TODO laws.tasks."""
+"""Laws of tasks: what their batches hold, and how batches split."""
 
 import dataclasses
 import functools
@@ -15,13 +15,12 @@ from seqlab.data.streams import Streams
 from seqlab.data.tokenizers import Labels, Numbers, Symbols, Tokenizer, Tokenizers
 from seqlab.data.vocabulary import train_tokenizer
 from seqlab.distributed.devices import fill_rows, fit_rows
-from seqlab.laws.equality import close, require, same
+from seqlab.laws.equality import require, require_close, require_equal
 from seqlab.runs.parameters import init_params
 
 
-# Tasks
 def tiny_corpus(task: Any) -> tuple[Corpus, Tokenizers, list[dict[str, str]]]:
-    made = {
+    make_text = {
         ("source", "text"): lambda n: f"{'a b ' * n}c\nb",
         ("target", "text"): lambda n: f"{'x ' * (n % 3)}yz {n}",
         ("label", "class"): lambda n: "xyz"[n % 3],
@@ -30,7 +29,7 @@ def tiny_corpus(task: Any) -> tuple[Corpus, Tokenizers, list[dict[str, str]]]:
         ("source", "numbers"): lambda n: " ".join(f"{n}.{i}" for i in range(2 * n)),
         ("target", "numbers"): lambda n: f"-{n}.5",
     }
-    examples = [{name: made[name, kind](n) for name, kind in task.columns.items()} for n in range(1, 12)]
+    examples = [{name: make_text[name, kind](n) for name, kind in task.columns.items()} for n in range(1, 12)]
     kinds = {"text": tiny_tokenizer(), "class": Labels(("x", "y", "z")), "numbers": Numbers()}
     kinds["symbols"] = Symbols(("a", "b", "c", "x", "y", "z"))
     tokenizers = {name: kinds[kind] for name, kind in task.columns.items()}
@@ -59,28 +58,30 @@ def targets_are_the_next_tokens(task: Any) -> None:
     corpus, tokenizers, examples = tiny_corpus(task)
     tokenizer = tokenizers["target"]
     texts = [example["target"] for example in examples]
-    found: list[str] = []
+    decoded_texts: list[str] = []
     streams: dict[int, list[int]] = {}
     plan = tiny_plan(task, corpus)
     for rows in plan.batches(0, None):
         batch = task.collate(corpus, rows, tokenizers)
         require(len(batch.targets) == rows.rows, "a batch has not the rows it should")
-        same(batch.weights > 0, batch.prefix.mask, "where there is weight, and the prefix's mask")
+        require_equal(batch.weights > 0, batch.prefix.mask, "where there is weight, and the prefix's mask")
         marks = batch.prefix.mask if batch.prefix.segments is None else batch.prefix.segments
         for i, mark in ((i, mark) for i, row in enumerate(marks) for mark in np.unique(row[row > 0])):
             target, prefix = batch.targets[i][marks[i] == mark], batch.prefix.ids[i][marks[i] == mark]
-            same(prefix[1:], target[:-1], "prefix and shifted targets")
+            require_equal(prefix[1:], target[:-1], "prefix and shifted targets")
             if isinstance(plan, Streams):
                 streams.setdefault(i, []).extend(target.tolist())
             else:
                 require(prefix[0] == tokenizer.bos, "a prefix does not begin with BOS")
                 require(target[-1] == tokenizer.eos, "targets do not end with EOS")
-                found.append(tokenizer.decode(target.tolist()))
+                decoded_texts.append(tokenizer.decode(target.tolist()))
     if streams:
-        whole = [token for row in sorted(streams) for token in streams[row]]
-        same(whole, tokenizer.encode(["\n".join(texts)])[0][1:], "the targets of a stream, and the text")
+        stream_tokens = [token for row in sorted(streams) for token in streams[row]]
+        require_equal(
+            stream_tokens, tokenizer.encode(["\n".join(texts)])[0][1:], "the targets of a stream, and the text"
+        )
     else:
-        require(sorted(found) == sorted(texts), "the targets are not the texts")
+        require(sorted(decoded_texts) == sorted(texts), "the targets are not the texts")
 
 
 def targets_are_the_labels(task: Any) -> None:
@@ -90,12 +91,14 @@ def targets_are_the_labels(task: Any) -> None:
         batch = task.collate(corpus, rows, tokenizers)
         require(batch.weights.sum() == len(rows.indices), "a filled-up row has weight")
         for i, index in enumerate(rows.indices):
-            real, example = batch.inputs.mask[i], examples[index]
-            sentences, ids = batch.inputs.sentences[i][real], batch.inputs.ids[i][real]
+            mask, example = batch.inputs.mask[i], examples[index]
+            sentences, ids = batch.inputs.sentences[i][mask], batch.inputs.ids[i][mask]
             ends = np.flatnonzero(ids == tokenizers["source"].newline)
-            same(np.flatnonzero(np.diff(sentences)), ends, "where sentences end, and the newlines")
-            parts = [tokenizers["source"].decode(ids[sentences == n].tolist()) for n in range(sentences[-1] + 1)]
-            require(parts == example["source"].split("\n"), "the sentences are not those of the document")
+            require_equal(np.flatnonzero(np.diff(sentences)), ends, "where sentences end, and the newlines")
+            decoded_sentences = [
+                tokenizers["source"].decode(ids[sentences == n].tolist()) for n in range(sentences[-1] + 1)
+            ]
+            require(decoded_sentences == example["source"].split("\n"), "the sentences are not those of the document")
             require(
                 tokenizers["label"].decode([int(batch.targets[i])]) == example["label"], "the class is another one"
             )
@@ -106,11 +109,11 @@ def targets_are_the_tags(task: Any) -> None:
     corpus, tokenizers, examples = tiny_corpus(task)
     for rows in tiny_plan(task, corpus).batches(0, None):
         batch = task.collate(corpus, rows, tokenizers)
-        same(batch.weights > 0, batch.inputs.mask, "where there is weight, and the mask of the inputs")
+        require_equal(batch.weights > 0, batch.inputs.mask, "where there is weight, and the mask of the inputs")
         for i, index in enumerate(rows.indices):
             for name, ids in (("source", batch.inputs.ids), ("label", batch.targets)):
-                told = tokenizers[name].decode(ids[i][batch.inputs.mask[i]].tolist())
-                require(told == examples[index][name], f"a {name} is another one")
+                decoded = tokenizers[name].decode(ids[i][batch.inputs.mask[i]].tolist())
+                require(decoded == examples[index][name], f"a {name} is another one")
 
 
 def targets_are_the_numbers(task: Any) -> None:
@@ -121,8 +124,8 @@ def targets_are_the_numbers(task: Any) -> None:
         require(batch.weights.sum() == len(rows.indices), "a filled-up row has weight")
         for i, index in enumerate(rows.indices):
             source, target = (np.array(examples[index][name].split(), np.float32) for name in ("source", "target"))
-            same(batch.inputs.values[i][batch.inputs.mask[i]].ravel(), source, "the numbers of a source")
-            same(batch.targets[i], target[0], "the number of a target")
+            require_equal(batch.inputs.values[i][batch.inputs.mask[i]].ravel(), source, "the numbers of a source")
+            require_equal(batch.targets[i], target[0], "the number of a target")
 
 
 def decoding_reads_what_training_reads(task: Any) -> None:
@@ -131,11 +134,11 @@ def decoding_reads_what_training_reads(task: Any) -> None:
     for rows in tiny_plan(task, corpus).batches(0, None):
         batch = task.collate(corpus, rows, tokenizers)
         for i, index in enumerate(rows.indices):
-            (request,) = task.requests([examples[index]["source"]], tokenizers, 0)
-            real = batch.inputs.mask[i]
-            same(request.source, batch.inputs.ids[i][real], "the source's ids")
-            same(request.sentences, batch.inputs.sentences[i][real], "the sentences of the source's tokens")
-            same(request.prompt, batch.prefix.ids[i, :1], "the prompt")
+            (request,) = task.requests(tokenizers["source"].encode([examples[index]["source"]]), tokenizers, 0)
+            mask = batch.inputs.mask[i]
+            require_equal(request.source, batch.inputs.ids[i][mask], "the source's ids")
+            require_equal(request.sentences, batch.inputs.sentences[i][mask], "the sentences of the source's tokens")
+            require_equal(request.prompt, batch.prefix.ids[i, :1], "the prompt")
 
 
 def every_example_comes_once_an_epoch(task: Any) -> None:
@@ -164,24 +167,26 @@ def rows_come_apart(task: Any) -> None:
         batch = task.collate(corpus, rows, tokenizers)
         whole = jax.tree.leaves(fill_rows(batch, 8))
         for begin in range(3):
-            which = np.arange(begin, len(whole[0]), 3)
-            part = task.collate(corpus, rows.only(which), tokenizers)
-            for ours, theirs in zip(jax.tree.leaves(part), whole, strict=True):
-                same(fit_rows(ours, len(which)), theirs[which], "rows of a batch, collated alone")
+            selected = np.arange(begin, len(whole[0]), 3)
+            part = task.collate(corpus, rows.only(selected), tokenizers)
+            for part_leaf, whole_leaf in zip(jax.tree.leaves(part), whole, strict=True):
+                require_equal(
+                    fit_rows(part_leaf, len(selected)), whole_leaf[selected], "rows of a batch, collated alone"
+                )
 
 
 def filled_rows_weigh_nothing(task: Any) -> None:
     """Rows added to make a multiple of the devices change no sum of the loss."""
     corpus, tokenizers, _ = tiny_corpus(task)
-    sized = {column for column, tokenizer in tokenizers.items() if not isinstance(tokenizer, Numbers)}
-    wanted = {name for name, column in catalogue.SIZES.items() if column in sized}
-    model = next(m for m in models_for(task) if {name for name in catalogue.SIZES if hasattr(m, name)} == wanted)
-    sizes = {name: len(tokenizers[column]) for name, column in catalogue.SIZES.items() if name in wanted}
+    token_columns = {column for column, tokenizer in tokenizers.items() if not isinstance(tokenizer, Numbers)}
+    size_names = {name for name, column in catalogue.SIZES.items() if column in token_columns}
+    model = next(m for m in models_for(task) if {name for name in catalogue.SIZES if hasattr(m, name)} == size_names)
+    sizes = {name: len(tokenizers[column]) for name, column in catalogue.SIZES.items() if name in size_names}
     model = dataclasses.replace(model, **sizes)
     batch = task.collate(corpus, tiny_plan(task, corpus).batches(0, None)[0], tokenizers)
     params = init_params(model, 0, batch)
     sums = jax.jit(lambda params, batch: jax.tree.leaves(task.loss(model, params, batch, None, None)[:3]))
-    close(sums(params, fill_rows(batch, 8)), sums(params, batch), "sums of the loss with filled-up rows")
+    require_close(sums(params, fill_rows(batch, 8)), sums(params, batch), "sums of the loss with filled-up rows")
 
 
 def models_for(task: Any) -> list[Any]:

@@ -1,4 +1,4 @@
-"""TODO laws.training."""
+"""Laws of training: of a step on several devices, and of a run that is cut off and resumed."""
 
 import dataclasses
 import functools
@@ -15,7 +15,7 @@ from seqlab import catalogue
 from seqlab.config import Batching, Experiment, Parallel, Schedule, Text, Validation
 from seqlab.datasets.cldr_phrases import CldrPhrases
 from seqlab.distributed.devices import fill_rows, make_runner
-from seqlab.laws.equality import LawBroken, close, require, same
+from seqlab.laws.equality import LawBroken, require, require_close, require_equal
 from seqlab.laws.models import first_state
 from seqlab.laws.subject import make_subject
 from seqlab.runs.checkpoint import restore
@@ -24,7 +24,6 @@ from seqlab.training.step import make_step
 from seqlab.training.train import train
 from seqlab.types import Batch
 
-# Steps and runs
 SPLITS = (  # how a step may be split: by jit or pmap, with parameters shared, and in parts
     (Parallel(), 1),
     (Parallel(fsdp=2, tensor=2), 1),
@@ -49,7 +48,7 @@ def devices_agree() -> None:
     batch = jax.tree.map(np.asarray, batch)
     optimizer = optax.sgd(0.1)
 
-    def trained(run: Callable[..., Any], place: Any, feed: Any, fetch: Any) -> Any:
+    def train_leaves(run: Callable[..., Any], place: Any, feed: Any, fetch: Any) -> Any:
         first = dataclasses.replace(first_state(subject.params, optimizer, ("nll",)), average=subject.params)
         state = place(jax.tree.map(jnp.array, first))
         for _ in range(10):
@@ -57,19 +56,19 @@ def devices_agree() -> None:
         whole = fetch(state)
         return jax.tree.leaves(jax.tree.map(np.asarray, (whole.params, whole.sums, whole.average)))
 
-    task, decay = catalogue.part("tasks", "translation")(), 0.7
+    task, decay = catalogue.part_class("tasks", "translation")(), 0.7
     alone = {}
     for parallel, parts in SPLITS:
         dropout = 0.3 if (parallel.name, parts) == ("jit", 1) else 0.0
         loss = functools.partial(task.loss, model.clone(dropout=dropout))
         if dropout not in alone:
             step = jax.jit(make_step(loss, optimizer, 0, average=decay))
-            alone[dropout] = trained(step, lambda x: x, lambda x: x, lambda x: x)
+            alone[dropout] = train_leaves(step, lambda x: x, lambda x: x, lambda x: x)
         runner = make_runner(parallel, parts)
         step = runner.compile(make_step(loss, optimizer, 0, runner.axis, accumulate=parts, average=decay))
-        found = trained(step, runner.place, lambda x, r=runner: r.feed(fill_rows(x, r.parts)), runner.fetch)
-        for i, (leaf, expected) in enumerate(zip(found, alone[dropout], strict=True)):
-            close(leaf, expected, f"{parallel} in {parts} part(s) on {len(jax.devices())} devices, leaf {i}")
+        leaves = train_leaves(step, runner.place, lambda x, r=runner: r.feed(fill_rows(x, r.parts)), runner.fetch)
+        for i, (leaf, expected) in enumerate(zip(leaves, alone[dropout], strict=True)):
+            require_close(leaf, expected, f"{parallel} in {parts} part(s) on {len(jax.devices())} devices, leaf {i}")
 
 
 def tiny_experiment() -> Experiment:
@@ -78,7 +77,7 @@ def tiny_experiment() -> Experiment:
         model=catalogue.module("models", "transformer").TINY.clone(
             vocabulary=0, source_vocabulary=0, encoder_layers=1, decoder_layers=1, tie="all", dropout=0.2
         ),
-        task=catalogue.part("tasks", "translation")(),
+        task=catalogue.part_class("tasks", "translation")(),
         data=CldrPhrases(train=60, validation=6, test=6),
         steps=10,
         log_every=3,
@@ -119,7 +118,7 @@ def resuming_changes_nothing(folder: Path) -> None:
     for (path, whole), cut in zip(
         jax.tree_util.tree_flatten_with_path(trees[0])[0], jax.tree.leaves(trees[1]), strict=True
     ):
-        same(whole, cut, f"after resuming, {jax.tree_util.keystr(path)}")
+        require_equal(whole, cut, f"after resuming, {jax.tree_util.keystr(path)}")
     ends = [read_manifest(folder / name, 6)["progress"] for name in ("whole", "cut")]
     require(ends[0] == ends[1], f"cursor and best score differ after resuming: {ends}")
     logs = [(folder / name / "metrics.jsonl").read_text() for name in ("whole", "cut")]

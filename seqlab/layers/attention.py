@@ -41,10 +41,10 @@ def slot_mask(ancestors: Int[Array, "B K T"], offset: Int[Array, "B"], t: Int[Ar
     there, if t' is not in the future, and if t' is not a pad left of the prompt.
     """
     batch, hypotheses, capacity = ancestors.shape
-    mine = ancestors[..., None] == jnp.arange(hypotheses)  # [B K T K]
-    when = jnp.arange(capacity)
-    seen = (when <= t) & (when >= offset[:, None])  # [B T]
-    return (mine & seen[:, None, :, None]).reshape(batch, hypotheses, capacity * hypotheses)
+    is_ancestor = ancestors[..., None] == jnp.arange(hypotheses)  # [B K T K]
+    positions = jnp.arange(capacity)
+    seen = (positions <= t) & (positions >= offset[:, None])  # [B T]
+    return (is_ancestor & seen[:, None, :, None]).reshape(batch, hypotheses, capacity * hypotheses)
 
 
 class Alignment(nn.Module):

@@ -49,9 +49,9 @@ class AttentiveDecoder(nn.Module):
         self.words = TiedEmbedding(self.vocabulary, dim, self.tie, dtype)
         self.layer = Recurrent(self.cell, dim, dim, dtype=dtype)
         self.bridge = Dense("be,ed->bd", (self.memory_dim, dim * len(self.layer.initial())), bias=True, dtype=dtype)
-        fed, combined = (self.memory_dim, 2 * dim) if self.early else (dim, dim)
-        self.feed = Dense("bkd,dg->bkg", (fed, GATES[self.cell] * dim), dtype=dtype)
-        self.combine = Dense("btf,fd->btd", (combined + self.memory_dim, dim), bias=True, dtype=dtype)
+        feed_width, combined_width = (self.memory_dim, 2 * dim) if self.early else (dim, dim)
+        self.feed = Dense("bkd,dg->bkg", (feed_width, GATES[self.cell] * dim), dtype=dtype)
+        self.combine = Dense("btf,fd->btd", (combined_width + self.memory_dim, dim), bias=True, dtype=dtype)
         self.drop = Dropout(self.dropout)
 
     def begin(self, summary: Float[Array, "B E"]) -> Any:
@@ -96,8 +96,8 @@ class AttentiveDecoder(nn.Module):
         if self.is_initializing():
             self.advance(gates[0], state, attend, self.multiplier())  # a scan's body must not make parameters
 
-        def body(multiply: Multiply, state: Any, now: Any) -> tuple[Any, Any]:
-            gates, real = now
+        def body(multiply: Multiply, state: Any, inputs: Any) -> tuple[Any, Any]:
+            gates, real = inputs
             new, context, weights = self.advance(gates, state, attend, multiply)
             new = jax.tree.map(lambda n, s: jnp.where(real, n, s), new, state)
             return new, (new, context, weights)

@@ -60,10 +60,10 @@ class Convolution(nn.Module):
         """All positions; nothing is seen of another segment."""
         taps = []
         for j in range(self.kernel):
-            by = j * self.dilation - self.ahead
-            tap = shifted(x, by)
+            distance = j * self.dilation - self.ahead
+            tap = shift(x, distance)
             if segments is not None:
-                tap = jnp.where((shifted(segments, by) == segments)[..., None], tap, 0.0)
+                tap = jnp.where((shift(segments, distance) == segments)[..., None], tap, 0.0)
             taps.append(tap)
         return self.mix(taps)
 
@@ -90,11 +90,11 @@ class Convolution(nn.Module):
 Run = Callable[[Convolution, jax.Array], jax.Array]
 
 
-def shifted(x: jax.Array, by: int) -> jax.Array:
+def shift(x: jax.Array, distance: int) -> jax.Array:
     """[B T ...] moved `by` positions to the right, or to the left if it is negative; zeros come in."""
-    length, rest = x.shape[1], [(0, 0)] * (x.ndim - 2)
-    wide = jnp.pad(x, ((0, 0), (max(by, 0), max(-by, 0)), *rest))
-    return wide[:, max(-by, 0) :][:, :length]
+    length, other_axes = x.shape[1], [(0, 0)] * (x.ndim - 2)
+    wide = jnp.pad(x, ((0, 0), (max(distance, 0), max(-distance, 0)), *other_axes))
+    return wide[:, max(-distance, 0) :][:, :length]
 
 
 def run_over_all(
@@ -120,7 +120,7 @@ def dilations(layers: int, cycle: int) -> list[int]:
     return [2 ** (i % cycle) for i in range(layers)]
 
 
-def most_moves(layer_dilations: Sequence[int], kernel: int, distance: int) -> int | None:
+def max_moves(layer_dilations: Sequence[int], kernel: int, distance: int) -> int | None:
     """Of all distances up to this one: the most causal convolutions, with these dilations, each used once, that it
     takes to carry something over it, if they are well chosen. None: over some of them it cannot be carried.
     """
@@ -158,9 +158,9 @@ class TCNBlock(nn.Module):
     dtype: str = "float32"
 
     def setup(self):
-        rest = (self.dim, self.kernel, self.dilation, 0, True, self.dtype)
-        self.first = Convolution(self.inputs, *rest)
-        self.second = Convolution(self.dim, *rest)
+        settings = (self.dim, self.kernel, self.dilation, 0, True, self.dtype)
+        self.first = Convolution(self.inputs, *settings)
+        self.second = Convolution(self.dim, *settings)
         if self.inputs != self.dim:
             self.shortcut = Dense("btf,fg->btg", (self.inputs, self.dim), bias=True, dtype=self.dtype)
         self.drop = Dropout(self.dropout)

@@ -26,15 +26,15 @@ def product(spec: str, left: jax.Array, right: jax.Array, dtype: str) -> jax.Arr
     terms, out = spec.split("->")
     first, second = terms.split(",")
     summed = "".join(letter for letter in first if letter not in out)
-    plain, axes = second.startswith(summed), len(first) - len(summed)
+    untransposed, axes = second.startswith(summed), len(first) - len(summed)
     rows, columns = out[:axes], out[axes:]
-    if first != rows + summed or second != (summed + columns if plain else columns + summed):
+    if first != rows + summed or second != (summed + columns if untransposed else columns + summed):
         raise ValueError(f"no product of two matrices: {spec}")
     lead, inner = left.shape[:axes], math.prod(left.shape[axes:])
-    trail = right.shape[len(summed) :] if plain else right.shape[: len(columns)]
-    right = right.reshape((inner, -1) if plain else (-1, inner))
-    found: Any = matrix_product("mk,kn->mn" if plain else "mk,nk->mn", left.reshape(-1, inner), right, dtype)
-    return found.reshape(*lead, *trail)
+    trail = right.shape[len(summed) :] if untransposed else right.shape[: len(columns)]
+    right = right.reshape((inner, -1) if untransposed else (-1, inner))
+    result: Any = matrix_product("mk,kn->mn" if untransposed else "mk,nk->mn", left.reshape(-1, inner), right, dtype)
+    return result.reshape(*lead, *trail)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 3))

@@ -1,11 +1,4 @@
-"""What tasks share: their shape, their plan over buckets, cross-entropy, and their answers.
-
-A task is a frozen dataclass. It says what an example is (`columns`, and how each becomes ids), how
-examples become batches (`plan`, `collate`), what is minimized (`loss`), and which `metrics` judge the answers. A task
-for generators says what a line of input asks of the search (`requests`), one for classifiers answers itself
-(`answer`). A `separator` stands in a typed line for the newlines of a source. `baseline`, if it has one, gives the
-trivial answers that a model must beat, and what they are.
-"""
+"""Losses: cross-entropy, the teacher-forced loss of generators, and the same in chunks of positions."""
 
 from collections.abc import Callable
 from typing import Any
@@ -52,8 +45,8 @@ def _forward(logits: jax.Array, targets: jax.Array):
     return (normalizer, chosen), (logits, targets, normalizer)
 
 
-def _backward(kept: tuple[jax.Array, jax.Array, jax.Array], gradients: tuple[jax.Array, jax.Array]):
-    logits, targets, normalizer = kept
+def _backward(residuals: tuple[jax.Array, jax.Array, jax.Array], gradients: tuple[jax.Array, jax.Array]):
+    logits, targets, normalizer = residuals
     of_all, of_chosen = (g[..., None] for g in gradients)
     is_target = targets[..., None] == jnp.arange(logits.shape[-1])
     return of_all * jnp.exp(logits - normalizer[..., None]) + jnp.where(is_target, of_chosen, 0.0), None
@@ -76,7 +69,7 @@ def generator_loss(
     else:
         carry = jax.tree.map(lambda x: jnp.where(fresh.reshape(-1, *[1] * (x.ndim - 1)), 0, x), carry)
 
-    def judged(features: Any, targets: Any, weights: Any) -> Any:
+    def sums_of_chunk(features: Any, targets: Any, weights: Any) -> Any:
         logits = model.apply(params, features, method="project")
         return cross_entropy(logits, targets, weights, label_smoothing if train else 0.0)
 
@@ -84,14 +77,14 @@ def generator_loss(
     features, carry = model.apply(
         params, batch.inputs, batch.prefix, carry, train=train, rngs=rngs, method="features"
     )
-    found = features, batch.targets, batch.weights
-    loss, weight, sums = summed_over_chunks(judged, chunk, *found) if chunk else judged(*found)
+    arrays = features, batch.targets, batch.weights
+    loss, weight, sums = sum_over_chunks(sums_of_chunk, chunk, *arrays) if chunk else sums_of_chunk(*arrays)
     if train:
         del sums["correct"]  # not worth a pass over the logits in every step
     return loss, weight, sums, None if fresh is None else carry
 
 
-def summed_over_chunks(judged: Callable[..., Any], chunk: int, *arrays: Any) -> Any:
+def sum_over_chunks(sums_of_chunk: Callable[..., Any], chunk: int, *arrays: Any) -> Any:
     """The sums that `judged` gives of arrays [B T ...], from about `chunk` positions at a time: as many of each row,
     one at least. In the backward pass each chunk is judged again. Positions that fill up the last one are zeros.
     """
@@ -103,14 +96,16 @@ def summed_over_chunks(judged: Callable[..., Any], chunk: int, *arrays: Any) -> 
         x = jnp.pad(x, ((0, 0), (0, -length % width), *[(0, 0)] * (x.ndim - 2)))
         return x.reshape(rows, -1, width, *x.shape[2:]).swapaxes(0, 1)
 
-    def body(sums: Any, one: Any) -> tuple[Any, None]:
-        return jax.tree.map(jnp.add, sums, judged(*one)), None
+    def body(sums: Any, chunk_arrays: Any) -> tuple[Any, None]:
+        return jax.tree.map(jnp.add, sums, sums_of_chunk(*chunk_arrays)), None
 
     chunks = tuple(split(x) for x in arrays)
-    nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(judged, *(x[0] for x in chunks)))
-    return jax.lax.scan(jax.checkpoint(body, prevent_cse=False), nothing, chunks)[0]
+    zeros = jax.tree.map(
+        lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(sums_of_chunk, *(x[0] for x in chunks))
+    )
+    return jax.lax.scan(jax.checkpoint(body, prevent_cse=False), zeros, chunks)[0]
 
 
-def outputs(model: Any, params: Params, inputs: Any, key: Any = None) -> jax.Array:
+def model_outputs(model: Any, params: Params, inputs: Any, key: Any = None) -> jax.Array:
     """What a model that is no generator gives; `key` drives dropout, None means evaluation."""
     return model.apply(params, inputs, train=key is not None, rngs=None if key is None else {"dropout": key})

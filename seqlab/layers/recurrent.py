@@ -99,9 +99,9 @@ class Recurrent(nn.Module):
         """The next state; `multiply` is by the kernels."""
         h, d = state[0], self.dim
         if self.cell == "gru" and self.reset == "before":
-            rest = multiply("gates", h)
-            rest = self.recurrent_norm(rest) if self.layer_norm else rest
-            r, z = jnp.split(jax.nn.sigmoid(x[..., : 2 * d] + rest), 2, axis=-1)
+            recurrent_gates = multiply("gates", h)
+            recurrent_gates = self.recurrent_norm(recurrent_gates) if self.layer_norm else recurrent_gates
+            r, z = jnp.split(jax.nn.sigmoid(x[..., : 2 * d] + recurrent_gates), 2, axis=-1)
             u = multiply("candidate", r * h)
             candidate = jnp.tanh(x[..., 2 * d :] + (self.candidate_norm(u) if self.layer_norm else u))
             return (z * h + (1 - z) * candidate,)
@@ -138,8 +138,8 @@ class Recurrent(nn.Module):
             beside = jnp.roll(segments, -1 if reverse else 1, axis=1)
             fresh = (segments != beside).T[..., None]  # a row of one segment is fresh nowhere
 
-        def body(multiply: Multiply, state: State, now: Any) -> tuple[State, jax.Array]:
-            x, real, fresh = now
+        def body(multiply: Multiply, state: State, inputs: Any) -> tuple[State, jax.Array]:
+            x, real, fresh = inputs
             if fresh is not None:
                 state = tuple(jnp.where(fresh, 0.0, s) for s in state)
             new = self.advance(x, state, multiply)
@@ -174,9 +174,9 @@ class RecurrentStack(nn.Module):
 
     def setup(self):
         at_least("layers", self.layers, 1)
-        rest = (self.forget_bias, self.reset, self.layer_norm, self.dtype)
+        settings = (self.forget_bias, self.reset, self.layer_norm, self.dtype)
         self.stack = [
-            Recurrent(self.cell, self.inputs if i == 0 else self.dim, self.dim, *rest) for i in range(self.layers)
+            Recurrent(self.cell, self.inputs if i == 0 else self.dim, self.dim, *settings) for i in range(self.layers)
         ]
         self.drop = Dropout(self.dropout)
 
@@ -242,8 +242,8 @@ class Bidirectional(nn.Module):
         ends = []
         for forward, backward in zip(self.forward, self.backward, strict=True):
             x = self.drop(x, train=train)
-            there, last = forward(x, mask, segments=segments)
-            back, first = backward(x, mask, segments=segments, reverse=True)
-            x = jnp.concatenate([there, back], axis=-1)
+            forward_outputs, last = forward(x, mask, segments=segments)
+            backward_outputs, first = backward(x, mask, segments=segments, reverse=True)
+            x = jnp.concatenate([forward_outputs, backward_outputs], axis=-1)
             ends.append((last, first))
         return x, ends

@@ -19,7 +19,7 @@ Body = Callable[[Multiply, Any, Any], tuple[Any, Any]]
 
 def multiplier(kernels: Kernels, dtype: str) -> Multiply:
     """Products as ever, outside of a loop."""
-    return lambda name, left: multiplied(left, kernels[name], dtype)
+    return lambda name, left: multiply_kernel(left, kernels[name], dtype)
 
 
 def scan(body: Body, kernels: Kernels, state: Any, xs: Any, *, dtype: str, reverse: bool = False) -> tuple[Any, Any]:
@@ -36,7 +36,7 @@ def scan(body: Body, kernels: Kernels, state: Any, xs: Any, *, dtype: str, rever
         if name in shapes:
             raise ValueError(f"a step multiplies by {name!r} twice")
         shapes[name] = (*left.shape[:-1], kernels[name].shape[1])
-        return multiplied(left, kernels[name], dtype)
+        return multiply_kernel(left, kernels[name], dtype)
 
     def step(kernels: Kernels, taps: Kernels, state: Any, x: Any) -> tuple[Any, Any, Kernels]:
         operands = {}
@@ -61,32 +61,32 @@ def scan(body: Body, kernels: Kernels, state: Any, xs: Any, *, dtype: str, rever
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
-def run(step: Any, dtype: str, reverse: bool, kernels: Kernels, *rest: Any) -> tuple[Any, Any]:
-    return loop(step, reverse, kernels, *rest)[0]
+def run(step: Any, dtype: str, reverse: bool, kernels: Kernels, *arguments: Any) -> tuple[Any, Any]:
+    return loop(step, reverse, kernels, *arguments)[0]
 
 
 def loop(step: Any, reverse: bool, kernels: Kernels, taps: Kernels, closed: Any, state: Any, xs: Any) -> Any:
     """What the loop gives, and of each kernel what it multiplied, [T ... D]."""
     program, structure = step
 
-    def body(state: Any, now: Any) -> tuple[Any, Any]:
-        taps, x = now
-        found = eval_jaxpr(program, closed, *jax.tree.leaves((kernels, taps, state, x)))
-        state, y, operands = jax.tree.unflatten(structure, found)
+    def body(state: Any, inputs: Any) -> tuple[Any, Any]:
+        taps, x = inputs
+        outputs = eval_jaxpr(program, closed, *jax.tree.leaves((kernels, taps, state, x)))
+        state, y, operands = jax.tree.unflatten(structure, outputs)
         return state, (y, operands)
 
     state, (ys, operands) = jax.lax.scan(body, state, (taps, xs), reverse=reverse)
     return (state, ys), operands
 
 
-def _run_forward(step: Any, dtype: str, reverse: bool, kernels: Kernels, *rest: Any) -> Any:
-    found, back, operands = jax.vjp(functools.partial(loop, step, reverse, kernels), *rest, has_aux=True)
-    return found, (back, operands)
+def _run_forward(step: Any, dtype: str, reverse: bool, kernels: Kernels, *arguments: Any) -> Any:
+    outputs, pullback, operands = jax.vjp(functools.partial(loop, step, reverse, kernels), *arguments, has_aux=True)
+    return outputs, (pullback, operands)
 
 
-def _run_backward(step: Any, dtype: str, reverse: bool, kept: Any, gradients: Any) -> Any:
-    back, operands = kept
-    taps, *rest = back(gradients)
+def _run_backward(step: Any, dtype: str, reverse: bool, residuals: Any, gradients: Any) -> Any:
+    pullback, operands = residuals
+    taps, *other_gradients = pullback(gradients)
 
     def gradient(left: jax.Array, right: jax.Array) -> Any:
         # Positions and rows as axes of their own: of devices that share the rows, each multiplies what it has. Were
@@ -94,29 +94,29 @@ def _run_backward(step: Any, dtype: str, reverse: bool, kept: Any, gradients: An
         summed = string.ascii_lowercase[: left.ndim - 1]
         return matrix_product(f"{summed}K,{summed}N->KN", left, right, dtype)
 
-    return jax.tree.map(gradient, operands, taps), None, *rest
+    return jax.tree.map(gradient, operands, taps), None, *other_gradients
 
 
 run.defvjp(_run_forward, _run_backward)
 
 
-def multiplied(left: jax.Array, kernel: jax.Array, dtype: str, spec: str = "mk,kn->mn") -> jax.Array:
-    found: Any = matrix_product(spec, left.reshape(-1, left.shape[-1]), kernel, dtype)
-    return found.reshape(*left.shape[:-1], -1)
+def multiply_kernel(left: jax.Array, kernel: jax.Array, dtype: str, spec: str = "mk,kn->mn") -> jax.Array:
+    result: Any = matrix_product(spec, left.reshape(-1, left.shape[-1]), kernel, dtype)
+    return result.reshape(*left.shape[:-1], -1)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
 def tapped(left: jax.Array, kernel: jax.Array, tap: jax.Array, dtype: str) -> jax.Array:
     """The product. What comes back for `tap` is the product's own gradient, and for the kernel nothing."""
-    return multiplied(left, kernel, dtype)
+    return multiply_kernel(left, kernel, dtype)
 
 
 def _tapped_forward(left: jax.Array, kernel: jax.Array, tap: jax.Array, dtype: str):
-    return multiplied(left, kernel, dtype), kernel
+    return multiply_kernel(left, kernel, dtype), kernel
 
 
 def _tapped_backward(dtype: str, kernel: jax.Array, gradient: jax.Array):
-    return multiplied(gradient, kernel, dtype, "mk,nk->mn"), None, gradient
+    return multiply_kernel(gradient, kernel, dtype, "mk,nk->mn"), None, gradient
 
 
 tapped.defvjp(_tapped_forward, _tapped_backward)

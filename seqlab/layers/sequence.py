@@ -3,7 +3,7 @@
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float
 
-from seqlab.layers.convolution import TCNBlock, dilations, most_moves, run_over_all
+from seqlab.layers.convolution import TCNBlock, dilations, max_moves, run_over_all
 from seqlab.layers.recurrent import GATES, RecurrentStack
 from seqlab.system.errors import SeqlabError, at_least
 
@@ -12,7 +12,7 @@ def stack_path(layer: str, layers: int, kernel: int, length: int) -> int | None:
     """Most moves from one of `length` positions of a stack to the last; None: it does not see that far."""
     if layer != "tcn":
         return length - 1
-    return most_moves(2 * dilations(layers, layers), kernel, length - 1)
+    return max_moves(2 * dilations(layers, layers), kernel, length - 1)
 
 
 class SequenceStack(nn.Module):

@@ -84,12 +84,12 @@ class Layer(nn.Module):
     ) -> tuple[Float[Array, "B T D"], Any, Any]:
         """The layer's output, its own keys and values, and its weights [B H T S] over the memory (or None)."""
         y = self.before(self.self_norm, x)
-        own = self.self_attention.keys_values(y)
-        y, _ = self.self_attention.attend(y, *own, mask, train=train)
+        keys_values = self.self_attention.keys_values(y)
+        y, _ = self.self_attention.attend(y, *keys_values, mask, train=train)
         x = self.after(self.self_norm, x, y, train)
         x, weights = self.cross_block(x, memory, memory_mask, train=train)
         y = self.feed_forward(self.before(self.feed_forward_norm, x), train=train)
-        return self.after(self.feed_forward_norm, x, y, train), own, weights
+        return self.after(self.feed_forward_norm, x, y, train), keys_values, weights
 
     def step(
         self,
@@ -188,11 +188,13 @@ class Stack(nn.Module):
     def scanned(self, run: Callable[[Layer, jax.Array], jax.Array], x: jax.Array) -> jax.Array:
         """A loop over the layers, whose parameters are stacked here alone: elsewhere each layer has its own."""
         layer, _ = self.stack[0].unbind()
-        params = jax.tree.map(lambda *each: jnp.stack(each), *[one.variables["params"] for one in self.stack])
+        params = jax.tree.map(
+            lambda *leaves: jnp.stack(leaves), *[layer_module.variables["params"] for layer_module in self.stack]
+        )
         keys = jax.random.split(self.make_rng("dropout"), self.layers) if self.has_rng("dropout") else None
 
-        def body(x: jax.Array, now: Any) -> tuple[jax.Array, None]:
-            params, key = now
+        def body(x: jax.Array, layer_inputs: Any) -> tuple[jax.Array, None]:
+            params, key = layer_inputs
             rngs = None if key is None else {"dropout": key}
             after: Any = layer.apply({"params": params}, x, rngs=rngs, method=run)
             return after, None
@@ -233,8 +235,8 @@ class Stack(nn.Module):
         causal, seen = causal_mask(mask), None if memory_mask is None else memory_mask[:, None, :]
         caches, weights = [], []
         for i, layer in enumerate(self.stack):
-            x, own, attention = layer(x, causal, memory and memory[i], seen)
-            caches.append(own)
+            x, keys_values, attention = layer(x, causal, memory and memory[i], seen)
+            caches.append(keys_values)
             weights.append(attention)
         return caches, weights
 
@@ -258,7 +260,7 @@ class Stack(nn.Module):
             cache = [(keys, values) for _ in self.stack]
         else:
             past = jnp.arange(prompt - 1) * hypotheses
-            written = [to_cache_layout(*one) for one in caches]
+            written = [to_cache_layout(*keys_values) for keys_values in caches]
             cache = [(keys.at[..., past].set(k), values.at[:, :, past].set(v)) for k, v in written]
         return {
             "cache": cache,
@@ -278,8 +280,8 @@ class Stack(nn.Module):
         layer's weights over the memory [B H K S], or None.
         """
         batch, hypotheses, _ = x.shape
-        own = jnp.broadcast_to(jnp.arange(hypotheses, dtype=jnp.int32)[None, :, None], (batch, hypotheses, 1))
-        ancestors = jax.lax.dynamic_update_slice_in_dim(state["ancestors"], own, t, axis=2)
+        slots_of_t = jnp.broadcast_to(jnp.arange(hypotheses, dtype=jnp.int32)[None, :, None], (batch, hypotheses, 1))
+        ancestors = jax.lax.dynamic_update_slice_in_dim(state["ancestors"], slots_of_t, t, axis=2)
         mask = slot_mask(ancestors, state["offset"], t)
         seen = None if memory_mask is None else memory_mask[:, None, :]
         caches, weights = [], None
@@ -292,9 +294,12 @@ class Stack(nn.Module):
 def grow(state: dict[str, Any], more: int) -> dict[str, Any]:
     """The state with room for `more` positions behind those that there are."""
     slots = more * state["ancestors"].shape[1]
-    none, behind = (0, 0), (0, slots)
+    unpadded, padded = (0, 0), (0, slots)
     cache = [
-        (jnp.pad(keys, (none, none, none, behind)), jnp.pad(values, (none, none, behind, none)))
+        (
+            jnp.pad(keys, (unpadded, unpadded, unpadded, padded)),
+            jnp.pad(values, (unpadded, unpadded, padded, unpadded)),
+        )
         for keys, values in state["cache"]
     ]
     return {**state, "cache": cache, "ancestors": jnp.pad(state["ancestors"], ((0, 0), (0, 0), (0, more)))}

@@ -1,10 +1,15 @@
-"""TODO metrics.accuracy."""
+"""The share of lines whose class is right."""
 
 from collections.abc import Sequence
 
-from seqlab.metrics.metric import Counted, Lines, _hits, _means
+from seqlab.metrics.metric import LineCounts, Lines, Metric, count_means, percent_matching
 
 
-def _accuracy(hypotheses: Lines, references: Sequence[Lines]) -> Counted:
+def count_accuracy(hypotheses: Lines, references: Sequence[Lines]) -> LineCounts:
     signature = f"nrefs:{len(references)}|lines:{len(hypotheses)}"
-    return _means(_hits(hypotheses, references), ["accuracy"], signature)
+    return count_means(percent_matching(hypotheses, references), ["accuracy"], signature)
+
+
+METRICS: dict[str, Metric] = {
+    "accuracy": Metric("The share of lines, in percent, whose class is the right one.", count_accuracy),
+}

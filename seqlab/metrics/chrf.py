@@ -1,9 +1,19 @@
-"""TODO metrics.chrf."""
+"""chrF2 and chrF2++ (Popović 2015, 2017), F-scores of n-grams of characters, by sacrebleu."""
 
 from typing import Any
 
+from seqlab.metrics.metric import Metric, sacrebleu_counter
 
-def _chrf(word_order: int = 0) -> Any:
+
+def make_chrf(word_order: int = 0) -> Any:
     from sacrebleu.metrics.chrf import CHRF
 
     return CHRF(word_order=word_order)
+
+
+METRICS: dict[str, Metric] = {
+    "chrf": Metric("chrF2 (Popović 2015) by sacrebleu.", sacrebleu_counter(make_chrf)),
+    "chrf++": Metric(
+        "chrF2++ (Popović 2017) by sacrebleu: words count too.", sacrebleu_counter(make_chrf, word_order=2)
+    ),
+}

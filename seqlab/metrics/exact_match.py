@@ -1,9 +1,18 @@
-"""TODO metrics.exact_match."""
+"""The share of lines that equal one of their references."""
 
 from collections.abc import Sequence
 
-from seqlab.metrics.metric import Counted, Lines, _hits, _means
+from seqlab.metrics.metric import LineCounts, Lines, Metric, count_means, percent_matching
 
 
-def _exact_match(hypotheses: Lines, references: Sequence[Lines]) -> Counted:
-    return _means(_hits(hypotheses, references), ["exact match"], f"nrefs:{len(references)}|case:mixed")
+def count_exact_matches(hypotheses: Lines, references: Sequence[Lines]) -> LineCounts:
+    signature = f"nrefs:{len(references)}|case:mixed"
+    return count_means(percent_matching(hypotheses, references), ["exact match"], signature)
+
+
+METRICS: dict[str, Metric] = {
+    "exact_match": Metric(
+        "The share of lines, in percent, that equal one of their references but for blanks at the ends.",
+        count_exact_matches,
+    ),
+}

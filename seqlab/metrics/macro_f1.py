@@ -1,27 +1,33 @@
-"""TODO metrics.macro_f1."""
+"""The mean of the F1 of the references' classes."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
-from seqlab.metrics.metric import Counted, Lines, _one_reference
+from seqlab.metrics.metric import LineCounts, Lines, Metric, check_single_reference
 
 
-def _macro_f1(hypotheses: Lines, references: Sequence[Lines]) -> Counted:
-    _one_reference(references, "macro-F1")
-    wanted = [line.strip() for line in references[0]]
-    classes = {name: i for i, name in enumerate(sorted({*wanted}))}
-    counts = np.zeros((len(wanted), 3, len(classes)))  # right; named; wanted
-    for row, line, right in zip(counts, hypotheses, wanted, strict=True):
-        row[0, classes[right]] = line.strip() == right
-        row[2, classes[right]] = 1
+def count_macro_f1(hypotheses: Lines, references: Sequence[Lines]) -> LineCounts:
+    """Counts, for each line and class, whether the class is right, predicted, and the reference's."""
+    check_single_reference(references, "macro-F1")
+    labels = [line.strip() for line in references[0]]
+    classes = {name: i for i, name in enumerate(sorted({*labels}))}
+    counts = np.zeros((len(labels), 3, len(classes)))  # right; predicted; in the reference
+    for row, line, label in zip(counts, hypotheses, labels, strict=True):
+        row[0, classes[label]] = line.strip() == label
+        row[2, classes[label]] = 1
         if line.strip() in classes:
             row[1, classes[line.strip()]] = 1
 
     def values(total: np.ndarray) -> dict[str, float]:
-        right, named, wanted = total.reshape(3, -1)
-        there = (named + wanted) > 0  # of a class that is nowhere nothing is known
-        return {"macro-F1": float(100 * (2 * right[there] / (named + wanted)[there]).mean())}
+        right, predicted, in_reference = total.reshape(3, -1)
+        present = (predicted + in_reference) > 0  # a class that does not occur has no F1
+        return {"macro-F1": float(100 * (2 * right[present] / (predicted + in_reference)[present]).mean())}
 
-    signature = f"nrefs:1|lines:{len(wanted)}|classes:{len(classes)}"
-    return Counted(counts.reshape(len(wanted), -1), values, signature)
+    signature = f"nrefs:1|lines:{len(labels)}|classes:{len(classes)}"
+    return LineCounts(counts.reshape(len(labels), -1), values, signature)
+
+
+METRICS: dict[str, Metric] = {
+    "macro_f1": Metric("The mean over the references' classes of F1, in percent.", count_macro_f1),
+}

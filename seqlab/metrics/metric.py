@@ -1,4 +1,4 @@
-"""TODO metrics.metric."""
+"""The types that every metric is made of, and the helpers that metrics share."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -12,16 +12,18 @@ Lines = Sequence[str]
 
 
 class Score(NamedTuple):
-    """`signature` says all that the value hinges on; cite both."""
+    """A named value. `signature` states all that the value depends on; cite both."""
 
     name: str
     value: float
     signature: str
 
 
-class Counted(NamedTuple):
-    """What is counted in each line, `counts` float64 [lines, N]; by name the `values` of a sum of counts [N]; what
-    these hinge on; and whether it is sacrebleu's, and is tested as sacrebleu does.
+class LineCounts(NamedTuple):
+    """What a metric counts in each line.
+
+    `counts` is float64 [lines, N]. `values` maps a sum of counts [N] to scores by name. `signature` states what the
+    scores depend on. `sacrebleu` says whether the metric is sacrebleu's, and so is tested exactly as sacrebleu does.
     """
 
     counts: np.ndarray
@@ -30,18 +32,23 @@ class Counted(NamedTuple):
     sacrebleu: bool = False
 
     def scores(self) -> list[Score]:
-        """The scores of all lines together."""
+        """Returns the scores of all lines together."""
         return [Score(name, value, self.signature) for name, value in self.values(self.counts.sum(0)).items()]
 
 
+CountLines = Callable[[Lines, Sequence[Lines]], LineCounts]
+
+
 class Metric(NamedTuple):
-    """What it is; what it counts in hypotheses, against one or more lists of references; what it counts where each
-    line is scored alone, if that is something else.
+    """A metric of hypotheses against one or more lists of references.
+
+    `count_lines` counts for the scores of a corpus. `count_single_lines` counts for the score of each line alone,
+    where that differs; None: it is `count_lines`.
     """
 
-    what: str
-    counted: Callable[[Lines, Sequence[Lines]], Counted]
-    counted_alone: Callable[[Lines, Sequence[Lines]], Counted] | None = None
+    description: str
+    count_lines: CountLines
+    count_single_lines: CountLines | None = None
 
 
 def check_lines(hypotheses: Lines, references: Sequence[Lines]) -> None:
@@ -55,34 +62,40 @@ def check_lines(hypotheses: Lines, references: Sequence[Lines]) -> None:
             raise SeqlabError(f"{len(hypotheses)} hypotheses, but {len(lines)} lines in reference {i}")
 
 
-def _sacrebleu(make: Callable[..., Any], label: str = "{}", **settings: Any) -> Callable[..., Counted]:
-    """What a metric of sacrebleu counts; its scores get the name that sacrebleu gives them, in `label`."""
+def check_single_reference(references: Sequence[Lines], name: str) -> None:
+    """Raises for more than one list of references."""
+    if len(references) != 1:
+        raise SeqlabError(f"{name} is against one reference")
 
-    def counted(hypotheses: Lines, references: Sequence[Lines]) -> Counted:
+
+def sacrebleu_counter(make: Callable[..., Any], label: str = "{}", **settings: Any) -> CountLines:
+    """Returns a function that counts as `make(**settings)`, a metric of sacrebleu, does. Scores have the name that
+    sacrebleu gives them, formatted into `label`.
+    """
+
+    def count_lines(hypotheses: Lines, references: Sequence[Lines]) -> LineCounts:
         metric = make(**settings)
         counts = metric._extract_corpus_statistics(list(hypotheses), [list(lines) for lines in references])
 
         def values(total: np.ndarray) -> dict[str, float]:
-            found = metric._compute_score_from_stats(total.tolist())
-            return {label.format(found.name): found.score}
+            score = metric._compute_score_from_stats(total.tolist())
+            return {label.format(score.name): score.score}
 
-        return Counted(np.array(counts, np.float64), values, str(metric.get_signature()), sacrebleu=True)
+        return LineCounts(np.array(counts, np.float64), values, str(metric.get_signature()), sacrebleu=True)
 
-    return counted
+    return count_lines
 
 
-def _means(rows: np.ndarray, names: Sequence[str], signature: str) -> Counted:
-    """Scores that are means over lines of `rows` [lines, names]."""
+def count_means(rows: Float[np.ndarray, "lines names"], names: Sequence[str], signature: str) -> LineCounts:
+    """Returns counts whose scores are the means over lines of `rows`."""
     counts = np.concatenate([rows, np.ones((len(rows), 1))], axis=1)
-    return Counted(counts, lambda total: dict(zip(names, (total[:-1] / total[-1]).tolist(), strict=True)), signature)
+    return LineCounts(
+        counts, lambda total: dict(zip(names, (total[:-1] / total[-1]).tolist(), strict=True)), signature
+    )
 
 
-def _hits(hypotheses: Lines, references: Sequence[Lines]) -> Float[np.ndarray, "lines 1"]:
+def percent_matching(hypotheses: Lines, references: Sequence[Lines]) -> Float[np.ndarray, "lines 1"]:
+    """Returns 100 for each line that equals one of its references but for blanks at the ends, and 0 for the rest."""
     pairs = zip(hypotheses, *references, strict=True)
-    hits = [any(line.strip() == reference.strip() for reference in refs) for line, *refs in pairs]
-    return 100.0 * np.array(hits)[:, None]
-
-
-def _one_reference(references: Sequence[Lines], what: str) -> None:
-    if len(references) != 1:
-        raise SeqlabError(f"{what} is against one reference")
+    matches = [any(line.strip() == reference.strip() for reference in refs) for line, *refs in pairs]
+    return 100.0 * np.array(matches)[:, None]

@@ -8,7 +8,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
 from seqlab.layers.attention import masked_softmax
-from seqlab.layers.convolution import GatedBlock, Run, dilations, most_moves, run_one_step, run_over_all
+from seqlab.layers.convolution import GatedBlock, Run, dilations, max_moves, run_one_step, run_over_all
 from seqlab.layers.dense import Dense
 from seqlab.layers.dropout import Dropout
 from seqlab.layers.embed import Embedding, Positions, TiedEmbedding, check_tie
@@ -61,10 +61,10 @@ class ConvSeq2Seq(nn.Module):
             self.source_words = Embedding(self.source_vocabulary, dim)
         self.source_positions = Positions(self.positions, dim, self.max_length, 1.0)
         self.target_positions = Positions(self.positions, dim, self.max_length, 1.0)
-        ahead, rest = self.kernel // 2, (self.dropout, dtype)
+        ahead, settings = self.kernel // 2, (self.dropout, dtype)
         above, below = dilations(self.decoder_layers, self.cycle), dilations(self.encoder_layers, self.cycle)
-        self.encoder = [GatedBlock(dim, self.kernel, d, ahead * d, *rest) for d in below]
-        self.decoder = [GatedBlock(dim, self.kernel, d, 0, *rest) for d in above]
+        self.encoder = [GatedBlock(dim, self.kernel, d, ahead * d, *settings) for d in below]
+        self.decoder = [GatedBlock(dim, self.kernel, d, 0, *settings) for d in above]
         self.query = [Dense("btd,de->bte", (dim, dim), bias=True, dtype=dtype) for _ in above]
         self.mix = [Dense("btd,de->bte", (dim, dim), bias=True, dtype=dtype) for _ in above]
         self.drop = Dropout(self.dropout)
@@ -149,7 +149,7 @@ class ConvSeq2Seq(nn.Module):
     @nn.nowrap
     def paths(self, length: int) -> dict[str, int | None]:
         above = dilations(self.decoder_layers, self.cycle)
-        return {"source": 1, "target": most_moves(above, self.kernel, length - 1)}
+        return {"source": 1, "target": max_moves(above, self.kernel, length - 1)}
 
     @nn.nowrap
     def reorder(self, state: Any, parents: Int[Array, "B K"]) -> Any:

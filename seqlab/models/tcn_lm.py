@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
-from seqlab.layers.convolution import Run, TCNBlock, WaveNetBlock, dilations, most_moves, run_one_step, run_over_all
+from seqlab.layers.convolution import Run, TCNBlock, WaveNetBlock, dilations, max_moves, run_one_step, run_over_all
 from seqlab.layers.dense import Dense
 from seqlab.layers.dropout import Dropout
 from seqlab.layers.embed import TiedEmbedding
@@ -48,11 +48,13 @@ class TCNLM(nn.Module):
         at_least("kernel", self.kernel, 2)
         at_least("cycle", self.cycle, 1)
         self.words = TiedEmbedding(self.vocabulary, self.dim, self.tie, self.dtype)
-        rest = [(self.kernel, dilation, self.dropout, self.dtype) for dilation in dilations(self.layers, self.cycle)]
+        block_settings = [
+            (self.kernel, dilation, self.dropout, self.dtype) for dilation in dilations(self.layers, self.cycle)
+        ]
         if self.block == "tcn":
-            self.blocks: list[Any] = [TCNBlock(self.dim, self.dim, *sizes) for sizes in rest]
+            self.blocks: list[Any] = [TCNBlock(self.dim, self.dim, *sizes) for sizes in block_settings]
         else:
-            self.blocks = [WaveNetBlock(self.dim, *sizes) for sizes in rest]
+            self.blocks = [WaveNetBlock(self.dim, *sizes) for sizes in block_settings]
             self.end = Dense("btd,de->bte", (self.dim, self.dim), bias=True, dtype=self.dtype)
         self.drop = Dropout(self.dropout)
 
@@ -100,8 +102,8 @@ class TCNLM(nn.Module):
 
     @nn.nowrap
     def paths(self, length: int) -> dict[str, int | None]:
-        each = 2 if self.block == "tcn" else 1
-        return {"target": most_moves(each * dilations(self.layers, self.cycle), self.kernel, length - 1)}
+        convolutions = 2 if self.block == "tcn" else 1
+        return {"target": max_moves(convolutions * dilations(self.layers, self.cycle), self.kernel, length - 1)}
 
     @nn.nowrap
     def reorder(self, state: Any, parents: Int[Array, "B K"]) -> Any:

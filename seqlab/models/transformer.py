@@ -59,9 +59,9 @@ class Transformer(nn.Module):
         self.target_positions = Positions(self.positions, self.dim, self.max_length)
         inner = self.dropout if self.inner_dropout is None else self.inner_dropout
         sizes = (self.dim, self.heads, self.hidden, self.dropout, inner, self.norm, self.activation, self.biases)
-        rest: Any = {"dtype": self.dtype, "remat": self.remat, "scan": self.scan}
-        self.encoder = Stack(self.encoder_layers, *sizes, **rest)
-        self.decoder = Stack(self.decoder_layers, *sizes, cross=True, **rest)
+        stack_settings: Any = {"dtype": self.dtype, "remat": self.remat, "scan": self.scan}
+        self.encoder = Stack(self.encoder_layers, *sizes, **stack_settings)
+        self.decoder = Stack(self.decoder_layers, *sizes, cross=True, **stack_settings)
 
     def encode(self, inputs: Tokens, *, train: bool = False) -> Float[Array, "B S D"]:
         x = self.words.embed(inputs.ids) if self.tie == "all" else self.source_words(inputs.ids)
@@ -93,7 +93,7 @@ class Transformer(nn.Module):
         if past.ids.shape[1]:
             caches, _ = self.decoder.forced(self.embed(past), past.mask, memory, inputs.mask)
         state = self.decoder.start(caches, prompt.mask, capacity, hypotheses)
-        return {"layers": [to_cache_layout(*one) for one in memory], "mask": inputs.mask}, state
+        return {"layers": [to_cache_layout(*keys_values) for keys_values in memory], "mask": inputs.mask}, state
 
     def step(
         self, memory: Any, state: Any, token: Int[Array, "B K"], t: Int[Array, ""]

@@ -1,4 +1,4 @@
-"""TODO runs.averaging."""
+"""A run whose parameters are the mean of the last checkpoints of another run."""
 
 import shutil
 from pathlib import Path
@@ -9,22 +9,23 @@ from seqlab import catalogue
 from seqlab.data.tokenizer_files import RECORD, load_tokenizers, save_tokenizers
 from seqlab.runs import checkpoint, saving
 from seqlab.system.errors import SeqlabError
-from seqlab.system.files import check_new, folder_made_whole
+from seqlab.system.files import atomic_folder, check_new
 from seqlab.system.untrusted import inside
 
 
 def average(run: Path, last: int, out: Path) -> list[int]:
-    """Writes a run whose only checkpoint has the mean parameters of the last `last` ones of `run`; their steps.
+    """Writes the run `out`, whose only checkpoint has the mean parameters of the last `last` checkpoints of `run`.
 
-    It is there to decode with: its optimizer state is gone. Raises `SeqlabError` if there are not that many.
+    The new run can decode, but not train, since it has no optimizer state. Returns the steps of the checkpoints.
+    Raises `SeqlabError` if there are not that many.
     """
     experiment = catalogue.load_experiment(run / "experiment.json")
     check_new(out)
     if last > experiment.checkpoints.last:
-        kept = experiment.checkpoints.last
-        raise SeqlabError(f"{run} keeps its {kept} newest checkpoints: train with --checkpoints.last {last}")
+        count = experiment.checkpoints.last
+        raise SeqlabError(f"{run} keeps its {count} newest checkpoints: train with --checkpoints.last {last}")
     params, steps = checkpoint.average(run, last)
-    with folder_made_whole(out) as part:
+    with atomic_folder(out) as part:
         save_tokenizers(load_tokenizers(run, experiment.task.columns), part)
         catalogue.save_experiment(experiment, part / "experiment.json")
         shutil.copyfile(inside(run, RECORD), part / RECORD)

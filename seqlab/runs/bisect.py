@@ -1,78 +1,82 @@
-"""TODO runs.bisect."""
+"""The first step at which two runs differ, found by their hash trails."""
 
 from pathlib import Path
 from typing import NamedTuple
 
 from seqlab import catalogue
-from seqlab.data.records import differing
+from seqlab.data.records import differing_splits
 from seqlab.data.tokenizer_files import RECORD, read_record
 from seqlab.runs.trail import PARTS, read_trail
 from seqlab.system.errors import SeqlabError
 
 
 class Bisection(NamedTuple):
-    """Where two runs part: `step`, the first that both trails have and in which `parts` differ, and `before`, the
-    last one before it (0: none), at which all was equal. `step` None: all is equal up to `before`.
+    """The first difference of two runs.
+
+    `step` is the first step that both trails have and at which `parts` differ; None: all is equal up to `before`.
+    `before` is the last common step at which all is equal; 0: there is none.
     """
 
-    experiment: list[str]  # fields that differ, as "name: old -> new"
-    data: list[str]  # splits of other content
+    experiment: list[str]  # the fields that differ, as "name: old -> new"
+    data: list[str]  # the splits that differ
     before: int
     step: int | None
     parts: list[str]
 
 
 def bisect(first: Path, second: Path) -> Bisection:
-    """Compares the trails of two runs at the steps that both have. Raises `SeqlabError` where there is none."""
+    """Compares the trails of two runs at their common steps. Raises `SeqlabError` if there is no common step."""
     runs = (first, second)
     experiments = [catalogue.load_experiment(run / "experiment.json") for run in runs]
     hashes = [read_record(run / RECORD)[0] for run in runs]
     trails = [read_trail(run) for run in runs]
     before, step, parts = first_difference(*trails)
     if not before and step is None:
-        told = "; ".join(f"{run}: {steps_of(trail)}" for run, trail in zip(runs, trails, strict=True))
-        raise SeqlabError(f"the trails have no step in common ({told}): choose values of hash_every that meet")
-    return Bisection(catalogue.differences(*experiments), differing(*hashes), before, step, parts)
+        lengths = "; ".join(f"{run}: {describe_steps(trail)}" for run, trail in zip(runs, trails, strict=True))
+        raise SeqlabError(f"the trails have no step in common ({lengths}): choose values of hash_every that meet")
+    return Bisection(catalogue.differences(*experiments), differing_splits(*hashes), before, step, parts)
 
 
 def first_difference(
-    one: dict[int, dict[str, str]], other: dict[int, dict[str, str]]
+    first: dict[int, dict[str, str]], second: dict[int, dict[str, str]]
 ) -> tuple[int, int | None, list[str]]:
-    """(last common step at which all is equal, the next one, the parts that differ there); 0, None: no such step."""
+    """Returns the fields `before`, `step` and `parts` of a `Bisection`, from the digests of two runs by step."""
     before = 0
-    for step in sorted(one.keys() & other.keys()):
-        parts = [name for name in PARTS if one[step][name] != other[step][name]]
+    for step in sorted(first.keys() & second.keys()):
+        parts = [name for name in PARTS if first[step][name] != second[step][name]]
         if parts:
             return before, step, parts
         before = step
     return before, None, []
 
 
-def steps_of(trail: dict[int, dict[str, str]]) -> str:
+def describe_steps(trail: dict[int, dict[str, str]]) -> str:
+    """Returns how many steps a trail has, and which."""
     return f"{len(trail)} steps from {min(trail)} to {max(trail)}" if trail else "no steps yet"
 
 
-def shown(found: Bisection) -> str:
-    """For a terminal."""
-    lines = [f"the experiments differ: {line}" for line in found.experiment]
-    lines += [f"the data differs: {split}" for split in found.data]
-    if found.step is None:
-        return "\n".join([*lines, f"equal up to step {found.before}"])
-    lines += [f"equal up to step {found.before}"] if found.before else ["unequal from the first common step on"]
-    which = ", ".join(PARTS[name] for name in found.parts)
-    return "\n".join([*lines, f"step {found.step} differs: {which}", verdict(found, found.step)])
+def format_bisection(bisection: Bisection) -> str:
+    """Returns the lines that a terminal shows."""
+    lines = [f"the experiments differ: {line}" for line in bisection.experiment]
+    lines += [f"the data differs: {split}" for split in bisection.data]
+    if bisection.step is None:
+        return "\n".join([*lines, f"equal up to step {bisection.before}"])
+    before = bisection.before
+    lines += [f"equal up to step {before}"] if before else ["unequal from the first common step on"]
+    names = ", ".join(PARTS[name] for name in bisection.parts)
+    return "\n".join([*lines, f"step {bisection.step} differs: {names}", verdict(bisection, bisection.step)])
 
 
-def verdict(found: Bisection, step: int) -> str:
-    """What the first difference, at `step`, means: steps before it that left no line may hide its cause."""
-    other_batch, first, last = "batch" in found.parts, found.before + 1, step - 1
+def verdict(bisection: Bisection, step: int) -> str:
+    """Returns what the first difference, at `step`, means. Steps before it without hashes may hide its cause."""
+    batch_differs, first, last = "batch" in bisection.parts, bisection.before + 1, step - 1
     if first <= last:
         hidden = f"step {last}" if first == last else f"steps {first} to {last}"
-        told = f"the batches of step {step} {'differ' if other_batch else 'are the same'}"
-        return f"{told}, but {hidden} left no hashes: train both with --hash-every 1 to see where it begins"
-    if other_batch:
+        batches = f"the batches of step {step} {'differ' if batch_differs else 'are the same'}"
+        return f"{batches}, but {hidden} left no hashes: train both with --hash-every 1 to see where it begins"
+    if batch_differs:
         return "the batches differ: data, or its order"
-    before = ", and so was the state before" if found.before else ""
-    causes = [] if found.before else ["other parameters to begin with"]
-    causes += ["experiments that differ", "arithmetic"] if found.experiment else ["arithmetic"]
+    before = ", and so was the state before" if bisection.before else ""
+    causes = [] if bisection.before else ["other parameters to begin with"]
+    causes += ["experiments that differ", "arithmetic"] if bisection.experiment else ["arithmetic"]
     return f"the batches are the same{before}: {' or '.join(causes)}, not data"

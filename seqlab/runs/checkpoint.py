@@ -1,9 +1,9 @@
-"""The run directory and its checkpoints.
+"""The folder of a run and its checkpoints.
 
     RUN/experiment.json              the resolved experiment
     RUN/tokenizer.model              (or one a column)
-    RUN/metrics.jsonl                a line each time the log is written
-    RUN/curve.png  RUN/tensorboard/  the same, to look at
+    RUN/metrics.jsonl                the log
+    RUN/curve.png  RUN/tensorboard/  plots of the log
     RUN/checkpoints/STEP/state/      parameters, optimizer, carry, sums and step, written by Orbax
     RUN/checkpoints/STEP/manifest.json
 
@@ -28,23 +28,23 @@ from seqlab.system.errors import SeqlabError
 
 
 def restore(run: Path, step: int, like: Any = None, check: Callable[[Any], None] = lambda declared: None) -> Any:
-    """The tree saved at `step`, verified against its manifest first.
+    """Returns the tree saved at `step`, after verifying its files against the manifest.
 
-    `like`, a tree of arrays or shapes, gives the structure, and for leaves that lie on devices where they go; without
-    it nested dicts come back. Other leaves are NumPy arrays. `check` is given the tree of what the files say they
-    hold (with `shape` and `dtype`) before anything of that size is made. Raises `SeqlabError` for damaged files, and
-    for more than the machine's memory.
+    `like`, a tree of arrays or shapes, gives the structure, and the sharding of leaves on devices; without it the
+    result is nested dicts. Other leaves are NumPy arrays. `check` receives the tree that the files declare (leaves
+    with `shape` and `dtype`) before any array is read. Raises `SeqlabError` for damaged files, and for more arrays
+    than the memory of the machine holds.
     """
     try:
         verify(run, step)
     except SeqlabError as error:
-        others = [str(other) for other in checkpoint_steps(run) if other != step]
-        raise SeqlabError(f"{error}; others here: {', '.join(others) or 'none'}") from None
+        other_steps = [str(saved) for saved in checkpoint_steps(run) if saved != step]
+        raise SeqlabError(f"{error}; others here: {', '.join(other_steps) or 'none'}") from None
     return load_tree(run, step, like, check)
 
 
 def load_tree(run: Path, step: int, like: Any = None, check: Callable[[Any], None] = lambda declared: None) -> Any:
-    """`restore` of what has been verified."""
+    """Returns the tree saved at `step` as `restore` does, without verifying its files."""
     import orbax.checkpoint as ocp
 
     silence_orbax()
@@ -58,13 +58,13 @@ def load_tree(run: Path, step: int, like: Any = None, check: Callable[[Any], Non
             return checkpointer.restore(folder / "state", args=ocp.args.PyTreeRestore(item=like, restore_args=kinds))
     except SeqlabError:
         raise
-    except Exception as error:  # whatever is made of files that are as their manifest says, and yet no checkpoint
+    except Exception as error:  # Orbax raises many kinds for files that match their manifest and are no checkpoint
         reason = str(error).partition("\n")[0]
         raise SeqlabError(f"{folder}: no checkpoint that could be read ({reason}); remove this folder") from error
 
 
 def restored_as(x: Any) -> Any:
-    """What Orbax is told of a leaf: where on the devices it goes, or that it is to be a NumPy array."""
+    """Returns how Orbax restores a leaf: onto the devices of its sharding, or as a NumPy array."""
     import orbax.checkpoint as ocp
 
     if isinstance(x, jax.Array | jax.ShapeDtypeStruct) and x.sharding is not None:
@@ -73,7 +73,7 @@ def restored_as(x: Any) -> Any:
 
 
 def check_declared(declared: Any, folder: Path) -> None:
-    """Raises where leaves are no arrays, or are together larger than the machine's memory."""
+    """Raises `SeqlabError` where a leaf is not an array, or all are larger than the memory of the machine."""
     leaves = jax.tree.leaves(declared)
     if not leaves or not all(hasattr(leaf, "shape") and hasattr(leaf, "dtype") for leaf in leaves):
         raise SeqlabError(f"{folder}: no checkpoint: it holds other things than arrays")
@@ -83,50 +83,53 @@ def check_declared(declared: Any, folder: Path) -> None:
         raise SeqlabError(f"{folder}: {claimed:,} bytes of arrays, and this machine has {memory:,} of memory")
 
 
-def check_shapes(declared: Any, wanted: Any, folder: Path) -> None:
-    """Raises where the arrays of `declared` are not those of `wanted`: names, shapes and types."""
-    held, expected = (
+def check_shapes(declared: Any, expected: Any, folder: Path) -> None:
+    """Raises `SeqlabError` where `declared` has arrays of other names, shapes or types than `expected`."""
+    stored, required = (
         {jax.tree_util.keystr(path): (np.dtype(x.dtype).name, tuple(x.shape)) for path, x in leaves}
-        for leaves in (jax.tree_util.tree_flatten_with_path(tree)[0] for tree in (declared, wanted))
+        for leaves in (jax.tree_util.tree_flatten_with_path(tree)[0] for tree in (declared, expected))
     )
-    name = next((name for name in {**expected, **held} if held.get(name) != expected.get(name)), None)
+    name = next((name for name in {**required, **stored} if stored.get(name) != required.get(name)), None)
     if name is not None:
-        here, there = (" ".join(map(str, tree.get(name, ("missing",)))) for tree in (held, expected))
-        raise SeqlabError(f"{folder}: the array {name} is {here}, and its experiment's model has {there}")
+        actual, needed = (" ".join(map(str, tree.get(name, ("missing",)))) for tree in (stored, required))
+        raise SeqlabError(f"{folder}: the array {name} is {actual}, and its experiment's model has {needed}")
 
 
 def silence_orbax() -> None:
-    """Silences Orbax's own log messages: seqlab reports its failures as errors of one line."""
+    """Silences the log messages of Orbax. Its failures are reported as errors of one line."""
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     logger = logging.getLogger("absl")
-    if _not_of_orbax not in logger.filters:
-        logger.addFilter(_not_of_orbax)
+    if _is_not_from_orbax not in logger.filters:
+        logger.addFilter(_is_not_from_orbax)
 
 
-def _not_of_orbax(record: logging.LogRecord) -> bool:
+def _is_not_from_orbax(record: logging.LogRecord) -> bool:
     return f"{os.sep}orbax{os.sep}" not in record.pathname
 
 
 def saved_tree(state: Any) -> dict[str, Any]:
-    """What of a `TrainState` goes into a checkpoint; empty branches are left out, since Orbax stores none."""
+    """Returns the tree of a `TrainState` that a checkpoint stores, without empty branches: Orbax stores none."""
     tree = {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
     return {name: branch for name, branch in tree.items() if jax.tree.leaves(branch)}
 
 
 def parameters_of(tree: dict[str, Any]) -> Any:
-    """What a checkpoint is validated and decoded with: the moving average of its parameters, if it has one."""
+    """Returns the parameters to validate and decode with: the moving average, if the checkpoint has one."""
     return tree.get("average", tree["params"])
 
 
 def fingerprint(run: Path, step: int) -> str:
-    """SHA-256 over parameters, optimizer state, carry and step: paths in order, dtype, shape, little-endian bytes."""
+    """Returns the SHA-256 of parameters, optimizer state, carry and step: paths in order, types, shapes, bytes."""
     tree = restore(run, step)
     tree.pop("sums", None)
     return digest_of(tree)
 
 
 def average(run: Path, last: int) -> tuple[Any, list[int]]:
-    """The mean of the parameters of the last `last` checkpoints, and their steps."""
+    """Returns the mean parameters of the last `last` checkpoints, and the steps of these.
+
+    Raises `SeqlabError` if there are not that many.
+    """
     steps = checkpoint_steps(run)[-last:]
     if last < 1 or len(steps) < last:
         raise SeqlabError(f"{run}: {len(steps)} checkpoints, so not {last} to average; see checkpoints.last")

@@ -1,4 +1,4 @@
-"""TODO runs.ensemble."""
+"""Several runs that write one text."""
 
 import math
 from collections.abc import Sequence
@@ -8,19 +8,19 @@ from seqlab.search.ensemble import MEANS, Ensemble
 from seqlab.system.errors import SeqlabError
 
 
-def together(runs: Sequence[Run], mean: str = "probabilities", lm: Run | None = None, weight: float = 0.0) -> Run:
-    """Some runs that write as one, the first one's task and search; and a language model that has its say with
-    `weight`. Raises for runs that do not write the same tokens.
+def combine(runs: Sequence[Run], mean: str = "probabilities", lm: Run | None = None, weight: float = 0.0) -> Run:
+    """One run of several models, with the task and the search of the first, and a language model with a `weight`.
+    Raises `SeqlabError` for runs that do not write the same tokens.
     """
-    first, *others = runs
+    first, *members = runs
     if mean not in MEANS:
         raise SeqlabError(f"the mean of an ensemble is one of {', '.join(MEANS)}, not {mean!r}")
-    for run in (*others, *([lm] if lm else [])):
+    for run in (*members, *([lm] if lm else [])):
         if run.tokenizers.get("target") != first.tokenizers.get("target"):
             raise SeqlabError(
                 f"{run.folder} has another target tokenizer than {first.folder}: train it with --tokenizer"
             )
-    for run in others:
+    for run in members:
         if run.experiment.task != first.experiment.task or run.tokenizers != first.tokenizers:
             raise SeqlabError(f"{run.folder} reads or writes another way than {first.folder}: no ensemble")
     if lm is not None and ("source" in lm.experiment.task.columns or lm.experiment.task.KIND != "generator"):

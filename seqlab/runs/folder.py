@@ -1,4 +1,4 @@
-"""TODO runs.folder."""
+"""The folder of a run: made once, and opened again by the same experiment alone."""
 
 import dataclasses
 import json
@@ -15,8 +15,8 @@ from seqlab.system.files import write_atomically
 
 
 def refuse_other_folder(run: Path) -> None:
-    """Raises for a path that holds something else than a run, or the beginnings of one."""
-    ours = (
+    """Raises `SeqlabError` for a path that holds anything but a run, or the first files of a run."""
+    first_files = (
         "data.json*",
         "command.txt*",
         "experiment.json.part",
@@ -25,26 +25,33 @@ def refuse_other_folder(run: Path) -> None:
     )
     if not run.exists() or (run / "experiment.json").exists():
         return
-    if not run.is_dir() or any(not any(map(p.match, ours)) for p in run.iterdir()):
+    if not run.is_dir() or any(not any(map(p.match, first_files)) for p in run.iterdir()):
         raise SeqlabError(f"{run} exists and is no run: choose another --out")
 
 
 def open_run(
     experiment: Experiment, tokenizers: Tokenizers, data: Prepared, run: Path, command: str | None = None
 ) -> None:
-    """Makes the run's folder, or checks that the one there is of the same experiment and the same data."""
+    """Makes the folder of a run, or checks that the run there has the same experiment and the same data.
+
+    Raises `SeqlabError` where it has not.
+    """
     path, hashes = run / "experiment.json", run / RECORD
     if path.exists():
         changed = catalogue.differences(
             without_resumable_fields(catalogue.load_experiment(path)), without_resumable_fields(experiment)
         )
         if changed:
-            kept = bool(manifest.checkpoint_steps(run))
-            way = f"start from its parameters with --init-from {run}" if kept else "remove it: it has no checkpoint"
+            resumable = bool(manifest.checkpoint_steps(run))
+            remedy = (
+                f"start from its parameters with --init-from {run}"
+                if resumable
+                else "remove it: it has no checkpoint"
+            )
             raise SeqlabError(
                 f"{run} is a run of another experiment:\n  "
                 + "\n  ".join(changed)
-                + f"\nchoose another --out, or {way}"
+                + f"\nchoose another --out, or {remedy}"
             )
         if hashes.exists() and data.changed_since(hashes):
             raise SeqlabError(f"the data of {run} has changed since it began: choose another --out")
@@ -58,5 +65,5 @@ def open_run(
 
 
 def without_resumable_fields(experiment: Experiment) -> Experiment:
-    """The experiment without what may change from one part of a run to the next: on what, and how it is watched."""
+    """Returns the experiment with defaults for the fields that may change when a run is resumed."""
     return dataclasses.replace(experiment, parallel=Parallel(), nonfinite="stop", hash_every=0)

@@ -1,6 +1,6 @@
-"""What a run writes down: metrics.jsonl, TensorBoard events, a picture of the learning curves.
+"""The log of a run: metrics.jsonl, and the same values for TensorBoard.
 
-The log holds nothing that depends on the clock, so a resumed run writes the very lines an uninterrupted one does.
+No value in metrics.jsonl depends on the clock, so that a resumed run writes the same lines as an uninterrupted one.
 """
 
 from collections.abc import Callable
@@ -16,26 +16,28 @@ LOG = "metrics.jsonl"
 
 
 class Logbook:
-    """Appends to the log of a run, which has a line `every` so many steps; opening it cuts off what was logged after
-    `step`, and of that step a validation that is not `judged`, for it is to come again. `say` is told of lines that
-    are missing before it, and of a full disk: what that does not take is kept until it does.
+    """Appends to the log of a run, which has a line every `log_every` steps.
+
+    Opening it removes the lines after `step`, and the validation of `step` unless the state is `judged`, since that
+    validation is repeated. `say` reports lines that are missing before `step`, and a full disk: lines that cannot be
+    written are kept and written later.
     """
 
-    def __init__(self, run: Path, step: int, every: int, say: Callable[[str], None] = print, judged: bool = True):
-        def holds(line: dict[str, Any]) -> bool:
+    def __init__(self, run: Path, step: int, log_every: int, say: Callable[[str], None] = print, judged: bool = True):
+        def is_kept(line: dict[str, Any]) -> bool:
             return line["step"] < step or (line["step"] == step and (judged or not is_validation(line)))
 
         self.say, self.run = say, run
-        held = [line for line in read_jsonl(run / LOG) if holds(line)]
-        logged = {line["step"] for line in held if not is_validation(line)}
-        missing = next((at for at in range(every, step + 1, every) if at not in logged), None)
+        lines = [line for line in read_jsonl(run / LOG) if is_kept(line)]
+        logged = {line["step"] for line in lines if not is_validation(line)}
+        missing = next((due for due in range(log_every, step + 1, log_every) if due not in logged), None)
         if missing is not None:
             say(f"{run / LOG} HAS LOST LINES, the first of them of step {missing}; what comes is added to the rest")
-        self.journal = Journal(run / LOG, held)
+        self.journal = Journal(run / LOG, lines)
         self.events = Events(run / "tensorboard", step, say)
 
     def write(self, step: int, values: dict[str, float], **unlogged: float) -> None:
-        """One line; `unlogged` values, such as rates, go to TensorBoard alone."""
+        """Writes one line. `unlogged` values, such as rates, go to TensorBoard alone."""
         error = self.journal.write({"step": step, **values})
         if error is not None:
             self.say(
@@ -44,7 +46,7 @@ class Logbook:
         self.events.write(step, {**values, **unlogged})
 
     def close(self) -> None:
-        """Raises `SeqlabError` for lines that could not be written to the end."""
+        """Closes the log. Raises `SeqlabError` if there are lines that could not be written."""
         self.events.close()
         error = self.journal.close()
         if error is not None:
@@ -52,9 +54,10 @@ class Logbook:
 
 
 def is_validation(line: dict[str, Any]) -> bool:
+    """Returns whether a line of the log is of a validation."""
     return any(name.startswith("validation ") for name in line)
 
 
 def read_log(run: Path) -> list[dict[str, Any]]:
-    """The lines of a run's log; a last line that was cut short does not count."""
+    """Returns the lines of the log of a run. A last line that was cut short does not count."""
     return read_jsonl(inside(run, LOG), float)

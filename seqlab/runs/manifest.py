@@ -1,4 +1,4 @@
-"""TODO runs.manifest."""
+"""The manifests of checkpoints: what a checkpoint holds, and whether it is as it was written."""
 
 import hashlib
 import json
@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from seqlab.system.errors import SeqlabError, advised
+from seqlab.system.errors import SeqlabError, with_advice
 from seqlab.system.files import write_atomically
 from seqlab.system.untrusted import fits, inside, plain_files, read_json
 
@@ -17,7 +17,7 @@ STEP = re.compile(r"0|[1-9][0-9]{0,17}")  # the name of a checkpoint's folder
 
 
 def checkpoint_steps(run: Path) -> list[int]:
-    """Steps with a manifest, oldest first."""
+    """Returns the steps of the checkpoints that have a manifest, oldest first."""
     folder = run / "checkpoints"
     if not folder.is_dir():
         return []
@@ -25,7 +25,7 @@ def checkpoint_steps(run: Path) -> list[int]:
 
 
 def read_manifest(run: Path, step: int) -> dict[str, Any]:
-    """Raises `SeqlabError` for one that is not as it was written."""
+    """Returns the manifest of a checkpoint. Raises `SeqlabError` for one that is not as it was written."""
     path = inside(run / "checkpoints", f"{step}/{MANIFEST}")
     manifest = read_json(path, dict[str, Any])
     digest = manifest.pop("sha256", None)
@@ -36,6 +36,7 @@ def read_manifest(run: Path, step: int) -> dict[str, Any]:
 
 
 def write_manifest(run: Path, step: int, progress: dict[str, Any], files: dict[str, str]) -> None:
+    """Writes the manifest of a checkpoint: the progress of training, and the SHA-256 of each of its files."""
     manifest = {"step": step, "progress": progress, "files": files}
     content = {**manifest, "sha256": _digest_of_manifest(manifest)}
     write_atomically(run / "checkpoints" / str(step) / MANIFEST, json.dumps(content, indent=1))
@@ -46,22 +47,22 @@ def _digest_of_manifest(manifest: dict[str, Any]) -> str:
 
 
 def verify(run: Path, step: int) -> dict[str, Any]:
-    """The manifest of a checkpoint whose files are all as it says. Raises `SeqlabError` for another."""
+    """Returns the manifest of a checkpoint. Raises `SeqlabError` unless all its files are as they were written."""
     folder, manifest = run / "checkpoints" / str(step), read_manifest(run, step)
     try:
-        found, expected = _hash_files(folder / "state"), manifest["files"]
+        hashes, expected = hash_files(folder / "state"), manifest["files"]
     except OSError as error:
         raise SeqlabError(f"{folder}: cannot be read: {error}") from None
-    if found != expected:
-        bad = min(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
+    if hashes != expected:
+        bad = min(name for name in expected.keys() | hashes.keys() if expected.get(name) != hashes.get(name))
         raise SeqlabError(f"{folder}: damaged: {bad} is not as it was written")
     return manifest
 
 
 def newest_whole(run: Path, say: Callable[[str], None]) -> int | None:
-    """The newest checkpoint that is as it was written; those passed over are told. None: there is none.
+    """Returns the step of the newest checkpoint that is as it was written, or None if there is no checkpoint.
 
-    Raises `SeqlabError` where all there are are damaged.
+    `say` reports the checkpoints that are passed over. Raises `SeqlabError` if all checkpoints are damaged.
     """
     steps = checkpoint_steps(run)
     for step in reversed(steps):
@@ -76,36 +77,39 @@ def newest_whole(run: Path, say: Callable[[str], None]) -> int | None:
 
 
 def check_manifest(manifest: Any, step: int, run: Path) -> dict[str, Any]:
-    """The manifest, if it has the form of one and is of this step. Raises `SeqlabError` otherwise."""
-    wanted = {"step": int, "progress": dict[str, Any], "files": dict[str, str]}
-    sound = fits(manifest, dict[str, Any]) and all(fits(manifest.get(name), kind) for name, kind in wanted.items())
-    if not sound or manifest["step"] != step:
+    """Returns the manifest, if it has the form of a manifest of this step. Raises `SeqlabError` otherwise."""
+    kinds = {"step": int, "progress": dict[str, Any], "files": dict[str, str]}
+    is_manifest = fits(manifest, dict[str, Any]) and all(
+        fits(manifest.get(name), kind) for name, kind in kinds.items()
+    )
+    if not is_manifest or manifest["step"] != step:
         folder = run / "checkpoints" / str(step)
         raise SeqlabError(f"{folder / MANIFEST}: no manifest of step {step}; remove {folder}")
     return manifest
 
 
-def choose_step(run: Path, which: str = "best") -> int:
-    """The step that "best", "last" or a number names. Raises `SeqlabError` if there is none."""
+def choose_step(run: Path, name: str = "best") -> int:
+    """Returns the step that is called "best", "last" or by its number. Raises `SeqlabError` if there is none."""
     steps = checkpoint_steps(run)
     if not steps:
         raise SeqlabError(f"{run}: no checkpoint; train it first with `seqlab train CONFIG --out {run}`")
-    if which == "last":
+    if name == "last":
         return steps[-1]
-    if which == "best":
-        with advised(f"choose another by its number: {', '.join(map(str, steps[:-1])) or 'none'}"):
+    if name == "best":
+        with with_advice(f"choose another by its number: {', '.join(map(str, steps[:-1])) or 'none'}"):
             best = read_manifest(run, steps[-1])["progress"].get("best_step")
         if best not in [None, *steps]:  # whatever a manifest holds
             raise SeqlabError(
                 f"{run}: the best checkpoint, {best}, is not there; take last or one of {', '.join(map(str, steps))}"
             )
         return steps[-1] if best is None else best
-    if which.isdecimal() and int(which) in steps:
-        return int(which)
-    raise SeqlabError(f"{run}: no checkpoint {which!r}: best, last or one of {', '.join(map(str, steps))}")
+    if name.isdecimal() and int(name) in steps:
+        return int(name)
+    raise SeqlabError(f"{run}: no checkpoint {name!r}: best, last or one of {', '.join(map(str, steps))}")
 
 
-def _hash_files(folder: Path) -> dict[str, str]:
+def hash_files(folder: Path) -> dict[str, str]:
+    """Returns the SHA-256 of each file below a folder."""
     hashes = {}
     for path in plain_files(folder):
         with path.open("rb") as stream:

@@ -1,4 +1,4 @@
-"""TODO runs.parameters."""
+"""The parameters of a model: their shapes, their initial values, and those of a trained run."""
 
 import functools
 from collections.abc import Callable
@@ -9,14 +9,17 @@ import jax
 
 from seqlab import catalogue
 from seqlab.config import Experiment
-from seqlab.data.padding import blank_batch
+from seqlab.data.batches import blank_batch
 from seqlab.runs import checkpoint, manifest
 from seqlab.system.errors import SeqlabError
 from seqlab.types import Params
 
 
 def parameter_shapes(experiment: Experiment, folder: Path) -> Params:
-    """The shapes of the parameters that an experiment's model has. Raises for a model that cannot be built."""
+    """Returns the shapes of the parameters of an experiment's model.
+
+    Raises `SeqlabError`, naming the `folder`, for a model that cannot be built.
+    """
     try:
         return jax.eval_shape(lambda: init_params(experiment.model, 0, blank_batch(experiment.task)))
     except Exception as error:  # whatever layers make of sizes that nobody would choose
@@ -25,14 +28,14 @@ def parameter_shapes(experiment: Experiment, folder: Path) -> Params:
 
 
 def init_params(model: Any, seed: int, batch: Any) -> Params:
-    """Parameters of a model from one batch; rows and lengths are cut, since they shape no parameter."""
+    """Returns initial parameters of a model. The batch is cut, since no parameter depends on its rows or lengths."""
     inputs, prefix = jax.tree.map(lambda x: x[:1, :2], (batch.inputs, batch.prefix))
     return make_initializer(model)(jax.random.key(seed), inputs, prefix)
 
 
 @functools.lru_cache(maxsize=64)
 def make_initializer(model: Any) -> Callable[..., Params]:
-    """The jitted function from a key, inputs and a prefix to parameters; each model's is compiled once."""
+    """Returns the jitted function from a key, inputs and a prefix to parameters, compiled once for each model."""
 
     def run(module: Any, inputs: Any, prefix: Any) -> Any:
         if catalogue.kind_of(model) != "generator":
@@ -43,7 +46,10 @@ def make_initializer(model: Any) -> Callable[..., Params]:
 
 
 def load_params(run: Path, like: Params) -> Params:
-    """The best parameters of a run, for a model of the same shapes."""
+    """Returns the parameters of the best checkpoint of a run.
+
+    Raises `SeqlabError` if their shapes are not those of `like`.
+    """
     step = manifest.choose_step(run)
     params = checkpoint.parameters_of(checkpoint.restore(run, step))
     old, new = (

@@ -1,7 +1,7 @@
-"""The hash trail: what a run fed to its steps and what came of it, in few bytes, and where two runs part.
+"""The hash trail: digests of the batches and the states of a run.
 
-With `hash_every` = N each N-th step leaves a line in RUN/hashes.jsonl: the step, and a digest each of the batch that
-it was fed and of the parameters, optimizer state and carry that it left.
+With `hash_every` = N every N-th step writes a line to RUN/hashes.jsonl: the step, and the digests of its batch and of
+the parameters, the optimizer state and the carry after it.
 """
 
 from pathlib import Path
@@ -18,14 +18,14 @@ TRAIL = "hashes.jsonl"
 
 PARTS = {"batch": "batch", "params": "parameters", "optimizer": "optimizer state", "carry": "carry"}
 
-DIGITS = 16  # hexadecimal: 64 bits, for accidents and not for forgers. Two that differ look equal once in 2 ** 64
+DIGITS = 16  # hexadecimal: 64 bits, against accidents, not forgery. Two values look equal once in 2 ** 64
 
 
 def digests(batch: Batch, state: TrainState) -> dict[str, str]:
-    """The digest of each of `PARTS`, over host trees.
+    """Returns the digest of each of `PARTS`, from trees on the host.
 
-    The batch is as the task made it, and the carry is cut to its rows: what fills rows up to a multiple of the
-    devices does not count, so that runs on different numbers of devices can be compared.
+    The batch is as the task made it, and the carry is cut to the rows of the batch. Rows that fill it up to a
+    multiple of the devices do not count, so that runs on different numbers of devices can be compared.
     """
     carry = jax.tree.map(lambda x: x[: len(batch.targets)], state.carry)
     trees = {"batch": batch, "params": state.params, "optimizer": state.optimizer, "carry": carry}
@@ -33,11 +33,12 @@ def digests(batch: Batch, state: TrainState) -> dict[str, str]:
 
 
 def digest(tree: Any) -> str:
+    """Returns the digest of a tree of arrays, as the trail has it."""
     return digest_of(tree)[:DIGITS]
 
 
 def read_trail(run: Path) -> dict[int, dict[str, str]]:
-    """The digests of a run by step. Raises `SeqlabError` where there are none, or a line is damaged."""
+    """Returns the digests of a run by step. Raises `SeqlabError` for a missing trail, and for a damaged line."""
     path = run / TRAIL
     if not path.exists():
         raise SeqlabError(f"{run} has no trail of hashes: train it with --hash-every N")
@@ -50,18 +51,18 @@ def read_trail(run: Path) -> dict[int, dict[str, str]]:
 
 
 class Trail:
-    """Appends to the trail of a run; opening it cuts off what was left after `step`."""
+    """Appends to the trail of a run. Opening it removes the lines after `step`."""
 
     def __init__(self, run: Path, step: int):
         self.path = run / TRAIL
         self.journal = Journal(self.path, [line for line in read_jsonl(self.path) if line["step"] <= step])
 
     def write(self, step: int, batch: Batch, state: TrainState) -> None:
-        """One line: what `step` was fed, and the state it left; kept where there is no room for it yet."""
+        """Writes the line of `step`. On a full disk the line is kept and written later."""
         self.journal.write({"step": step, **digests(batch, state)})
 
     def close(self) -> None:
-        """Raises `SeqlabError` for lines that could not be written to the end."""
+        """Closes the trail. Raises `SeqlabError` if there are lines that could not be written."""
         error = self.journal.close()
         if error is not None:
             raise SeqlabError(f"{self.path} could not be written to the end: {error}")

@@ -1,20 +1,20 @@
-"""TODO search.branch_and_bound."""
+"""Branch and bound over the hypotheses of one model: the jitted loop of exact search."""
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Float, Int
 
-from seqlab.search.beam import hope
-from seqlab.search.length_penalty import normalized
+from seqlab.search.length_penalty import normalized, score_upper_bound
 from seqlab.search.processors import NEVER
+from seqlab.search.settings import ScoreWeights, StaticSettings
 from seqlab.types import AnyArray
 
-# of one sentence: (memory, state, token, t) -> logits [V], state
+# of one sentence: (memory, state, token, depth) -> logits [V], state
 SingleStep = Callable[[Any, Any, jax.Array, jax.Array], tuple[jax.Array, Any]]
 
 
@@ -22,7 +22,7 @@ SingleStep = Callable[[Any, Any, jax.Array, jax.Array], tuple[jax.Array, Any]]
 class Optima:
     """The best answer of each sentence so far.
 
-    `tokens` int [B L] with EOS last and zeros behind it; `lengths` int [B], EOS counted, 0: the incumbent stands;
+    `tokens` int [B L] with EOS last and zeros behind it; `lengths` int [B], EOS counted, 0: the incumbent;
     `scores` and `log_probs` float32 [B]; `decided` bool [B]: nothing is better; `nodes` int [B]: steps of the model.
     """
 
@@ -65,7 +65,7 @@ def begin_path(
 ) -> Path:
     """Before the root is expanded, with room for `length` tokens; `state` has one hypothesis a sentence."""
     batch = first.shape[0]
-    zeros, nothing = jnp.zeros(batch, jnp.int32), jnp.full(batch, 2 * NEVER, jnp.float32)
+    zeros, empty = jnp.zeros(batch, jnp.int32), jnp.full(batch, 2 * NEVER, jnp.float32)
     tokens = jnp.zeros((batch, length), jnp.int32)
     return Path(
         states=jax.tree.map(lambda x: jnp.zeros((batch, length, *x.shape[1:]), x.dtype).at[:, 0].set(x), state),
@@ -75,92 +75,102 @@ def begin_path(
         depth=zeros,
         token=first.astype(jnp.int32),
         log_prob=jnp.zeros(batch),
-        best=Optima(tokens, zeros, incumbent, nothing, limit <= 0, zeros),
+        best=Optima(tokens, zeros, incumbent, empty, limit <= 0, zeros),
     )
+
+
+class BoundContext(NamedTuple):
+    """What all steps of a search share; `room` is the maximum depth."""
+
+    step: SingleStep
+    static: StaticSettings
+    weights: ScoreWeights
+    budget: Any
+    room: int
+
+    def score(self, log_probs: jax.Array, n: jax.Array) -> jax.Array:
+        weights = self.weights
+        return normalized(log_probs, n, weights.alpha, weights.word_penalty, self.static.rules.length)
+
+    def is_open(self, best: Optima) -> jax.Array:
+        return ~best.decided & (best.nodes < self.budget)
 
 
 def branch_and_bound(
     step: SingleStep,
     memory: Any,
     path: Path,
-    start: int,
     limit: Int[Array, "B"],
     steps: Int[Array, ""] | int,
     budget: Int[Array, ""] | int,
-    *,
-    eos: int,
-    alpha: Float[Array, ""] | float,
-    word_penalty: Float[Array, ""] | float,
-    rule: str,
+    static: StaticSettings,
+    weights: ScoreWeights,
 ) -> Path:
-    """The search gone on with for `steps` nodes of each sentence, or until each is decided or has had `budget` nodes.
-    The last prompt token stands at position `start`.
+    """Advances the search by `steps` nodes of each sentence, or until each is decided or has had `budget` nodes.
 
     An answer has 1 to `limit[b]` tokens, of which the last is EOS. Children are visited best first; of answers with
-    the same score the first one found stays.
+    the same score the first one stays.
     """
-    room = path.tokens.shape[1]
-    depths = jnp.arange(room)
+    context = BoundContext(step, static, weights, budget, path.tokens.shape[1])
 
-    def score(log_probs: jax.Array, n: jax.Array) -> jax.Array:
-        return normalized(log_probs, n, alpha, word_penalty, rule)
-
-    def is_open(best: Optima) -> jax.Array:
-        return ~best.decided & (best.nodes < budget)
-
-    def expand(memory: Any, limit: jax.Array, now: Path) -> Path:
-        """One node of one sentence, and the choice of the next: the deepest that may lead to something better."""
-        goes_on, depth = is_open(now.best), now.depth
-        state = jax.tree.map(lambda x: x[depth], now.states)
-        logits, state = step(memory, state, now.token, start + depth)
-        sums = jnp.maximum(now.log_prob + jax.nn.log_softmax(logits), 2 * NEVER)  # [V]
-        best = answered(now, sums[eos], goes_on)
-
-        going_on = sums.at[eos].set(2 * NEVER)
-        here = jnp.where(goes_on, depth, room)  # what is written behind the end is dropped
-        states = jax.tree.map(lambda x, y: x.at[here + 1].set(y, mode="drop"), now.states, state)
-        children = now.children.at[here].set(going_on, mode="drop")
-        highest = now.highest.at[here].set(going_on.max(), mode="drop")
-
-        hopes = hope(highest, depths[:, None] + 2, jnp.broadcast_to(limit, room), room, score)  # EOS is to come too
-        worth = (depths <= depth) & (highest > NEVER / 2) & (hopes > best.scores)
-        parent = jnp.where(worth, depths, -1).max()
-        decided = parent < 0
-        parent = jnp.maximum(parent, 0)
-        token = children[parent].argmax()
-        rest = children[parent].at[token].set(2 * NEVER)
-        there = jnp.where(goes_on & ~decided, parent, room)
-        return Path(
-            states=states,
-            children=children.at[there].set(rest, mode="drop"),
-            highest=highest.at[there].set(rest.max(), mode="drop"),
-            tokens=now.tokens.at[there].set(token, mode="drop"),
-            depth=jnp.minimum(parent + 1, room - 1),
-            token=token,
-            log_prob=highest[parent],
-            best=dataclasses.replace(best, decided=best.decided | (goes_on & decided), nodes=best.nodes + goes_on),
-        )
-
-    def answered(now: Path, log_prob: jax.Array, goes_on: jax.Array) -> Optima:
-        """The best answer, with the node's own: it ends here, for this sum."""
-        n = now.depth + 1
-        found = score(log_prob, n)
-        better = goes_on & (log_prob > NEVER / 2) & (found > now.best.scores)
-        tokens = jnp.where(depths < now.depth, now.tokens, 0).at[now.depth].set(eos)
-        return dataclasses.replace(
-            now.best,
-            tokens=jnp.where(better, tokens, now.best.tokens),
-            lengths=jnp.where(better, n, now.best.lengths),
-            scores=jnp.where(better, found, now.best.scores),
-            log_probs=jnp.where(better, log_prob, now.best.log_probs),
-        )
-
-    def going(carry: tuple[jax.Array, Path]) -> jax.Array:
-        i, now = carry
-        return (i < steps) & is_open(now.best).any()
+    def is_running(carry: tuple[jax.Array, Path]) -> jax.Array:
+        i, current = carry
+        return (i < steps) & context.is_open(current.best).any()
 
     def advance(carry: tuple[jax.Array, Path]) -> tuple[jax.Array, Path]:
-        i, now = carry
-        return i + 1, jax.vmap(expand)(memory, limit, now)
+        i, current = carry
+        expanded = jax.vmap(lambda memory, limit, path: expand(memory, limit, path, context))(memory, limit, current)
+        return i + 1, expanded
 
-    return jax.lax.while_loop(going, advance, (jnp.int32(0), path))[1]
+    return jax.lax.while_loop(is_running, advance, (jnp.int32(0), path))[1]
+
+
+def expand(memory: Any, limit: jax.Array, path: Path, context: BoundContext) -> Path:
+    """Expands one node of one sentence, and chooses the next: the deepest that may lead to a better answer."""
+    is_open, depth, room = context.is_open(path.best), path.depth, context.room
+    depths = jnp.arange(room)
+    state = jax.tree.map(lambda x: x[depth], path.states)
+    logits, state = context.step(memory, state, path.token, depth)
+    sums = jnp.maximum(path.log_prob + jax.nn.log_softmax(logits), 2 * NEVER)  # [V]
+    best = with_answer(path, sums[context.static.eos], is_open, context)
+
+    unfinished = sums.at[context.static.eos].set(2 * NEVER)
+    place = jnp.where(is_open, depth, room)  # what is written behind the end is dropped
+    states = jax.tree.map(lambda x, y: x.at[place + 1].set(y, mode="drop"), path.states, state)
+    children = path.children.at[place].set(unfinished, mode="drop")
+    highest = path.highest.at[place].set(unfinished.max(), mode="drop")
+
+    soonest, limits = depths[:, None] + 2, jnp.broadcast_to(limit, room)  # EOS is to come too
+    bounds = score_upper_bound(highest, soonest, limits, room, context.score)
+    worth = (depths <= depth) & (highest > NEVER / 2) & (bounds > best.scores)
+    parent = jnp.where(worth, depths, -1).max()
+    decided = parent < 0
+    parent = jnp.maximum(parent, 0)
+    token = children[parent].argmax()
+    siblings = children[parent].at[token].set(2 * NEVER)
+    place = jnp.where(is_open & ~decided, parent, room)
+    return Path(
+        states=states,
+        children=children.at[place].set(siblings, mode="drop"),
+        highest=highest.at[place].set(siblings.max(), mode="drop"),
+        tokens=path.tokens.at[place].set(token, mode="drop"),
+        depth=jnp.minimum(parent + 1, room - 1),
+        token=token,
+        log_prob=highest[parent],
+        best=dataclasses.replace(best, decided=best.decided | (is_open & decided), nodes=best.nodes + is_open),
+    )
+
+
+def with_answer(path: Path, log_prob: jax.Array, is_open: jax.Array, context: BoundContext) -> Optima:
+    """The best answer, after the node's own: it ends here, with this sum."""
+    n = path.depth + 1
+    score = context.score(log_prob, n)
+    better = is_open & (log_prob > NEVER / 2) & (score > path.best.scores)
+    tokens = jnp.where(jnp.arange(context.room) < path.depth, path.tokens, 0).at[path.depth].set(context.static.eos)
+    return dataclasses.replace(
+        path.best,
+        tokens=jnp.where(better, tokens, path.best.tokens),
+        lengths=jnp.where(better, n, path.best.lengths),
+        scores=jnp.where(better, score, path.best.scores),
+        log_probs=jnp.where(better, log_prob, path.best.log_probs),
+    )

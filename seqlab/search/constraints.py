@@ -35,16 +35,16 @@ def write(phrases: Int[Array, "B P M"], begun: Int[Array, "B N P"], token: Int[A
     """What is begun after one more token: of each phrase the longest beginning that the hypothesis now ends with
     (Knuth, Morris & Pratt 1977).
     """
-    most = phrases.shape[-1]
+    longest = phrases.shape[-1]
     # Whether the first m tokens of a phrase are the last m of its first q.
-    q, m, j = jnp.ogrid[: most + 1, :most, :most]
-    ends = phrases[:, :, jnp.clip(q - m + j, 0, most - 1)] == phrases[:, :, None, None, :]
+    q, m, j = jnp.ogrid[: longest + 1, :longest, :longest]
+    ends = phrases[:, :, jnp.clip(q - m + j, 0, longest - 1)] == phrases[:, :, None, None, :]
     border = (ends | (j >= m)).all(-1) & (m <= q)[..., 0]  # [B P Q M]
     rows, columns = jnp.arange(len(phrases))[:, None, None], jnp.arange(phrases.shape[1])
-    goes_on = border[rows, columns, begun] & (phrases[:, None] == token[:, :, None, None])  # [B N P M]
-    longest = (goes_on * jnp.arange(1, most + 1)).max(-1)
+    continues = border[rows, columns, begun] & (phrases[:, None] == token[:, :, None, None])  # [B N P M]
+    written = (continues * jnp.arange(1, longest + 1)).max(-1)
     full = sizes(phrases)[:, None]
-    return jnp.where(begun == full, full, longest)
+    return jnp.where(begun == full, full, written)
 
 
 def next_tokens(phrases: Int[Array, "B P M"], begun: Int[Array, "B K P"]) -> Int[Array, "B K P"]:
@@ -60,11 +60,11 @@ def constrained_continuations(
     normalizer: Float[Array, "B K 1"],
     log_probs: Float[Array, "B K"],
     eos: int,
-    least_rank: int,
+    max_rank: int,
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
     """2 K continuations of a sentence: parents, tokens, summed log-probabilities, each [B 2K], what is begun then.
     First the K that end, of hypotheses that have written all phrases, as far as their rank among all such is below
-    `least_rank`; behind them the K that go on, each bank's best first.
+    `max_rank`; behind them the K that go on, each bank's best first.
     """
     batch, beam, vocabulary = logits.shape
     rows = jnp.arange(batch)[:, None]
@@ -85,8 +85,8 @@ def constrained_continuations(
     after = write(phrases, jnp.take_along_axis(begun, parents[..., None], axis=1), token)
 
     bank, tokens = banks(phrases, after), sizes(phrases).sum(-1)  # [B N], [B]
-    same = bank[..., None] == jnp.arange(phrases[0].size + 1)  # [B N C]
-    rank = jnp.take_along_axis(jnp.cumsum(same, axis=1), bank[..., None], axis=-1)[..., 0] - 1
+    members = bank[..., None] == jnp.arange(phrases[0].size + 1)  # [B N C]
+    rank = jnp.take_along_axis(jnp.cumsum(members, axis=1), bank[..., None], axis=-1)[..., 0] - 1
     places = beam // (tokens + 1)[:, None]
     last = bank == tokens[:, None]
     allotted = (total > NEVER / 2) & (rank < jnp.where(last, beam - places * tokens[:, None], places))
@@ -95,10 +95,10 @@ def constrained_continuations(
     ending, ended = jax.lax.top_k(ending, beam)
     begun = jnp.take_along_axis(begun, ended[..., None], axis=1)  # of those that end, as it was
     better = (last[:, None] & (total[:, None] > ending[..., None])).sum(-1) + jnp.arange(beam)
-    ending = jnp.where(better < least_rank, jnp.maximum(ending, 2 * NEVER), 2 * NEVER)
-    found = (
+    ending = jnp.where(better < max_rank, jnp.maximum(ending, 2 * NEVER), 2 * NEVER)
+    halves = (
         (ended, jnp.full_like(ended, eos), ending, begun),
         (*(jnp.take_along_axis(x, chosen, axis=1) for x in (parents, token, total)), after[rows, chosen]),
     )
-    parents, token, total, begun = (jnp.concatenate(both, axis=1) for both in zip(*found, strict=True))
+    parents, token, total, begun = (jnp.concatenate(pair, axis=1) for pair in zip(*halves, strict=True))
     return parents, token, total, begun

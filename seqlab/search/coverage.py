@@ -9,11 +9,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from seqlab.search.beam import Reorder, Step
+from seqlab.search.decoder import Reorder, Reward, Step
 
 # (state, token [B K], t) -> logits, state, attention over the source [B K S]
 AttentiveStep = Callable[[Any, jax.Array, jax.Array], tuple[jax.Array, Any, jax.Array]]
-SEEN = 1e-6  # the least attention that is told apart from none, for its logarithm is in the score
+SEEN = 1e-6  # the minimum attention that counts, for its logarithm is in the score
 
 
 def begin_coverage(state: Any, mask: Bool[Array, "B S"], hypotheses: int) -> tuple[Any, Float[Array, "B K S"]]:
@@ -23,7 +23,7 @@ def begin_coverage(state: Any, mask: Bool[Array, "B S"], hypotheses: int) -> tup
 
 def with_coverage(
     attentive_step: AttentiveStep, reorder: Reorder, mask: Bool[Array, "B S"], weight: Float[Array, ""] | float
-) -> tuple[Step, Reorder, Callable[[Any], Float[Array, "B K"]]]:
+) -> tuple[Step, Reorder, Reward]:
     """`step` and `reorder` that keep count of attention, and the reward (at most 0) that a state gives."""
 
     def step(state: Any, token: Int[Array, "B K"], t: Int[Array, ""]) -> tuple[jax.Array, Any]:

@@ -1,6 +1,6 @@
-"""Several models that write one text: an ensemble, and a language model beside it (shallow fusion).
+"""Several models that write one text: an ensemble, with a language model (shallow fusion) or without.
 
-An `Ensemble` stands where a generator stands in search; its parameters, memory and state are tuples of its members'.
+Search uses an `Ensemble` like a generator. Its parameters, memory and state are tuples of its members'.
 """
 
 from collections.abc import Callable
@@ -26,7 +26,7 @@ class Ensemble(NamedTuple):
     language_model: Any = None
     weight: float = 0.0
 
-    scored = True  # what `step` gives are scores, and not logits
+    normalized = True  # `step` returns scores, and not logits
 
     @property
     def members(self) -> tuple[Any, ...]:
@@ -37,7 +37,7 @@ class Ensemble(NamedTuple):
         return min((model.longest for model in self.members if getattr(model, "longest", None)), default=None)
 
     def apply(self, params: Params, *arguments: Any, method: Callable[..., Any]) -> Any:
-        """As that of a linen module."""
+        """Like `apply` of a linen module."""
         return method(self, params, *arguments)
 
     def start(
@@ -45,14 +45,14 @@ class Ensemble(NamedTuple):
     ) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
         started = [
             model.apply(
-                own,
+                parameters,
                 None if model is self.language_model else inputs,
                 prompt,
                 capacity,
                 hypotheses,
                 method=type(model).start,
             )
-            for model, own in zip(self.members, params, strict=True)
+            for model, parameters in zip(self.members, params, strict=True)
         ]
         return tuple(memory for memory, _ in started), tuple(state for _, state in started)
 
@@ -64,8 +64,9 @@ class Ensemble(NamedTuple):
         token: Int[Array, "B K"],
         t: Int[Array, ""],
     ) -> tuple[Float[Array, "B K V"], tuple[Any, ...]]:
-        found = self.each([type(model).step for model in self.members], params, memory, state, token, t)
-        return self.scores([logits for logits, _ in found]), tuple(after for _, after in found)
+        methods = [type(model).step for model in self.members]
+        outputs = self.apply_members(methods, params, memory, state, token, t)
+        return self.scores([logits for logits, _ in outputs]), tuple(after for _, after in outputs)
 
     def attentive_step(
         self,
@@ -79,11 +80,11 @@ class Ensemble(NamedTuple):
         methods = [type(model).attentive_step for model in self.models]
         if self.language_model is not None:
             methods.append(type(self.language_model).step)
-        found = self.each(methods, params, memory, state, token, t)
-        attention = jnp.stack([one[2] for one in found[: len(self.models)]]).mean(0)
-        return self.scores([one[0] for one in found]), tuple(one[1] for one in found), attention
+        outputs = self.apply_members(methods, params, memory, state, token, t)
+        attention = jnp.stack([output[2] for output in outputs[: len(self.models)]]).mean(0)
+        return self.scores([output[0] for output in outputs]), tuple(output[1] for output in outputs), attention
 
-    def each(
+    def apply_members(
         self,
         methods: list[Callable[..., Any]],
         params: tuple[Params, ...],
@@ -92,26 +93,26 @@ class Ensemble(NamedTuple):
         token: Int[Array, "B K"],
         t: Int[Array, ""],
     ) -> list[Any]:
-        """What each member's own method gives."""
+        """The outputs of the members' own methods."""
         return [
-            model.apply(own, *mine, token, t, method=method)
-            for model, method, own, *mine in zip(self.members, methods, params, memory, state, strict=True)
+            model.apply(*arguments, token, t, method=method)
+            for model, method, *arguments in zip(self.members, methods, params, memory, state, strict=True)
         ]
 
     def scores(self, logits: list[Float[Array, "B K V"]]) -> Float[Array, "B K V"]:
-        each = jnp.stack([jax.nn.log_softmax(one, axis=-1) for one in logits])
-        ours = each[: len(self.models)]
+        log_probs = jnp.stack([jax.nn.log_softmax(x, axis=-1) for x in logits])
+        models = log_probs[: len(self.models)]
         if self.mean == "probabilities":
-            scores = jax.nn.logsumexp(ours, axis=0) - jnp.log(len(self.models))
+            scores = jax.nn.logsumexp(models, axis=0) - jnp.log(len(self.models))
         else:
-            scores = ours.mean(axis=0)
-        return scores if self.language_model is None else scores + self.weight * each[-1]
+            scores = models.mean(axis=0)
+        return scores if self.language_model is None else scores + self.weight * log_probs[-1]
 
     def grow(self, state: tuple[Any, ...], more: int) -> tuple[Any, ...]:
-        return tuple(grown(model, own, more) for model, own in zip(self.members, state, strict=True))
+        return tuple(grown(model, inner, more) for model, inner in zip(self.members, state, strict=True))
 
     def reorder(self, state: tuple[Any, ...], parents: Int[Array, "B K"]) -> tuple[Any, ...]:
-        return tuple(model.reorder(own, parents) for model, own in zip(self.members, state, strict=True))
+        return tuple(model.reorder(inner, parents) for model, inner in zip(self.members, state, strict=True))
 
 
 def grown(model: Any, state: Any, more: int) -> Any:
@@ -122,4 +123,4 @@ def grown(model: Any, state: Any, more: int) -> Any:
 def has_attention(model: Any) -> bool:
     """Whether a generator, or each of an ensemble's, can tell its attention over the source."""
     models = model.models if isinstance(model, Ensemble) else (model,)
-    return all(hasattr(one, "attentive_step") for one in models)
+    return all(hasattr(member, "attentive_step") for member in models)

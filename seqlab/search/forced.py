@@ -1,4 +1,4 @@
-"""Forced passes: the log-probabilities that a model gives to answers that are there already, and what it looks at."""
+"""Forced passes: the log-probabilities of given answers, and the attention of their tokens to the source."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -9,7 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from seqlab.search.requests import POSITIONS, Request, most_tokens, padded_sources, round_up
+from seqlab.config import MAX_POSITIONS
+from seqlab.data.padding import pad
+from seqlab.search.requests import Request, max_tokens, padded_sources, round_up
 from seqlab.types import Generator, Params, Tokens
 
 
@@ -26,15 +28,15 @@ def make_attention(model: Any) -> Callable[..., Float[Array, "B T L H S"]]:
 
 
 @functools.lru_cache(maxsize=16)
-def make_looked_at(model: Any) -> Callable[..., tuple[Int[Array, "B T"], Float[Array, "B T"]]]:
-    """The jitted pass: (params, inputs, prefix) to where each position looks most, and its share of the attention."""
+def make_focus(model: Any) -> Callable[..., tuple[Int[Array, "B T"], Float[Array, "B T"]]]:
+    """The jitted pass: (params, inputs, prefix) to the source position with the most attention, and its share."""
 
     @jax.jit
-    def looked(params: Params, inputs: Tokens, prefix: Tokens) -> tuple[jax.Array, jax.Array]:
+    def focus(params: Params, inputs: Tokens, prefix: Tokens) -> tuple[jax.Array, jax.Array]:
         weights = model.apply(params, inputs, prefix, method=type(model).attention_weights)[-1].mean(1)  # [B T S]
         return weights.argmax(-1), weights.max(-1)
 
-    return looked
+    return focus
 
 
 @functools.lru_cache(maxsize=16)
@@ -56,60 +58,62 @@ def make_force(model: Any) -> Callable[..., Float[Array, "B T"]]:
 def force(
     model: Generator, params: Params, requests: Sequence[Request], answers: Sequence[Sequence[int]]
 ) -> list[np.ndarray]:
-    """The log-probability of each token of each answer, which follows its request's prompt, in the order asked."""
+    """The log-probability of each token of each answer, in the order of the requests. An answer follows its request's
+    prompt.
+    """
     params = jax.device_put(params)
     run = make_force(model)
-    found = _by_answer(lambda *batch: (run(params, *batch),), requests, answers, most_tokens(model))
-    return [values for (values,) in found]
+    results = _by_answer(lambda *batch: (run(params, *batch),), requests, answers, max_tokens(model))
+    return [log_probs for (log_probs,) in results]
 
 
 def attention(
     model: Generator, params: Params, requests: Sequence[Request], answers: Sequence[Sequence[int]]
 ) -> list[Float[np.ndarray, "T L H S"]]:
-    """The weights with which each token of each answer attends to its source; in the order asked."""
+    """The weights with which each token of each answer attends to its source; in the order of the requests."""
     params = jax.device_put(params)
     run = make_attention(model)
-    most = most_tokens(model)
-    found = _by_answer(lambda inputs, prefix, _: (run(params, inputs, prefix),), requests, answers, most)
-    return [weights[..., : len(request.source or ())] for request, (weights,) in zip(requests, found, strict=True)]
+    results = _by_answer(
+        lambda inputs, prefix, _: (run(params, inputs, prefix),), requests, answers, max_tokens(model)
+    )
+    return [weights[..., : len(request.source or ())] for request, (weights,) in zip(requests, results, strict=True)]
 
 
-def looked_at(
+def focus(
     model: Generator, params: Params, requests: Sequence[Request], answers: Sequence[Sequence[int]]
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Where in its source each token of each answer looks most, by the last layer's attention, the mean of its heads,
-    and the share of the attention there; in the order asked.
+    """For each token of each answer the source position with the most attention, and its share, in the order of the
+    requests. The attention is the mean over the heads of the last layer.
     """
     params = jax.device_put(params)
-    run = make_looked_at(model)
-    most = most_tokens(model)
-    return _by_answer(lambda inputs, prefix, _: run(params, inputs, prefix), requests, answers, most)
+    run = make_focus(model)
+    return _by_answer(lambda inputs, prefix, _: run(params, inputs, prefix), requests, answers, max_tokens(model))
 
 
 def _by_answer(
     run: Callable[..., Sequence[jax.Array]],
     requests: Sequence[Request],
     answers: Sequence[Sequence[int]],
-    most: int,
+    maximum: int,
 ) -> list[Any]:
-    """What a pass over (inputs, prefix, targets) gives, arrays [B T], for the tokens of each answer; nothing is
-    padded to more than `most` tokens.
+    """The outputs of a pass over (inputs, prefix, targets), arrays [B T], for the tokens of each answer; nothing is
+    padded to more than `maximum` tokens.
     """
-    found: list[Any] = [()] * len(requests)
+    results: list[Any] = [()] * len(requests)
     shapes: dict[tuple[int, int], list[int]] = {}
     for i, (request, answer) in enumerate(zip(requests, answers, strict=True)):
-        source = 0 if request.source is None else round_up(len(request.source), most)
+        source = 0 if request.source is None else round_up(len(request.source), maximum)
         target = len(request.prompt) + len(answer) - 1
-        shapes.setdefault((source, max(target, round_up(target, most))), []).append(i)
+        shapes.setdefault((source, max(target, round_up(target, maximum))), []).append(i)
     for (source, target), members in sorted(shapes.items()):
-        rows = max(1, min(64, POSITIONS // (8 * (source + target))))
+        rows = max(1, min(64, MAX_POSITIONS // (8 * (source + target))))
         for at in range(0, len(members), rows):
-            some = members[at : at + rows]
-            batch = padded([requests[i] for i in some], [answers[i] for i in some], (rows, source, target))
-            for i, *values in zip(some, *map(np.asarray, run(*batch)), strict=False):
+            indices = members[at : at + rows]
+            batch = padded([requests[i] for i in indices], [answers[i] for i in indices], (rows, source, target))
+            for i, *outputs in zip(indices, *map(np.asarray, run(*batch)), strict=False):
                 begin = len(requests[i].prompt) - 1
-                found[i] = tuple(row[begin : begin + len(answers[i])] for row in values)
-    return found
+                results[i] = tuple(row[begin : begin + len(answers[i])] for row in outputs)
+    return results
 
 
 def padded(
@@ -117,11 +121,7 @@ def padded(
 ) -> tuple[Tokens | None, Tokens, np.ndarray]:
     """Inputs, prefix and targets [B T], where a target is the token behind a prefix; filled up with empty rows."""
     rows, source_length, target_length = shape
-    prefix = np.zeros((2, rows, target_length), np.int32)
-    targets = np.zeros((rows, target_length), np.int32)
-    for row, (request, answer) in enumerate(zip(requests, answers, strict=True)):
-        whole = [*request.prompt, *answer]
-        prefix[0, row, : len(whole) - 1], targets[row, : len(whole) - 1] = whole[:-1], whole[1:]
-        prefix[1, row, : len(whole) - 1] = 1
-    inputs = padded_sources(requests, rows, source_length)
-    return inputs, Tokens(prefix[0], prefix[1] > 0), targets
+    texts = [[*request.prompt, *answer] for request, answer in zip(requests, answers, strict=True)]
+    prefix = Tokens(*pad([text[:-1] for text in texts], target_length, rows))
+    targets, _ = pad([text[1:] for text in texts], target_length, rows)
+    return padded_sources(requests, rows, source_length), prefix, targets

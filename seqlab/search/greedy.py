@@ -1,27 +1,30 @@
-"""Greedy search, the best token at every step; and the loop for all hypotheses that go on without a beam."""
+"""Greedy search, the best token at every step; and the loop for all hypotheses that are extended without a beam."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import struct
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Int
 
-from seqlab.search.beam import Hypotheses, Step, best_first, told_now, top_k
+from seqlab.search.candidates import forced_token, top_k
+from seqlab.search.decoder import Decoder, Span
+from seqlab.search.hypotheses import Hypotheses, best_first
 from seqlab.search.length_penalty import normalized
-from seqlab.search.processors import History, Processor, process
-from seqlab.search.rules import DEFAULT, Rules
+from seqlab.search.processors import History, make_processors, process
+from seqlab.search.requests import RequestBatch
+from seqlab.search.settings import ScoreWeights, StaticSettings
 
 # logits [B K V], history -> tokens [B K]; scores [B K V], and what to subtract to have log-probabilities [B K 1]
 Choose = Callable[[jax.Array, History], tuple[jax.Array, jax.Array, jax.Array]]
 
 
 @struct.dataclass
-class Writing:
-    """Where hypotheses that never mix have come to: the model's state, their last tokens [B K], all their tokens
-    [B K L], sums of log-probabilities and scores [B K], and their lengths [B K], 0 while they go on.
+class SequenceState:
+    """Hypotheses that never mix, between two steps: the model's state, their last tokens [B K], all their tokens
+    [B K L], sums of log-probabilities and scores [B K], and their lengths [B K], 0 while they are unfinished.
     """
 
     state: Any
@@ -36,20 +39,20 @@ class Writing:
         """Which sentences are done [B]."""
         return (self.lengths > 0).all(-1)
 
-    def longer(self, state: Any, more: int) -> "Writing":
-        """With room for `more` tokens, and a state that has it too."""
+    def grow(self, state: Any, more: int) -> "SequenceState":
+        """The search with room for `more` tokens; `state` is the model's, with the same room."""
         return dataclasses.replace(self, state=state, tokens=jnp.pad(self.tokens, ((0, 0), (0, 0), (0, more))))
 
     def results(self) -> Hypotheses:
         """The hypotheses so far, best first."""
-        found = Hypotheses(self.tokens, self.lengths, self.scores, self.log_probs)
-        return best_first(found, self.scores.shape[1])
+        hypotheses = Hypotheses(self.tokens, self.lengths, self.scores, self.log_probs)
+        return best_first(hypotheses, self.scores.shape[1])
 
 
-def begin_writing(state: Any, first: Int[Array, "B"], *, length: int, hypotheses: int) -> Writing:
-    """Before the first step, with room for `length` tokens."""
+def begin_sequences(state: Any, first: Int[Array, "B"], *, length: int, hypotheses: int) -> SequenceState:
+    """The search before its first step, with room for `length` tokens; `first` are the last tokens of the prompts."""
     shape = (first.shape[0], hypotheses)
-    return Writing(
+    return SequenceState(
         state=state,
         token=jnp.repeat(first[:, None], hypotheses, axis=1).astype(jnp.int32),
         tokens=jnp.zeros((*shape, length), jnp.int32),
@@ -59,71 +62,61 @@ def begin_writing(state: Any, first: Int[Array, "B"], *, length: int, hypotheses
     )
 
 
-def write_on(
-    step: Step,
-    search: Writing,
-    begin: Int[Array, ""] | int,
-    end: Int[Array, ""] | int,
-    start: int,
-    limit: Int[Array, "B"],
-    *,
-    eos: int,
+def extend_sequences(
+    decoder: Decoder,
+    search: SequenceState,
+    requests: RequestBatch,
+    span: Span,
     choose: Choose,
     score: Callable[[jax.Array, jax.Array], jax.Array],
-    prefix: Int[Array, "B L"] | None = None,
-) -> Writing:
-    """Goes on from step `begin` to step `end`, or until all is done, with what `choose` says until EOS. A hypothesis
-    that is as long as it may be must end, and pays for it. `score` is of log-probabilities and lengths. `prefix` is
-    what they begin with, -1 where they are free.
+    eos: int,
+) -> SequenceState:
+    """Extends hypotheses over a span of steps, or until all are done, by the tokens that `choose` returns until EOS.
+    A hypothesis that is as long as it may be must end, and pays for it. `score` is of log-probabilities and lengths.
+    `requests.prefix` is what hypotheses begin with, -1 where any token may come.
     """
 
-    def going(carry: tuple[jax.Array, Writing]) -> jax.Array:
-        i, now = carry
-        return (i < end) & ~now.done.all()
+    def is_running(carry: tuple[jax.Array, SequenceState]) -> jax.Array:
+        i, current = carry
+        return (i < span.end) & ~current.done.all()
 
-    def advance(carry: tuple[jax.Array, Writing]) -> tuple[jax.Array, Writing]:
-        i, now = carry
-        logits, state = step(now.state, now.token, start + i)
-        chosen, scores, normalizer = choose(logits, History(now.tokens, i))
-        token = jnp.where((i + 1 >= limit)[:, None], eos, chosen).astype(jnp.int32)
-        if prefix is not None:
-            told = told_now(prefix, i)[:, None]
-            token = jnp.where(told >= 0, told, token)
+    def advance(carry: tuple[jax.Array, SequenceState]) -> tuple[jax.Array, SequenceState]:
+        i, current = carry
+        logits, state = decoder.step(current.state, current.token, span.start + i)
+        chosen, scores, normalizer = choose(logits, History(current.tokens, i))
+        token = jnp.where((i + 1 >= requests.limit)[:, None], eos, chosen).astype(jnp.int32)
+        if requests.prefix is not None:
+            forced = forced_token(requests.prefix, i)[:, None]
+            token = jnp.where(forced >= 0, forced, token)
         gain = (jnp.take_along_axis(scores, token[..., None], axis=-1) - normalizer)[..., 0]
-        goes_on = now.lengths == 0
-        log_probs = now.log_probs + jnp.where(goes_on, gain, 0.0)
-        tokens = now.tokens.at[:, :, i].set(jnp.where(goes_on, token, 0))
-        lengths = jnp.where(goes_on & (token == eos), i + 1, now.lengths)
-        return i + 1, Writing(state, token, tokens, log_probs, score(log_probs, lengths), lengths)
+        unfinished = current.lengths == 0
+        log_probs = current.log_probs + jnp.where(unfinished, gain, 0.0)
+        tokens = current.tokens.at[:, :, i].set(jnp.where(unfinished, token, 0))
+        lengths = jnp.where(unfinished & (token == eos), i + 1, current.lengths)
+        return i + 1, SequenceState(state, token, tokens, log_probs, score(log_probs, lengths), lengths)
 
-    return jax.lax.while_loop(going, advance, (jnp.int32(begin), search))[1]
+    return jax.lax.while_loop(is_running, advance, (jnp.int32(span.begin), search))[1]
 
 
 def greedy_search(
-    step: Step,
-    search: Writing,
-    begin: Int[Array, ""] | int,
-    end: Int[Array, ""] | int,
-    start: int,
-    limit: Int[Array, "B"],
-    least: Int[Array, "B"],
-    *,
-    eos: int,
-    alpha: Float[Array, ""] | float,
-    word_penalty: Float[Array, ""] | float = 0.0,
-    rules: Rules = DEFAULT,
-    processors: Sequence[Processor] = (),
-    scored: bool = False,
-    prefix: Int[Array, "B L"] | None = None,
-) -> Writing:
+    decoder: Decoder,
+    search: SequenceState,
+    requests: RequestBatch,
+    span: Span,
+    static: StaticSettings,
+    weights: ScoreWeights,
+) -> SequenceState:
     """One hypothesis a sentence; arguments, maximum length and scores as in `beam_search` (a tie: the smaller id)."""
+    processors, rules = make_processors(static), static.rules
 
     def choose(logits: jax.Array, history: History) -> tuple[jax.Array, jax.Array, jax.Array]:
-        least_now = jnp.minimum(least, limit)
-        scores, normalizer = process(logits, history, processors, least_now, eos, rules.renormalize, scored)
+        minimum = jnp.minimum(requests.minimum, requests.limit)
+        scores, normalizer = process(
+            logits, history, processors, minimum, static.eos, rules.renormalize, decoder.normalized
+        )
         return top_k(scores, 1)[1][..., 0], scores, normalizer  # several times as fast as argmax on CPUs
 
     def score(log_probs: jax.Array, lengths: jax.Array) -> jax.Array:
-        return normalized(log_probs, lengths, alpha, word_penalty, rules.length)
+        return normalized(log_probs, lengths, weights.alpha, weights.word_penalty, rules.length)
 
-    return write_on(step, search, begin, end, start, limit, eos=eos, choose=choose, score=score, prefix=prefix)
+    return extend_sequences(decoder, search, requests, span, choose, score, static.eos)

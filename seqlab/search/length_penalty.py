@@ -1,13 +1,20 @@
-"""TODO search.length_penalty."""
+"""The score of a hypothesis: its log-probability over a length penalty."""
 
+from collections.abc import Callable
+
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
+
+from seqlab.search.processors import NEVER
 
 
 def length_penalty(
     length: Int[Array, "..."], alpha: Float[Array, ""] | float, rule: str = "gnmt"
 ) -> Float[Array, "..."]:
-    """What a sum of log-probabilities over n tokens is divided by."""
+    """The divisor of the sum of log-probabilities of n tokens: ((5 + n) / 6) ** alpha ("gnmt", Wu et al. 2016,
+    equation 14), n ** alpha ("power"), or 1 ("none").
+    """
     if rule == "none":
         return jnp.ones(jnp.shape(length))
     return ((5.0 + length) / 6.0) ** alpha if rule == "gnmt" else jnp.maximum(length, 1.0) ** alpha
@@ -22,3 +29,18 @@ def normalized(
 ) -> Float[Array, "..."]:
     """The score: (sum - word_penalty n) over the length penalty (the word penalty is Marian's)."""
     return (log_probs - word_penalty * length) / length_penalty(length, alpha, rule)
+
+
+def score_upper_bound(
+    log_probs: Float[Array, "B"],
+    soonest: jax.Array,
+    limit: Int[Array, "B"],
+    longest: int,
+    score: Callable[[jax.Array, jax.Array], jax.Array],
+) -> Float[Array, "B"]:
+    """The highest score that a hypothesis of this sum can still reach: that of losing nothing more, at the length
+    from `soonest` (a scalar, or [B 1]) to its limit that is best for it.
+    """
+    n = jnp.arange(1, longest + 1)
+    possible = (n >= soonest) & (n <= limit[:, None])
+    return jnp.where(possible, score(log_probs[:, None], n), 2 * NEVER).max(-1)

@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from seqlab.search.settings import StaticSettings
+
 NEVER = -1e9  # the score of what cannot be; finite, so that sums of it stay ordered
 
 
@@ -26,16 +28,16 @@ def process(
     logits: Float[Array, "B K V"],
     history: History,
     processors: Sequence[Processor],
-    least: Int[Array, "B"],
+    minimum: Int[Array, "B"],
     eos: int,
     renormalize: bool,
-    scored: bool = False,
+    normalized: bool = False,
 ) -> tuple[Float[Array, "B K V"], Float[Array, "B K 1"]]:
-    """Processed scores, and what to subtract from them to have log-probabilities; logits that are `scored` are some
-    already, and may not add up to one. No EOS comes before the `least[b]`-th token. What is forbidden leaves its
-    probability to the rest if `renormalize`.
+    """Processed scores, and what to subtract from them to have log-probabilities. Logits that are `normalized` are
+    scores already, whose probabilities may not add up to one. No EOS comes before the `minimum[b]`-th token. With
+    `renormalize`, forbidden tokens leave their probability to the others.
     """
-    early = history.t + 1 < least
+    early = history.t + 1 < minimum
 
     def processed(scores: jax.Array) -> jax.Array:
         for processor in processors:
@@ -49,37 +51,18 @@ def process(
     if renormalize:
         left = processed(logits)
         total = jax.nn.logsumexp(left, axis=-1, keepdims=True)
-        return left, total - normalizer if scored else total
-    return processed(logits if scored else logits - normalizer), jnp.zeros_like(normalizer)
+        return left, total - normalizer if normalized else total
+    return processed(logits if normalized else logits - normalizer), jnp.zeros_like(normalizer)
 
 
-class Options(NamedTuple):
-    """The processors that are asked for."""
-
-    forbidden: tuple[int, ...] = ()
-    """Tokens that are never written."""
-    no_repeat: int = 0
-    """So many tokens in a row are not written twice; 0: any may be."""
-    repetition: float = 1.0
-    """Penalty of tokens that have been written; 1 is none."""
-    temperature: float = 1.0
-    """What scores are divided by."""
-    top_k: int = 0
-    """Only the so many likeliest tokens are left; 0: all."""
-    top_p: float = 1.0
-    """Only the likeliest tokens are left that have this share of the probability together; 1: all."""
-
-
-NO_OPTIONS = Options()
-
-
-def make_processors(options: Options) -> list[Processor]:
-    found = [repetition_penalty(options.repetition)] if options.repetition != 1 else []
-    found += [no_repeat_ngrams(options.no_repeat)] if options.no_repeat else []
-    found += [forbid(options.forbidden)] if options.forbidden else []
-    found += [temperature(options.temperature)] if options.temperature != 1 else []
-    found += [top_k(options.top_k)] if options.top_k else []
-    return found + ([top_p(options.top_p)] if options.top_p < 1 else [])
+def make_processors(static: StaticSettings) -> list[Processor]:
+    """The processors that a search's settings ask for, in the order in which they are applied."""
+    processors = [repetition_penalty(static.repetition)] if static.repetition != 1 else []
+    processors += [no_repeat_ngrams(static.no_repeat)] if static.no_repeat else []
+    processors += [forbid(static.forbidden)] if static.forbidden else []
+    processors += [temperature(static.temperature)] if static.temperature != 1 else []
+    processors += [top_k(static.top_k)] if static.top_k else []
+    return processors + ([top_p(static.top_p)] if static.top_p < 1 else [])
 
 
 def forbid(ids: Sequence[int]) -> Processor:
@@ -99,7 +82,7 @@ def no_repeat_ngrams(n: int) -> Processor:
         room = tokens.shape[-1]
         if room < n:
             return scores
-        # Every n-1 tokens that stand somewhere, and are the last ones too, forbid the token behind them.
+        # Any n-1 tokens that have been written, and are the last ones too, forbid the token that followed them.
         at = jnp.arange(room - n + 1)
         alike = jnp.broadcast_to(at + n - 1 < t, tokens[..., n - 1 :].shape)
         for k in range(n - 1):
@@ -132,8 +115,8 @@ def top_k(k: int) -> Processor:
     """The k likeliest tokens (Fan et al. 2018, section 5); of equals at the end of them, all."""
 
     def processor(scores: jax.Array, history: History) -> jax.Array:
-        least = jax.lax.top_k(scores, min(k, scores.shape[-1]))[0][..., -1:]
-        return jnp.where(scores >= least, scores, NEVER)
+        lowest = jax.lax.top_k(scores, min(k, scores.shape[-1]))[0][..., -1:]
+        return jnp.where(scores >= lowest, scores, NEVER)
 
     return processor
 
@@ -145,14 +128,14 @@ def top_p(share: float) -> Processor:
         ordered = jnp.sort(scores, axis=-1, descending=True)
         probabilities = jax.nn.softmax(ordered, axis=-1)
         before = jnp.cumsum(probabilities, axis=-1) - probabilities
-        least = jnp.where(before < share, ordered, jnp.inf).min(-1, keepdims=True)
-        return jnp.where(scores >= least, scores, NEVER)
+        lowest = jnp.where(before < share, ordered, jnp.inf).min(-1, keepdims=True)
+        return jnp.where(scores >= lowest, scores, NEVER)
 
     return processor
 
 
 def marked(tokens: Int[Array, "B K N"], real: Bool[Array, "B K N"], vocabulary: int) -> Bool[Array, "B K V"]:
-    """Which entries of the vocabulary stand among the real ones."""
+    """Which entries of the vocabulary are among the real tokens."""
     batch, beam, _ = tokens.shape
     rows, columns = jnp.arange(batch)[:, None, None], jnp.arange(beam)[None, :, None]
     return jnp.zeros((batch, beam, vocabulary), bool).at[rows, columns, tokens].max(real)

@@ -9,170 +9,149 @@ import jax.numpy as jnp
 from flax import struct
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from seqlab.search.beam import Hypotheses, beam_search, begin_beam
+from seqlab.search.beam import beam_search
+from seqlab.search.beam_state import begin_beam
 from seqlab.search.coverage import begin_coverage, with_coverage
+from seqlab.search.decoder import Decoder, Span, Step
 from seqlab.search.ensemble import grown
-from seqlab.search.greedy import begin_writing, greedy_search
-from seqlab.search.processors import NO_OPTIONS, Options, make_processors
+from seqlab.search.greedy import begin_sequences, greedy_search
+from seqlab.search.hypotheses import Hypotheses
 from seqlab.search.requests import RequestBatch
-from seqlab.search.rules import DEFAULT, Rules
 from seqlab.search.sampling import sample
+from seqlab.search.settings import ScoreWeights, StaticSettings
 from seqlab.types import Params
 
 AXIS = "rows"
 
 
-class Weights(NamedTuple):
-    """What scores and choices hinge on, and may change without a compilation."""
-
-    alpha: float = 0.6
-    word_penalty: float = 0.0
-    coverage: float = 0.0
-    diversity: float = 0.0
-
-
-class Method(NamedTuple):
-    """What is compiled: how many hypotheses a sentence has, how many of them are asked for, by which rules; None is
-    greedy search, or samples if `sampling`. A beam may be of groups.
-    """
-
-    beam: int = 5
-    wanted: int = 1
-    rules: Rules | None = DEFAULT
-    options: Options = NO_OPTIONS
-    sampling: bool = False
-    groups: int = 1
-    covering: bool = False
-
-
-DEFAULT_WEIGHTS = Weights()
-
-
-class Rows(struct.PyTreeNode):
+class ActiveRows(struct.PyTreeNode):
     """Sentences that are being decoded: every leaf [B ...], so that some can leave."""
 
     memory: Any
-    search: Any  # a Search, or a Writing
-    asked: RequestBatch
+    search: Any  # a BeamState or a SequenceState
+    requests: RequestBatch
 
     def __len__(self) -> int:
-        return self.asked.limit.shape[0]
+        return self.requests.limit.shape[0]
 
 
 class Searcher(NamedTuple):
     """The jitted functions behind every decoding.
 
-    begin(params, asked, length): rows before their first step, with room for `length` tokens.
-    go_on(params, rows, begin, end, weights, seed, start, most): rows after step `end`, or once all of them are done;
-        their prompts end at position `start`, and none may become longer than `most`.
+    begin(params, requests, length): rows before their first step, with room for `length` tokens.
+    advance(params, rows, begin, end, weights, seed, start, longest): rows after step `end`, or once all of them are
+        done; their prompts end at position `start`, and none may become longer than `longest`.
     grow(rows, more): rows with room for `more` tokens.
     join(parts, chosen): some of the rows of several, counted through.
     results(rows): their hypotheses so far.
     """
 
-    begin: Callable[..., Rows]
-    go_on: Callable[..., Rows]
-    grow: Callable[..., Rows]
-    join: Callable[..., Rows]
+    begin: Callable[..., ActiveRows]
+    advance: Callable[..., ActiveRows]
+    grow: Callable[..., ActiveRows]
+    join: Callable[..., ActiveRows]
     results: Callable[..., Hypotheses]
 
 
 @functools.lru_cache(maxsize=16)
-def make_searcher(model: Any, eos: int, method: Method, mesh: Mesh) -> Searcher:
+def make_searcher(model: Any, static: StaticSettings, mesh: Mesh) -> Searcher:
     """The rows of a batch are split over the devices of the mesh, and none waits for another between two steps."""
-    beam, wanted, rules, options, sampling, groups, covering = method
-    processors = make_processors(options)
 
-    def begin(params: Params, asked: Any, length: int) -> Rows:
-        capacity = asked.prompt.ids.shape[1] - 1 + length
-        memory, state = model.apply(params, asked.inputs, asked.prompt, capacity, beam, method=type(model).start)
-        if covering:
-            state = begin_coverage(state, asked.inputs.mask, beam)
-        first, phrases = asked.prompt.ids[:, -1], asked.phrases
-        if rules is None or sampling:
-            search = begin_writing(state, first, length=length, hypotheses=beam)
-        else:
-            search = begin_beam(state, first, asked.limit, phrases, length=length, beam=beam, groups=groups)
-        return Rows(memory, search, asked)
-
-    def go_on(
-        params: Params, rows: Rows, begin: jax.Array, end: jax.Array, weights: Weights, seed: jax.Array, *,
-        start: int, most: int,
-    ) -> Rows:  # fmt: skip
-        asked: Any = rows.asked
-
-        def run(method: Any) -> Callable[..., Any]:
-            return lambda state, token, t: model.apply(params, rows.memory, state, token, t, method=method)
-
-        step, reorder, reward = run(type(model).step), model.reorder, None
-        if covering:
-            step, reorder, reward = with_coverage(
-                run(type(model).attentive_step), reorder, asked.inputs.mask, weights.coverage
-            )
-        span = (begin, end, start, asked.limit, asked.least)
-        shared: dict[str, Any] = {
-            "eos": eos,
-            "alpha": weights.alpha,
-            "word_penalty": weights.word_penalty,
-            "processors": processors,
-            "scored": getattr(model, "scored", False),
-            "prefix": asked.prefix,
-        }
-        if sampling:
-            rule = (rules or DEFAULT).length
-            search = sample(step, rows.search, *span, asked.numbers, seed=seed, rule=rule, **shared)
-        elif rules is None:
-            search = greedy_search(step, rows.search, *span, **shared)
-        else:
-            search = beam_search(
-                step, reorder, rows.search, *span, most=most, wanted=wanted, rules=rules, phrases=asked.phrases,
-                diversity=weights.diversity, reward=reward, **shared,
-            )  # fmt: skip
-        return rows.replace(search=search)
-
-    def grow(rows: Rows, more: int) -> Rows:
-        state = rows.search.state
-        state = (grown(model, state[0], more), state[1]) if covering else grown(model, state, more)
-        return rows.replace(search=rows.search.longer(state, more))
-
-    def join(parts: Sequence[Rows], chosen: jax.Array) -> Rows:
-        return jax.tree.map(lambda *x: jnp.concatenate(x)[chosen], *parts)
-
-    def split(function: Callable[..., Any], *parts: bool) -> Callable[..., Any]:
-        """The function on each device's own rows, which are those arguments of which `parts` is true."""
+    def split(function: Callable[..., Any], *by_row: bool) -> Callable[..., Any]:
+        """The function on each device's own rows, which are those arguments whose `by_row` is true."""
         if mesh.size == 1:
             return function
-        specs = tuple(PartitionSpec(AXIS) if part else PartitionSpec() for part in parts)
+        specs = tuple(PartitionSpec(AXIS) if rows else PartitionSpec() for rows in by_row)
         # The loop's first state is the same on all devices, and later ones are not: this is meant.
         return jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=PartitionSpec(AXIS), check_vma=False)
 
     @functools.partial(jax.jit, static_argnames="length")
-    def begin_all(params: Params, asked: RequestBatch, length: int) -> Rows:
-        return split(functools.partial(begin, length=length), False, True)(params, asked)
+    def begin(params: Params, requests: RequestBatch, length: int) -> ActiveRows:
+        return split(functools.partial(begin_rows, model, static, length), False, True)(params, requests)
 
-    @functools.partial(jax.jit, static_argnames=("start", "most"), donate_argnames="rows")
-    def go_on_all(
-        params: Params, rows: Rows, begin: Any, end: Any, weights: Weights, seed: Any, *, start: int, most: int
-    ) -> Rows:
-        run = functools.partial(go_on, start=start, most=most)
+    @functools.partial(jax.jit, static_argnames=("start", "longest"), donate_argnames="rows")
+    def advance(
+        params: Params, rows: ActiveRows, begin: Any, end: Any, weights: ScoreWeights, seed: Any, *,
+        start: int, longest: int,
+    ) -> ActiveRows:  # fmt: skip
+        def run(params: Params, rows: ActiveRows, begin: Any, end: Any, weights: ScoreWeights, seed: Any) -> Any:
+            span = Span(begin, end, start, longest)
+            return advance_rows(model, static, params, rows, span, weights, seed)
+
         return split(run, False, True, *[False] * 4)(params, rows, begin, end, weights, seed)
 
+    def grow(rows: ActiveRows, more: int) -> ActiveRows:
+        state = rows.search.state
+        state = (grown(model, state[0], more), state[1]) if static.coverage else grown(model, state, more)
+        return rows.replace(search=rows.search.grow(state, more))
+
+    def join(parts: Sequence[ActiveRows], chosen: jax.Array) -> ActiveRows:
+        return jax.tree.map(lambda *x: jnp.concatenate(x)[chosen], *parts)
+
     return Searcher(
-        begin_all,
-        go_on_all,
+        begin,
+        advance,
         jax.jit(grow, static_argnames="more"),
         jax.jit(join, out_shardings=NamedSharding(mesh, PartitionSpec(AXIS))),
         jax.jit(lambda rows: rows.search.results()),
     )
 
 
+def begin_rows(model: Any, static: StaticSettings, length: int, params: Params, requests: RequestBatch) -> ActiveRows:
+    inputs, prompt = requests.inputs, requests.prompt
+    capacity = prompt.ids.shape[1] - 1 + length
+    memory, state = model.apply(params, inputs, prompt, capacity, static.beam, method=type(model).start)
+    if static.coverage:
+        state = begin_coverage(state, inputs.mask, static.beam)  # pyright: ignore[reportOptionalMemberAccess]
+    if static.greedy or static.sampling:
+        search = begin_sequences(state, prompt.ids[:, -1], length=length, hypotheses=static.beam)
+    else:
+        search = begin_beam(state, requests, static, length)
+    return ActiveRows(memory, search, requests)
+
+
+def advance_rows(
+    model: Any,
+    static: StaticSettings,
+    params: Params,
+    rows: ActiveRows,
+    span: Span,
+    weights: ScoreWeights,
+    seed: jax.Array,
+) -> ActiveRows:
+    arguments = decoder_of(model, params, rows, static, weights), rows.search, rows.requests, span, static, weights
+    if static.sampling:
+        search = sample(*arguments, seed)
+    elif static.greedy:
+        search = greedy_search(*arguments)
+    else:
+        search = beam_search(*arguments)
+    return rows.replace(search=search)
+
+
+def decoder_of(
+    model: Any, params: Params, rows: ActiveRows, static: StaticSettings, weights: ScoreWeights
+) -> Decoder:
+    """The model's functions of its state alone, with its parameters and the memory of the rows."""
+
+    def bind(method: Any) -> Step:
+        return lambda state, token, t: model.apply(params, rows.memory, state, token, t, method=method)
+
+    normalized = getattr(model, "normalized", False)
+    if not static.coverage:
+        return Decoder(bind(type(model).step), model.reorder, normalized=normalized)
+    mask: Any = rows.requests.inputs.mask  # pyright: ignore[reportOptionalMemberAccess]
+    step, reorder, reward = with_coverage(bind(type(model).attentive_step), model.reorder, mask, weights.coverage)  # pyright: ignore[reportArgumentType]
+    return Decoder(step, reorder, reward, normalized)
+
+
 def whole_search(
-    searcher: Searcher, params: Params, asked: RequestBatch, weights: Weights, seed: Any, length: int
+    searcher: Searcher, params: Params, requests: RequestBatch, weights: ScoreWeights, seed: Any, length: int
 ) -> Hypotheses:
     """A search from beginning to end, on the device alone."""
-    rows = searcher.begin(params, asked, length=length)
-    start = asked.prompt.ids.shape[1] - 1
-    return searcher.results(searcher.go_on(params, rows, 0, length, weights, seed, start=start, most=length))
+    rows = searcher.begin(params, requests, length=length)
+    start = requests.prompt.ids.shape[1] - 1
+    return searcher.results(searcher.advance(params, rows, 0, length, weights, seed, start=start, longest=length))
 
 
 def make_mesh(devices: Sequence[Any]) -> Mesh:

@@ -1,19 +1,21 @@
 """What a beam search does with one request, step by step: what stayed in the beam, what finished, and their tree."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from seqlab.search.beam import Beam, Hypotheses
+from seqlab.search.beam_state import Beam
 from seqlab.search.ensemble import Ensemble
 from seqlab.search.generate import Result, check
+from seqlab.search.hypotheses import Hypotheses
 from seqlab.search.length_penalty import normalized
-from seqlab.search.processors import NEVER, NO_OPTIONS, Options
+from seqlab.search.processors import NEVER
 from seqlab.search.requests import Request, collate, shapes
-from seqlab.search.rules import DEFAULT, Rules
-from seqlab.search.searcher import DEFAULT_WEIGHTS, Method, Weights, make_mesh, make_searcher
+from seqlab.search.searcher import make_mesh, make_searcher
+from seqlab.search.settings import ScoreWeights, SearchSettings
 from seqlab.types import Generator, Params
 
 
@@ -61,79 +63,69 @@ class Trace(NamedTuple):
     best: Result | None
 
 
-def trace(
-    model: Generator | Ensemble,
-    params: Params,
-    request: Request,
-    *,
-    eos: int,
-    beam: int = 5,
-    weights: Weights = DEFAULT_WEIGHTS,
-    rules: Rules | None = None,
-    options: Options = NO_OPTIONS,
-    groups: int = 1,
-) -> Trace:
-    """What `generate` does with the same arguments; greedy search as a beam of one that stops at its first end."""
-    asked = rules or (None if beam == 1 else DEFAULT)
-    check(model, [request], beam, 1, weights, asked, options, groups, None)
-    rules = asked or Rules(stop="first")
-    method = Method(beam, 1, rules, options, groups=groups, covering=bool(weights.coverage))
+def trace(model: Generator | Ensemble, params: Params, request: Request, settings: SearchSettings) -> Trace:
+    """The steps of `generate` with the same arguments; greedy search is a beam of one that stops at its first end."""
+    check(model, [request], settings)
+    static, weights = settings.static, settings.weights
+    if static.greedy:
+        static = static._replace(greedy=False, rules=dataclasses.replace(static.rules, stop="first"))
     device = jax.local_devices()[:1]
-    params, searcher = jax.device_put(params, device[0]), make_searcher(model, eos, method, make_mesh(device))
+    params, searcher = jax.device_put(params, device[0]), make_searcher(model, static, make_mesh(device))
     ((shape, _),) = shapes([request], getattr(model, "longest", None)).items()
     rows = searcher.begin(params, collate([request], 1, shape), length=shape.answer)
-    start, most = shape.prompt - 1, shape.answer
+    span = {"start": shape.prompt - 1, "longest": shape.answer}
     steps: list[Step] = []
-    while len(steps) < most and not rows.search.done.all():
-        n, going = len(steps) + 1, [not one.done[0] for one in rows.search.beams]
-        rows = searcher.go_on(params, rows, n - 1, n, weights, 0, start=start, most=most)
-        beams = [one for one, goes_on in zip(rows.search.beams, going, strict=True) if goes_on]
-        steps.append(step_of(beams, n, weights, rules.length))
+    while len(steps) < shape.answer and not rows.search.done.all():
+        n, unfinished = len(steps) + 1, [not beam.done[0] for beam in rows.search.beams]
+        rows = searcher.advance(params, rows, n - 1, n, weights, 0, **span)
+        beams = [beam for beam, searched in zip(rows.search.beams, unfinished, strict=True) if searched]
+        steps.append(step_of(beams, n, weights, static.rules.length))
     best = next(iter(listed(searcher.results(rows))), None)
     nodes = tree(steps, request.prompt[-1], best.tokens if best else [])
     return Trace(steps, nodes, best and Result(best.tokens, best.score, best.log_prob))
 
 
-def step_of(beams: Sequence[Beam], n: int, weights: Weights, rule: str) -> Step:
-    """What the groups of a beam that were not done before have come to with n tokens."""
+def step_of(beams: Sequence[Beam], n: int, weights: ScoreWeights, rule: str) -> Step:
+    """The hypotheses of n tokens in the groups of a beam that were not done before."""
     live, ended = [], []
-    for one in beams:
-        lengths = jnp.full(one.log_probs.shape, n)
-        scores = normalized(one.log_probs, lengths, weights.alpha, weights.word_penalty, rule)
-        live += listed(Hypotheses(one.tokens, lengths, scores, one.log_probs))
-        ended += [each for each in listed(one.finished) if len(each.tokens) == n]
+    for beam in beams:
+        lengths = jnp.full(beam.log_probs.shape, n)
+        scores = normalized(beam.log_probs, lengths, weights.alpha, weights.word_penalty, rule)
+        live += listed(Hypotheses(beam.tokens, lengths, scores, beam.log_probs))
+        ended += [hypothesis for hypothesis in listed(beam.finished) if len(hypothesis.tokens) == n]
     return Step(live, ended)
 
 
-def listed(found: Hypotheses) -> list[Hypothesis]:
+def listed(hypotheses: Hypotheses) -> list[Hypothesis]:
     """The hypotheses of the only sentence that exist."""
-    columns = (found.tokens, found.lengths, found.log_probs, found.scores)
-    each = zip(*(column[0].tolist() for column in columns), strict=True)
-    return [Hypothesis(tokens[:n], log_prob, score) for tokens, n, log_prob, score in each if log_prob > NEVER / 2]
+    fields = (hypotheses.tokens, hypotheses.lengths, hypotheses.log_probs, hypotheses.scores)
+    rows = zip(*(field[0].tolist() for field in fields), strict=True)
+    return [Hypothesis(tokens[:n], log_prob, score) for tokens, n, log_prob, score in rows if log_prob > NEVER / 2]
 
 
 def tree(steps: Sequence[Step], root: int, best: Sequence[int]) -> list[Node]:
-    """All prefixes that the steps tell of, parents first, under a root with that token."""
-    known: dict[tuple[int, ...], Hypothesis] = {(): Hypothesis([], 0.0, 0.0)}
+    """All prefixes of the steps' hypotheses, parents first, under a root with the token `root`."""
+    by_prefix: dict[tuple[int, ...], Hypothesis] = {(): Hypothesis([], 0.0, 0.0)}
     last: dict[tuple[int, ...], int] = {(): 0}
     ended: set[tuple[int, ...]] = set()
     for n, step in enumerate(steps, 1):
-        for one in (*step.live, *step.finished):
-            known[tuple(one.tokens)] = one
-            last |= {tuple(one.tokens[:size]): n for size in range(len(one.tokens) + 1)}
-        ended |= {tuple(one.tokens) for one in step.finished}
-    index = {prefix: i for i, prefix in enumerate(known)}
+        for hypothesis in (*step.live, *step.finished):
+            tokens = tuple(hypothesis.tokens)
+            by_prefix[tokens] = hypothesis
+            last |= {tokens[:size]: n for size in range(len(tokens) + 1)}
+        ended |= {tuple(hypothesis.tokens) for hypothesis in step.finished}
+    index = {prefix: i for i, prefix in enumerate(by_prefix)}
     return [
         Node(
             token=prefix[-1] if prefix else root,
             parent=index[prefix[:-1]] if prefix else -1,
             depth=len(prefix),
-            log_prob=one.log_prob - known[prefix[:-1]].log_prob,
-            sum=one.log_prob,
-            score=one.score,
+            log_prob=hypothesis.log_prob - by_prefix[prefix[:-1]].log_prob,
+            sum=hypothesis.log_prob,
+            score=hypothesis.score,
             last=last[prefix],
             finished=prefix in ended,
             best=prefix == tuple(best[: len(prefix)]),
         )
-        for prefix, one in known.items()
+        for prefix, hypothesis in by_prefix.items()
     ]

@@ -67,9 +67,9 @@ def keep_compilations() -> None:
 
 def cache_folder() -> Path:
     """Raises `SeqlabError` for a user without a home folder."""
-    given = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    if given.is_absolute():  # the XDG specification has relative paths ignored
-        return given / "seqlab"
+    configured = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    if configured.is_absolute():  # the XDG specification has relative paths ignored
+        return configured / "seqlab"
     try:
         return Path.home() / ".cache" / "seqlab"
     except RuntimeError:
@@ -92,18 +92,18 @@ def make_private(folder: Path) -> bool:
     try:
         folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         folder.mkdir(mode=0o700, exist_ok=True)
-        own = [os.lstat(path) for path in (folder, folder.parent)]
+        folders = [os.lstat(path) for path in (folder, folder.parent)]
         above = os.stat(folder.parent.parent)
     except OSError:
         return False
-    private = all(stat.S_ISDIR(x.st_mode) and x.st_uid == os.getuid() and not x.st_mode & 0o022 for x in own)
+    private = all(stat.S_ISDIR(x.st_mode) and x.st_uid == os.getuid() and not x.st_mode & 0o022 for x in folders)
     fixed = not above.st_mode & 0o022 or bool(above.st_mode & stat.S_ISVTX)  # nobody else can rename the parent
     return private and fixed and os.access(folder, os.W_OK)
 
 
 def entries(folder: Path) -> list[Entry]:
     """The compiled programs in a folder, the least recently used first."""
-    kept = []
+    programs = []
     for path in folder.iterdir() if folder.is_dir() and not folder.is_symlink() else ():
         try:
             status = path.lstat()
@@ -111,8 +111,8 @@ def entries(folder: Path) -> list[Entry]:
             continue
         if stat.S_ISREG(status.st_mode) and PROGRAM.fullmatch(path.name):
             changed = max(status.st_mtime, status.st_ctime)
-            kept.append(Entry(max(status.st_atime, changed), changed, status.st_size, path))
-    return sorted(kept)
+            programs.append(Entry(max(status.st_atime, changed), changed, status.st_size, path))
+    return sorted(programs)
 
 
 def remove(path: Path) -> None:
@@ -164,9 +164,9 @@ def decompressor() -> Callable[[bytes], bytes]:
 
 def remove_oldest(folder: Path, limit: int) -> None:
     """Removes the least recently used files until all together have at most `limit` bytes."""
-    kept = entries(folder)
-    excess = sum(entry.size for entry in kept) - limit
-    for entry in kept:
+    programs = entries(folder)
+    excess = sum(entry.size for entry in programs) - limit
+    for entry in programs:
         if excess <= 0:
             return
         remove(entry.path)

@@ -1,4 +1,4 @@
-"""TODO system.digests."""
+"""Hashes of trees of arrays."""
 
 import hashlib
 from typing import Any

@@ -1,21 +1,21 @@
-"""What a user is meant to see: the one error, and the end that was asked for."""
+"""The error that users see, and the exception that stops a program on request."""
 
 import contextlib
 from collections.abc import Iterator
 
-STOPPED = 75  # exit code, EX_TEMPFAIL of sysexits.h: stopped as asked, saved, to be started again
-RESTORE = "restore it from a backup, or begin anew with another --out"  # of a run's file that is not what it was
+STOPPED = 75  # exit code, EX_TEMPFAIL of sysexits.h: stopped on request, saved, to be started again
+RESTORE = "restore it from a backup, or begin anew with another --out"  # for a file of a run that has changed
 
 
 class SeqlabError(ValueError):
-    """Bad input, told in one line that says what to do. The command prints it and exits with 2."""
+    """Bad input, described in one line that says what to do. The command prints it and exits with 2."""
 
 
 class Stopped(BaseException):
-    """A signal asked for the end, and what there was to save is saved. The command exits with 75: try again.
+    """Raised after a signal requested the end and the state is saved. The command exits with 75: try again.
 
-    As KeyboardInterrupt, it is none of the errors that whoever is interrupted may catch. `agreed`: all processes stop
-    at the same step.
+    Like KeyboardInterrupt, it is not an `Exception`, so that code that is interrupted does not catch it. `agreed`:
+    all processes stop at the same step.
     """
 
     def __init__(self, message: str, agreed: bool = False):
@@ -24,15 +24,15 @@ class Stopped(BaseException):
 
 
 @contextlib.contextmanager
-def advised(what: str) -> Iterator[None]:
-    """Adds what to do to the message of a `SeqlabError`."""
+def with_advice(advice: str) -> Iterator[None]:
+    """Appends advice to the message of a `SeqlabError`."""
     try:
         yield
     except SeqlabError as error:
-        raise SeqlabError(f"{error}; {what}") from None
+        raise SeqlabError(f"{error}; {advice}") from None
 
 
-def at_least(name: str, value: int | float, least: int) -> None:
-    """Raises for a value that is too small, or no number."""
-    if not value >= least:  # NaN too
-        raise SeqlabError(f"{name} must be at least {least}, not {value}")
+def at_least(name: str, value: int | float, minimum: int) -> None:
+    """Raises for a value that is too small or NaN."""
+    if not value >= minimum:  # NaN too
+        raise SeqlabError(f"{name} must be at least {minimum}, not {value}")

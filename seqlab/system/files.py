@@ -1,4 +1,4 @@
-"""Files that are whole or not there, and one writer at a time."""
+"""Files and folders that appear whole or not at all, logs, and locks."""
 
 import contextlib
 import errno
@@ -18,34 +18,33 @@ from seqlab.system.untrusted import parse_json, read_whole
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """The file appears, whole, by rename."""
+    """Writes a file that appears whole, by rename."""
     part = path.with_name(path.name + ".part")
     part.write_bytes(content.encode() if isinstance(content, str) else content)
     part.rename(path)
 
 
-LARGEST_LOG = 1 << 30  # bytes: of a line a step, millions
+MAX_LOG_SIZE = 1 << 30  # bytes: millions of steps
 
 
 def read_jsonl(path: Path, values: Any = Any) -> list[dict[str, Any]]:
-    """The lines of a log, each an object with a `step`, of names and such `values`; a last line that was cut short
-    does not count. Raises `SeqlabError` naming the line that is something else, or of an earlier step than the one
-    above it.
+    """Returns the lines of a log, each an object of names and `values` with a `step`. An incomplete last line is
+    ignored. Raises `SeqlabError` naming a line that is malformed, or of an earlier step than the line above it.
     """
-    found: list[dict[str, Any]] = []
-    whole = read_whole(path, LARGEST_LOG).split(b"\n")[:-1] if path.exists() else []
-    for number, line in enumerate(whole, 1):
+    records: list[dict[str, Any]] = []
+    lines = read_whole(path, MAX_LOG_SIZE).split(b"\n")[:-1] if path.exists() else []
+    for number, line in enumerate(lines, 1):
         value = parse_json(line, f"{path}:{number}", dict[str, values])
         step = value.get("step")
-        if type(step) is not int or step < (found[-1]["step"] if found else 0):
+        if type(step) is not int or step < (records[-1]["step"] if records else 0):
             raise SeqlabError(f"{path}:{number}: damaged: no step, or an earlier one than the line above has")
-        found.append(value)
-    return found
+        records.append(value)
+    return records
 
 
 class Journal:
-    """A log that is appended to: whole lines of JSON, each with its `step`. Opening it leaves the lines `held`, of
-    those that `read_jsonl` gives. What cannot be written, on a full disk say, is kept, and tried again with the next.
+    """A log of whole JSON lines, each with its `step`. Opening it keeps only the lines `held`, of those that
+    `read_jsonl` returns. Lines that cannot be written, for example on a full disk, are retried with the next line.
     """
 
     def __init__(self, path: Path, held: Iterable[dict[str, Any]]):
@@ -55,12 +54,12 @@ class Journal:
         self.waiting = b""
 
     def write(self, line: dict[str, Any]) -> OSError | None:
-        """Writes a line, which whoever reads the file sees at once; or gives the reason why not."""
+        """Writes a line, visible to readers at once. Returns the error where that fails."""
         self.waiting += json.dumps(line).encode() + b"\n"
         return self.flush()
 
     def flush(self) -> OSError | None:
-        """Writes what waits; or gives the reason why not."""
+        """Writes the waiting lines. Returns the error where that fails."""
         try:
             self.stream.seek(self.whole)
             written = self.stream.write(self.waiting) or 0
@@ -74,14 +73,14 @@ class Journal:
         return None
 
     def close(self) -> OSError | None:
-        """Writes what waits; or gives the reason why not. Nothing can be written afterwards."""
+        """Writes the waiting lines and closes the file. Returns the error where writing fails."""
         error = self.flush()
         self.stream.close()
         return error
 
 
-def made_once(path: Path, make: Callable[[], bytes]) -> bytes:
-    """The content of a file, which is what `make` gives if it is not there yet."""
+def read_or_make(path: Path, make: Callable[[], bytes]) -> bytes:
+    """Returns the content of a file; `make()` creates it if it does not exist."""
     if not path.exists():
         with locked(path.with_name(".lock")):
             if not path.exists():  # otherwise another process was first
@@ -90,22 +89,22 @@ def made_once(path: Path, make: Callable[[], bytes]) -> bytes:
 
 
 def check_new(out: Path) -> None:
-    """Raises for a folder that is to be made, and is there."""
+    """Raises for an output folder that exists."""
     if out.exists():
         raise SeqlabError(f"{out} exists: choose another --out")
 
 
-def folder_made_once(folder: Path, fill: Callable[[Path], None]) -> None:
-    """Makes `folder` by filling an empty one, if it is not there yet."""
+def make_folder_once(folder: Path, fill: Callable[[Path], None]) -> None:
+    """Creates `folder` with `fill`, which fills an empty folder, if it does not exist."""
     if not folder.exists():
         with locked(folder.parent / ".lock"):
             if not folder.exists():  # otherwise another process was first
-                with folder_made_whole(folder) as part:
+                with atomic_folder(folder) as part:
                     fill(part)
 
 
-def stamps(files: Iterable[tuple[str, Path]]) -> list[tuple[str, str, int, int]]:
-    """Each file's label, path, size and time of change: they differ for an edited file."""
+def file_stamps(files: Iterable[tuple[str, Path]]) -> list[tuple[str, str, int, int]]:
+    """Returns each file's label, path, size and modification time, which differ for an edited file."""
     return [(label, str(p.resolve()), p.stat().st_size, p.stat().st_mtime_ns) for label, p in files]
 
 
@@ -117,7 +116,7 @@ def locked(path: Path, busy: str | None = None) -> Iterator[None]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as stream:
-        for tries in reversed(range(10)):  # one who only looks, such as `seqlab runs`, holds it for an instant
+        for tries in reversed(range(10)):  # a reader, such as `seqlab runs`, holds it for an instant
             try:
                 fcntl.flock(stream, fcntl.LOCK_EX if busy is None else fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
@@ -129,10 +128,10 @@ def locked(path: Path, busy: str | None = None) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def folder_made_whole(folder: Path) -> Iterator[Path]:
-    """An empty folder to fill, which becomes `folder` when the block ends; an error in between leaves nothing.
+def atomic_folder(folder: Path) -> Iterator[Path]:
+    """Gives an empty folder to fill, which is renamed to `folder` when the block ends. An error leaves nothing.
 
-    What a killed process left half-made is removed first: only one process may make `folder` at a time.
+    Leftovers of a killed process are removed first. Only one process may create `folder` at a time.
     """
     part = folder.with_name(folder.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
@@ -146,9 +145,9 @@ def folder_made_whole(folder: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def open_output(path: Path | None) -> Iterator[TextIO]:
-    """A text stream to a file (gzipped if its name ends in .gz) or to standard output.
+    """Gives a text stream to a file (gzipped if its name ends in .gz) or to standard output.
 
-    The file appears, whole, when the block ends; an error in between leaves what was there before.
+    The file appears whole when the block ends. An error leaves the previous file.
     """
     if path is None:
         yield sys.stdout

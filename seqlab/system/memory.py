@@ -1,4 +1,4 @@
-"""How the process holds memory."""
+"""The memory allocator of the process."""
 
 import ctypes
 import sys

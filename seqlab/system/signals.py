@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT: work comes to a good end first."""
+"""Requests to stop, by SIGTERM or SIGINT: work that must not be cut short is finished first."""
 
 import atexit
 import contextlib
@@ -11,85 +11,96 @@ from typing import Any
 
 from seqlab.system.errors import Stopped
 
-BOTH = (signal.SIGTERM, signal.SIGINT)
-MOMENT = 0.01  # seconds until `Stopped` is raised anew, where it could not come through
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+RETRY_DELAY = 0.01  # seconds until `Stopped` is raised again, where Python could not let it through
 
 
-class Wish:
-    """Whether the end has been asked for. While `patient` a first signal is noted here and no more; otherwise, and at
-    the second, `Stopped` is raised on the spot; once it is on its way, others change nothing.
+class StopRequest:
+    """Whether a signal has requested a stop.
+
+    While `deferred`, the first signal is recorded here and nothing else. Otherwise, and at the second signal,
+    `Stopped` is raised at once. While `Stopped` is being raised, further signals change nothing.
     """
 
-    asked = False
-    patient = False
-    ending = False
+    requested = False
+    """Whether a signal has arrived."""
+    deferred = False
+    """Whether the first signal is only recorded."""
+    stopping = False
+    """Whether `Stopped` has been raised."""
 
     @contextlib.contextmanager
-    def patience(self, patient: bool = True) -> Iterator[None]:
-        before, self.patient = self.patient, patient
+    def deferral(self, deferred: bool = True) -> Iterator[None]:
+        """Sets `deferred` for a block. A block that may be interrupted does not begin once a stop is requested."""
+        before, self.deferred = self.deferred, deferred
         try:
-            if not patient:
-                self.end_if_asked()
+            if not deferred:
+                self.raise_if_requested()
             yield
         finally:
-            self.patient = before
+            self.deferred = before
 
-    def note(self, number: int, frame: FrameType | None) -> None:
-        self.asked = True
+    def record_signal(self, number: int, frame: FrameType | None) -> None:
+        """The signal handler of `record_signals`."""
+        self.requested = True
 
-    def hear(self, number: int, frame: FrameType | None) -> None:
-        again, self.asked = self.asked, True
-        if (again or not self.patient) and not self.ending:
-            self.end_if_asked()
+    def handle_signal(self, number: int, frame: FrameType | None) -> None:
+        """The signal handler of `listen_for_stop`."""
+        repeated, self.requested = self.requested, True
+        if (repeated or not self.deferred) and not self.stopping:
+            self.raise_if_requested()
 
-    def end_if_asked(self) -> None:
-        if self.asked:
-            self.ending = True
+    def raise_if_requested(self) -> None:
+        """Raises `Stopped` if a signal has arrived."""
+        if self.requested:
+            self.stopping = True
             raise Stopped(
                 "stopped by a signal at once, nothing more is saved: the same command goes on from the last "
                 "checkpoint, or begins anew if there is none"
             )
 
 
-def note_signals() -> None:
-    """From here to the end of the process signals are noted at least, for `wish_to_stop` to find: nothing is raised
-    into imports, nor into the last words.
+def record_signals() -> None:
+    """Records signals from now to the end of the process, for `listen_for_stop` to find.
+
+    Nothing is raised during imports, nor while the interpreter shuts down.
     """
-    wish = Wish()
-    for number in BOTH:
-        signal.signal(number, wish.note)
-        atexit.register(signal.signal, number, signal.SIG_IGN)  # or the interpreter, at its end, lets them kill
+    stop_request = StopRequest()
+    for number in STOP_SIGNALS:
+        signal.signal(number, stop_request.record_signal)
+        atexit.register(signal.signal, number, signal.SIG_IGN)  # or a signal kills the interpreter at its end
 
 
 @contextlib.contextmanager
-def wish_to_stop() -> Iterator[Wish]:
-    """Hears the signals while the block runs, if this is the main thread, which alone can; also one that has been
-    noted before.
+def listen_for_stop() -> Iterator[StopRequest]:
+    """Handles the signals while the block runs, and a signal that was recorded before it.
+
+    Only the main thread can handle signals: in other threads the request stays unset.
     """
     if threading.current_thread() is not threading.main_thread():
-        yield Wish()
+        yield StopRequest()
         return
-    before = {number: signal.getsignal(number) for number in (*BOTH, signal.SIGALRM)}
-    owner = getattr(before[signal.SIGTERM], "__self__", None)
-    wish = owner if isinstance(owner, Wish) else Wish()
-    otherwise = sys.unraisablehook
+    handlers = {number: signal.getsignal(number) for number in (*STOP_SIGNALS, signal.SIGALRM)}
+    owner = getattr(handlers[signal.SIGTERM], "__self__", None)
+    stop_request = owner if isinstance(owner, StopRequest) else StopRequest()
+    previous_hook = sys.unraisablehook
 
-    def again(unraisable: Any) -> None:
-        """Python drops what is raised in the midst of a garbage collection or a callback from C: raised anew."""
+    def raise_again(unraisable: Any) -> None:
+        """Raises `Stopped` again: Python drops what is raised in a garbage collection or a callback from C."""
         if isinstance(unraisable.exc_value, Stopped):
-            wish.ending = False
-            signal.setitimer(signal.ITIMER_REAL, MOMENT)
+            stop_request.stopping = False
+            signal.setitimer(signal.ITIMER_REAL, RETRY_DELAY)
         else:
-            otherwise(unraisable)
+            previous_hook(unraisable)
 
     try:
-        sys.unraisablehook = again
-        for number in before:
-            signal.signal(number, wish.hear)
-        wish.end_if_asked()
-        yield wish
+        sys.unraisablehook = raise_again
+        for number in handlers:
+            signal.signal(number, stop_request.handle_signal)
+        stop_request.raise_if_requested()
+        yield stop_request
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0.0)
-        for number, handler in before.items():
+        for number, handler in handlers.items():
             signal.signal(number, handler)
-        sys.unraisablehook = otherwise
+        sys.unraisablehook = previous_hook

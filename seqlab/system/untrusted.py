@@ -1,6 +1,4 @@
-"""Files that somebody else may have written: read within bounds, of the form they should have, and never outside
-their folder.
-"""
+"""Files that somebody else may have written: read with a size limit and a type check, never outside their folder."""
 
 import errno
 import json
@@ -11,15 +9,15 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 from seqlab.system.errors import SeqlabError
 
-LARGEST = 1 << 26  # bytes of a file that is read whole
+MAX_SIZE = 1 << 26  # bytes of a file that is read whole
 
 
 def inside(folder: Path, name: str) -> Path:
-    """The file of that name in a folder. Raises for a name, or a link, that leads out of it."""
+    """Returns the file of that name in a folder. Raises for a name or a link that leads out of the folder."""
     path = folder / name
     try:
         stays = path.resolve().is_relative_to(folder.resolve()) and not is_circular(path)
-    except (OSError, RuntimeError, ValueError):  # links in a circle, a name that no file can have
+    except (OSError, RuntimeError, ValueError):  # circular links, or an invalid name
         stays = False
     if not stays:
         raise SeqlabError(f"{path} leads out of its folder: put the file itself there")
@@ -27,7 +25,7 @@ def inside(folder: Path, name: str) -> Path:
 
 
 def is_circular(path: Path) -> bool:
-    """Whether the links of a path form a circle, which `resolve` accepts since Python 3.13."""
+    """Whether the links of a path are circular, which `resolve` accepts since Python 3.13."""
     try:
         path.stat()
     except OSError as error:
@@ -36,8 +34,8 @@ def is_circular(path: Path) -> bool:
 
 
 def plain_files(folder: Path) -> Iterator[Path]:
-    """All files below a folder, in order. Raises for a link, the folder itself included, or anything else
-    that is no plain file.
+    """Yields all files below a folder, sorted. Raises for a link, the folder itself included, and for anything else
+    that is not a plain file.
     """
     for path in [folder, *sorted(folder.rglob("*"))]:
         if path.is_symlink() or not (path.is_file() or path.is_dir()):
@@ -46,27 +44,27 @@ def plain_files(folder: Path) -> Iterator[Path]:
             yield path
 
 
-def read_whole(path: Path, most: int = LARGEST) -> bytes:
-    """The bytes of a plain file. Raises for one that is missing, no plain file, or larger than `most`."""
+def read_whole(path: Path, limit: int = MAX_SIZE) -> bytes:
+    """Returns the bytes of a file. Raises for one that is missing, not a plain file, or larger than `limit`."""
     try:
         if not path.is_file():
             plain = " that is a plain file" if path.exists() else ""
             raise SeqlabError(f"{path.parent} has no {path.name}{plain}")
         size = path.stat().st_size
-        if size > most:
-            raise SeqlabError(f"{path}: {size:,} bytes, and such a file has at most {most:,}")
+        if size > limit:
+            raise SeqlabError(f"{path}: {size:,} bytes, and such a file has at most {limit:,}")
         return path.read_bytes()
     except OSError as error:
         raise SeqlabError(f"{path}: cannot be read: {error.strerror or error}") from None
 
 
-def read_json(path: Path, wanted: Any = Any) -> Any:
-    """The value in a JSON file, of type `wanted` (see `fits`)."""
-    return parse_json(read_whole(path), str(path), wanted)
+def read_json(path: Path, kind: Any = Any) -> Any:
+    """Returns the value in a JSON file, of type `kind` (see `fits`)."""
+    return parse_json(read_whole(path), str(path), kind)
 
 
-def parse_json(content: bytes, place: str, wanted: Any = Any) -> Any:
-    """The value that JSON in UTF-8 stands for, of type `wanted`. Raises naming the `place` for what is none."""
+def parse_json(content: bytes, place: str, kind: Any = Any) -> Any:
+    """Returns the value of JSON in UTF-8, of type `kind`. Errors name the `place`."""
     try:
         text = content.decode("utf-8")
         value = json.loads(text)
@@ -74,20 +72,20 @@ def parse_json(content: bytes, place: str, wanted: Any = Any) -> Any:
             json.dumps(value, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         raise SeqlabError(f"{place}: no JSON: {error}") from None
-    if not fits(value, wanted):
+    if not fits(value, kind):
         raise SeqlabError(f"{place}: not what should be there: it is damaged, or of another version of seqlab")
     return value
 
 
-def fits(value: Any, wanted: Any) -> bool:
-    """Whether a value of JSON is of a type: Any, None, bool, int (of 64 bits), float, str, a union or a choice of
-    such, or a list, tuple or dict of such. A list stands for a tuple, an int for a float.
+def fits(value: Any, expected: Any) -> bool:
+    """Whether a JSON value is of the `expected` type: Any, None, bool, int (of 64 bits), float, str, a union or a
+    Literal of these, or a list, tuple or dict of these. A list counts as a tuple, an int as a float.
     """
-    kind, inner = get_origin(wanted) or wanted, get_args(wanted)
+    kind, inner = get_origin(expected) or expected, get_args(expected)
     if kind is Any:
         return True
     if kind in (Union, types.UnionType):
-        return any(fits(value, one) for one in inner)
+        return any(fits(value, choice) for choice in inner)
     if kind is Literal:
         return value in inner
     if kind in (None, types.NoneType):
@@ -99,7 +97,7 @@ def fits(value: Any, wanted: Any) -> bool:
         if not isinstance(value, list | tuple):
             return False
         if kind is list or (len(inner) == 2 and inner[1] is ...):
-            return all(fits(one, inner[0]) for one in value)
+            return all(fits(element, inner[0]) for element in value)
         return len(value) == len(inner) and all(map(fits, value, inner))
     if kind is dict:
         return isinstance(value, dict) and all(fits(k, inner[0]) and fits(v, inner[1]) for k, v in value.items())

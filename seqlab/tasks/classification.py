@@ -13,14 +13,15 @@ from typing import Any
 
 import numpy as np
 
-from seqlab.config import Batching
+from seqlab.config import Batching, check_share
+from seqlab.data.batches import single
 from seqlab.data.corpus import Corpus
-from seqlab.data.kept_plans import bucket_plan
-from seqlab.data.padding import documents, single
+from seqlab.data.padding import documents
+from seqlab.data.plan_cache import bucket_plan
 from seqlab.data.plans import Plan, Rows
-from seqlab.data.tokenizers import TextTokenizer, Tokenizers
+from seqlab.data.tokenizers import Tokenizers
 from seqlab.decoding.answers import answers
-from seqlab.layers.losses import cross_entropy, outputs
+from seqlab.layers.losses import cross_entropy, model_outputs
 from seqlab.system.errors import at_least
 from seqlab.types import Batch, Carry, Params, Tokens
 
@@ -39,40 +40,41 @@ class Classification:
 
     def __post_init__(self) -> None:
         at_least("task.max_tokens", self.max_tokens, 1)
+        check_share("task.label_smoothing", self.label_smoothing)
 
     def plan(self, corpus: Corpus, batching: Batching) -> Plan:
         batching = dataclasses.replace(batching, max_length=self.max_tokens)  # so none is left out
         return bucket_plan(self, corpus, batching, lambda: np.minimum(corpus.lengths("source"), self.max_tokens))
 
     def collate(self, corpus: Corpus, rows: Rows, tokenizers: Tokenizers) -> Batch:
-        found = [corpus.row("source", i)[: self.max_tokens] for i in rows.indices]
+        sources = [corpus.row("source", i)[: self.max_tokens] for i in rows.indices]
         targets, weights = np.zeros(rows.rows, np.int32), np.zeros(rows.rows, np.float32)
         targets[: len(rows.indices)] = single(corpus, "label", rows)
         weights[: len(rows.indices)] = 1.0
-        inputs = documents(found, tokenizers["source"], rows.shape[0], rows.rows)
+        inputs = documents(sources, tokenizers["source"], rows.shape[0], rows.rows)
         return Batch(inputs, None, targets, weights)
 
     def loss(self, model: Any, params: Params, batch: Batch, carry: Carry, key: Any) -> Any:
         """Cross-entropy of the class; `key` drives dropout, None means evaluation: no dropout, no smoothing."""
         smoothing = 0.0 if key is None else self.label_smoothing
-        logits = outputs(model, params, batch.inputs, key)
+        logits = model_outputs(model, params, batch.inputs, key)
         return *cross_entropy(logits, batch.targets, batch.weights, smoothing), None
 
-    def answer(self, model: Any, params: Params, tokenizers: Tokenizers, lines: Sequence[str]) -> list[str]:
-        """The class of each document."""
+    def answer(self, model: Any, params: Params, tokenizers: Tokenizers, inputs: Sequence[Any]) -> list[str]:
+        """The class of each document, given its ids."""
         tokenizer = tokenizers["source"]
-        found = answers(
-            model, params, self.read(tokenizer, lines), lambda *some: documents(some[0], tokenizer, *some[1:])
+        classes = answers(
+            model, params, self.cut(inputs), lambda ids, length, count: documents(ids, tokenizer, length, count)
         )
-        return [tokenizers["label"].decode([int(best)]) for best in found]
+        return [tokenizers["label"].decode([int(best)]) for best in classes]
 
-    def inputs(self, tokenizers: Tokenizers, lines: Sequence[str]) -> Tokens:
-        """Documents as the model reads them."""
-        ids = self.read(tokenizers["source"], lines)
+    def inputs(self, tokenizers: Tokenizers, inputs: Sequence[Any]) -> Tokens:
+        """Documents as the model reads them, given their ids."""
+        ids = self.cut(inputs)
         return documents(ids, tokenizers["source"], 1 << (max(map(len, ids)) - 1).bit_length(), len(ids))
 
-    def read(self, tokenizer: TextTokenizer, lines: Sequence[str]) -> list[np.ndarray]:
-        return [np.array(row[: self.max_tokens], np.int32) for row in tokenizer.encode(lines)]
+    def cut(self, inputs: Sequence[Any]) -> list[np.ndarray]:
+        return [np.array(ids[: self.max_tokens], np.int32) for ids in inputs]
 
     def baseline(self, sources: Sequence[str], train: Iterable[dict[str, str]]) -> tuple[str, list[str]]:
         """The most frequent class."""

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from seqlab.config import Batching
+from seqlab.config import Batching, check_share
+from seqlab.data.batches import pair_batch
 from seqlab.data.corpus import Corpus
-from seqlab.data.kept_plans import cut_source_plan
-from seqlab.data.padding import pair_batch
+from seqlab.data.plan_cache import cut_source_plan
 from seqlab.data.plans import Plan, Rows
 from seqlab.data.tokenizers import Tokenizers
 from seqlab.decoding.requests import source_request
@@ -22,7 +22,7 @@ from seqlab.search.requests import Request
 from seqlab.system.errors import at_least
 from seqlab.types import Batch, Carry, Params
 
-DEFAULT_LENGTH = 64  # most tokens of a reply
+DEFAULT_LENGTH = 64  # maximum tokens of a reply
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Dialogue:
     """Tokens of the turns so far that are read, the last ones."""
     label_smoothing: float = 0.1
     """Share of the target distribution that is spread over the whole vocabulary."""
-    loss_chunk: int = field(default=0, repr=False)  # no part of what a plan hinges on
+    loss_chunk: int = field(default=0, repr=False)  # a plan does not depend on it
     """Positions whose logits are held at once, as many of each row and one at least; 0: all."""
 
     KIND = "generator"
@@ -41,6 +41,7 @@ class Dialogue:
 
     def __post_init__(self) -> None:
         at_least("task.loss_chunk", self.loss_chunk, 0)
+        check_share("task.label_smoothing", self.label_smoothing)
         at_least("task.source_tokens", self.source_tokens, 1)
 
     def plan(self, corpus: Corpus, batching: Batching) -> Plan:
@@ -54,10 +55,9 @@ class Dialogue:
         """Cross-entropy of the reply; see `generator_loss`."""
         return generator_loss(model, params, batch, carry, key, self.label_smoothing, self.loss_chunk)
 
-    def requests(self, lines: Sequence[str], tokenizers: Tokenizers, max_length: int) -> list[Request]:
-        most = max_length or DEFAULT_LENGTH
-        encoded = tokenizers["source"].encode(lines)
-        return [source_request(ids[-self.source_tokens :], tokenizers, most) for ids in encoded]
+    def requests(self, inputs: Sequence[Any], tokenizers: Tokenizers, max_length: int) -> list[Request]:
+        limit = max_length or DEFAULT_LENGTH
+        return [source_request(ids[-self.source_tokens :], tokenizers, limit) for ids in inputs]
 
     def baseline(self, sources: Sequence[str], train: Iterable[dict[str, str]]) -> tuple[str, list[str]]:
         """The most frequent reply."""

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from seqlab.config import Batching
+from seqlab.config import Batching, check_share
 from seqlab.data.corpus import Corpus
-from seqlab.data.kept_plans import bucket_plan, kept
 from seqlab.data.packing import Packing, make_packing
 from seqlab.data.padding import pad, shifted
+from seqlab.data.plan_cache import bucket_plan, cached_plan
 from seqlab.data.plans import Plan, Rows
 from seqlab.data.streams import Streams
 from seqlab.data.tokenizers import Tokenizers
@@ -20,7 +20,7 @@ from seqlab.search.requests import Request
 from seqlab.system.errors import SeqlabError, at_least
 from seqlab.types import Batch, Carry, Params, Tokens
 
-DEFAULT_LENGTH = 128  # most tokens written after a prompt
+DEFAULT_LENGTH = 128  # maximum tokens after a prompt
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class LanguageModeling:
     examples joined by newlines; a recurrent model's state is carried on."""
     label_smoothing: float = 0.0
     """Share of the target distribution that is spread over the whole vocabulary."""
-    loss_chunk: int = field(default=0, repr=False)  # no part of what a plan hinges on
+    loss_chunk: int = field(default=0, repr=False)  # a plan does not depend on it
     """Positions whose logits are held at once, as many of each row and one at least; 0: all."""
 
     KIND = "generator"
@@ -42,6 +42,7 @@ class LanguageModeling:
         if self.rows not in ("lines", "packed", "stream"):
             raise SeqlabError(f"task.rows must be lines, packed or stream, not {self.rows!r}")
         at_least("task.loss_chunk", self.loss_chunk, 0)
+        check_share("task.label_smoothing", self.label_smoothing)
 
     def plan(self, corpus: Corpus, batching: Batching) -> Plan:
         count = max(batching.tokens // batching.max_length, 1)
@@ -57,7 +58,7 @@ class LanguageModeling:
             def make() -> Packing:
                 return make_packing(corpus.lengths("target")[:, 0] + 1, batching.max_length, count)
 
-            return kept(make, self, corpus, batching)
+            return cached_plan(make, self, corpus, batching)
         return bucket_plan(self, corpus, batching, lambda: corpus.lengths("target") + 1)
 
     def collate(self, corpus: Corpus, rows: Rows, tokenizers: Tokenizers) -> Batch:
@@ -78,11 +79,11 @@ class LanguageModeling:
         """Cross-entropy of each next token; see `generator_loss`."""
         return generator_loss(model, params, batch, carry, key, self.label_smoothing, self.loss_chunk)
 
-    def requests(self, lines: Sequence[str], tokenizers: Tokenizers, max_length: int) -> list[Request]:
-        """A line is a prompt; in a stream no BOS stands before it, and before nothing the end of a line."""
+    def requests(self, inputs: Sequence[Any], tokenizers: Tokenizers, max_length: int) -> list[Request]:
+        """The inputs are prompts, after BOS. A stream has no BOS, and an empty prompt in it is the end of a line."""
         tokenizer = tokenizers["target"]
         begin = [] if self.rows == "stream" else [tokenizer.bos]
-        prompts = [[*begin, *ids] or [tokenizer.newline] for ids in tokenizer.encode(lines)]
+        prompts = [[*begin, *ids] or [tokenizer.newline] for ids in inputs]
         return [Request(None, prompt, max_length or DEFAULT_LENGTH) for prompt in prompts]
 
 
@@ -101,8 +102,8 @@ def stretch(corpus: Corpus, starts: np.ndarray, count: int, newline: int) -> tup
     at = np.maximum(places - low, 0)
     real = (places >= 0) & (places < len(ids) + len(corpus) - 1)
     between = at >= offsets[low + 1]
-    found = np.where(between, newline, corpus.known("target", ids[np.minimum(at, len(ids) - 1)]))
-    return np.where(real, found, 0).astype(np.int32), real
+    tokens = np.where(between, newline, corpus.checked_ids("target", ids[np.minimum(at, len(ids) - 1)]))
+    return np.where(real, tokens, 0).astype(np.int32), real
 
 
 def packed(examples: list[np.ndarray], held: np.ndarray, tokenizer: Any, length: int, count: int) -> Batch:
@@ -113,9 +114,9 @@ def packed(examples: list[np.ndarray], held: np.ndarray, tokenizer: Any, length:
         return pad([np.concatenate([pieces[i] for i in row]) for row in rows], length, count)
 
     ids, mask = joined([np.append(tokenizer.bos, example) for example in examples])
-    wanted, _ = joined([np.append(example, tokenizer.eos) for example in examples])
+    targets, _ = joined([np.append(example, tokenizer.eos) for example in examples])
     marks, _ = joined([np.full(len(examples[i]) + 1, n) for row in rows for n, i in enumerate(row, 1)])
-    return Batch(None, Tokens(ids, mask, segments=marks), wanted, mask.astype(np.float32))
+    return Batch(None, Tokens(ids, mask, segments=marks), targets, mask.astype(np.float32))
 
 
 TASK = LanguageModeling

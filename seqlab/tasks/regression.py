@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 
 from seqlab.config import Batching
+from seqlab.data.batches import single
 from seqlab.data.corpus import Corpus
-from seqlab.data.kept_plans import bucket_plan
-from seqlab.data.padding import single
+from seqlab.data.padding import pad
+from seqlab.data.plan_cache import bucket_plan
 from seqlab.data.plans import Plan, Rows
 from seqlab.data.tokenizers import Tokenizers, values_of
 from seqlab.decoding.answers import answers
-from seqlab.layers.losses import outputs
+from seqlab.layers.losses import model_outputs
 from seqlab.system.errors import SeqlabError, at_least
 from seqlab.types import Batch, Carry, Params, Series
 
@@ -63,22 +64,16 @@ class Regression:
 
     def series(self, sources: Sequence[np.ndarray], length: int, count: int) -> Series:
         """Padded numbers; filled up with empty rows."""
-        values, mask = np.zeros((count, length, self.features), np.float32), np.zeros((count, length), bool)
-        if max(map(len, sources), default=0) > length:
-            raise SeqlabError(f"a row of more positions than the {length:,} that there is room for")
-        for i, source in enumerate(sources):
-            values[i, : len(source)] = source
-            mask[i, : len(source)] = True
-        return Series(values, mask)
+        return Series(*pad(sources, length, count, features=self.features))
 
     def loss(self, model: Any, params: Params, batch: Batch, carry: Carry, key: Any) -> Any:
         """(sum of squared errors, weight, no other sums, no carry)."""
-        found = outputs(model, params, batch.inputs, key)
-        return ((found - batch.targets) ** 2 * batch.weights).sum(), batch.weights.sum(), {}, None
+        numbers = model_outputs(model, params, batch.inputs, key)
+        return ((numbers - batch.targets) ** 2 * batch.weights).sum(), batch.weights.sum(), {}, None
 
-    def answer(self, model: Any, params: Params, tokenizers: Tokenizers, lines: Sequence[str]) -> list[str]:
-        """The number for each sequence."""
-        sources = [self.by_position(row) for row in tokenizers["source"].encode(lines)]
+    def answer(self, model: Any, params: Params, tokenizers: Tokenizers, inputs: Sequence[Any]) -> list[str]:
+        """The number for each sequence, given its ids."""
+        sources = [self.by_position(ids) for ids in inputs]
         return [str(np.float32(value)) for value in answers(model, params, sources, self.series)]
 
     def baseline(self, sources: Sequence[str], train: Iterable[dict[str, str]]) -> tuple[str, list[str]]:

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from seqlab.config import Batching
+from seqlab.config import Batching, check_share
+from seqlab.data.batches import pair_batch
 from seqlab.data.corpus import Corpus
-from seqlab.data.kept_plans import cut_source_plan
-from seqlab.data.padding import pair_batch
+from seqlab.data.plan_cache import cut_source_plan
 from seqlab.data.plans import Plan, Rows
 from seqlab.data.tokenizers import Tokenizers
 from seqlab.decoding.requests import source_request
@@ -24,7 +24,7 @@ from seqlab.search.requests import Request
 from seqlab.system.errors import SeqlabError, at_least
 from seqlab.types import Batch, Carry, Params
 
-DEFAULT_LENGTH = 128  # most tokens of a summary
+DEFAULT_LENGTH = 128  # maximum tokens of a summary
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,8 @@ class Summarization:
     """Share of the target distribution that is spread over the whole vocabulary."""
 
     rouge: str = "rouge"
-    """What judges: rouge, or of text that is not English rouge_unicode, or rouge_stemmed."""
-    loss_chunk: int = field(default=0, repr=False)  # no part of what a plan hinges on
+    """The metric: rouge, or of text that is not English rouge_unicode, or rouge_stemmed."""
+    loss_chunk: int = field(default=0, repr=False)  # a plan does not depend on it
     """Positions whose logits are held at once, as many of each row and one at least; 0: all."""
 
     KIND = "generator"
@@ -47,6 +47,7 @@ class Summarization:
 
     def __post_init__(self) -> None:
         at_least("task.loss_chunk", self.loss_chunk, 0)
+        check_share("task.label_smoothing", self.label_smoothing)
         if self.rouge not in ("rouge", "rouge_stemmed", "rouge_unicode"):
             raise SeqlabError(f"task.rouge must be rouge, rouge_stemmed or rouge_unicode, not {self.rouge!r}")
         if self.keep not in ("head", "tail", "ends") or self.source_tokens < 2:
@@ -63,12 +64,12 @@ class Summarization:
         return cut_source_plan(self, corpus, batching, self.source_tokens)
 
     def cut(self, ids: Any) -> Any:
-        most = self.source_tokens
-        if len(ids) <= most:
+        size = self.source_tokens
+        if len(ids) <= size:
             return ids
         if self.keep == "ends":
-            return np.concatenate([ids[: most - most // 2], ids[-(most // 2) :]])
-        return ids[:most] if self.keep == "head" else ids[-most:]
+            return np.concatenate([ids[: size - size // 2], ids[-(size // 2) :]])
+        return ids[:size] if self.keep == "head" else ids[-size:]
 
     def collate(self, corpus: Corpus, rows: Rows, tokenizers: Tokenizers) -> Batch:
         sources, targets = ([corpus.row(column, i) for i in rows.indices] for column in self.columns)
@@ -78,14 +79,14 @@ class Summarization:
         """Cross-entropy of the summary; see `generator_loss`."""
         return generator_loss(model, params, batch, carry, key, self.label_smoothing, self.loss_chunk)
 
-    def requests(self, lines: Sequence[str], tokenizers: Tokenizers, max_length: int) -> list[Request]:
-        most = max_length or DEFAULT_LENGTH
-        return [source_request(self.cut(ids), tokenizers, most) for ids in tokenizers["source"].encode(lines)]
+    def requests(self, inputs: Sequence[Any], tokenizers: Tokenizers, max_length: int) -> list[Request]:
+        limit = max_length or DEFAULT_LENGTH
+        return [source_request(self.cut(ids), tokenizers, limit) for ids in inputs]
 
     def baseline(self, sources: Sequence[str], train: Iterable[dict[str, str]]) -> tuple[str, list[str]]:
         """The first sentence, cut to the mean length of a summary in words."""
-        some = [len(example["target"].split()) for example in itertools.islice(train, 10_000)]
-        mean = round(sum(some) / max(len(some), 1))
+        lengths = [len(example["target"].split()) for example in itertools.islice(train, 10_000)]
+        mean = round(sum(lengths) / max(len(lengths), 1))
         firsts = (re.split(r"(?<=[.!?])\s|\n", source.strip(), maxsplit=1)[0] for source in sources)
         return "first sentence", [" ".join(first.split()[:mean]) for first in firsts]
 

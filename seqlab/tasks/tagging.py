@@ -9,12 +9,12 @@ import numpy as np
 
 from seqlab.config import Batching
 from seqlab.data.corpus import Corpus
-from seqlab.data.kept_plans import bucket_plan
 from seqlab.data.padding import pad
+from seqlab.data.plan_cache import bucket_plan
 from seqlab.data.plans import Plan, Rows
 from seqlab.data.tokenizers import Tokenizers
 from seqlab.decoding.answers import answers
-from seqlab.layers.losses import cross_entropy, outputs
+from seqlab.layers.losses import cross_entropy, model_outputs
 from seqlab.system.errors import SeqlabError
 from seqlab.types import Batch, Carry, Params, Tokens
 
@@ -27,12 +27,12 @@ class Tagging:
 
     def plan(self, corpus: Corpus, batching: Batching) -> Plan:
         def sizes() -> np.ndarray:
-            found = corpus.lengths("source", "label")
-            wrong = np.flatnonzero(found[:, 0] != found[:, 1])
+            lengths = corpus.lengths("source", "label")
+            wrong = np.flatnonzero(lengths[:, 0] != lengths[:, 1])
             if len(wrong):
-                symbols, labels = found[wrong[0]]
+                symbols, labels = lengths[wrong[0]]
                 raise SeqlabError(f"example {wrong[0] + 1} has {symbols} symbols and {labels} labels")
-            return found[:, :1]
+            return lengths[:, :1]
 
         return bucket_plan(self, corpus, batching, sizes)
 
@@ -43,14 +43,14 @@ class Tagging:
 
     def loss(self, model: Any, params: Params, batch: Batch, carry: Carry, key: Any) -> Any:
         """Cross-entropy of every label."""
-        logits = outputs(model, params, batch.inputs, key)
+        logits = model_outputs(model, params, batch.inputs, key)
         return *cross_entropy(logits, batch.targets, batch.weights), None
 
-    def answer(self, model: Any, params: Params, tokenizers: Tokenizers, lines: Sequence[str]) -> list[str]:
-        """The labels of each sequence."""
-        sources = [np.array(row, np.int32) for row in tokenizers["source"].encode(lines)]
-        found = answers(model, params, sources, lambda *some: Tokens(*pad(*some)))
-        tags = [best[: len(source)].tolist() for best, source in zip(found, sources, strict=True)]
+    def answer(self, model: Any, params: Params, tokenizers: Tokenizers, inputs: Sequence[Any]) -> list[str]:
+        """The labels of each sequence, given its ids."""
+        sources = [np.array(ids, np.int32) for ids in inputs]
+        labels = answers(model, params, sources, lambda ids, length, count: Tokens(*pad(ids, length, count)))
+        tags = [best[: len(source)].tolist() for best, source in zip(labels, sources, strict=True)]
         return [tokenizers["label"].decode(row) for row in tags]
 
 

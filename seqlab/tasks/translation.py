@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from seqlab.config import Batching
+from seqlab.config import Batching, check_share
+from seqlab.data.batches import pair_batch
 from seqlab.data.corpus import Corpus
-from seqlab.data.kept_plans import bucket_plan
-from seqlab.data.padding import pair_batch
+from seqlab.data.plan_cache import bucket_plan
 from seqlab.data.plans import Plan, Rows
 from seqlab.data.tokenizers import Tokenizers
 from seqlab.decoding.requests import source_request
@@ -24,7 +24,7 @@ class Translation:
     """Share of the target distribution that is spread over the whole vocabulary."""
     tokenized: bool = False
     """The text is tokenized already, and BLEU takes it as it stands."""
-    loss_chunk: int = field(default=0, repr=False)  # no part of what a plan hinges on
+    loss_chunk: int = field(default=0, repr=False)  # a plan does not depend on it
     """Positions whose logits are held at once, as many of each row and one at least; 0: all."""
 
     KIND = "generator"
@@ -32,6 +32,7 @@ class Translation:
 
     def __post_init__(self) -> None:
         at_least("task.loss_chunk", self.loss_chunk, 0)
+        check_share("task.label_smoothing", self.label_smoothing)
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -49,10 +50,9 @@ class Translation:
         """Cross-entropy of the target; see `generator_loss`."""
         return generator_loss(model, params, batch, carry, key, self.label_smoothing, self.loss_chunk)
 
-    def requests(self, lines: Sequence[str], tokenizers: Tokenizers, max_length: int) -> list[Request]:
+    def requests(self, inputs: Sequence[Any], tokenizers: Tokenizers, max_length: int) -> list[Request]:
         """By default a translation has at most twice the tokens of its source and 10 more."""
-        encoded = tokenizers["source"].encode(lines)
-        return [source_request(ids, tokenizers, max_length or 2 * len(ids) + 10) for ids in encoded]
+        return [source_request(ids, tokenizers, max_length or 2 * len(ids) + 10) for ids in inputs]
 
     def baseline(self, sources: Sequence[str], train: Iterable[dict[str, str]]) -> tuple[str, list[str]]:
         """The source itself."""

@@ -1,4 +1,4 @@
-"""TODO training.context"""
+"""The parts that the training loop works with."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,43 +9,28 @@ import jax
 from seqlab.config import Experiment
 from seqlab.data.plans import Plan, Rows
 from seqlab.distributed.devices import Runner
-from seqlab.system.signals import Wish
+from seqlab.system.signals import StopRequest
 from seqlab.types import Params, TrainState
 
 
 class TrainingContext(NamedTuple):
-    """What the loop works on and with."""
+    """The parts that the training loop works with. They stay the same for the whole run."""
 
     experiment: Experiment
     runner: Runner
     shapes: TrainState
-    """Of step 0, for all devices."""
-    create: Callable[[], TrainState]
-    """Step 0, on the devices."""
-    step: Callable[[TrainState, Any], tuple[TrainState, dict[str, jax.Array]]]
+    """The shapes of the state, for all devices."""
+    create_state: Callable[[], TrainState]
+    """Returns the state of step 0, on the devices."""
+    train_step: Callable[[TrainState, Any], tuple[TrainState, dict[str, jax.Array]]]
+    """The compiled training step. It donates the state."""
     plan: Plan
     collate: Callable[[Rows], Any]
+    """Returns the batch of some rows."""
     validate: Callable[[Params], dict[str, float]]
+    """Returns the validation loss, and other scores, of parameters."""
     run: Path
+    """The folder of the run."""
     say: Callable[[str], None]
-    wish: Wish
-
-
-MOST_IN_A_ROW = 20  # updates left out, or rollbacks to one checkpoint, before a run is given up
-
-
-class NotFinite(Exception):
-    """A loss or gradient of `step`."""
-
-    def __init__(self, step: int, epoch: int, index: int):
-        self.step, self.batch = step, [epoch, index]
-
-
-def advice(run: Path, checkpoint: int | None) -> str:
-    """What to do about what is not finite, where there is a good checkpoint or none."""
-    start = f", with --init-from {run}" if checkpoint else ""
-    return f"Try a lower schedule.peak, a longer warm-up, or clipping, in a new run{start}"
-
-
-def place(work: TrainingContext, epoch: int, index: int) -> str:
-    return f"epoch {epoch}, batch {index}; seqlab show-batch {work.run} --batch {epoch}/{index}"
+    """Prints a line for the user."""
+    stop_request: StopRequest

@@ -1,4 +1,4 @@
-"""TODO training.explain."""
+"""A description of how the training state is sharded over the devices."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -7,23 +7,23 @@ import jax
 
 from seqlab import catalogue
 from seqlab.config import Experiment
-from seqlab.data.padding import blank_batch
-from seqlab.distributed.devices import described
+from seqlab.data.batches import blank_batch
+from seqlab.distributed.devices import describe_devices
 from seqlab.distributed.sharding import explain
 from seqlab.training.checks import check
 from seqlab.training.state import initial_state
 
 
-def explained(experiment: Experiment) -> Iterator[str]:
-    """Where each part of the state lies on the axes of the mesh, and how much a device has of it."""
+def describe_sharding(experiment: Experiment) -> Iterator[str]:
+    """Yields lines that say on which axes of the mesh the state is sharded, and how much of it a device holds."""
     check(experiment)
-    model = catalogue.sized(experiment.model, experiment.text.size)
+    model = catalogue.with_vocabulary_size(experiment.model, experiment.text.size)
     experiment = dataclasses.replace(experiment, model=model)
     state = jax.eval_shape(lambda: initial_state(experiment, blank_batch(experiment.task)))
     parallel = experiment.parallel
-    yield described(parallel)
-    shared = (parallel.fsdp, parallel.tensor)
-    yield from explain(state.params, *shared)
-    *_, total = explain({"optimizer": state.optimizer, "average": state.average}, *shared)
+    yield describe_devices(parallel)
+    sizes = (parallel.fsdp, parallel.tensor)
+    yield from explain(state.params, *sizes)
+    *_, total = explain({"optimizer": state.optimizer, "average": state.average}, *sizes)
     size, share = total.split()[-2:]
     yield f"beside them, the optimizer's state, which lies as they do: {size} MiB, {share} MiB a device"

@@ -1,31 +1,31 @@
-"""TODO training.feed."""
+"""The stream of batches that training is fed. Threads make the batches ahead."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import numpy as np
-
 from seqlab.data.plans import Plan, Rows
-from seqlab.distributed.devices import collate_own
+from seqlab.distributed.devices import collate_local_rows
 from seqlab.system.errors import SeqlabError
 from seqlab.training.context import TrainingContext
+from seqlab.training.progress import Progress
 
 
-def batch_stream(work: TrainingContext, position: dict[str, Any]) -> Iterator[tuple[int, int, Any]]:
-    """This process's rows of the batches from a position on, for ever, each with the cursor of the next one; made
-    ahead by threads.
+def stream_own_batches(context: TrainingContext, progress: Progress) -> Iterator[tuple[int, int, Any]]:
+    """Yields this process's rows of the batches from `progress` on, without end: (epoch and index of the next batch,
+    batch).
     """
-    epoch, index, left_out = position["epoch"], position["index"], position["left_out"]
-    own = collate_own(work.runner, work.collate)
-    for found in stream_of(work.plan, work.experiment.seed, own, epoch, index):
-        if [found[0], found[1] - 1] not in left_out:
-            yield found
+    collate = collate_local_rows(context.runner, context.collate)
+    for epoch, index, batch in stream_batches(
+        context.plan, context.experiment.seed, collate, progress.epoch, progress.index
+    ):
+        if (epoch, index - 1) not in progress.left_out:
+            yield epoch, index, batch
 
 
-def stream_of(
+def stream_batches(
     plan: Plan, seed: int, collate: Callable[[Rows], Any], epoch: int, index: int
 ) -> Iterator[tuple[int, int, Any]]:
-    """Batches from the cursor on, for ever, each with the cursor of the next one."""
+    """Yields the batches from an epoch and index on, without end: (epoch and index of the next batch, batch)."""
     import grain
 
     ahead = grain.ReadOptions(num_threads=2, prefetch_buffer_size=8)
@@ -38,11 +38,3 @@ def stream_of(
         except SeqlabError as error:  # Grain adds lines of its own
             raise SeqlabError(str(error).partition("\n")[0]) from None
         epoch, index = epoch + 1, 0
-
-
-def count_padding(batch: Any, counted: list[float]) -> None:
-    """Adds the pads and the positions of a batch's inputs and prefix."""
-    for tokens in (batch.inputs, batch.prefix):
-        if tokens is not None:
-            counted[0] += tokens.mask.size - np.count_nonzero(tokens.mask)
-            counted[1] += tokens.mask.size

@@ -1,208 +1,252 @@
-"""The loop itself: from a run's last checkpoint, or its beginning, to its last step.
+"""The training loop: from the newest checkpoint of a run, or its beginning, to its last step.
 
-Nothing is read from the device in the step that computes it: what a step tells is looked at one step late.
+No step waits for its own results: they are read from the device one step late.
 """
 
 import contextlib
 import dataclasses
 import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
-from seqlab.distributed.devices import asked_of_any, fit_rows
-from seqlab.distributed.hosts import is_process_zero, on_process_zero
-from seqlab.runs import checkpoint, manifest, saving
+from seqlab.config import Experiment
+from seqlab.distributed.devices import any_process_requests, fit_rows
+from seqlab.distributed.hosts import on_process_zero
+from seqlab.runs import checkpoint, manifest
 from seqlab.runs.curves import draw_curves
-from seqlab.runs.log import Logbook
-from seqlab.runs.trail import Trail
 from seqlab.system.errors import SeqlabError, Stopped
-from seqlab.system.progress import progress
-from seqlab.system.untrusted import fits
-from seqlab.training.context import MOST_IN_A_ROW, NotFinite, TrainingContext, advice, place
-from seqlab.training.feed import batch_stream, count_padding
-from seqlab.training.progress import BEGINNING, POSITION, note
+from seqlab.training.context import TrainingContext
+from seqlab.training.feed import stream_own_batches
+from seqlab.training.meter import StretchMeter, training_metrics
+from seqlab.training.nonfinite import DelayedCheck, StepResult, nonfinite_advice
+from seqlab.training.outputs import Outputs, open_outputs
+from seqlab.training.progress import BatchPosition, Progress
 from seqlab.training.schedule import make_schedule
-from seqlab.training.validation import perplexity
 from seqlab.types import TrainState
 
-PAUSES = (1, 5, 25)  # seconds between tries to save the last state
+PAUSES = (1, 5, 25)  # seconds between the attempts to save the last state
 
 
-def go_on(work: TrainingContext, left_out: list[list[int]]) -> None:
-    """One attempt, without some batches."""
-    experiment, runner, run, say, wish = work.experiment, work.runner, work.run, work.say, work.wish
-    start, position = choose(work)
-    if position["judged"] and (start >= experiment.steps or position["stopped"]):
-        say(f"{run} is trained: {start} steps")
+def run_attempt(context: TrainingContext, left_out: Sequence[BatchPosition]) -> None:
+    """Trains from the newest checkpoint to the last step, without the batches of `left_out`.
+
+    Raises `NonFiniteError` for a loss or gradient that is not finite and may not be left out; `Stopped` after a stop
+    request, when the state is saved; `SeqlabError` for a last state that cannot be saved.
+    """
+    experiment = context.experiment
+    start, progress = newest_progress(context)
+    if progress.judged and (start >= experiment.steps or progress.stopped):
+        context.say(f"{context.run} is trained: {start} steps")
         return
     if start:
-        say(f"resuming from step {start}")
-    state = state_of(work, start) if start else work.create()
-    more = [batch for batch in left_out if batch not in position["left_out"]]
-    position = {**position, "left_out": [*position["left_out"], *more]}
+        context.say(f"resuming from step {start}")
+    state = restore_state(context, start) if start else context.create_state()
+    earlier_tokens = float(context.runner.fetch(state.sums)["weight"]) if start else 0.0
+    meter = StretchMeter(earlier_tokens)
+    with open_outputs(context, start, progress.judged) as outputs:
+        TrainingLoop(
+            context,
+            outputs,
+            meter,
+            check=DelayedCheck(context),
+            learning_rate=make_schedule(experiment.schedule, experiment.steps),
+            step=start,
+            state=state,
+            progress=progress.without_batches(left_out),
+        ).run()
 
-    zeros = {name: np.float32(0) for name in state.sums}
-    rate = make_schedule(experiment.schedule, experiment.steps)
-    several = jax.process_count() > 1
-    unchecked: Any = None  # what the step before tells
-    unlogged: Any = None
-    skipped = 0
-    counted = float(runner.fetch(state.sums)["weight"]) if start else 0.0  # tokens of the stretch, before
-    clock, waiting, padding = time.perf_counter(), 0.0, [0.0, 0.0]
 
-    def settle() -> bool:
-        """Looks at what the last step and the last stretch of the log told, now that they are computed. Whether
-        another process has been asked to stop.
+@dataclasses.dataclass
+class TrainingLoop:
+    """One attempt at training a run, with everything that is kept from one step to the next."""
+
+    context: TrainingContext
+    outputs: Outputs
+    meter: StretchMeter
+    """The speed since the log was last written."""
+    check: DelayedCheck
+    """The result of the previous step, until it is read."""
+    learning_rate: Callable[[Any], jax.Array]
+    """The learning rate by update, from 0."""
+    step: int
+    """The number of steps that have been started."""
+    state: TrainState
+    """The state after `step` steps. It may still be computed on the devices."""
+    progress: Progress
+    """The progress after `step` steps."""
+    unlogged: tuple[int, dict[str, jax.Array]] | None = None
+    """The step and the sums of the next line of the log, until they are read."""
+
+    @property
+    def experiment(self) -> Experiment:
+        """The experiment that is trained."""
+        return self.context.experiment
+
+    @property
+    def finished(self) -> bool:
+        """Whether no further step is to be taken."""
+        return self.step >= self.experiment.steps or self.progress.stopped
+
+    def run(self) -> None:
+        """Trains until the last step, or until validation or a stop request ends the run."""
+        batches = stream_own_batches(self.context, self.progress)
+        if not self.progress.judged:
+            self.validate()
+        while not self.finished:
+            with self.meter.wait():
+                epoch, index, batch = next(batches)
+            self.progress = dataclasses.replace(self.progress, epoch=epoch, index=index)
+            self.meter.count_padding(batch)
+            stopping = self.run_step(batch)
+            self.take_sums()
+            self.write_trail()
+            self.outputs.advance()
+            self.save_if_due(stopping)
+            if stopping and not self.finished:
+                self.stop()
+        self.finish_saving()
+
+    def run_step(self, batch: Any) -> bool:
+        """Starts one step, and reads the results of the step before. Returns whether to stop after this step.
+
+        Several processes agree on stopping in each step, and learn the result one step later, all in the same step.
         """
-        nonlocal unchecked, unlogged, skipped, counted, clock, waiting, padding
-        asked = False
-        if unchecked is not None:
-            at, epoch, index, finite, asked = unchecked
-            unchecked = None
-            if not bool(finite):
-                skipped += 1
-                if experiment.nonfinite != "skip" or skipped > MOST_IN_A_ROW:
-                    raise NotFinite(at, epoch, index)
-                where = place(work, epoch, index)
-                say(f"THE LOSS OR GRADIENT OF STEP {at} IS NOT FINITE: ITS UPDATE IS LEFT OUT ({where})")
-            else:
-                skipped = 0
-        if unlogged is not None:
-            at, sums = unlogged
-            seconds, clock = time.perf_counter() - clock, time.perf_counter()
-            values = training_metrics(sums) | {"learning rate": float(rate(at - 1))}
-            shares = {"padding": padding[0] / max(padding[1], 1.0), "input wait": waiting / seconds}
-            speed = (float(sums["weight"]) - counted) / seconds
-            unlogged, counted, waiting, padding = None, 0.0, 0.0, [0.0, 0.0]
-            if log is not None:
-                log.write(at, values, **{"tokens per second": speed}, **shares)
-            shown = [f"loss {values['loss']:.3f}"] if "loss" in values else []
-            shown += [f"{share:.0%} {name}" for name, share in shares.items()]
-            advance(0, ", ".join(shown))
-        return bool(asked)
+        runner, stop_request, several = self.context.runner, self.context.stop_request, jax.process_count() > 1
+        self.step += 1
+        self.state, result = self.context.train_step(self.state, runner.feed(batch))
+        stopping = self.read_results() or (stop_request.requested and not several)
+        agreed = any_process_requests(stop_request.requested) if several else False
+        position = (self.progress.epoch, self.progress.index - 1)
+        self.check.submit(StepResult(self.step, position, runner.fetch(result)["finite"], agreed))
+        return stopping
 
-    def save(step: int, judged: bool) -> None:
-        position["judged"] = judged
-        saver.save(checkpoint.saved_tree(runner.saved(state)), step, position)
+    def read_results(self) -> bool:
+        """Reads the results that are pending. Returns whether any process has been requested to stop."""
+        stop_requested = self.check.read()
+        self.write_log()
+        return bool(stop_requested)
 
-    def judge(step: int) -> None:
-        """Validates, and notes what came of it; among several processes no signal cuts it short."""
-        nonlocal clock
-        begun = time.perf_counter()
-        with wish.patience(several):
-            values = work.validate(runner.fetch(state.params if state.average is None else state.average))
-        if not np.isfinite(values["loss"]):
-            raise SeqlabError(
-                f"{run}: the validation loss of step {step} is not finite, though those of training are: its "
-                f"checkpoint is of no use. {advice(run, position['best_step'])}"
-            )
-        if log is not None:
-            log.write(step, {f"validation {name}": value for name, value in values.items()})
-            with contextlib.suppress(OSError):  # a full disk has been told of
-                draw_curves(run)
-        say(f"step {step}: " + ", ".join(f"{name} {value:.4g}" for name, value in values.items()))
-        note(position, experiment, step, values)
-        position["judged"] = True
-        saver.amend(step, position)
-        clock += time.perf_counter() - begun
+    def take_sums(self) -> None:
+        """Takes the sums of the metrics out of the state, where a line of the log is due."""
+        if self.step % self.experiment.log_every == 0:
+            runner = self.context.runner
+            self.unlogged = self.step, runner.fetch(self.state.sums)
+            zeros = {name: np.float32(0) for name in self.state.sums}
+            self.state = dataclasses.replace(self.state, sums=runner.place(zeros))
 
-    with contextlib.ExitStack() as stack:
-        advance = stack.enter_context(progress("training", experiment.steps, start))
-        log = trail = None
-        if is_process_zero():
-            log = Logbook(run, start, experiment.log_every, say, judged=position["judged"])
-            stack.callback(log.close)
-            if experiment.hash_every:
-                trail = Trail(run, start)
-                stack.callback(trail.close)
-        saver = saving.Saver(run, experiment.checkpoints.last, say)
-        stack.callback(saver.close)
-        stack.enter_context(wish.patience())
-        stream = batch_stream(work, position)
-        step = start
-        if not position["judged"]:
-            judge(step)
-        while step < experiment.steps and not position["stopped"]:
-            begun = time.perf_counter()
-            position["epoch"], position["index"], batch = next(stream)
-            waiting += time.perf_counter() - begun
-            count_padding(batch, padding)
-            step += 1
-            state, told = work.step(state, runner.feed(batch))
-            ending = settle() or (wish.asked and not several)
-            asked = asked_of_any(wish.asked) if several else False
-            unchecked = step, position["epoch"], position["index"] - 1, runner.fetch(told)["finite"], asked
-            if step % experiment.log_every == 0:
-                unlogged = step, runner.fetch(state.sums)
-                state = dataclasses.replace(state, sums=runner.place(zeros))
-            if experiment.hash_every and step % experiment.hash_every == 0:
-                rows = work.plan.batches(experiment.seed, position["epoch"])[position["index"] - 1]
-                whole = runner.fetch(state)
-                if trail is not None:
-                    trail.write(step, work.collate(rows), whole)
-            advance()
-            if step % experiment.validation.every == 0 or step == experiment.steps:
-                settle()
-                save(step, judged=False)
-                judge(step)
-                if position["stopped"]:
-                    say(f"stopping early: {position['waited']} validations without a better one")
-            elif ending or (saver.owed and step % experiment.log_every == 0):
-                settle()
-                save(step, judged=True)
-            if ending and step < experiment.steps and not position["stopped"]:
-                saver.wait()
-                where = "could not be saved" if saver.owed else "is saved"
-                raise Stopped(f"stopped at step {step}, which {where}: the same command goes on", agreed=True)
+    def write_log(self) -> None:
+        """Writes the line of the log whose sums have been taken, if there is one."""
+        if self.unlogged is None:
+            return
+        (step, sums), self.unlogged = self.unlogged, None
+        speed, shares = self.meter.end(sums["weight"])
+        values = training_metrics(sums) | {"learning rate": float(self.learning_rate(step - 1))}
+        if self.outputs.log is not None:
+            self.outputs.log.write(step, values, **{"tokens per second": speed}, **shares)
+        notes = [f"loss {values['loss']:.3f}"] if "loss" in values else []
+        notes += [f"{share:.0%} {name}" for name, share in shares.items()]
+        self.outputs.advance(0, ", ".join(notes))
+
+    def write_trail(self) -> None:
+        """Writes the hashes of the batch and of the state, where the trail has a line for the step."""
+        context, experiment = self.context, self.experiment
+        if experiment.hash_every and self.step % experiment.hash_every == 0:
+            rows = context.plan.batches(experiment.seed, self.progress.epoch)[self.progress.index - 1]
+            state = context.runner.fetch(self.state)
+            if self.outputs.trail is not None:
+                self.outputs.trail.write(self.step, context.collate(rows), state)
+
+    def save_if_due(self, stopping: bool) -> None:
+        """Saves the state and validates it, where that is due; or only saves it, before a stop or for a failed save.
+
+        A state that is to be validated is saved first, so that the same command can repeat the validation.
+        """
+        experiment, saver = self.experiment, self.outputs.saver
+        if self.step % experiment.validation.every == 0 or self.step == experiment.steps:
+            self.read_results()
+            self.save(judged=False)
+            self.validate()
+            if self.progress.stopped:
+                self.context.say(f"stopping early: {self.progress.waited} validations without a better one")
+        elif stopping or (saver.failure and self.step % experiment.log_every == 0):
+            self.read_results()
+            self.save(judged=True)
+
+    def save(self, judged: bool) -> None:
+        """Starts to save the state. `judged`: whether the state has been validated, or need not be."""
+        self.progress = dataclasses.replace(self.progress, judged=judged)
+        tree = checkpoint.saved_tree(self.context.runner.to_saved(self.state))
+        self.outputs.saver.save(tree, self.step, self.progress.to_json())
+
+    def validate(self) -> None:
+        """Validates the state, and amends its checkpoint by the result. One process may be stopped at once in it."""
+        context, step, state = self.context, self.step, self.state
+        with self.meter.pause():
+            with context.stop_request.deferral(jax.process_count() > 1):
+                values = context.validate(
+                    context.runner.fetch(state.params if state.average is None else state.average)
+                )
+            if not np.isfinite(values["loss"]):
+                raise SeqlabError(
+                    f"{context.run}: the validation loss of step {step} is not finite, though those of training are: "
+                    f"its checkpoint is of no use. {nonfinite_advice(context.run, self.progress.best_step)}"
+                )
+            if self.outputs.log is not None:
+                self.outputs.log.write(step, {f"validation {name}": value for name, value in values.items()})
+                with contextlib.suppress(OSError):  # the log has reported a full disk
+                    draw_curves(context.run)
+            context.say(f"step {step}: " + ", ".join(f"{name} {value:.4g}" for name, value in values.items()))
+            self.progress = self.progress.after_validation(self.experiment.validation, step, values)
+            self.outputs.saver.amend(step, self.progress.to_json())
+
+    def stop(self) -> None:
+        """Raises `Stopped`, once the state has been saved."""
+        saver = self.outputs.saver
+        saver.wait()
+        outcome = "could not be saved" if saver.failure else "is saved"
+        raise Stopped(f"stopped at step {self.step}, which {outcome}: the same command goes on", agreed=True)
+
+    def finish_saving(self) -> None:
+        """Waits until the last state is saved, with a few attempts. Raises `SeqlabError` if all of them fail."""
+        saver = self.outputs.saver
         saver.wait()
         for pause in PAUSES:
-            if saver.owed:
+            if saver.failure:
                 time.sleep(pause)
-                save(step, judged=True)
+                self.save(judged=True)
                 saver.wait()
-        if saver.owed:
+        if saver.failure:
             raise SeqlabError(
-                f"{run}: the state of step {step} could not be saved: make room; the same command goes on"
+                f"{self.context.run}: the state of step {self.step} could not be saved: make room; the same command "
+                "goes on"
             )
 
 
-def choose(work: TrainingContext) -> tuple[int, dict[str, Any]]:
-    """The step and position of the run's newest whole checkpoint, or of its beginning."""
+def newest_progress(context: TrainingContext) -> tuple[int, Progress]:
+    """Returns the step and the progress of the newest whole checkpoint, or of a new run if there is none.
 
-    def chosen() -> tuple[int, dict[str, Any]]:
-        step = manifest.newest_whole(work.run, work.say)
-        return (0, BEGINNING) if step is None else (step, manifest.read_manifest(work.run, step)["progress"])
+    Raises `SeqlabError` for a checkpoint of parameters alone, or of another version.
+    """
 
-    step, position = on_process_zero(chosen)
-    if "epoch" not in position:
-        kind = "averaged" if "averaged" in position else "imported"
-        raise SeqlabError(
-            f"{work.run} holds {kind} parameters, which do not train on: start from it with --init-from"
-        )
-    if not all(fits(position.get(name), kind) for name, kind in POSITION.items()):
-        raise SeqlabError(
-            f"{work.run}: checkpoint {step} does not tell where the run was: it is of another version of seqlab; "
-            "start from it with --init-from"
-        )
-    return step, position
+    def read() -> tuple[int, dict[str, Any]]:
+        step = manifest.newest_whole(context.run, context.say)
+        if step is None:
+            return 0, Progress().to_json()
+        return step, manifest.read_manifest(context.run, step)["progress"]
+
+    step, values = on_process_zero(read)
+    return step, Progress.from_json(values, context.run, step)
 
 
-def state_of(work: TrainingContext, step: int) -> TrainState:
-    """The state of a checkpoint, straight onto the devices. Its carry may have been of other numbers of devices."""
-    like = work.runner.like(work.shapes)
-    saved = checkpoint.load_tree(work.run, step, checkpoint.saved_tree(like))
-    carry = jax.tree.map(lambda x, own: fit_rows(np.asarray(x), len(own)), saved.get("carry"), like.carry)
-    return work.runner.place(TrainState(**{**saved, "carry": carry}))
+def restore_state(context: TrainingContext, step: int) -> TrainState:
+    """Returns the state of a checkpoint, restored onto the devices.
 
-
-def training_metrics(sums: dict[str, jax.Array]) -> dict[str, float]:
-    s = {name: float(value) for name, value in sums.items()}
-    weight = max(s["weight"], 1.0)
-    if not s["steps"]:  # all updates were left out
-        return {}
-    values = {"loss": s["loss"] / weight}
-    if "nll" in s:  # without label smoothing, to stand beside the validation loss
-        values = {"loss": s["nll"] / weight, "perplexity": perplexity(s["nll"] / weight)}
-    return {**values, "gradient norm": s["gradient_norm"] / s["steps"]}
+    The rows of its carry are fitted, since the checkpoint may have been written on another number of devices.
+    """
+    targets = context.runner.restore_targets(context.shapes)
+    saved = checkpoint.load_tree(context.run, step, checkpoint.saved_tree(targets))
+    carry = jax.tree.map(lambda x, target: fit_rows(np.asarray(x), len(target)), saved.get("carry"), targets.carry)
+    return context.runner.place(TrainState(**{**saved, "carry": carry}))

@@ -1,25 +1,77 @@
-"""TODO training.progress."""
+"""The progress of a run: its place in the data, its best validation, and whether it has stopped early."""
 
+import dataclasses
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
-from seqlab.config import Experiment
+from seqlab.config import Validation
+from seqlab.system.errors import SeqlabError
+from seqlab.system.untrusted import fits
 
 LOWER_IS_BETTER = ("loss", "ter", "mse")
 
-BEGINNING = {
-    "epoch": 0,
-    "index": 0,
-    "left_out": [],
-    "best": None,
-    "best_step": None,
-    "waited": 0,
-    "judged": True,
-    "stopped": False,
-}
-"""Where a run is: the next batch, those that were passed over, the best validation; whether the last state has been
-judged by one, and whether that was enough."""
+BatchPosition = tuple[int, ...]
+"""The epoch of a batch and its index in the epoch, both from 0."""
 
-POSITION: dict[str, Any] = {
+
+@dataclasses.dataclass(frozen=True)
+class Progress:
+    """The progress of a run, as the manifest of a checkpoint stores it. The defaults are those of a new run."""
+
+    epoch: int = 0
+    """The epoch of the next batch."""
+    index: int = 0
+    """The index of the next batch in its epoch."""
+    left_out: tuple[BatchPosition, ...] = ()
+    """The batches that training leaves out."""
+    best: float | None = None
+    """The best value of the validation metric."""
+    best_step: int | None = None
+    """The step of the best value."""
+    waited: int = 0
+    """The number of validations since the best one."""
+    judged: bool = True
+    """Whether the last saved state has been validated, if it must be."""
+    stopped: bool = False
+    """Whether validation has ended the run before its last step."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the progress as a manifest stores it."""
+        return {**dataclasses.asdict(self), "left_out": [list(batch) for batch in self.left_out]}
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any], run: Path, step: int) -> "Progress":
+        """Returns the progress that a checkpoint of `run` stores. Raises `SeqlabError` for anything else."""
+        if "epoch" not in values:
+            kind = "averaged" if "averaged" in values else "imported"
+            raise SeqlabError(f"{run} holds {kind} parameters, which do not train on: start from it with --init-from")
+        if not all(fits(values.get(name), kind) for name, kind in JSON_TYPES.items()):
+            raise SeqlabError(
+                f"{run}: checkpoint {step} does not tell where the run was: it is of another version of seqlab; "
+                "start from it with --init-from"
+            )
+        stored = {name: values[name] for name in JSON_TYPES if name in values}
+        return cls(**{**stored, "left_out": tuple(tuple(batch) for batch in values["left_out"])})
+
+    def without_batches(self, batches: Iterable[BatchPosition]) -> "Progress":
+        """Returns the progress of a run that leaves out these batches too."""
+        added = tuple(batch for batch in batches if batch not in self.left_out)
+        return dataclasses.replace(self, left_out=(*self.left_out, *added))
+
+    def after_validation(self, validation: Validation, step: int, values: dict[str, float]) -> "Progress":
+        """Returns the progress after a validation of `step`: whether it is the best, and whether to stop."""
+        value = values[validation.metric]
+        sign = -1 if validation.metric in LOWER_IS_BETTER else 1
+        if self.best is None or sign * value > sign * self.best:
+            after = dataclasses.replace(self, best=value, best_step=step, waited=0)
+        else:
+            after = dataclasses.replace(self, waited=self.waited + 1)
+        stopped = 0 < validation.patience <= after.waited
+        return dataclasses.replace(after, judged=True, stopped=stopped)
+
+
+JSON_TYPES: dict[str, Any] = {
     "epoch": int,
     "index": int,
     "left_out": list[list[int]],
@@ -29,14 +81,4 @@ POSITION: dict[str, Any] = {
     "judged": bool,
     "stopped": bool,
 }
-
-
-def note(position: dict[str, Any], experiment: Experiment, step: int, values: dict[str, float]) -> None:
-    """Writes into `position` whether this step is the best, and whether to stop."""
-    value = values[experiment.validation.metric]
-    sign = -1 if experiment.validation.metric in LOWER_IS_BETTER else 1
-    if position["best"] is None or sign * value > sign * position["best"]:
-        position.update(best=value, best_step=step, waited=0)
-    else:
-        position["waited"] += 1
-    position["stopped"] = 0 < experiment.validation.patience <= position["waited"]
+"""The type of each value of `Progress.to_json`."""

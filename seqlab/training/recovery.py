@@ -1,23 +1,27 @@
-"""TODO training.recovery."""
+"""Recovery from losses that are not finite, by training again from the last checkpoint without the batch."""
 
 import jax
 
 from seqlab.distributed.hosts import on_process_zero
 from seqlab.runs import manifest
 from seqlab.system.errors import SeqlabError
-from seqlab.training.context import MOST_IN_A_ROW, NotFinite, TrainingContext, advice, place
-from seqlab.training.loop import go_on
+from seqlab.training.context import TrainingContext
+from seqlab.training.loop import run_attempt
+from seqlab.training.nonfinite import MAX_IN_A_ROW, NonFiniteError, describe_batch, nonfinite_advice
+from seqlab.training.progress import BatchPosition
 
 
-def run_steps(work: TrainingContext) -> None:
-    """Raises `SeqlabError` for a loss that is not finite, as `Experiment.nonfinite` says, and for a last state that
-    cannot be saved; `Stopped`, all saved, where a signal asks for the end.
+def run_training(context: TrainingContext) -> None:
+    """Trains to the last step, with as many attempts as `Experiment.nonfinite` allows.
+
+    Raises `SeqlabError` for a loss that is not finite, where training cannot recover from it, and for a last state
+    that cannot be saved; `Stopped` after a stop request, when the state is saved.
     """
-    left_out: list[list[int]] = []
-    times, where = 0, 0
+    left_out: list[BatchPosition] = []
+    rollbacks, rollback_step = 0, 0
     while True:
         try:
-            return go_on(work, left_out)
+            return run_attempt(context, left_out)
         except jax.errors.JaxRuntimeError as error:
             if jax.process_count() == 1 or "RESOURCE_EXHAUSTED" in str(error):
                 raise
@@ -26,22 +30,31 @@ def run_steps(work: TrainingContext) -> None:
                 f"another process has gone, it seems: {reason}; the same command on all goes on where the last "
                 "checkpoint is"
             ) from error
-        except NotFinite as bad:
-            last = on_process_zero(lambda: max(manifest.checkpoint_steps(work.run), default=0))
-            times, where = (times + 1 if last == where else 1), last
-            if work.experiment.nonfinite != "rollback" or times > MOST_IN_A_ROW:
-                good = f"the last good checkpoint is of step {last}" if last else "there is no checkpoint yet"
-                if work.experiment.nonfinite == "stop":
-                    also = "; or --nonfinite skip or rollback"
-                else:
-                    also = f". It was given up after {MOST_IN_A_ROW} in a row"
-                raise SeqlabError(
-                    f"the loss or gradient of step {bad.step} is not finite ({place(work, *bad.batch)}); {good}. "
-                    f"{advice(work.run, last)}{also}"
-                ) from None
-            left_out.append(bad.batch)
-            epoch, index = bad.batch
-            work.say(
-                f"THE LOSS OR GRADIENT OF STEP {bad.step} IS NOT FINITE: ROLLED BACK to step {last}, to go on "
-                f"without that batch (seqlab show-batch {work.run} --batch {epoch}/{index})"
+        except NonFiniteError as error:
+            step = on_process_zero(lambda: max(manifest.checkpoint_steps(context.run), default=0))
+            rollbacks, rollback_step = (rollbacks + 1 if step == rollback_step else 1), step
+            if context.experiment.nonfinite != "rollback" or rollbacks > MAX_IN_A_ROW:
+                raise unrecovered(context, error, step) from None
+            left_out.append(error.batch)
+            epoch, index = error.batch
+            context.say(
+                f"THE LOSS OR GRADIENT OF STEP {error.step} IS NOT FINITE: ROLLED BACK to step {step}, to go on "
+                f"without that batch (seqlab show-batch {context.run} --batch {epoch}/{index})"
             )
+
+
+def unrecovered(context: TrainingContext, error: NonFiniteError, checkpoint: int) -> SeqlabError:
+    """Returns the error for the user. `checkpoint` is the step of the last checkpoint; 0: there is none."""
+    if checkpoint:
+        last_good = f"the last good checkpoint is of step {checkpoint}"
+    else:
+        last_good = "there is no checkpoint yet"
+    if context.experiment.nonfinite == "stop":
+        ending = "; or --nonfinite skip or rollback"
+    else:
+        ending = f". It was given up after {MAX_IN_A_ROW} in a row"
+    batch = describe_batch(context.run, error.batch)
+    advice = nonfinite_advice(context.run, checkpoint)
+    return SeqlabError(
+        f"the loss or gradient of step {error.step} is not finite ({batch}); {last_good}. {advice}{ending}"
+    )

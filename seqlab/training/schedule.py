@@ -1,4 +1,4 @@
-"""TODO training.schedule."""
+"""Learning rate schedules."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,16 +7,15 @@ import jax
 import jax.numpy as jnp
 
 from seqlab.config import Schedule
-from seqlab.system.errors import SeqlabError
 
 
 def make_schedule(schedule: Schedule, steps: int) -> Callable[[Any], jax.Array]:
-    """The learning rate of update `t`, counted from 0; the first one is already above zero."""
+    """Returns the learning rate as a function of the update, from 0. The first rate is already above zero."""
     warmup = max(schedule.warmup, 1)
-    after = max(steps - warmup, 1)
+    decay_steps = max(steps - warmup, 1)
 
     def decay(t: jax.Array) -> jax.Array:
-        share = jnp.clip((t - warmup) / after, 0.0, 1.0)
+        share = jnp.clip((t - warmup) / decay_steps, 0.0, 1.0)
         match schedule.name:
             case "constant":
                 return jnp.ones_like(share)
@@ -28,10 +27,8 @@ def make_schedule(schedule: Schedule, steps: int) -> Callable[[Any], jax.Array]:
                 return 0.5 * (1.0 + jnp.cos(jnp.pi * share))
             case "linear":
                 return 1.0 - share
-            case "step":
+            case _:  # step
                 return schedule.decay ** (t // schedule.every)
-        names = "constant, inverse_sqrt, noam, cosine, linear, step"
-        raise SeqlabError(f"unknown schedule {schedule.name!r}: one of {names}")
 
     def rate(t: Any) -> jax.Array:
         t = jnp.asarray(t, jnp.float32) + 1.0

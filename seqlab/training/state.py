@@ -1,4 +1,4 @@
-"""TODO training.state."""
+"""The training step and the initial state of an experiment."""
 
 import functools
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from seqlab.types import TrainState, zeros_like
 
 
 def training_step(experiment: Experiment, axis: str | None = None) -> Callable[..., Any]:
-    """`make_step` of an experiment."""
+    """Returns the training step of an experiment. Gradients are added over the devices of `axis`, if there is one."""
     return make_step(
         functools.partial(experiment.task.loss, experiment.model),
         optimizer_of(experiment),
@@ -29,7 +29,10 @@ def training_step(experiment: Experiment, axis: str | None = None) -> Callable[.
 
 
 def initial_state(experiment: Experiment, batch: Any) -> TrainState:
-    """Step 0, for batches like this one. Raises `SeqlabError` for a model that cannot be built."""
+    """Returns the state of step 0, for batches of the shape of `batch`.
+
+    Raises `SeqlabError` for a model that cannot be built.
+    """
     params = init_params(experiment.model, experiment.seed, batch)
     loss = functools.partial(experiment.task.loss, experiment.model)
     loss_sum, weight, sums, carry = jax.eval_shape(loss, params, batch, None, jax.random.key(0))
@@ -45,4 +48,5 @@ def initial_state(experiment: Experiment, batch: Any) -> TrainState:
 
 
 def optimizer_of(experiment: Experiment) -> optax.GradientTransformation:
+    """Returns the optimizer of an experiment, at its schedule."""
     return make_optimizer(experiment.optimizer, experiment.schedule, experiment.steps)

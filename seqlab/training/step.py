@@ -1,4 +1,4 @@
-"""One training step: pure, with the loss injected."""
+"""The training step: a pure function, given the loss."""
 
 from collections.abc import Callable
 from typing import Any
@@ -23,16 +23,17 @@ def make_step(
     average: float = 0.0,
     skip: bool = False,
 ) -> Callable[[TrainState, Any], tuple[TrainState, dict[str, jax.Array]]]:
-    """`step(state, batch) -> (state, metrics)`.
+    """Returns `step(state, batch) -> (state, {"finite": ...})`.
 
-    Gradients are of the loss's sum. Sums and weights are added over the devices of `axis` (None: one program sees the
-    whole batch), and over the `accumulate` parts that a batch is worked on in, and divided once, last, so every
-    weight counts alike however rows fall. `average` is the decay of the parameters' moving average; `skip` leaves
-    everything but the number of the step as it was where the loss or a gradient is not finite.
+    Gradients are those of the sum of the loss. Sums and weights are added over the devices of `axis` (None: one
+    program has the whole batch) and over the `accumulate` parts in which a batch is processed, and divided once, at
+    the end, so that every weight counts alike wherever its row is. `average` is the decay of the moving average of
+    the parameters; 0: there is none. `skip` leaves everything but the number of the step unchanged where the loss or
+    a gradient is not finite.
     """
 
     def gradients_of(params: Params, batch: Any, carry: Carry, key: jax.Array) -> Any:
-        """(gradients, sums, carry) of some rows."""
+        """Returns (gradients, sums, carry) of some rows."""
 
         def objective(params: Params) -> Any:
             loss_sum, weight, sums, after = loss(params, batch, carry, key)
@@ -48,7 +49,9 @@ def make_step(
         if accumulate == 1:
             gradients, sums, carry = gradients_of(state.params, batch, state.carry, key)
         else:
-            gradients, sums, carry = accumulated(gradients_of, accumulate, state.params, batch, state.carry, key)
+            gradients, sums, carry = accumulate_gradients(
+                gradients_of, accumulate, state.params, batch, state.carry, key
+            )
         if axis is not None:
             gradients, sums = jax.lax.psum((gradients, sums), axis)
         gradients = jax.tree.map(lambda g: g / jnp.maximum(sums["weight"], 1.0), gradients)
@@ -63,7 +66,7 @@ def make_step(
             optimizer=optimizer_state,
             carry=carry,
             sums=jax.tree.map(jnp.add, state.sums, sums),
-            average=moved(state.average, params, state.step, average) if average else None,
+            average=update_average(state.average, params, state.step, average) if average else None,
         )
         if skip:
             after = jax.tree.map(lambda new, old: jnp.where(finite, new, old), after, state).replace(step=after.step)
@@ -72,32 +75,37 @@ def make_step(
     return step
 
 
-def accumulated(
+def accumulate_gradients(
     gradients_of: Callable[..., Any], parts: int, params: Params, batch: Any, carry: Carry, key: jax.Array
 ) -> Any:
-    """What `gradients_of` gives, added over parts of the batch; part i has the rows i, i + parts, ..., so that rows
-    which are split over devices stay where they are.
+    """Returns the results of `gradients_of`, added over parts of the batch.
+
+    Part i has the rows i, i + parts, ..., so that rows which are sharded over devices stay on their devices.
     """
 
     def split(tree: Any) -> Any:
         return jax.tree.map(lambda x: jnp.moveaxis(x.reshape(-1, parts, *x.shape[1:]), 1, 0), tree)
 
     def add(total: Any, part: Any) -> Any:
-        rows, its_carry, number = part
-        gradients, sums, after = gradients_of(params, rows, its_carry, jax.random.fold_in(key, number))
+        rows, part_carry, number = part
+        gradients, sums, after = gradients_of(params, rows, part_carry, jax.random.fold_in(key, number))
         return jax.tree.map(jnp.add, total, (gradients, sums)), after
 
-    given = split(batch), split(carry), jnp.arange(parts)
-    first = jax.tree.map(lambda x: x[0], given)
-    shapes = jax.eval_shape(lambda rows, its, n: gradients_of(params, rows, its, jax.random.fold_in(key, n)), *first)
-    (gradients, sums), after = jax.lax.scan(add, zeros_like(shapes[:2]), given)
+    stacked = split(batch), split(carry), jnp.arange(parts)
+    first = jax.tree.map(lambda x: x[0], stacked)
+    shapes = jax.eval_shape(
+        lambda rows, part_carry, n: gradients_of(params, rows, part_carry, jax.random.fold_in(key, n)), *first
+    )
+    (gradients, sums), after = jax.lax.scan(add, zeros_like(shapes[:2]), stacked)
     merged = jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1).reshape(-1, *x.shape[2:]), after)
     return gradients, sums, merged
 
 
-def moved(average: Params, params: Params, step: AnyArray, decay: float) -> Params:
-    """The moving average after one more step. At first it forgets faster, by (1 + t) / (10 + t), so that it does not
-    hang on to where training began (the rule of TensorFlow's ExponentialMovingAverage).
+def update_average(average: Params, params: Params, step: AnyArray, decay: float) -> Params:
+    """Returns the moving average of the parameters after one more step.
+
+    At first the decay is smaller, (1 + t) / (10 + t), so that the first parameters are soon forgotten. Source:
+    TensorFlow's ExponentialMovingAverage.
     """
     t = jnp.asarray(step, jnp.float32)
     share = jnp.minimum(decay, (1.0 + t) / (10.0 + t))

@@ -1,4 +1,4 @@
-"""Training: from an experiment to the loop, everything checked first and made once."""
+"""Training: from an experiment to its last step. Everything is checked first and made once."""
 
 import contextlib
 import dataclasses
@@ -11,26 +11,26 @@ import jax
 
 from seqlab import catalogue
 from seqlab.config import Experiment
-from seqlab.data.corpus import tokenize_split
-from seqlab.data.task import make_batch
-from seqlab.distributed.devices import described, exactness, fill_rows, make_runner
-from seqlab.distributed.hosts import check_alike, is_process_zero, on_process_zero, wait_for_all
+from seqlab.data.corpus import Corpus, tokenize_split
+from seqlab.data.plans import Plan
+from seqlab.distributed.devices import Runner, describe_determinism, describe_devices, fill_rows, make_runner
+from seqlab.distributed.hosts import check_equal_across_processes, is_process_zero, on_process_zero, wait_for_all
 from seqlab.runs import manifest
 from seqlab.runs.folder import open_run, refuse_other_folder, without_resumable_fields
 from seqlab.runs.parameters import load_params
 from seqlab.system.files import locked
-from seqlab.system.signals import wish_to_stop
+from seqlab.system.signals import StopRequest, listen_for_stop
 from seqlab.training.checks import check
 from seqlab.training.context import TrainingContext
-from seqlab.training.prepare import plan_batches, read_data
-from seqlab.training.recovery import run_steps
+from seqlab.training.prepare import PreparedExperiment, plan_batches, prepare_experiment
+from seqlab.training.recovery import run_training
 from seqlab.training.state import initial_state, training_step
 from seqlab.training.validation import make_validation
-from seqlab.types import TrainState
+from seqlab.types import Params, TrainState
 
 
-def tell(line: str) -> None:
-    """To standard output, at once. A full disk there, or a reader that has gone, ends no training."""
+def print_line(line: str) -> None:
+    """Prints a line at once. A full disk, or a reader that has gone, does not end training."""
     with contextlib.suppress(OSError):
         print(line, flush=True)
 
@@ -41,63 +41,91 @@ def train(
     data_dir: Path,
     init_from: Path | None = None,
     tokenizer: Path | None = None,
-    say: Callable[[str], None] = tell,
+    say: Callable[[str], None] = print_line,
     command: str | None = None,
 ) -> None:
-    """Trains into the folder `run`; called again with the same arguments it goes on where it was. A new run keeps the
-    `command` that began it.
+    """Trains an experiment into the folder `run`, and resumes the run if it is called again.
 
-    Raises `SeqlabError` for an experiment that cannot run, a run of another experiment, a loss that is not finite;
-    `Stopped` where a signal asks for the end, which is first saved.
+    A new run starts from the parameters of the run `init_from` and uses the `tokenizer` in a file, if they are given,
+    and stores the `command` that began it. Raises `SeqlabError` for an experiment that cannot run, a run of another
+    experiment, and a loss that is not finite; `Stopped` after a stop request, when the state is saved.
     """
-    with wish_to_stop() as wish:
+    with listen_for_stop() as stop_request:
         check(experiment)
         refuse_other_folder(run)
-        experiment, data, tokenizers, corpus = read_data(experiment, data_dir, run, init_from, tokenizer, say)
-        plain = catalogue.to_json(without_resumable_fields(experiment))
-        check_alike("experiment", json.dumps({**plain, "data": None}).encode())
-        check_alike("data", json.dumps(data.hashes).encode())
-        check_alike("tokenizers", "".join(one.digest for one in tokenizers.values()).encode())
-        held_out = tokenize_split(data, "validation", tokenizers, data_dir, experiment.validation.examples)
-        plan = plan_batches(experiment, corpus, say)
-        collate = functools.partial(make_batch, experiment.task, corpus, tokenizers)
-
-        runner = make_runner(experiment.parallel, experiment.accumulate)
-        first = fill_rows(collate(plan.batches(experiment.seed, 0)[0]), runner.parts)
-        make = functools.partial(initial_state, experiment, first)
-        shapes = jax.eval_shape(make)
-        params = shapes.params
-        say(f"{sum(x.size for x in jax.tree.leaves(params)):,} parameters, {described(experiment.parallel)}")
-        say(exactness())
-        begun = bool(manifest.checkpoint_steps(run))
-        given = None if init_from is None or begun else load_params(init_from, params)
-
-        def create() -> TrainState:
-            state = runner.create(make)
-            if given is None:
-                return state
-            average = None if state.average is None else runner.place(given)
-            return dataclasses.replace(state, params=runner.place(given), average=average)
-
-        wish.end_if_asked()  # where what a signal raised was kept from coming through
-        work = TrainingContext(
-            experiment,
-            runner,
-            shapes=shapes,
-            create=create,
-            step=runner.compile(training_step(experiment, runner.axis)),
-            plan=plan,
-            collate=collate,
-            validate=make_validation(experiment, data, tokenizers, held_out),
-            run=run,
-            say=say,
-            wish=wish,
-        )
-        with (
-            locked(run / ".lock", f"another process is training {run}")
-            if is_process_zero()
-            else contextlib.nullcontext()
-        ):
-            on_process_zero(lambda: open_run(experiment, tokenizers, data, run, command))
-            run_steps(work)
+        prepared = prepare_experiment(experiment, data_dir, run, init_from, tokenizer, say)
+        check_processes_agree(prepared)
+        examples = prepared.experiment.validation.examples
+        held_out = tokenize_split(prepared.data, "validation", prepared.tokenizers, data_dir, examples)
+        plan = plan_batches(prepared.experiment, prepared.corpus, say)
+        context = make_context(prepared, plan, held_out, run, init_from, say, stop_request)
+        with lock_run(run):
+            on_process_zero(lambda: open_run(prepared.experiment, prepared.tokenizers, prepared.data, run, command))
+            run_training(context)
             wait_for_all()
+
+
+def check_processes_agree(prepared: PreparedExperiment) -> None:
+    """Raises `SeqlabError` where several processes do not have the same experiment, data and tokenizers."""
+    fields = catalogue.to_json(without_resumable_fields(prepared.experiment))
+    check_equal_across_processes("experiment", json.dumps({**fields, "data": None}).encode())
+    check_equal_across_processes("data", json.dumps(prepared.data.hashes).encode())
+    digests = [tokenizer.digest for tokenizer in prepared.tokenizers.values()]
+    check_equal_across_processes("tokenizers", "".join(digests).encode())
+
+
+def make_context(
+    prepared: PreparedExperiment,
+    plan: Plan,
+    held_out: Corpus,
+    run: Path,
+    init_from: Path | None,
+    say: Callable[[str], None],
+    stop_request: StopRequest,
+) -> TrainingContext:
+    """Returns the parts that the training loop works with, and says how large the model is.
+
+    `held_out` is the validation split. Raises `SeqlabError` where `init_from` has another model, and where no example
+    can be validated; `Stopped` if a stop is requested.
+    """
+    experiment, data, tokenizers, _ = prepared
+    runner = make_runner(experiment.parallel, experiment.accumulate)
+    first_batch = fill_rows(prepared.collate(plan.batches(experiment.seed, 0)[0]), runner.parts)
+    make_state = functools.partial(initial_state, experiment, first_batch)
+    shapes = jax.eval_shape(make_state)
+    say(
+        f"{sum(x.size for x in jax.tree.leaves(shapes.params)):,} parameters, {describe_devices(experiment.parallel)}"
+    )
+    say(describe_determinism())
+    is_new = not manifest.checkpoint_steps(run)
+    params = load_params(init_from, shapes.params) if init_from is not None and is_new else None
+    stop_request.raise_if_requested()  # a signal may have been raised where Python dropped it
+    return TrainingContext(
+        experiment,
+        runner,
+        shapes=shapes,
+        create_state=functools.partial(create_state, runner, make_state, params),
+        train_step=runner.compile(training_step(experiment, runner.axis)),
+        plan=plan,
+        collate=prepared.collate,
+        validate=make_validation(experiment, data, tokenizers, held_out),
+        run=run,
+        say=say,
+        stop_request=stop_request,
+    )
+
+
+def create_state(runner: Runner, make_state: Callable[[], TrainState], params: Params | None) -> TrainState:
+    """Returns the state of step 0 on the devices. `params` replace its parameters, if they are given."""
+    state = runner.create(make_state)
+    if params is None:
+        return state
+    average = None if state.average is None else runner.place(params)
+    return dataclasses.replace(state, params=runner.place(params), average=average)
+
+
+def lock_run(run: Path) -> contextlib.AbstractContextManager[None]:
+    """Locks the folder of a run, in process 0. Raises `SeqlabError` if another process trains there."""
+    if not is_process_zero():
+        return contextlib.nullcontext()
+    return locked(run / ".lock", f"another process is training {run}")

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from seqlab.config import Batching
 from seqlab.data.buckets import make_buckets
-from seqlab.data.kept_plans import kept_plan
 from seqlab.data.packing import make_packing, row_starts
 from seqlab.data.padding import pad
+from seqlab.data.plan_cache import load_or_make_plan
 from seqlab.data.plans import shuffled
 from seqlab.data.streams import Streams
 from seqlab.system.errors import SeqlabError
@@ -116,7 +116,7 @@ def test_a_kept_plan_is_the_same(tmp_path, kind):
             return make_packing(lengths[:, 0], 35, 4)
         return make_buckets(lengths, batching, ((150, 0.4), (50, 0.6)))
 
-    first, again = (kept_plan(tmp_path / "plan", make, batching, 200) for _ in range(2))
+    first, again = (load_or_make_plan(tmp_path / "plan", make, batching, 200) for _ in range(2))
     assert len(made) == 1
     assert list(first.describe()) == list(again.describe()) == list(make().describe())
     for epoch in (0, 3, None):

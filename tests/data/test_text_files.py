@@ -119,11 +119,11 @@ def test_kinds(kind, bpe):
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [(Text("unigram", 400), "bpe, char or word"), (Text("bpe", 100), "too small"), (Text("bpe", 50_000), "no bpe")],
+    [(("unigram", 400), "bpe, char or word"), (("bpe", 100), "too small"), (("bpe", 50_000), "no bpe")],
 )
 def test_tokenizers_that_cannot_be(text, message):
     with pytest.raises(SeqlabError, match=message):
-        train_tokenizer(TRAINING, text)
+        train_tokenizer(TRAINING, Text(*text))
 
 
 def test_not_a_tokenizer():

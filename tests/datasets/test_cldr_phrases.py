@@ -43,7 +43,7 @@ def test_same_in_every_process():
         "print(zlib.crc32(repr({k: list(v) for k, v in TINY.splits().items()}).encode()))"
     )
     # Reading other locales first must not change anything: Babel shares data between locales.
-    other = "from babel import Locale; Locale('zh').months['stand-alone']['wide'];"
+    other_program = "from babel import Locale; Locale('zh').months['stand-alone']['wide'];"
     outputs = {
         subprocess.run(
             [sys.executable, "-c", before + code],
@@ -51,7 +51,7 @@ def test_same_in_every_process():
             capture_output=True,
             check=True,
         ).stdout
-        for seed, zone, before in (("1", "Asia/Tokyo", ""), ("2", "America/New_York", other))
+        for seed, zone, before in (("1", "Asia/Tokyo", ""), ("2", "America/New_York", other_program))
     }
     assert len(outputs) == 1
 
@@ -112,16 +112,18 @@ def test_no_leftovers_in_any_locale(data: st.DataObject):
 @given(st.sampled_from(locales()), st.integers(0, 287))
 def test_times_of_day_differ(locale: str, slot: int):
     day = 1440 * cldr.FIRST_DAY
-    texts = {format_piece(Piece("moment", "1", day + 5 * other), locale) for other in (slot, (slot + 144) % 288)}
+    texts = {
+        format_piece(Piece("moment", "1", day + 5 * opposite), locale) for opposite in (slot, (slot + 144) % 288)
+    }
     assert len(texts) == 2
 
 
 def test_many_locales():
-    found = locales()
-    assert len(found) > 250
-    assert len({locale.split("_")[0] for locale in found}) > 80
-    assert {"de", "fr", "es", "ja", "ar", "pl", "hi", "pt_BR", "zh_Hant", "sr_Latn"} <= set(found)
-    assert "root" not in found
+    result = locales()
+    assert len(result) > 250
+    assert len({locale.split("_")[0] for locale in result}) > 80
+    assert {"de", "fr", "es", "ja", "ar", "pl", "hi", "pt_BR", "zh_Hant", "sr_Latn"} <= set(result)
+    assert "root" not in result
 
 
 @pytest.mark.parametrize(

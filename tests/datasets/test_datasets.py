@@ -70,8 +70,8 @@ def test_a_full_disk(tmp_path):
         "prepare(Numbers(3000), Path(sys.argv[1]))"
     )
     command = [sys.executable, "-c", code, str(tmp_path)]
-    found = subprocess.run(command, capture_output=True, text=True, check=False)
-    last = found.stderr.splitlines()[-1]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    last = result.stderr.splitlines()[-1]
     assert re.search(
         r"^seqlab\.system\.errors\.SeqlabError: .*numbers.*: cannot be written: .*File too large", last
     ), last
@@ -109,13 +109,13 @@ def test_no_examples(tmp_path):
 def test_the_same_data_has_the_same_hash(tmp_path):
     hashes = [prepare(CldrPhrases(train=50, validation=5, test=5), tmp_path / n).hashes for n in "ab"]
     assert hashes[0] == hashes[1]
-    other = prepare(CldrPhrases(train=50, validation=5, test=5, seed=1), tmp_path / "a").hashes
-    assert other["train"] != hashes[0]["train"]
+    other_hashes = prepare(CldrPhrases(train=50, validation=5, test=5, seed=1), tmp_path / "a").hashes
+    assert other_hashes["train"] != hashes[0]["train"]
 
 
 @pytest.mark.parametrize("name", catalogue.names("datasets"))
 def test_every_data_set_is_found_by_its_file_name(name):
-    cls = catalogue.part("datasets", name)
+    cls = catalogue.part_class("datasets", name)
     assert cls.__module__.endswith(name)
     assert catalogue.describe("datasets")[name]
 

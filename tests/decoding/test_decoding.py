@@ -12,7 +12,7 @@ import seqlab
 from seqlab.data.tokenizer_files import load_tokenizers
 from seqlab.decoding.alignments import words_of
 from seqlab.decoding.output_format import Format
-from seqlab.decoding.stream import decode_stream, share_of
+from seqlab.decoding.stream import LineStreams, decode_stream, share_of
 from seqlab.laws.tasks import tiny_tokenizer
 from seqlab.laws.training import tiny_experiment
 from seqlab.runs import loading
@@ -75,7 +75,7 @@ def test_forcing(home):
     (home / "source.txt").write_text("one two\n1 2 3\n\n", encoding="utf-8")
     (home / "target.txt").write_text("eins zwei\n\n3\n", encoding="utf-8")
     command = (
-        "force",
+        "logprob",
         "run",
         "--input",
         "source.txt",
@@ -234,10 +234,14 @@ def test_what_texts_begin_with_and_have(home, whole, capsys):
 def test_alignments(home, whole, capsys):
     """Links of words; by token, shares of the attention; the texts are what they are without."""
     run = loading.load(home / "run")
+
+    def decoded(lines, form, **search):
+        return decode_stream(run.trained, run.search(**search), LineStreams(lines), Format(alignments=form))
+
     options = {"beam": 3, "max_length": 8}
-    pharaoh = [line.split(" ||| ") for line in decode_stream(run, LINES, Format(alignments="pharaoh"), **options)]
+    pharaoh = [line.split(" ||| ") for line in decoded(LINES, "pharaoh", **options)]
     assert [line[0] for line in pharaoh] == whole
-    known = [json.loads(line) for line in decode_stream(run, LINES, Format(alignments="json"), **options)]
+    known = [json.loads(line) for line in decoded(LINES, "json", **options)]
     assert [one["text"] for one in known] == whole
     for line, one, (_, links) in zip(LINES, known, pharaoh, strict=True):
         if not line:
@@ -251,7 +255,7 @@ def test_alignments(home, whole, capsys):
         pairs = {(source[i], target[j]) for i, j, _ in one["alignment"]}
         assert links == " ".join(f"{i}-{j}" for i, j in sorted(pairs) if min(i, j) >= 0)
     none = {"beam": 2, "preset": "hf", "no_repeat": 1, "min_length": 400, "max_length": 400}
-    (nothing,) = decode_stream(run, ["a"], Format(alignments="json"), **none)
+    (nothing,) = decoded(["a"], "json", **none)
     assert json.loads(nothing) == {"line": 0, "text": "", "score": None, "log_prob": None}
     assert call(home, "decode", "run", "--ensemble", "other", "--alignments", "json", stdin="a\n") == 2
     assert "alignments are of one model that attends to a source" in capsys.readouterr().err
@@ -297,7 +301,8 @@ def test_lines_are_read_as_they_are_needed(home, whole, monkeypatch):
             read += 1
             yield line
 
-    texts = decode_stream(loading.load(home / "run"), endless(), beam=3, max_length=8)
+    run = loading.load(home / "run")
+    texts = decode_stream(run.trained, run.search(beam=3, max_length=8), LineStreams(endless()))
     for n, expected in zip(range(17), itertools.cycle(whole), strict=False):
         assert next(texts) == expected
         assert read <= n + 3

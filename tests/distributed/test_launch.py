@@ -125,10 +125,10 @@ def source() -> Path:
 
 def test_all_is_well(tmp_path, source):
     say = "print('out', flush=True); print('err', file=sys.stderr)"
-    found = run(tmp_path, say, say, say, source=source)
-    assert found.code == 0
-    assert found.out == "out\n"
-    assert sorted(found.err.splitlines()) == ["[1] err", "[1] out", "[2] err", "[2] out", "err"]
+    result = run(tmp_path, say, say, say, source=source)
+    assert result.code == 0
+    assert result.out == "out\n"
+    assert sorted(result.err.splitlines()) == ["[1] err", "[1] out", "[2] err", "[2] out", "err"]
 
 
 def test_input_is_the_first_ones(tmp_path):
@@ -139,12 +139,12 @@ def test_input_is_the_first_ones(tmp_path):
 def test_one_fails(tmp_path, source):
     """It is named below what it said, which is not said again, and its exit code is the launcher's."""
     bad = "others(2)\nfor i in range(30): print('no', i, file=sys.stderr)\nos._exit(3)"
-    found = run(tmp_path, "ready(); sleep()", bad, "ready(); sleep()", source=source)
-    assert found.code == 3
+    result = run(tmp_path, "ready(); sleep()", bad, "ready(); sleep()", source=source)
+    assert result.code == 3
     said = "".join(f"[1] no {i}\n" for i in range(30))
-    assert found.err.startswith(f"{said}seqlab launch: process 1 ended with exit code 3\n")
-    assert found.err.count("no 29") == 1
-    assert "stopping processes 0, 2" in found.err
+    assert result.err.startswith(f"{said}seqlab launch: process 1 ended with exit code 3\n")
+    assert result.err.count("no 29") == 1
+    assert "stopping processes 0, 2" in result.err
 
 
 def test_a_failure_is_noticed_without_its_signal():
@@ -163,24 +163,24 @@ def test_a_failure_is_noticed_without_its_signal():
 def test_the_others_die_in_silence(tmp_path, source):
     """What a process says of the death of another hides no more which it was."""
     shocked = "signal.signal(15, lambda *_: (print('a stack trace', flush=True), os._exit(1))); ready(); sleep()"
-    found = run(tmp_path, "others(1); os._exit(3)", shocked, source=source)
-    assert found.code == 3
-    assert "process 0 ended with exit code 3\n" in found.err
-    assert "stack trace" not in found.err
+    result = run(tmp_path, "others(1); os._exit(3)", shocked, source=source)
+    assert result.code == 3
+    assert "process 0 ended with exit code 3\n" in result.err
+    assert "stack trace" not in result.err
 
 
 def test_the_first_fails(tmp_path):
-    found = run(tmp_path, "print('bad luck', file=sys.stderr); sys.exit(4)", "sleep()")
-    assert found.code == 4
-    assert "bad luck\nseqlab launch: process 0 ended with exit code 4\n" in found.err
+    result = run(tmp_path, "print('bad luck', file=sys.stderr); sys.exit(4)", "sleep()")
+    assert result.code == 4
+    assert "bad luck\nseqlab launch: process 0 ended with exit code 4\n" in result.err
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
 def test_one_is_killed(tmp_path, number):
-    found = run(tmp_path, "sleep()", f"os.kill(os.getpid(), {int(number)})")
-    assert found.code == 128 + number
-    assert f"process 1 was killed by signal {int(number)}, {signal.strsignal(number)}" in found.err
-    assert ("out of memory" in found.err) == (number == signal.SIGKILL)
+    result = run(tmp_path, "sleep()", f"os.kill(os.getpid(), {int(number)})")
+    assert result.code == 128 + number
+    assert f"process 1 was killed by signal {int(number)}, {signal.strsignal(number)}" in result.err
+    assert ("out of memory" in result.err) == (number == signal.SIGKILL)
 
 
 def test_others_may_save(tmp_path, source):
@@ -188,16 +188,16 @@ def test_others_may_save(tmp_path, source):
     saves = (
         "signal.signal(15, lambda *_: (time.sleep(0.3), print('saved', flush=True), os._exit(75))); ready(); sleep()"
     )
-    found = run(tmp_path, saves, "others(1); sys.exit(5)", source=source)
-    assert found.code == 5
-    assert found.out == "saved\n"
+    result = run(tmp_path, saves, "others(1); sys.exit(5)", source=source)
+    assert result.code == 5
+    assert result.out == "saved\n"
 
 
 def test_what_does_not_stop_is_killed(tmp_path, source):
     stubborn = "signal.signal(15, signal.SIG_IGN); ready(); sleep()"
-    found = run(tmp_path, stubborn, "others(1); sys.exit(6)", grace=0.2, source=source)
-    assert found.code == 6
-    assert "process 0 still there: killed" in found.err
+    result = run(tmp_path, stubborn, "others(1); sys.exit(6)", grace=0.2, source=source)
+    assert result.code == 6
+    assert "process 0 still there: killed" in result.err
 
 
 @pytest.mark.parametrize("codes", [(75, 75), (0, 75), (75, 0, 0)])
@@ -210,24 +210,24 @@ def test_saved(tmp_path, codes, source):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_signals_are_passed_on(tmp_path, number, source):
     program = f"on({int(signal.SIGTERM if number == signal.SIGHUP else number)}, 75); ready(); sleep()"
-    found = signalled(tmp_path, number, program, program, source=source)
-    assert found.code == 75
-    assert found.err == f"seqlab launch: {number.name}: passed on to processes 0, 1\n"
+    result = signalled(tmp_path, number, program, program, source=source)
+    assert result.code == 75
+    assert result.err == f"seqlab launch: {number.name}: passed on to processes 0, 1\n"
 
 
 @pytest.mark.parametrize("stop", ["", "on(15, 143)"])
 def test_stopped_before_there_is_anything_to_save(tmp_path, stop):
     program = f"{stop}; ready(); sleep()".lstrip("; ")
-    found = signalled(tmp_path, signal.SIGTERM, program, program)
-    assert found.code == 143
-    assert "ended with" not in found.err
-    assert "killed by" not in found.err
+    result = signalled(tmp_path, signal.SIGTERM, program, program)
+    assert result.code == 143
+    assert "ended with" not in result.err
+    assert "killed by" not in result.err
 
 
 def test_a_failure_while_stopping_is_told(tmp_path):
-    found = signalled(tmp_path, signal.SIGTERM, "on(15, 75); ready(); sleep()", "on(15, 9); ready(); sleep()")
-    assert found.code == 9
-    assert "process 1 ended with exit code 9" in found.err
+    result = signalled(tmp_path, signal.SIGTERM, "on(15, 75); ready(); sleep()", "on(15, 9); ready(); sleep()")
+    assert result.code == 9
+    assert "process 1 ended with exit code 9" in result.err
 
 
 def test_nothing_is_left_when_the_launcher_is_killed(tmp_path, source):
@@ -257,9 +257,9 @@ def test_ignored_signals_stay_ignored(tmp_path):
 def test_what_cannot_be_started(tmp_path):
     """The error is told, and what was begun before it is ended: it would hold the pipes open."""
     code = "import sys; from seqlab.distributed.launch import launch; launch([['sleep', '600'], ['no-such-program']])"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE)
-    assert found.returncode == 1
-    assert "FileNotFoundError" in found.stderr
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE)
+    assert result.returncode == 1
+    assert "FileNotFoundError" in result.stderr
 
 
 MUTANTS = (
@@ -293,7 +293,7 @@ MUTANTS = (
         Mutant(
             "killed instead of asked",
             "distributed.launch",
-            "process.send_signal(asked)",
+            "process.send_signal(requested_signal)",
             "process.kill()",
             "test_signals_are_passed_on",
         ),

@@ -11,10 +11,10 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from seqlab import catalogue
-from seqlab.data.padding import blank_batch
+from seqlab.data.batches import blank_batch
 from seqlab.distributed.devices import fill_rows
 from seqlab.distributed.sharding import SMALLEST, explain, name_of, rule_of, spec_of, specs
-from seqlab.laws.equality import close
+from seqlab.laws.equality import require_close
 from seqlab.laws.subject import make_subject
 from seqlab.runs.parameters import init_params
 from seqlab.types import Batch
@@ -26,16 +26,19 @@ CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.py"))
 @functools.cache
 def trees():
     """Shapes of the parameters of every model, small, and of every config, at full size."""
-    found = {}
+    result = {}
     for name in catalogue.names("models"):
         module = catalogue.module("models", name)
         for i, model in enumerate((module.TINY, *getattr(module, "VARIANTS", ()))):
-            found[f"{name} {i}"] = jax.eval_shape(lambda model=model: make_subject(model).params)
+            result[f"{name} {i}"] = jax.eval_shape(lambda model=model: make_subject(model).params)
     for config in CONFIGS:
         experiment = catalogue.load_config(config)
-        model, batch = catalogue.sized(experiment.model, experiment.text.size), blank_batch(experiment.task)
-        found[config.stem] = jax.eval_shape(functools.partial(init_params, model, 0), batch)
-    return found
+        model, batch = (
+            catalogue.with_vocabulary_size(experiment.model, experiment.text.size),
+            blank_batch(experiment.task),
+        )
+        result[config.stem] = jax.eval_shape(functools.partial(init_params, model, 0), batch)
+    return result
 
 
 def leaves(tree):
@@ -86,10 +89,10 @@ def test_what_the_optimizer_keeps_lies_as_its_parameter_does():
     expected = jax.tree.leaves(specs(params, 2, 2))
     assert any(spec != PartitionSpec() for spec in expected)
     state = jax.eval_shape(optax.adam(lambda step: 0.1).init, params)
-    found = specs({"optimizer": state, "average": params, "step": jax.ShapeDtypeStruct((), jnp.int32)}, 2, 2)
-    for moment in (found["optimizer"][0].mu, found["optimizer"][0].nu, found["average"]):
+    result = specs({"optimizer": state, "average": params, "step": jax.ShapeDtypeStruct((), jnp.int32)}, 2, 2)
+    for moment in (result["optimizer"][0].mu, result["optimizer"][0].nu, result["average"]):
         assert jax.tree.leaves(moment) == expected
-    assert found["optimizer"][0].count == found["step"] == PartitionSpec()
+    assert result["optimizer"][0].count == result["step"] == PartitionSpec()
 
 
 @pytest.mark.parametrize(
@@ -112,12 +115,12 @@ def test_what_is_split_and_how(name, shape, tensor, expected):
 
 def test_the_table_tells_sizes():
     tree = {"feed_forward": {"inner": {"kernel": jax.ShapeDtypeStruct((512, 2048), jnp.float32)}}, "x": jnp.ones(())}
-    head, kernel, other, total = explain(tree, 2, 4)
+    head, kernel, scale, total = explain(tree, 2, 4)
     assert head.split() == ["parameter", "family", "shape", "lies", "on", "MiB", "MiB", "a", "device"]
     assert kernel.split() == [
         "feed_forward/inner/kernel", "feed-forward", "512x2048", "fsdp", "x", "tensor", "4.000", "0.500",
     ]  # fmt: skip
-    assert other.split() == ["x", "no", "rule", "-", "whole", "0.000", "0.000"]
+    assert scale.split() == ["x", "no", "rule", "-", "whole", "0.000", "0.000"]
     assert total.split() == ["total", "4.000", "0.500"]
 
 
@@ -133,19 +136,19 @@ WIDE = {
 def test_a_split_model_computes_what_a_whole_one_does(name):
     mesh = jax.make_mesh((2, 2, 2), ("data", "fsdp", "tensor"), axis_types=(jax.sharding.AxisType.Auto,) * 3)
     s = subject(name, **WIDE[name])
-    task = catalogue.part("tasks", "translation" if s.inputs is not None else "language_modeling")()
+    task = catalogue.part_class("tasks", "translation" if s.inputs is not None else "language_modeling")()
     batch = fill_rows(Batch(s.inputs, s.prefix, s.targets, s.weights), 4)
 
     def loss(params, batch):
         return task.loss(s.model, params, batch, None, None)[0]
 
     alone = jax.jit(jax.value_and_grad(loss))(s.params, batch)
-    where = jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs(s.params, 2, 2))
-    assert {axis for x in jax.tree.leaves(where) for axis in x.spec if axis} >= (
+    shardings = jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs(s.params, 2, 2))
+    assert {axis for x in jax.tree.leaves(shardings) for axis in x.spec if axis} >= (
         {"fsdp", "tensor"} if name != "recurrent_lm" else {"fsdp"}
     )
-    placed = jax.device_put(s.params, where)
+    placed = jax.device_put(s.params, shardings)
     rows = jax.device_put(batch, NamedSharding(mesh, PartitionSpec(("data", "fsdp"))))
-    split = jax.jit(jax.value_and_grad(loss), out_shardings=(None, where))(placed, rows)
-    for (path, found), expected in zip(leaves(split), jax.tree.leaves(alone), strict=True):
-        close(found, expected, f"{name}: {path}")
+    split = jax.jit(jax.value_and_grad(loss), out_shardings=(None, shardings))(placed, rows)
+    for (path, result), expected in zip(leaves(split), jax.tree.leaves(alone), strict=True):
+        require_close(result, expected, f"{name}: {path}")

@@ -16,29 +16,29 @@ TRAIN = ["a b b", "a c, c c", "a"]
 
 
 @pytest.fixture(scope="module")
-def found():
+def tables_by_title():
     counted = [count("chrf", lines, [REFERENCES]) for lines in SYSTEMS]
     alone = [score_lines("chrf", lines, [REFERENCES])["chrF2"] for lines in SYSTEMS]
-    every = tables(SYSTEMS, REFERENCES, counted, alone, SOURCES, frequencies(TRAIN))
-    return {table.title: table.rows for table in every}
+    all_tables = tables(SYSTEMS, REFERENCES, counted, alone, SOURCES, frequencies(TRAIN))
+    return {table.title: table.rows for table in all_tables}
 
 
 @pytest.mark.parametrize(("side", "lines"), [("source", SOURCES), ("reference", REFERENCES)])
-def test_by_length(found, side, lines):
+def test_by_length(tables_by_title, side, lines):
     """Every line is in one bucket, and a bucket's score is the corpus score of its lines."""
-    rows = found[f"chrF2 by words of the {side}"]
+    rows = tables_by_title[f"chrF2 by words of the {side}"]
     assert sum(size for _, size, _ in rows) == len(lines)
     for label, size, values in rows:
         low, high = (int(part) for part in (label.split("-") * 2)[:2])
-        some = [i for i, line in enumerate(lines) if low <= len(line.split()) <= high]
-        assert len(some) == size
+        indices = [i for i, line in enumerate(lines) if low <= len(line.split()) <= high]
+        assert len(indices) == size
         for lines_of, value in zip(SYSTEMS, values, strict=True):
-            expected = score("chrf", [lines_of[i] for i in some], [[REFERENCES[i] for i in some]])[0].value
+            expected = score("chrf", [lines_of[i] for i in indices], [[REFERENCES[i] for i in indices]])[0].value
             assert value == pytest.approx(expected)
 
 
-def test_by_score(found):
-    rows = found["lines by chrF2 of the line, %"]
+def test_by_score(tables_by_title):
+    rows = tables_by_title["lines by chrF2 of the line, %"]
     assert [label for label, _, _ in rows] == ["0-20", "20-40", "40-60", "60-80", "80-100"]
     for system, lines in enumerate(SYSTEMS):
         values = score_lines("chrf", lines, [REFERENCES])["chrF2"]
@@ -48,9 +48,11 @@ def test_by_score(found):
         assert shares[-1] == pytest.approx(100 * np.mean(values >= 80))
 
 
-def test_by_frequency(found):
+def test_by_frequency(tables_by_title):
     """Words that training had thrice: "a" and "c"; twice: "b"; never: the others."""
-    rows = {label: (size, values) for label, size, values in found["F1 of words by how often training had them"]}
+    rows = {
+        label: (size, values) for label, size, values in tables_by_title["F1 of words by how often training had them"]
+    }
     assert set(rows) == {"0", "2-5"}
     wanted = sum(line.split().count(word) for line in REFERENCES for word in "abc")
     assert rows["2-5"][0] == wanted
@@ -63,8 +65,8 @@ def test_by_frequency(found):
     assert rows["2-5"][1][1] == pytest.approx(200 * matched / (wanted + written))
 
 
-def test_kinds(found):
-    rows = {label: values for label, _, values in found["kinds of lines and words, %"]}
+def test_kinds(tables_by_title):
+    rows = {label: values for label, _, values in tables_by_title["kinds of lines and words, %"]}
     lengths = [sum(len(line.split()) for line in lines) for lines in (*SYSTEMS, REFERENCES)]
     assert rows["length, of the reference's"] == pytest.approx([100 * n / lengths[-1] for n in lengths])
     assert rows["empty lines"] == pytest.approx([100 / 7] * 3)

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from seqlab import catalogue
-from seqlab.data.padding import blank_batch
+from seqlab.data.batches import blank_batch
 from seqlab.evaluation.cost import costs, count, parameters
 from seqlab.laws.training import tiny_experiment
-from seqlab.layers.convolution import most_moves
+from seqlab.layers.convolution import max_moves
 from seqlab.runs.parameters import init_params
 from seqlab.tasks.language_modeling import LanguageModeling
 from tests.command import call
@@ -36,7 +36,7 @@ def chain(x):
     return jax.lax.scan(lambda x, _: (jnp.tanh(x @ W), None), x, length=5)[0]
 
 
-def each(x):
+def independent(x):
     """Products in a loop that do not wait for one another."""
     return jax.lax.scan(lambda total, row: (total + row @ W, None), jnp.zeros(3), jnp.concatenate([x, x]))[0]
 
@@ -57,7 +57,7 @@ def chosen(x):
         (twice, 2, 2),
         (side_by_side, 2, 1),
         (chain, 5, 5),
-        (each, 2, 1),
+        (independent, 2, 1),
         (either, 2, 2),
         (chosen, 3, 3),
         (jnp.tanh, 0, 0),
@@ -98,9 +98,9 @@ def test_what_waits_grows_with_recurrent_layers_alone(name):
         )
         return max(count(jax.make_jaxpr(call)(params))[1])
 
-    found = np.diff([deep(length) for length in (4, 8, 12)])
-    assert found[0] == found[1]
-    assert (found[0] >= 4) == (name in IN_A_ROW)
+    result = np.diff([deep(length) for length in (4, 8, 12)])
+    assert result[0] == result[1]
+    assert (result[0] >= 4) == (name in IN_A_ROW)
     paths = [model.paths(length)["target"] for length in (4, 8)]
     assert (paths == [3, 7]) == (name in IN_A_ROW)
 
@@ -116,30 +116,30 @@ def test_the_way_through_convolutions(name):
 
 
 @pytest.mark.parametrize("kernel", [2, 3, 4])
-@pytest.mark.parametrize("found", [(1,), (1, 2), (2, 3), (1, 1, 2), (1, 2, 4, 1)])
-def test_most_moves(kernel, found):
+@pytest.mark.parametrize("layer_dilations", [(1,), (1, 2), (2, 3), (1, 1, 2), (1, 2, 4, 1)])
+def test_most_moves(kernel, layer_dilations):
     """Against all choices of how far each convolution carries."""
-    far = range(1 + (kernel - 1) * sum(found))
+    far = range(1 + (kernel - 1) * sum(layer_dilations))
     fewest = dict.fromkeys(far, np.inf)
-    for jumps in itertools.product(range(kernel), repeat=len(found)):
-        distance = sum(jump * dilation for jump, dilation in zip(jumps, found, strict=True))
+    for jumps in itertools.product(range(kernel), repeat=len(layer_dilations)):
+        distance = sum(jump * dilation for jump, dilation in zip(jumps, layer_dilations, strict=True))
         fewest[distance] = min(fewest[distance], sum(jump > 0 for jump in jumps))
     for distance in far:
-        most = max(fewest[one] for one in range(distance + 1))
-        assert most_moves(found, kernel, distance) == (None if most == np.inf else most)
-    assert most_moves(found, kernel, far[-1] + 1) is None
+        expected = max(fewest[shorter] for shorter in range(distance + 1))
+        assert max_moves(layer_dilations, kernel, distance) == (None if expected == np.inf else expected)
+    assert max_moves(layer_dilations, kernel, far[-1] + 1) is None
 
 
 def test_costs():
     experiment = tiny_experiment()
-    experiment = dataclasses.replace(experiment, model=catalogue.sized(experiment.model, 40))
-    found = costs(experiment, 5, rows=2)
-    assert found.decoding is not None
+    experiment = dataclasses.replace(experiment, model=catalogue.with_vocabulary_size(experiment.model, 40))
+    result = costs(experiment, 5, rows=2)
+    assert result.decoding is not None
     # Parameters and Adam's two moments are arguments, and their new values stand in the same place.
-    assert found.training.memory > 3 * 4 * parameters(experiment)
-    assert found.training.operations > found.decoding.operations > 0
-    assert 0 < found.decoding.seconds < 1
-    assert found.paths == {"source": 1, "target": 1}
+    assert result.training.memory > 3 * 4 * parameters(experiment)
+    assert result.training.operations > result.decoding.operations > 0
+    assert 0 < result.decoding.seconds < 1
+    assert result.paths == {"source": 1, "target": 1}
 
 
 def test_command(capsys, tmp_path):

@@ -24,7 +24,7 @@ from seqlab.evaluation.diagnosis.gradients import (
     reach,
 )
 from seqlab.evaluation.diagnosis.rates import WINDOW, range_test, smooth, suggest, usable
-from seqlab.evaluation.diagnosis.updates import watched
+from seqlab.evaluation.diagnosis.updates import with_update_ratios
 from seqlab.laws.subject import make_subject
 from seqlab.layers.recurrent import Recurrent
 from seqlab.types import Batch, Tokens, TrainState
@@ -43,7 +43,7 @@ TASKS = {
 
 def case(name, **fields):
     """An experiment of a tiny model, parameters none of which is zero, and a ragged batch."""
-    task = catalogue.part("tasks", TASKS[name])()
+    task = catalogue.part_class("tasks", TASKS[name])()
     model = catalogue.module("models", name).TINY.clone(**fields)
     s = make_subject(model)
     random = np.random.default_rng(0)
@@ -61,22 +61,22 @@ def test_gradients_over_time_of_a_linear_layer():
     experiment, params, batch = case("sequence_regressor", layer="irnn", layers=1)
     params = jax.tree.map(np.abs, params)
     batch = batch.replace(inputs=batch.inputs.replace(values=np.abs(batch.inputs.values)))
-    (found,) = gradients_over_time(loss_of(experiment), params, batch).values()
+    (result,) = gradients_over_time(loss_of(experiment), params, batch).values()
 
     stack = params["params"]["stack"]["RecurrentStack_0"]["stack_0"]
     w, u, out = stack["input"]["kernel"], stack["recurrent"], params["params"]["output"]
     norms: dict[int, list[float]] = {}
     for x, mask, target in zip(batch.inputs.values, batch.inputs.mask, batch.targets, strict=True):
         h = np.zeros(len(u))
-        for one in x[mask]:
-            h = one @ w + h @ u + stack["bias"]
+        for x_t in x[mask]:
+            h = x_t @ w + h @ u + stack["bias"]
         error = h @ out["kernel"][:, 0] + out["bias"][0] - target
         for lag in range(mask.sum()):
             gradient = 2 * error * (w @ np.linalg.matrix_power(u, lag) @ out["kernel"][:, 0])
             norms.setdefault(lag, []).append(float(np.linalg.norm(gradient)))
     expected = [np.mean(norms[lag]) for lag in range(len(norms))]
-    np.testing.assert_allclose(found.norms, expected, rtol=1e-4)
-    assert found.factor == pytest.approx(np.exp(np.polyfit(range(len(norms)), np.log(expected), 1)[0]), rel=1e-3)
+    np.testing.assert_allclose(result.norms, expected, rtol=1e-4)
+    assert result.factor == pytest.approx(np.exp(np.polyfit(range(len(norms)), np.log(expected), 1)[0]), rel=1e-3)
 
 
 @pytest.mark.parametrize("name", ["recurrent_lm", "transformer"])
@@ -88,16 +88,16 @@ def test_gradients_over_time_of_a_generator(name):
     source = None if batch.inputs is None else Tokens(row[:, ::-1] + 2, np.ones_like(row, bool))
     weights = np.float32([[1, 1, 1, 1, 0, 0]])  # the last target is not at the last token
     batch = Batch(source, tokens, np.roll(row, -1), weights)
-    found = gradients_over_time(loss_of(experiment), params, batch)
+    result = gradients_over_time(loss_of(experiment), params, batch)
     alone = batch.replace(weights=np.float32([[0, 0, 0, 1, 0, 0]]))
-    gradient = jax.jit(jax.grad(lambda *some: loss_of(experiment)(*some, None, None)[0]))(params, alone)
+    gradient = jax.jit(jax.grad(lambda *arguments: loss_of(experiment)(*arguments, None, None)[0]))(params, alone)
     table = gradient["params"]["words"]["table"] / np.sqrt(experiment.model.dim)
-    np.testing.assert_allclose(found["target"].norms, np.linalg.norm(table[row[0, 3::-1]], axis=1), rtol=1e-4)
-    assert set(found) == {"target"} | ({"encoder's source"} if name == "transformer" else set())
+    np.testing.assert_allclose(result["target"].norms, np.linalg.norm(table[row[0, 3::-1]], axis=1), rtol=1e-4)
+    assert set(result) == {"target"} | ({"encoder's source"} if name == "transformer" else set())
     if name == "transformer":
         table = gradient["params"]["source_words"]["table"]
         norms = np.linalg.norm(table[source.ids[0]], axis=1)
-        np.testing.assert_allclose(found["encoder's source"].norms, norms, rtol=1e-4)
+        np.testing.assert_allclose(result["encoder's source"].norms, norms, rtol=1e-4)
 
 
 def test_gradients_over_time_stay_in_their_segment():
@@ -121,18 +121,18 @@ def test_small_norms_are_not_zero():
 
 
 def test_by_place():
-    found = by_place(np.array([[1.0, 2.0, 9.0], [5.0, 9.0, 9.0]]), np.array([[1, 0, -1], [0, -1, -1]]))
-    assert found.tolist() == [3.5, 1.0]
+    result = by_place(np.array([[1.0, 2.0, 9.0], [5.0, 9.0, 9.0]]), np.array([[1, 0, -1], [0, -1, -1]]))
+    assert result.tolist() == [3.5, 1.0]
 
 
 @pytest.mark.parametrize(
     ("factor", "verdict"), [(0.5, "vanishing"), (0.9, "it reaches all the way"), (2.0, "exploding")]
 )
 def test_reach(factor, verdict):
-    found = reach(factor ** np.arange(12.0))
-    assert found.factor == pytest.approx(factor)
-    assert found.left == pytest.approx(factor**11)
-    assert found.verdict == verdict
+    result = reach(factor ** np.arange(12.0))
+    assert result.factor == pytest.approx(factor)
+    assert result.left == pytest.approx(factor**11)
+    assert result.verdict == verdict
     assert reach(np.append(factor ** np.arange(12.0), 0.0))[1:] == pytest.approx((factor, 0, "vanishing"), abs=1e-12)
 
 
@@ -152,7 +152,7 @@ def test_gates(cell, reset, layer_norm, reverse):
     def run(layer):
         return gates(layer, x, layer(x, mask, reverse=reverse)[0], reverse=reverse)
 
-    found = jax.jit(functools.partial(layer.apply, method=run))(params)
+    result = jax.jit(functools.partial(layer.apply, method=run))(params)
     p = jax.tree.map(np.asarray, params["params"])
     norms = {name: (p[name]["scale"], p[name]["bias"]) for name in p if name.endswith("norm")}
     weights = p["input"]["kernel"], p["recurrent"], p["bias"], p.get("candidate_bias")
@@ -161,14 +161,14 @@ def test_gates(cell, reset, layer_norm, reverse):
     h = np.concatenate([np.zeros((1, dim)), oracle.recurrent(cell, reset, row, weights, given)])
     kernel = p["recurrent"][:, : 2 * dim] if reset == "before" else p["recurrent"]
     names = {"lstm": "ifgo", "gru": "rz"}[cell]
-    for t, one in enumerate(row):
-        wx = oracle.normal(one @ p["input"]["kernel"], norms.get("input_norm")) + p["bias"]
+    for t, x_t in enumerate(row):
+        wx = oracle.normal(x_t @ p["input"]["kernel"], norms.get("input_norm")) + p["bias"]
         u = oracle.normal(h[t] @ kernel, norms.get("recurrent_norm"))
         values = oracle.sigmoid(wx[: len(names) * dim] + u[: len(names) * dim]).reshape(len(names), dim)
         for name, value in zip(names, values, strict=True):
             if name != "g":
-                np.testing.assert_allclose(found[name][0, 4 - t if reverse else t], value, rtol=1e-4)
-    assert set(found) == set(names) - {"g"}
+                np.testing.assert_allclose(result[name][0, 4 - t if reverse else t], value, rtol=1e-4)
+    assert set(result) == set(names) - {"g"}
 
 
 def test_statistics():
@@ -178,47 +178,47 @@ def test_statistics():
     x = random.normal(size=(2, 3, 5)).astype(np.float32)
     x[real, 1] = 0.0
     x[0, 0, 2] = 0.0
-    found = statistics(jnp.asarray(x), jnp.asarray(real), (-0.5, 0.7))
+    result = statistics(jnp.asarray(x), jnp.asarray(real), (-0.5, 0.7))
     values = x[real]
-    assert found["dead"] == pytest.approx(1 / 5)
-    assert found["rms"] == pytest.approx(np.sqrt((values**2).mean()), rel=1e-5)
-    assert found["saturated"] == pytest.approx(((values < -0.5) | (values > 0.7)).mean())
+    assert result["dead"] == pytest.approx(1 / 5)
+    assert result["rms"] == pytest.approx(np.sqrt((values**2).mean()), rel=1e-5)
+    assert result["saturated"] == pytest.approx(((values < -0.5) | (values > 0.7)).mean())
 
 
 @pytest.mark.parametrize(
-    ("name", "layer", "where"),
+    ("name", "layer", "path"),
     [("mean_embeddings", "inner", "Dropout_1"), ("transformer", "feed_forward", "feed_forward.Dropout_0")],
 )
-def test_dead_units(name, layer, where):
+def test_dead_units(name, layer, path):
     """5 of the units behind a ReLU have a bias that nothing outweighs; all others are always on."""
     experiment, params, batch = case(name)
     inside = params["params"] if name == "mean_embeddings" else params["params"]["encoder"]["stack_0"]["feed_forward"]
     bias = inside["inner"]["bias"]
     inside["inner"]["bias"] = np.where(np.arange(len(bias)) < 5, -1e3, 1e3).astype(np.float32)
-    found = activations(loss_of(experiment), params, batch)
-    where = where if name == "mean_embeddings" else f"encoder.stack_0.{where}"
-    assert found[where]["dead"] == pytest.approx(5 / len(bias))
-    assert all(one["dead"] == 0 for other, one in found.items() if "Dropout" not in other)
+    result = activations(loss_of(experiment), params, batch)
+    path = path if name == "mean_embeddings" else f"encoder.stack_0.{path}"
+    assert result[path]["dead"] == pytest.approx(5 / len(bias))
+    assert all(values["dead"] == 0 for layer_name, values in result.items() if "Dropout" not in layer_name)
     if name == "transformer":
-        assert {"source_words", "words", "decoder.stack_1.cross_attention.key", "decoder.drop"} <= found.keys()
-    assert found[where]["rms"] == pytest.approx(1e3 * np.sqrt(1 - 5 / len(bias)), rel=0.05)
+        assert {"source_words", "words", "decoder.stack_1.cross_attention.key", "decoder.drop"} <= result.keys()
+    assert result[path]["rms"] == pytest.approx(1e3 * np.sqrt(1 - 5 / len(bias)), rel=0.05)
 
 
 def test_saturation():
     experiment, params, batch = case("recurrent_lm", layers=1)
     layer = params["params"]["stack"]["stack_0"]
     layer["bias"] = layer["bias"] + np.float32(np.repeat([50.0, -50.0, 0.0, 0.0], 8))  # of i, f, g, o
-    found = activations(loss_of(experiment), params, batch)
-    shares = {name.split()[-2]: one["saturated"] for name, one in found.items() if "saturated" in one}
+    result = activations(loss_of(experiment), params, batch)
+    shares = {name.split()[-2]: values["saturated"] for name, values in result.items() if "saturated" in values}
     assert (shares["i"], shares["f"]) == (1.0, 1.0)
     assert shares["o"] < 0.5
-    assert "dead" in found["words"]
+    assert "dead" in result["words"]
 
 
 def test_updates_of_sgd():
     random = np.random.default_rng(0)
     params, gradients = ({"a": random.normal(size=(3, 4)), "b": random.normal(size=5)} for _ in range(2))
-    optimizer = watched(optax.sgd(0.3))
+    optimizer = with_update_ratios(optax.sgd(0.3))
     _, (_, ratios) = optimizer.update(gradients, optimizer.init(params), params)
     for name, ratio in ratios.items():
         assert ratio == pytest.approx(0.3 * np.linalg.norm(gradients[name]) / np.linalg.norm(params[name]), rel=1e-5)
@@ -252,9 +252,9 @@ def test_range_test_of_a_quadratic(curvature):
     state = TrainState(jnp.int32(0), {"x": jnp.ones(3)}, None, None, sums)
     batches = iter([Batch(None, None, np.zeros(8), np.ones(8, np.float32))] * 100)
     rates, losses = range_test(loss, Optimizer("sgd", clip=0.0), 0, state, batches)
-    found = suggest(rates, losses)
-    assert 1 / curvature < found["highest"] < 1.5 * 2 / curvature
-    assert 0.01 / curvature < found["steepest"] < 1 / curvature
+    result = suggest(rates, losses)
+    assert 1 / curvature < result["highest"] < 1.5 * 2 / curvature
+    assert 0.01 / curvature < result["steepest"] < 1 / curvature
     assert usable(losses) < 100
 
 
@@ -278,8 +278,8 @@ MUTANTS = (
     Mutant(
         "positions counted from the end of the batch",
         "evaluation.diagnosis.gradients",
-        "np.where(real, last[:, None] - at, -1)",
-        "np.where(real, len(at) - 1 - at, -1)",
+        "np.where(real, last[:, None] - positions, -1)",
+        "np.where(real, len(positions) - 1 - positions, -1)",
         "test_gradients_over_time_of_a_linear_layer",
     ),
     Mutant(
@@ -332,12 +332,12 @@ def test_command(capsys, tmp_path: Path):
     assert "gradient check: worst relative error" in told
     names = ("gradients_over_time", "activations", "updates", "learning_rate")
     assert all((tmp_path / "found" / f"{name}.png").read_bytes().startswith(b"\x89PNG") for name in names)
-    found = json.loads((tmp_path / "found" / "diagnosis.json").read_text())
-    assert len(found["losses"]) == 7
-    assert found["gradients over time"].keys() == {BEFORE, AFTER}
-    assert len(found["gradients over time"][AFTER]["source"]["norms"]) == 9
-    assert all(line in told for line in found["findings"])
-    assert max(found["gradient check"].values()) < WRONG
+    result = json.loads((tmp_path / "found" / "diagnosis.json").read_text())
+    assert len(result["losses"]) == 7
+    assert result["gradients over time"].keys() == {BEFORE, AFTER}
+    assert len(result["gradients over time"][AFTER]["source"]["norms"]) == 9
+    assert all(line in told for line in result["findings"])
+    assert max(result["gradient check"].values()) < WRONG
     assert call(tmp_path, *arguments) == 2
     assert capsys.readouterr().err == "seqlab: found exists: choose another --out\n"
     assert call(tmp_path, *arguments[:2], "--out", "other", "--first", "0") == 2

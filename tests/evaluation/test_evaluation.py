@@ -15,7 +15,7 @@ from seqlab.config import Search
 from seqlab.data.records import prepare
 from seqlab.data.tokenizers import Labels
 from seqlab.datasets.local_files import LocalFiles
-from seqlab.decoding.log_probs import forced_lines, is_causal
+from seqlab.decoding.log_probs import is_causal, line_log_probs
 from seqlab.evaluation import analysis, evaluate
 from seqlab.evaluation.inspection import attention_maps, document_map
 from seqlab.evaluation.report import difference, page
@@ -67,17 +67,17 @@ def test_scores_of_files(home, capsys):
     """What the functions say, with what it was computed from; each line alone in a file of its own."""
     names = ("bleu", "chrf", "exact_match")
     command = ("score", "good.txt", "--references", "ref.txt", "bad.txt", "--metrics", *names)
-    found = json.loads(told(capsys, home, *command, "--by-line", "lines.tsv", "--json"))
+    result = json.loads(told(capsys, home, *command, "--by-line", "lines.tsv", "--json"))
     lines, *references = (TEXTS[name] for name in ("good.txt", "ref.txt", "bad.txt"))
-    expected = [one for name in names for one in score(name, lines, references)]
-    assert [tuple(one.values()) for one in found["scores"]] == [tuple(one) for one in expected]
-    assert found["files"].keys() == {"good.txt", "ref.txt", "bad.txt"}
-    assert found["versions"]["sacrebleu"]
+    expected = [scored for name in names for scored in score(name, lines, references)]
+    assert [tuple(scored.values()) for scored in result["scores"]] == [tuple(scored) for scored in expected]
+    assert result["files"].keys() == {"good.txt", "ref.txt", "bad.txt"}
+    assert result["versions"]["sacrebleu"]
     head, *rows = (row.split("\t") for row in (home / "lines.tsv").read_text(encoding="utf-8").splitlines())
     assert head == ["line", "sentence BLEU", "chrF2", "exact match"]
     assert [row[0] for row in rows] == ["1", "2", "3", "4", "5"]
     assert np.mean([float(row[1]) for row in rows]) == pytest.approx(
-        found["mean over lines"]["sentence BLEU"], abs=1e-3
+        result["mean over lines"]["sentence BLEU"], abs=1e-3
     )
     shown = told(capsys, home, "score", "good.txt", "--references", "ref.txt")
     assert [row.split()[0] for row in shown.splitlines()] == ["BLEU", "chrF2", "TER"]
@@ -145,13 +145,13 @@ def test_comparing_files(home, capsys):
         "--train",
         "ref.txt",
     )
-    found = json.loads(told(capsys, home, *command, "--metrics", "chrf", "--json"))
-    good, bad = found["judged"]["chrf"]["scores"]["chrF2"]
-    for one, name in ((good, "good.txt"), (bad, "bad.txt")):
-        assert one["value"] == score("chrf", TEXTS[name], [TEXTS["ref.txt"]])[0].value
+    result = json.loads(told(capsys, home, *command, "--metrics", "chrf", "--json"))
+    good, bad = result["judged"]["chrf"]["scores"]["chrF2"]
+    for lines, name in ((good, "good.txt"), (bad, "bad.txt")):
+        assert lines["value"] == score("chrf", TEXTS[name], [TEXTS["ref.txt"]])[0].value
     assert (good["randomization"], bad["deviation"]) == (None, None)
     assert 0 < bad["randomization"] <= 1
-    assert [table["title"] for table in found["tables"]] == [
+    assert [table["title"] for table in result["tables"]] == [
         "chrF2 by words of the source",
         "chrF2 by words of the reference",
         "lines by chrF2 of the line, %",
@@ -167,42 +167,42 @@ def test_comparing_runs_and_files(home, capsys):
     """A run's texts are those that it decodes by its own search; a file beside it holds the same here."""
     assert call(home, "evaluate", "one", "--data-dir", "data", "--output", "one.txt") == 0
     capsys.readouterr()
-    found = json.loads(told(capsys, home, "compare", "one", "one.txt", "two", "--data-dir", "data", "--json"))
-    assert list(found["judged"]) == ["bleu", "chrf", "ter", "exact_match"]
-    for judged in found["judged"].values():
+    result = json.loads(told(capsys, home, "compare", "one", "one.txt", "two", "--data-dir", "data", "--json"))
+    assert list(result["judged"]) == ["bleu", "chrf", "ter", "exact_match"]
+    for judged in result["judged"].values():
         for systems in judged["scores"].values():
             assert systems[0]["value"] == systems[1]["value"]
             assert systems[1]["randomization"] == 1.0
-    assert found["facts"]["files"]["one"]["step"] == 1
-    assert len(found["facts"]["files"]["one"]["sha256"]) == 64
+    assert result["facts"]["files"]["one"]["step"] == 1
+    assert len(result["facts"]["files"]["one"]["sha256"]) == 64
 
 
 def test_faults_are_those_of_the_forced_scores(home):
     """The run against what its parts say: texts of the widest beams, and probabilities by forced passes."""
     run = loading.load(home / "one")
-    found = analysis.analyze(run, "test", home / "data", beams=(1, 3), exact=3, nodes=5)
+    result = analysis.analyze(run, "test", home / "data", beams=(1, 3), exact=3, nodes=5)
     data = list(prepare(run.experiment.data, home / "data").read("test"))
     sources, references = ([example[side] for example in data] for side in ("source", "target"))
-    written = [one[0] for one in run.write(sources)]
-    forced = forced_lines(run.experiment.task, run.model, run.params, run.tokenizers, sources, references)
-    for line, one, (ids, log_probs) in zip(found.lines, written, forced, strict=True):
-        assert line.text == one.text
-        assert line.by_log_prob.text == pytest.approx(one.log_prob, rel=1e-5)
+    written = [hypotheses[0] for hypotheses in run.write(sources)]
+    forced = line_log_probs(run.trained, sources, references)
+    for line, best, (ids, log_probs) in zip(result.lines, written, forced, strict=True):
+        assert line.text == best.text
+        assert line.by_log_prob.text == pytest.approx(best.log_prob, rel=1e-5)
         assert line.by_log_prob.reference == pytest.approx(log_probs.sum(), rel=1e-5)
-        assert line.by_score.text == pytest.approx(one.score, rel=1e-5)
+        assert line.by_score.text == pytest.approx(best.score, rel=1e-5)
         assert line.by_score.reference == pytest.approx(log_probs.sum() / ((5 + len(ids)) / 6) ** 0.6, rel=1e-5)
         for by in (line.by_log_prob, line.by_score):
             right = line.text == line.reference
             assert by.fault == ("none" if right else "search" if by.reference > by.text else "model")
-    assert [one.beam for one in found.widths] == [1, 3]
-    for one in found.widths:
-        texts = run.translate(sources, beam=one.beam)
-        assert one.value == score("bleu", texts, [references])[0].value
-        assert one.oracle >= one.value
-    assert found.widths[0].oracle == found.widths[0].value
-    assert found.unreachable == sum(len(ids) > 9 for ids, _ in forced)
-    assert found.exact is not None
-    assert (found.exact.lines, found.exact.budget) == (3, 5)
+    assert [width.beam for width in result.widths] == [1, 3]
+    for width in result.widths:
+        texts = run.translate(sources, beam=width.beam)
+        assert width.value == score("bleu", texts, [references])[0].value
+        assert width.oracle >= width.value
+    assert result.widths[0].oracle == result.widths[0].value
+    assert result.unreachable == sum(len(ids) > 9 for ids, _ in forced)
+    assert result.exact is not None
+    assert (result.exact.lines, result.exact.budget) == (3, 5)
 
 
 def test_whose_fault_it_is():
@@ -239,15 +239,15 @@ def test_faults_where_the_truth_is_known(tmp_path):
     known = dataclasses.replace(run.experiment, data=LocalFiles(**files, source="from", target="to"))
     run = run._replace(experiment=known)
 
-    found = analysis.analyze(run, "test", tmp_path / "data", beams=(1,), exact=len(rows), nodes=len(answers))
-    missed = [line for line, (_, best) in zip(found.lines, truth, strict=True) if line.by_score.text < best - 1e-5]
+    result = analysis.analyze(run, "test", tmp_path / "data", beams=(1,), exact=len(rows), nodes=len(answers))
+    missed = [line for line, (_, best) in zip(result.lines, truth, strict=True) if line.by_score.text < best - 1e-5]
     assert 0 < len(missed) < len(rows)
-    for line, (_, best) in zip(found.lines, truth, strict=True):
+    for line, (_, best) in zip(result.lines, truth, strict=True):
         assert line.by_score.reference == pytest.approx(best, rel=1e-5)
         assert line.by_score.fault == ("search" if line in missed else "none")
-    assert found.exact is not None
-    assert (found.exact.decided, found.exact.better) == (len(rows), len(missed))
-    assert found.exact.empty == 0
+    assert result.exact is not None
+    assert (result.exact.decided, result.exact.better) == (len(rows), len(missed))
+    assert result.exact.empty == 0
     wide = analysis.analyze(run.searching(beam=len(answers)), "test", tmp_path / "data")
     assert {line.by_score.fault for line in wide.lines} == {"none"}
 
@@ -265,8 +265,8 @@ def test_a_model_that_sees_ahead_has_no_perplexity(home):
     run = loading.load(home / "one")
     task, examples = run.experiment.task, [("a b c", "drei Tage und 3"), ("x", "Montag"), ("y", "")]
     sources, targets = ([pair[side] for pair in examples] for side in (0, 1))
-    assert is_causal(task, run.model, run.params, run.tokenizers, sources, targets)
-    (mutant,) = (one for one in MUTANTS if one.bug == "causal mask dropped")
+    assert is_causal(run.trained, sources, targets)
+    (mutant,) = (planted_bug for planted_bug in MUTANTS if planted_bug.bug == "causal mask dropped")
     with planted(mutant, "seqlab.runs.loading", "seqlab.evaluation.evaluate") as mutated:
         broken = mutated.load(home / "one")
         with pytest.raises(ValueError, match="sees what comes next"):
@@ -276,10 +276,10 @@ def test_a_model_that_sees_ahead_has_no_perplexity(home):
 def test_perplexity_by_word_and_character(home):
     """One sum of log-probabilities, over other counts: those of the text, whatever the tokens."""
     run = loading.load(home / "two")
-    scores = {one.name: one for one in evaluate.evaluate(run, "test", home / "data").scores}
+    scores = {scored.name: scored for scored in evaluate.evaluate(run, "test", home / "data").scores}
     data = list(prepare(run.experiment.data, home / "data").read("test"))
     sources, targets = ([example[side] for example in data] for side in ("source", "target"))
-    forced = forced_lines(run.experiment.task, run.model, run.params, run.tokenizers, sources, targets)
+    forced = line_log_probs(run.trained, sources, targets)
     nats = -sum(float(log_probs.sum()) for _, log_probs in forced)
     tokens = sum(len(ids) for ids, _ in forced)
     words, characters = (sum(n) + len(targets) for n in ([len(t.split()) for t in targets], map(len, targets)))
@@ -294,20 +294,22 @@ def test_nothing_is_left_out_of_a_perplexity(home):
     run = loading.load(home / "one")
     narrow = dataclasses.replace(run.experiment.batching, max_length=9, max_ratio=1.2)
     short = run._replace(experiment=dataclasses.replace(run.experiment, batching=narrow))
-    ours, theirs = (evaluate.evaluate(one, "test", home / "data").scores[:4] for one in (run, short))
-    for one, other in zip(ours, theirs, strict=True):
-        assert one.signature == other.signature
-        assert one.value == pytest.approx(other.value, rel=1e-5)
+    expected_scores, short_scores = (
+        evaluate.evaluate(model_run, "test", home / "data").scores[:4] for model_run in (run, short)
+    )
+    for score_of_run, score_of_short in zip(expected_scores, short_scores, strict=True):
+        assert score_of_run.signature == score_of_short.signature
+        assert score_of_run.value == pytest.approx(score_of_short.value, rel=1e-5)
 
 
 def test_inspecting_a_text(home, capsys):
     command = ("inspect", "one", "--text", "3 days </script> & more", "--beam", "3")
-    found = json.loads(told(capsys, home, *command, "--out", "page.html", "--json"))
+    result = json.loads(told(capsys, home, *command, "--out", "page.html", "--json"))
     run = loading.load(home / "one")
     written = run.write(["3 days </script> & more"], nbest=3, beam=3)[0]
-    assert [one["text"] for one in found["written"]] == [one.text for one in written]
-    assert np.log([p for _, p in found["tokens"]]).sum() == pytest.approx(written[0].log_prob, rel=1e-4)
-    assert sum(node["best"] for node in found["tree"]) == len(found["tokens"]) + 1
+    assert [hypothesis["text"] for hypothesis in result["written"]] == [hypothesis.text for hypothesis in written]
+    assert np.log([p for _, p in result["tokens"]]).sum() == pytest.approx(written[0].log_prob, rel=1e-4)
+    assert sum(node["best"] for node in result["tree"]) == len(result["tokens"]) + 1
     assert "</script> & more" not in (home / "page.html").read_text(encoding="utf-8").partition("use strict")[0]
     shown = told(capsys, home, *command)
     assert written[0].text in shown
@@ -319,14 +321,14 @@ def test_attention_is_the_models(home):
     import base64
 
     run = loading.load(home / "one")
-    (found,) = attention_maps(run, ["3 days and more"], ["drei Tage"])
-    weights = np.frombuffer(base64.b64decode(found["weights"]), np.uint8) / 255
-    weights = weights.reshape(found["layers"], found["heads"], len(found["target"]), len(found["source"]))
+    (result,) = attention_maps(run, ["3 days and more"], ["drei Tage"])
+    weights = np.frombuffer(base64.b64decode(result["weights"]), np.uint8) / 255
+    weights = weights.reshape(result["layers"], result["heads"], len(result["target"]), len(result["source"]))
     target = run.tokenizers["target"]
     pieces = [target.piece(token) for token in [*target.encode(["drei Tage"])[0], target.eos]]
-    assert found["target"] == [piece.replace("\u2581", " ") for piece in pieces]
-    np.testing.assert_allclose(weights.sum(-1), 1, atol=len(found["source"]) / 255)
-    assert found["sentences"] is None
+    assert result["target"] == [piece.replace("\u2581", " ") for piece in pieces]
+    np.testing.assert_allclose(weights.sum(-1), 1, atol=len(result["source"]) / 255)
+    assert result["sentences"] is None
     (more,) = attention_maps(run, ["one\ntwo\nthree"], ["x"])
     assert max(more["sentences"]) == 2
 
@@ -345,12 +347,12 @@ def test_what_a_classifier_reads(tmp_path):
     )
     save_untrained(experiment, {"source": tiny_tokenizer(), "label": Labels(("a", "b"))}, tmp_path / "run", 0, 0.5)
     run = loading.load(tmp_path / "run")
-    found = document_map(run, "day 3.\nSee it.\nNo.")
-    assert len(found["sentences"]) == 3
-    assert sum(one["weight"] for one in found["sentences"]) == pytest.approx(1, abs=1e-5)
-    for one in found["sentences"]:
-        assert sum(weight for _, weight in one["words"]) == pytest.approx(1, abs=1e-5)
-    assert [len(one["words"]) for one in found["sentences"]] == [
+    result = document_map(run, "day 3.\nSee it.\nNo.")
+    assert len(result["sentences"]) == 3
+    assert sum(sentence["weight"] for sentence in result["sentences"]) == pytest.approx(1, abs=1e-5)
+    for sentence in result["sentences"]:
+        assert sum(weight for _, weight in sentence["words"]) == pytest.approx(1, abs=1e-5)
+    assert [len(sentence["words"]) for sentence in result["sentences"]] == [
         len(run.tokenizers["source"].encode([line])[0]) for line in ("day 3.\n", "See it.\n", "No.")
     ]
 
@@ -361,14 +363,14 @@ DOM = ("--headless=new", "--no-sandbox", "--disable-gpu", "--virtual-time-budget
 def in_a_browser(path, script=""):
     """What a browser shows of the page, after some script of a user's doings."""
     names = ("chromium", "chromium-browser", "google-chrome")
-    browser = next((found for name in names if (found := shutil.which(name))), None)
+    browser = next((result for name in names if (result := shutil.which(name))), None)
     if browser is None:
         pytest.skip("no Chromium")
     tried = path.with_name("tried.html")
     content = path.read_text(encoding="utf-8").replace("</body>", f"<script>{script}</script></body>")
     tried.write_text(content, encoding="utf-8")
-    found = subprocess.run([browser, *DOM, tried.as_uri()], capture_output=True, text=True, timeout=120, check=True)
-    return re.sub("<script.*?</script>", "", found.stdout, flags=re.S)
+    result = subprocess.run([browser, *DOM, tried.as_uri()], capture_output=True, text=True, timeout=120, check=True)
+    return re.sub("<script.*?</script>", "", result.stdout, flags=re.S)
 
 
 def test_the_page(home, capsys):
@@ -443,7 +445,7 @@ def test_forced_passes_of_a_stream_without_a_prompt(tmp_path):
     )
     save_untrained(experiment, {"target": tiny_tokenizer()}, tmp_path / "run", 0, 0.3)
     run = loading.load(tmp_path / "run")
-    ((ids, log_probs),) = forced_lines(run.experiment.task, run.model, run.params, run.tokenizers, [""], ["3 Tage"])
+    ((ids, log_probs),) = line_log_probs(run.trained, [""], ["3 Tage"])
     assert len(ids) == len(log_probs)
     (request,) = run.experiment.task.requests([""], run.tokenizers, 0)
     assert request.prompt == [run.tokenizers["target"].newline]
@@ -468,10 +470,12 @@ def test_columns_of_one_name_stay_apart(home):
 
 def test_a_report_is_of_the_runs_that_are_given(home):
     """What is loaded is judged, such as another checkpoint, and not what its folder holds."""
-    one, two = (loading.load(home / name) for name in ("one", "two"))
+    first, second = (loading.load(home / name) for name in ("one", "two"))
     data = home / "data"
     names = [str(home / name) for name in ("one", "two")]
-    texts = gather(names, (), data, loaded=dict(zip(names, (one._replace(params=two.params), two), strict=True)))
+    texts = gather(
+        names, (), data, loaded=dict(zip(names, (first._replace(params=second.params), second), strict=True))
+    )
     assert texts.systems[0].seeds == texts.systems[1].seeds
 
 

@@ -32,8 +32,8 @@ MUTANTS = [
         Mutant(
             "recall in the place of F1",
             "metrics.macro_f1",
-            "(2 * right[there] / (named + wanted)[there])",
-            "(right[there] / wanted[there])",
+            "(2 * right[present] / (predicted + in_reference)[present])",
+            "(right[present] / in_reference[present])",
             "metrics.test_metrics.test_macro_f1",
         ),
         (),
@@ -72,8 +72,8 @@ MUTANTS = [
         Mutant(
             "marks begin a word",
             "metrics.rouge",
-            'if found and joined and kind == "M":',
-            'if found and joined and kind == "P":',
+            'if result and joined and kind == "M":',
+            'if result and joined and kind == "P":',
             "metrics.test_metrics.test_words_of_any_script",
         ),
         ("กิน", ["กิ", "น"]),

@@ -21,8 +21,8 @@ from seqlab.runs.manifest import write_manifest
 from seqlab.runs.trail import DIGITS, PARTS, digest
 from seqlab.system.errors import SeqlabError
 from seqlab.system.terminal import grid, printable, width_of
-from seqlab.training.feed import stream_of
-from seqlab.training.prepare import plan_batches, read_data
+from seqlab.training.feed import stream_batches
+from seqlab.training.prepare import plan_batches, prepare_experiment
 from seqlab.types import Batch, Series, Tokens
 from tests.command import call
 from tests.mutants import Mutant, planted
@@ -31,7 +31,7 @@ TASKS = {
     f"{name}{i or ''}": task
     for name in catalogue.names("tasks")
     for i, task in enumerate(
-        (catalogue.part("tasks", name)(), *getattr(catalogue.module("tasks", name), "VARIANTS", ()))
+        (catalogue.part_class("tasks", name)(), *getattr(catalogue.module("tasks", name), "VARIANTS", ()))
     )
 }
 
@@ -51,17 +51,17 @@ def home(tmp_path_factory):
         text=Text("char", 400),
         batching=Batching(tokens=900, buckets=2, max_length=120),
     )
-    experiment, data, tokenizers, corpus = read_data(experiment, home / "data", home / "run")
+    experiment, data, tokenizers, corpus = prepare_experiment(experiment, home / "data", home / "run")
     open_run(experiment, tokenizers, data, home / "run")
     plan = plan_batches(experiment, corpus, quiet)
     collate = functools.partial(experiment.task.collate, corpus, tokenizers=tokenizers)
-    fed = list(itertools.islice(stream_of(plan, experiment.seed, collate, 0, 0), 24))
+    fed = list(itertools.islice(stream_batches(plan, experiment.seed, collate, 0, 0), 24))
     assert fed[-1][0] > 1  # several epochs
     return home, [batch for _, _, batch in fed]
 
 
-def same(one, other):
-    pairs = zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True)
+def same(left, right):
+    pairs = zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True)
     return all(np.array_equal(a, b) and a.dtype == b.dtype for a, b in pairs)
 
 
@@ -93,8 +93,8 @@ def test_place_of_step(seed):
     kept = [place for place in places if place not in out]
     random.shuffle(out)
     beyond = [[0, lengths[0]], [9, 0]]  # of a plan that once had more batches
-    found = [show_batch.place_of_step(lengths, n, [*map(list, out), *beyond]) for n in range(1, len(kept) + 1)]
-    assert found == kept
+    result = [show_batch.place_of_step(lengths, n, [*map(list, out), *beyond]) for n in range(1, len(kept) + 1)]
+    assert result == kept
     with pytest.raises(SeqlabError, match="there is no step"):
         show_batch.place_of_step(lengths, len(kept) + 1, out)
 
@@ -110,18 +110,18 @@ def fed_of(name: str) -> tuple[show_batch.TrainingBatch, list[dict[str, str]]]:
     return show_batch.TrainingBatch(batch, rows, tokenizers, 1, 1, (0, 0), len(batches), []), examples
 
 
-def rebuilt(found: dict, like: Batch) -> Batch:
+def rebuilt(facts: dict, like: Batch) -> Batch:
     """The batch behind the JSON of all its rows."""
 
     def stack(side, name, dtype):
-        return np.array([row[side][name] for row in found["rows"]], dtype)
+        return np.array([row[side][name] for row in facts["rows"]], dtype)
 
     def side(name, like):
         if like is None:
             return None
         mask = stack(name, "mask", bool)
         if isinstance(like, Series):
-            names = [key for key in found["rows"][0][name] if key.startswith("value")]
+            names = [key for key in facts["rows"][0][name] if key.startswith("value")]
             return Series(np.stack([stack(name, key, np.float32) for key in names], axis=-1), mask)
         marks = {
             field: None if getattr(like, field) is None else stack(name, mark, getattr(like, field).dtype)
@@ -129,7 +129,7 @@ def rebuilt(found: dict, like: Batch) -> Batch:
         }
         return Tokens(stack(name, "id", np.int32), mask, **marks)
 
-    rows = found["rows"]
+    rows = facts["rows"]
     if like.targets.ndim == 2:
         last = "inputs" if like.prefix is None else "prefix"
         targets, weights = stack(last, "target id", np.int32), stack(last, "weight", np.float32)
@@ -144,13 +144,13 @@ def rebuilt(found: dict, like: Batch) -> Batch:
 def test_json_has_the_whole_batch(tmp_path, name):
     """To the bit, for every task; with its share of padding and its weight."""
     fed, _ = fed_of(name)
-    found = json.loads(json.dumps(show_batch.facts(fed, tmp_path, 10**6)))
-    again = rebuilt(found, fed.batch)
+    result = json.loads(json.dumps(show_batch.facts(fed, tmp_path, 10**6)))
+    again = rebuilt(result, fed.batch)
     assert same(again, fed.batch)
-    assert (found["digest"], found["as fed"]) == (digest(again), None)
+    assert (result["digest"], result["as fed"]) == (digest(again), None)
     masks = [side.mask for side in (again.inputs, again.prefix) if side is not None]
-    assert found["padding"] == pytest.approx(np.concatenate([~mask.ravel() for mask in masks]).mean())
-    assert found["weight"] == again.weights.sum()
+    assert result["padding"] == pytest.approx(np.concatenate([~mask.ravel() for mask in masks]).mean())
+    assert result["weight"] == again.weights.sum()
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -189,11 +189,11 @@ def test_rows_say_which_examples_they_hold(tmp_path, name):
 def test_the_grid_shows_every_position(tmp_path, name, width):
     """All tokens, in their order, whatever the width; pads together; nothing wider than the terminal."""
     fed, _ = fed_of(name)
-    found = show_batch.facts(fed, tmp_path, 2)
-    lines = show_batch.shown(found, width).splitlines()
+    result = show_batch.facts(fed, tmp_path, 2)
+    lines = show_batch.format_batch(result, width).splitlines()
     assert all(width_of(line) <= width for line in lines if line.startswith("    "))
     for side in ("inputs", "prefix"):
-        for row in found["rows"]:
+        for row in result["rows"]:
             if side in row:
                 cells = show_batch.side_lines(row[side], 10**6)
                 told = dict(line.strip().split(maxsplit=1) for line in cells if not line.strip().startswith("value"))
@@ -207,7 +207,7 @@ def test_the_grid_shows_every_position(tmp_path, name, width):
                     assert len(pads) < 2 or "place" in row  # before a text a target may stand above the last pad
                     tokens = [token for token, real in zip(row[side]["token"], mask, strict=True) if real]
                     assert re.sub(r"· x \d+|·", "", told["token"]).split() == tokens
-    assert (f"... and {found['count'] - 2} more rows" in lines) == (found["count"] > 2)
+    assert (f"... and {result['count'] - 2} more rows" in lines) == (result["count"] > 2)
 
 
 @pytest.mark.parametrize("line", ["id", "weight", "segment", "target id"])
@@ -253,9 +253,9 @@ def test_the_command(home, capsys):
     folder, batches = home
     arguments = ("show-batch", "run", "--step", "3", "--data-dir", "data")
     assert call(folder, *arguments, "--rows", "2", "--json") == 0
-    found = json.loads(capsys.readouterr().out)
-    assert (found["step"], found["steps"], len(found["rows"]), found["changed"]) == (3, 20, 2, [])
-    assert (found["epoch"], found["index"], found["digest"]) == (0, 2, digest(batches[2]))
+    result = json.loads(capsys.readouterr().out)
+    assert (result["step"], result["steps"], len(result["rows"]), result["changed"]) == (3, 20, 2, [])
+    assert (result["epoch"], result["index"], result["digest"]) == (0, 2, digest(batches[2]))
     assert call(folder, *arguments) == 0
     told = capsys.readouterr().out
     assert told.startswith("step 3 of 20: epoch 0, batch 2 of its ")
@@ -274,7 +274,7 @@ def test_what_is_no_longer_what_was_fed_is_told(home, capsys):
     record.write_text(before)
     line = dict.fromkeys(PARTS, "0" * DIGITS)
     kept = [{**line, "step": 1}, {**line, "step": 2, "batch": digest(batches[1])}]
-    (folder / "run" / "hashes.jsonl").write_text("".join(json.dumps(one) + "\n" for one in kept))
+    (folder / "run" / "hashes.jsonl").write_text("".join(json.dumps(line) + "\n" for line in kept))
     for step, told in ((1, ": NOT what was fed, says the run's trail"), (2, ", as in the run's trail"), (3, "")):
         assert call(folder, *arguments, str(step)) == 0
         assert capsys.readouterr().out.splitlines()[2] == f"hash {digest(batches[step - 1])}{told}"
@@ -302,7 +302,7 @@ MUTANTS = (
         Mutant(
             "batches passed over counted",
             "evaluation.show_batch",
-            "index += one <= index",
+            "index += skipped <= index",
             "index += 0",
             "test_place_of_step",
         ),
@@ -332,8 +332,8 @@ MUTANTS = (
         Mutant(
             "a single pad dropped",
             "evaluation.show_batch",
-            "kept += [cells] * count",
-            "kept += [cells] * (count if real else count // 2)",
+            "shown_columns += [cells] * count",
+            "shown_columns += [cells] * (count if real else count // 2)",
             "test_the_grid_shows_every_position",
         ),
         ("tmp_path", "translation", 80),
@@ -353,7 +353,7 @@ MUTANTS = (
 
 @pytest.mark.parametrize(("mutant", "arguments"), MUTANTS, ids=lambda x: getattr(x, "bug", "").replace(" ", "-"))
 def test_mutant_is_caught(mutant, arguments, tmp_path):
-    given = [tmp_path if one == "tmp_path" else one for one in arguments]
+    given = [tmp_path if argument == "tmp_path" else argument for argument in arguments]
     with planted(mutant, "tests.evaluation.test_show_batch") as mutated, pytest.raises(AssertionError):
         getattr(mutated, mutant.law)(*given)
 

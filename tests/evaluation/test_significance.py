@@ -39,33 +39,33 @@ def fewer(monkeypatch):
 def systems():
     """References, and systems of which one is clearly worse than the first, one hardly, one the same."""
     reference = corpus(0, 60)
-    found = [corpus(n, 60, wrong, reference) for n, wrong in ((1, 0.2), (2, 0.5), (3, 0.22), (1, 0.2))]
-    return texts(reference), [texts(lines) for lines in found]
+    result = [corpus(n, 60, wrong, reference) for n, wrong in ((1, 0.2), (2, 0.5), (3, 0.22), (1, 0.2))]
+    return texts(reference), [texts(lines) for lines in result]
 
 
 @pytest.mark.parametrize(("name", "make"), [("bleu", BLEU), ("chrf", CHRF), ("ter", TER)])
 def test_as_sacrebleu(systems, name, make):
     reference, hypotheses = systems
-    (found,) = compare([[count(name, lines, [reference])] for lines in hypotheses]).values()
+    (result,) = compare([[count(name, lines, [reference])] for lines in hypotheses]).values()
     named = [(str(i), lines) for i, lines in enumerate(hypotheses)]
     for kind, field in (("bs", "bootstrap"), ("ar", "randomization")):
         results = PairedTest(named, {name: make()}, [reference], kind, {"bs": 200, "ar": 500}[kind])()[1]
         results = results[next(label for label in results if label != "System")]
-        for ours, theirs in zip(found[:3], results[:3], strict=True):
-            assert ours.value == theirs.score
-            assert getattr(ours, field) == theirs.p_value
+        for computed, reference_result in zip(result[:3], results[:3], strict=True):
+            assert computed.value == reference_result.score
+            assert getattr(computed, field) == reference_result.p_value
             if kind == "bs":
-                assert ours.interval == pytest.approx(theirs.ci, rel=1e-5)  # it counts in float32
-    assert found[1].randomization < 0.05 < found[2].randomization
-    assert (found[3].bootstrap, found[3].randomization) == (1.0, 1.0)  # the same text again
+                assert computed.interval == pytest.approx(reference_result.ci, rel=1e-5)  # it counts in float32
+    assert result[1].randomization < 0.05 < result[2].randomization
+    assert (result[3].bootstrap, result[3].randomization) == (1.0, 1.0)  # the same text again
 
 
 def test_means_are_tested_as_corpus_scores_are(systems, monkeypatch):
     monkeypatch.setattr(significance, "RESAMPLES", 2000)
     reference, hypotheses = systems
-    found = compare([[count("rouge", lines, [reference])] for lines in hypotheses])
-    assert list(found) == ["ROUGE-1", "ROUGE-2", "ROUGE-L", "ROUGE-Lsum"]
-    first, worse, close, same = found["ROUGE-1"]
+    result = compare([[count("rouge", lines, [reference])] for lines in hypotheses])
+    assert list(result) == ["ROUGE-1", "ROUGE-2", "ROUGE-L", "ROUGE-Lsum"]
+    first, worse, close, same = result["ROUGE-1"]
     assert worse.randomization < 0.01 < close.randomization
     assert worse.bootstrap < 0.01 < close.bootstrap
     assert same.randomization == 1.0
@@ -77,11 +77,11 @@ def test_means_are_tested_as_corpus_scores_are(systems, monkeypatch):
 def test_randomization_against_all_exchanges():
     """Two seeds each of three lines: every way of dealing them out."""
     random = np.random.default_rng(4)
-    ours, theirs = (
+    first, second = (
         [count("mse", [f"{x:.3f}" for x in row], [["0"] * 3]) for row in random.normal(size=(2, 3)) + shift]
         for shift in (0.0, 1.0)
     )
-    values = np.stack([one.counts[:, 0] for one in (*ours, *theirs)])  # [4, 3]
+    values = np.stack([counts.counts[:, 0] for counts in (*first, *second)])  # [4, 3]
     deals = list(itertools.permutations(range(4)))
 
     def apart(rows):
@@ -89,28 +89,28 @@ def test_randomization_against_all_exchanges():
 
     observed = apart(values)
     share = np.mean([
-        apart(np.stack([values[list(deal), i] for i, deal in enumerate(one)], axis=1)) >= observed - 1e-9
-        for one in itertools.product(deals, repeat=3)
+        apart(np.stack([values[list(deal), i] for i, deal in enumerate(dealt)], axis=1)) >= observed - 1e-9
+        for dealt in itertools.product(deals, repeat=3)
     ])  # fmt: skip
-    found = randomization(ours, theirs, "mean squared error")
-    assert abs(found - share) < 4 * (share * (1 - share) / TRIALS) ** 0.5 + 1 / TRIALS
+    result = randomization(first, second, "mean squared error")
+    assert abs(result - share) < 4 * (share * (1 - share) / TRIALS) ** 0.5 + 1 / TRIALS
 
 
 def test_seeds(systems):
     reference, (good, bad, close, _) = systems
-    first, other, more = (
+    first, second, more = (
         [count("chrf", lines, [reference]) for lines in seeds] for seeds in ([good, close], [bad, bad], [close, good])
     )
-    (found,) = compare([first, other, more]).values()
-    values = [one.scores()[0].value for one in first]
-    assert found[0].value == pytest.approx(np.mean(values))
-    assert found[0].deviation == pytest.approx(abs(values[0] - values[1]) / 2**0.5)
-    assert found[1].deviation == 0.0
-    assert found[1].bootstrap is None
-    assert found[1].randomization < 0.02
-    assert found[2].randomization == 1.0  # the same seeds in another order: always at least as far apart
+    (result,) = compare([first, second, more]).values()
+    values = [seed.scores()[0].value for seed in first]
+    assert result[0].value == pytest.approx(np.mean(values))
+    assert result[0].deviation == pytest.approx(abs(values[0] - values[1]) / 2**0.5)
+    assert result[1].deviation == 0.0
+    assert result[1].bootstrap is None
+    assert result[1].randomization < 0.02
+    assert result[2].randomization == 1.0  # the same seeds in another order: always at least as far apart
     # A single seed against several.
-    (mixed,) = compare([first[:1], other]).values()
+    (mixed,) = compare([first[:1], second]).values()
     assert mixed[0].deviation is None
     assert mixed[0].interval > 0
     assert mixed[1].randomization < 0.02
@@ -118,28 +118,28 @@ def test_seeds(systems):
 
 def test_no_difference_that_is_only_luck():
     """Of pairs of systems that are as good as each other one in twenty is found to differ with p below 0.05."""
-    random, found = np.random.default_rng(0), []
+    random, result = np.random.default_rng(0), []
     for _ in range(40):
         pair = [count("mse", [f"{x:.3f}" for x in random.normal(size=25)], [["0"] * 25]) for _ in range(2)]
-        found.append(randomization(pair[:1], pair[1:], "mean squared error"))
-    assert np.mean(np.array(found) < 0.05) <= 0.15
-    assert 0.25 <= np.mean(np.array(found) < 0.5) <= 0.75
+        result.append(randomization(pair[:1], pair[1:], "mean squared error"))
+    assert np.mean(np.array(result) < 0.05) <= 0.15
+    assert 0.25 <= np.mean(np.array(result) < 0.5) <= 0.75
 
 
 @pytest.mark.parametrize("differ", [0, 1, 2])
 def test_ties_are_as_far_apart(differ):
     """Of two classifiers that differ in so few lines, half of all exchanges and more are as far apart."""
     wanted = ["a"] * 40
-    other = ["b"] * differ + wanted[differ:]
-    first, second = (count("accuracy", lines, [wanted]) for lines in (wanted, other))
-    (found,) = compare([[first], [second]]).values()
-    assert found[1].randomization == pytest.approx([1, 1, 0.5][differ], abs=0.08)
-    assert randomization([first], [second], "accuracy") == pytest.approx(found[1].randomization, abs=0.12)
+    changed = ["b"] * differ + wanted[differ:]
+    first, second = (count("accuracy", lines, [wanted]) for lines in (wanted, changed))
+    (result,) = compare([[first], [second]]).values()
+    assert result[1].randomization == pytest.approx([1, 1, 0.5][differ], abs=0.08)
+    assert randomization([first], [second], "accuracy") == pytest.approx(result[1].randomization, abs=0.12)
 
 
 def test_no_seed(systems, monkeypatch):
     monkeypatch.setenv("SACREBLEU_SEED", "None")
     reference, hypotheses = systems
     counted = [count("exact_match", lines, [reference]) for lines in hypotheses[:2]]
-    (found,) = compare([counted, counted[:1]]).values()
-    assert 0 < found[1].randomization <= 1
+    (result,) = compare([counted, counted[:1]]).values()
+    assert 0 < result[1].randomization <= 1

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from seqlab.decoding.log_probs import forced_lines
+from seqlab.decoding.log_probs import line_log_probs
 from seqlab.interop import marian
 from seqlab.laws.tasks import tiny_tokenizer
 from seqlab.laws.training import tiny_experiment
@@ -36,7 +36,7 @@ def home(tmp_path_factory):
 def test_what_is_exported_is_the_model(home, name):
     run = loading.load(home / name)
     targets = ["two", "", "drei 4"]
-    forced = forced_lines(run.experiment.task, run.model, run.params, run.tokenizers, LINES, targets)
+    forced = line_log_probs(run.trained, LINES, targets)
     for line, (ids, values) in zip(LINES, forced, strict=True):
         source = [*run.tokenizers["source"].encode([line])[0], run.tokenizers["source"].eos]
         np.testing.assert_allclose(values, log_probs(home / f"{name}-marian", source, ids), atol=1e-4)
@@ -48,7 +48,7 @@ def test_what_is_imported_is_the_model(home, tmp_path, activation):
     folder = tmp_path / "folder"
     folder.mkdir()
     arrays = load_file(home / "biased-marian" / "model.safetensors")
-    del arrays[marian.FIRST]
+    del arrays[marian.FIRST_POSITION]
     config = json.loads((home / "biased-marian" / "config.json").read_text())
     numbers = json.loads((home / "biased-marian" / "vocab.json").read_text())
     order = np.random.default_rng(0).permutation(len(numbers) - 1)  # the pad stays the last
@@ -68,7 +68,7 @@ def test_what_is_imported_is_the_model(home, tmp_path, activation):
     if activation == "silu":
         (folder / "config.json").write_text(json.dumps({**config, "eos_token_id": eos}))
     targets = ["two", "", "drei 4"]
-    forced = forced_lines(run.experiment.task, run.model, run.params, run.tokenizers, LINES, targets)
+    forced = line_log_probs(run.trained, LINES, targets)
     for line, target, (ids, values) in zip(LINES, targets, forced, strict=True):
         assert ids[-1] == eos
         assert run.tokenizers["target"].decode(ids) == target
@@ -83,9 +83,9 @@ def test_out_and_in_again(home, capsys):
     first, again = (loading.load(home / name) for name in ("run", "again"))
     assert again.experiment.search.forbid == ("<pad>",)
     options = {"beam": 3, "max_length": 9, "preset": "hf", "alpha": 1.0}
-    for one, other in zip(first.write(LINES, 3, **options), again.write(LINES, 3, **options), strict=True):
-        assert [text for text, *_ in one] == [text for text, *_ in other]
-        np.testing.assert_allclose([score for _, score, *_ in one], [score for _, score, *_ in other], rtol=1e-4)
+    for before, after in zip(first.write(LINES, 3, **options), again.write(LINES, 3, **options), strict=True):
+        assert [text for text, *_ in before] == [text for text, *_ in after]
+        np.testing.assert_allclose([score for _, score, *_ in before], [score for _, score, *_ in after], rtol=1e-4)
     assert call(home, "export", "again", "--to", "marian", "--out", "twice-marian") == 0
     assert call(home, "import", "marian", "twice-marian", "--out", "twice") == 0
     assert loading.load(home / "twice").translate(LINES, **options) == first.translate(LINES, **options)
@@ -103,18 +103,18 @@ def test_a_search_as_a_program(home):
     tokenizer = run.tokenizers["source"]
     sources = [[*ids, tokenizer.eos] for ids in tokenizer.encode(LINES)]
     given = {f"['parameters']{name}": array for name, array in arrays.items()}
-    given |= {"['asked'].inputs.ids": np.array([ids + [0] * (16 - len(ids)) for ids in sources], np.int32)}
-    given |= {"['asked'].inputs.mask": np.array([[i < len(ids) for i in range(16)] for ids in sources])}
-    given |= {"['asked'].prompt.ids": np.ones((3, 1), np.int32), "['asked'].prompt.mask": np.ones((3, 1), bool)}
-    given |= {"['asked'].limit": np.full(3, 16, np.int32), "['weights'].alpha": np.float32(0.6)}
+    given |= {"['requests'].inputs.ids": np.array([ids + [0] * (16 - len(ids)) for ids in sources], np.int32)}
+    given |= {"['requests'].inputs.mask": np.array([[i < len(ids) for i in range(16)] for ids in sources])}
+    given |= {"['requests'].prompt.ids": np.ones((3, 1), np.int32), "['requests'].prompt.mask": np.ones((3, 1), bool)}
+    given |= {"['requests'].limit": np.full(3, 16, np.int32), "['weights'].alpha": np.float32(0.6)}
     arguments = []
-    for one in signature["arguments"]:
-        arguments.append(given.pop(one["name"], np.zeros(one["shape"], one["dtype"])))
-        assert (str(arguments[-1].dtype), list(arguments[-1].shape)) == (one["dtype"], one["shape"])
+    for argument in signature["arguments"]:
+        arguments.append(given.pop(argument["name"], np.zeros(argument["shape"], argument["dtype"])))
+        assert (str(arguments[-1].dtype), list(arguments[-1].shape)) == (argument["dtype"], argument["shape"])
     assert not given
-    found = program.call(*arguments)
+    result = program.call(*arguments)
     texts = [tokenizer.decode(tokens[0, : size[0]].tolist()) for tokens, size in zip(
-        np.asarray(found["tokens"]), np.asarray(found["lengths"]), strict=True
+        np.asarray(result["tokens"]), np.asarray(result["lengths"]), strict=True
     )]  # fmt: skip
     assert texts == run.translate(LINES, max_length=16)
 
@@ -134,9 +134,9 @@ def config(**changes):
     return change
 
 
-def without(name, other=None):
+def without(name, replacement=None):
     def change(folder):
-        (folder / name).rename(folder / (other or "other"))
+        (folder / name).rename(folder / (replacement or "other"))
 
     return change
 

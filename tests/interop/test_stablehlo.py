@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from seqlab import catalogue
+from seqlab.config import Search
 from seqlab.decoding.answers import make_answer
 from seqlab.runs.parameters import init_params
 from seqlab.search.requests import RequestBatch
-from seqlab.search.rules import DEFAULT
-from seqlab.search.searcher import DEFAULT_WEIGHTS, Method, make_mesh, make_searcher, whole_search
+from seqlab.search.searcher import make_mesh, make_searcher, whole_search
+from seqlab.search.settings import split_settings
 from seqlab.training.state import initial_state, training_step
 from seqlab.types import Batch, Tokens
 
@@ -23,7 +24,7 @@ CONFIG = Path(__file__).parents[2] / "configs" / "quickstart.py"
 @pytest.fixture(scope="module")
 def quickstart():
     experiment = catalogue.load_config(CONFIG)
-    return with_model(experiment, catalogue.sized(experiment.model, experiment.text.size))
+    return with_model(experiment, catalogue.with_vocabulary_size(experiment.model, experiment.text.size))
 
 
 def with_model(experiment, model):
@@ -52,13 +53,14 @@ def test_search(quickstart, platform, beam):
     model = quickstart.model
     batch = Batch(tokens(1, 2), tokens(1, 2), tokens(1, 2).ids, np.ones((1, 2), np.float32))
     params = jax.eval_shape(functools.partial(init_params, model, 0), batch)
-    method = Method(beam, rules=None if beam == 1 else DEFAULT)
-    search = functools.partial(whole_search, make_searcher(model, 2, method, make_mesh(jax.devices()[:1])), length=48)
+    settings = split_settings(Search(beam=beam), eos=2)
+    searcher = make_searcher(model, settings.static, make_mesh(jax.devices()[:1]))
+    search = functools.partial(whole_search, searcher, length=48)
     ones = np.ones(64, np.int32)
     exported = jax.export.export(jax.jit(search), platforms=[platform])(
         params,
         RequestBatch(tokens(64, 24), tokens(64, 1), 48 * ones, ones, ones, None, None),
-        DEFAULT_WEIGHTS,
+        settings.weights,
         0,
     )
     assert exported.platforms == (platform,)

@@ -44,20 +44,20 @@ def test_without_a_bug_nothing_is_caught():
         subject = package.make_subject(package.catalogue.module("models", "transformer_lm").TINY)
         package.step_agrees_with_features(subject)
         package.greedy_is_a_beam_of_one(subject)
-        package.targets_are_the_next_tokens(package.catalogue.part("tasks", "translation")())
+        package.targets_are_the_next_tokens(package.catalogue.part_class("tasks", "translation")())
 
 
 def test_a_certificate_names_what_is_broken():
     mutant = next(mutant for mutant in MUTANTS if mutant.bug == "causal mask dropped")
     with planted(mutant) as mutated:
         model = mutated.catalogue.module("models", "transformer_lm").TINY
-        task = mutated.catalogue.part("tasks", "language_modeling")()
-        found = {name: (holds, more) for name, holds, more in mutated.certificate(model, task)}
-    assert found["padding-inert"] == (True, "")
-    assert not found["causal"][0]
-    assert found["causal"][1].startswith("logits before position 1 when ids from there on change")
-    assert found["rows independent"][0]
-    assert "state carried" not in found
+        task = mutated.catalogue.part_class("tasks", "language_modeling")()
+        result = {name: (holds, more) for name, holds, more in mutated.certificate(model, task)}
+    assert result["padding-inert"] == (True, "")
+    assert not result["causal"][0]
+    assert result["causal"][1].startswith("logits before position 1 when ids from there on change")
+    assert result["rows independent"][0]
+    assert "state carried" not in result
 
 
 def test_a_certificate_looks_as_far_as_the_model():
@@ -71,9 +71,12 @@ def test_a_certificate_looks_as_far_as_the_model():
     )
     with planted(mutant) as mutated:
         model = mutated.catalogue.module("models", "tcn_lm").TINY.clone(layers=4, dim=4, kernel=3)
-        task = mutated.catalogue.part("tasks", "language_modeling")()
-        found = {name: holds for name, holds, _ in mutated.certificate(model, task)}
-    assert [name for name, holds in found.items() if not holds] == ["step against forward", "reorder follows parents"]
+        task = mutated.catalogue.part_class("tasks", "language_modeling")()
+        result = {name: holds for name, holds, _ in mutated.certificate(model, task)}
+    assert [name for name, holds in result.items() if not holds] == [
+        "step against forward",
+        "reorder follows parents",
+    ]
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.bug.replace(" ", "-"))
@@ -84,7 +87,7 @@ def test_mutant_is_caught(mutant, tmp_path):
         if kind == "model":
             argument = [mutated.make_subject(catalogue.module("models", mutant.part).TINY)]
         elif kind == "task":
-            argument = [catalogue.part("tasks", mutant.part)()]
+            argument = [catalogue.part_class("tasks", mutant.part)()]
         else:
             argument = [tmp_path] if kind == "run" else []
         with pytest.raises(mutated.LawBroken):

@@ -41,7 +41,7 @@ def test_attentive_decoder(cell, early):
     table, bias = p["words"]["table"], p["words"]["bias"]
     for row, length in enumerate(LENGTHS):
         y = table[np.asarray(prefix.ids)[row, :length]] * DIM**0.5
-        found = oracle.attentive_decoder(cell, early, summary[row], y, np.asarray(memory)[row], weights)
+        result = oracle.attentive_decoder(cell, early, summary[row], y, np.asarray(memory)[row], weights)
         if length:
-            np.testing.assert_allclose(features[row, :length], found, rtol=1e-4, atol=1e-5)
-            np.testing.assert_allclose(logits[row, :length], found @ table.T + bias, rtol=1e-4, atol=1e-4)
+            np.testing.assert_allclose(features[row, :length], result, rtol=1e-4, atol=1e-5)
+            np.testing.assert_allclose(logits[row, :length], result @ table.T + bias, rtol=1e-4, atol=1e-4)

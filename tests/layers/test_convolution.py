@@ -31,17 +31,17 @@ def test_causal_convolution(kernel, dilation, weight_norm):
     x = jnp.float32(random.normal(size=(2, 7, 3)))
     layer = Convolution(3, 5, kernel, dilation, weight_norm=weight_norm)
     params = jiggled(layer.init(jax.random.key(0), x))
-    found = layer.apply(params, x)
+    result = layer.apply(params, x)
     for row in range(2):
         expected = oracle.causal_convolution(np.asarray(x)[row], *of(params["params"], kernel), dilation)
-        np.testing.assert_allclose(found[row], expected, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(result[row], expected, rtol=1e-4, atol=1e-5)
     for past in (0, 2, 6):
         buffer = jnp.repeat(layer.apply(params, x[:, :past], method="start")[:, None], 2, axis=1)
         for t in range(past, 7):
             y, buffer = layer.apply(
                 params, jnp.repeat(x[:, t : t + 1], 2, axis=1), buffer, jnp.int32(t), method="step"
             )
-            np.testing.assert_allclose(y[:, 1], found[:, t], rtol=1e-4, atol=1e-5)
+            np.testing.assert_allclose(y[:, 1], result[:, t], rtol=1e-4, atol=1e-5)
 
 
 def test_segments_are_not_mixed():
@@ -49,9 +49,9 @@ def test_segments_are_not_mixed():
     segments = jnp.array([[1, 1, 2, 2, 2, 0]])
     layer = Convolution(3, 4, 3)
     params = layer.init(jax.random.key(0), x)
-    found = layer.apply(params, x, segments)
+    result = layer.apply(params, x, segments)
     for part in (slice(0, 2), slice(2, 5)):
-        np.testing.assert_allclose(found[:, part], layer.apply(params, x[:, part]), rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(result[:, part], layer.apply(params, x[:, part]), rtol=1e-5, atol=1e-6)
 
 
 def test_a_convolution_that_looks_ahead():
@@ -84,11 +84,11 @@ def test_blocks(block, expected):
     """Each row is as if its pads were not there."""
     x = jnp.float32(np.random.default_rng(0).normal(size=(3, 7, 3)))
     params = jiggled(block.init(jax.random.key(0), x, run_over_all(MASK)))
-    found = block.apply(params, x, run_over_all(MASK))
+    result = block.apply(params, x, run_over_all(MASK))
     for row, length in enumerate(LENGTHS):
         jax.tree.map(
             lambda a, b, i=row, n=length: np.testing.assert_allclose(a[i, :n], b, rtol=1e-4, atol=1e-5),
-            found,
+            result,
             expected(np.asarray(x)[row, :length], params["params"]),
         )
 
@@ -99,14 +99,14 @@ def test_conv_seq2seq():
     inputs = Tokens(jnp.asarray(random.integers(3, 9, (3, 7))), MASK)
     prefix = Tokens(jnp.asarray(random.integers(3, 7, (3, 7))), MASK[::-1])
     params = jiggled(model.init(jax.random.key(0), inputs, prefix, train=False, method="features"))
-    found, _ = model.apply(params, inputs, prefix, train=False, method="features")
+    result, _ = model.apply(params, inputs, prefix, train=False, method="features")
     p = params["params"]
     encoder = [of(p[f"encoder_{i}"]["convolution"], 3) for i in range(2)]
     decoder = [(of(p[f"decoder_{i}"]["convolution"], 3), of(p[f"query_{i}"]), of(p[f"mix_{i}"])) for i in range(2)]
     for row in range(3):
         s, t = LENGTHS[row], LENGTHS[2 - row]
         words = p["source_words"]["table"][inputs.ids[row, :s]], p["words"]["table"][prefix.ids[row, :t]] * 6**0.5
-        where = p["source_positions"]["table"][:s], p["target_positions"]["table"][:t]
-        embedded = [0.1 * np.asarray(word + position) for word, position in zip(words, where, strict=True)]
+        positions = p["source_positions"]["table"][:s], p["target_positions"]["table"][:t]
+        embedded = [0.1 * np.asarray(word + position) for word, position in zip(words, positions, strict=True)]
         expected = oracle.conv_seq2seq(*embedded, encoder, decoder)
-        np.testing.assert_allclose(found[row, :t], expected, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(result[row, :t], expected, rtol=1e-4, atol=1e-5)

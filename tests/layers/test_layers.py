@@ -32,12 +32,12 @@ def test_attention():
     def run(module):
         return module.attend(jnp.float32(x), *module.keys_values(jnp.float32(memory)), jnp.asarray(mask))[0]
 
-    found, params = layer.init_with_output(jax.random.key(0), method=run)
+    result, params = layer.init_with_output(jax.random.key(0), method=run)
     kernels = [np.asarray(params["params"][name]["kernel"]) for name in ("query", "key", "value", "out")]
     for row in range(3):
         expected = oracle.attention(*kernels, x[row], memory[row], mask[row])
-        np.testing.assert_allclose(found[row], expected, rtol=1e-4, atol=1e-6)
-    assert not np.asarray(found)[0, 2].any()
+        np.testing.assert_allclose(result[row], expected, rtol=1e-4, atol=1e-6)
+    assert not np.asarray(result)[0, 2].any()
 
 
 @pytest.mark.parametrize("score", ["additive", "dot", "general", "scaled"])
@@ -49,9 +49,9 @@ def test_alignment(score):
     def run(module):
         return module.scores(jnp.float32(query), module.keys(jnp.float32(memory)))
 
-    found, params = layer.init_with_output(jax.random.key(0), method=run)
+    result, params = layer.init_with_output(jax.random.key(0), method=run)
     params = jax.tree.map(lambda x: jnp.float32(x + RANDOM.normal(size=x.shape)), params)
-    found = layer.apply(params, method=run)
+    result = layer.apply(params, method=run)
     p = params.get("params", {})
     weights = (
         p.get("query", {}).get("kernel"),
@@ -62,7 +62,7 @@ def test_alignment(score):
     for row in range(2):
         for k in range(3):
             expected = oracle.alignment(score, query[row, k], memory[row], weights)
-            np.testing.assert_allclose(found[row, k], expected, rtol=1e-4, atol=1e-5)
+            np.testing.assert_allclose(result[row, k], expected, rtol=1e-4, atol=1e-5)
 
 
 def test_dot_attention_wants_equal_widths():
@@ -90,13 +90,13 @@ def test_product_and_its_gradients(spec, dtype):
         return np.asarray(jnp.asarray(x, dtype), np.float64)
 
     a, b, g = rounded(left), rounded(right), rounded(weight)
-    found, pull = jax.vjp(lambda x, y: product(spec, x, y, dtype), jnp.float32(left), jnp.float32(right))
-    assert found.dtype == jnp.float32
-    np.testing.assert_allclose(found, np.einsum(spec, a, b), rtol=1e-5, atol=1e-5)
+    result, pull = jax.vjp(lambda x, y: product(spec, x, y, dtype), jnp.float32(left), jnp.float32(right))
+    assert result.dtype == jnp.float32
+    np.testing.assert_allclose(result, np.einsum(spec, a, b), rtol=1e-5, atol=1e-5)
     first, second = pull(jnp.float32(weight))
-    one, other = terms.split(",")
-    np.testing.assert_allclose(first, np.einsum(f"{out},{other}->{one}", g, b), rtol=1e-5, atol=1e-5)
-    np.testing.assert_allclose(second, np.einsum(f"{one},{out}->{other}", a, g), rtol=1e-5, atol=1e-5)
+    left_term, right_term = terms.split(",")
+    np.testing.assert_allclose(first, np.einsum(f"{out},{right_term}->{left_term}", g, b), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(second, np.einsum(f"{left_term},{out}->{right_term}", a, g), rtol=1e-5, atol=1e-5)
 
 
 def test_dense_is_drawn_glorot_uniform():
@@ -109,7 +109,7 @@ def test_dense_is_drawn_glorot_uniform():
 
 @pytest.mark.sample(2)
 @pytest.mark.parametrize(
-    "name", [n for n in catalogue.names("models") if hasattr(catalogue.part("models", n), "dtype")]
+    "name", [n for n in catalogue.names("models") if hasattr(catalogue.part_class("models", n), "dtype")]
 )
 def test_bfloat16_is_close(name):
     s = subject(name)
@@ -130,7 +130,7 @@ def test_transformer_layer(norm):
         return module(jnp.float32(x), jnp.asarray(mask), keys_values, jnp.asarray(memory_mask)[:, None])[0]
 
     params = jiggled(layer.init(jax.random.key(0), method=run))
-    found, p = layer.apply(params, method=run), jax.tree.map(np.asarray, params["params"])
+    result, p = layer.apply(params, method=run), jax.tree.map(np.asarray, params["params"])
     own, cross = (
         [p[name][part]["kernel"] for part in ("query", "key", "value", "out")]
         for name in ("self_attention", "cross_attention")
@@ -141,7 +141,7 @@ def test_transformer_layer(norm):
         expected = oracle.transformer_layer(
             x[row], memory[row], mask[row], memory_mask[row], norm == "post", (own, cross, norms, *dense)
         )
-        np.testing.assert_allclose(found[row], expected, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(result[row], expected, rtol=1e-4, atol=1e-5)
 
 
 def test_sentences_are_pooled():
@@ -184,15 +184,15 @@ def test_slot_mask():
 def test_layer_norm():
     x = RANDOM.normal(size=(4, 3, 5)) * 7 + 3
     scale, bias = RANDOM.normal(size=5), RANDOM.normal(size=5)
-    found = LayerNorm().apply({"params": {"scale": jnp.float32(scale), "bias": jnp.float32(bias)}}, jnp.float32(x))
-    np.testing.assert_allclose(found, oracle.layer_norm(x, scale, bias), rtol=1e-4, atol=1e-5)
+    result = LayerNorm().apply({"params": {"scale": jnp.float32(scale), "bias": jnp.float32(bias)}}, jnp.float32(x))
+    np.testing.assert_allclose(result, oracle.layer_norm(x, scale, bias), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("dim", [2, 6, 64])
 def test_sinusoidal(dim):
-    found = sinusoidal(jnp.array([0, 1, 17, 300]), dim)
+    result = sinusoidal(jnp.array([0, 1, 17, 300]), dim)
     expected = np.stack([oracle.sinusoidal(position, dim) for position in (0, 1, 17, 300)])
-    np.testing.assert_allclose(found, expected, atol=1e-4)
+    np.testing.assert_allclose(result, expected, atol=1e-4)
 
 
 def test_positions_of():
@@ -217,10 +217,10 @@ def test_positions_refuse(kind, dim, message):
 @pytest.mark.parametrize("rate", [0.1, 0.5, 0.9])
 def test_dropout_keeps_the_mean(rate):
     x = jnp.ones((50, 40, 37))
-    found = np.asarray(Dropout(rate).apply({}, x, train=True, rngs={"dropout": jax.random.key(3)}))
+    result = np.asarray(Dropout(rate).apply({}, x, train=True, rngs={"dropout": jax.random.key(3)}))
     kept = 1 - round(rate * 256) / 256
-    assert set(np.unique(found).tolist()) == {0.0, np.float32(1 / kept).item()}
-    assert abs((found > 0).mean() - kept) < 5 * np.sqrt(kept * (1 - kept) / found.size)
+    assert set(np.unique(result).tolist()) == {0.0, np.float32(1 / kept).item()}
+    assert abs((result > 0).mean() - kept) < 5 * np.sqrt(kept * (1 - kept) / result.size)
 
 
 def test_dropout_refuses_everything():
@@ -235,11 +235,11 @@ def test_cross_entropy(smoothing):
     weights = (RANDOM.random((3, 4)) < 0.6).astype(np.float32)
     arrays = jnp.float32(logits), jnp.asarray(targets), jnp.asarray(weights)
     loss, weight, sums = cross_entropy(*arrays, smoothing)
-    where = np.argwhere(weights > 0)
-    expected = sum(oracle.smoothed_cross_entropy(logits[b, t], targets[b, t], smoothing) for b, t in where)
-    plain = sum(oracle.smoothed_cross_entropy(logits[b, t], targets[b, t], 0.0) for b, t in where)
+    places = np.argwhere(weights > 0)
+    expected = sum(oracle.smoothed_cross_entropy(logits[b, t], targets[b, t], smoothing) for b, t in places)
+    plain = sum(oracle.smoothed_cross_entropy(logits[b, t], targets[b, t], 0.0) for b, t in places)
     np.testing.assert_allclose([loss, weight, sums["nll"]], [expected, weights.sum(), plain], rtol=1e-5)
-    assert sums["correct"] == sum(logits[b, t].argmax() == targets[b, t] for b, t in where)
+    assert sums["correct"] == sum(logits[b, t].argmax() == targets[b, t] for b, t in places)
     slope = jax.grad(lambda logits: cross_entropy(logits, *arrays[1:], smoothing)[0])(arrays[0])
     probabilities = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
     goals = np.eye(7)[targets] * (1 - smoothing) + smoothing / 7

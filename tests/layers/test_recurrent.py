@@ -66,30 +66,30 @@ def test_segments_begin_anew(reverse):
     layer = Recurrent("gru", inputs=3, dim=4)
     real = jnp.ones((1, 5), bool)
     params = jiggled(layer.init(jax.random.key(0), x, real))
-    found, _ = layer.apply(params, x, real, segments=segments, reverse=reverse)
+    result, _ = layer.apply(params, x, real, segments=segments, reverse=reverse)
     for part in (slice(0, 2), slice(2, 5)):
         alone, _ = layer.apply(params, x[:, part], real[:, part], reverse=reverse)
-        np.testing.assert_allclose(found[:, part], alone, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(result[:, part], alone, rtol=1e-5, atol=1e-6)
 
 
 def test_a_residual_stack_and_a_bidirectional_one():
     x = jnp.float32(np.random.default_rng(0).normal(size=(4, 5, 3)))
     stack = RecurrentStack("rnn", 2, 3, 4, 0.0, residual=True)
     params = jiggled(stack.init(jax.random.key(0), x, MASK))
-    found, states = stack.apply(params, x, MASK)
+    result, states = stack.apply(params, x, MASK)
     layers = [{"params": params["params"][f"stack_{i}"]} for i in range(2)]
     below, _ = Recurrent("rnn", 3, 4).apply(layers[0], x, MASK)
     above, last = Recurrent("rnn", 4, 4).apply(layers[1], below, MASK)
-    np.testing.assert_array_equal(found, below + above)
+    np.testing.assert_array_equal(result, below + above)
     np.testing.assert_array_equal(states[1][0], last[0])
 
-    both = Bidirectional("rnn", 1, 3, 4, 0.0)
-    params = jiggled(both.init(jax.random.key(0), x, MASK))
-    found, ends = both.apply(params, x, MASK)
+    layer = Bidirectional("rnn", 1, 3, 4, 0.0)
+    params = jiggled(layer.init(jax.random.key(0), x, MASK))
+    result, ends = layer.apply(params, x, MASK)
     sides = [params["params"][name] for name in ("forward_0", "backward_0")]
     there, last = Recurrent("rnn", 3, 4).apply({"params": sides[0]}, x, MASK)
     back, first = Recurrent("rnn", 3, 4).apply({"params": sides[1]}, x, MASK, reverse=True)
-    np.testing.assert_array_equal(found, np.concatenate([there, back], axis=-1))
+    np.testing.assert_array_equal(result, np.concatenate([there, back], axis=-1))
     np.testing.assert_array_equal(np.stack([ends[0][0][0], ends[0][1][0]]), np.stack([last[0], first[0]]))
 
 

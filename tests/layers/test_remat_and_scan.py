@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from seqlab import catalogue
-from seqlab.data.padding import blank_batch
-from seqlab.laws.equality import close, same
+from seqlab.data.batches import blank_batch
+from seqlab.laws.equality import require_close, require_equal
 from seqlab.laws.subject import make_subject
 from seqlab.layers.losses import generator_loss
 from seqlab.runs.parameters import init_params
@@ -29,15 +29,15 @@ def gradients(name, **changed):
     """Loss and gradients of a training step, by the path of their parameter."""
     s = subject(name)
     run = jax.jit(jax.value_and_grad(functools.partial(loss_of, s.model.clone(**changed), batch_of(s))))
-    loss, found = run(s.params, jax.random.key(1))
-    flat, _ = jax.tree_util.tree_flatten_with_path({"loss": loss, **found})
+    loss, result = run(s.params, jax.random.key(1))
+    flat, _ = jax.tree_util.tree_flatten_with_path({"loss": loss, **result})
     return {jax.tree_util.keystr(path): x for path, x in flat}
 
 
-def all_close(found, expected):
-    assert found.keys() == expected.keys()
-    for name, x in found.items():
-        close(x, expected[name], name)
+def all_close(result, expected):
+    assert result.keys() == expected.keys()
+    for name, x in result.items():
+        require_close(x, expected[name], name)
 
 
 @pytest.mark.sample(2)
@@ -63,7 +63,7 @@ def test_what_a_loop_computes_again_has_the_same_dropout(name):
 )
 def test_parameters_stay_as_they_are(name, changed):
     changed_subject = subject(name, **changed)
-    jax.tree.map(functools.partial(same, what=name), changed_subject.params, subject(name).params)
+    jax.tree.map(functools.partial(require_equal, description=name), changed_subject.params, subject(name).params)
 
 
 def test_a_layer_of_a_loop_has_its_own_dropout():
@@ -97,7 +97,9 @@ def lowered(name, deep=2, **changed):
     """A step's gradients of a model of some depth and width, ready to be compiled; and its parameters."""
     depth = {"encoder_layers": deep, "decoder_layers": deep} if name == "transformer" else {"layers": deep}
     model = subject(name).model.clone(**depth, dim=16, dropout=0.1, **changed)
-    task = catalogue.part("tasks", "translation" if hasattr(model, "source_vocabulary") else "language_modeling")()
+    task = catalogue.part_class(
+        "tasks", "translation" if hasattr(model, "source_vocabulary") else "language_modeling"
+    )()
     batch = jax.tree.map(jnp.asarray, blank_batch(task, 8, 32))
     params = jax.eval_shape(functools.partial(init_params, model, 0), batch)
     return functools.partial(loss_of, model, batch), params
@@ -142,7 +144,7 @@ def test_a_loop_that_computes_again_needs_less_memory():
     ("old", "new"),
     [
         ("jax.lax.scan(body, x, (params, keys))", "jax.lax.scan(body, x, (params, keys), reverse=True)"),
-        ("*[one.variables[", "*[self.stack[0].variables["),
+        ("*[layer_module.variables[", "*[self.stack[0].variables["),
         (
             'jax.random.split(self.make_rng("dropout"), self.layers)',
             'self.make_rng("dropout")[None].repeat(self.layers)',

@@ -46,12 +46,12 @@ def test_gradients(reverse):
         {"h": drawn(3, 2, 4), "sum": drawn(3, 2, 4)},
         drawn(7, 3, 2, 5),
     )
-    wanted, found = (
+    wanted, result = (
         jax.jit(jax.value_and_grad(functools.partial(loss, loop, reverse), (0, 1, 2, 3)))(*given)
         for loop in (plain, scan)
     )
-    for one, other in zip(jax.tree.leaves(wanted), jax.tree.leaves(found), strict=True):
-        np.testing.assert_allclose(other, one, rtol=1e-5, atol=1e-5 * np.abs(one).max())
+    for left, right in zip(jax.tree.leaves(wanted), jax.tree.leaves(result), strict=True):
+        np.testing.assert_allclose(right, left, rtol=1e-5, atol=1e-5 * np.abs(left).max())
 
 
 def test_no_position():
@@ -61,8 +61,8 @@ def test_no_position():
     def body(multiply, state, x):
         return {"h": multiply("w", state["h"]) + x, "sum": state["sum"]}, x
 
-    found, ys = scan(body, kernels, state, drawn(0, 3, 2, 4), dtype="float32")
-    np.testing.assert_array_equal(found["h"], state["h"])
+    result, ys = scan(body, kernels, state, drawn(0, 3, 2, 4), dtype="float32")
+    np.testing.assert_array_equal(result["h"], state["h"])
     assert ys.shape == (0, 3, 2, 4)
 
 
@@ -84,7 +84,7 @@ def test_no_sum_as_large_as_the_kernel_in_the_loop(dtype):
     assert kernel_sums(gradient.jaxpr, (4, 16)) == 0
 
     kernel = params["params"]["recurrent"]
-    one = {"w": kernel}
+    kernels = {"w": kernel}
 
     def body(multiply, state, x):
         return multiply("w", state)[:, :4], None
@@ -93,7 +93,7 @@ def test_no_sum_as_large_as_the_kernel_in_the_loop(dtype):
         return loop(body, kernels, drawn(2, 4), drawn(3, 2), dtype=dtype, reverse=False)[0].sum()
 
     for loop, sums in ((plain, 1), (scan, 0)):
-        gradient = jax.make_jaxpr(jax.grad(functools.partial(ends, loop)))(one)
+        gradient = jax.make_jaxpr(jax.grad(functools.partial(ends, loop)))(kernels)
         assert kernel_sums(gradient.jaxpr, (4, 16)) == sums
 
 
@@ -143,10 +143,10 @@ def test_other_transformations():
         return lambda *given: (jax.grad(loss, 2)(*given)["w"] ** 2).sum()
 
     for around in (jax.jit, jax.checkpoint, again, many, steep):
-        wanted, found = (
+        wanted, result = (
             jax.grad(around(functools.partial(total, loop)), 2)(mask, number, kernels)["w"] for loop in (plain, scan)
         )
-        np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5 * np.abs(wanted).max())
+        np.testing.assert_allclose(result, wanted, rtol=1e-5, atol=1e-5 * np.abs(wanted).max())
 
 
 def test_a_body_that_multiplies_otherwise():

@@ -46,15 +46,27 @@ def command_line(folder, hypotheses, references, *options):
     old = sys.argv, sys.stdin, sys.stdout
     numbers = os.open(os.devnull, os.O_RDONLY), os.open(folder / "out", os.O_CREAT | os.O_TRUNC | os.O_WRONLY)
     sys.stdin, sys.stdout = (SimpleNamespace(fileno=lambda n=n: n) for n in numbers)
-    found, *wanted = map(str, paths)
-    sys.argv = ["sacrebleu", *wanted, "-i", found, "-w", "9", "-m", "bleu", "chrf", "ter", *options]
+    hypotheses_path, *reference_paths = map(str, paths)
+    sys.argv = [
+        "sacrebleu",
+        *reference_paths,
+        "-i",
+        hypotheses_path,
+        "-w",
+        "9",
+        "-m",
+        "bleu",
+        "chrf",
+        "ter",
+        *options,
+    ]
     try:
         sacrebleu_main()
         sys.stdin.close()
         sys.stdout.close()
     finally:
         sys.argv, sys.stdin, sys.stdout = old
-    return {one["name"]: one for one in json.loads((folder / "out").read_text(encoding="utf-8"))}
+    return {scored["name"]: scored for scored in json.loads((folder / "out").read_text(encoding="utf-8"))}
 
 
 # It leaves its files open.
@@ -68,19 +80,19 @@ def test_as_the_sacrebleu_command(tmp_path_factory, rows):
     """To all digits, of Unicode and of empty lines, with its signature."""
     hypotheses, *references = (list(column) for column in zip(*rows, strict=True))
     folder = tmp_path_factory.getbasetemp() / "sacrebleu"
-    found = command_line(folder, hypotheses, references, "--force")
+    default = command_line(folder, hypotheses, references, "--force")
     lower = command_line(folder, hypotheses, references, "--force", "-tok", "none", "-lc", "--chrf-word-order", "2")
-    for name, theirs in (
-        ("bleu", found["BLEU"]),
-        ("chrf", found["chrF2"]),
-        ("ter", found["TER"]),
+    for name, expected in (
+        ("bleu", default["BLEU"]),
+        ("chrf", default["chrF2"]),
+        ("ter", default["TER"]),
         ("tokenized_lc_bleu", lower["BLEU"]),
         ("chrf++", lower["chrF2++"]),
     ):
-        (ours,) = score(name, hypotheses, references)
-        assert float(f"{ours.value:.9f}") == theirs["score"]
-        told = dict(part.split(":") for part in ours.signature.split("|"))
-        assert told == {key: theirs[key] for key in told}
+        (computed,) = score(name, hypotheses, references)
+        assert float(f"{computed.value:.9f}") == expected["score"]
+        parts = dict(part.split(":") for part in computed.signature.split("|"))
+        assert parts == {key: expected[key] for key in parts}
 
 
 @settings(max_examples=40, deadline=None)
@@ -92,9 +104,9 @@ def test_lines_alone_as_sacrebleu(rows):
         ("chrf", sacrebleu.sentence_chrf),
         ("ter", sacrebleu.sentence_ter),
     ):
-        (found,) = score_lines(name, hypotheses, references).values()
+        (values,) = score_lines(name, hypotheses, references).values()
         pairs = zip(hypotheses, zip(*references, strict=True), strict=True)
-        assert found.tolist() == [peer(line, list(beside)).score for line, beside in pairs]
+        assert values.tolist() == [peer(line, list(beside)).score for line, beside in pairs]
 
 
 @settings(max_examples=40, deadline=None)
@@ -104,20 +116,20 @@ def test_rouge(rows):
     names = ["rouge1", "rouge2", "rougeL", "rougeLsum"]
     scorer = RougeScorer(names)
     scored = [scorer.score(right, left) for left, right in zip(hypotheses, reference, strict=True)]
-    for name, found in zip(names, score("rouge", hypotheses, [reference]), strict=True):
+    for name, computed in zip(names, score("rouge", hypotheses, [reference]), strict=True):
         expected = 100 * sum(line[name].fmeasure for line in scored) / len(scored)
-        assert found.value == pytest.approx(expected, abs=1e-9)
+        assert computed.value == pytest.approx(expected, abs=1e-9)
 
 
 def test_signatures():
-    names = [found.name for name in METRICS.keys() - {"mse"} for found in score(name, ["a"], [["a"]])]
+    names = [scored.name for name in METRICS.keys() - {"mse"} for scored in score(name, ["a"], [["a"]])]
     assert len(names) == len(set(names)) + 1 + 4  # bleu_zh and rouge_stemmed differ by their signatures
     for name in METRICS.keys() - {"mse"}:
-        for found in score(name, ["a b c d"], [["a b c d"]]):
-            assert "nrefs:1" in found.signature
-            assert found.value == pytest.approx(0.0 if name == "ter" else 100.0)
-    (found,) = score("bleu", ["a b"], [["a b"], ["a"]])
-    assert found.signature == f"nrefs:2|case:mixed|eff:no|tok:13a|smooth:exp|version:{sacrebleu.__version__}"
+        for scored in score(name, ["a b c d"], [["a b c d"]]):
+            assert "nrefs:1" in scored.signature
+            assert scored.value == pytest.approx(0.0 if name == "ter" else 100.0)
+    (scored,) = score("bleu", ["a b"], [["a b"], ["a"]])
+    assert scored.signature == f"nrefs:2|case:mixed|eff:no|tok:13a|smooth:exp|version:{sacrebleu.__version__}"
 
 
 def test_exact_match():
@@ -155,8 +167,8 @@ def test_nearest():
 
 
 def test_mean_squared_error():
-    (found,) = score("mse", ["1", "2.5"], [["0", "2"]])
-    assert found == ("mean squared error", 0.625, "nrefs:1|lines:2")
+    (scored,) = score("mse", ["1", "2.5"], [["0", "2"]])
+    assert scored == ("mean squared error", 0.625, "nrefs:1|lines:2")
     with pytest.raises(ValueError, match="lines that are numbers: could not convert string to float: 'x'"):
         score("mse", ["x"], [["1"]])
     with pytest.raises(ValueError, match="against one reference"):
@@ -169,7 +181,7 @@ def test_words_of_ascii_are_those_of_rouge_score(text):
 
 
 @pytest.mark.parametrize(
-    ("text", "found"),
+    ("text", "expected"),
     [
         ("Das schöne Haus", ["Das", "schöne", "Haus"]),
         ("東京タワー 2020年", ["東", "京", "タ", "ワ", "ー", "2020", "年"]),
@@ -180,18 +192,18 @@ def test_words_of_ascii_are_those_of_rouge_score(text):
         (" -- ", []),
     ],
 )
-def test_words_of_any_script(text, found):
-    assert words(text) == found
+def test_words_of_any_script(text, expected):
+    assert words(text) == expected
 
 
 def test_rouge_of_what_is_not_ascii():
     """rouge-score drops what is not ASCII; the other tokenizer does not, and has another name and signature."""
     lines = ["東京", "schöne Häuser"]
-    ours, theirs = (score(name, lines, [lines]) for name in ("rouge_unicode", "rouge"))
-    assert [one.value for one in ours[:1]] == [100.0]
-    assert theirs[0].value == 50.0
-    assert not {one.name for one in ours} & {one.name for one in theirs}
-    assert "tok:unicode" in ours[0].signature
+    unicode, ascii = (score(name, lines, [lines]) for name in ("rouge_unicode", "rouge"))
+    assert [scored.value for scored in unicode[:1]] == [100.0]
+    assert ascii[0].value == 50.0
+    assert not {scored.name for scored in unicode} & {scored.name for scored in ascii}
+    assert "tok:unicode" in unicode[0].signature
     (doubt,) = doubts(["rouge"], lines, [lines], False)
     assert "2 of 2 references" in doubt
     assert "rouge_unicode" in doubt
@@ -209,10 +221,10 @@ def test_stemming_is_told():
 
 def test_tokenized_text_is_questioned():
     tokenized, plain = ["Ein Hund läuft .", "Wer ist da ?", "Nein"], ["Ein Hund läuft.", "Wer ist da?", "Nein"]
-    found = doubts(["bleu"], tokenized, [plain], False) + doubts(["chrf"], plain, [plain, tokenized], False)
-    assert [doubt.partition(",")[0] for doubt in found] == [
-        f"the {what} look tokenized (a blank before the end of 2 of 2 sentences)"
-        for what in ("hypotheses", "references")
+    questions = doubts(["bleu"], tokenized, [plain], False) + doubts(["chrf"], plain, [plain, tokenized], False)
+    assert [doubt.partition(",")[0] for doubt in questions] == [
+        f"the {side} look tokenized (a blank before the end of 2 of 2 sentences)"
+        for side in ("hypotheses", "references")
     ]
     assert doubts(["bleu"], tokenized, [tokenized], True) == []
     assert doubts(["tokenized_bleu", "ter"], tokenized, [tokenized], False) == []
@@ -222,19 +234,19 @@ def test_tokenized_text_is_questioned():
 @pytest.mark.parametrize("name", sorted(METRICS.keys() - {"mse"}))
 def test_nothing_written_is_no_nan(name):
     for references in ([["", ""]], [["a b", ""]], [["a b c d e", "x"]]):
-        for found in score(name, ["", ""], references):
-            assert np.isfinite(found.value)
+        for scored in score(name, ["", ""], references):
+            assert np.isfinite(scored.value)
         for values in score_lines(name, ["", ""], references).values():
             assert np.isfinite(values).all()
 
 
 def test_macro_f1():
     """Against its definition; a class that is only written counts for nothing but the errors it makes."""
-    wanted, found = list("aaabbc"), ["a", "a", "b", "b ", "c", "z"]
-    (macro,) = score("macro_f1", found, [wanted])
+    expected, predicted = list("aaabbc"), ["a", "a", "b", "b ", "c", "z"]
+    (macro,) = score("macro_f1", predicted, [expected])
     f1 = {"a": 2 * 2 / (2 + 3), "b": 2 * 1 / (2 + 2), "c": 0.0}
     assert macro.value == pytest.approx(100 * sum(f1.values()) / 3)
     assert macro.signature == "nrefs:1|lines:6|classes:3"
-    classes, counts = confusion(found, wanted)
+    classes, counts = confusion(predicted, expected)
     assert classes == ["a", "b", "c", "z"]
     assert counts.tolist() == [[2, 1, 0, 0], [0, 1, 1, 0], [0, 0, 0, 1], [0, 0, 0, 0]]

@@ -32,7 +32,7 @@ def saved(run, steps, keep=2, best=None):
 def test_the_last_and_the_best_are_kept(tmp_path):
     saved(tmp_path, [1, 2, 3, 4, 5], best=2)
     assert manifest.checkpoint_steps(tmp_path) == [2, 4, 5]
-    assert [manifest.choose_step(tmp_path, which) for which in ("best", "last", "4")] == [2, 5, 4]
+    assert [manifest.choose_step(tmp_path, name) for name in ("best", "last", "4")] == [2, 5, 4]
     with pytest.raises(SeqlabError, match="no checkpoint '3': best, last or one of 2, 4, 5"):
         manifest.choose_step(tmp_path, "3")
 
@@ -77,9 +77,9 @@ def test_a_damaged_state_behind_a_right_hash_is_one_error(tmp_path, caplog):
 def test_restored_as_it_was(tmp_path):
     saved(tmp_path, [7])
     like = tree(0.0)
-    found = checkpoint.restore(tmp_path, 7, like)
-    assert found["params"]["b"][0].dtype == np.int32
-    assert found["params"]["a"].tolist() == np.full((2, 3), 7.0).tolist()
+    tree_restored = checkpoint.restore(tmp_path, 7, like)
+    assert tree_restored["params"]["b"][0].dtype == np.int32
+    assert tree_restored["params"]["a"].tolist() == np.full((2, 3), 7.0).tolist()
 
 
 def test_fingerprint(tmp_path):
@@ -103,35 +103,35 @@ def test_a_failed_save_is_told_and_owed(tmp_path, monkeypatch):
     def full(path, text):
         raise OSError(28, "No space left on device")
 
-    told = []
-    saver = saving.Saver(tmp_path, 2, told.append)
+    messages = []
+    saver = saving.Saver(tmp_path, 2, messages.append)
     with monkeypatch.context() as patched:
         patched.setattr(manifest, "write_atomically", full)
         saver.save(tree(), 1, {})
         saver.wait()
-    assert saver.owed
-    assert [line.partition(",")[0] for line in told] == ["THE CHECKPOINT OF STEP 1 COULD NOT BE WRITTEN"]
-    assert "No space left on device" in told[0]
+    assert saver.failure
+    assert [line.partition(",")[0] for line in messages] == ["THE CHECKPOINT OF STEP 1 COULD NOT BE WRITTEN"]
+    assert "No space left on device" in messages[0]
     assert manifest.checkpoint_steps(tmp_path) == []
     saver.save(tree(), 1, {})
     saver.close()
-    assert not saver.owed
+    assert not saver.failure
     assert manifest.checkpoint_steps(tmp_path) == [1]
 
 
 def test_room_is_asked_for_before_anything_is_written(tmp_path, monkeypatch):
     """Among several processes none then waits for one that failed."""
-    told = []
-    saver = saving.Saver(tmp_path, 2, told.append)
+    messages = []
+    saver = saving.Saver(tmp_path, 2, messages.append)
     saver.save(tree(), 1, {})
     size = sum(np.asarray(x).nbytes for x in jax.tree.leaves(tree()))
-    free = size + saving.BESIDE - 1
+    free = size + saving.HEADROOM - 1
     with monkeypatch.context() as patched:
         patched.setattr(saving.shutil, "disk_usage", lambda path: types.SimpleNamespace(free=free))
         saver.save(tree(), 2, {})
         assert not saver.pending
-        assert told == [f"THE CHECKPOINT OF STEP 2 COULD NOT BE WRITTEN, and training goes on: {saver.owed}"]
-        assert saver.owed == f"{free + 1:,} bytes are wanted, and the disk has {free:,} left"
+        assert messages == [f"THE CHECKPOINT OF STEP 2 COULD NOT BE WRITTEN, and training goes on: {saver.failure}"]
+        assert saver.failure == f"{free + 1:,} bytes are wanted, and the disk has {free:,} left"
         free += 1
         saver.save(tree(), 2, {})
     saver.close()

@@ -15,8 +15,10 @@ from seqlab.runs import listing
 from tests.command import call
 from tests.mutants import Mutant, planted
 
-BEGUN = {"judged": True, "epoch": 0, "index": 2, "best": 3.25, "best_step": 2, "waited": 0, "stopped": False}
-HOLD = "import fcntl, sys; f = open(sys.argv[1]); fcntl.flock(f, fcntl.LOCK_EX); print(flush=True); sys.stdin.read()"
+PROGRESS = {"judged": True, "epoch": 0, "index": 2, "best": 3.25, "best_step": 2, "waited": 0, "stopped": False}
+LOCKER = (
+    "import fcntl, sys; f = open(sys.argv[1]); fcntl.flock(f, fcntl.LOCK_EX); print(flush=True); sys.stdin.read()"
+)
 
 
 def make(run: Path, checkpoint: int | None = None, logged: int = 0, **progress) -> Path:
@@ -29,7 +31,7 @@ def make(run: Path, checkpoint: int | None = None, logged: int = 0, **progress) 
         for step in (1, checkpoint):
             folder = run / "checkpoints" / str(step)
             folder.mkdir(parents=True, exist_ok=True)
-            manifest = {"step": step, "progress": BEGUN | progress, "files": {}}
+            manifest = {"step": step, "progress": PROGRESS | progress, "files": {}}
             (folder / "manifest.json").write_text(json.dumps(manifest))
         (run / "checkpoints" / "9999").mkdir()  # what is being written does not count
     (run / "command.txt").write_text(
@@ -38,9 +40,9 @@ def make(run: Path, checkpoint: int | None = None, logged: int = 0, **progress) 
     return run
 
 
-def only(folder: Path) -> listing.Found:
-    (found,) = listing.find(folder)
-    return found
+def only_run(folder: Path) -> listing.RunStatus:
+    (status,) = listing.find_runs(folder)
+    return status
 
 
 @pytest.mark.parametrize(
@@ -56,23 +58,23 @@ def only(folder: Path) -> listing.Found:
 )
 def test_states(tmp_path, checkpoint, logged, progress, expected):
     run = make(tmp_path / "run", checkpoint, logged, **progress)
-    found = only(tmp_path)
-    assert (found.state, found.step) == expected
-    assert (found.steps, found.checkpoint, found.metric) == (10, checkpoint, "loss")
-    assert (found.best, found.best_step) == ((3.25, 2) if checkpoint else (None, None))
-    assert (found.model, found.task, found.problem) == ("transformer", "translation", None)
+    status = only_run(tmp_path)
+    assert (status.state, status.step) == expected
+    assert (status.steps, status.checkpoint, status.metric) == (10, checkpoint, "loss")
+    assert (status.best, status.best_step) == ((3.25, 2) if checkpoint else (None, None))
+    assert (status.model, status.task, status.problem) == ("transformer", "translation", None)
     resume = f"cd {tmp_path} && seqlab train 'my config.py' --out run"
-    assert found.resume == (resume if found.state == "dead" else None)
+    assert status.resume == (resume if status.state == "dead" else None)
     since = "from step 6: " if checkpoint else "from the beginning: "
-    assert (f"    {since}{resume}" in listing.shown([found], time.time())) == (found.state == "dead")
-    assert listing.find(run) == [found]
+    assert (f"    {since}{resume}" in listing.format_table([status], time.time())) == (status.state == "dead")
+    assert listing.find_runs(run) == [status]
 
 
 def test_what_was_not_trained_here_is_finished(tmp_path):
     run = make(tmp_path / "mean", 4)
     manifest = run / "checkpoints" / "4" / "manifest.json"
     manifest.write_text(json.dumps({"step": 4, "progress": {"averaged": [2, 4]}, "files": {}}))
-    assert only(tmp_path).state == "finished"
+    assert only_run(tmp_path).state == "finished"
 
 
 def test_a_lock_that_another_process_holds(tmp_path):
@@ -81,18 +83,18 @@ def test_a_lock_that_another_process_holds(tmp_path):
     lock = run / ".lock"
     lock.write_text("as it was")
     with subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(lock)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [sys.executable, "-c", LOCKER, str(lock)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as holder:
         holder.stdout.readline()
-        assert only(tmp_path).state == "running"
-        assert only(tmp_path).resume is None
+        assert only_run(tmp_path).state == "running"
+        assert only_run(tmp_path).resume is None
         holder.communicate()
     assert lock.read_text() == "as it was"
-    with lock.open() as other:
-        listing.fcntl.flock(other, listing.fcntl.LOCK_SH)  # another who looks
-        assert only(tmp_path).state == "dead"
+    with lock.open() as reader:
+        listing.fcntl.flock(reader, listing.fcntl.LOCK_SH)  # another who looks
+        assert only_run(tmp_path).state == "dead"
     lock.unlink()
-    assert only(tmp_path).state == "dead"
+    assert only_run(tmp_path).state == "dead"
     assert not lock.exists()
 
 
@@ -102,8 +104,8 @@ def test_where_runs_are_looked_for(tmp_path):
         make(tmp_path / "runs" / name)
     make(tmp_path / "outside")
     (tmp_path / "runs" / "link").symlink_to(tmp_path / "outside")
-    found = [str(Path(one.run).relative_to(tmp_path / "runs")) for one in listing.find(tmp_path / "runs")]
-    assert found == ["a/x/y", "b", "c"]
+    names = [str(Path(status.run).relative_to(tmp_path / "runs")) for status in listing.find_runs(tmp_path / "runs")]
+    assert names == ["a/x/y", "b", "c"]
 
 
 @pytest.mark.parametrize(
@@ -153,59 +155,59 @@ def test_a_line_cut_short_is_no_damage(tmp_path):
     run = make(tmp_path / "run", 2, 5)
     with (run / "metrics.jsonl").open("a") as stream:
         stream.write('{"step": 6, "lo')
-    assert (only(tmp_path).state, only(tmp_path).step) == ("dead", 5)
+    assert (only_run(tmp_path).state, only_run(tmp_path).step) == ("dead", 5)
 
 
 def test_a_long_log_is_read_from_its_end(tmp_path):
     make(tmp_path / "run", 2, 5_000)
     assert (tmp_path / "run" / "metrics.jsonl").stat().st_size > 2 * listing.TAIL
-    assert only(tmp_path).step == 5_000
+    assert only_run(tmp_path).step == 5_000
 
 
 def test_json(tmp_path, capsys):
     make(tmp_path / "run", 6, 6)
     os.utime(tmp_path / "run" / "metrics.jsonl", (2e9, 2e9))
     assert call(tmp_path, "runs", ".", "--json") == 0
-    (found,) = json.loads(capsys.readouterr().out)
-    assert set(found) == {*listing.Found._fields}
-    assert (found["run"], found["state"], found["written"]) == ("run", "dead", "2033-05-18T03:33:20Z")
+    (fields,) = json.loads(capsys.readouterr().out)
+    assert set(fields) == {*listing.RunStatus._fields}
+    assert (fields["run"], fields["state"], fields["written"]) == ("run", "dead", "2033-05-18T03:33:20Z")
     assert call(tmp_path, "runs", "run/checkpoints", "--json") == 0
     assert json.loads(capsys.readouterr().out) == []
 
 
 def test_a_run_that_was_moved_is_gone_on_with_where_it_is(tmp_path):
     make(tmp_path / "run", 6).rename(tmp_path / "moved")
-    found = only(tmp_path)
-    assert found.resume == f"cd {tmp_path} && seqlab train 'my config.py' --out {tmp_path / 'moved'}"
+    status = only_run(tmp_path)
+    assert status.resume == f"cd {tmp_path} && seqlab train 'my config.py' --out {tmp_path / 'moved'}"
 
 
 def test_the_table_fits_where_it_can(tmp_path):
     for name in ("a", "a-longer-name"):
         make(tmp_path / name, 10, 10)
-    found = [one._replace(run=Path(one.run).name) for one in listing.find(tmp_path)]
-    whole = listing.shown(found, time.time()).splitlines()
-    assert len({line.index("finished") for line in whole[1:]} | {whole[0].index("STATE")}) == 1
-    assert whole[0].split() == ["RUN", "STATE", "STEP", "BEST", "WROTE", "MODEL", "TASK"]
-    widest = max(map(len, whole))
+    statuses = [status._replace(run=Path(status.run).name) for status in listing.find_runs(tmp_path)]
+    full_table = listing.format_table(statuses, time.time()).splitlines()
+    assert len({line.index("finished") for line in full_table[1:]} | {full_table[0].index("STATE")}) == 1
+    assert full_table[0].split() == ["RUN", "STATE", "STEP", "BEST", "WROTE", "MODEL", "TASK"]
+    widest = max(map(len, full_table))
     for width in range(20, widest + 3):
-        table = listing.shown(found, time.time(), width).splitlines()
-        assert all(line.startswith(cut) for line, cut in zip(whole, table, strict=True))
+        table = listing.format_table(statuses, time.time(), width).splitlines()
+        assert all(line.startswith(cut) for line, cut in zip(full_table, table, strict=True))
         assert max(map(len, table)) <= max(width, len("a-longer-name  finished"))
-    assert table == whole
+    assert table == full_table
 
 
 @pytest.mark.parametrize(
-    ("seconds", "told"),
+    ("seconds", "age"),
     [(-5, "0 s"), (3, "3 s"), (119, "119 s"), (120, "2 min"), (7_200, "2 h"), (86_400, "24 h"), (200_000, "2 days")],
 )
-def test_age(seconds, told):
-    assert listing.age(float(seconds)) == f"{told} ago"
+def test_age(seconds, age):
+    assert listing.age(float(seconds)) == f"{age} ago"
 
 
 def test_names_move_no_cursor(tmp_path):
     make(tmp_path / "a\x1b[2Jb\u202e", 10)
-    assert "\x1b" not in listing.shown(listing.find(tmp_path), time.time())
-    assert r"a\x1b[2Jb\u202e" in listing.shown(listing.find(tmp_path), time.time())
+    assert "\x1b" not in listing.format_table(listing.find_runs(tmp_path), time.time())
+    assert r"a\x1b[2Jb\u202e" in listing.format_table(listing.find_runs(tmp_path), time.time())
 
 
 def test_bad_input_is_one_line(tmp_path, capsys):
@@ -218,8 +220,8 @@ def test_bad_input_is_one_line(tmp_path, capsys):
 def test_nothing_heavy_is_imported():
     code = "import sys, seqlab.runs.listing; print({'jax', 'numpy', 'flax'} & set(sys.modules))"
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
-    assert told.stdout == "set()\n"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert result.stdout == "set()\n"
 
 
 MUTANTS = (
@@ -268,6 +270,6 @@ MUTANTS = (
 
 @pytest.mark.parametrize(("mutant", "arguments"), MUTANTS, ids=lambda x: getattr(x, "bug", "").replace(" ", "-"))
 def test_mutant_is_caught(mutant, arguments, tmp_path, capsys):
-    given = [capsys if one == "capsys" else one for one in arguments]
+    values = [capsys if value == "capsys" else value for value in arguments]
     with planted(mutant, "tests.runs.test_listing") as mutated, pytest.raises(AssertionError):
-        getattr(mutated, mutant.law)(tmp_path, *given)
+        getattr(mutated, mutant.law)(tmp_path, *values)

@@ -51,9 +51,9 @@ def runs(tmp_path):
 
 def test_every_leaf_counts_for_its_part_alone():
     """One element of any leaf, changed in its last bit, changes the digest of that part and of no other."""
-    before = trail.digests(batch_of(2), state_of(2))
-    assert set(before) == set(trail.PARTS)
-    assert len({*before.values()}) == 4
+    digests = trail.digests(batch_of(2), state_of(2))
+    assert set(digests) == set(trail.PARTS)
+    assert len({*digests.values()}) == 4
 
     def changed(x):
         x = np.array(x)
@@ -62,21 +62,21 @@ def test_every_leaf_counts_for_its_part_alone():
         return x
 
     for field in ("prefix", "targets", "weights", "fresh"):
-        old = batch_of(2)
-        value = getattr(old, field)
+        batch = batch_of(2)
+        value = getattr(batch, field)
         new = value.replace(mask=changed(value.mask)) if field == "prefix" else changed(value)
-        assert differing(before, trail.digests(old.replace(**{field: new}), state_of(2))) == ["batch"], field
+        assert differing(digests, trail.digests(batch.replace(**{field: new}), state_of(2))) == ["batch"], field
     state = state_of(2)
     for part, new in (
         ("params", {**state.params, "cell": {"kernel": changed(state.params["cell"]["kernel"])}}),
         ("optimizer", {**state.optimizer, "count": changed(state.optimizer["count"])}),
         ("carry", (changed(state.carry[0]),)),
     ):
-        assert differing(before, trail.digests(batch_of(2), state.replace(**{part: new}))) == [part]
+        assert differing(digests, trail.digests(batch_of(2), state.replace(**{part: new}))) == [part]
 
 
-def differing(one, other):
-    return [name for name in one if one[name] != other[name]]
+def differing(first, second):
+    return [name for name in first if first[name] != second[name]]
 
 
 @pytest.mark.parametrize("rows", [4, 8])
@@ -93,10 +93,10 @@ def test_resuming_leaves_the_trail_of_an_uninterrupted_run(tmp_path):
     write(cut, range(2, 10, 2))
     with (cut / "hashes.jsonl").open("a") as stream:
         stream.write('{"step": 10, "ba')
-    with contextlib.closing(trail.Trail(cut, 5)) as again:
+    with contextlib.closing(trail.Trail(cut, 5)) as resumed:
         assert list(trail.read_trail(cut)) == [2, 4]
         for step in (6, 8, 10):
-            again.write(step, batch_of(step), state_of(step))
+            resumed.write(step, batch_of(step), state_of(step))
             assert list(trail.read_trail(cut))[-1] == step  # at once, and not when the file is closed
     assert (whole / "hashes.jsonl").read_bytes() == (cut / "hashes.jsonl").read_bytes()
     assert not list(cut.glob("*.part"))
@@ -117,8 +117,8 @@ def other_state(part, since):
     """States of which a part is another from a step on."""
 
     def state(step):
-        old, new = state_of(step), state_of(step + 1)
-        return old.replace(**{part: getattr(new, part)}) if step >= since else old
+        original, new = state_of(step), state_of(step + 1)
+        return original.replace(**{part: getattr(new, part)}) if step >= since else original
 
     return state
 
@@ -128,42 +128,42 @@ def other_state(part, since):
 def test_the_first_difference_is_named(runs, part, since):
     write(runs / "a", range(1, 9))
     write(runs / "b", range(1, 9), other_state(part, since))
-    found = bisect.bisect(runs / "a", runs / "b")
-    assert (found.before, found.step, found.parts) == (since - 1, since, [part])
-    assert "not data" in bisect.shown(found)
-    assert ("other parameters to begin with" in bisect.shown(found)) == (since == 1)
+    bisection = bisect.bisect(runs / "a", runs / "b")
+    assert (bisection.before, bisection.step, bisection.parts) == (since - 1, since, [part])
+    assert "not data" in bisect.format_bisection(bisection)
+    assert ("other parameters to begin with" in bisect.format_bisection(bisection)) == (since == 1)
 
 
 def test_another_batch_comes_first(runs, capsys):
     write(runs / "a", range(1, 9))
     write(runs / "b", range(1, 9), other_state("params", 5), lambda step: batch_of(step + 20 * (step > 4)))
     assert call(runs, "bisect", "a", "b") == 1
-    told = ["equal up to step 4", "step 5 differs: batch, parameters", "the batches differ: data, or its order"]
-    assert capsys.readouterr().out.splitlines() == told
+    lines = ["equal up to step 4", "step 5 differs: batch, parameters", "the batches differ: data, or its order"]
+    assert capsys.readouterr().out.splitlines() == lines
 
 
 def test_steps_without_hashes_hide_the_cause(runs, capsys):
     write(runs / "a", range(20, 90, 20))
     write(runs / "b", range(10, 90, 10), other_state("params", 60))
     assert call(runs, "bisect", "a", "b") == 1
-    told = capsys.readouterr().out.splitlines()
-    assert told[:2] == ["equal up to step 40", "step 60 differs: parameters"]
-    assert told[2].startswith("the batches of step 60 are the same, but steps 41 to 59 left no hashes: train both")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:2] == ["equal up to step 40", "step 60 differs: parameters"]
+    assert lines[2].startswith("the batches of step 60 are the same, but steps 41 to 59 left no hashes: train both")
     write(runs / "a", [1, 3])
     write(runs / "b", [1, 3], other_state("params", 3))
-    assert "but step 2 left no hashes" in bisect.shown(bisect.bisect(runs / "a", runs / "b"))
+    assert "but step 2 left no hashes" in bisect.format_bisection(bisect.bisect(runs / "a", runs / "b"))
 
 
 def test_experiments_and_data_that_differ_come_first(runs, capsys):
-    other = dataclasses.replace(tiny_experiment(), seed=7)
-    catalogue.save_experiment(other, runs / "b" / "experiment.json")
+    experiment = dataclasses.replace(tiny_experiment(), seed=7)
+    catalogue.save_experiment(experiment, runs / "b" / "experiment.json")
     (runs / "b" / "data.json").write_text(json.dumps({"train": "3" * 64, "test": "2" * 64}))
     write(runs / "a", range(1, 5))
     write(runs / "b", range(1, 5), other_state("params", 2))
     assert call(runs, "bisect", "a", "b") == 1
-    told = capsys.readouterr().out.splitlines()
-    assert told[:3] == ["the experiments differ: seed: 0 -> 7", "the data differs: train", "equal up to step 1"]
-    assert told[-1].endswith(": experiments that differ or arithmetic, not data")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:3] == ["the experiments differ: seed: 0 -> 7", "the data differs: train", "equal up to step 1"]
+    assert lines[-1].endswith(": experiments that differ or arithmetic, not data")
 
 
 def test_a_changed_byte_is_found_or_refused(runs):
@@ -171,21 +171,21 @@ def test_a_changed_byte_is_found_or_refused(runs):
     write(runs / "a", range(1, 4))
     write(runs / "b", range(1, 4))
     path = runs / "b" / "hashes.jsonl"
-    whole = path.read_bytes()
-    seen = set()
-    for place in range(0, len(whole), 7):
-        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+    content = path.read_bytes()
+    outcomes = set()
+    for position in range(0, len(content), 7):
+        path.write_bytes(content[:position] + bytes([content[position] ^ 1]) + content[position + 1 :])
         try:
-            found = bisect.bisect(runs / "a", runs / "b")
+            bisection = bisect.bisect(runs / "a", runs / "b")
         except SeqlabError as error:
             assert "hashes.jsonl" in str(error) or "trails" in str(error)
-            seen.add("refused")
+            outcomes.add("refused")
         else:
-            at = whole[:place].count(b"\n") + 1
-            if found.step is not None:
-                assert (found.step, found.before, len(found.parts)) == (at, at - 1, 1)
-                seen.add(found.parts[0])
-    assert seen == {*trail.PARTS, "refused"}
+            line_number = content[:position].count(b"\n") + 1
+            if bisection.step is not None:
+                assert (bisection.step, bisection.before, len(bisection.parts)) == (line_number, line_number - 1, 1)
+                outcomes.add(bisection.parts[0])
+    assert outcomes == {*trail.PARTS, "refused"}
 
 
 @pytest.mark.parametrize(
@@ -257,6 +257,6 @@ MUTANTS = (
 
 @pytest.mark.parametrize(("mutant", "arguments"), MUTANTS, ids=lambda x: getattr(x, "bug", "").replace(" ", "-"))
 def test_mutant_is_caught(mutant, arguments, tmp_path):
-    given = [tmp_path if one == "tmp_path" else one for one in arguments]
+    values = [tmp_path if value == "tmp_path" else value for value in arguments]
     with planted(mutant, "tests.runs.test_trail") as mutated, pytest.raises(AssertionError):
-        getattr(mutated, mutant.law)(*given)
+        getattr(mutated, mutant.law)(*values)

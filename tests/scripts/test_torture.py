@@ -1,8 +1,7 @@
-"""Torture: what it deals out, that it kills when it says, and that it sees whatever a killed run has lost."""
+"""Torture: how it distributes kills, that it kills in the phase it reports, and that it notices what is lost."""
 
 import contextlib
 import random
-import runpy
 import shutil
 import subprocess
 import sys
@@ -13,6 +12,11 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+import torture
+from torture_campaign import Campaign, kill, wait_for_phase
+from torture_evidence import differences, evidence
+from torture_experiments import experiment_of, write_documents
+from torture_victim import LENGTHS, PHASES, make_marks, phases_under_way, read_marks
 
 from seqlab import catalogue
 from seqlab.laws.tasks import tiny_tokenizer
@@ -21,12 +25,8 @@ from seqlab.runs import checkpoint, manifest, saving
 from seqlab.system.files import write_atomically
 from tests.command import save_untrained
 
-ROOT = Path(__file__).parents[2]
-SCRIPT = runpy.run_path(str(ROOT / "scripts" / "torture.py"))
-PHASES, differences, evidence = (SCRIPT[name] for name in ("PHASES", "differences", "evidence"))
-
-# Goes three times through all phases; stays in one at the nth time.
-DUMMY = """
+# Goes through all phases three times, and stays in one of them at the nth time.
+PROCESS = """
 import sys, time
 import numpy as np
 path, *numbers = sys.argv[1:]
@@ -43,7 +43,7 @@ for i in range(3):
 @pytest.mark.parametrize("kills", [25, 50, 137])
 def test_deal(kills):
     names = catalogue.names("models")
-    dealt = SCRIPT["deal"](kills, names, random.Random(kills))
+    dealt = torture.deal(kills, names, random.Random(kills))
     assert list(dealt) == names
     assert all(dealt.values())
     times = Counter(phase for targets in dealt.values() for phase in targets)
@@ -58,7 +58,7 @@ def test_deal(kills):
 @pytest.mark.parametrize("name", catalogue.names("models"))
 def test_every_model_has_an_experiment(name, tmp_path):
     """Of its own kind, and small; a model that is added has one too."""
-    experiment = SCRIPT["experiment_of"](name, str(tmp_path))
+    experiment = experiment_of(name, str(tmp_path))
     catalogue.check_parts(experiment)
     assert catalogue.kind_of(experiment.model) == experiment.task.KIND
     assert experiment.steps // experiment.validation.every >= 3
@@ -66,34 +66,34 @@ def test_every_model_has_an_experiment(name, tmp_path):
 
 
 @contextlib.contextmanager
-def dummy(folder: Path, phase: str, nth: int) -> Iterator[tuple[subprocess.Popen[bytes], np.ndarray]]:
+def staying_process(folder: Path, phase: str, nth: int) -> Iterator[tuple[subprocess.Popen[bytes], np.ndarray]]:
     """A process that stays in a phase, and its marks."""
-    path, shape = folder / "marks", (len(PHASES), 2 + SCRIPT["LENGTHS"])
-    path.write_bytes(bytes(8 * shape[0] * shape[1]))
+    path, shape = folder / "marks", (len(PHASES), 2 + LENGTHS)
+    make_marks(path)
     numbers = map(str, (*shape, PHASES.index(phase), nth))
-    process = subprocess.Popen([sys.executable, "-c", DUMMY, str(path), *numbers], start_new_session=True)
-    yield process, SCRIPT["read_marks"](path)
-    SCRIPT["kill"]([process])
+    process = subprocess.Popen([sys.executable, "-c", PROCESS, str(path), *numbers], start_new_session=True)
+    yield process, read_marks(path)
+    kill([process])
 
 
 @pytest.mark.parametrize(("phase", "nth"), [("save", 1), ("data preparation", 2)])
 def test_kills_in_the_phase_it_aims_at(tmp_path, phase, nth):
-    with dummy(tmp_path, phase, nth) as (process, marks):
-        assert SCRIPT["aim"]([process], marks, phase, nth, [10_000_000], random.Random(0))
-        SCRIPT["kill"]([process])
+    with staying_process(tmp_path, phase, nth) as (process, marks):
+        assert wait_for_phase([process], marks, phase, nth, [10_000_000], random.Random(0))
+        kill([process])
         assert process.returncode == -9
-        assert SCRIPT["under_way"](marks) == [phase]
+        assert phases_under_way(marks) == [phase]
         assert marks[PHASES.index(phase), 0] == nth
 
 
-def test_a_phase_that_does_not_come(tmp_path):
-    with dummy(tmp_path, "step", 4) as (process, marks):
-        assert not SCRIPT["aim"]([process], marks, "step", 4, [1], random.Random(0))
+def test_a_phase_that_is_not_reached(tmp_path):
+    with staying_process(tmp_path, "step", 4) as (process, marks):
+        assert not wait_for_phase([process], marks, "step", 4, [1], random.Random(0))
         assert process.wait() == 0
 
 
 def make_home(home: Path) -> Path:
-    """What a run and its data leave, in miniature."""
+    """Makes the files of a run and its data, in miniature."""
     run, cache = home / "run", home / "data" / "cache"
     cache.mkdir(parents=True)
     experiment = tiny_experiment()
@@ -161,22 +161,21 @@ def test_what_is_lost_is_seen(homes, tmp_path, lose, name):
 
 @pytest.mark.long
 def test_five_kills(tmp_path, capsys):
-    assert SCRIPT["main"](["5", "--only", "sequence_tagger", "--folder", str(tmp_path / "folder")]) == 0
-    told = capsys.readouterr().out
-    assert "| all | 5 | 5 | 5 | 0 |" in told
-    assert "LOST" not in told
+    assert torture.main(["5", "--only", "sequence_tagger", "--folder", str(tmp_path / "folder")]) == 0
+    printed = capsys.readouterr().out
+    assert "| all | 5 | 5 | 5 | 0 |" in printed
+    assert "LOST" not in printed
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(("bug", "seen"), [("cursor", "fingerprint of step 24"), ("log", "run/metrics.jsonl")])
-def test_planted_bugs_are_found(tmp_path, bug, seen):
-    """What a killed run does wrong when it goes on is reported as lost, and its folder kept."""
-    SCRIPT["write_documents"](tmp_path / "documents")
-    told: list[str] = []
+@pytest.mark.parametrize(("bug", "reason"), [("cursor", "fingerprint of step 24"), ("log", "run/metrics.jsonl")])
+def test_planted_bugs_are_found(tmp_path, bug, reason):
+    """A run that is resumed with a bug is reported as lost, and its folder is kept."""
+    write_documents(tmp_path / "documents")
+    messages: list[str] = []
     targets = ["evaluation"] * 4
-    way = "jit"
-    found = SCRIPT["campaign"]("sequence_tagger", way, targets, tmp_path, random.Random(1), bug, told.append)
-    assert found.lost
-    assert seen in found.reasons[0]
-    assert any(line.startswith("LOST") for line in told)
+    result = Campaign("sequence_tagger", "jit", tmp_path, random.Random(1), bug, messages.append).run(targets)
+    assert result.lost
+    assert reason in result.reasons[0]
+    assert any(line.startswith("LOST") for line in messages)
     assert list(tmp_path.glob("*/killed-*/run/metrics.jsonl"))

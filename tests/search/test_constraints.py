@@ -11,10 +11,9 @@ from hypothesis import strategies as st
 
 from seqlab.laws import search as search_laws
 from seqlab.search.constraints import banks, next_tokens, write
-from seqlab.search.processors import NEVER, Options
+from seqlab.search.presets import PRESETS
+from seqlab.search.processors import NEVER
 from seqlab.search.requests import Request, contains
-from seqlab.search.rules import PRESETS
-from seqlab.search.searcher import Weights
 from tests.oracles.search import exhaustive, log_softmax
 from tests.subjects import subject
 from tests.tables import search_table
@@ -28,7 +27,7 @@ PHRASES = [[(3, 1)], [(0,), (3,)], [(3, 3, 1)], [(0, 1), (1, 3)], [], [(1, 1)]]
 @functools.partial(jax.jit, static_argnames=("preset", "beam", "wanted"))
 def search(table, phrases, alpha, preset, beam, wanted=1):
     rules = PRESETS[preset].rules
-    return search_table(table, LIMITS, eos=EOS, beam=beam, phrases=phrases, alpha=alpha, rules=rules, wanted=wanted)
+    return search_table(table, LIMITS, eos=EOS, beam=beam, phrases=phrases, alpha=alpha, rules=rules, nbest=wanted)
 
 
 def as_array(phrases):
@@ -172,7 +171,7 @@ def test_beside_sentences_that_must_have_nothing():
             strict=True,
         )
     ]  # fmt: skip
-    find = functools.partial(search_laws.search, subject("transformer", seed=2), beam=5, wanted=3)
+    find = functools.partial(search_laws.search, subject("transformer", seed=2), beam=5, count=3)
     mixed, alone = find(asked), find([asked[2]])
     assert [r.ids for r in mixed[2]] == [r.ids for r in alone[0]]
     assert all(contains(r.ids, (5, 5)) and contains(r.ids, (6,)) for r in mixed[0])
@@ -191,11 +190,11 @@ def test_what_cannot_be_is_refused():
 
     refused("line 7 must have phrases of 3 tokens: --beam 4", beam=3, phrases=[(3, 4, 5)])
     refused("line 7 must have 4 tokens and EOS, and has room for 4", phrases=[(3, 4, 5, 6)])
-    refused("line 7 must have a token that is forbidden", phrases=[(3,)], more={"options": Options((3,))})
+    refused("line 7 must have a token that is forbidden", phrases=[(3,)], more={"forbidden": (3,)})
     refused("without groups", beam=4, phrases=[(3,)], more={"groups": 2})
     refused("a preset that fills it up", phrases=[(3,)], more={"rules": PRESETS["marian"].rules})
-    refused("no samples", more={"seed": 1, "weights": Weights(coverage=0.1)})
-    refused("phrases that must be written need a beam", phrases=[(3,)], more={"seed": 1})
+    refused("no samples", more={"sample": 1, "coverage": 0.1})
+    refused("phrases that must be written need a beam", phrases=[(3,)], more={"sample": 1})
 
 
 def test_a_prefix_is_paid_for():
@@ -205,7 +204,7 @@ def test_a_prefix_is_paid_for():
     prefix = (4, 6, 6)
     s = subject("transformer", seed=2)
     requests = [request._replace(prefix=prefix, number=3) for request in search_laws.requests_of(s, 8)]
-    for more in ({"beam": 1}, {"beam": 3, "wanted": 3}, {"beam": 3, "wanted": 3, "seed": 1}):
+    for more in ({"beam": 1}, {"beam": 3, "count": 3}, {"beam": 3, "count": 3, "sample": 1}):
         found = search_laws.search(s, requests, **more)
         for request, results in zip(requests, found, strict=True):
             assert results

@@ -10,10 +10,9 @@ from seqlab.decoding.alignments import word_links
 from seqlab.decoding.decoded_text import Alignment
 from seqlab.laws import search as search_laws
 from seqlab.search.ensemble import Ensemble
-from seqlab.search.forced import looked_at
+from seqlab.search.forced import focus
 from seqlab.search.generate import generate
 from seqlab.search.processors import NEVER
-from seqlab.search.searcher import Weights
 from seqlab.types import Tokens
 from tests.subjects import subject
 
@@ -45,8 +44,7 @@ def attention_of(s, request, ids):
 def test_the_score_is_the_attention_s(name):
     s = subject(name, seed=3)
     requests = search_laws.requests_of(s, 6)[:2]
-    weights = Weights(alpha=0.6, coverage=0.4)
-    found = search_laws.search(s, requests, beam=3, wanted=3, weights=weights)
+    found = search_laws.search(s, requests, beam=3, count=3, alpha=0.6, coverage=0.4)
     lower = 0
     for request, results in zip(requests, found, strict=True):
         assert len(results) > 1
@@ -62,7 +60,7 @@ def test_of_an_ensemble_the_mean():
     members = [subject(name, seed=3) for name in ("transformer", "bahdanau")]
     requests = search_laws.requests_of(members[0], 5)[:2]
     model, params = Ensemble(tuple(s.model for s in members)), tuple(s.params for s in members)
-    found = generate(model, params, requests, eos=search_laws.EOS, beam=3, weights=Weights(coverage=0.4))
+    found = generate(model, params, requests, search_laws.settings_of(beam=3, coverage=0.4))
     for request, (result,) in zip(requests, found, strict=True):
         attention = np.mean([attention_of(s, request, result.ids) for s in members], axis=0)
         covered = np.minimum(attention.sum(0), 1.0)
@@ -74,7 +72,7 @@ def test_of_an_ensemble_the_mean():
 def test_models_without_attention_are_refused():
     s = subject("sutskever")
     with pytest.raises(ValueError, match="attend to a source"):
-        search_laws.search(s, search_laws.requests_of(s, 4), weights=Weights(coverage=0.1))
+        search_laws.search(s, search_laws.requests_of(s, 4), coverage=0.1)
 
 
 @pytest.mark.parametrize("name", ["transformer", "bahdanau"])
@@ -82,7 +80,7 @@ def test_where_a_text_looks(name):
     s = subject(name, seed=3)
     requests = search_laws.requests_of(s, 6)[:3]
     answers = [[3, 5, 2], [2], [4, 4, 6, 3, 2]]
-    found = looked_at(s.model, s.params, requests, answers)
+    found = focus(s.model, s.params, requests, answers)
     for request, answer, (best, shares) in zip(requests, answers, found, strict=True):
         attention = attention_of(s, request, answer)
         assert attention.shape == (len(answer), len(request.source))

@@ -8,7 +8,6 @@ import pytest
 
 from seqlab.laws import search as search_laws
 from seqlab.search.forced import force
-from seqlab.search.searcher import Weights
 from tests.oracles.search import log_softmax
 from tests.subjects import subject
 from tests.tables import search_table
@@ -20,7 +19,7 @@ LIMITS = np.array([5, 4, 3, 1, 5, 5, 5, 2])
 @functools.partial(jax.jit, static_argnames=("beam", "groups"))
 def search(table, alpha, diversity, beam, groups):
     return search_table(
-        table, LIMITS, eos=EOS, beam=beam, groups=groups, alpha=alpha, wanted=beam, diversity=diversity
+        table, LIMITS, eos=EOS, beam=beam, groups=groups, alpha=alpha, nbest=beam, diversity=diversity
     )
 
 
@@ -74,7 +73,7 @@ def test_groups_keep_their_own_states():
     """A model that remembers: each hypothesis has the log-probability of a forced pass over its tokens."""
     s = subject("transformer", seed=2)
     requests = search_laws.requests_of(s, 6)
-    found = search_laws.search(s, requests, eos=EOS, beam=4, wanted=4, groups=2, weights=Weights(diversity=1.0))
+    found = search_laws.search(s, requests, beam=4, count=4, groups=2, diversity=1.0)
     for k in range(4):
         values = force(s.model, s.params, requests, [results[k].ids for results in found])
         np.testing.assert_allclose([row.sum() for row in values], [r[k].log_prob for r in found], rtol=1e-5)

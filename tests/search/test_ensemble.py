@@ -8,8 +8,7 @@ from seqlab.laws import search as search_laws
 from seqlab.search.ensemble import Ensemble
 from seqlab.search.forced import force
 from seqlab.search.generate import generate
-from seqlab.search.processors import Options
-from seqlab.search.rules import Rules
+from seqlab.search.presets import Rules
 from tests.subjects import subject
 
 EOS = search_laws.EOS
@@ -17,17 +16,18 @@ RAW = Rules(renormalize=False)  # so that scores are those of a forced pass, tho
 
 
 def written(model, params, requests, **options):
-    return generate(model, params, requests, eos=EOS, beam=3, wanted=2, devices=jax.devices()[:1], **options)
+    settings = search_laws.settings_of(beam=3, count=2, **options)
+    return generate(model, params, requests, settings, devices=jax.devices()[:1])
 
 
 @pytest.mark.parametrize("mean", ["probabilities", "log_probabilities"])
 def test_the_same_model_twice_is_that_model(mean):
     s = subject("transformer", seed=3)
-    requests = [request._replace(least=3) for request in search_laws.requests_of(s, 5)]
-    options = Options((5,))
-    alone = written(s.model, s.params, requests, options=options)
+    requests = [request._replace(minimum=3) for request in search_laws.requests_of(s, 5)]
+    options = {"forbidden": (5,)}
+    alone = written(s.model, s.params, requests, **options)
     for several in ((s.model,), (s.model, s.model)):
-        found = written(Ensemble(several, mean), (s.params,) * len(several), requests, options=options)
+        found = written(Ensemble(several, mean), (s.params,) * len(several), requests, **options)
         assert [[r.ids for r in results] for results in found] == [[r.ids for r in results] for results in alone]
         for ours, theirs in zip(found, alone, strict=True):
             np.testing.assert_allclose([r.score for r in ours], [r.score for r in theirs], rtol=1e-5)
@@ -49,10 +49,10 @@ def test_scores_are_those_of_forced_passes(mean, weight, seed):
     """
     members = [subject(name, seed=3) for name in ("transformer", "bahdanau")]
     language_model = subject("recurrent_lm", seed=4)
-    requests = [request._replace(least=18) for request in search_laws.requests_of(members[0], 20)]
+    requests = [request._replace(minimum=18) for request in search_laws.requests_of(members[0], 20)]
     fused = (language_model.model, weight) if weight else ()
     params = tuple(s.params for s in (*members, *([language_model] if weight else [])))
-    found = written(Ensemble(tuple(s.model for s in members), mean, *fused), params, requests, seed=seed, rules=RAW)
+    found = written(Ensemble(tuple(s.model for s in members), mean, *fused), params, requests, sample=seed, rules=RAW)
     prompts = [request._replace(source=None, sentences=None) for request in requests]
     for k in range(2):
         answers = [results[k].ids for results in found]

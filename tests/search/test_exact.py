@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 
 from seqlab.laws import search as search_laws
-from seqlab.laws.equality import close
+from seqlab.laws.equality import require_close
 from seqlab.search import exact as exact_search
 from seqlab.search.branch_and_bound import begin_path, branch_and_bound
 from seqlab.search.ensemble import Ensemble
 from seqlab.search.exact import exact
+from seqlab.search.presets import Rules
 from seqlab.search.processors import NEVER
 from seqlab.search.requests import Shape, collate
-from seqlab.search.rules import Rules
-from seqlab.search.searcher import Weights
+from seqlab.search.settings import ScoreWeights
 from seqlab.system.errors import SeqlabError
 from tests.oracles.search import depth_first, exhaustive, length_score
 from tests.subjects import subject
@@ -45,9 +45,9 @@ def search(table, limit, incumbent, budget, alpha, word_penalty, rule):
         return memory[t, token], state
 
     path = begin_path((), jnp.ones(batch, int), limit, incumbent, length=length, vocabulary=vocabulary)
-    return branch_and_bound(
-        step, table, path, 0, limit, 2 * budget, budget, eos=EOS, alpha=alpha, word_penalty=word_penalty, rule=rule
-    ).best
+    static = search_laws.settings_of(length=rule).static
+    weights = ScoreWeights(alpha, word_penalty, 0.0, 0.0)
+    return branch_and_bound(step, table, path, limit, 2 * budget, budget, static, weights).best
 
 
 @functools.partial(jax.jit, static_argnames=("beam", "rule"))
@@ -157,9 +157,10 @@ def test_models(name, length, alpha, word_penalty):
     others = [token for token in range(s.model.vocabulary) if token != EOS]
     answers = [[*head, EOS] for n in range(4) for head in itertools.product(others, repeat=n)]
     lengths = np.array([len(answer) for answer in answers])
-    score, weights = length_score(length, alpha, word_penalty), Weights(alpha, word_penalty)
-    found = exact(s.model, s.params, requests, eos=EOS, alpha=alpha, word_penalty=word_penalty, length=length)
-    beams = search_laws.search(s, requests, eos=EOS, beam=2, rules=Rules(length), weights=weights)
+    score = length_score(length, alpha, word_penalty)
+    fields = {"length": length, "alpha": alpha, "word_penalty": word_penalty}
+    found = exact(s.model, s.params, requests, search_laws.settings_of(**fields))
+    beams = search_laws.search(s, requests, beam=2, **fields)
     best, log_probs = [], []
     for row, (request, one, (beam,)) in enumerate(zip(requests, found, beams, strict=True)):
         sums = search_laws.forced_scores(s, row, request.prompt, answers, 0.0)[1]
@@ -169,8 +170,8 @@ def test_models(name, length, alpha, word_penalty):
         assert one.decided
         assert scores[answers.index(one.ids)] > scores.max() - 1e-5
         assert one.score >= beam.score - 1e-5
-    close([one.score for one in found], best, "scores")
-    close([one.log_prob for one in found], log_probs, "log-probabilities")
+    require_close([one.score for one in found], best, "scores")
+    require_close([one.log_prob for one in found], log_probs, "log-probabilities")
     assert len({one.nodes for one in found}) > 3
     assert max(len(one.ids) for one in found) > 1
 
@@ -183,7 +184,8 @@ def test_alone_and_in_a_batch(name):
     s = sure_subject(name)
     requests = [one for limits in ((4, 3, 2, 1, 4), (2, 4, 4, 3, 1)) for one in requests_of(s, limits)]
     requests = [one for one in requests if one.source or len(one.prompt) > 1]  # of one shape
-    run = functools.partial(exact, s.model, s.params, eos=EOS, alpha=1.0, word_penalty=-1.0)
+    settings = search_laws.settings_of(alpha=1.0, word_penalty=-1.0)
+    run = functools.partial(exact, s.model, s.params, settings=settings)
     alone = [one for request in requests for one in run([request])]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(exact_search, "ROWS", (1, 4))
@@ -206,14 +208,14 @@ def test_alone_and_in_a_batch(name):
 def test_memory_is_bounded(monkeypatch):
     """Where two sentences are too many, each is searched alone, and the same is found."""
     s = sure_subject("transformer")
-    sizes, solver = [], exact_search.make_solver(s.model, EOS, "gnmt")
+    sizes, solver = [], exact_search.make_solver(s.model, search_laws.settings_of(alpha=1.0).static)
 
     def counting(params, rows, *rest, **named):
         sizes.append(len(rows.limit))
-        return solver.go_on(params, rows, *rest, **named)
+        return solver.advance(params, rows, *rest, **named)
 
-    monkeypatch.setattr(exact_search, "make_solver", lambda *_: solver._replace(go_on=counting))
-    run = functools.partial(exact, s.model, s.params, requests_of(s), eos=EOS, alpha=1.0)
+    monkeypatch.setattr(exact_search, "make_solver", lambda *_: solver._replace(advance=counting))
+    run = functools.partial(exact, s.model, s.params, requests_of(s), search_laws.settings_of(alpha=1.0))
     together = run()
     assert set(sizes) == {8}
     monkeypatch.setattr(exact_search, "BYTES", 1000)
@@ -225,17 +227,19 @@ def test_memory_is_bounded(monkeypatch):
 def test_what_cannot_be_had():
     s = subject("tcn_lm")
     requests = requests_of(s)
-    run = functools.partial(exact, params=s.params, eos=EOS, alpha=0.6)
+    run = functools.partial(exact, params=s.params, settings=search_laws.settings_of())
     assert run(s.model, requests=[]) == []
     with pytest.raises(SeqlabError, match="single model"):
         run(Ensemble((s.model,)), requests=requests)
     with pytest.raises(SeqlabError, match="length must be one of"):
-        run(s.model, requests=requests, length="root")
+        search_laws.settings_of(length="root")
+    with pytest.raises(SeqlabError, match="nothing forbidden"):
+        run(s.model, requests=requests, settings=search_laws.settings_of(forbidden=(3,)))
     with pytest.raises(SeqlabError, match="as many incumbents"):
         run(s.model, requests=requests, incumbents=[0.0])
     with pytest.raises(SeqlabError, match="budget must be at least 1"):
         run(s.model, requests=requests, budget=0)
-    for asked in ({"prefix": [3]}, {"phrases": [[3]]}, {"least": 2}):
+    for asked in ({"prefix": [3]}, {"phrases": [[3]]}, {"minimum": 2}):
         with pytest.raises(SeqlabError, match="request 1: exact search knows no"):
             run(s.model, requests=[requests[0], requests[1]._replace(**asked)])
 
@@ -244,11 +248,12 @@ def test_nodes_are_compiled_once():
     """They leave all types as they were."""
     s = subject("transformer")
     asked = collate(requests_of(s)[:2], 2, Shape(16, 1, 4))
-    solver = exact_search.make_solver(s.model, EOS, "gnmt")
+    settings = search_laws.settings_of()
+    solver = exact_search.make_solver(s.model, settings.static)
 
     def leaves():
         rows = solver.begin(s.params, asked, jnp.zeros(2), length=4)
-        return jax.tree.leaves(rows), jax.tree.leaves(solver.go_on(s.params, rows, 1, 1, 0.6, 0.0, start=0))
+        return jax.tree.leaves(rows), jax.tree.leaves(solver.advance(s.params, rows, 1, 1, settings.weights, start=0))
 
     before, after = jax.eval_shape(leaves)
     assert [(x.shape, x.dtype, x.weak_type) for x in before] == [(x.shape, x.dtype, x.weak_type) for x in after]

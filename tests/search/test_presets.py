@@ -7,8 +7,8 @@ import jax
 import numpy as np
 import pytest
 
-from seqlab.search.processors import NEVER, forbid
-from seqlab.search.rules import PRESETS
+from seqlab.search.presets import PRESETS
+from seqlab.search.processors import NEVER
 from tests.oracles import toolkits
 from tests.tables import search_table
 
@@ -25,10 +25,10 @@ def search(table, alpha, word_penalty, preset, beam, top=False, swapped=False):
     if top:
         rules = dataclasses.replace(rules, stop="top")
     ids = SWAPPED if swapped else np.arange(VOCABULARY)
-    processors = [forbid([int(ids[SPECIAL[name]]) for name in forbidden])]
+    forbidden_ids = tuple(int(ids[SPECIAL[name]]) for name in forbidden)
     return search_table(
-        table, LIMITS, eos=int(ids[toolkits.EOS]), beam=beam, least=least, alpha=alpha, word_penalty=word_penalty,
-        wanted=beam, rules=rules, processors=processors,
+        table, LIMITS, eos=int(ids[toolkits.EOS]), beam=beam, minimum=least, alpha=alpha, word_penalty=word_penalty,
+        nbest=beam, rules=rules, forbidden=forbidden_ids,
     )  # fmt: skip
 
 

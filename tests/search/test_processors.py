@@ -12,11 +12,10 @@ from hypothesis import strategies as st
 from seqlab import catalogue
 from seqlab.laws import search as search_laws
 from seqlab.search.forced import force
+from seqlab.search.presets import PRESETS
 from seqlab.search.processors import (
     NEVER,
-    NO_OPTIONS,
     History,
-    Options,
     forbid,
     make_processors,
     no_repeat_ngrams,
@@ -24,7 +23,6 @@ from seqlab.search.processors import (
     repetition_penalty,
 )
 from seqlab.search.requests import contains
-from seqlab.search.rules import PRESETS
 from seqlab.system.errors import SeqlabError
 from tests.subjects import subject
 
@@ -92,23 +90,25 @@ def test_what_is_forbidden_and_what_becomes_of_its_probability(renormalize):
     least=st.integers(1, 6),
     prefix=st.lists(st.integers(3, 6), max_size=2),
     phrases=st.lists(st.lists(st.integers(3, 6), min_size=1, max_size=2), max_size=2),
-    options=st.sampled_from([NO_OPTIONS, NO_OPTIONS, Options((4, 5)), Options((), 2), Options((6,), 1, 1.3)]),
+    options=st.sampled_from(
+        [{}, {}, {"forbidden": (4, 5)}, {"no_repeat": 2}, {"forbidden": (6,), "no_repeat": 1, "repetition": 1.3}]
+    ),
 )
 def test_what_is_asked_for_holds(name, preset, beam, seed, limit, least, prefix, phrases, options):
     """Lengths, prefixes, phrases, forbidden tokens and repeated n-grams, and scores, of any model by any rules; or
     one reason why it cannot be.
     """
     s, rules = subject(name, seed=2), PRESETS[preset].rules
-    plain = [request._replace(least=least) for request in search_laws.requests_of(s, limit)]
+    plain = [request._replace(minimum=least) for request in search_laws.requests_of(s, limit)]
     told = [request._replace(prefix=prefix, phrases=phrases) for request in plain[:3]]
     requests = [*told, *plain[3:]]
-    find = functools.partial(search_laws.search, s, beam=beam, wanted=beam, rules=rules, options=options, seed=seed)
+    find = functools.partial(search_laws.search, s, beam=beam, count=beam, rules=rules, sample=seed, **options)
+    n, forbidden = options.get("no_repeat", 0), set(options.get("forbidden", ()))
     try:
         found = find(requests)
     except SeqlabError as error:
-        assert phrases or options.no_repeat or set(prefix) & set(options.forbidden), error
+        assert phrases or n or set(prefix) & forbidden, error
         return
-    n = options.no_repeat
     for request, results in zip(requests, found, strict=True):
         for result in results:
             body = result.ids[:-1] if result.ids[-1] == search_laws.EOS else result.ids
@@ -116,14 +116,14 @@ def test_what_is_asked_for_holds(name, preset, beam, seed, limit, least, prefix,
             assert least <= len(result.ids) <= limit
             assert body[: len(request.prefix)] == [*request.prefix]
             assert all(contains(body, phrase) for phrase in request.phrases)
-            assert not set(body) & set(options.forbidden)
+            assert not set(body) & forbidden
             if not request.prefix:
                 grams = [tuple(body[i : i + n]) for i in range(len(body) - n + 1)] if n else []
                 assert len(grams) == len(set(grams))
         answers = [tuple(result.ids) for result in results]
         assert seed is not None or len(set(answers)) == len(answers)
-        assert results or (options.no_repeat and (limit > 6 or prefix or phrases))
-    if seed is not None or (options == NO_OPTIONS and (least == 1 or not rules.renormalize)):
+        assert results or (n and (limit > 6 or prefix or phrases))
+    if seed is not None or (options == {} and (least == 1 or not rules.renormalize)):
         answered = [(request, result) for request, results in zip(requests, found, strict=True) for result in results]
         asked, answers = [request for request, _ in answered], [result.ids for _, result in answered]
         values = force(s.model, s.params, asked, answers)
@@ -132,4 +132,4 @@ def test_what_is_asked_for_holds(name, preset, beam, seed, limit, least, prefix,
 
 
 def test_no_options_no_processors():
-    assert make_processors(Options()) == []
+    assert make_processors(search_laws.settings_of().static) == []

@@ -8,10 +8,13 @@ import pytest
 from scipy.stats import chisquare
 
 from seqlab.laws import search as search_laws
+from seqlab.search.decoder import Decoder, Span
 from seqlab.search.forced import force
-from seqlab.search.greedy import begin_writing
-from seqlab.search.processors import NEVER, NO_OPTIONS, History, Options, make_processors, top_k, top_p
+from seqlab.search.greedy import begin_sequences
+from seqlab.search.processors import NEVER, History, top_k, top_p
+from seqlab.search.requests import RequestBatch
 from seqlab.search.sampling import sample
+from seqlab.types import Tokens
 from tests.subjects import subject
 
 VOCABULARY, EOS, LIMIT, SAMPLES = 4, 2, 3, 4000
@@ -19,21 +22,21 @@ VOCABULARY, EOS, LIMIT, SAMPLES = 4, 2, 3, 4000
 
 def kept(probabilities, options):
     """What may be drawn: [V] probabilities after temperature, top-k and top-p, by sorting."""
-    p = probabilities ** (1 / options.temperature)
+    p = probabilities ** (1 / options.get("temperature", 1.0))
     order = np.argsort(-p)
     p /= p.sum()
-    if options.top_k:
-        p[order[options.top_k :]] = 0
+    if options.get("top_k"):
+        p[order[options["top_k"] :]] = 0
         p /= p.sum()
-    if options.top_p < 1:
-        needed = next(n for n in range(1, VOCABULARY + 1) if p[order[:n]].sum() >= options.top_p)
+    if "top_p" in options:
+        needed = next(n for n in range(1, VOCABULARY + 1) if p[order[:n]].sum() >= options["top_p"])
         p[order[needed:]] = 0
     return p / p.sum()
 
 
 @pytest.mark.parametrize(
     "options",
-    [Options(), Options(temperature=0.5), Options(top_k=2), Options(top_p=0.7), Options((), 0, 1.0, 1.5, 3, 0.8)],
+    [{}, {"temperature": 0.5}, {"top_k": 2}, {"top_p": 0.7}, {"temperature": 1.5, "top_k": 3, "top_p": 0.8}],
 )
 def test_frequencies(options):
     table = np.random.default_rng(1).normal(size=(LIMIT, VOCABULARY, VOCABULARY)).astype(np.float32)
@@ -41,10 +44,13 @@ def test_frequencies(options):
     def step(state, token, t):
         return jnp.asarray(table)[t, token], state
 
-    search = begin_writing((), jnp.ones(1, int), length=LIMIT, hypotheses=SAMPLES)
+    search = begin_sequences((), jnp.ones(1, int), length=LIMIT, hypotheses=SAMPLES)
+    settings = search_laws.settings_of(beam=1, length="none", sample=5, **options)
+    row = np.ones(1, int)
+    requests = RequestBatch(None, Tokens(row[:, None], row[:, None] > 0), LIMIT * row, row, 0 * row)
     found = sample(
-        step, search, 0, LIMIT, 0, jnp.full(1, LIMIT), jnp.ones(1, int), jnp.zeros(1, int), eos=EOS,
-        seed=jnp.int32(5), alpha=0.0, word_penalty=0.0, rule="none", processors=make_processors(options),
+        Decoder(step, lambda state, parents: state), search, requests, Span(0, LIMIT, 0, LIMIT),
+        settings.static, settings.weights, jnp.int32(settings.seed),
     ).results()  # fmt: skip
     written = [
         tuple(row[:n].tolist())
@@ -84,8 +90,8 @@ def test_a_sample_hinges_on_its_number_and_its_seed():
     s = subject("bahdanau", seed=3)
     requests = [request._replace(number=i) for i, request in enumerate(search_laws.requests_of(s, 6))]
 
-    def drawn(some, seed=1, options=NO_OPTIONS):
-        found = search_laws.search(s, some, eos=EOS, beam=3, wanted=3, seed=seed, options=options)
+    def drawn(some, seed=1, **options):
+        found = search_laws.search(s, some, beam=3, count=3, sample=seed, **options)
         return [[r.ids for r in results] for results in found], found
 
     together, found = drawn(requests)
@@ -95,7 +101,7 @@ def test_a_sample_hinges_on_its_number_and_its_seed():
     assert drawn(requests, seed=2)[0] != together
     again = [requests[1]._replace(number=number) for number in (0, 0, 1)]
     assert drawn(again)[0][0] == drawn(again)[0][1] != drawn(again)[0][2]
-    for results in (found, drawn(requests, options=Options((3,), temperature=0.5, top_k=4))[1]):
+    for results in (found, drawn(requests, forbidden=(3,), temperature=0.5, top_k=4)[1]):
         for k in range(3):
             values = force(s.model, s.params, requests, [some[k].ids for some in results])
             np.testing.assert_allclose([row.sum() for row in values], [r[k].log_prob for r in results], rtol=1e-5)

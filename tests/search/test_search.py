@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 
 from seqlab import catalogue
+from seqlab.config import MAX_POSITIONS
 from seqlab.laws import search as search_laws
-from seqlab.search.beam import top_k
+from seqlab.search.candidates import top_k
 from seqlab.search.forced import force
 from seqlab.search.generate import generate
+from seqlab.search.presets import Rules
 from seqlab.search.processors import NEVER
-from seqlab.search.requests import POSITIONS, Request, Shape, collate, round_up
-from seqlab.search.rules import DEFAULT, Rules
-from seqlab.search.searcher import DEFAULT_WEIGHTS, Method, make_mesh, make_searcher, whole_search
+from seqlab.search.requests import Request, Shape, collate, round_up
+from seqlab.search.searcher import make_mesh, make_searcher, whole_search
 from tests.oracles.search import exhaustive
 from tests.subjects import subject
 from tests.tables import search_table
@@ -27,7 +28,7 @@ GENERATORS = [name for name in catalogue.names("models") if catalogue.module("mo
 
 @functools.partial(jax.jit, static_argnames=("beam", "wanted", "stop"))
 def search(table, limit, alpha, beam, wanted=1, stop="optimal"):
-    return search_table(table, limit, eos=EOS, beam=beam, alpha=alpha, wanted=wanted, rules=Rules(stop=stop))
+    return search_table(table, limit, eos=EOS, beam=beam, alpha=alpha, nbest=wanted, rules=Rules(stop=stop))
 
 
 def tables(kind: str) -> np.ndarray:
@@ -108,7 +109,8 @@ def test_alone_and_in_a_batch(name):
     """A sentence's text hinges neither on what stands beside it, nor on the order of requests, nor on the devices."""
     s = subject(name, seed=3)
     requests = search_laws.requests_of(s, 5)
-    search = functools.partial(generate, s.model, s.params, eos=EOS, beam=3, wanted=2)
+    settings = search_laws.settings_of(beam=3, count=2)
+    search = functools.partial(generate, s.model, s.params, settings=settings)
     together = search(requests)
     assert [[r.ids for r in results] for results in search(requests[::-1])[::-1]] == [
         [r.ids for r in results] for results in together
@@ -126,7 +128,7 @@ def test_a_forced_pass_gives_the_score_of_the_search(name):
     """After prompts of unequal lengths, answers of unequal lengths."""
     s = subject(name, seed=3)
     requests = search_laws.requests_of(s, 5)
-    found = generate(s.model, s.params, requests, eos=EOS, beam=3, wanted=2)
+    found = generate(s.model, s.params, requests, search_laws.settings_of(beam=3, count=2))
     for k in range(2):
         values = force(s.model, s.params, requests, [results[k].ids for results in found])
         assert [len(row) for row in values] == [len(results[k].ids) for results in found]
@@ -135,9 +137,9 @@ def test_a_forced_pass_gives_the_score_of_the_search(name):
 
 def test_nothing_asked_nothing_found():
     s = subject("transformer_lm")
-    assert generate(s.model, s.params, [], eos=EOS) == []
+    assert generate(s.model, s.params, [], search_laws.settings_of()) == []
     with pytest.raises(ValueError, match="beam of 2"):
-        generate(s.model, s.params, [Request(None, [1], 3)], eos=EOS, beam=2, wanted=3)
+        search_laws.settings_of(beam=2, count=3)
 
 
 def test_few_shapes():
@@ -160,7 +162,7 @@ def test_top_k_in_two_stages(shape, k):
 @pytest.mark.sample(2)
 @pytest.mark.parametrize("name", ["transformer", "recurrent_lm"])
 @pytest.mark.parametrize("beam", [1, 3])
-@pytest.mark.parametrize("positions", [POSITIONS, 2000])
+@pytest.mark.parametrize("positions", [MAX_POSITIONS, 2000])
 def test_sentences_that_leave_change_nothing(name, beam, positions):
     """Some are done long before others, which go on beside those of other batches, and the room grows twice: what one
     search to the end gives.
@@ -168,20 +170,17 @@ def test_sentences_that_leave_change_nothing(name, beam, positions):
     s = subject(name, seed=3)
     limits = [40, 3, 2, 5, 1, 33, 2, 2, 6, 17, 3, 4] + [7, 2, 21, 9, 30, 13, 5] * 4
     few = search_laws.requests_of(s, 1)
-    requests = [few[i % len(few)]._replace(limit=limit, least=limit - 1) for i, limit in enumerate(limits)]
+    requests = [few[i % len(few)]._replace(limit=limit, minimum=limit - 1) for i, limit in enumerate(limits)]
     told = []
-    found = generate(
-        s.model, s.params, requests, eos=EOS, beam=beam, wanted=beam, devices=jax.devices()[:1],
-        batch_tokens=positions, progress=told.append,
-    )  # fmt: skip
+    settings = search_laws.settings_of(beam=beam, count=beam, batch_tokens=positions)
+    found = generate(s.model, s.params, requests, settings, devices=jax.devices()[:1], progress=told.append)
     assert sum(told) == len(requests)
     assert len(told) > 1  # not all at once
-    method = Method(beam, beam, DEFAULT if beam > 1 else None)
-    searcher = make_searcher(s.model, EOS, method, make_mesh(jax.devices()[:1]))
+    searcher = make_searcher(s.model, settings.static, make_mesh(jax.devices()[:1]))
     prompt = max(len(request.prompt) for request in requests)
     source = 0 if requests[0].source is None else max(len(request.source) for request in requests)
     asked = collate(requests, len(requests), Shape(source, prompt, 40))
-    whole = whole_search(searcher, s.params, asked, DEFAULT_WEIGHTS, 0, 40)
+    whole = whole_search(searcher, s.params, asked, settings.weights, 0, 40)
     for row, results in enumerate(found):
         for k, result in enumerate(results):
             size = int(whole.lengths[row, k])
@@ -189,16 +188,17 @@ def test_sentences_that_leave_change_nothing(name, beam, positions):
             assert result.score == pytest.approx(float(whole.scores[row, k]), rel=1e-4)
 
 
-@pytest.mark.parametrize("method", [Method(), Method(4, groups=2), Method(1, rules=None), Method(3, sampling=True)])
-def test_steps_are_compiled_once(method):
+@pytest.mark.parametrize("fields", [{}, {"beam": 4, "groups": 2}, {"beam": 1}, {"beam": 3, "sample": 1}])
+def test_steps_are_compiled_once(fields):
     """A step leaves all types as they were, or the next one would have to be compiled anew."""
     s = subject("tcn_lm")
     asked = collate([Request(None, [1], 3)], 1, Shape(0, 1, 3))
-    searcher = make_searcher(s.model, EOS, method, make_mesh(jax.devices()[:1]))
+    settings = search_laws.settings_of(**fields)
+    searcher = make_searcher(s.model, settings.static, make_mesh(jax.devices()[:1]))
 
     def leaves():
         rows = searcher.begin(s.params, asked, length=3)
-        after = searcher.go_on(s.params, rows, 0, 1, DEFAULT_WEIGHTS, 0, start=0, most=3)
+        after = searcher.advance(s.params, rows, 0, 1, settings.weights, 0, start=0, longest=3)
         return jax.tree.leaves(rows), jax.tree.leaves(after)
 
     before, after = jax.eval_shape(leaves)

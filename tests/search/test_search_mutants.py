@@ -4,7 +4,6 @@ from typing import Any
 
 import pytest
 
-from seqlab.search.processors import Options
 from tests.mutants import Mutant, planted
 
 EXACT_PHRASES = "search.test_constraints.test_a_beam_that_covers_the_space_is_exact"
@@ -29,8 +28,8 @@ MUTANTS: tuple[tuple[Mutant, tuple[Any, ...]], ...] = (  # and the arguments of 
         Mutant(
             "a written phrase is lost again",
             "search.constraints",
-            "return jnp.where(begun == full, full, longest)",
-            "return longest",
+            "return jnp.where(begun == full, full, written)",
+            "return written",
             "search.test_constraints.test_what_is_begun",
         ),
         (),
@@ -89,8 +88,8 @@ MUTANTS: tuple[tuple[Mutant, tuple[Any, ...]], ...] = (  # and the arguments of 
         Mutant(
             "phrases of another hypothesis",
             "search.beam",
-            "begun=None if begun is None else begun[rows, kept]",
-            "begun=None if begun is None else begun[:, : kept.shape[1]]",
+            "begun=None if candidates.begun is None else candidates.begun[rows, stays]",
+            "begun=None if candidates.begun is None else candidates.begun[:, : stays.shape[1]]",
             SMALL_PHRASES,
         ),
         ("seqlab",),
@@ -103,7 +102,7 @@ MUTANTS: tuple[tuple[Mutant, tuple[Any, ...]], ...] = (  # and the arguments of 
             "jax.random.fold_in(key, 0 * history.t)",
             FREQUENCIES,
         ),
-        (Options(),),
+        ({},),
     ),
     (
         Mutant(
@@ -119,8 +118,8 @@ MUTANTS: tuple[tuple[Mutant, tuple[Any, ...]], ...] = (  # and the arguments of 
         Mutant(
             "samples score what they are drawn from",
             "search.sampling",
-            "return draw(keys, scores), logits, none",
-            "return draw(keys, scores), scores, none",
+            "return draw(keys, scores), logits, normalizer",
+            "return draw(keys, scores), scores, normalizer",
             "search.test_sampling.test_a_sample_hinges_on_its_number_and_its_seed",
         ),
         (),
@@ -129,11 +128,11 @@ MUTANTS: tuple[tuple[Mutant, tuple[Any, ...]], ...] = (  # and the arguments of 
         Mutant(
             "one token too few of a share",
             "search.processors",
-            "least = jnp.where(before < share,",
-            "least = jnp.where(before + probabilities < share,",
+            "lowest = jnp.where(before < share,",
+            "lowest = jnp.where(before + probabilities < share,",
             FREQUENCIES,
         ),
-        (Options(top_p=0.7),),
+        ({"top_p": 0.7},),
     ),
     (
         Mutant(
@@ -143,7 +142,7 @@ MUTANTS: tuple[tuple[Mutant, tuple[Any, ...]], ...] = (  # and the arguments of 
             "jax.lax.top_k(scores, min(k + 1, scores.shape[-1]))",
             FREQUENCIES,
         ),
-        (Options(top_k=2),),
+        ({"top_k": 2},),
     ),
     (
         Mutant(
@@ -153,7 +152,7 @@ MUTANTS: tuple[tuple[Mutant, tuple[Any, ...]], ...] = (  # and the arguments of 
             "scores * value, NEVER)",
             FREQUENCIES,
         ),
-        (Options(temperature=0.5),),
+        ({"temperature": 0.5},),
     ),
     (
         Mutant(
@@ -179,8 +178,8 @@ MUTANTS: tuple[tuple[Mutant, tuple[Any, ...]], ...] = (  # and the arguments of 
         Mutant(
             "the least length one less",
             "search.processors",
-            "early = history.t + 1 < least",
-            "early = history.t + 2 < least",
+            "early = history.t + 1 < minimum",
+            "early = history.t + 2 < minimum",
             "search.test_processors.test_what_is_forbidden_and_what_becomes_of_its_probability",
         ),
         (True,),
@@ -199,8 +198,8 @@ MUTANTS: tuple[tuple[Mutant, tuple[Any, ...]], ...] = (  # and the arguments of 
         Mutant(
             "a sum in place of a mean",
             "search.ensemble",
-            "jax.nn.logsumexp(ours, axis=0) - jnp.log(len(self.models))",
-            "jax.nn.logsumexp(ours, axis=0)",
+            "jax.nn.logsumexp(models, axis=0) - jnp.log(len(self.models))",
+            "jax.nn.logsumexp(models, axis=0)",
             FORCED,
         ),
         ("probabilities", 0.0, None),
@@ -209,8 +208,8 @@ MUTANTS: tuple[tuple[Mutant, tuple[Any, ...]], ...] = (  # and the arguments of 
         Mutant(
             "logits in place of log-probabilities",
             "search.ensemble",
-            "jax.nn.log_softmax(one, axis=-1) for one",
-            "one for one",
+            "jax.nn.log_softmax(x, axis=-1) for x",
+            "x for x",
             FORCED,
         ),
         ("log_probabilities", 0.0, None),
@@ -219,8 +218,8 @@ MUTANTS: tuple[tuple[Mutant, tuple[Any, ...]], ...] = (  # and the arguments of 
         Mutant(
             "the language model without its weight",
             "search.ensemble",
-            "scores + self.weight * each[-1]",
-            "scores + each[-1]",
+            "scores + self.weight * log_probs[-1]",
+            "scores + log_probs[-1]",
             FORCED,
         ),
         ("probabilities", 0.4, None),
@@ -229,8 +228,8 @@ MUTANTS: tuple[tuple[Mutant, tuple[Any, ...]], ...] = (  # and the arguments of 
         Mutant(
             "members keep their order",
             "search.ensemble",
-            "model.reorder(own, parents) for",
-            "(model.reorder(own, parents) if model is self.models[0] else own) for",
+            "model.reorder(inner, parents) for",
+            "(model.reorder(inner, parents) if model is self.models[0] else inner) for",
             FORCED,
         ),
         ("probabilities", 0.0, None),
@@ -239,8 +238,8 @@ MUTANTS: tuple[tuple[Mutant, tuple[Any, ...]], ...] = (  # and the arguments of 
         Mutant(
             "one member does not grow",
             "search.ensemble",
-            "tuple(grown(model, own, more) for",
-            "tuple(grown(model, own, more) if model is self.models[1] else own for",
+            "tuple(grown(model, inner, more) for",
+            "tuple(grown(model, inner, more) if model is self.models[1] else inner for",
             FORCED,
         ),
         ("probabilities", 0.0, None),
@@ -259,8 +258,8 @@ MUTANTS: tuple[tuple[Mutant, tuple[Any, ...]], ...] = (  # and the arguments of 
         Mutant(
             "what is rescued is normalized",
             "search.beam",
-            "_merge(finished, candidates, log_probs, log_probs + rewards, lost, i + 1)",
-            "_merge(finished, candidates, log_probs, score(log_probs, i + 1) + rewards, lost, i + 1)",
+            "merge(finished, tokens, log_probs, log_probs + rewards, lost, i + 1)",
+            "merge(finished, tokens, log_probs, scores, lost, i + 1)",
             TOOLKIT,
         ),
         ("gnmt", 2),
@@ -286,7 +285,7 @@ MUTANTS: tuple[tuple[Mutant, tuple[Any, ...]], ...] = (  # and the arguments of 
         ("fairseq", 2),
     ),
     (
-        Mutant("done at the first end", "search.beam", "done = count >= size\n", "done = count >= 1\n", TOOLKIT),
+        Mutant("done at the first end", "search.beam", "return count >= size\n", "return count >= 1\n", TOOLKIT),
         ("fairseq", 2),
     ),
     (
@@ -303,8 +302,8 @@ MUTANTS: tuple[tuple[Mutant, tuple[Any, ...]], ...] = (  # and the arguments of 
         Mutant(
             "done once one of those that go on has ended",
             "search.beam",
-            "(over | (token == eos) | ~exists).all(-1)",
-            "(over | (token == eos) | ~exists).any(-1)",
+            "endings.ended.all(-1) | stuck.all(-1)",
+            "endings.ended.all(-1) | stuck.any(-1)",
             TOOLKIT,
         ),
         ("joey", 2),
@@ -313,7 +312,7 @@ MUTANTS: tuple[tuple[Mutant, tuple[Any, ...]], ...] = (  # and the arguments of 
         Mutant(
             "what is not written yet counts as ends",
             "search.beam",
-            " & (jnp.arange(candidates.shape[-1]) < i)",
+            " & (jnp.arange(tokens.shape[-1]) < i)",
             "",
             "search.test_presets.test_an_end_whose_id_is_0",
         ),
@@ -323,8 +322,8 @@ MUTANTS: tuple[tuple[Mutant, tuple[Any, ...]], ...] = (  # and the arguments of 
         Mutant(
             "the bound of the best in place of the worst",
             "search.beam",
-            "finished.scores[:, -1] >= score(best, i + 1)",
-            "finished.scores[:, 0] >= score(best, i + 1)",
+            "finished.scores[:, -1] >= context.score(best, i + 1)",
+            "finished.scores[:, 0] >= context.score(best, i + 1)",
             TOOLKIT,
         ),
         ("hf", 4),
@@ -333,8 +332,8 @@ MUTANTS: tuple[tuple[Mutant, tuple[Any, ...]], ...] = (  # and the arguments of 
         Mutant(
             "groups that know nothing of each other",
             "search.beam",
-            "avoided = avoided.at[rows, one.token].add(",
-            "avoided = avoided.at[rows, one.token].add(0 * ",
+            "avoided = avoided.at[rows, beam.token].add(",
+            "avoided = avoided.at[rows, beam.token].add(0 * ",
             "search.test_diverse.test_groups_differ",
         ),
         (),
@@ -342,7 +341,7 @@ MUTANTS: tuple[tuple[Mutant, tuple[Any, ...]], ...] = (  # and the arguments of 
     (
         Mutant(
             "the diversity in the score",
-            "search.beam",
+            "search.candidates",
             "total += jnp.take_along_axis(avoided, token, axis=1)",
             "total += 0 * token",
             "search.test_diverse.test_as_plain_lists",
@@ -362,7 +361,7 @@ MUTANTS: tuple[tuple[Mutant, tuple[Any, ...]], ...] = (  # and the arguments of 
     (
         Mutant(
             "a block of the vocabulary too few",
-            "search.beam",
+            "search.candidates",
             "chosen = jnp.sort(jax.lax.top_k(blocks.max(-1), k)[1], axis=-1)",
             "chosen = jnp.sort(jax.lax.top_k(blocks.max(-1), k)[1] // 2, axis=-1)",
             "search.test_search.test_top_k_in_two_stages",
@@ -372,7 +371,7 @@ MUTANTS: tuple[tuple[Mutant, tuple[Any, ...]], ...] = (  # and the arguments of 
     (
         Mutant(
             "the optimal stop hopes for too little",
-            "search.beam",
+            "search.length_penalty",
             "possible = (n >= soonest) & (n <= limit[:, None])",
             "possible = n == soonest",
             "search.test_search.test_optimal_waits_for_what_a_long_answer_may_come_to",
@@ -383,7 +382,7 @@ MUTANTS: tuple[tuple[Mutant, tuple[Any, ...]], ...] = (  # and the arguments of 
         Mutant(
             "the optimal stop looks at the best alone",
             "search.beam",
-            "worst = finished.scores[:, min(wanted, size) - 1]",
+            "worst = finished.scores[:, min(context.static.nbest, size) - 1]",
             "worst = finished.scores[:, 0]",
             "search.test_search.test_a_beam_that_covers_the_space_is_exact",
         ),
@@ -422,9 +421,9 @@ MUTANTS: tuple[tuple[Mutant, tuple[Any, ...]], ...] = (  # and the arguments of 
     (
         Mutant(
             "rows of another batch",
-            "search.generate",
-            "np.concatenate([part.where + begin for",
-            "np.concatenate([part.where + 0 * begin for",
+            "search.scheduler",
+            "np.concatenate([batch.row_indices + begin for",
+            "np.concatenate([batch.row_indices + 0 * begin for",
             "search.test_search.test_sentences_that_leave_change_nothing",
         ),
         ("transformer", 3, 2000),
@@ -432,9 +431,9 @@ MUTANTS: tuple[tuple[Mutant, tuple[Any, ...]], ...] = (  # and the arguments of 
     (
         Mutant(
             "a step skipped between blocks",
-            "search.generate",
-            "running.append((shape, end, part",
-            "running.append((shape, end + 1, part",
+            "search.scheduler",
+            "running.append((shape, end, batch",
+            "running.append((shape, end + 1, batch",
             "search.test_search.test_sentences_that_leave_change_nothing",
         ),
         ("recurrent_lm", 1, 65536),
@@ -442,9 +441,9 @@ MUTANTS: tuple[tuple[Mutant, tuple[Any, ...]], ...] = (  # and the arguments of 
     (
         Mutant(
             "those that are left over lost",
-            "search.generate",
-            "        if count:\n            waiting[shape, at]",
-            "        if count > 1:\n            waiting[shape, at]",
+            "search.scheduler",
+            "        if count:\n            self.partial_batches[shape, step]",
+            "        if count > 1:\n            self.partial_batches[shape, step]",
             "search.test_search.test_sentences_that_leave_change_nothing",
         ),
         ("recurrent_lm", 1, 2000),
@@ -453,8 +452,8 @@ MUTANTS: tuple[tuple[Mutant, tuple[Any, ...]], ...] = (  # and the arguments of 
         Mutant(
             "prompts begin too early",
             "search.requests",
-            "prompt[:, row, shape.prompt - len(request.prompt) :]",
-            "prompt[:, row, : len(request.prompt)]",
+            'shape.prompt, rows, align="right")',
+            "shape.prompt, rows)",
             "search.test_search.test_a_forced_pass_gives_the_score_of_the_search",
         ),
         ("transformer_lm",),
@@ -483,8 +482,8 @@ MUTANTS: tuple[tuple[Mutant, tuple[Any, ...]], ...] = (  # and the arguments of 
         Mutant(
             "pruned as if it had to end next",
             "search.branch_and_bound",
-            "jnp.broadcast_to(limit, room), room, score)",
-            "jnp.minimum(limit, depths + 2), room, score)",
+            "jnp.broadcast_to(limit, room)",
+            "jnp.minimum(limit, depths + 2)",
             BEST,
         ),
         ("random", "gnmt"),
@@ -493,8 +492,8 @@ MUTANTS: tuple[tuple[Mutant, tuple[Any, ...]], ...] = (  # and the arguments of 
         Mutant(
             "a child visited again",
             "search.branch_and_bound",
-            "rest = children[parent].at[token].set(2 * NEVER)",
-            "rest = children[parent]",
+            "siblings = children[parent].at[token].set(2 * NEVER)",
+            "siblings = children[parent]",
             BEST,
         ),
         ("random", "gnmt"),
@@ -503,8 +502,8 @@ MUTANTS: tuple[tuple[Mutant, tuple[Any, ...]], ...] = (  # and the arguments of 
         Mutant(
             "the state of the wrong depth",
             "search.branch_and_bound",
-            "x.at[here + 1].set(y, ",
-            "x.at[here].set(y, ",
+            "x.at[place + 1].set(y, ",
+            "x.at[place].set(y, ",
             "search.test_exact.test_models",
         ),
         ("recurrent_lm", "none", 0.0, -1.6),
@@ -513,8 +512,8 @@ MUTANTS: tuple[tuple[Mutant, tuple[Any, ...]], ...] = (  # and the arguments of 
         Mutant(
             "a node that is not paid for",
             "search.branch_and_bound",
-            "(best.nodes < budget)",
-            "(best.nodes <= budget)",
+            "(best.nodes < self.budget)",
+            "(best.nodes <= self.budget)",
             "search.test_exact.test_a_budget_is_kept",
         ),
         (),
@@ -523,8 +522,8 @@ MUTANTS: tuple[tuple[Mutant, tuple[Any, ...]], ...] = (  # and the arguments of 
         Mutant(
             "incumbents forgotten",
             "search.branch_and_bound",
-            "zeros, incumbent, nothing, limit <= 0",
-            "zeros, nothing, nothing, limit <= 0",
+            "zeros, incumbent, empty, limit <= 0",
+            "zeros, empty, empty, limit <= 0",
             "search.test_exact.test_incumbents",
         ),
         ("gnmt",),
@@ -532,9 +531,9 @@ MUTANTS: tuple[tuple[Mutant, tuple[Any, ...]], ...] = (  # and the arguments of 
     (
         Mutant(
             "those that go on in the places of others",
-            "search.exact",
-            "[part.where + begin for",
-            "[part.where + 0 * begin for",
+            "search.scheduler",
+            "batch.row_indices + begin for",
+            "batch.row_indices + 0 * begin for",
             "search.test_exact.test_alone_and_in_a_batch",
         ),
         ("recurrent_lm",),
@@ -543,8 +542,8 @@ MUTANTS: tuple[tuple[Mutant, tuple[Any, ...]], ...] = (  # and the arguments of 
         Mutant(
             "ancestors pruned before what goes on from them",
             "search.trace",
-            "for size in range(len(one.tokens) + 1)",
-            "for size in range(len(one.tokens), len(one.tokens) + 1)",
+            "for size in range(len(tokens) + 1)",
+            "for size in range(len(tokens), len(tokens) + 1)",
             "search.test_trace.test_as_the_search",
         ),
         ("recurrent_lm", "gnmt", 3, 1),
@@ -553,8 +552,8 @@ MUTANTS: tuple[tuple[Mutant, tuple[Any, ...]], ...] = (  # and the arguments of 
         Mutant(
             "what has finished told at every step",
             "search.trace",
-            "if len(each.tokens) == n]",
-            "if each.tokens]",
+            "if len(hypothesis.tokens) == n]",
+            "if hypothesis.tokens]",
             "search.test_trace.test_as_the_search",
         ),
         ("recurrent_lm", "gnmt", 3, 1),

@@ -6,9 +6,7 @@ import pytest
 
 from seqlab.laws import search as search_laws
 from seqlab.search.forced import force
-from seqlab.search.processors import Options
-from seqlab.search.rules import PRESETS, Rules
-from seqlab.search.searcher import Weights
+from seqlab.search.presets import PRESETS, Rules
 from seqlab.search.trace import trace
 from tests.oracles.search import length_score
 from tests.subjects import subject
@@ -30,7 +28,7 @@ CASES = [
 
 def arguments(preset, beam, groups):
     alpha, rules = (0.6, None) if preset is None else (PRESETS[preset].alpha, PRESETS[preset].rules)
-    return {"beam": beam, "groups": groups, "rules": rules, "weights": Weights(alpha, diversity=0.5)}
+    return {"beam": beam, "groups": groups, "rules": rules, "alpha": alpha, "diversity": 0.5}
 
 
 @pytest.mark.sample(2)
@@ -40,11 +38,11 @@ def test_as_the_search(name, preset, beam, groups):
     the records.
     """
     s, given = subject(name, seed=3), arguments(preset, beam, groups)
-    rules, alpha = given["rules"] or Rules(), given["weights"].alpha
+    rules, alpha = given["rules"] or Rules(), given["alpha"]
     for row, limit in ((1, 6), (2, 3), (4, 1)):
         request = search_laws.requests_of(s, limit)[row]
-        ((text,),) = search_laws.search(s, [request], eos=EOS, **given)
-        found = trace(s.model, s.params, request, eos=EOS, **given)
+        ((text,),) = search_laws.search(s, [request], **given)
+        found = trace(s.model, s.params, request, search_laws.settings_of(**given))
         assert found.best is not None
         assert found.best.ids == text.ids
         assert tuple(found.best[1:]) == pytest.approx(tuple(text[1:]), rel=1e-5)
@@ -90,9 +88,9 @@ def test_options_and_phrases():
     """What has to be written, and what must not be, is in the trace as in the text."""
     s = subject("transformer", seed=3)
     request = search_laws.requests_of(s, 6)[0]._replace(prefix=[4], phrases=[[5, 3]])
-    given = {"eos": EOS, "beam": 4, "options": Options(forbidden=(6,)), "weights": Weights(0.6, coverage=0.2)}
+    given = {"beam": 4, "forbidden": (6,), "alpha": 0.6, "coverage": 0.2}
     ((text,),) = search_laws.search(s, [request], **given)
-    found = trace(s.model, s.params, request, **given)
+    found = trace(s.model, s.params, request, search_laws.settings_of(**given))
     assert found.best.ids == text.ids
     assert [(node.token, node.parent) for node in found.nodes if node.depth == 1] == [(4, 0)]
     assert not any(node.token == 6 for node in found.nodes)
@@ -103,6 +101,6 @@ def test_options_and_phrases():
 def test_nothing_finished():
     """A limit of no token."""
     s = subject("tcn_lm", seed=3)
-    found = trace(s.model, s.params, search_laws.requests_of(s, 0)[0], eos=EOS)
+    found = trace(s.model, s.params, search_laws.requests_of(s, 0)[0], search_laws.settings_of())
     assert (found.steps, found.best) == ([], None)
     assert [(node.token, node.parent, node.depth, node.last) for node in found.nodes] == [(1, -1, 0, 0)]

@@ -13,7 +13,7 @@ from seqlab.runs.curves import draw_curves
 from seqlab.runs.log import Logbook
 from seqlab.system.errors import SeqlabError
 from seqlab.system.files import Journal, read_jsonl
-from seqlab.training.train import tell
+from seqlab.training.train import print_line
 from tests.miniature import Plan, collate, first_state
 
 LINES = [{"step": step, "loss": 1 / (step + 1)} for step in range(6)]
@@ -23,12 +23,12 @@ WHOLE = "".join(json.dumps(line) + "\n" for line in LINES).encode()
 @contextmanager
 def room(size: int):
     """No file grows beyond so many bytes: a write that would stops there."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
     try:
         yield
     finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 def keep(path, holds=lambda line: True):
@@ -74,13 +74,13 @@ def test_a_line_cut_short_by_a_kill_does_not_count(tmp_path):
 
 def test_the_log_goes_on_without_tensorboard_and_without_room(tmp_path):
     """Where the events cannot be written they are given up, once; lines are told of each time, and kept."""
-    told = []
-    book = Logbook(tmp_path, 0, 1, told.append)
+    messages = []
+    book = Logbook(tmp_path, 0, 1, messages.append)
     full = mock.Mock(side_effect=OSError(28, "No space left on device"))
     with mock.patch.object(book.events.writer, "flush", full), room(0):
         book.write(1, {"loss": 2.0})
         book.write(2, {"loss": 1.0})
-    assert [line.split(" CANNOT")[0].split("'")[0] for line in told] == [
+    assert [line.split(" CANNOT")[0].split("'")[0] for line in messages] == [
         str(tmp_path / "metrics.jsonl"),
         "TensorBoard",
         str(tmp_path / "metrics.jsonl"),
@@ -89,12 +89,12 @@ def test_the_log_goes_on_without_tensorboard_and_without_room(tmp_path):
     book.close()
     assert [line["step"] for line in read_jsonl(tmp_path / "metrics.jsonl")] == [1, 2, 3]
     with mock.patch.object(events, "open_events", full):
-        told.clear()
-        book = Logbook(tmp_path, 2, 1, told.append)
+        messages.clear()
+        book = Logbook(tmp_path, 2, 1, messages.append)
         book.write(3, {"loss": 0.5})
         book.close()
-    assert len(told) == 1
-    assert "it is given up, metrics.jsonl has all" in told[0]
+    assert len(messages) == 1
+    assert "it is given up, metrics.jsonl has all" in messages[0]
 
 
 def test_lines_that_never_found_room_are_an_error(tmp_path):
@@ -125,6 +125,6 @@ def test_words_for_which_there_is_no_room(tmp_path):
     """Training goes on where nobody can be told."""
     with (tmp_path / "output").open("w") as output, mock.patch("sys.stdout", output):
         with room(3):
-            tell("a line")
-        tell("another")
+            print_line("a line")
+        print_line("another")
     assert (tmp_path / "output").read_text().endswith("another\n")

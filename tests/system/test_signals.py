@@ -15,7 +15,7 @@ from seqlab.data.records import Prepared
 from seqlab.datasets.cldr_phrases import CldrPhrases
 from seqlab.laws.training import tiny_experiment
 from seqlab.system.errors import SeqlabError, Stopped
-from seqlab.system.signals import BOTH, note_signals, wish_to_stop
+from seqlab.system.signals import STOP_SIGNALS, listen_for_stop, record_signals
 from seqlab.training import train as train_module
 from seqlab.training.train import train
 
@@ -25,59 +25,59 @@ def send(number: int = signal.SIGTERM) -> None:
 
 
 def handlers() -> list:
-    return [signal.getsignal(number) for number in (*BOTH, signal.SIGALRM)]
+    return [signal.getsignal(number) for number in (*STOP_SIGNALS, signal.SIGALRM)]
 
 
-@pytest.mark.parametrize("number", BOTH)
+@pytest.mark.parametrize("number", STOP_SIGNALS)
 def test_the_first_is_noted_and_the_second_ends(number):
-    with wish_to_stop() as wish, wish.patience():
-        assert not wish.asked
+    with listen_for_stop() as stop_request, stop_request.deferral():
+        assert not stop_request.requested
         send(number)
-        assert wish.asked
+        assert stop_request.requested
         with pytest.raises(Stopped):
             send()
-    with wish_to_stop(), pytest.raises(Stopped):
+    with listen_for_stop(), pytest.raises(Stopped):
         send(number)
 
 
 def test_impatience_within_patience():
     """What may be cut short is not begun where the end has been asked for; afterwards patience is back."""
-    with wish_to_stop() as wish, wish.patience():
-        with wish.patience(False):
+    with listen_for_stop() as stop_request, stop_request.deferral():
+        with stop_request.deferral(False):
             pass
         send()
-        with wish.patience(True):
+        with stop_request.deferral(True):
             pass
-        begun = []
-        with pytest.raises(Stopped), wish.patience(False):
-            begun.append(1)
-        assert not begun
-        assert wish.patient
+        entered = []
+        with pytest.raises(Stopped), stop_request.deferral(False):
+            entered.append(1)
+        assert not entered
+        assert stop_request.deferred
 
 
 def test_handlers_are_back_afterwards():
-    before = handlers()
-    with pytest.raises(SeqlabError), wish_to_stop():
-        assert handlers() != before
+    old_handlers = handlers()
+    with pytest.raises(SeqlabError), listen_for_stop():
+        assert handlers() != old_handlers
         raise SeqlabError("whatever")
-    assert handlers() == before
+    assert handlers() == old_handlers
 
 
 def test_in_another_thread_nothing_is_heard_and_nothing_breaks():
-    before, seen = handlers(), []
+    old_handlers, results = handlers(), []
 
-    def work():
-        with wish_to_stop() as wish, wish.patience(), wish.patience(False):
-            seen.append((wish.asked, handlers() == before))
+    def listen():
+        with listen_for_stop() as stop_request, stop_request.deferral(), stop_request.deferral(False):
+            results.append((stop_request.requested, handlers() == old_handlers))
 
-    thread = threading.Thread(target=work)
+    thread = threading.Thread(target=listen)
     thread.start()
     thread.join()
-    assert seen == [(False, True)]
+    assert results == [(False, True)]
 
 
 def test_no_handler_of_errors_keeps_the_end_from_coming():
-    with pytest.raises(Stopped), wish_to_stop():
+    with pytest.raises(Stopped), listen_for_stop():
         try:
             send()
         except Exception:
@@ -85,23 +85,23 @@ def test_no_handler_of_errors_keeps_the_end_from_coming():
 
 
 def counting(read, at):
-    """Examples, one after the other; a signal when so many have been given in all."""
-    given = [0]
+    """Returns `read`, which sends a signal with the example number `at` of all calls."""
+    count = [0]
 
-    def reading(*arguments, **options):
-        found = read(*arguments, **options)
-        splits = found if isinstance(found, dict) else None
+    def counted(examples):
+        for example in examples:
+            count[0] += 1
+            if count[0] == at:
+                send()
+            yield example
 
-        def counted(examples):
-            for example in examples:
-                given[0] += 1
-                if given[0] == at:
-                    send()
-                yield example
+    def read_and_send(*arguments, **options):
+        result = read(*arguments, **options)
+        if isinstance(result, dict):
+            return {name: counted(examples) for name, examples in result.items()}
+        return counted(result)
 
-        return {name: counted(examples) for name, examples in splits.items()} if splits else counted(found)
-
-    return reading
+    return read_and_send
 
 
 @pytest.mark.parametrize(
@@ -111,17 +111,17 @@ def counting(read, at):
 )
 def test_while_data_is_prepared(tmp_path, owner, name, at):
     """Nothing half-made is left, and no run; the same call then does all of it."""
-    before = handlers()
-    reached = []
-    with mock.patch.object(train_module, "run_steps", reached.append):
+    old_handlers = handlers()
+    contexts = []
+    with mock.patch.object(train_module, "run_training", contexts.append):
         with mock.patch.object(owner, name, counting(getattr(owner, name), at)), pytest.raises(Stopped):
             train(tiny_experiment(), tmp_path / "run", tmp_path / "data", say=lambda line: None)
-        assert handlers() == before
+        assert handlers() == old_handlers
         assert not (tmp_path / "run").exists()
         assert not list(tmp_path.rglob("*.part"))
-        assert not reached
+        assert not contexts
         train(tiny_experiment(), tmp_path / "run", tmp_path / "data", say=lambda line: None)
-    assert len(reached) == 1
+    assert len(contexts) == 1
 
 
 def test_a_broken_text_is_not_blamed_on_the_tokenizer():
@@ -141,32 +141,34 @@ def test_the_command_says_try_again(capsys):
     assert capsys.readouterr().err == "seqlab: stopped at step 7\n"
 
 
-@pytest.mark.parametrize("number", BOTH)
+@pytest.mark.parametrize("number", STOP_SIGNALS)
 def test_what_has_been_noted_is_found(number):
     """Signals from the first of the command on: nothing is raised before there is who takes it, nor after."""
-    before = {one: signal.getsignal(one) for one in BOTH}
+    old_handlers = {number: signal.getsignal(number) for number in STOP_SIGNALS}
     try:
         with mock.patch("atexit.register") as at_exit:
-            note_signals()
-        assert [call.args for call in at_exit.call_args_list] == [(signal.signal, n, signal.SIG_IGN) for n in BOTH]
-        with wish_to_stop(), wish_to_stop():
+            record_signals()
+        assert [call.args for call in at_exit.call_args_list] == [
+            (signal.signal, n, signal.SIG_IGN) for n in STOP_SIGNALS
+        ]
+        with listen_for_stop(), listen_for_stop():
             pass
         send(number)
         send(number)
-        begun = []
-        with pytest.raises(Stopped, match="the same command goes on"), wish_to_stop():
-            begun.append(1)
-        assert not begun
+        entered = []
+        with pytest.raises(Stopped, match="the same command goes on"), listen_for_stop():
+            entered.append(1)
+        assert not entered
         send(number)
     finally:
-        for one, handler in before.items():
-            signal.signal(one, handler)
+        for number, handler in old_handlers.items():
+            signal.signal(number, handler)
 
 
 def test_only_one_end_is_on_its_way():
     """Signals in the midst of clearing up do not cut it short."""
     cleared = []
-    with pytest.raises(Stopped), wish_to_stop():
+    with pytest.raises(Stopped), listen_for_stop():
         try:
             send()
         finally:
@@ -179,26 +181,26 @@ def test_raised_where_python_drops_it_and_raised_anew(capsys):
     """As in a garbage collection, whose callbacks may raise nothing; what others drop is told as ever."""
 
     def callback(phase, info):
-        if phase == "start" and not heard:
-            heard.append(phase)
+        if phase == "start" and not phases:
+            phases.append(phase)
             send()
 
     class Other:
         def __del__(self):
             raise ValueError("quite another")
 
-    heard, told = [], []
+    phases, unraisables = [], []
     gc.callbacks.append(callback)
     try:
-        with mock.patch("sys.unraisablehook", told.append):
-            with pytest.raises(Stopped), wish_to_stop():
+        with mock.patch("sys.unraisablehook", unraisables.append):
+            with pytest.raises(Stopped), listen_for_stop():
                 Other()
-                assert [str(one.exc_value) for one in told] == ["quite another"]
+                assert [str(unraisable.exc_value) for unraisable in unraisables] == ["quite another"]
                 gc.collect()
                 time.sleep(60.0)
                 raise AssertionError("it never came")
-            assert len(told) == 1
+            assert len(unraisables) == 1
     finally:
         gc.callbacks.remove(callback)
-    assert heard
+    assert phases
     assert signal.getitimer(signal.ITIMER_REAL)[0] == 0.0

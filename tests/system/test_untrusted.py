@@ -26,30 +26,30 @@ KNOWN = {"seqlab/data/cldr.py: pickle"}  # reads what the installed Babel pickle
 
 def dangers(tree: ast.Module) -> set[str]:
     """What of a source could execute data."""
-    found = set()
+    result = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import | ast.ImportFrom):
             names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [a.name for a in node.names]
             banned = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shelve", "yaml"}
-            found |= banned & {name.partition(".")[0] for name in names}
+            result |= banned & {name.partition(".")[0] for name in names}
         elif isinstance(node, ast.Call):
             called, named = ast.unparse(node.func), {k.arg: ast.unparse(k.value) for k in node.keywords}
             if called in ("eval", "exec", "compile", "__import__", "os.system", "os.popen"):
-                found.add(called)
+                result.add(called)
             if called in ("np.load", "numpy.load") and named.get("allow_pickle") != "False":
-                found.add(called)
+                result.add(called)
             if named.get("shell", "False") != "False":
-                found.add("shell")
-    return found
+                result.add("shell")
+    return result
 
 
 def test_nothing_executes_data():
-    found = {
+    result = {
         f"{path.relative_to(ROOT)}: {danger}"
         for path in SOURCES
         for danger in dangers(ast.parse(path.read_text(encoding="utf-8")))
     }
-    assert found == KNOWN
+    assert result == KNOWN
 
 
 @pytest.mark.parametrize(
@@ -163,8 +163,8 @@ def changed(run: Path, **fields: Any) -> None:
     for name, value in fields.items():
         *holders, last = name.split("__")
         holder = values
-        for one in holders:
-            holder = holder[one]
+        for field in holders:
+            holder = holder[field]
         holder[last] = value
     path.write_text(json.dumps(values))
 
@@ -223,7 +223,7 @@ def test_features_name_no_other_module(tmp_path):
 def sealed(run: Path, step: int = 1) -> None:
     """The manifest agrees with the files, as somebody can make it who changes them on purpose."""
     content = json.loads((run / "checkpoints" / str(step) / "manifest.json").read_text())
-    files = manifest._hash_files(run / "checkpoints" / str(step) / "state")
+    files = manifest.hash_files(run / "checkpoints" / str(step) / "state")
     manifest.write_manifest(run, step, content["progress"], files)
 
 
@@ -308,4 +308,4 @@ def test_parts_are_found_by_plain_names():
     for kind in catalogue.KINDS:
         for name in ("", ".", "..", "__init__", "a.b", "a/b", "/etc/passwd", "\0", "x" * 1000):
             with pytest.raises(SeqlabError, match=f"among the {kind}"):
-                catalogue.part(kind, name)
+                catalogue.part_class(kind, name)

@@ -18,7 +18,7 @@ from seqlab.datasets.adding_problem import AddingProblem
 from seqlab.datasets.local_files import LocalFiles
 from seqlab.datasets.mixture import Mixture
 from seqlab.decoding.output_format import Format
-from seqlab.decoding.stream import decode_stream
+from seqlab.decoding.stream import LineStreams, decode_stream
 from seqlab.distributed.devices import fit_rows
 from seqlab.evaluation import evaluate
 from seqlab.laws.tasks import tiny_corpus, tiny_tokenizer
@@ -89,7 +89,7 @@ GENERATORS = [n for n in catalogue.names("models") if catalogue.module("models",
 @pytest.mark.parametrize("model", GENERATORS)
 def test_the_command_decodes_every_generator(tmp_path, model):
     """The same command, from a run of untrained parameters: a line each, and an empty one for an empty one."""
-    reads = hasattr(catalogue.part("models", model), "source_vocabulary")
+    reads = hasattr(catalogue.part_class("models", model), "source_vocabulary")
     task, columns = (Translation(), {"source": "text"}) if reads else (LanguageModeling(), {})
     experiment = experiment_on(tmp_path, model, task, target="title", **columns)
     save_untrained(experiment, dict.fromkeys(task.columns, tiny_tokenizer()), tmp_path / "run")
@@ -123,7 +123,9 @@ def test_trains_and_is_judged(tmp_path, case):
     elif case == "dialogue":
         assert {"BLEU", "chrF2 (most frequent reply)"} <= names
         turns = "warm day 3.\tSee 3."
-        assert list(decode_stream(run, [turns])) == run.translate([turns.replace("\t", "\n")])
+        assert list(decode_stream(run.trained, run.search(), LineStreams([turns]))) == run.translate(
+            [turns.replace("\t", "\n")]
+        )
     else:
         assert names == {"perplexity", "perplexity by word", "bits by character", "accuracy"}
         assert run.translate(["wa"])[0].startswith("wa")
@@ -133,14 +135,15 @@ def test_trains_and_is_judged(tmp_path, case):
 @pytest.mark.parametrize("name", GENERATORS)
 def test_every_generator_trains_and_decodes(tmp_path, name):
     """By the same lines, whatever the model."""
-    reads = hasattr(catalogue.part("models", name), "source_vocabulary")
+    reads = hasattr(catalogue.part_class("models", name), "source_vocabulary")
     columns = {"source": "text", "target": "title"} if reads else {"target": "text"}
     experiment = experiment_on(tmp_path, name, Translation() if reads else LanguageModeling(), **columns)
     train(experiment, tmp_path / "run", tmp_path / "data", say=quiet)
     run = loading.load(tmp_path / "run")
     lines = ["warm day 3.", "", "cold"]
-    best = list(decode_stream(run, lines, Format(scores=True), beam=3, max_length=9))
-    listed = list(decode_stream(run, lines, Format(nbest=2), beam=3, max_length=9))
+    search = run.search(beam=3, max_length=9)
+    best = list(decode_stream(run.trained, search, LineStreams(lines), Format(scores=True)))
+    listed = list(decode_stream(run.trained, search, LineStreams(lines), Format(nbest=2)))
     assert len(best) == 3
     assert best[1] == " ||| 0.0000"
     assert [line.split(" ||| ", 1)[1] for line in listed[::2]] == best
@@ -302,7 +305,7 @@ def test_a_second_run_reads_no_text(tmp_path, monkeypatch):
     sources = []
     source = Prepared.source
     monkeypatch.setattr(Prepared, "source", lambda self, split: sources.append(split) or source(self, split))
-    monkeypatch.setattr("seqlab.data.kept_plans.make_buckets", None)
+    monkeypatch.setattr("seqlab.data.plan_cache.make_buckets", None)
     train(experiment, tmp_path / "again", tmp_path / "data", say=quiet)
     # One example of the smallest split, for its columns; and what is decoded at steps 2 and 4.
     assert sources == ["validation", "validation", "validation"]
@@ -316,28 +319,28 @@ def test_a_second_run_reads_no_text(tmp_path, monkeypatch):
         ("summarization", {"target": ""}, "Summarization needs the column 'target', and the data has source"),
         ("packed", {"mixed": True}, "the rates of a mixture need task.rows lines, not packed"),
         ("stream", {"letters": True}, "a stream needs a text of two tokens or more"),
-        ("classification", {"smoothing": 1.5}, r"task.label_smoothing lies in \[0, 1\), not 1.5"),
-        ("packed", {"length": 0}, "batching.max_length must be at least 1, not 0"),
         ("classification", {"unseen": True}, "split validation: the label 'c' is none of the 2"),
     ],
 )
 def test_refuses(tmp_path, case, changes, message):
     model, task, columns = CASES[case]
-    if "smoothing" in changes:
-        task = dataclasses.replace(task, label_smoothing=changes["smoothing"])
     kept = {ours: theirs for ours, theirs in columns.items() if changes.get(ours, theirs)}
     experiment = experiment_on(tmp_path, model, task, **kept)
     if "mixed" in changes:
         experiment = dataclasses.replace(experiment, data=Mixture((experiment.data, experiment.data), (1.0, 2.0)))
     if "letters" in changes:
         (tmp_path / "train.jsonl").write_text('{"text": "x"}\n')
-    if "length" in changes:
-        experiment = dataclasses.replace(experiment, batching=Batching(max_length=changes["length"]))
     if "unseen" in changes:
         (tmp_path / "validation.jsonl").write_text('{"text": "x", "kind": "c"}\n')
     with pytest.raises(ValueError, match=message):
         train(experiment, tmp_path / "run", tmp_path / "data", say=quiet)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("case", ["summarization", "dialogue", "classification", "packed", "stream"])
+def test_a_smoothing_that_is_no_share(case):
+    with pytest.raises(ValueError, match=r"task.label_smoothing is in \[0, 1\), not 1.5"):
+        dataclasses.replace(CASES[case][1], label_smoothing=1.5)
 
 
 def test_a_run_cut_off_at_its_birth(tmp_path):

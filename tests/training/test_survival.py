@@ -1,5 +1,5 @@
-"""Whatever cuts a run off, fills its disk, damages its files or feeds it what is not finite: it ends, to the bit, as
-the run that nothing happened to, or says in one line why not.
+"""Runs that are cut off, with full disks, damaged files or batches that are not finite: each ends, to the bit, as an
+undisturbed run, or says in one line why not.
 """
 
 import dataclasses
@@ -38,65 +38,65 @@ from seqlab.runs.parameters import load_params
 from seqlab.system import digests
 from seqlab.system.errors import SeqlabError, Stopped
 from seqlab.system.files import read_jsonl
-from seqlab.system.signals import wish_to_stop
-from seqlab.training import loop, recovery
+from seqlab.system.signals import listen_for_stop
+from seqlab.training import loop, nonfinite, outputs, recovery
 from seqlab.training.context import TrainingContext
 from seqlab.training.optimizer import make_optimizer
 from seqlab.training.step import make_step
 from seqlab.types import TrainState
 from tests import miniature
 from tests.command import save_untrained
-from tests.miniature import End, batch_at, end_of, spoiled, validate, work
+from tests.miniature import End, batch_at, end_of, make_context, spoiled, validate
 
 
 class Killed(BaseException):
     """Stands for the end of the process."""
 
 
-def go(work: TrainingContext) -> None:
-    """`run_steps` without the picture of the curves, which takes longer than all the rest."""
+def train(context: TrainingContext) -> None:
+    """`run_training` without the plot of the curves, which takes longer than everything else."""
     with mock.patch.object(loop, "draw_curves"):
-        recovery.run_steps(work)
+        recovery.run_training(context)
 
 
-def at_step(work: TrainingContext, step: int, act: Callable[[], None]) -> TrainingContext:
-    """Acts when the step is about to be taken: as often as that happens."""
+def at_step(context: TrainingContext, step: int, act: Callable[[], None]) -> TrainingContext:
+    """Calls `act` before the step, as often as the step is taken."""
 
-    def taken(state: Any, batch: Any) -> Any:
+    def train_step(state: Any, batch: Any) -> Any:
         if int(state.step) + 1 == step:
             act()
-        return work.step(state, batch)
+        return context.train_step(state, batch)
 
-    return work._replace(step=taken)
+    return context._replace(train_step=train_step)
 
 
 def kill() -> None:
     raise Killed
 
 
-def cut_off(work: TrainingContext, step: int) -> None:
+def cut_off(context: TrainingContext, step: int) -> None:
     """Trains up to a step that is not taken."""
     with pytest.raises(Killed):
-        go(at_step(work, step, kill))
+        train(at_step(context, step, kill))
 
 
 @functools.cache
-def calm(**changes: Any) -> End:
-    """The end of the run that nothing happens to."""
+def undisturbed_end(**changes: Any) -> End:
+    """The end of the run that nothing disturbs."""
     with tempfile.TemporaryDirectory() as folder:
-        go(work(Path(folder), **changes))
+        train(make_context(Path(folder), **changes))
         return end_of(Path(folder))
 
 
 @functools.cache
 def files_of(step: int, **changes: Any) -> dict[str, bytes]:
-    """What a run leaves that is killed before that step."""
+    """The files of a run that is killed before that step."""
     with tempfile.TemporaryDirectory() as folder:
-        cut_off(work(Path(folder), **changes), step)
+        cut_off(make_context(Path(folder), **changes), step)
         return {str(p.relative_to(folder)): p.read_bytes() for p in Path(folder).rglob("*") if p.is_file()}
 
 
-def put(files: dict[str, bytes], run: Path) -> None:
+def write_files(files: dict[str, bytes], run: Path) -> None:
     for name, content in files.items():
         (run / name).parent.mkdir(parents=True, exist_ok=True)
         (run / name).write_bytes(content)
@@ -177,20 +177,20 @@ DAMAGE = (
 
 @pytest.mark.parametrize("damage", DAMAGE, ids=lambda damage: damage.__name__)
 def test_a_damaged_checkpoint_is_passed_over(tmp_path, damage):
-    put(files_of(8), tmp_path)
+    write_files(files_of(8), tmp_path)
     damage(tmp_path / "checkpoints" / "6")
-    told = []
-    go(work(tmp_path, told.append))
-    assert "CHECKPOINT 6 IS PASSED OVER" in told[0]
-    assert str(tmp_path / "checkpoints" / "6") in told[0]
-    assert "\n" not in told[0]
-    assert told[1] == "resuming from step 3"
-    assert end_of(tmp_path) == calm()
+    messages = []
+    train(make_context(tmp_path, messages.append))
+    assert "CHECKPOINT 6 IS PASSED OVER" in messages[0]
+    assert str(tmp_path / "checkpoints" / "6") in messages[0]
+    assert "\n" not in messages[0]
+    assert messages[1] == "resuming from step 3"
+    assert end_of(tmp_path) == undisturbed_end()
 
 
 def test_a_file_that_cannot_be_read_is_damage(tmp_path):
     """As of a disk with bad sectors."""
-    put(files_of(8), tmp_path)
+    write_files(files_of(8), tmp_path)
     digest = hashlib.file_digest
 
     def read(stream, name):
@@ -198,48 +198,48 @@ def test_a_file_that_cannot_be_read_is_damage(tmp_path):
             raise OSError(5, "Input/output error")
         return digest(stream, name)
 
-    told = []
+    messages = []
     with mock.patch.object(hashlib, "file_digest", read):
-        assert manifest.newest_whole(tmp_path, told.append) == 3
-    assert told[0].endswith("Input/output error")
+        assert manifest.newest_whole(tmp_path, messages.append) == 3
+    assert messages[0].endswith("Input/output error")
 
 
 def test_a_half_written_save_was_never_there(tmp_path):
-    put(files_of(8), tmp_path)
-    half = tmp_path / "checkpoints" / "6"
-    (half / "manifest.json").rename(half / "manifest.json.part")
-    told = []
-    go(work(tmp_path, told.append))
-    assert told[0] == "resuming from step 3"
-    assert end_of(tmp_path) == calm()
-    assert not (half / "manifest.json.part").exists()
+    write_files(files_of(8), tmp_path)
+    half_written = tmp_path / "checkpoints" / "6"
+    (half_written / "manifest.json").rename(half_written / "manifest.json.part")
+    messages = []
+    train(make_context(tmp_path, messages.append))
+    assert messages[0] == "resuming from step 3"
+    assert end_of(tmp_path) == undisturbed_end()
+    assert not (half_written / "manifest.json.part").exists()
 
 
 def test_nothing_whole_is_one_error_and_nothing_is_lost(tmp_path):
-    put(files_of(8), tmp_path)
+    write_files(files_of(8), tmp_path)
     flipped(tmp_path / "checkpoints" / "3")
     edited(tmp_path / "checkpoints" / "6")
-    before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
-    told = []
+    files = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    messages = []
     with pytest.raises(
         SeqlabError, match=r"no checkpoint is whole: remove .*/checkpoints to train from the beginning"
     ):
-        go(work(tmp_path, told.append))
-    assert [line.split()[1] for line in told] == ["6", "3"]
-    assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
+        train(make_context(tmp_path, messages.append))
+    assert [line.split()[1] for line in messages] == ["6", "3"]
+    assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == files
 
 
 def test_damaged_checkpoints_push_out_no_whole_one(tmp_path):
     """Those that were passed over are of later steps: they are gone once the first whole one is written."""
-    go(work(tmp_path))
+    train(make_context(tmp_path))
     for step in ("6", "9"):
         flipped(tmp_path / "checkpoints" / step)
-    few = {"checkpoints": dataclasses.replace(miniature.experiment().checkpoints, last=1)}
-    cut_off(work(tmp_path, **few), 8)
+    only_one = {"checkpoints": dataclasses.replace(miniature.experiment().checkpoints, last=1)}
+    cut_off(make_context(tmp_path, **only_one), 8)
     assert manifest.checkpoint_steps(tmp_path) == [6]
     assert manifest.newest_whole(tmp_path, print) == 6
-    go(work(tmp_path, **few))
-    assert end_of(tmp_path) == calm()
+    train(make_context(tmp_path, **only_one))
+    assert end_of(tmp_path) == undisturbed_end()
 
 
 # The process ends
@@ -249,56 +249,61 @@ def test_damaged_checkpoints_push_out_no_whole_one(tmp_path):
 def at_once() -> Iterator[None]:
     """Whatever is saved is waited for."""
 
-    def waiting(do: Callable[..., None]) -> Callable[..., None]:
-        def doing(saver: Any, *arguments: Any) -> None:
-            do(saver, *arguments)
+    def and_wait(method: Callable[..., None]) -> Callable[..., None]:
+        def call_and_wait(saver: Any, *arguments: Any) -> None:
+            method(saver, *arguments)
             saver.wait()
 
-        return doing
+        return call_and_wait
 
     saver = saving.Saver
     with (
-        mock.patch.object(saver, "save", waiting(saver.save)),
-        mock.patch.object(saver, "amend", waiting(saver.amend)),
+        mock.patch.object(saver, "save", and_wait(saver.save)),
+        mock.patch.object(saver, "amend", and_wait(saver.amend)),
     ):
         yield
 
 
 def test_killed_at_any_moment_of_a_save(tmp_path):
     """What lies on the disk before and after each manifest and each line of the log, taken up again."""
-    taken: list[dict[str, bytes]] = []
+    snapshots: list[dict[str, bytes]] = []
     run = tmp_path / "run"
 
-    def moment():
-        taken.append({str(p.relative_to(run)): p.read_bytes() for p in run.rglob("*") if p.is_file()})
+    def take_snapshot():
+        snapshots.append({str(p.relative_to(run)): p.read_bytes() for p in run.rglob("*") if p.is_file()})
 
-    def watched(do: Callable[..., Any]) -> Callable[..., Any]:
-        def doing(*arguments: Any, **options: Any) -> Any:
-            moment()
-            found = do(*arguments, **options)
-            moment()
-            return found
+    def with_snapshots(function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **options: Any) -> Any:
+            take_snapshot()
+            result = function(*arguments, **options)
+            take_snapshot()
+            return result
 
-        return doing
+        return call
 
     with (
         at_once(),  # so that no file comes or goes while all are looked at
-        mock.patch.object(manifest, "write_atomically", watched(manifest.write_atomically)),
-        mock.patch.object(loop.Logbook, "write", watched(loop.Logbook.write)),
+        mock.patch.object(manifest, "write_atomically", with_snapshots(manifest.write_atomically)),
+        mock.patch.object(outputs.Logbook, "write", with_snapshots(outputs.Logbook.write)),
     ):
-        go(work(run))
-    assert end_of(run) == calm()
-    moments = {told_by(files): files for files in taken}
-    assert {(3, False, 2, False), (3, False, 3, True), (3, True, 3, True), (9, False, 9, True)} <= moments.keys()
-    for number, (told, files) in enumerate(moments.items()):
-        if told[0] in (3, 9):
-            cut = tmp_path / str(number)
-            put(files, cut)
-            go(work(cut))
-            assert end_of(cut) == calm()
+        train(make_context(run))
+    assert end_of(run) == undisturbed_end()
+    snapshots_by_state = {state_of(files): files for files in snapshots}
+    assert {
+        (3, False, 2, False),
+        (3, False, 3, True),
+        (3, True, 3, True),
+        (9, False, 9, True),
+    } <= snapshots_by_state.keys()
+    for number, (state, files) in enumerate(snapshots_by_state.items()):
+        if state[0] in (3, 9):
+            resumed = tmp_path / str(number)
+            write_files(files, resumed)
+            train(make_context(resumed))
+            assert end_of(resumed) == undisturbed_end()
 
 
-def told_by(files: dict[str, bytes]) -> tuple[int, bool, int, bool]:
+def state_of(files: dict[str, bytes]) -> tuple[int, bool, int, bool]:
     """The step of the newest checkpoint, whether it is judged, and the last line of the log: its step, whether it is
     of a validation.
     """
@@ -309,9 +314,9 @@ def told_by(files: dict[str, bytes]) -> tuple[int, bool, int, bool]:
 
 
 @contextmanager
-def signalled(begun: TrainingContext) -> Iterator[TrainingContext]:
-    with wish_to_stop() as wish:
-        yield begun._replace(wish=wish)
+def signalled(context: TrainingContext) -> Iterator[TrainingContext]:
+    with listen_for_stop() as stop_request:
+        yield context._replace(stop_request=stop_request)
 
 
 def send(number: int = signal.SIGTERM) -> None:
@@ -320,65 +325,68 @@ def send(number: int = signal.SIGTERM) -> None:
 
 @pytest.mark.parametrize(("step", "number"), [(1, signal.SIGTERM), (4, signal.SIGINT), (5, signal.SIGTERM)])
 def test_a_signal_in_a_step_ends_with_a_checkpoint_of_it(tmp_path, step, number):
-    with signalled(work(tmp_path)) as begun, pytest.raises(Stopped, match=f"stopped at step {step}, which is saved"):
-        go(at_step(begun, step, lambda: send(number)))
+    with (
+        signalled(make_context(tmp_path)) as context,
+        pytest.raises(Stopped, match=f"stopped at step {step}, which is saved"),
+    ):
+        train(at_step(context, step, lambda: send(number)))
     assert manifest.newest_whole(tmp_path, print) == step
     assert manifest.read_manifest(tmp_path, step)["progress"]["judged"]
-    told = []
-    go(work(tmp_path, told.append))
-    assert told[0] == f"resuming from step {step}"
-    assert end_of(tmp_path) == calm()
+    messages = []
+    train(make_context(tmp_path, messages.append))
+    assert messages[0] == f"resuming from step {step}"
+    assert end_of(tmp_path) == undisturbed_end()
 
 
 @pytest.mark.parametrize("step", [3, 9])
-@pytest.mark.parametrize("before", [True, False])
-def test_a_signal_when_the_state_is_judged(tmp_path, step, before):
+@pytest.mark.parametrize("in_step", [True, False])
+def test_a_signal_when_the_state_is_judged(tmp_path, step, in_step):
     """Before or in the validation: the state is saved, and the same command begins with that validation."""
-    with signalled(work(tmp_path)) as begun, pytest.raises(Stopped):
-        if before:
-            go(at_step(begun, step, send))
+    with signalled(make_context(tmp_path)) as context, pytest.raises(Stopped):
+        if in_step:
+            train(at_step(context, step, send))
         else:
             calls = itertools.count(1)
 
-            def judged(params):
+            def validate_and_send(params):
                 if next(calls) == step // 3:
                     send()
                 return validate(params)
 
-            go(begun._replace(validate=judged))
+            train(context._replace(validate=validate_and_send))
     assert manifest.newest_whole(tmp_path, print) == step
     assert not manifest.read_manifest(tmp_path, step)["progress"]["judged"]
-    told = []
-    go(work(tmp_path, told.append))
-    assert told[1].startswith(f"step {step}: loss")
-    assert end_of(tmp_path) == calm()
+    messages = []
+    train(make_context(tmp_path, messages.append))
+    assert messages[1].startswith(f"step {step}: loss")
+    assert end_of(tmp_path) == undisturbed_end()
 
 
 def test_a_signal_in_the_last_save_is_too_late(tmp_path):
     """All is done but the saving: that is finished, and the run has ended well."""
     wait = saving.Saver.wait
 
-    def waiting(saver):
+    def wait_and_send(saver):
         if saver.pending and len(read_jsonl(tmp_path / "metrics.jsonl")) == 7:
             send()
         wait(saver)
 
-    with signalled(work(tmp_path)) as begun, mock.patch.object(saving.Saver, "wait", waiting):
-        go(begun)
-        assert begun.wish.asked
-    assert end_of(tmp_path) == calm()
+    with signalled(make_context(tmp_path)) as context, mock.patch.object(saving.Saver, "wait", wait_and_send):
+        train(context)
+        assert context.stop_request.requested
+    assert end_of(tmp_path) == undisturbed_end()
 
 
 def test_a_second_signal_ends_at_once(tmp_path):
-    def twice():
+    def send_twice():
         send()
         send()
 
-    with signalled(work(tmp_path)) as begun, pytest.raises(Stopped):
-        go(at_step(begun, 5, twice))
+    with signalled(make_context(tmp_path)) as context, pytest.raises(Stopped):
+        train(at_step(context, 5, send_twice))
     assert manifest.newest_whole(tmp_path, print) == 3
-    go(work(tmp_path))
-    assert end_of(tmp_path) == calm()
+    train(make_context(tmp_path))
+    assert end_of(tmp_path) == undisturbed_end()
 
 
 # No room
@@ -390,14 +398,14 @@ class Disk:
     for the whole process, and what the tests' own output goes to may be a file.)
     """
 
-    def __init__(self, how: str):
-        self.how, self.full = how, False
+    def __init__(self, failure: str):
+        self.failure, self.full = failure, False
 
     def set(self, full: bool) -> None:
         self.full = full
 
     @contextmanager
-    def holding(self, work: TrainingContext, begin: int, end: int) -> Iterator[TrainingContext]:
+    def holding(self, context: TrainingContext, begin: int, end: int) -> Iterator[TrainingContext]:
         write, mkdir = manifest.write_atomically, Path.mkdir
         begin_to_save, wait = PyTreeCheckpointHandler.async_save, AsyncCheckpointer.wait_until_finished
         failed: list[tuple[AsyncCheckpointer, OSError]] = []
@@ -415,96 +423,96 @@ class Disk:
             last = types.SimpleNamespace(result=lambda timeout=None: self.refuse("state"))
             return [*await begin_to_save(*arguments, **options), last]
 
-        def waiting(checkpointer):
+        def wait_again(checkpointer):
             """One that has failed tells it again, as Orbax's does where it could not write its metadata."""
             try:
                 wait(checkpointer)
             except OSError as error:
                 failed.append((checkpointer, error))
-            for one, error in failed:
-                if one is checkpointer:
+            for failed_checkpointer, error in failed:
+                if failed_checkpointer is checkpointer:
                     raise error
 
-        work = at_step(at_step(work, begin, lambda: self.set(True)), end, lambda: self.set(False))
+        context = at_step(at_step(context, begin, lambda: self.set(True)), end, lambda: self.set(False))
         try:
             with (
                 at_once(),
                 mock.patch.object(manifest, "write_atomically", writing),
                 mock.patch.object(Path, "mkdir", making),
                 mock.patch.object(PyTreeCheckpointHandler, "async_save", saving),
-                mock.patch.object(AsyncCheckpointer, "wait_until_finished", waiting),
+                mock.patch.object(AsyncCheckpointer, "wait_until_finished", wait_again),
             ):
-                yield work
+                yield context
         finally:
             self.set(False)
 
-    def refuse(self, how: str) -> None:
-        if self.full and self.how == how:
+    def refuse(self, failure: str) -> None:
+        if self.full and self.failure == failure:
             raise OSError(28, "No space left on device")
 
 
 def in_every_way(test: Callable[..., None]) -> Callable[..., None]:
     """How a save fails."""
-    return pytest.mark.parametrize("how", ["folder", "state", "manifest"])(test)
+    return pytest.mark.parametrize("failure", ["folder", "state", "manifest"])(test)
 
 
 @in_every_way
-def test_a_full_disk_costs_a_checkpoint_and_no_more(tmp_path, how):
+def test_a_full_disk_costs_a_checkpoint_and_no_more(tmp_path, failure):
     """The save of step 6 fails; that of step 8, with the next line of the log, makes up for it."""
-    told = []
-    with Disk(how).holding(work(tmp_path, told.append), 5, 7) as begun:
-        go(begun)
-    loud = [line for line in told if line.startswith("THE CHECKPOINT")]
-    assert len(loud) == 1
-    assert loud[0].startswith("THE CHECKPOINT OF STEP 6 COULD NOT BE WRITTEN, and training goes on: ")
+    messages = []
+    with Disk(failure).holding(make_context(tmp_path, messages.append), 5, 7) as context:
+        train(context)
+    reports = [line for line in messages if line.startswith("THE CHECKPOINT")]
+    assert len(reports) == 1
+    assert reports[0].startswith("THE CHECKPOINT OF STEP 6 COULD NOT BE WRITTEN, and training goes on: ")
     assert manifest.checkpoint_steps(tmp_path) == [3, 8, 9]
-    assert end_of(tmp_path) == calm()
+    assert end_of(tmp_path) == undisturbed_end()
 
 
-def sleeping(how):
+def sleeping(sleep):
     """The loop's own pauses, and nobody else's: Orbax's threads wait by `time.sleep` too."""
-    return mock.patch.object(loop, "time", types.SimpleNamespace(sleep=how, perf_counter=time.perf_counter))
+    return mock.patch.object(loop, "time", types.SimpleNamespace(sleep=sleep, perf_counter=time.perf_counter))
 
 
 @in_every_way
-def test_a_disk_that_stays_full(tmp_path, how):
+def test_a_disk_that_stays_full(tmp_path, failure):
     """What was saved before stays; the end is an error, and with room the same command comes to the same end."""
-    told, pauses = [], []
+    messages, pauses = [], []
     with (
-        Disk(how).holding(work(tmp_path, told.append), 5, 99) as begun,
+        Disk(failure).holding(make_context(tmp_path, messages.append), 5, 99) as context,
         sleeping(pauses.append),
         pytest.raises(SeqlabError, match=r"(state of step 9 could not be saved: make room|metrics.jsonl could not)"),
     ):
-        go(begun)
+        train(context)
     assert pauses == [1, 5, 25]
-    loud = [line.split()[4] for line in told if line.startswith("THE CHECKPOINT OF STEP")]
-    assert loud == ["6", "8", "9", "9", "9", "9"]
+    reports = [line.split()[4] for line in messages if line.startswith("THE CHECKPOINT OF STEP")]
+    assert reports == ["6", "8", "9", "9", "9", "9"]
     assert manifest.newest_whole(tmp_path, print) == 3
-    go(work(tmp_path))
-    assert end_of(tmp_path) == calm()
+    train(make_context(tmp_path))
+    assert end_of(tmp_path) == undisturbed_end()
 
 
 @in_every_way
-def test_room_comes_back_when_all_is_done(tmp_path, how):
-    disk = Disk(how)
+def test_room_comes_back_when_all_is_done(tmp_path, failure):
+    disk = Disk(failure)
     with (
-        disk.holding(work(tmp_path), 5, 99) as begun,
+        disk.holding(make_context(tmp_path), 5, 99) as context,
         sleeping(lambda seconds: disk.set(seconds < 5)),
     ):
-        go(begun)
+        train(context)
     assert manifest.checkpoint_steps(tmp_path) == [3, 9]
-    assert end_of(tmp_path) == calm()
+    assert end_of(tmp_path) == undisturbed_end()
 
 
 def test_what_is_owed_for_its_manifest_alone_is_not_written_over(tmp_path):
     """With one checkpoint kept that would be to give up the only one there is."""
-    only = {"checkpoints": dataclasses.replace(miniature.experiment().checkpoints, last=1)}
+    only_one = {"checkpoints": dataclasses.replace(miniature.experiment().checkpoints, last=1)}
     disk, names = Disk("manifest"), []
 
     def state():  # each write chooses names of its own
         return {path.name for path in (tmp_path / "checkpoints/9/state").rglob("*")}
 
-    def judged(params):
+    def validate_and_fill(params):
         if len(read_jsonl(tmp_path / "metrics.jsonl")) == 6:  # of step 9
             while manifest.checkpoint_steps(tmp_path)[-1] != 9:
                 pass
@@ -513,33 +521,33 @@ def test_what_is_owed_for_its_manifest_alone_is_not_written_over(tmp_path):
         return validate(params)
 
     with (
-        disk.holding(work(tmp_path, **only), 99, 99) as begun,
+        disk.holding(make_context(tmp_path, **only_one), 99, 99) as context,
         sleeping(lambda seconds: disk.set(seconds < 5)),
     ):
-        go(begun._replace(validate=judged))
+        train(context._replace(validate=validate_and_fill))
     assert names == [state()]
-    assert end_of(tmp_path) == calm()
+    assert end_of(tmp_path) == undisturbed_end()
 
 
 def test_stopped_when_nothing_can_be_saved(tmp_path):
     with (
-        signalled(work(tmp_path)) as begun,
-        Disk("folder").holding(begun, 4, 99) as full,
+        signalled(make_context(tmp_path)) as context,
+        Disk("folder").holding(context, 4, 99) as full_context,
         pytest.raises(Stopped, match="stopped at step 5, which could not be saved"),
     ):
-        go(at_step(full, 5, send))
-    go(work(tmp_path))
-    assert end_of(tmp_path) == calm()
+        train(at_step(full_context, 5, send))
+    train(make_context(tmp_path))
+    assert end_of(tmp_path) == undisturbed_end()
 
 
 def test_an_error_without_words_is_told(tmp_path):
-    told = []
-    saver = saving.Saver(tmp_path, 1, told.append)
+    messages = []
+    saver = saving.Saver(tmp_path, 1, messages.append)
     with mock.patch.object(manifest, "write_atomically", side_effect=MemoryError):
         saver.save({"a": np.ones(2)}, 1, {})
         saver.close()
-    assert told == ["THE CHECKPOINT OF STEP 1 COULD NOT BE WRITTEN, and training goes on: MemoryError()"]
-    assert saver.owed
+    assert messages == ["THE CHECKPOINT OF STEP 1 COULD NOT BE WRITTEN, and training goes on: MemoryError()"]
+    assert saver.failure
     with (
         mock.patch.object(manifest, "write_atomically", side_effect=OSError(28, "No space left on device")),
         pytest.raises(SeqlabError, match="its checkpoint could not be written: .*No space left on device"),
@@ -551,39 +559,39 @@ def test_an_error_without_words_is_told(tmp_path):
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-@pytest.mark.parametrize(("step", "good"), [(2, "there is no checkpoint yet"), (5, "checkpoint is of step 3")])
-def test_stop(tmp_path, step, value, good):
+@pytest.mark.parametrize(("step", "checkpoint"), [(2, "there is no checkpoint yet"), (5, "checkpoint is of step 3")])
+def test_stop(tmp_path, step, value, checkpoint):
     epoch, index = batch_at(step)
-    begun = work(tmp_path)._replace(collate=spoiled([epoch, index], value=value))
-    look = f"seqlab show-batch {tmp_path} --batch {epoch}/{index}"
-    where = rf"step {step} is not finite \(epoch {epoch}, batch {index}; {look}\)"
+    context = make_context(tmp_path)._replace(collate=spoiled([epoch, index], value=value))
+    command = f"seqlab show-batch {tmp_path} --batch {epoch}/{index}"
+    place = rf"step {step} is not finite \(epoch {epoch}, batch {index}; {command}\)"
     for _ in range(2):  # again: the same end
-        with pytest.raises(SeqlabError, match=f"{where}; .*{good}"):
-            go(begun)
+        with pytest.raises(SeqlabError, match=f"{place}; .*{checkpoint}"):
+            train(context)
     assert manifest.checkpoint_steps(tmp_path) == [3] * (step > 3)
 
 
-def host_states(begun: TrainingContext) -> tuple[TrainingContext, dict[int, Any]]:
+def host_states(context: TrainingContext) -> tuple[TrainingContext, dict[int, Any]]:
     """The state after each step, as it was last taken."""
     states = {}
 
     def step(state, batch):
-        after, told = begun.step(state, batch)
-        states[int(after.step)] = jax.tree.map(np.array, after)
-        return after, told
+        new_state, result = context.train_step(state, batch)
+        states[int(new_state.step)] = jax.tree.map(np.array, new_state)
+        return new_state, result
 
-    return begun._replace(step=step), states
+    return context._replace(train_step=step), states
 
 
-def same(one: Any, other: Any) -> bool:
-    return digests.digest_of(one) == digests.digest_of(other)
+def same(first: Any, second: Any) -> bool:
+    return digests.digest_of(first) == digests.digest_of(second)
 
 
 def test_skip(tmp_path):
     """A step that counts, and changes nothing: parameters, optimizer, average, carry and sums are those before it."""
-    told = []
-    begun, states = host_states(work(tmp_path, told.append, nonfinite="skip"))
-    go(begun._replace(collate=spoiled(batch_at(5), batch_at(9))))
+    messages = []
+    context, states = host_states(make_context(tmp_path, messages.append, nonfinite="skip"))
+    train(context._replace(collate=spoiled(batch_at(5), batch_at(9))))
     assert len(states) == 9
     for step, state in states.items():
         unchanged = {name for name in ("params", "optimizer", "average", "carry") if step > 1} & {
@@ -595,9 +603,9 @@ def test_skip(tmp_path):
         assert state.step == step
     assert states[5].sums["steps"] == states[9].sums["steps"] == 0  # the log was written at 4 and 8
     assert states[6].sums["steps"] == 1
-    loud = [line for line in told if "LEFT OUT" in line]
-    assert [line.split()[6] for line in loud] == ["5", "9"]
-    assert f"(epoch 0, batch 4; seqlab show-batch {tmp_path} --batch 0/4)" in loud[0]
+    reports = [line for line in messages if "LEFT OUT" in line]
+    assert [line.split()[6] for line in reports] == ["5", "9"]
+    assert f"(epoch 0, batch 4; seqlab show-batch {tmp_path} --batch 0/4)" in reports[0]
     assert manifest.checkpoint_steps(tmp_path) == [3, 6, 9]
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(states[9]))
 
@@ -613,144 +621,153 @@ def test_a_gradient_alone_that_is_not_finite():
     params = {"x": jnp.zeros(())}
     sums = dict.fromkeys(("loss", "weight", "gradient_norm", "steps"), jnp.float32(0))
     state = TrainState(jnp.int32(0), params, optimizer.init(params), None, sums)
-    after, told = make_step(loss, optimizer, 0, skip=True)(state, jnp.ones(4))
-    assert not told["finite"]
-    assert after.params["x"] == after.sums["steps"] == 0
+    new_state, result = make_step(loss, optimizer, 0, skip=True)(state, jnp.ones(4))
+    assert not result["finite"]
+    assert new_state.params["x"] == new_state.sums["steps"] == 0
 
 
 def test_skip_resumed(tmp_path):
     collate = spoiled(batch_at(5))
     for name in ("whole", "cut"):
-        begun = work(tmp_path / name, nonfinite="skip")._replace(collate=collate)
+        context = make_context(tmp_path / name, nonfinite="skip")._replace(collate=collate)
         if name == "cut":
-            cut_off(begun, 6)
-        go(begun)
+            cut_off(context, 6)
+        train(context)
     assert end_of(tmp_path / "whole") == end_of(tmp_path / "cut")
 
 
 def test_too_many_in_a_row(tmp_path):
-    every = [batch_at(step) for step in range(1, 10)]
-    with mock.patch.object(loop, "MOST_IN_A_ROW", 2), mock.patch.object(recovery, "MOST_IN_A_ROW", 2):
-        for name, mode, bad, good in (("a", "skip", every[3:], 3), ("b", "rollback", every[4:], 3)):
-            told = []
-            with pytest.raises(SeqlabError, match=f"the last good checkpoint is of step {good}"):
-                go(work(tmp_path / name, told.append, nonfinite=mode)._replace(collate=spoiled(*bad)))
-            assert sum("IS NOT FINITE" in line for line in told) == 2
+    batches = [batch_at(step) for step in range(1, 10)]
+    with mock.patch.object(nonfinite, "MAX_IN_A_ROW", 2), mock.patch.object(recovery, "MAX_IN_A_ROW", 2):
+        for name, mode, spoiled_batches, checkpoint in (
+            ("a", "skip", batches[3:], 3),
+            ("b", "rollback", batches[4:], 3),
+        ):
+            messages = []
+            with pytest.raises(SeqlabError, match=f"the last good checkpoint is of step {checkpoint}"):
+                train(
+                    make_context(tmp_path / name, messages.append, nonfinite=mode)._replace(
+                        collate=spoiled(*spoiled_batches)
+                    )
+                )
+            assert sum("IS NOT FINITE" in line for line in messages) == 2
         with pytest.raises(
             SeqlabError, match=r"no checkpoint yet\. Try .*, in a new run\. It was given up after 2 in a row$"
         ):
-            go(work(tmp_path / "d", nonfinite="rollback")._replace(collate=spoiled(*every)))
-        told = []
-        apart = spoiled(every[0], every[1], every[3], every[4], every[6], every[7])
-        go(work(tmp_path / "c", told.append, nonfinite="skip")._replace(collate=apart))
-        assert sum("IS NOT FINITE" in line for line in told) == 6
+            train(make_context(tmp_path / "d", nonfinite="rollback")._replace(collate=spoiled(*batches)))
+        messages = []
+        two_in_a_row = spoiled(batches[0], batches[1], batches[3], batches[4], batches[6], batches[7])
+        train(make_context(tmp_path / "c", messages.append, nonfinite="skip")._replace(collate=two_in_a_row))
+        assert sum("IS NOT FINITE" in line for line in messages) == 6
 
 
 class Without(miniature.Plan):
     """Without some batches."""
 
-    def __init__(self, *places: list[int]):
-        self.places = places
+    def __init__(self, *removed: list[int]):
+        self.removed = removed
 
     def batches(self, seed, epoch):
-        every = super().batches(seed, epoch)
-        return [rows for index, rows in enumerate(every) if [epoch, index] not in self.places]
+        batches = super().batches(seed, epoch)
+        return [rows for index, rows in enumerate(batches) if [epoch, index] not in self.removed]
 
 
 @functools.cache
 def end_without(*steps: int) -> End:
     """Of a run whose data never had the batches of those steps."""
     with tempfile.TemporaryDirectory() as folder:
-        go(work(Path(folder), nonfinite="rollback")._replace(plan=Without(*map(batch_at, steps))))
+        train(make_context(Path(folder), nonfinite="rollback")._replace(plan=Without(*map(batch_at, steps))))
         return end_of(Path(folder))
 
 
-def fed(begun: TrainingContext) -> tuple[TrainingContext, dict[int, list[float]]]:
+def record_targets(context: TrainingContext) -> tuple[TrainingContext, dict[int, list[float]]]:
     """The targets that each step was fed, as it was last taken."""
-    found = {}
+    targets = {}
 
     def step(state, batch):
-        found[int(state.step) + 1] = np.asarray(batch.targets).tolist()
-        return begun.step(state, batch)
+        targets[int(state.step) + 1] = np.asarray(batch.targets).tolist()
+        return context.train_step(state, batch)
 
-    return begun._replace(step=step), found
+    return context._replace(train_step=step), targets
 
 
-@pytest.mark.parametrize("bad", [(1,), (3,), (5, 6), (4, 8), (9,)], ids=str)
-def test_rollback(tmp_path, bad):
+@pytest.mark.parametrize("bad_steps", [(1,), (3,), (5, 6), (4, 8), (9,)], ids=str)
+def test_rollback(tmp_path, bad_steps):
     """The run ends as one whose data never had those batches: state, log and trail. What it was fed is what
     `seqlab show-batch` counts out.
     """
-    told = []
-    places = [batch_at(step) for step in bad]
-    begun, seen = fed(work(tmp_path, told.append, nonfinite="rollback"))
-    go(begun._replace(collate=spoiled(*places)))
-    end, expected = end_of(tmp_path), end_without(*bad)
+    messages = []
+    bad_batches = [batch_at(step) for step in bad_steps]
+    context, targets = record_targets(make_context(tmp_path, messages.append, nonfinite="rollback"))
+    train(context._replace(collate=spoiled(*bad_batches)))
+    end, expected = end_of(tmp_path), end_without(*bad_steps)
     assert (end.state, end.log, end.trail) == (expected.state, expected.log, expected.trail)
     left_out = end.progress["left_out"]
-    assert left_out == places
+    assert left_out == bad_batches
     epoch, index = batch_at(9, left_out)
-    assert end.progress == {**expected.progress, "left_out": places, "epoch": epoch, "index": index + 1}
+    assert end.progress == {**expected.progress, "left_out": bad_batches, "epoch": epoch, "index": index + 1}
     for step in range(1, 10):
-        place = list(place_of_step(itertools.repeat(5), step, left_out))
-        assert place == batch_at(step, left_out)
-        rows = miniature.Plan().batches(miniature.SEED, place[0])[place[1]]
-        assert seen[step] == miniature.collate(rows).targets.tolist()
-    loud = [line for line in told if "ROLLED BACK" in line]
-    assert len(loud) == len(bad)
-    first = bad[0]
-    good = 3 * ((first - 1) // 3)
-    assert f"STEP {first} IS NOT FINITE: ROLLED BACK to step {good}, to go on without that batch" in loud[0]
-    assert loud[0].endswith("--batch {}/{})".format(*places[0]))
+        batch = list(place_of_step(itertools.repeat(5), step, left_out))
+        assert batch == batch_at(step, left_out)
+        rows = miniature.Plan().batches(miniature.SEED, batch[0])[batch[1]]
+        assert targets[step] == miniature.collate(rows).targets.tolist()
+    reports = [line for line in messages if "ROLLED BACK" in line]
+    assert len(reports) == len(bad_steps)
+    first = bad_steps[0]
+    checkpoint = 3 * ((first - 1) // 3)
+    assert f"STEP {first} IS NOT FINITE: ROLLED BACK to step {checkpoint}, to go on without that batch" in reports[0]
+    assert reports[0].endswith("--batch {}/{})".format(*bad_batches[0]))
 
 
-@pytest.mark.parametrize("cut", [4, 5, 8])
-def test_killed_after_a_rollback(tmp_path, cut):
+@pytest.mark.parametrize("killed_at", [4, 5, 8])
+def test_killed_after_a_rollback(tmp_path, killed_at):
     """Before the next checkpoint, so that nothing on the disk tells of it, or after that."""
-    begun = work(tmp_path, nonfinite="rollback")._replace(collate=spoiled(batch_at(5)))
-    taken = []
+    context = make_context(tmp_path, nonfinite="rollback")._replace(collate=spoiled(batch_at(5)))
+    attempts = []
 
     def kill_the_second_time():
-        taken.append(cut)
-        if len(taken) == (2 if cut < 6 else 1):
+        attempts.append(killed_at)
+        if len(attempts) == (2 if killed_at < 6 else 1):
             raise Killed
 
     with pytest.raises(Killed):
-        go(at_step(begun, cut, kill_the_second_time))
-    go(begun)
+        train(at_step(context, killed_at, kill_the_second_time))
+    train(context)
     end, expected = end_of(tmp_path), end_without(5)
     assert (end.state, end.log, end.trail) == (expected.state, expected.log, expected.trail)
     assert end.progress["left_out"] == [batch_at(5)]
 
 
 def test_lines_that_the_log_has_lost_are_told(tmp_path):
-    cut_off(work(tmp_path), 8)
+    cut_off(make_context(tmp_path), 8)
     log = tmp_path / "metrics.jsonl"
     lines = log.read_text().splitlines(keepends=True)
     log.write_text("".join(line for line in lines if not line.startswith('{"step": 4,')))
-    told = []
-    go(work(tmp_path, told.append))
-    assert [line for line in told if "LOST" in line] == [
+    messages = []
+    train(make_context(tmp_path, messages.append))
+    assert [line for line in messages if "LOST" in line] == [
         f"{log} HAS LOST LINES, the first of them of step 4; what comes is added to the rest"
     ]
-    assert [line for line in calm().log.decode().splitlines(keepends=True) if not line.startswith('{"step": 4,')] == (
-        log.read_text().splitlines(keepends=True)
-    )
+    assert [
+        line
+        for line in undisturbed_end().log.decode().splitlines(keepends=True)
+        if not line.startswith('{"step": 4,')
+    ] == (log.read_text().splitlines(keepends=True))
 
 
 def test_a_validation_that_is_not_finite(tmp_path):
     """An error, whatever is done about steps; the checkpoint waits to be judged."""
-    told, calls = [], itertools.count(1)
-    begun = work(tmp_path, told.append, nonfinite="rollback")
+    messages, calls = [], itertools.count(1)
+    context = make_context(tmp_path, messages.append, nonfinite="rollback")
     with pytest.raises(
         SeqlabError, match=r"the validation loss of step 6 is not finite.*in a new run, with --init-from"
     ):
-        go(begun._replace(validate=lambda params: {"loss": np.nan} if next(calls) == 2 else validate(params)))
-    assert not any("ROLLED" in line for line in told)
+        train(context._replace(validate=lambda params: {"loss": np.nan} if next(calls) == 2 else validate(params)))
+    assert not any("ROLLED" in line for line in messages)
     assert not manifest.read_manifest(tmp_path, 6)["progress"]["judged"]
     assert manifest.choose_step(tmp_path) == 3
-    go(work(tmp_path))
-    assert end_of(tmp_path) == calm()
+    train(make_context(tmp_path))
+    assert end_of(tmp_path) == undisturbed_end()
 
 
 # The checkpoints that are kept
@@ -763,16 +780,16 @@ def tree(value: float) -> dict[str, Any]:
 def test_the_best_is_kept_beside_the_last(tmp_path):
     """Who is best is known after the save, so that a checkpoint is pruned by what its successor tells."""
     saver = saving.Saver(tmp_path, 1)
-    kept = []
+    saved_steps = []
     for step, best in ((1, 1), (2, 2), (3, 2), (4, 2), (5, 5)):
         saver.save(tree(step), step, {"best_step": 2 if step > 2 else 1, "judged": False})
         saver.wait()
         saver.amend(step, {"best_step": best, "judged": True})
         saver.wait()
-        kept.append(manifest.checkpoint_steps(tmp_path))
+        saved_steps.append(manifest.checkpoint_steps(tmp_path))
         assert manifest.read_manifest(tmp_path, step)["progress"] == {"best_step": best, "judged": True}
         assert manifest.choose_step(tmp_path) == best
-    assert kept == [[1], [2], [2, 3], [2, 4], [5]]
+    assert saved_steps == [[1], [2], [2, 3], [2, 4], [5]]
     saver.amend(3, {"best_step": 3})  # long gone
     saver.close()
     assert manifest.checkpoint_steps(tmp_path) == [5]
@@ -789,16 +806,20 @@ def test_a_step_is_saved_again(tmp_path):
 
 def test_the_moving_average_is_what_is_judged(tmp_path):
     """share * average + (1 - share) * parameters, from the first parameters on."""
-    begun, states = host_states(work(tmp_path))
-    judged = []
-    go(begun._replace(validate=lambda params: judged.append(jax.tree.map(np.array, params)) or validate(params)))
+    context, states = host_states(make_context(tmp_path))
+    validated = []
+    train(
+        context._replace(validate=lambda params: validated.append(jax.tree.map(np.array, params)) or validate(params))
+    )
     average = miniature.first_state().params
     for step, state in sorted(states.items()):
         share = min(0.9, step / (step + 9))
         average = {name: share * average[name] + (1 - share) * state.params[name] for name in average}
         for name in average:
             np.testing.assert_allclose(state.average[name], average[name], rtol=1e-5)
-    assert [same(seen, states[step].average) for step, seen in zip((3, 6, 9), judged, strict=True)] == [True] * 3
+    assert [same(params, states[step].average) for step, params in zip((3, 6, 9), validated, strict=True)] == [
+        True
+    ] * 3
     assert not same(states[9].average, states[9].params)
     saved = checkpoint.restore(tmp_path, 9)
     assert same(checkpoint.parameters_of(saved), states[9].average)
@@ -825,7 +846,7 @@ def test_parameters_alone_do_not_train_on(tmp_path):
     for kind in ("averaged", "imported"):
         saving.save_alone(tmp_path, tree(1), 1, {kind: [1]})
         with pytest.raises(SeqlabError, match=f"holds {kind} parameters, which do not train on: .* --init-from"):
-            go(work(tmp_path))
+            train(make_context(tmp_path))
 
 
 def test_the_average_is_what_others_take_from_a_run(tmp_path):
@@ -846,21 +867,21 @@ def test_what_may_change_from_one_part_of_a_run_to_the_next(tmp_path):
     """How a run is spread over devices and watched; nothing that its numbers hang on."""
     data = Prepared(tmp_path, {"train": 1}, {"train": "0" * 64}, {}, {})
 
-    def opened(**changes: Any) -> None:
+    def open_again(**changes: Any) -> None:
         open_run(dataclasses.replace(tiny_experiment(), **changes), {}, data, tmp_path / "run", "seqlab train x")
 
-    opened()
-    before = {path: path.read_bytes() for path in (tmp_path / "run").iterdir()}
-    opened()
+    open_again()
+    files = {path: path.read_bytes() for path in (tmp_path / "run").iterdir()}
+    open_again()
     for spread in (Parallel("pmap"), Parallel(fsdp=2, tensor=2), Parallel(heartbeat=7)):
-        opened(parallel=spread)
-    opened(nonfinite="rollback", hash_every=3)
+        open_again(parallel=spread)
+    open_again(nonfinite="rollback", hash_every=3)
     for name, value in (("seed", 1), ("accumulate", 2), ("steps", 11), ("log_every", 4)):
         with pytest.raises(SeqlabError, match=f"is a run of another experiment:\n  {name}: .*-> {value}\nchoose"):
-            opened(**{name: value})
+            open_again(**{name: value})
     with pytest.raises(SeqlabError, match="the data of .* has changed since it began"):
         open_run(tiny_experiment(), {}, data._replace(hashes={"train": "1" * 64}), tmp_path / "run")
-    assert {path: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
+    assert {path: path.read_bytes() for path in (tmp_path / "run").iterdir()} == files
 
 
 @pytest.mark.parametrize("processes", [1, 2, 3, 7])
@@ -868,7 +889,7 @@ def test_shares_cover_everything_once(processes):
     for count in (0, 1, 5, 6, 13):
         shares = []
         for process in range(processes):
-            with mock.patch.multiple(jax, process_count=lambda: processes, process_index=lambda one=process: one):
+            with mock.patch.multiple(jax, process_count=lambda: processes, process_index=lambda index=process: index):
                 shares.append(hosts.share_of(count))
         assert list(itertools.chain(*shares)) == list(range(count))
         assert max(map(len, shares)) - min(map(len, shares)) <= 1
@@ -884,10 +905,10 @@ def test_what_the_first_does_alone():
 
     with pytest.raises(SeqlabError, match="^no room$"):
         hosts.on_process_zero(fail)
-    for told, expected in (([7, None], 7), ([None, "no room"], None)):
+    for gathered, expected in (([7, None], 7), ([None, "no room"], None)):
         with (
             mock.patch.object(jax, "process_index", return_value=1),
-            mock.patch.object(hosts, "gather", lambda own, told=told: [told, own]),
+            mock.patch.object(hosts, "gather", lambda own, gathered=gathered: [gathered, own]),
         ):
             if expected is None:
                 with pytest.raises(SeqlabError, match="^no room$"):
@@ -902,16 +923,16 @@ def test_a_run_is_finished_when_its_last_state_is_judged(tmp_path):
         dataclasses.replace(tiny_experiment(), steps=miniature.STEPS), tmp_path / "experiment.json"
     )
 
-    def judged(params):
+    def record_state(params):
         while not manifest.checkpoint_steps(tmp_path):
             pass
-        states.append(listing.look(tmp_path).state)
+        states.append(listing.inspect_run(tmp_path).state)
         return validate(params)
 
-    go(work(tmp_path)._replace(validate=judged))
-    assert listing.look(tmp_path).state == "finished"
+    train(make_context(tmp_path)._replace(validate=record_state))
+    assert listing.inspect_run(tmp_path).state == "finished"
     progress = manifest.read_manifest(tmp_path, 9)["progress"]
     files = manifest.read_manifest(tmp_path, 9)["files"]
     manifest.write_manifest(tmp_path, 9, {**progress, "judged": False}, files)
-    assert listing.look(tmp_path).state == "dead"
+    assert listing.inspect_run(tmp_path).state == "dead"
     assert states == ["dead"] * 3

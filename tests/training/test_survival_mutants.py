@@ -41,8 +41,8 @@ MUTANTS = (
         Mutant(
             "files that are missing not missed",
             "runs.manifest",
-            "    if found != expected:",
-            "    if any(expected[name] != digest for name, digest in found.items()):",
+            "    if hashes != expected:",
+            "    if any(expected[name] != digest for name, digest in hashes.items()):",
             DAMAGE,
         ),
         (test_survival.missing,),
@@ -61,8 +61,8 @@ MUTANTS = (
         Mutant(
             "a manifest of another step believed",
             "runs.manifest",
-            'if not sound or manifest["step"] != step:',
-            "if not sound:",
+            'if not is_manifest or manifest["step"] != step:',
+            "if not is_manifest:",
             DAMAGE,
         ),
         (test_survival.another,),
@@ -101,7 +101,7 @@ MUTANTS = (
         Mutant(
             "damaged checkpoints push out whole ones",
             "runs.saving",
-            "if one <= step]",
+            "if saved <= step]",
             "]",
             "training.test_survival.test_damaged_checkpoints_push_out_no_whole_one",
         ),
@@ -121,8 +121,8 @@ MUTANTS = (
         Mutant(
             "a state taken for judged before it is",
             "training.loop",
-            "save(step, judged=False)",
-            "save(step, judged=True)",
+            "self.save(judged=False)",
+            "self.save(judged=True)",
             MOMENTS,
         ),
         (),
@@ -141,7 +141,7 @@ MUTANTS = (
         Mutant(
             "the manifest not amended",
             "training.loop",
-            "        saver.amend(step, position)\n",
+            "            self.outputs.saver.amend(step, self.progress.to_json())\n",
             "",
             PHASE,
         ),
@@ -149,7 +149,11 @@ MUTANTS = (
     ),
     (
         Mutant(
-            "validation cannot be cut short", "training.loop", "wish.patience(several)", "wish.patience(True)", PHASE
+            "validation cannot be cut short",
+            "training.loop",
+            "stop_request.deferral(jax.process_count() > 1)",
+            "stop_request.deferral(True)",
+            PHASE,
         ),
         (9, True),
     ),
@@ -157,8 +161,8 @@ MUTANTS = (
         Mutant(
             "a signal not looked at",
             "training.loop",
-            "ending = settle() or (wish.asked and not several)",
-            "ending = settle()",
+            "stopping = self.read_results() or (stop_request.requested and not several)",
+            "stopping = self.read_results()",
             STEP,
         ),
         (4, 15),
@@ -167,8 +171,8 @@ MUTANTS = (
         Mutant(
             "a signal leaves what is not saved",
             "training.loop",
-            "            elif ending or (saver.owed",
-            "            elif (saver.owed",
+            "        elif stopping or (saver.failure",
+            "        elif (saver.failure",
             STEP,
         ),
         (5, 15),
@@ -176,8 +180,8 @@ MUTANTS = (
     (
         Mutant(
             "saving may be cut short",
-            "training.loop",
-            "        stack.enter_context(wish.patience())\n",
+            "training.outputs",
+            "        stack.enter_context(context.stop_request.deferral())\n",
             "",
             "training.test_survival.test_a_signal_in_the_last_save_is_too_late",
         ),
@@ -187,8 +191,8 @@ MUTANTS = (
         Mutant(
             "a failed save not made up for",
             "training.loop",
-            "ending or (saver.owed and step % experiment.log_every == 0)",
-            "ending",
+            "stopping or (saver.failure and self.step % experiment.log_every == 0)",
+            "stopping",
             DISK,
         ),
         ("folder",),
@@ -207,8 +211,8 @@ MUTANTS = (
         Mutant(
             "an end without its state is no error",
             "training.loop",
-            '        if saver.owed:\n            raise SeqlabError(\n                f"{run}: the state',
-            '        if 0:\n            raise SeqlabError(\n                f"{run}: the state',
+            '        if saver.failure:\n            raise SeqlabError(\n                f"{self.context.run}: the',
+            '        if 0:\n            raise SeqlabError(\n                f"{self.context.run}: the',
             "training.test_survival.test_a_disk_that_stays_full",
         ),
         ("folder",),
@@ -217,7 +221,7 @@ MUTANTS = (
         Mutant(
             "no second try in the end",
             "training.loop",
-            "                save(step, judged=True)\n                saver.wait()\n        if",
+            "                self.save(judged=True)\n                saver.wait()\n        if",
             "                pass\n        if",
             "training.test_survival.test_room_comes_back_when_all_is_done",
         ),
@@ -237,7 +241,7 @@ MUTANTS = (
         Mutant(
             "a mean that was not written",
             "runs.saving",
-            "    if saver.owed:\n",
+            "    if saver.failure:\n",
             "    if 0:\n",
             "training.test_survival.test_an_error_without_words_is_told",
         ),
@@ -247,8 +251,8 @@ MUTANTS = (
         Mutant(
             "a batch left out one too late",
             "training.feed",
-            "if [found[0], found[1] - 1] not in",
-            "if [*found[:2]] not in",
+            "if (epoch, index - 1) not in",
+            "if (epoch, index) not in",
             NAN,
         ),
         ((4, 8),),
@@ -256,9 +260,9 @@ MUTANTS = (
     (
         Mutant(
             "what was left out before forgotten",
-            "training.loop",
-            '"left_out": [*position["left_out"], *more]}',
-            '"left_out": more}',
+            "training.progress",
+            "left_out=(*self.left_out, *added)",
+            "left_out=added",
             "training.test_survival.test_killed_after_a_rollback",
         ),
         (8,),
@@ -267,8 +271,8 @@ MUTANTS = (
         Mutant(
             "left out of the step before",
             "training.loop",
-            'unchecked = step, position["epoch"], position["index"] - 1, runner',
-            'unchecked = step, position["epoch"], position["index"], runner',
+            "position = (self.progress.epoch, self.progress.index - 1)",
+            "position = (self.progress.epoch, self.progress.index)",
             NAN,
         ),
         ((1,),),
@@ -285,7 +289,7 @@ MUTANTS = (
         Mutant(
             "show-batch without what was left out",
             "evaluation.show_batch",
-            "if where == epoch and",
+            "if skipped_epoch == epoch and",
             "if False and",
             NAN,
         ),
@@ -295,8 +299,8 @@ MUTANTS = (
         Mutant(
             "a rollback without end",
             "training.recovery",
-            " or times > MOST_IN_A_ROW:",
-            " or times > 5 * MOST_IN_A_ROW:",
+            " or rollbacks > MAX_IN_A_ROW:",
+            " or rollbacks > 5 * MAX_IN_A_ROW:",
             "training.test_survival.test_too_many_in_a_row",
         ),
         (),
@@ -304,9 +308,9 @@ MUTANTS = (
     (
         Mutant(
             "any that were left out counted, in a row or not",
-            "training.loop",
-            "                skipped = 0\n",
-            "                pass\n",
+            "training.nonfinite",
+            "            self.skipped = 0\n",
+            "            pass\n",
             "training.test_survival.test_too_many_in_a_row",
         ),
         (),
@@ -345,8 +349,8 @@ MUTANTS = (
         Mutant(
             "a run goes on with another experiment",
             "runs.folder",
-            "        if changed:\n            kept",
-            "        if 0:\n            kept",
+            "        if changed:\n            resumable",
+            "        if 0:\n            resumable",
             "training.test_survival.test_what_may_change_from_one_part_of_a_run_to_the_next",
         ),
         (),
@@ -405,8 +409,8 @@ MUTANTS = (
         Mutant(
             "the best not kept",
             "runs.saving",
-            'kept = {*steps[-self.keep :], progress.get("best_step")}',
-            "kept = {*steps[-self.keep :]}",
+            'kept_steps = {*steps[-self.keep :], progress.get("best_step")}',
+            "kept_steps = {*steps[-self.keep :]}",
             "training.test_survival.test_the_best_is_kept_beside_the_last",
         ),
         (),
@@ -457,8 +461,8 @@ MUTANTS = (
         Mutant(
             "the second signal waits too",
             "system.signals",
-            "if (again or not self.patient) and",
-            "if not self.patient and",
+            "if (repeated or not self.deferred) and",
+            "if not self.deferred and",
             "system.test_signals.test_the_first_is_noted_and_the_second_ends",
         ),
         (15,),
@@ -507,32 +511,36 @@ def planted_here(mutant: Mutant) -> Iterator[None]:
     module = importlib.import_module(f"seqlab.{mutant.module}")
     source = Path(inspect.getfile(module)).read_text()
     assert source.count(mutant.old) == 1, mutant
-    before = dict(vars(module))
-    own = {id(value): name for name, value in before.items() if getattr(value, "__module__", None) == module.__name__}
+    attributes = dict(vars(module))
+    names_by_id = {
+        id(value): name for name, value in attributes.items() if getattr(value, "__module__", None) == module.__name__
+    }
     if mutant.module == "training.step":
         miniature.compiled.cache_clear()
     exec(compile(source.replace(mutant.old, mutant.new), module.__name__, "exec"), vars(module))
-    taken: list[tuple[dict[str, Any], str, Any]] = []
-    for other in [vars(one) for name, one in sys.modules.items() if name.partition(".")[0] in ("seqlab", "tests")]:
-        for name, value in list(other.items()):
-            if id(value) in own and other is not vars(module):
-                taken.append((other, name, value))
-                other[name] = vars(module)[own[id(value)]]
+    replaced: list[tuple[dict[str, Any], str, Any]] = []
+    for namespace in [
+        vars(loaded) for name, loaded in sys.modules.items() if name.partition(".")[0] in ("seqlab", "tests")
+    ]:
+        for name, value in list(namespace.items()):
+            if id(value) in names_by_id and namespace is not vars(module):
+                replaced.append((namespace, name, value))
+                namespace[name] = vars(module)[names_by_id[id(value)]]
     try:
         yield
     finally:
-        for other, name, value in taken:
-            other[name] = value
+        for namespace, name, value in replaced:
+            namespace[name] = value
         if mutant.module == "training.step":
             miniature.compiled.cache_clear()
         vars(module).clear()
-        vars(module).update(before)
+        vars(module).update(attributes)
 
 
 @pytest.fixture(autouse=True)
 def sound():
     """Builds shared data from the unmodified code, and closes files that a killed run leaves open."""
-    test_survival.calm()
+    test_survival.undisturbed_end()
     test_survival.files_of(8)
     for bad in ((1,), (4, 8), (5, 6), (5,)):
         test_survival.end_without(*bad)
@@ -548,7 +556,7 @@ def sound():
 def test_mutant_is_caught(mutant, arguments, tmp_path):
     module, _, name = mutant.law.rpartition(".")
     test = getattr(MODULES[module], name)
-    given = (tmp_path, *arguments) if "tmp_path" in inspect.signature(test).parameters else arguments
+    test_arguments = (tmp_path, *arguments) if "tmp_path" in inspect.signature(test).parameters else arguments
     with planted_here(mutant), pytest.raises(BaseException) as caught:  # noqa: PT011  # Stopped is none of the errors
-        test(*given)
+        test(*test_arguments)
     assert not isinstance(caught.value, (KeyboardInterrupt, SystemExit, NameError, TypeError)), caught.value

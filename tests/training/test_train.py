@@ -17,16 +17,16 @@ import numpy as np
 import pytest
 
 import seqlab
+from seqlab.data.batches import make_batch
 from seqlab.data.records import prepare
-from seqlab.data.task import make_batch
 from seqlab.laws.tasks import tiny_tokenizer
 from seqlab.laws.training import tiny_experiment
 from seqlab.runs import checkpoint, loading, manifest
 from seqlab.system.errors import SeqlabError
 from seqlab.system.files import locked
 from seqlab.training import train as train_module
-from seqlab.training.feed import stream_of
-from seqlab.training.prepare import plan_batches, read_data
+from seqlab.training.feed import stream_batches
+from seqlab.training.prepare import plan_batches, prepare_experiment
 from seqlab.training.train import train
 from tests.command import call
 
@@ -65,10 +65,10 @@ def test_what_a_run_holds(home):
 
 
 def test_the_same_command_again_does_nothing(home, capsys):
-    before = checkpoint.fingerprint(home / "run", 4)
+    fingerprint = checkpoint.fingerprint(home / "run", 4)
     assert call(home, "train", "tiny.py", "--out", "run", "--data-dir", "data") == 0
     assert "is trained: 4 steps" in capsys.readouterr().out
-    assert checkpoint.fingerprint(home / "run", 4) == before
+    assert checkpoint.fingerprint(home / "run", 4) == fingerprint
 
 
 def test_another_config_is_refused(home, capsys):
@@ -82,8 +82,8 @@ def test_init_from(home, capsys):
     arguments = ("train", "tiny.py", "--data-dir", "data", "--init-from", "run", "--steps", "1")
     assert call(home, *arguments, "--out", "again", "--schedule.peak", "0.0") == 0
     best = manifest.choose_step(home / "run")
-    old, new = (checkpoint.restore(home / run, step)["params"] for run, step in (("run", best), ("again", 1)))
-    leaves = zip(*(catalogue_leaves(tree) for tree in (old, new)), strict=True)
+    parent, child = (checkpoint.restore(home / run, step)["params"] for run, step in (("run", best), ("again", 1)))
+    leaves = zip(*(catalogue_leaves(tree) for tree in (parent, child)), strict=True)
     assert all(np.array_equal(a, b) for a, b in leaves)
     assert call(home, *arguments, "--out", "other", "--model.dim", "16") == 2
     assert "has another model" in capsys.readouterr().err
@@ -97,14 +97,14 @@ def catalogue_leaves(tree):
 
 def test_evaluate(home, capsys):
     assert call(home, "evaluate", "run", "--data-dir", "data", "--json", "--beam", "2", "--output", "texts") == 0
-    found = json.loads(capsys.readouterr().out)
-    scores = {score["name"]: score for score in found["scores"]}
-    judged = {"BLEU", "chrF2", "TER", "exact match"}
-    told = {"perplexity", "perplexity by word", "bits by character", "accuracy"}
-    assert {*told, *judged, *(f"{name} (copied source)" for name in judged)} == scores.keys()
+    report = json.loads(capsys.readouterr().out)
+    scores = {score["name"]: score for score in report["scores"]}
+    metrics = {"BLEU", "chrF2", "TER", "exact match"}
+    forced_metrics = {"perplexity", "perplexity by word", "bits by character", "accuracy"}
+    assert {*forced_metrics, *metrics, *(f"{name} (copied source)" for name in metrics)} == scores.keys()
     assert "|p:" in scores["exact match (copied source)"]["signature"]
-    assert found["data"]["sha256"] == prepare(tiny_experiment().data, home / "data").hashes["test"]
-    assert (found["split"], found["lines"], found["search"]["beam"], found["changed"]) == ("test", 6, 2, [])
+    assert report["data"]["sha256"] == prepare(tiny_experiment().data, home / "data").hashes["test"]
+    assert (report["split"], report["lines"], report["search"]["beam"], report["changed"]) == ("test", 6, 2, [])
     prepared = prepare(tiny_experiment().data, home / "data")
     (home / "references").write_text("".join(example["target"] + "\n" for example in prepared.read("test")))
     assert call(home, "score", "texts", "--references", "references", "--metrics", "bleu", "--json") == 0
@@ -119,25 +119,25 @@ def test_check(home, capsys):
     assert all(" yes" in line for line in lines)
     assert "largest difference" in next(line for line in lines if line.startswith("step against forward"))
     assert call(home, "check", "tiny.py", "--json") == 0
-    assert {one["holds"] for one in json.loads(capsys.readouterr().out)} == {True}
+    assert {law["holds"] for law in json.loads(capsys.readouterr().out)} == {True}
 
 
 def test_fingerprint_and_average(home, capsys):
     assert call(home, "fingerprint", "run", "--json") == 0
-    found = json.loads(capsys.readouterr().out)
-    assert found == {"step": 4, "sha256": checkpoint.fingerprint(home / "run", 4)}
+    report = json.loads(capsys.readouterr().out)
+    assert report == {"step": 4, "sha256": checkpoint.fingerprint(home / "run", 4)}
     averaged = seqlab.load(home / "run-average")
     assert averaged.translate(["3 hours"], max_length=3)
     assert call(home, "average", "run", "--last", "2") == 2
     assert "run-average exists" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("what", ["models", "tasks", "datasets", "metrics"])
-def test_list(home, capsys, what):
-    assert call(home, "list", what, "--json") == 0
-    found = json.loads(capsys.readouterr().out)
-    assert found
-    assert all(found.values())
+@pytest.mark.parametrize("kind", ["models", "tasks", "datasets", "metrics"])
+def test_list(home, capsys, kind):
+    assert call(home, "list", kind, "--json") == 0
+    descriptions = json.loads(capsys.readouterr().out)
+    assert descriptions
+    assert all(descriptions.values())
 
 
 @pytest.mark.parametrize(
@@ -184,9 +184,9 @@ def test_list(home, capsys, what):
         ),
         (["decode", "run", "--input", "tiny.py", "--top-p", "0.5"], "top_p is for samples: give a seed, --sample 1"),
         (["decode", "run", "--input", "tiny.py", "--sample", "-1"], "the seed of samples lies between 0 and"),
-        (["force", "run", "--target", "tiny.py"], "Translation has a source: give --input"),
-        (["force", "run", "--target", "own.model", "--input", "tiny.py"], "own.model"),
-        (["force", "run", "--target", "tiny.py", "--input", "run/metrics.jsonl"], "not as many sources as targets"),
+        (["logprob", "run", "--target", "tiny.py"], "Translation has a source: give --input"),
+        (["logprob", "run", "--target", "own.model", "--input", "tiny.py"], "own.model"),
+        (["logprob", "run", "--target", "tiny.py", "--input", "run/metrics.jsonl"], "not as many sources as targets"),
         (
             ["decode", "run", "--preset", "sockeye", "--input", "tiny.py"],
             "preset must be one of seqlab, gnmt, fairseq",
@@ -219,14 +219,15 @@ def test_bad_input_is_one_line_and_exit_code_2(home, capsys, arguments, message)
 
 
 def test_a_port_that_is_taken(home, capsys):
-    with socket.socket() as other:
-        other.bind(("localhost", 0))
-        other.listen()
-        place = f"localhost:{other.getsockname()[1]}"
-        given = ("--coordinator", place, "--processes", "2", "--process", "0")
-        assert call(home, "train", "tiny.py", "--out", "x", *given) == 2
-    told = f"--coordinator {place}: process 0, here, cannot listen at port {place.partition(':')[2]} (address already"
-    assert told in capsys.readouterr().err
+    with socket.socket() as listener:
+        listener.bind(("localhost", 0))
+        listener.listen()
+        address = f"localhost:{listener.getsockname()[1]}"
+        options = ("--coordinator", address, "--processes", "2", "--process", "0")
+        assert call(home, "train", "tiny.py", "--out", "x", *options) == 2
+    port = address.partition(":")[2]
+    message = f"--coordinator {address}: process 0, here, cannot listen at port {port} (address already"
+    assert message in capsys.readouterr().err
 
 
 def test_a_typo_names_the_nearest_option(home, capsys):
@@ -251,13 +252,13 @@ def test_a_loss_that_is_not_finite(tmp_path):
 
 def test_other_data_under_a_run_is_seen(home, capsys):
     record = home / "run" / "data.json"
-    before = record.read_text()
-    record.write_text(before.replace(json.loads(before)["train"], "0" * 64))
+    content = record.read_text()
+    record.write_text(content.replace(json.loads(content)["train"], "0" * 64))
     assert call(home, "train", "tiny.py", "--out", "run", "--data-dir", "data") == 2
     assert "data of run has changed" in capsys.readouterr().err
     assert call(home, "evaluate", "run", "--data-dir", "data", "--beam", "2") == 0
     assert "data: changed since the run was trained: train\n" in capsys.readouterr().out
-    record.write_text(before)
+    record.write_text(content)
 
 
 @pytest.mark.parametrize(
@@ -292,14 +293,14 @@ def training_ids(home):
 def test_damaged_vocabularies_that_are_kept(home, capsys):
     shutil.rmtree(home / "damaged", ignore_errors=True)
     shutil.copytree(home / "data", home / "damaged")
-    kept = {path: path.read_bytes() for path in (home / "damaged" / "cache").glob("made-*")}
+    vocabularies = {path: path.read_bytes() for path in (home / "damaged" / "cache").glob("made-*")}
     for change in (
-        lambda whole: b"",
-        lambda whole: whole[: len(whole) // 2],
-        lambda whole: whole.replace(b"<0x0A>", b"<0x0B>", 1),
+        lambda content: b"",
+        lambda content: content[: len(content) // 2],
+        lambda content: content.replace(b"<0x0A>", b"<0x0B>", 1),
     ):
-        for path, whole in kept.items():
-            path.write_bytes(change(whole))
+        for path, content in vocabularies.items():
+            path.write_bytes(change(content))
         assert call(home, "train", "tiny.py", "--out", "x", "--data-dir", "damaged") == 2
         error = capsys.readouterr().err
         assert error.startswith("seqlab: damaged/cache/made-")
@@ -353,18 +354,18 @@ def test_a_run_without_hashes_of_its_tokenizers(home, capsys):
 
 def test_a_damaged_id_is_seen_in_the_threads(tmp_path):
     """What a thread of grain raises is what the loop raises."""
-    experiment, _, tokenizers, corpus = read_data(tiny_experiment(), tmp_path, tmp_path / "run", say=str)
+    experiment, _, tokenizers, corpus = prepare_experiment(tiny_experiment(), tmp_path, tmp_path / "run", say=str)
     plan = plan_batches(experiment, corpus, str)
     last = plan.batches(experiment.seed, 0)[-1].indices[0]
     ids = corpus.ids["source"].copy()
     ids[corpus.offsets["source"][last]] = len(tokenizers["source"])
     corpus = dataclasses.replace(corpus, ids={**corpus.ids, "source": ids})
     collate = functools.partial(make_batch, experiment.task, corpus, tokenizers)
-    stream = stream_of(plan, experiment.seed, collate, 0, 0)
-    with pytest.raises(SeqlabError, match=r"damaged \(source\.ids: an id outside") as told:
+    stream = stream_batches(plan, experiment.seed, collate, 0, 0)
+    with pytest.raises(SeqlabError, match=r"damaged \(source\.ids: an id outside") as caught:
         for _ in range(len(plan.batches(experiment.seed, 0))):
             next(stream)
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_two_processes_on_one_run(home, capsys):
@@ -386,9 +387,9 @@ def test_learned_positions_bound_decoding(tmp_path, capsys):
     train(experiment, tmp_path / "run", tmp_path / "data", say=lambda line: None)
     run = loading.load(tmp_path / "run")
     assert len(run.translate(["a" * 40], max_length=500)) == 1
-    whole, cut = run.write(["a", "ab" * 300, "ab" * 24 + "a"])[1:], capsys.readouterr().err
-    assert whole[0] == whole[1]
-    assert re.search(r"^seqlab: line 2 has \d+ tokens, and 50 are read: abab", cut, re.MULTILINE)
+    texts, warnings = run.write(["a", "ab" * 300, "ab" * 24 + "a"])[1:], capsys.readouterr().err
+    assert texts[0] == texts[1]
+    assert re.search(r"^seqlab: line 2 has \d+ tokens, and 50 are read: abab", warnings, re.MULTILINE)
 
 
 def test_stopping_early(tmp_path):
@@ -399,12 +400,12 @@ def test_stopping_early(tmp_path):
         optimizer=dataclasses.replace(experiment.optimizer, name="sgd"),
         validation=dataclasses.replace(experiment.validation, every=1, patience=2),
     )
-    told = []
-    train(experiment, tmp_path / "run", tmp_path / "data", say=told.append)
-    assert any("stopping early: 2 validations" in line for line in told)
+    messages = []
+    train(experiment, tmp_path / "run", tmp_path / "data", say=messages.append)
+    assert any("stopping early: 2 validations" in line for line in messages)
     assert manifest.checkpoint_steps(tmp_path / "run")[-1] < experiment.steps
-    train(experiment, tmp_path / "run", tmp_path / "data", say=told.append)
-    assert "is trained" in told[-1]
+    train(experiment, tmp_path / "run", tmp_path / "data", say=messages.append)
+    assert "is trained" in messages[-1]
 
 
 def test_one_compilation_a_bucket(tmp_path, monkeypatch):
@@ -424,10 +425,10 @@ def test_one_compilation_a_bucket(tmp_path, monkeypatch):
         batching=dataclasses.replace(experiment.batching, buckets=3),
         validation=dataclasses.replace(experiment.validation, every=3),
     )
-    told = []
-    train(experiment, tmp_path / "run", tmp_path / "data", say=told.append)
-    buckets = sum(line.startswith("bucket") for line in told)
-    batches = next(int(line.split()[0]) for line in told if "batches an epoch" in line)
+    messages = []
+    train(experiment, tmp_path / "run", tmp_path / "data", say=messages.append)
+    buckets = sum(line.startswith("bucket") for line in messages)
+    batches = next(int(line.split()[0]) for line in messages if "batches an epoch" in line)
     assert (buckets, batches < experiment.steps) == (3, True)
     (step,) = compiled
     assert step._cache_size() == 3

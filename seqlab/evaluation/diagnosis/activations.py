@@ -1,4 +1,4 @@
-"""TODO evaluation.diagnosis.activations."""
+"""Statistics of what each layer computes: its size, dead units and saturated gates."""
 
 import dataclasses
 import functools
@@ -19,7 +19,6 @@ from seqlab.types import Batch, Params
 BOUNDS = {"gate": (0.1, 0.9), "tanh": (-0.99, 0.99)}  # saturated beyond; of gates: Karpathy et al. 2015, section 4.2
 
 
-# Activations
 def activations(loss: Loss, params: Params, batch: Batch) -> dict[str, dict[str, float]]:
     """Of what each layer gives, over the real positions: its root mean square, the share of its units that are zero
     at all of them (a ReLU's that are dead), and of gates and of a tanh the share of values that are saturated.
@@ -34,11 +33,11 @@ def measure(loss: Loss, params: Params, batch: Batch) -> dict[str, dict[str, jax
     for side, tokens in (("source", batch.inputs), ("target", batch.prefix)):
         if tokens is not None:
             masks[side] = tokens.mask & rows[:, None]
-    found = sides_of(loss, params, batch)
+    sides = sides_of(loss, params, batch)
     return OrderedDict(  # unlike a dict's, its order outlives JAX
-        (name, statistics(x, masks[found[name]], BOUNDS.get(name.rpartition(" ")[2])))
+        (name, statistics(x, masks[sides[name]], BOUNDS.get(name.rpartition(" ")[2])))
         for name, x in outputs_of_layers(loss, params, batch).items()
-        if name in found
+        if name in sides
     )
 
 
@@ -49,14 +48,14 @@ def statistics(
     x = x.reshape(*real.shape, -1)
     real = real[..., None]
     values = jnp.maximum(real.sum() * x.shape[-1], 1)
-    found = {
+    result = {
         "rms": jnp.sqrt(jnp.where(real, x * x, 0.0).sum() / values),
         "dead": ((x == 0) | ~real).all(tuple(range(real.ndim - 1))).mean(),
     }
     if bounds is not None:
         low, high = bounds
-        found["saturated"] = (((x < low) | (x > high)) & real).sum() / values
-    return found
+        result["saturated"] = (((x < low) | (x > high)) & real).sum() / values
+    return result
 
 
 def sides_of(loss: Loss, params: Params, batch: Batch) -> dict[str, str]:
@@ -73,15 +72,15 @@ def sides_of(loss: Loss, params: Params, batch: Batch) -> dict[str, str]:
         if batch.weights.ndim == 2:
             answers = of_length(source if batch.prefix is None else target, answers)
         cut = dataclasses.replace(batch, inputs=inputs, prefix=prefix, targets=answers[0], weights=answers[1])
-        found = jax.eval_shape(functools.partial(outputs_of_layers, loss), params, cut)
-        return {name: x.shape for name, x in found.items()}
+        outputs = jax.eval_shape(functools.partial(outputs_of_layers, loss), params, cut)
+        return {name: x.shape for name, x in outputs.items()}
 
     sides = {}
-    for (name, one), other in zip(shapes(2, 3).items(), shapes(3, 2).values(), strict=True):
-        side = {(2, 3): "source", (3, 2): "target"}.get((one[1], other[1]))
-        if side is not None and len(one) > 2:
+    for (name, shape), swapped_shape in zip(shapes(2, 3).items(), shapes(3, 2).values(), strict=True):
+        side = {(2, 3): "source", (3, 2): "target"}.get((shape[1], swapped_shape[1]))
+        if side is not None and len(shape) > 2:
             sides[name] = side
-        elif one == other and len(one) == 2:
+        elif shape == swapped_shape and len(shape) == 2:
             sides[name] = "row"
     return sides
 
@@ -90,34 +89,34 @@ def outputs_of_layers(loss: Loss, params: Params, batch: Batch) -> dict[str, jax
     """What the modules give in a forward pass, by path: vectors for rows or positions. Of a gated recurrent layer its
     gates too. What is computed inside a loop is not seen, nor what a module hands on as another gave it.
     """
-    found: dict[str, jax.Array] = {}
+    outputs: dict[str, jax.Array] = {}
     calls: Counter[str] = Counter()
-    outside, looking = current_trace(), True
+    outside, recording = current_trace(), True
 
-    def note(call: Callable[..., Any], args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
-        nonlocal looking
+    def record(call: Callable[..., Any], args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
+        nonlocal recording
         result = call(*args, **kwargs)
         module = context.module
-        if not looking or context.method_name not in ("__call__", "embed") or current_trace() != outside:
+        if not recording or context.method_name not in ("__call__", "embed") or current_trace() != outside:
             return result
         x = result[0] if isinstance(result, tuple) else result
-        if x.ndim < 2 or any(x is one for one in found.values()):
+        if x.ndim < 2 or any(x is output for output in outputs.values()):
             return result
         path = ".".join(module.path) or type(module).__name__
         calls[path] += 1
         name = path if calls[path] == 1 else f"{path} ({calls[path]})"
-        found[f"{name} tanh" if isinstance(module, Recurrent) and module.cell == "rnn" else name] = x
+        outputs[f"{name} tanh" if isinstance(module, Recurrent) and module.cell == "rnn" else name] = x
         if isinstance(module, Recurrent):
-            looking = False
-            found.update(
+            recording = False
+            outputs.update(
                 {f"{name} {gate} gate": y for gate, y in gates(module, args[0], x, *args[2:], **kwargs).items()}
             )
-            looking = True
+            recording = True
         return result
 
-    with nn.intercept_methods(note):
+    with nn.intercept_methods(record):
         loss(params, batch, None, None)
-    return found
+    return outputs
 
 
 def gates(

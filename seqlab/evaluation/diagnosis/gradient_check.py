@@ -1,4 +1,4 @@
-"""TODO evaluation.diagnosis.gradient_check."""
+"""The gradient check: derivatives against central differences, in float64."""
 
 import functools
 import math
@@ -15,7 +15,6 @@ from seqlab.types import Batch, Params
 NUDGES = (1e-5, 1e-7)  # steps of the check: about the cube root of float64's precision; past fewer kinks
 
 
-# The gradient check
 def in_float64(experiment: Experiment) -> Loss:
     """The experiment's loss, its model to be run in float64."""
     model = experiment.model
@@ -41,20 +40,20 @@ def gradient_check(loss: Loss, params: Params, batch: Batch, rows: int = 4, seed
 
         value = jax.jit(mean)
         gradients = [np.asarray(g) for g in jax.jit(jax.grad(mean))(leaves, few)]
-        least = 1e-5 * math.sqrt(sum((g * g).sum() for g in gradients))
+        smallest = 1e-5 * math.sqrt(sum((g * g).sum() for g in gradients))
 
-        def error(i: int, nudge: float, way: np.ndarray) -> float:
-            ends = [value([*leaves[:i], leaves[i] + h * way, *leaves[i + 1 :]], few) for h in (nudge, -nudge)]
-            measured, claimed = float(ends[0] - ends[1]) / (2 * nudge), float((gradients[i] * way).sum())
-            return abs(measured - claimed) / max(abs(measured), abs(claimed), least)
+        def error(i: int, nudge: float, direction: np.ndarray) -> float:
+            ends = [value([*leaves[:i], leaves[i] + h * direction, *leaves[i + 1 :]], few) for h in (nudge, -nudge)]
+            measured, claimed = float(ends[0] - ends[1]) / (2 * nudge), float((gradients[i] * direction).sum())
+            return abs(measured - claimed) / max(abs(measured), abs(claimed), smallest)
 
         errors = {}
         for i, name in enumerate(leaf_names(params)):
-            ways = [unit(unit(random.normal(size=leaves[i].shape)) + unit(gradients[i])) for _ in range(2)]
-            found = [error(i, NUDGES[0], way) for way in ways]
-            if not np.max(found) < WRONG:
-                found = [error(i, NUDGES[1], way) for way in ways]
-            errors[name] = float(np.max(found))
+            directions = [unit(unit(random.normal(size=leaves[i].shape)) + unit(gradients[i])) for _ in range(2)]
+            way_errors = [error(i, NUDGES[0], direction) for direction in directions]
+            if not np.max(way_errors) < WRONG:
+                way_errors = [error(i, NUDGES[1], direction) for direction in directions]
+            errors[name] = float(np.max(way_errors))
     return errors
 
 

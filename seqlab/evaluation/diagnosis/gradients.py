@@ -1,4 +1,4 @@
-"""TODO evaluation.diagnosis.gradients."""
+"""Gradients over time: how far back the gradient of a loss reaches."""
 
 import dataclasses
 import functools
@@ -17,7 +17,6 @@ from seqlab.training.step import Loss
 from seqlab.types import Batch, Params, Series, Tokens, zeros_like
 
 
-# Gradients over time
 class Reach(NamedTuple):
     """How the gradient of a loss changes with the place it arrives at. `norms`: by place, from 0 on. `factor`: by
     what a place further multiplies them, fitted. `left`: by what the whole way does. Both are NaN where nothing can
@@ -41,20 +40,20 @@ def gradients_over_time(loss: Loss, params: Params, batch: Batch) -> dict[str, R
     last, batch = last_targets(batch)
     norms = jax.device_get(entry_gradients(loss, params, batch))
     weights = np.asarray(batch.weights).reshape(len(last), -1)
-    found = {}
+    reaches = {}
     for side, tokens in (("source", batch.inputs), ("target", batch.prefix)):
         if tokens is None or side not in norms:
             continue
         real = np.asarray(tokens.mask) & weights.any(1, keepdims=True)
-        at = np.arange(real.shape[1])
+        positions = np.arange(real.shape[1])
         if side == "source" and batch.prefix is not None:
-            found["encoder's source"] = reach(by_place(norms[side], np.where(real, at, -1)), "the end")
+            reaches["encoder's source"] = reach(by_place(norms[side], np.where(real, positions, -1)), "the end")
             continue
         segments = getattr(tokens, "segments", None)
         if segments is not None:
             real = real & (segments == np.take_along_axis(np.asarray(segments), last[:, None], axis=1))
-        found[side] = reach(by_place(norms[side], np.where(real, last[:, None] - at, -1)))
-    return found
+        reaches[side] = reach(by_place(norms[side], np.where(real, last[:, None] - positions, -1)))
+    return reaches
 
 
 def last_targets(batch: Batch) -> tuple[Int[np.ndarray, "B"], Batch]:
@@ -73,30 +72,32 @@ def entry_gradients(loss: Loss, params: Params, batch: Batch) -> dict[str, Float
     sides = (("source", batch.inputs), ("target", batch.prefix))
     ids = {side: tokens.ids for side, tokens in sides if isinstance(tokens, Tokens)}
 
-    def run(enter: Callable[[str, jax.Array], jax.Array]) -> jax.Array:
+    def run(replace_input: Callable[[str, jax.Array], jax.Array]) -> jax.Array:
         """The loss, where `enter(side, x)` stands for what enters, x."""
 
-        def at_tables(call: Callable[..., Any], args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
-            found = call(*args, **kwargs)
+        def replace_embedded(
+            call: Callable[..., Any], args: Any, kwargs: Any, context: nn.module.InterceptorContext
+        ) -> Any:
+            embedded = call(*args, **kwargs)
             if isinstance(context.module, Embedding | TiedEmbedding):
-                for side, one in ids.items():
-                    if args and args[0] is one:
-                        return enter(side, found)
-            return found
+                for side, side_ids in ids.items():
+                    if args and args[0] is side_ids:
+                        return replace_input(side, embedded)
+            return embedded
 
         inputs = batch.inputs
         if isinstance(inputs, Series):
-            inputs = dataclasses.replace(inputs, values=enter("source", inputs.values))
-        with nn.intercept_methods(at_tables):
+            inputs = dataclasses.replace(inputs, values=replace_input("source", inputs.values))
+        with nn.intercept_methods(replace_embedded):
             return loss(params, dataclasses.replace(batch, inputs=inputs), None, None)[0]
 
     shapes: dict[str, Any] = {}
 
-    def look(side: str, x: jax.Array) -> jax.Array:
+    def record_shape(side: str, x: jax.Array) -> jax.Array:
         shapes[side] = jax.ShapeDtypeStruct(x.shape, x.dtype)
         return x
 
-    jax.eval_shape(functools.partial(run, look))
+    jax.eval_shape(functools.partial(run, record_shape))
     gradients = jax.grad(lambda by: run(lambda side, x: x + by[side]))(zeros_like(shapes))
     return jax.tree.map(norms_of, gradients)
 
@@ -109,18 +110,18 @@ def norms_of(x: Float[Array, "... D"]) -> Float[Array, "..."]:
 
 def by_place(norms: Float[np.ndarray, "B T"], places: Int[np.ndarray, "B T"]) -> Float[np.ndarray, "N"]:
     """The mean norm at each place; a place below 0 is none."""
-    there = places >= 0
-    return np.bincount(places[there], norms[there]) / np.maximum(np.bincount(places[there]), 1)
+    present = places >= 0
+    return np.bincount(places[present], norms[present]) / np.maximum(np.bincount(places[present]), 1)
 
 
 def reach(norms: Float[np.ndarray, "N"], far: str = "") -> Reach:
     """A straight line through log norms, by least squares; places without a gradient are left out, but where the far
     end is one of them, nothing is left.
     """
-    at = np.flatnonzero(norms > 0)
-    if len(at) < 2 or not np.isfinite(norms).all():
+    positions = np.flatnonzero(norms > 0)
+    if len(positions) < 2 or not np.isfinite(norms).all():
         return Reach(norms, math.nan, math.nan, "not to be told")
-    slope = float(np.polyfit(at, np.log(norms[at]), 1)[0])
+    slope = float(np.polyfit(positions, np.log(norms[positions]), 1)[0])
     left = math.exp(np.clip(slope * (len(norms) - 1), -700, 700)) if norms[-1] > 0 else 0.0
     verdict = "it reaches all the way"
     if left < VANISHED:

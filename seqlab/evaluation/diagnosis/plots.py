@@ -1,4 +1,4 @@
-"""TODO evaluation.diagnosis.plots."""
+"""The plots of a diagnosis."""
 
 import math
 from collections.abc import Mapping
@@ -12,15 +12,14 @@ from seqlab.evaluation.diagnosis.gradients import AFTER, Reach
 from seqlab.evaluation.diagnosis.rates import WINDOW
 
 
-# Plots
-def draw_gradients(found: Mapping[str, Mapping[str, Reach]], path: Path) -> None:
+def draw_gradients(reaches: Mapping[str, Mapping[str, Reach]], path: Path) -> None:
     """A panel for each side: norms by place, at both times."""
-    sides = list(dict.fromkeys(side for one in found.values() for side in one))
+    sides = list(dict.fromkeys(side for by_side in reaches.values() for side in by_side))
     figure, axes = panels(max(len(sides), 1), 8.0 if len(sides) < 2 else 5.5, 3.8)
     for axis, side in zip(axes, sides, strict=False):
-        for when, one in found.items():
-            label = f"{side}, {when}: x {one[side].factor:.3g} a position"
-            norms = np.where(one[side].norms > 0, one[side].norms, np.nan)
+        for when, by_side in reaches.items():
+            label = f"{side}, {when}: x {by_side[side].factor:.3g} a position"
+            norms = np.where(by_side[side].norms > 0, by_side[side].norms, np.nan)
             axis.plot(norms, ".-" if len(norms) < 50 else "-", linewidth=1, label=label)
         axis.set(title=f"gradient in the {side}", yscale="log", ylabel="norm of d loss / d input")
         axis.set_xlabel("position" if side == "encoder's source" else "positions back from the last target")
@@ -30,14 +29,14 @@ def draw_gradients(found: Mapping[str, Mapping[str, Reach]], path: Path) -> None
     finish(figure, axes, path)
 
 
-def draw_activations(found: Mapping[str, Mapping[str, Mapping[str, float]]], path: Path) -> None:
+def draw_activations(statistics: Mapping[str, Mapping[str, Mapping[str, float]]], path: Path) -> None:
     """A line for each layer, the first on top: the size of what it gives, and what share is dead or saturated."""
     from matplotlib.ticker import LogLocator
 
-    names = list(found[AFTER])
+    names = list(statistics[AFTER])
     figure, (sizes, shares) = panels(2, 5.0, 1.4 + 0.17 * len(names), sharey=True)
     rows = np.arange(len(names))
-    for (when, layers), filled in zip(found.items(), ("none", "full"), strict=True):
+    for (when, layers), filled in zip(statistics.items(), ("none", "full"), strict=True):
         style: dict[str, Any] = {"linestyle": "none", "fillstyle": filled, "markersize": 5}
         sizes.plot([layers[name]["rms"] or np.nan for name in names], rows, "o", color="C0", label=when, **style)
         shares.plot([layers[name]["dead"] for name in names], rows, "o", color="C3", label=f"dead, {when}", **style)
@@ -55,20 +54,20 @@ def draw_activations(found: Mapping[str, Mapping[str, Mapping[str, float]]], pat
     finish(figure, [sizes, shares], path)
 
 
-def draw_updates(found: Mapping[str, np.ndarray], path: Path) -> None:
+def draw_updates(ratios: Mapping[str, np.ndarray], path: Path) -> None:
     """A line for each parameter, a column for each step; grey is the usual size, white a parameter that is zero."""
-    figure, (axis,) = panels(1, 9.0, 1.4 + 0.15 * len(found))
-    values = np.array(list(found.values()))
+    figure, (axis,) = panels(1, 9.0, 1.4 + 0.15 * len(ratios))
+    values = np.array(list(ratios.values()))
     with np.errstate(divide="ignore"):
         values = np.log10(np.where(np.isfinite(values), values, np.nan))
     usual = math.log10(RATIO)
-    extent = (0.5, values.shape[1] + 0.5, len(found) - 0.5, -0.5)
+    extent = (0.5, values.shape[1] + 0.5, len(ratios) - 0.5, -0.5)
     image = axis.imshow(
         values, aspect="auto", interpolation="nearest", cmap="coolwarm", vmin=usual - 2, vmax=usual + 2, extent=extent
     )
-    axis.set_yticks(np.arange(len(found)), list(found), fontsize=7)
+    axis.set_yticks(np.arange(len(ratios)), list(ratios), fontsize=7)
     axis.set(xlabel="step", title="norm of the update over norm of the parameter")
-    figure.colorbar(image, label="log10 of the ratio", shrink=min(1.0, 20 / len(found)))
+    figure.colorbar(image, label="log10 of the ratio", shrink=min(1.0, 20 / len(ratios)))
     finish(figure, [], path)
 
 
@@ -88,11 +87,11 @@ def draw_rates(test: Mapping[str, Any], path: Path) -> None:
     finish(figure, [axis], path)
 
 
-def panels(count: int, width: float, height: float, **more: Any) -> tuple[Any, Any]:
+def panels(count: int, width: float, height: float, **subplot_options: Any) -> tuple[Any, Any]:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(count * width, height), layout="constrained")
-    return figure, figure.subplots(1, count, squeeze=False, **more)[0]
+    return figure, figure.subplots(1, count, squeeze=False, **subplot_options)[0]
 
 
 def finish(figure: Any, axes: Any, path: Path) -> None:

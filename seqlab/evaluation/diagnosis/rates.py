@@ -1,4 +1,4 @@
-"""TODO evaluation.diagnosis.rates."""
+"""The learning-rate range test."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -58,12 +58,12 @@ def suggest(rates: Float[np.ndarray, "N"], losses: Float[np.ndarray, "N"]) -> di
     highest before it rises; None of a loss that does not fall.
     """
     count = usable(losses)
-    found = {"rates": rates, "losses": losses, "smoothed": smooth(losses[:count]) if count else losses[:0]}
-    lowest = lowest_before_rise(found["smoothed"]) if count else 0
+    result = {"rates": rates, "losses": losses, "smoothed": smooth(losses[:count]) if count else losses[:0]}
+    lowest = lowest_before_rise(result["smoothed"]) if count else 0
     if not lowest:
-        return {**found, "steepest": None, "highest": None}
-    slopes = smooth(np.gradient(found["smoothed"], np.log(rates[:count])))
-    return {**found, "steepest": float(rates[slopes[: lowest + 1].argmin()]), "highest": float(rates[lowest])}
+        return {**result, "steepest": None, "highest": None}
+    slopes = smooth(np.gradient(result["smoothed"], np.log(rates[:count])))
+    return {**result, "steepest": float(rates[slopes[: lowest + 1].argmin()]), "highest": float(rates[lowest])}
 
 
 def lowest_before_rise(smoothed: Float[np.ndarray, "N"]) -> int:

@@ -1,4 +1,4 @@
-"""TODO evaluation.diagnosis.updates."""
+"""Steps of training that record how large each update is."""
 
 import dataclasses
 import itertools
@@ -18,7 +18,6 @@ from seqlab.types import Batch, Params, TrainState, zeros_like
 AT_ONCE = 10  # steps whose losses are read together, and so many steps late, so that the device never waits
 
 
-# Steps, and the learning rate
 class Steps(NamedTuple):
     """Parameters after some steps, and of each step the mean loss [N] and by parameter the ratio of update to
     parameter [N P].
@@ -40,35 +39,35 @@ def run_steps(
 ) -> Steps:
     """`count` steps of training from the parameters of `state`, or until the losses so far are enough."""
     runner = make_runner()
-    optimizer = watched(optimizer)
+    optimizer = with_update_ratios(optimizer)
     step = make_step(loss, optimizer, seed)
 
     def advance(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
         state, _ = step(state, batch)
         mean = state.sums["loss"] / jnp.maximum(state.sums["weight"], 1.0)
-        told = {"loss": mean, "ratios": jnp.stack(jax.tree.leaves(state.optimizer[1]))}
-        return dataclasses.replace(state, sums=zeros_like(state.sums)), told
+        record = {"loss": mean, "ratios": jnp.stack(jax.tree.leaves(state.optimizer[1]))}
+        return dataclasses.replace(state, sums=zeros_like(state.sums)), record
 
     run = runner.compile(advance)
     state = dataclasses.replace(state, optimizer=optimizer.init(state.params))
     state = runner.place(jax.tree.map(jnp.copy, state))  # a step consumes what it is given
-    told: list[Any] = []
-    waiting: list[Any] = []
+    records: list[Any] = []
+    pending: list[Any] = []
     with progress("steps", count) as bar:
         for batch in itertools.islice(batches, count):
-            state, now = run(state, runner.feed(fill_rows(batch, runner.parts)))
-            waiting.append(now)
+            state, record = run(state, runner.feed(fill_rows(batch, runner.parts)))
+            pending.append(record)
             bar()
-            if len(waiting) == 2 * AT_ONCE:
-                told += jax.device_get(waiting[:AT_ONCE])
-                del waiting[:AT_ONCE]
-                if enough(np.array([one["loss"] for one in told])):
+            if len(pending) == 2 * AT_ONCE:
+                records += jax.device_get(pending[:AT_ONCE])
+                del pending[:AT_ONCE]
+                if enough(np.array([record["loss"] for record in records])):
                     break
-    told += jax.device_get(waiting)
-    return Steps(state.params, *(np.array([one[name] for one in told]) for name in ("loss", "ratios")))
+    records += jax.device_get(pending)
+    return Steps(state.params, *(np.array([record[name] for record in records]) for name in ("loss", "ratios")))
 
 
-def watched(optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
+def with_update_ratios(optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
     """The optimizer, with a state that holds beside its own, by parameter, the norm of the last update over that of
     the parameter.
     """

@@ -1,4 +1,4 @@
-"""TODO data.kept_plans."""
+"""Batch plans in files: a plan is made once for a corpus, and then read from a memory map."""
 
 import dataclasses
 import hashlib
@@ -16,35 +16,33 @@ from seqlab.data.corpus import Corpus
 from seqlab.data.packing import Packing
 from seqlab.data.plans import Plan
 from seqlab.system.errors import SeqlabError
-from seqlab.system.files import folder_made_once
+from seqlab.system.files import make_folder_once
 from seqlab.system.untrusted import fits, read_json
 
-VERSION = 2  # to be raised when the same lengths give other buckets: those kept are then made anew
+VERSION = 2  # raise it when the same lengths give other buckets: cached plans are then made anew
+MAX_TAKEN = 1 << 40  # examples of a bucket in an epoch: their places are counted in 64 bits, epoch by epoch
 
-MOST_TAKEN = 1 << 40  # examples of a bucket in an epoch: their places are counted in 64 bits, epoch by epoch
 
-
-def kept_plan(
+def load_or_make_plan(
     folder: Path, make: Callable[[], Buckets | Packing], batching: Batching, examples: int
 ) -> Buckets | Packing:
-    """What `make` gives for so many examples, made once and then read from `folder`: its arrays stay in a memory map.
+    """The plan that `make` returns for N `examples`, made once, then read from `folder` as memory maps.
 
-    Raises `SeqlabError` for a damaged one, whose batches `batching` would not have.
+    Raises `SeqlabError` for a damaged plan, or one whose batches `batching` does not allow.
     """
-    folder_made_once(folder, lambda part: _save(make(), part))
-    plan = _load(folder)
-    if plan is None or not _possible(plan, batching, examples):
+    make_folder_once(folder, lambda part: save(make(), part))
+    plan = load(folder)
+    if plan is None or not is_possible(plan, batching, examples):
         raise SeqlabError(f"{folder}: a damaged plan; remove it, and it is made again")
     return plan
 
 
-PACKING = {"length": int, "rows": int, "left_out": int, "used": int}  # in plan.json, and of what type
-
+PACKING = {"length": int, "rows": int, "left_out": int, "used": int}  # the fields of plan.json, and their types
 BUCKETS = {"buckets": list[tuple[list[int], int, list[int], int]], "too_long": int, "lopsided": int}
 
 
-def _load(folder: Path) -> Buckets | Packing | None:
-    """The plan that `_save` wrote; None for what it never writes."""
+def load(folder: Path) -> Buckets | Packing | None:
+    """The plan that `save` wrote; None for a malformed one."""
     try:
         facts, path = read_json(folder / "plan.json", dict[str, Any]), folder / "arrays"
     except SeqlabError:
@@ -53,12 +51,11 @@ def _load(folder: Path) -> Buckets | Packing | None:
     form = BUCKETS if "buckets" in facts else PACKING
     if facts.keys() != form.keys() or not all(fits(facts[name], kind) for name, kind in form.items()):
         return None
-    held = path.stat().st_size if path.is_file() else -1
-    wanted = sum(len(groups) for _, _, groups, _ in facts["buckets"]) if "buckets" in facts else 2
-    whole = fits(sizes, list[int]) and len(sizes) == wanted and min(sizes, default=0) >= 0 and 8 * sum(sizes) == held
-    if not whole:
+    size = path.stat().st_size if path.is_file() else -1
+    count = sum(len(groups) for _, _, groups, _ in facts["buckets"]) if "buckets" in facts else 2
+    if not (fits(sizes, list[int]) and len(sizes) == count and min(sizes, default=0) >= 0 and 8 * sum(sizes) == size):
         return None
-    flat = np.memmap(path, "<i8", "r") if held else np.zeros(0, np.int64)
+    flat = np.memmap(path, "<i8", "r") if size else np.zeros(0, np.int64)
     arrays = iter(np.split(flat, np.cumsum(sizes, dtype=np.int64)[:-1]))
     if "buckets" not in facts:
         return Packing(next(arrays), next(arrays), **facts)
@@ -69,9 +66,9 @@ def _load(folder: Path) -> Buckets | Packing | None:
     return Buckets(buckets, facts["too_long"], facts["lopsided"])
 
 
-def _possible(plan: Buckets | Packing, batching: Batching, examples: int) -> bool:
-    """Whether a plan takes only examples that there are, in batches that `batching` allows. Whether rows are as long
-    as a batch says is seen where one is made: that takes no time that grows with the data.
+def is_possible(plan: Buckets | Packing, batching: Batching, examples: int) -> bool:
+    """Whether a plan takes only examples that exist, in batches that `batching` allows. The lengths of rows are
+    checked when a batch is made, so that this takes no time that grows with the data.
     """
     if isinstance(plan, Packing):
         lists, shapes = [plan.members], [((plan.length,), plan.rows)]
@@ -81,14 +78,14 @@ def _possible(plan: Buckets | Packing, batching: Batching, examples: int) -> boo
         lists = [group.members for bucket in plan.buckets for group in bucket.groups]
         shapes = [(bucket.shape, bucket.rows) for bucket in plan.buckets]
         sound = min(plan.too_long, plan.lopsided) >= 0 and all(
-            b.groups and b.used >= 0 and all(len(g.members) and 1 <= g.taken <= MOST_TAKEN for g in b.groups)
+            b.groups and b.used >= 0 and all(len(g.members) and 1 <= g.taken <= MAX_TAKEN for g in b.groups)
             for b in plan.buckets
         )
     return bool(
         sound
         and plan.left_out >= 0
         and plan.left_out + sum(map(len, lists)) == examples
-        and all(some[0] >= 0 and some[-1] < examples and (np.diff(some) > 0).all() for some in lists if len(some))
+        and all(ids[0] >= 0 and ids[-1] < examples and (np.diff(ids) > 0).all() for ids in lists if len(ids))
         and len({len(shape) for shape, _ in shapes}) <= 1
         and all(
             shape
@@ -101,7 +98,7 @@ def _possible(plan: Buckets | Packing, batching: Batching, examples: int) -> boo
     )
 
 
-def _save(plan: Buckets | Packing, folder: Path) -> None:
+def save(plan: Buckets | Packing, folder: Path) -> None:
     if isinstance(plan, Packing):
         facts, arrays = plan._asdict(), [plan.members, plan.starts]
         del facts["members"], facts["starts"]
@@ -128,7 +125,7 @@ def bucket_plan(
     def make() -> Buckets:
         return make_buckets(sizes(), batching, corpus.parts)
 
-    return kept(make, task, corpus, batching)
+    return cached_plan(make, task, corpus, batching)
 
 
 def cut_source_plan(task: Any, corpus: Corpus, batching: Batching, most: int) -> Plan:
@@ -142,9 +139,9 @@ def cut_source_plan(task: Any, corpus: Corpus, batching: Batching, most: int) ->
     return bucket_plan(task, corpus, dataclasses.replace(batching, max_length=longest), sizes, any_ratio=True)
 
 
-def kept(make: Callable[[], Buckets | Packing], task: Any, corpus: Corpus, batching: Batching) -> Plan:
+def cached_plan(make: Callable[[], Buckets | Packing], task: Any, corpus: Corpus, batching: Batching) -> Plan:
     """The plan that `make` gives for a task, kept beside the corpus."""
     if corpus.folder is None:
         return make()
     identity = hashlib.sha256(repr((VERSION, task, batching, corpus.parts)).encode()).hexdigest()[:24]
-    return kept_plan(corpus.folder / f"plan-{identity}", make, batching, len(corpus))
+    return load_or_make_plan(corpus.folder / f"plan-{identity}", make, batching, len(corpus))

@@ -9,7 +9,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from seqlab.system.errors import SeqlabError
+from seqlab.config import Search
 
 
 @dataclass(frozen=True)
@@ -45,11 +45,11 @@ DEFAULT = Rules()
 
 
 class Preset(NamedTuple):
-    """Rules, and what the toolkit has for defaults: alpha, the least n, and which special tokens are forbidden."""
+    """Rules, and what the toolkit has for defaults: alpha, the minimum n, and which special tokens are forbidden."""
 
     rules: Rules
     alpha: float
-    least: int
+    minimum: int
     forbidden: tuple[str, ...]
     source: str
     """Where the rules are written."""
@@ -95,26 +95,14 @@ PRESETS = {
     ),
 }
 
-CHOICES = {
-    "preset": tuple(PRESETS),
-    "length": ("none", "gnmt", "power"),
-    "stop": ("optimal", "first", "full", "bound", "top", "empty", "slots"),
-}
 
-
-def check_choice(field: str, value: str) -> None:
-    if value not in CHOICES[field]:
-        raise SeqlabError(f"{field} must be one of {', '.join(CHOICES[field])}, not {value!r}")
-
-
-def preset(name: str, length: str | None = None, stop: str | None = None, alpha: float | None = None) -> Preset:
-    """A preset, with what is given in the place of its own. Raises for a name that there is not."""
-    check_choice("preset", name)
-    found = PRESETS[name]
-    alpha = found.alpha if alpha is None else alpha
-    if name == "ct2" and alpha == 0:  # where nothing can be gained by a longer one
-        found = found._replace(rules=dataclasses.replace(found.rules, stop="top"))
-    given = {field: value for field, value in (("length", length), ("stop", stop)) if value is not None}
-    for field, value in given.items():
-        check_choice(field, value)
-    return found._replace(rules=dataclasses.replace(found.rules, **given), alpha=alpha)
+def resolve_preset(search: Search) -> Preset:
+    """The search's preset, with the length penalty, stop rule and alpha that the search gives in place of its own."""
+    preset = PRESETS[search.preset]
+    alpha = preset.alpha if search.alpha is None else search.alpha
+    rules = preset.rules
+    if search.preset == "ct2" and alpha == 0:  # where nothing can be gained by a longer one
+        rules = dataclasses.replace(rules, stop="top")
+    changes = {"length": search.length, "stop": search.stop}
+    changes = {name: value for name, value in changes.items() if value is not None}
+    return preset._replace(rules=dataclasses.replace(rules, **changes), alpha=alpha)

@@ -1,0 +1,191 @@
+"""The training process that `scripts/torture.py` kills: `seqlab`, which records the phases it is in.
+
+    python scripts/torture_victim.py MARKS PLANT ARGUMENT ...
+
+MARKS is the file of the record, PLANT the name of a bug to plant, or an empty text. The arguments are those of
+`seqlab`.
+"""
+
+import dataclasses
+import functools
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torture_experiments import STEPS
+
+PHASES = ("data preparation", "tokenizer training", "step", "save", "evaluation")
+LENGTHS = 64  # the number of lengths that are recorded of a phase, the last ones
+SPOILED = (0, 7)  # the epoch and the index of the batch that is not finite
+
+
+def read_marks(path: Path) -> np.ndarray:
+    """Returns the record of a process, int64 [phases, 2 + LENGTHS], which is shared with the process.
+
+    Each row has the number of times that the phase was entered and left, and its lengths in nanoseconds.
+    """
+    return np.memmap(path, np.int64, "r+", shape=(len(PHASES), 2 + LENGTHS))
+
+
+def make_marks(path: Path) -> None:
+    """Makes an empty record."""
+    path.write_bytes(bytes(8 * len(PHASES) * (2 + LENGTHS)))
+
+
+def lengths_of(marks: np.ndarray, phase: str) -> list[int]:
+    """Returns the recorded lengths of a phase, in nanoseconds."""
+    row = marks[PHASES.index(phase)]
+    return row[2 : 2 + min(row[1], LENGTHS)].tolist()
+
+
+def phases_under_way(marks: np.ndarray) -> list[str]:
+    """Returns the phases that were entered and not left."""
+    return [phase for phase, row in zip(PHASES, marks, strict=True) if row[0] > row[1]]
+
+
+class PhaseRecorder:
+    """Records the phases of this process in an array as `read_marks` returns it."""
+
+    def __init__(self, marks: np.ndarray):
+        self.marks = marks
+        self.started: dict[str, deque[int]] = {phase: deque() for phase in PHASES}
+
+    def enter(self, phase: str) -> None:
+        """Records that a phase begins."""
+        self.started[phase].append(time.monotonic_ns())
+        self.marks[PHASES.index(phase), 0] += 1
+
+    def leave(self, phase: str) -> None:
+        """Records that a phase ends."""
+        row = self.marks[PHASES.index(phase)]
+        row[2 + row[1] % LENGTHS] = time.monotonic_ns() - self.started[phase].popleft()
+        row[1] += 1
+
+    def leave_step(self) -> None:
+        """Records that a step ends, if there is one: a step lasts until the next one begins, or an evaluation."""
+        if self.started["step"]:
+            self.leave("step")
+
+    def wrap(self, function: Callable[..., Any], phase: str, enters: bool = True, leaves: bool = True) -> Any:
+        """Returns the function, whose calls are recorded as a phase, or as its beginning or its end."""
+
+        @functools.wraps(function)
+        def run(*args: Any, **options: Any) -> Any:
+            if enters:
+                self.enter(phase)
+            try:
+                return function(*args, **options)
+            finally:
+                if leaves:
+                    self.leave(phase)
+
+        return run
+
+
+def record_phases(recorder: PhaseRecorder) -> None:
+    """Replaces the functions of training by ones that record their phases."""
+    from seqlab.runs import saving
+    from seqlab.training import prepare, train
+
+    train.make_runner = recorded_runner(recorder, train.make_runner)
+    train.make_validation = recorded_validation(recorder, train.make_validation)
+    prepare.prepare = recorder.wrap(prepare.prepare, "data preparation")
+    prepare.train_tokenizer = recorder.wrap(prepare.train_tokenizer, "tokenizer training")
+    prepare.tokenize_split = recorder.wrap(prepare.tokenize_split, "tokenizer training")
+    for request, work in (("save", "_finish"), ("amend", "_amend")):  # one thread requests, another one works
+        setattr(saving.Saver, request, recorder.wrap(getattr(saving.Saver, request), "save", leaves=False))
+        setattr(saving.Saver, work, recorder.wrap(getattr(saving.Saver, work), "save", enters=False))
+
+
+def recorded_runner(recorder: PhaseRecorder, make_runner: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns `make_runner`, whose runners record their steps."""
+
+    def make(*args: Any) -> Any:
+        runner = make_runner(*args)
+
+        def compile_step(step: Callable[..., Any]) -> Callable[..., Any]:
+            compiled = runner.compile(step)
+
+            def run(state: Any, batch: Any) -> Any:
+                recorder.leave_step()
+                recorder.enter("step")
+                return compiled(state, batch)
+
+            return run
+
+        return runner._replace(compile=compile_step)
+
+    return make
+
+
+def recorded_validation(recorder: PhaseRecorder, make_validation: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns `make_validation`, whose validations are recorded."""
+
+    def make(*args: Any) -> Callable[..., Any]:
+        validate = recorder.wrap(make_validation(*args), "evaluation")
+
+        def run(params: Any) -> Any:
+            recorder.leave_step()
+            return validate(params)
+
+        return run
+
+    return make
+
+
+def forget_the_cursor() -> None:
+    """Plants a bug: a resumed run begins its epoch again."""
+    from seqlab.training import loop
+
+    newest_progress = loop.newest_progress
+
+    def forgetful(*args: Any) -> Any:
+        step, progress = newest_progress(*args)
+        return step, dataclasses.replace(progress, index=0)
+
+    loop.newest_progress = forgetful
+
+
+def keep_the_log() -> None:
+    """Plants a bug: a resumed run keeps the lines of the log after its checkpoint."""
+    from seqlab.training import outputs
+
+    logbook = outputs.Logbook
+    outputs.Logbook = lambda run, step, *args, **options: logbook(run, step + STEPS, *args, **options)
+
+
+def spoil_a_batch() -> None:
+    """Plants a fault: the weights of one batch are not finite."""
+    from seqlab.training import loop
+
+    stream = loop.stream_own_batches
+
+    def spoiled(*args: Any) -> Iterator[Any]:
+        for epoch, index, batch in stream(*args):
+            is_bad = (epoch, index - 1) == SPOILED
+            yield epoch, index, batch.replace(weights=batch.weights * np.float32("nan")) if is_bad else batch
+
+    loop.stream_own_batches = spoiled
+
+
+BUGS = {"cursor": forget_the_cursor, "log": keep_the_log}  # torture must find them
+PLANTS = {"": lambda: None, **BUGS, "nan": spoil_a_batch}
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Runs `seqlab` with a record of its phases, and a planted bug."""
+    from seqlab.cli import main as command
+
+    marks, plant, *rest = arguments
+    record_phases(PhaseRecorder(read_marks(Path(marks))))
+    PLANTS[plant]()
+    sys.argv = ["seqlab", *rest]
+    command.main()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,217 @@
+"""`seqlab evaluate`, `score`, `compare` and `analyze`."""
+
+import dataclasses
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any
+
+from tyro.conf import Positional, arg
+
+from seqlab.cli.options import (
+    ALONE,
+    DEFAULT_ANALYSIS,
+    DEFAULT_PLACES,
+    NO_SEARCH,
+    AnalysisOptions,
+    Checkpoint,
+    Cluster,
+    PlaceOptions,
+    Run,
+    SearchOptions,
+)
+from seqlab.cli.start import check_output, dump, dump_line, load_generator, start_computing, use_parts
+from seqlab.system.errors import SeqlabError
+
+
+def evaluate(
+    run: Run,
+    split: str = "test",
+    search: SearchOptions = NO_SEARCH,
+    checkpoint: Checkpoint = "best",
+    output: Annotated[Path | None, arg(metavar="F", help="Writes the decoded lines there too.")] = None,
+    json: bool = False,
+    cluster: Cluster = ALONE,
+    places: PlaceOptions = DEFAULT_PLACES,
+) -> None:
+    """Decodes a split and prints the task's scores with their signatures."""
+    use_parts(places.parts)
+    from seqlab.distributed.hosts import is_process_zero
+    from seqlab.evaluation.evaluate import evaluate
+    from seqlab.evaluation.texts import versions
+    from seqlab.runs.checkpoint import fingerprint
+    from seqlab.runs.loading import load
+    from seqlab.system.files import open_output
+
+    check_output(output)
+    start_computing(cluster)
+    loaded = load(run, checkpoint)
+    kind = loaded.experiment.task.KIND
+    if kind != "generator" and search != NO_SEARCH:
+        raise SeqlabError(f"a {kind} does not search: leave out --beam and the like")
+    result = evaluate(loaded, split, places.data_dir, **dataclasses.asdict(search))
+    if output is not None and is_process_zero():
+        with open_output(output) as stream:
+            stream.writelines(line.replace("\n", " ") + "\n" for line in result.decoded.texts)
+    for doubt in result.doubts:
+        print(f"seqlab: {doubt}", file=sys.stderr)
+    facts = {
+        "run": str(run),
+        "checkpoint": loaded.step,
+        "parameters": {"sha256": fingerprint(run, loaded.step)},
+        "split": split,
+        "lines": len(result.decoded.texts),
+        "search": dataclasses.asdict(result.search),
+        "decoding_seconds": round(result.decoded.seconds, 2),
+        "data": {"sha256": result.data.hashes[split], **result.data.origin},
+        "changed": result.changed,
+        "versions": versions(),
+    }
+    show_scores(result.scores, json, facts)
+    if not json:
+        print("\n".join(describe_evaluation(facts, kind)))
+
+
+def describe_evaluation(facts: dict[str, Any], kind: str) -> Iterable[str]:
+    """What scores depend on, a line each."""
+    from seqlab.config import Search
+
+    yield f"checkpoint: step {facts['checkpoint']} sha256 {facts['parameters']['sha256']}"
+    if kind == "generator":
+        usual = dataclasses.asdict(Search())
+        shown = {n: v for n, v in facts["search"].items() if n in ("beam", "preset") or v != usual[n]}
+        yield f"search: {', '.join(f'{name} {value}' for name, value in shown.items())}"
+    yield f"versions: {', '.join(f'{name} {version}' for name, version in facts['versions'].items())}"
+    for name, value in facts["data"].items():
+        yield f"data: {name} {value}"
+    if facts["changed"]:
+        yield f"data: changed since the run was trained: {', '.join(facts['changed'])}"
+
+
+def score(
+    hypotheses: Annotated[Positional[Path], arg(metavar="H", help="A text file.")],
+    references: Annotated[tuple[Path, ...], arg(metavar="R", help="One or more text files.")],
+    metrics: Annotated[tuple[str, ...], arg(metavar="NAME", help="See seqlab list metrics.")] = (
+        "bleu",
+        "chrf",
+        "ter",
+    ),
+    by_line: Annotated[
+        Path | None, arg(metavar="F", help="Writes the scores of each line alone there, apart by tabs.")
+    ] = None,
+    tokenized: Annotated[bool, arg(help="Text that looks tokenized is meant to.")] = False,
+    json: bool = False,
+) -> None:
+    """Scores a text file against references, line by line."""
+    check_output(by_line, hypotheses, *references)
+    from seqlab.evaluation.doubts import doubts
+    from seqlab.evaluation.texts import check_sizes, digest_of_lines, read_texts, versions
+    from seqlab.metrics.registry import score, score_lines
+    from seqlab.system.files import open_output
+
+    files = {str(path): read_texts(path) for path in (hypotheses, *references)}
+    check_sizes(files)
+    lines, *expected = (files[str(path)] for path in (hypotheses, *references))
+    scores = [result for name in metrics for result in score(name, lines, expected)]
+    for doubt in doubts(metrics, lines, expected, tokenized):
+        print(f"seqlab: {doubt}", file=sys.stderr)
+    facts = {"files": {name: digest_of_lines(texts) for name, texts in files.items()}, "versions": versions()}
+    if by_line is not None:
+        columns = [(name, *pair) for name in metrics for pair in score_lines(name, lines, expected).items()]
+        labels = [label for _, label, _ in columns]
+        by_label = {label if labels.count(label) == 1 else f"{label} ({name})": x for name, label, x in columns}
+        with open_output(by_line) as stream:
+            stream.write("\t".join(["line", *by_label]) + "\n")
+            for i, row in enumerate(zip(*by_label.values(), strict=True), 1):
+                stream.write("\t".join([str(i), *(f"{value:.4f}" for value in row)]) + "\n")
+        facts["mean over lines"] = {label: float(x.mean()) for label, x in by_label.items()}
+    show_scores(scores, json, facts)
+
+
+def show_scores(scores: list[Any], as_json: bool, facts: dict[str, Any]) -> None:
+    if as_json:
+        print(dump({**facts, "scores": [score._asdict() for score in scores]}))
+        return
+    width = max(12, *(len(score.name) for score in scores))
+    for name, value, signature in scores:
+        figure = f"{value:8.2f}" if value == 0 or abs(value) >= 0.1 else f"{value:8.1e}"
+        print(f"{name:{width}} {figure}  {signature}")
+
+
+@dataclasses.dataclass(frozen=True)
+class FileFacts:
+    """What runs know and files do not."""
+
+    source: Annotated[Path | None, arg(metavar="F", help="The sources of files: for lengths and copied words.")] = (
+        None
+    )
+    train: Annotated[
+        Path | None, arg(metavar="F", help="The target side of training, of files: how often it had a word.")
+    ] = None
+
+
+NO_FACTS = FileFacts()
+
+
+def compare(
+    systems: Annotated[
+        Positional[tuple[str, ...]],
+        arg(
+            metavar="RUN_OR_FILE",
+            help="The first is what others are compared with. Seeds of one: commas between them.",
+        ),
+    ],
+    references: Annotated[
+        tuple[Path, ...], arg(metavar="R", help="Text files; of runs, the split's are known.")
+    ] = (),
+    split: Annotated[str, arg(help="What runs decode, each by its own search.")] = "test",
+    files: Annotated[FileFacts, arg(name="")] = NO_FACTS,
+    metrics: Annotated[
+        tuple[str, ...], arg(metavar="NAME", help="Those of the run's task; of files: bleu, chrf and ter.")
+    ] = (),
+    tokenized: Annotated[bool, arg(help="Text that looks tokenized is meant to.")] = False,
+    json: bool = False,
+    places: PlaceOptions = DEFAULT_PLACES,
+) -> None:
+    """Compares systems by all that is known: scores, intervals, tests of significance, and where they differ."""
+    use_parts(places.parts)
+    from seqlab.evaluation.compare import compare_systems, format_comparison
+    from seqlab.evaluation.plain_values import to_plain
+    from seqlab.evaluation.texts import gather
+
+    if not systems:
+        raise SeqlabError("name the runs or files to compare")
+    start_computing()
+    texts = gather(systems, references, places.data_dir, split, files.source, files.train, metrics)
+    comparison = compare_systems(texts, tokenized)
+    for doubt in comparison.doubts:
+        print(f"seqlab: {doubt}", file=sys.stderr)
+    print(dump(to_plain(comparison)) if json else format_comparison(comparison))
+
+
+def analyze(
+    run: Run,
+    split: str = "test",
+    effort: AnalysisOptions = DEFAULT_ANALYSIS,
+    search: SearchOptions = NO_SEARCH,
+    checkpoint: Checkpoint = "best",
+    output: Annotated[
+        Path | None, arg(metavar="F", help="Writes all lines with their faults there, each as JSON.")
+    ] = None,
+    json: bool = False,
+    places: PlaceOptions = DEFAULT_PLACES,
+) -> None:
+    """Tells search errors from model errors: references and texts under the model, wider beams, exact search."""
+    use_parts(places.parts)
+    from seqlab.evaluation.analysis import analyze, format_analysis
+    from seqlab.evaluation.plain_values import to_plain
+    from seqlab.system.files import open_output
+
+    check_output(output)
+    start_computing()
+    loaded = load_generator(run, checkpoint).searching(**dataclasses.asdict(search))
+    analysis = analyze(loaded, split, places.data_dir, **dataclasses.asdict(effort))
+    if output is not None:
+        with open_output(output) as stream:
+            stream.writelines(dump_line(to_plain(line)) + "\n" for line in analysis.lines)
+    print(dump({**to_plain(analysis), "lines": len(analysis.lines)}) if json else format_analysis(analysis))

@@ -1,0 +1,85 @@
+"""`seqlab runs`, `fingerprint`, `bisect`, `average` and `cache`."""
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import Positional, arg
+
+from seqlab.cli.options import Parts, Run
+from seqlab.cli.start import dump, use_parts
+
+
+def list_runs(
+    folder: Annotated[Positional[Path], arg(metavar="DIR", help="Where runs are, up to three folders down.")],
+    json: bool = False,
+) -> None:
+    """Lists the runs in DIR: how far they are, their best scores, and how to go on with those that have died."""
+    from seqlab.runs import listing
+
+    runs = listing.find_runs(folder)
+    if json:
+        print(dump([listing.to_json(run) for run in runs]))
+    elif runs:
+        width = os.get_terminal_size().columns if sys.stdout.isatty() else None
+        print(listing.format_table(runs, time.time(), width))
+    else:
+        print(f"no runs in {folder}")
+
+
+def fingerprint(run: Run, json: bool = False) -> None:
+    """SHA-256 of the newest checkpoint: parameters, optimizer state, carry and step."""
+    from seqlab.runs import checkpoint, manifest
+
+    step = manifest.choose_step(run, "last")
+    digest = checkpoint.fingerprint(run, step)
+    print(dump({"step": step, "sha256": digest}) if json else digest)
+
+
+def bisect(
+    first: Run,
+    second: Run,
+    json: bool = False,
+    parts: Parts = None,
+) -> None:
+    """Names the first step at which two runs differ, and in what; the exit code is then 1, and 0 if they agree.
+
+    Both must have been trained with --hash-every N; only the steps that both have hashed are compared.
+    """
+    use_parts(parts)
+    from seqlab.runs import bisect
+
+    bisection = bisect.bisect(first, second)
+    print(dump(bisection._asdict()) if json else bisect.format_bisection(bisection))
+    if bisection.step is not None:
+        sys.exit(1)
+
+
+def average(
+    run: Run,
+    last: Annotated[int, arg(metavar="N", help="How many of the newest checkpoints.")],
+    out: Annotated[Path | None, arg(metavar="RUN", help="The new run's folder. Default: RUN-average.")] = None,
+    parts: Parts = None,
+) -> None:
+    """Writes a run with the mean of the last N checkpoints' parameters, to decode with."""
+    use_parts(parts)
+    from seqlab.runs.averaging import average
+
+    out = out or run.with_name(run.name + "-average")
+    steps = average(run, last, out)
+    print(f"{out}: the mean of steps {', '.join(map(str, steps))}")
+
+
+def cache(clear: Annotated[bool, arg(help="Remove all compiled programs.")] = False) -> None:
+    """Shows the folder of compiled programs, their number and their size, or removes them."""
+    from seqlab.system import compilation
+
+    usage = compilation.clear() if clear else compilation.usage()
+    print(f"{compilation.cache_folder()}{': removed' if clear else ''}")
+    print(
+        f"programs {usage.programs:,}, size {usage.size / 2**20:.1f} MiB, limit {compilation.LIMIT / 2**20:,.0f} MiB"
+    )
+    if given := os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        print(f"not used: $JAX_COMPILATION_CACHE_DIR is set, and JAX uses {given}")

@@ -1,0 +1,70 @@
+"""From examples to arrays: the batch of a task for some rows of a corpus."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+import numpy as np
+
+from seqlab.config import Batching
+from seqlab.data.corpus import Corpus
+from seqlab.data.padding import documents, shifted
+from seqlab.data.plans import Plan, Rows
+from seqlab.data.tokenizers import Tokenizers
+from seqlab.system.errors import SeqlabError
+from seqlab.types import Batch, Carry, Params, Series, Tokens
+
+
+@runtime_checkable
+class Task(Protocol):
+    KIND: ClassVar[str]
+    """What kind of model it needs."""
+    columns: Mapping[str, str]
+    """The columns of an example, and what each holds: "text", the name of a "class", "symbols" or "numbers"."""
+    metrics: tuple[str, ...]
+    """The names in `seqlab.metrics.registry` that judge answers; none: the task is judged by its loss alone."""
+
+    def plan(self, corpus: Corpus, batching: Batching) -> Plan: ...
+    def collate(self, corpus: Corpus, rows: Rows, tokenizers: Tokenizers) -> Batch: ...
+    def loss(self, model: Any, params: Params, batch: Batch, carry: Carry, key: Any) -> Any: ...
+
+
+def make_batch(task: Any, corpus: Corpus, tokenizers: Tokenizers, rows: Rows) -> Batch:
+    """The task's batch of some rows. Raises `SeqlabError` naming the corpus's folder, where ids and plan are cached,
+    if they do not make a batch.
+    """
+    try:
+        return task.collate(corpus, rows, tokenizers)
+    except SeqlabError as error:
+        raise SeqlabError(f"{corpus.folder}: damaged ({error}); remove it, and it is made again") from None
+
+
+def single(corpus: Corpus, column: str, rows: Rows) -> np.ndarray:
+    """The one id of each row in a column, int32. Raises `SeqlabError` for a row that has not exactly one."""
+    ids = [corpus.row(column, i) for i in rows.indices]
+    if any(len(row) != 1 for row in ids):
+        raise SeqlabError(f"{column}.offsets: an example that has not one {column}")
+    return np.concatenate([corpus.ids[column][:0], *ids])
+
+
+def pair_batch(sources: Sequence[Any], targets: Sequence[np.ndarray], rows: Rows, tokenizers: Tokenizers) -> Batch:
+    """source: x1 .. xn EOS; prefix: BOS y1 .. ym; targets: y1 .. ym EOS."""
+    source_length, target_length = rows.shape
+    ended = [np.append(source, tokenizers["source"].eos) for source in sources]
+    return Batch(
+        documents(ended, tokenizers["source"], source_length, rows.rows),
+        *shifted(targets, tokenizers["target"], target_length, rows.rows),
+    )
+
+
+def blank_batch(task: Any, rows: int = 2, length: int = 2) -> Batch:
+    """Rows of ones in the structs of a task's batches: enough to build a model with, or to measure it."""
+    tokens = Tokens(np.ones((rows, length), np.int32), np.ones((rows, length), bool))
+    by_position, by_row = np.ones((rows, length), np.float32), np.ones(rows, np.float32)
+    if task.KIND == "generator":
+        return Batch(tokens if "source" in task.columns else None, tokens, tokens.ids, by_position)
+    if task.KIND == "tagger":
+        return Batch(tokens, None, tokens.ids, by_position)
+    if task.KIND == "classifier":
+        return Batch(tokens, None, by_row.astype(np.int32), by_row)
+    values = np.ones((rows, length, task.features), np.float32)
+    return Batch(Series(values, tokens.mask), None, by_row, by_row)

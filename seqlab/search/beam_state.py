@@ -1,0 +1,111 @@
+"""The state of a beam search between two steps, and what all its steps share."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from seqlab.search.decoder import Decoder
+from seqlab.search.hypotheses import Hypotheses, best_first
+from seqlab.search.length_penalty import normalized
+from seqlab.search.presets import Rules
+from seqlab.search.processors import NEVER, Processor
+from seqlab.search.requests import RequestBatch
+from seqlab.search.settings import ScoreWeights, StaticSettings
+
+
+@struct.dataclass
+class Beam:
+    """The unfinished hypotheses of each sentence, and what has finished.
+
+    Of the unfinished ones: the last tokens and sums of log-probabilities [B K], all tokens [B K L], and how many
+    tokens of each phrase are written [B K P]. `count` [B] is the number of hypotheses that have finished. Some stop
+    rules need `topped` [B], whether the best continuation of any step has ended, and `ended` [B K], whether anything
+    has ended in a place of the beam. `done` [B]: the search for the sentence is over.
+    """
+
+    token: jax.Array
+    log_probs: jax.Array
+    tokens: jax.Array
+    finished: Hypotheses
+    count: jax.Array
+    topped: jax.Array
+    ended: jax.Array
+    done: jax.Array
+    begun: jax.Array | None
+
+
+@struct.dataclass
+class BeamState:
+    """A search between two steps: the model's state of all hypotheses, and the beam, or its groups."""
+
+    state: Any
+    beams: list[Beam]
+
+    @property
+    def done(self) -> jax.Array:
+        """Which sentences are done [B]."""
+        return jnp.stack([beam.done for beam in self.beams]).all(0)
+
+    def grow(self, state: Any, more: int) -> "BeamState":
+        """The search with room for `more` tokens; `state` is the model's, with the same room."""
+
+        def padded(tokens: jax.Array) -> jax.Array:
+            return jnp.pad(tokens, ((0, 0), (0, 0), (0, more)))
+
+        beams = [
+            dataclasses.replace(
+                beam,
+                tokens=padded(beam.tokens),
+                finished=dataclasses.replace(beam.finished, tokens=padded(beam.finished.tokens)),
+            )
+            for beam in self.beams
+        ]
+        return BeamState(state, beams)
+
+    def results(self) -> Hypotheses:
+        """The best finished hypotheses so far, best first."""
+        if len(self.beams) == 1:
+            return self.beams[0].finished
+        joined = jax.tree.map(lambda *x: jnp.concatenate(x, axis=1), *[beam.finished for beam in self.beams])
+        return best_first(joined, joined.scores.shape[1])
+
+
+def begin_beam(state: Any, requests: RequestBatch, static: StaticSettings, length: int) -> BeamState:
+    """A search before its first step, with room for `length` tokens."""
+    first, phrases = requests.prompt.ids[:, -1], requests.phrases
+    batch, size = first.shape[0], static.beam // static.groups
+    empty = jnp.full((batch, size), 2 * NEVER, jnp.float32)
+    tokens = jnp.zeros((batch, size, length), jnp.int32)
+    beam = Beam(
+        token=jnp.repeat(first[:, None], size, axis=1).astype(jnp.int32),
+        # All hypotheses are alike at first: keep one.
+        log_probs=jnp.full((batch, size), NEVER, jnp.float32).at[:, 0].set(0.0),
+        tokens=tokens,
+        finished=Hypotheses(tokens, jnp.zeros((batch, size), jnp.int32), empty, empty),
+        count=jnp.zeros(batch, jnp.int32),
+        topped=jnp.zeros(batch, bool),
+        ended=jnp.zeros((batch, size), bool),
+        done=requests.limit <= 0,
+        begun=None if phrases is None else jnp.zeros((batch, size, phrases.shape[1]), jnp.int32),
+    )
+    return BeamState(state, [beam] * static.groups)
+
+
+class BeamContext(NamedTuple):
+    """What all steps of a search share."""
+
+    rules: Rules
+    requests: RequestBatch
+    static: StaticSettings
+    weights: ScoreWeights
+    processors: Sequence[Processor]
+    decoder: Decoder
+    longest: int
+
+    def score(self, log_probs: jax.Array, n: jax.Array) -> jax.Array:
+        """Scores of hypotheses of n tokens."""
+        return normalized(log_probs, n, self.weights.alpha, self.weights.word_penalty, self.rules.length)

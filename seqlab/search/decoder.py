@@ -1,0 +1,34 @@
+"""What search needs of a model: functions of its state and nothing else."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+
+Step = Callable[
+    [Any, jax.Array, jax.Array], tuple[jax.Array, Any]
+]  # (state, token [B K], t) -> logits [B K V], state
+Reorder = Callable[[Any, jax.Array], Any]  # (state, parents [B K]) -> state
+Reward = Callable[[Any], jax.Array]  # state -> [B K]
+
+
+class Decoder(NamedTuple):
+    """`reward` is at most 0 and is added to the score of a hypothesis that ends in a state. If the logits are
+    `normalized`, they are scores already and are not normalized again.
+    """
+
+    step: Step
+    reorder: Reorder
+    reward: Reward | None = None
+    normalized: bool = False
+
+
+class Span(NamedTuple):
+    """The steps that a search takes in one call: from step `begin` up to step `end`. The last prompt token is at
+    position `start`. No hypothesis is longer than `longest` tokens.
+    """
+
+    begin: Any
+    end: Any
+    start: int
+    longest: int

@@ -1,0 +1,138 @@
+"""Keeps the batches of a search full: sentences that are done leave, and the others join those of other batches."""
+
+import collections
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from seqlab.search.requests import Shape
+
+
+class Batch(NamedTuple):
+    """Sentences of one shape that have come equally far: the rows `row_indices` are those of the requests
+    `request_indices`. Other rows fill the batch up.
+    """
+
+    rows: Any
+    row_indices: np.ndarray
+    request_indices: np.ndarray
+
+    def only(self, chosen: Any) -> "Batch":
+        """The batch of some of the sentences; its rows stay."""
+        return self._replace(row_indices=self.row_indices[chosen], request_indices=self.request_indices[chosen])
+
+    @property
+    def size(self) -> int:
+        """The number of sentences."""
+        return len(self.request_indices)
+
+
+class Engine(NamedTuple):
+    """What a search does with the rows of a batch, whose first axis is counted by `size`."""
+
+    begin: Callable[[Shape, list[int], int], Any]
+    """(shape, request indices, rows): the rows before their first step."""
+    advance: Callable[[Shape, int, Any], tuple[Any, int]]
+    """(shape, step, rows): the rows some steps later, and their step."""
+    join: Callable[[list[Any], np.ndarray], Any]
+    """(rows of several batches, indices counted through): one batch of some of them."""
+    size: Callable[[Any], int]
+    is_done: Callable[[Any], np.ndarray]
+    """Which rows are done, read from the device."""
+    keep: Callable[[Batch], None]
+    """Stores the results of sentences that are done."""
+
+
+class Limits(NamedTuple):
+    """`sizes`: the numbers of rows that a batch may have, ascending; each is compiled. `full`: how many sentences of
+    a shape fill a batch. `cost`: what a waiting row of a shape costs; no batch begins while rows of `waiting` cost or
+    more wait for others. `in_flight`: batches that the device works on while the host looks at another.
+    """
+
+    sizes: Sequence[int]
+    full: Mapping[Shape, int]
+    cost: Callable[[Shape], int]
+    waiting: int
+    in_flight: int
+
+
+class Scheduler:
+    """Runs the requests of each shape, given by their indices, in batches of one shape."""
+
+    def __init__(self, engine: Engine, members: Mapping[Shape, list[int]], limits: Limits):
+        self.engine, self.limits = engine, limits
+        self.fresh = self.fresh_groups(members)
+        self.partial_batches: dict[tuple[Shape, int], Batch] = {}  # by the step that they have come to
+        self.full_batches: collections.deque[tuple[Shape, int, Batch]] = collections.deque()
+        self.running: collections.deque[tuple[Shape, int, Batch]] = collections.deque()
+
+    def fresh_groups(self, members: Mapping[Shape, list[int]]) -> Iterator[tuple[Shape, list[int]]]:
+        for shape, indices in members.items():
+            full = self.limits.full[shape]
+            for at in range(0, len(indices), full):
+                yield shape, indices[at : at + full]
+
+    def run(self) -> None:
+        """Returns when the results of all requests are stored."""
+        while True:
+            while len(self.running) < self.limits.in_flight and self.start_next():
+                pass
+            if not self.running:
+                return
+            shape, step, batch = self.running.popleft()
+            done = self.engine.is_done(batch.rows)[batch.row_indices]
+            if done.any():
+                self.engine.keep(batch.only(done))
+            if not done.all():
+                self.wait(shape, step, batch.only(~done))
+
+    def start_next(self) -> bool:
+        """Starts some steps of a batch on the device; false if there is nothing that could be started."""
+        if self.full_batches:
+            self.advance(*self.full_batches.popleft())
+            return True
+        waiting = self.partial_batches.items()
+        cost = sum(self.engine.size(batch.rows) * self.limits.cost(shape) for (shape, _), batch in waiting)
+        if cost < self.limits.waiting and (fresh := next(self.fresh, None)):
+            shape, indices = fresh
+            rows = self.engine.begin(shape, indices, self.size_for(len(indices)))
+            self.advance(shape, 0, Batch(rows, np.arange(len(indices)), np.array(indices)))
+            return True
+        # Of what is left, first those that are behind: what remains of them may join the others.
+        for shape, step in sorted(self.partial_batches):
+            if all(shape != running or step < running_step for running, running_step, _ in self.running):
+                self.advance(shape, step, self.partial_batches.pop((shape, step)))
+                return True
+        return False
+
+    def advance(self, shape: Shape, step: int, batch: Batch) -> None:
+        rows, end = self.engine.advance(shape, step, batch.rows)
+        self.running.append((shape, end, batch._replace(rows=rows)))
+
+    def wait(self, shape: Shape, step: int, batch: Batch) -> None:
+        """Joins sentences with those that have come as far, until they are enough for a batch."""
+        earlier, full = self.partial_batches.pop((shape, step), None), self.limits.full[shape]
+        batches = [batch] if earlier is None else [earlier, batch]
+        count = sum(batch.size for batch in batches)
+        if count >= full:
+            self.full_batches.append((shape, step, self.join(batches, full)))
+            count -= full
+            batches = [batch.only(slice(batch.size - count, None))]
+        if count:
+            self.partial_batches[shape, step] = self.join(batches, count)
+
+    def join(self, batches: list[Batch], count: int) -> Batch:
+        """The first `count` sentences of some batches, in as few rows as hold them."""
+        sizes, size = [self.engine.size(batch.rows) for batch in batches], self.size_for(count)
+        if sizes == [size]:
+            return batches[0]
+        begins = np.cumsum([0, *sizes])
+        chosen = np.concatenate([batch.row_indices + begin for batch, begin in zip(batches, begins, strict=False)])
+        rows = self.engine.join([batch.rows for batch in batches], np.resize(chosen[:count], size))
+        requests = np.concatenate([batch.request_indices for batch in batches])[:count]
+        return Batch(rows, np.arange(count), requests)
+
+    def size_for(self, count: int) -> int:
+        """The number of rows of a batch that holds so many sentences."""
+        return next(size for size in self.limits.sizes if size >= count)

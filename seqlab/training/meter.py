@@ -1,0 +1,79 @@
+"""Measurements of a stretch of steps, from one line of the log to the next."""
+
+import contextlib
+import dataclasses
+import time
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from seqlab.training.validation import perplexity
+
+
+class Stretch(NamedTuple):
+    """The speed of a stretch of steps, and shares between 0 and 1."""
+
+    tokens_per_second: float
+    shares: dict[str, float]
+    """The share of padding in the inputs, and of the time that was spent waiting for input."""
+
+
+@dataclasses.dataclass
+class StretchMeter:
+    """Measures the stretch of steps since the log was last written."""
+
+    earlier_tokens: float
+    """The tokens of this stretch that an earlier process has trained on."""
+    started: float = dataclasses.field(default_factory=time.perf_counter)
+    """The time at which the stretch began, plus the length of its pauses."""
+    waited: float = 0.0
+    """The seconds that were spent waiting for input."""
+    pads: float = 0.0
+    """The number of pads in the inputs and prefixes."""
+    positions: float = 0.0
+    """The number of all positions in the inputs and prefixes."""
+
+    @contextlib.contextmanager
+    def wait(self) -> Iterator[None]:
+        """Counts the time of a block as time that is spent waiting for input."""
+        start = time.perf_counter()
+        yield
+        self.waited += time.perf_counter() - start
+
+    @contextlib.contextmanager
+    def pause(self) -> Iterator[None]:
+        """Leaves out the time of a block."""
+        start = time.perf_counter()
+        yield
+        self.started += time.perf_counter() - start
+
+    def count_padding(self, batch: Any) -> None:
+        """Counts the pads and the positions of a batch's inputs and prefix."""
+        for tokens in (batch.inputs, batch.prefix):
+            if tokens is not None:
+                self.pads += tokens.mask.size - np.count_nonzero(tokens.mask)
+                self.positions += tokens.mask.size
+
+    def end(self, tokens: Any) -> Stretch:
+        """Ends the stretch, of so many `tokens` in all, and starts the next one."""
+        now = time.perf_counter()
+        seconds = now - self.started
+        shares = {"padding": self.pads / max(self.positions, 1.0), "input wait": self.waited / seconds}
+        speed = (float(tokens) - self.earlier_tokens) / seconds
+        self.earlier_tokens, self.started = 0.0, now
+        self.waited = self.pads = self.positions = 0.0
+        return Stretch(speed, shares)
+
+
+def training_metrics(sums: dict[str, jax.Array]) -> dict[str, float]:
+    """Returns the mean metrics of a stretch of steps from their sums."""
+    totals = {name: float(value) for name, value in sums.items()}
+    weight = max(totals["weight"], 1.0)
+    if not totals["steps"]:  # all updates were left out
+        return {}
+    values = {"loss": totals["loss"] / weight}
+    if "nll" in totals:  # without label smoothing, as the validation loss
+        values = {"loss": totals["nll"] / weight, "perplexity": perplexity(totals["nll"] / weight)}
+    return {**values, "gradient norm": totals["gradient_norm"] / totals["steps"]}

@@ -1,0 +1,111 @@
+"""Each part of an experiment refuses values that are out of bounds or of another type, and names the field."""
+
+import dataclasses
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from seqlab.config import (
+    Batching,
+    Checkpoints,
+    Experiment,
+    Optimizer,
+    Parallel,
+    Schedule,
+    Search,
+    Text,
+    Validation,
+)
+from seqlab.search.presets import PRESETS, resolve_preset
+from seqlab.system.errors import SeqlabError
+
+
+def experiment(**fields):
+    return Experiment(model=None, task=None, data=None, **fields)
+
+
+REFUSED = [
+    (Text, {"kind": "unigram"}, "unknown tokenizer 'unigram': bpe, char or word"),
+    (Text, {"size": 299}, "a vocabulary of 299 is too small"),
+    (Text, {"sample": 0}, "text.sample must be at least 1, not 0"),
+    (Text, {"joint": 1}, "text.joint is of type bool, and 1 is not"),
+    (Batching, {"tokens": 0}, "batching.tokens must be at least 1, not 0"),
+    (Batching, {"buckets": 0}, "batching.buckets must be at least 1, not 0"),
+    (Batching, {"max_length": 0}, "batching.max_length must be at least 1, not 0"),
+    (Batching, {"max_ratio": math.nan}, "batching.max_ratio must be at least 1, not nan"),
+    (Optimizer, {"name": "lion"}, "unknown optimizer 'lion': one of adam, adamw"),
+    (Optimizer, {"beta1": 1.0}, r"optimizer.beta1 is in \[0, 1\), not 1.0"),
+    (Optimizer, {"beta2": -0.1}, r"optimizer.beta2 is in \[0, 1\), not -0.1"),
+    (Optimizer, {"epsilon": math.inf}, "optimizer.epsilon is a finite number of at least 0, not inf"),
+    (Optimizer, {"weight_decay": -1.0}, "optimizer.weight_decay is a finite number of at least 0, not -1.0"),
+    (Optimizer, {"average": 1.0}, r"optimizer.average is in \[0, 1\), not 1.0"),
+    (Optimizer, {"clip": -1.0}, "optimizer.clip must be at least 0, not -1.0"),
+    (Optimizer, {"clip": math.inf}, "optimizer.clip is a finite number, not inf"),
+    (Schedule, {"name": "up"}, "unknown schedule 'up': one of constant"),
+    (Schedule, {"every": 0}, "schedule.every must be at least 1, not 0"),
+    (Schedule, {"warmup": -1}, "schedule.warmup must be at least 0, not -1"),
+    (Schedule, {"peak": math.nan}, "schedule.peak is a finite number of at least 0, not nan"),
+    (Validation, {"every": 0}, "validation.every must be at least 1, not 0"),
+    (Validation, {"examples": 0}, "validation.examples must be at least 1, not 0"),
+    (Validation, {"beam": -1}, "validation.beam must be at least 0, not -1"),
+    (Validation, {"metric": "bleu", "beam": 0}, "validation.metric 'bleu' needs translations"),
+    (Checkpoints, {"last": 0}, "checkpoints.last must be at least 1, not 0"),
+    (Parallel, {"name": "threads"}, "unknown parallel.name 'threads': jit or pmap"),
+    (Parallel, {"fsdp": 0}, "parallel.fsdp must be at least 1, not 0"),
+    (Parallel, {"name": "pmap", "tensor": 2}, "parallel.fsdp and parallel.tensor need jit"),
+    (Search, {"beam": 0}, "a beam holds at least 1 hypothesis, not 0"),
+    (Search, {"beam": 10_001}, "a beam holds at most 10,000 hypotheses, not 10,001"),
+    (Search, {"preset": "opennmt"}, "preset must be one of seqlab, gnmt"),
+    (Search, {"length": "root"}, "length must be one of none, gnmt, power"),
+    (Search, {"stop": "late"}, "stop must be one of optimal, first"),
+    (Search, {"alpha": math.nan}, "alpha is a number below a million, not nan"),
+    (Search, {"coverage": -0.1}, "coverage must be at least 0, not -0.1"),
+    (Search, {"beam": 5, "groups": 2}, "2 groups do not divide a beam of 5"),
+    (Search, {"repetition": 0.0}, "the repetition penalty is above 0"),
+    (Search, {"max_length": -1}, "the maximum length is at least 1 token, not -1"),
+    (Search, {"max_length": 8193}, "texts have at most 8192 tokens, and cannot be of 8193"),
+    (Search, {"max_length": 2, "min_length": 3}, "at least 3 and at most 2 tokens is no length"),
+    (Search, {"max_ratio": 0.5, "min_ratio": 0.6}, "at least 0.6 and at most 0.5 times the source is no length"),
+    (Search, {"risk": "ter", "sample": 1}, "the risk is by one of chrf, bleu, not 'ter'"),
+    (Search, {"sample": 1, "beam": 4, "groups": 2}, "groups are of a beam, and samples have none"),
+    (Search, {"top_k": 3}, "top_k is for samples: give a seed, --sample 1"),
+    (Search, {"sample": 1 << 31}, "the seed of samples lies between 0 and 2147483647, not at 2147483648"),
+    (Search, {"sample": 1, "top_p": 0.0}, "the temperature is above 0 and top_p lies in"),
+    (experiment, {"steps": 0}, "steps lies between 1 and 2147483647, not at 0"),
+    (experiment, {"seed": -1}, "seed lies between 0 and 4294967295, not at -1"),
+    (experiment, {"steps": "3"}, "steps is of type int, and '3' is not"),
+    (experiment, {"nonfinite": "ignore"}, "nonfinite must be stop, skip or rollback, not 'ignore'"),
+    (experiment, {"accumulate": 0}, "accumulate must be at least 1, not 0"),
+    (experiment, {"log_every": 0}, "log_every must be at least 1, not 0"),
+    (experiment, {"hash_every": -1}, "hash_every must be at least 0, not -1"),
+]
+
+
+@pytest.mark.parametrize(("make", "fields", "message"), REFUSED)
+def test_refused(make, fields, message):
+    with pytest.raises(SeqlabError, match=message):
+        make(**fields)
+
+
+@pytest.mark.parametrize("part", [Text, Batching, Optimizer, Schedule, Search, Validation, Checkpoints, Parallel])
+def test_a_field_of_another_type(part):
+    """Every field of plain type names itself, and its type."""
+    for field in dataclasses.fields(part):
+        if field.type in (int, float, str, bool):
+            wrong = "3" if field.type is not str else 3
+            with pytest.raises(SeqlabError, match=f"{field.name} is of type {field.type.__name__}, and {wrong!r} is"):
+                part(**{field.name: wrong})
+
+
+@given(st.sampled_from(sorted(PRESETS)), st.none() | st.floats(-2, 2), st.sampled_from([None, "none", "power"]))
+def test_a_preset_gives_what_the_search_leaves_open(name, alpha, length):
+    preset = resolve_preset(Search(preset=name, alpha=alpha, length=length))
+    assert preset.alpha == (PRESETS[name].alpha if alpha is None else alpha)
+    assert preset.rules.length == (length or PRESETS[name].rules.length)
+
+
+def test_the_presets_are_those_of_the_config():
+    for name in PRESETS:
+        assert Search(preset=name).preset == name

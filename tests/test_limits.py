@@ -1,0 +1,81 @@
+"""Limits on the size of the code, and on its names: files, functions, signatures, pronouns, `__init__.py` files."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FILES = sorted(path for folder in ("seqlab", "scripts") for path in (ROOT / folder).rglob("*.py"))
+LINES, FUNCTION_LINES, PARAMETERS, PRONOUNS = 400, 80, 8, 20
+PRONOUN = set(
+    "one ones found other others what how who whom whose where ready some each both these those this that its theirs "
+    "ours mine it they them which such every another nothing something everything none".split()
+)
+
+
+def functions(tree: ast.AST) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node
+
+
+def parameters(function: ast.FunctionDef | ast.AsyncFunctionDef) -> list[str]:
+    """All but `self` and `cls`; `*args` and `**options` are one each."""
+    arguments = function.args
+    named = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
+    extra = [argument for argument in (arguments.vararg, arguments.kwarg) if argument is not None]
+    return [argument.arg for argument in (*named, *extra) if argument.arg not in ("self", "cls")]
+
+
+def problems(source: str) -> list[str]:
+    """What is above a limit in a file."""
+    lines = len(source.splitlines())
+    found = [f"{lines} lines"] if lines > LINES else []
+    for function in functions(ast.parse(source)):
+        length, count = function.end_lineno - function.lineno + 1, len(parameters(function))
+        found += [f"{function.name} has {length} lines"] if length > FUNCTION_LINES else []
+        found += [f"{function.name} has {count} parameters"] if count > PARAMETERS else []
+    return found
+
+
+def pronouns(tree: ast.AST) -> list[str]:
+    """Assigned names, parameters, functions and classes that are pronouns."""
+    names = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.append(node.id)
+        elif isinstance(node, ast.arg):
+            names.append(node.arg)
+        elif isinstance(node, ast.FunctionDef | ast.ClassDef):
+            names.append(node.name)
+    return [name for name in names if name in PRONOUN]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_limits(path):
+    assert problems(path.read_text(encoding="utf-8")) == []
+
+
+def test_few_names_are_pronouns():
+    found = {path: pronouns(ast.parse(path.read_text())) for path in FILES if "seqlab" in path.parts}
+    assert sum(map(len, found.values())) < PRONOUNS, {str(path): names for path, names in found.items() if names}
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if path.name == "__init__.py"], ids=str)
+def test_packages_hold_no_definitions(path):
+    """But for `seqlab.load`, which imports what it needs when it is called."""
+    definitions = [node.name for node in ast.parse(path.read_text()).body if hasattr(node, "name")]
+    assert definitions == (["load"] if path.parent == ROOT / "seqlab" else [])
+
+
+def test_the_checks_can_fail():
+    body = "\n".join("    x = 1" for _ in range(FUNCTION_LINES))
+    many = ", ".join(f"a{i}" for i in range(PARAMETERS))
+    assert problems(f"def f():\n{body}") == [f"f has {FUNCTION_LINES + 1} lines"]
+    assert problems(f"def f(self, {many}): ...") == []
+    assert problems(f"def f(self, {many}, *args, **more): ...") == [f"f has {PARAMETERS + 2} parameters"]
+    assert problems("x = 1\n" * (LINES + 1)) == [f"{LINES + 1} lines"]
+    names = pronouns(ast.parse("one = 1\ndef found(other, name): ...\nfor each in name: ..."))
+    assert sorted(names) == ["each", "found", "one", "other"]
