@@ -274,7 +274,7 @@ MUTANTS = (
         "a request without its sentences",
         "decoding.requests",
         "limit, sentences)",
-        "limit, [0] * len(ended))",
+        "limit, [0] * len(source))",
         "decoding_reads_what_training_reads",
         "summarization",
     ),

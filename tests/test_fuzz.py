@@ -112,7 +112,16 @@ MUTANTS = (
         ),
         "manifest.json",
     ),
-    (Mutant("any type", "catalogue", "if not fits(value, hints[name]):", "if False:", ""), "experiment.json"),
+    (
+        Mutant(
+            "any error",
+            "catalogue",
+            "except (TypeError, KeyError, AttributeError, RecursionError)",
+            "except OSError",
+            "",
+        ),
+        "experiment.json",
+    ),
     (Mutant("any offsets", "data.corpus", "or starts[-1] != len(ids[column])", "", ""), "cache of ids"),
     (
         Mutant(

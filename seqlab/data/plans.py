@@ -25,7 +25,7 @@ class Rows(NamedTuple):
     held: np.ndarray | None = None
 
     def only(self, chosen: np.ndarray) -> "Rows":
-        """The batch of some rows, by number from 0, in ascending order; numbers beyond the last row are empty rows."""
+        """The batch of some rows, by number from 0, in ascending order; numbers beyond the last are empty rows."""
         if self.held is None:
             return self._replace(indices=self.indices[chosen[chosen < len(self.indices)]], rows=len(chosen))
         ends = np.cumsum(self.held)

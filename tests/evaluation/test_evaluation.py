@@ -225,7 +225,9 @@ def test_faults_where_the_truth_is_known(tmp_path):
     sources = [f"{n} days and {word}" for n in range(4) for word in ("x", "hours", "Montag")]
     answers = [[target.eos], *([token, target.eos] for token in range(len(target)))]
     rows, truth = [], []
-    for source, request in zip(sources, run.experiment.task.requests(sources, run.tokenizers, 2), strict=True):
+    for source, request in zip(
+        sources, run.experiment.task.requests(run.trained.encode(sources), run.tokenizers, 2), strict=True
+    ):
         log_probs = force(run.model, run.params, [request] * len(answers), answers)
         scores = [x.sum() / ((5 + len(x)) / 6) ** 0.6 for x in log_probs]
         best = answers[int(np.argmax(scores))]
@@ -263,7 +265,7 @@ def test_analysis_in_the_terminal(home, capsys):
 
 def test_a_model_that_sees_ahead_has_no_perplexity(home):
     run = loading.load(home / "one")
-    task, examples = run.experiment.task, [("a b c", "drei Tage und 3"), ("x", "Montag"), ("y", "")]
+    examples = [("a b c", "drei Tage und 3"), ("x", "Montag"), ("y", "")]
     sources, targets = ([pair[side] for pair in examples] for side in (0, 1))
     assert is_causal(run.trained, sources, targets)
     (mutant,) = (planted_bug for planted_bug in MUTANTS if planted_bug.bug == "causal mask dropped")
