@@ -172,7 +172,7 @@ def from_json(values: dict[str, Any]) -> Experiment:
     try:
         for name, value in values.items():
             kind = {"model": "models", "data": "datasets", "task": "tasks"}.get(name)
-            if kind is not None and not isinstance(value, dict):
+            if name == "model" and not isinstance(value, dict):
                 raise SeqlabError(f"{name} names no part of seqlab")
             if kind is not None:
                 decoded[name] = decode(kind, value, name)
