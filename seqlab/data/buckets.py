@@ -113,20 +113,20 @@ def make_buckets(lengths: np.ndarray, batching: Batching, parts: Sequence[tuple[
     longest, shortest = lengths.max(axis=1), lengths.min(axis=1)
     too_long = longest > batching.max_length
     lopsided = ~too_long & (longest > batching.max_ratio * np.maximum(shortest, 1))
-    kept = np.flatnonzero(~too_long & ~lopsided)
-    shapes = _shapes(lengths[kept], batching.buckets) if len(kept) else []
-    bucket_of = np.full(len(kept), len(shapes))
+    usable = np.flatnonzero(~too_long & ~lopsided)
+    shapes = _shapes(lengths[usable], batching.buckets) if len(usable) else []
+    bucket_of = np.full(len(usable), len(shapes))
     # From the largest down, so that the least shape that holds an example is the last to claim it.
     for i, shape in reversed(list(enumerate(shapes))):
-        bucket_of[(lengths[kept] <= shape).all(axis=1)] = i
-    part_of = np.searchsorted(np.cumsum([size for size, _ in parts[:-1]]), kept, side="right")
+        bucket_of[(lengths[usable] <= shape).all(axis=1)] = i
+    part_of = np.searchsorted(np.cumsum([size for size, _ in parts[:-1]]), usable, side="right")
     held = np.bincount(part_of, minlength=max(len(parts), 1))
     rates = np.array([rate for _, rate in parts] or [1.0]) * (held > 0)
-    times = rates / rates.sum() * len(kept) / np.maximum(held, 1) if len(kept) else rates
+    times = rates / rates.sum() * len(usable) / np.maximum(held, 1) if len(usable) else rates
     buckets = []
     for i in range(len(shapes)):
         inside = bucket_of == i
-        members = kept[inside]
+        members = usable[inside]
         shape = tuple(int(n) for n in np.maximum(lengths[members].max(axis=0), 1))
         groups = [
             Group(examples, max(round(len(examples) * times[j]), 1))

@@ -49,9 +49,9 @@ class Packing(NamedTuple):
 def make_packing(sizes: np.ndarray, length: int, rows: int) -> Packing:
     """Examples of `sizes` tokens in rows of `length`, `rows` of them a batch."""
     members = np.flatnonzero(sizes <= length)
-    kept = sizes[members]
-    starts = np.array([*row_starts(kept, length), len(kept)])
-    return Packing(members, starts, length, rows, len(sizes) - len(kept), int(kept.sum()))
+    lengths = sizes[members]
+    starts = np.array([*row_starts(lengths, length), len(lengths)])
+    return Packing(members, starts, length, rows, len(sizes) - len(lengths), int(lengths.sum()))
 
 
 def row_starts(sizes: np.ndarray, length: int) -> list[int]:

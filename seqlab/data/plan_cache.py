@@ -128,12 +128,12 @@ def bucket_plan(
     return cached_plan(make, task, corpus, batching)
 
 
-def cut_source_plan(task: Any, corpus: Corpus, batching: Batching, most: int) -> Plan:
-    """`bucket_plan` for pairs whose source is cut to `most` tokens; a target that is too long leaves them out."""
-    longest = max(batching.max_length, most + 1)
+def cut_source_plan(task: Any, corpus: Corpus, batching: Batching, maximum: int) -> Plan:
+    """`bucket_plan` for pairs whose source is cut to `maximum` tokens; a target that is too long leaves them out."""
+    longest = max(batching.max_length, maximum + 1)
 
     def sizes() -> np.ndarray:
-        source, target = np.minimum(corpus.lengths("source"), most) + 1, corpus.lengths("target") + 1
+        source, target = np.minimum(corpus.lengths("source"), maximum) + 1, corpus.lengths("target") + 1
         return np.concatenate([source, np.where(target > batching.max_length, longest + 1, target)], axis=1)
 
     return bucket_plan(task, corpus, dataclasses.replace(batching, max_length=longest), sizes, any_ratio=True)

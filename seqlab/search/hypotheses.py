@@ -43,7 +43,7 @@ def merge(
 
 
 def best_first(hypotheses: Hypotheses, count: int) -> Hypotheses:
-    """The `count` best, best first; of equals, those that stood first."""
-    _, kept = jax.lax.top_k(hypotheses.scores, count)
-    rows = jnp.arange(kept.shape[0])[:, None]
-    return jax.tree.map(lambda x: x[rows, kept], hypotheses)
+    """The `count` best, best first; of equals, those that came first."""
+    _, best = jax.lax.top_k(hypotheses.scores, count)
+    rows = jnp.arange(best.shape[0])[:, None]
+    return jax.tree.map(lambda x: x[rows, best], hypotheses)
