@@ -8,8 +8,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted(path for folder in ("seqlab", "scripts") for path in (ROOT / folder).rglob("*.py"))
-LINES, FUNCTION_LINES, PARAMETERS, PRONOUNS = 400, 80, 8, 20
-PRONOUN = set(
+MAX_LINES, MAX_FUNCTION_LINES, MAX_PARAMETERS, MAX_PRONOUNS = 400, 80, 8, 19
+PRONOUNS = frozenset(
     "one ones found other others what how who whom whose where ready some each both these those this that its theirs "
     "ours mine it they them which such every another nothing something everything none".split()
 )
@@ -32,25 +32,29 @@ def parameters(function: ast.FunctionDef | ast.AsyncFunctionDef) -> list[str]:
 def problems(source: str) -> list[str]:
     """What is above a limit in a file."""
     lines = len(source.splitlines())
-    found = [f"{lines} lines"] if lines > LINES else []
+    excesses = [f"{lines} lines"] if lines > MAX_LINES else []
     for function in functions(ast.parse(source)):
         length, count = function.end_lineno - function.lineno + 1, len(parameters(function))
-        found += [f"{function.name} has {length} lines"] if length > FUNCTION_LINES else []
-        found += [f"{function.name} has {count} parameters"] if count > PARAMETERS else []
-    return found
+        excesses += [f"{function.name} has {length} lines"] if length > MAX_FUNCTION_LINES else []
+        excesses += [f"{function.name} has {count} parameters"] if count > MAX_PARAMETERS else []
+    return excesses
 
 
 def pronouns(tree: ast.AST) -> list[str]:
-    """Assigned names, parameters, functions and classes that are pronouns."""
+    """Assigned names and attributes, parameters, functions, classes and aliases of imports that are pronouns."""
     names = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
             names.append(node.id)
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            names.append(node.attr)
         elif isinstance(node, ast.arg):
             names.append(node.arg)
-        elif isinstance(node, ast.FunctionDef | ast.ClassDef):
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.ExceptHandler):
             names.append(node.name)
-    return [name for name in names if name in PRONOUN]
+        elif isinstance(node, ast.alias):
+            names.append(node.asname)
+    return [name for name in names if name in PRONOUNS]
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
@@ -59,8 +63,10 @@ def test_limits(path):
 
 
 def test_few_names_are_pronouns():
-    found = {path: pronouns(ast.parse(path.read_text())) for path in FILES if "seqlab" in path.parts}
-    assert sum(map(len, found.values())) < PRONOUNS, {str(path): names for path, names in found.items() if names}
+    by_file = {path: pronouns(ast.parse(path.read_text())) for path in FILES if path.is_relative_to(ROOT / "seqlab")}
+    assert sum(map(len, by_file.values())) <= MAX_PRONOUNS, {
+        str(path): names for path, names in by_file.items() if names
+    }
 
 
 @pytest.mark.parametrize("path", [path for path in FILES if path.name == "__init__.py"], ids=str)
@@ -71,11 +77,11 @@ def test_packages_hold_no_definitions(path):
 
 
 def test_the_checks_can_fail():
-    body = "\n".join("    x = 1" for _ in range(FUNCTION_LINES))
-    many = ", ".join(f"a{i}" for i in range(PARAMETERS))
-    assert problems(f"def f():\n{body}") == [f"f has {FUNCTION_LINES + 1} lines"]
+    body = "\n".join("    x = 1" for _ in range(MAX_FUNCTION_LINES))
+    many = ", ".join(f"a{i}" for i in range(MAX_PARAMETERS))
+    assert problems(f"def f():\n{body}") == [f"f has {MAX_FUNCTION_LINES + 1} lines"]
     assert problems(f"def f(self, {many}): ...") == []
-    assert problems(f"def f(self, {many}, *args, **more): ...") == [f"f has {PARAMETERS + 2} parameters"]
-    assert problems("x = 1\n" * (LINES + 1)) == [f"{LINES + 1} lines"]
-    names = pronouns(ast.parse("one = 1\ndef found(other, name): ...\nfor each in name: ..."))
-    assert sorted(names) == ["each", "found", "one", "other"]
+    assert problems(f"def f(self, {many}, *args, **more): ...") == [f"f has {MAX_PARAMETERS + 2} parameters"]
+    assert problems("x = 1\n" * (MAX_LINES + 1)) == [f"{MAX_LINES + 1} lines"]
+    names = pronouns(ast.parse("import x as which\none = 1\ndef found(other, name): ...\nfor each in x: x.what = 1"))
+    assert sorted(names) == ["each", "found", "one", "other", "what", "which"]
