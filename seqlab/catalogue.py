@@ -25,8 +25,9 @@ from seqlab.system.errors import RESTORE, SeqlabError, with_advice
 from seqlab.system.files import write_atomically
 from seqlab.system.untrusted import fits, inside, read_json
 
-NAMED = {"models": ("KIND", "TINY"), "datasets": ("DATASET",), "tasks": ("TASK",)}  # what a part's file defines
-KINDS = tuple(NAMED)
+# what a part's file defines
+REQUIRED_NAMES = {"models": ("KIND", "TINY"), "datasets": ("DATASET",), "tasks": ("TASK",)}
+KINDS = tuple(REQUIRED_NAMES)
 # Fields of a model that are 0 in a config, and the column whose tokenizer fills each in.
 SIZES = {"vocabulary": "target", "source_vocabulary": "source", "classes": "label"}
 # Of what is read from a run, and in no config, sizes are bounded: what is built from them must not fill the machine.
@@ -63,7 +64,7 @@ def module(kind: str, name: str) -> ModuleType:
         raise SeqlabError(f"no {name!r} among the {kind}: {hint}")
     from_user = any((folder / kind / f"{name}.py").exists() for folder in _part_folders)
     loaded = importlib.import_module(f"{'seqlab_parts' if from_user else 'seqlab'}.{kind}.{name}")
-    missing = [attribute for attribute in NAMED[kind] if not hasattr(loaded, attribute)]
+    missing = [attribute for attribute in REQUIRED_NAMES[kind] if not hasattr(loaded, attribute)]
     if missing:
         raise SeqlabError(f"{loaded.__file__}: a file of {kind} defines {', '.join(missing)}")
     return loaded
@@ -150,17 +151,17 @@ def with_vocabulary_size(model: nn.Module, size: int) -> nn.Module:
 
 def to_json(experiment: Experiment) -> dict[str, Any]:
     """Plain values; each part carries the name of its file."""
-    return {field.name: encode(getattr(experiment, field.name)) for field in dataclasses.fields(experiment)}
+    return {field.name: part_to_json(getattr(experiment, field.name)) for field in dataclasses.fields(experiment)}
 
 
-def encode(value: Any) -> Any:
+def part_to_json(value: Any) -> Any:
     if isinstance(value, tuple):
-        return [encode(element) for element in value]
+        return [part_to_json(element) for element in value]
     if not dataclasses.is_dataclass(value):
         return value
     linen_fields = ("parent", "name") if isinstance(value, nn.Module) else ()
     names = [field.name for field in dataclasses.fields(value) if field.name not in linen_fields]
-    encoded = {name: encode(getattr(value, name)) for name in names}
+    encoded = {name: part_to_json(getattr(value, name)) for name in names}
     module_path = type(value).__module__.split(".")
     return {"part": module_path[-1], **encoded} if module_path[-2] in KINDS else encoded
 
@@ -175,28 +176,30 @@ def from_json(values: dict[str, Any]) -> Experiment:
             if name == "model" and not isinstance(value, dict):
                 raise SeqlabError(f"{name} names no part of seqlab")
             if kind is not None:
-                decoded[name] = decode(kind, value, name)
+                decoded[name] = part_from_json(kind, value, name)
             elif isinstance(value, dict):
-                decoded[name] = build(
-                    hints[name], {key: decode("", element, key) for key, element in value.items()}, name
+                decoded[name] = build_checked(
+                    hints[name], {key: part_from_json("", element, key) for key, element in value.items()}, name
                 )
             else:
                 decoded[name] = value
-        return build(Experiment, decoded, "experiment")
+        return build_checked(Experiment, decoded, "experiment")
     except (TypeError, KeyError, AttributeError, RecursionError) as error:
         raise SeqlabError(f"not an experiment of this version: {error}") from None
 
 
-def decode(kind: str, value: Any, place: str) -> Any:
+def part_from_json(kind: str, value: Any, place: str) -> Any:
     """A part, or a field of one: JSON knows no tuples, and a linen module must be hashable."""
     if isinstance(value, list):
-        return tuple(decode(kind, element, place) for element in value)
+        return tuple(part_from_json(kind, element, place) for element in value)
     if not isinstance(value, dict):
         return value
     if kind not in KINDS or not isinstance(value.get("part"), str):
         raise SeqlabError(f"{place} names no part of seqlab")
-    fields = {name: decode(kind, element, f"{place}.{name}") for name, element in value.items() if name != "part"}
-    built = build(part_class(kind, value["part"]), fields, place)
+    fields = {
+        name: part_from_json(kind, element, f"{place}.{name}") for name, element in value.items() if name != "part"
+    }
+    built = build_checked(part_class(kind, value["part"]), fields, place)
     for name, size in fields.items() if kind != "datasets" else ():
         limit = MAX_LAYERS if name.endswith("layers") else MAX_SIZE
         if isinstance(size, int) and abs(size) > limit:
@@ -204,7 +207,7 @@ def decode(kind: str, value: Any, place: str) -> Any:
     return built
 
 
-def build(cls: type, fields: dict[str, Any], place: str) -> Any:
+def build_checked(cls: type, fields: dict[str, Any], place: str) -> Any:
     """The dataclass with some fields. Raises for one that it has not, or that is of another type than it says."""
     hints = get_type_hints(cls)
     linen_fields = ("parent", "name") if issubclass(cls, nn.Module) else ()
@@ -229,8 +232,7 @@ def load_experiment(path: Path) -> Experiment:
     with with_advice(RESTORE):
         values = read_json(inside(path.parent, path.name), dict[str, Any])
     try:
-        experiment = from_json(values)
-        return experiment
+        return from_json(values)
     except ValueError as error:
         raise SeqlabError(f"{path}: {error}") from None
 

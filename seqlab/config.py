@@ -2,56 +2,22 @@
 defined here or in a model, once.
 """
 
-import dataclasses
 import math
 from dataclasses import dataclass, field
-from typing import Any, get_type_hints
+from typing import Any
 
-from seqlab.system.errors import SeqlabError, at_least
+from seqlab.system.checks import check_choice, check_finite, check_fraction, check_minimums, check_types
+from seqlab.system.errors import SeqlabError
 
 OPTIMIZERS = ("adam", "adamw", "sgd", "momentum", "nesterov", "rmsprop", "adagrad")
 SCHEDULES = ("constant", "inverse_sqrt", "noam", "cosine", "linear", "step")
-PRESETS = ("seqlab", "gnmt", "fairseq", "joey", "marian", "ct2", "hf")
+PRESET_NAMES = ("seqlab", "gnmt", "fairseq", "joey", "marian", "ct2", "hf")
 LENGTH_PENALTIES = ("none", "gnmt", "power")
 STOP_RULES = ("optimal", "first", "full", "bound", "top", "empty", "slots")
 RISKS = ("chrf", "bleu")
 MAX_BEAM = 10_000
 MAX_POSITIONS = 1 << 16  # of sources and hypotheses in a batch: long lines come in smaller batches
 MAX_TOKENS = 1 << 13  # of a text, where the model sets no bound: memory grows with the square of a source
-
-
-def check_types(value: Any, prefix: str = "") -> None:
-    """Raises `SeqlabError` for a field of plain type, such as `steps: int`, that holds another, such as "3"."""
-    hints = get_type_hints(type(value))
-    for parameter in dataclasses.fields(value):
-        content, expected = getattr(value, parameter.name), hints.get(parameter.name)
-        if dataclasses.is_dataclass(content) and parameter.name != "parent":
-            check_types(content, f"{prefix}{parameter.name}.")
-        elif expected in (int, float, str, bool):
-            fits = isinstance(content, (int, float) if expected is float else expected)
-            if not fits or (isinstance(content, bool) and expected is not bool):
-                raise SeqlabError(f"{prefix}{parameter.name} is of type {expected.__name__}, and {content!r} is not")
-
-
-def check_minimums(value: Any, prefix: str, **minimums: int) -> None:
-    """Raises `SeqlabError` for the first of some fields that is below its minimum."""
-    for name, minimum in minimums.items():
-        at_least(f"{prefix}{name}", getattr(value, name), minimum)
-
-
-def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise SeqlabError(f"{name} must be one of {', '.join(choices)}, not {value!r}")
-
-
-def check_share(name: str, value: float) -> None:
-    if not 0 <= value < 1:
-        raise SeqlabError(f"{name} is in [0, 1), not {value}")
-
-
-def check_finite(name: str, value: float) -> None:
-    if not 0 <= value < math.inf:
-        raise SeqlabError(f"{name} is a finite number of at least 0, not {value}")
 
 
 @dataclass(frozen=True)
@@ -71,8 +37,6 @@ class Text:
         check_types(self, "text.")
         if self.kind not in ("bpe", "char", "word"):
             raise SeqlabError(f"unknown tokenizer {self.kind!r}: bpe, char or word")
-        if self.size < 300:
-            raise SeqlabError(f"a vocabulary of {self.size} is too small: 256 bytes, 4 special tokens and some text")
         check_minimums(self, "text.", sample=1)
 
 
@@ -117,11 +81,11 @@ class Optimizer:
         if self.name not in OPTIMIZERS:
             raise SeqlabError(f"unknown optimizer {self.name!r}: one of {', '.join(OPTIMIZERS)}")
         check_minimums(self, "optimizer.", clip=0)
-        check_share("optimizer.beta1", self.beta1)
-        check_share("optimizer.beta2", self.beta2)
+        check_fraction("optimizer.beta1", self.beta1)
+        check_fraction("optimizer.beta2", self.beta2)
         check_finite("optimizer.epsilon", self.epsilon)
         check_finite("optimizer.weight_decay", self.weight_decay)
-        check_share("optimizer.average", self.average)
+        check_fraction("optimizer.average", self.average)
         if not math.isfinite(self.clip):
             raise SeqlabError(f"optimizer.clip is a finite number, not {self.clip}")
 
@@ -211,7 +175,7 @@ class Search:
             raise SeqlabError(f"a beam holds at least 1 hypothesis, not {self.beam}")
         if self.beam > MAX_BEAM:
             raise SeqlabError(f"a beam holds at most {MAX_BEAM:,} hypotheses, not {self.beam:,}")
-        check_choice("preset", self.preset, PRESETS)
+        check_choice("preset", self.preset, PRESET_NAMES)
         if self.length is not None:
             check_choice("length", self.length, LENGTH_PENALTIES)
         if self.stop is not None:

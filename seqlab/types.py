@@ -9,7 +9,6 @@ Axes, as they appear in every shape annotation:
 from typing import Any, Protocol, runtime_checkable
 
 import jax
-import jax.numpy as jnp
 from flax import struct
 
 AnyArray = Any  # NumPy on the host, JAX on a device
@@ -79,11 +78,11 @@ class Generator(Protocol):
         ...
 
     def step(self, memory: Memory, state: State, token: jax.Array, t: jax.Array) -> Any:
-        """`token` [B K] stands at position `t`: (logits [B K V] of the next token, state)."""
+        """`token` [B K] is at position `t`: (logits [B K V] of the next token, state)."""
         ...
 
     def reorder(self, state: State, parents: jax.Array) -> State:
-        """Hypothesis k of a sentence goes on from hypothesis `parents[b, k]`; `parents` int [B K]."""
+        """Hypothesis k of a sentence continues hypothesis `parents[b, k]`; `parents` int [B K]."""
         ...
 
     # A model whose state has room for a number of positions, and no more, has `grow(state, more)` too.
@@ -128,8 +127,3 @@ class TrainState:
     carry: Carry
     sums: dict[str, AnyArray]
     average: Params = None
-
-
-def zeros_like(shapes: Any) -> Any:
-    """Zeros of the shapes and dtypes of a tree: what a carry is at first."""
-    return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)

@@ -190,8 +190,8 @@ MUTANTS = (
     Mutant(
         "parents swapped",
         "search.beam",
-        "return new, parents[rows, stays]",
-        "return new, parents[rows, stays][:, ::-1]",
+        "return new, parents[rows, order]",
+        "return new, parents[rows, order][:, ::-1]",
         "returned_scores_are_the_models",
     ),
     Mutant(
@@ -204,8 +204,8 @@ MUTANTS = (
     Mutant(
         "one step too few",
         "search.candidates",
-        "last = i + 1 >= requests.limit\n    only",
-        "last = i + 2 >= requests.limit\n    only",
+        "last = i + 1 >= requests.limit\n    forced_ids",
+        "last = i + 2 >= requests.limit\n    forced_ids",
         "a_beam_that_holds_everything_is_exact",
     ),
     Mutant(
@@ -218,14 +218,14 @@ MUTANTS = (
     Mutant(
         "hypotheses that end go on",
         "search.beam",
-        "leaves = hit | last[:, None]",
-        "leaves = jnp.broadcast_to(last[:, None], hit.shape)",
+        "is_removed = ends | last[:, None]",
+        "is_removed = jnp.broadcast_to(last[:, None], ends.shape)",
         "returned_scores_are_the_models",
         "bahdanau",
     ),
     Mutant(
         "greedy search goes past the end",
-        "search.greedy",
+        "search.sequences",
         "token = jnp.where((i + 1 >= requests.limit)[:, None], eos, chosen)",
         "token = jnp.where((i >= requests.limit)[:, None], eos, chosen)",
         "greedy_is_a_beam_of_one",

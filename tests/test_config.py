@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from seqlab import config
 from seqlab.config import (
     Batching,
     Checkpoints,
@@ -18,8 +19,12 @@ from seqlab.config import (
     Text,
     Validation,
 )
+from seqlab.decoding.risk import UTILITIES
 from seqlab.search.presets import PRESETS, resolve_preset
+from seqlab.search.settings import split_settings
 from seqlab.system.errors import SeqlabError
+from seqlab.training.optimizer import make_optimizer
+from seqlab.training.schedule import make_schedule
 
 
 def experiment(**fields):
@@ -28,7 +33,6 @@ def experiment(**fields):
 
 REFUSED = [
     (Text, {"kind": "unigram"}, "unknown tokenizer 'unigram': bpe, char or word"),
-    (Text, {"size": 299}, "a vocabulary of 299 is too small"),
     (Text, {"sample": 0}, "text.sample must be at least 1, not 0"),
     (Text, {"joint": 1}, "text.joint is of type bool, and 1 is not"),
     (Batching, {"tokens": 0}, "batching.tokens must be at least 1, not 0"),
@@ -106,6 +110,14 @@ def test_a_preset_gives_what_the_search_leaves_open(name, alpha, length):
     assert preset.rules.length == (length or PRESETS[name].rules.length)
 
 
-def test_the_presets_are_those_of_the_config():
-    for name in PRESETS:
-        assert Search(preset=name).preset == name
+def test_the_names_in_the_config_are_those_that_exist():
+    assert tuple(PRESETS) == config.PRESET_NAMES
+    assert tuple(UTILITIES) == config.RISKS
+    for name in config.OPTIMIZERS:
+        make_optimizer(Optimizer(name), Schedule(), 10).init({})
+    for name in config.SCHEDULES:
+        assert make_schedule(Schedule(name), 10)(0) > 0
+
+
+def test_greedy_search_scores_by_its_length_penalty():
+    assert split_settings(Search(beam=1, length="none"), eos=2).static.rules.length == "none"

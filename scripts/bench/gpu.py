@@ -48,7 +48,7 @@ from seqlab.data.tokenizers import MarianTokenizer
 from seqlab.models.recurrent_lm import RecurrentLM
 from seqlab.models.transformer import Transformer
 from seqlab.runs.parameters import init_params
-from seqlab.search.forced import force
+from seqlab.search.forced import token_log_probs
 from seqlab.search.generate import generate
 from seqlab.search.requests import Request
 from seqlab.search.settings import split_settings
@@ -207,7 +207,9 @@ def agreement(model: Transformer, params: Params, sources: list[list[int]], ours
         pairs = [pair for pair in zip(sources, ours(sources), theirs(sources), strict=True) if pair[1] != pair[2]]
         assert all(len(a) == len(b) for _, a, b in pairs)
         requests = [Request(source, [BOS], 0) for source, _, _ in pairs]
-        scores = [[x.mean() for x in force(model, params, requests, [pair[i] for pair in pairs])] for i in (1, 2)]
+        scores = [
+            [x.mean() for x in token_log_probs(model, params, requests, [pair[i] for pair in pairs])] for i in (1, 2)
+        ]
     near = sum(abs(a - b) < NEAR for a, b in zip(*scores, strict=True))
     others = len(pairs) - near
     assert others <= OTHERS * len(sources), others

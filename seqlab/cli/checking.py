@@ -8,7 +8,8 @@ from tyro.conf import Positional, arg
 from seqlab.cli.options import DATA_DIR, Checkpoint, DataDir, Parts
 from seqlab.cli.parsing import run_parsed
 from seqlab.cli.start import dump, first_argument, start_computing, use_parts
-from seqlab.system.errors import SeqlabError, at_least
+from seqlab.system.checks import at_least
+from seqlab.system.errors import SeqlabError
 
 
 def check(
@@ -85,9 +86,9 @@ def cost(arguments: list[str]) -> None:
             moves = ", ".join(f"{side} {'-' if count is None else count}" for side, count in cost.paths.items())
             for name, step, more in (("training", cost.training, moves), ("decoding", cost.decoding, "")):
                 if step is not None and not json:
-                    counted = f"{step.operations / 1e9:9.3f} G {step.sequential:9,}"
-                    measured = f"{step.seconds * 1e3:7.1f} ms {step.memory / 2**20:5.0f} MiB"
-                    print(f"{length:6}  {name} {counted} {measured}  {more}".rstrip(), flush=True)
+                    counts = f"{step.operations / 1e9:9.3f} G {step.sequential:9,}"
+                    measurements = f"{step.seconds * 1e3:7.1f} ms {step.memory / 2**20:5.0f} MiB"
+                    print(f"{length:6}  {name} {counts} {measurements}  {more}".rstrip(), flush=True)
         if json:
             print(dump({"parameters": size, "rows": rows, "costs": table}))
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from tyro.conf import arg
 
-from seqlab.cli.options import ALONE, NO_SEARCH, Checkpoint, Cluster, Parts, Run, SearchOptions
+from seqlab.cli.options import NO_SEARCH, SINGLE_PROCESS, Checkpoint, Parts, ProcessOptions, Run, SearchOptions
 from seqlab.cli.start import check_output, load_generator, start_computing, use_parts
 from seqlab.system.errors import SeqlabError
 
@@ -63,7 +63,7 @@ def decode(
     search: SearchOptions = NO_SEARCH,
     output: Annotated[Output, arg(name="")] = PLAIN_TEXT,
     models: Annotated[Models, arg(name="")] = ONE_MODEL,
-    cluster: Cluster = ALONE,
+    cluster: ProcessOptions = SINGLE_PROCESS,
     parts: Parts = None,
 ) -> None:
     """Writes a line for each line of input, by beam search."""
@@ -72,7 +72,7 @@ def decode(
     from seqlab.decoding.stream import DecodingFiles, LineStreams, decode_file, decode_stream
     from seqlab.distributed.hosts import is_process_zero
 
-    check_files(files, cluster != ALONE)
+    check_files(files, cluster != SINGLE_PROCESS)
     start_computing(cluster)
     loaded = load_models(run, models)
     settings = loaded.search(**dataclasses.asdict(search))

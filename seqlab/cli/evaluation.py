@@ -9,14 +9,14 @@ from typing import Annotated, Any
 from tyro.conf import Positional, arg
 
 from seqlab.cli.options import (
-    ALONE,
     DEFAULT_ANALYSIS,
     DEFAULT_PLACES,
     NO_SEARCH,
+    SINGLE_PROCESS,
     AnalysisOptions,
     Checkpoint,
-    Cluster,
     PlaceOptions,
+    ProcessOptions,
     Run,
     SearchOptions,
 )
@@ -31,14 +31,14 @@ def evaluate(
     checkpoint: Checkpoint = "best",
     output: Annotated[Path | None, arg(metavar="F", help="Writes the decoded lines there too.")] = None,
     json: bool = False,
-    cluster: Cluster = ALONE,
+    cluster: ProcessOptions = SINGLE_PROCESS,
     places: PlaceOptions = DEFAULT_PLACES,
 ) -> None:
     """Decodes a split and prints the task's scores with their signatures."""
     use_parts(places.parts)
     from seqlab.distributed.hosts import is_process_zero
     from seqlab.evaluation.evaluate import evaluate
-    from seqlab.evaluation.texts import versions
+    from seqlab.evaluation.versions import versions
     from seqlab.runs.checkpoint import fingerprint
     from seqlab.runs.loading import load
     from seqlab.system.files import open_output
@@ -78,9 +78,9 @@ def describe_evaluation(facts: dict[str, Any], kind: str) -> Iterable[str]:
 
     yield f"checkpoint: step {facts['checkpoint']} sha256 {facts['parameters']['sha256']}"
     if kind == "generator":
-        usual = dataclasses.asdict(Search())
-        shown = {n: v for n, v in facts["search"].items() if n in ("beam", "preset") or v != usual[n]}
-        yield f"search: {', '.join(f'{name} {value}' for name, value in shown.items())}"
+        defaults = dataclasses.asdict(Search())
+        fields = {n: v for n, v in facts["search"].items() if n in ("beam", "preset") or v != defaults[n]}
+        yield f"search: {', '.join(f'{name} {value}' for name, value in fields.items())}"
     yield f"versions: {', '.join(f'{name} {version}' for name, version in facts['versions'].items())}"
     for name, value in facts["data"].items():
         yield f"data: {name} {value}"
@@ -105,7 +105,8 @@ def score(
     """Scores a text file against references, line by line."""
     check_output(by_line, hypotheses, *references)
     from seqlab.evaluation.doubts import doubts
-    from seqlab.evaluation.texts import check_sizes, digest_of_lines, read_texts, versions
+    from seqlab.evaluation.texts import check_sizes, digest_of_lines, read_texts
+    from seqlab.evaluation.versions import versions
     from seqlab.metrics.registry import score, score_lines
     from seqlab.system.files import open_output
 
@@ -177,12 +178,12 @@ def compare(
     use_parts(places.parts)
     from seqlab.evaluation.compare import compare_systems, format_comparison
     from seqlab.evaluation.plain_values import to_plain
-    from seqlab.evaluation.texts import gather
+    from seqlab.evaluation.texts import gather_texts
 
     if not systems:
         raise SeqlabError("name the runs or files to compare")
     start_computing()
-    texts = gather(systems, references, places.data_dir, split, files.source, files.train, metrics)
+    texts = gather_texts(systems, references, places.data_dir, split, files.source, files.train, metrics)
     comparison = compare_systems(texts, tokenized)
     for doubt in comparison.doubts:
         print(f"seqlab: {doubt}", file=sys.stderr)

@@ -20,7 +20,8 @@ from seqlab.cli.options import (
     SearchOptions,
 )
 from seqlab.cli.start import check_output, dump, start_computing, use_parts
-from seqlab.system.errors import SeqlabError, at_least
+from seqlab.system.checks import at_least
+from seqlab.system.errors import SeqlabError
 
 
 def inspect(
@@ -80,7 +81,7 @@ def write_page(path: Path, content: str) -> None:
 
 def show_batch(
     run: Run,
-    step: Annotated[int | None, arg(metavar="N", help="Checkpoint step, from 1 on.")] = None,
+    step: Annotated[int | None, arg(metavar="N", help="Which step, from 1 on.")] = None,
     batch: Annotated[
         str | None, arg(metavar="EPOCH/INDEX", help="Or which batch: one that was left out, say.")
     ] = None,

@@ -7,7 +7,7 @@ from tyro.conf import Positional, arg
 
 from seqlab.cli.options import Checkpoint, Parts, Run
 from seqlab.cli.start import load_generator, start_computing, use_parts
-from seqlab.system.errors import at_least
+from seqlab.system.checks import at_least
 
 
 def import_run(

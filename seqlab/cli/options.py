@@ -31,8 +31,8 @@ class Processes:
     """Which this is, from 0 on."""
 
 
-ALONE = Processes()
-Cluster = Annotated[Processes, arg(name="")]
+SINGLE_PROCESS = Processes()
+ProcessOptions = Annotated[Processes, arg(name="")]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,12 +58,12 @@ def field_help(cls: type) -> dict[str, str]:
 
 
 def make_search_options() -> type:
-    """A dataclass with the fields of `config.Search` and its help texts, all None: what replaces the run's search."""
+    """A dataclass with the fields of `config.Search` and its help texts. A field that is None stays the run's own."""
     help_texts, types = field_help(Search), typing.get_type_hints(Search)
     fields: list[Any] = [
         (
             field.name,
-            Annotated[types[field.name] | None, arg(help=help_texts[field.name])],
+            Annotated[types[field.name] | None, arg(help=help_texts[field.name].partition(" None: ")[0])],
             dataclasses.field(default=None),
         )
         for field in dataclasses.fields(Search)
@@ -80,7 +80,7 @@ else:
 
 
 @dataclasses.dataclass(frozen=True)
-class Analysis:
+class AnalysisEffort:
     """How much of a split is analyzed, and how far."""
 
     lines: int = 0
@@ -93,5 +93,5 @@ class Analysis:
     """Steps of the model that it takes for each."""
 
 
-DEFAULT_ANALYSIS = Analysis()
-AnalysisOptions = Annotated[Analysis, arg(name="")]
+DEFAULT_ANALYSIS = AnalysisEffort()
+AnalysisOptions = Annotated[AnalysisEffort, arg(name="")]

@@ -31,6 +31,7 @@ def run_parsed(command: Callable[..., None], prog: str, arguments: list[str]) ->
             raise error from None
         sys.stderr.write(output.getvalue())
         raise
+    sys.stderr.write(output.getvalue())
     call()
 
 

@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from seqlab.cli.options import ALONE, Processes
+from seqlab.cli.options import SINGLE_PROCESS, Processes
 from seqlab.system.compilation import keep_compilations
-from seqlab.system.errors import SeqlabError, at_least
+from seqlab.system.errors import SeqlabError
 from seqlab.system.memory import keep_freed_memory
 
 
@@ -25,21 +25,20 @@ def without_processes(arguments: list[str]) -> list[str]:
     return remaining
 
 
-def start_computing(cluster: Processes = ALONE, heartbeat: int = 100) -> None:
+def start_computing(cluster: Processes = SINGLE_PROCESS, heartbeat: int = 100) -> None:
     """Configures memory, the compilation cache and, if there are several processes, the connection between them.
 
     Call it first in every command that computes. Of several processes only the first prints, and the cache is off:
     only the first would write to it, and would then wait for the others while they compile.
     """
     keep_freed_memory()
-    if cluster == ALONE:
+    if cluster == SINGLE_PROCESS:
         keep_compilations()
         return
     if cluster.coordinator is None:
         raise SeqlabError("--processes and --process need --coordinator HOST:PORT")
     from seqlab.distributed import hosts
 
-    at_least("parallel.heartbeat", heartbeat, 1)
     hosts.connect(cluster.coordinator, cluster.processes, cluster.process, heartbeat)
     if not hosts.is_process_zero():
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from tyro.conf import arg
 
-from seqlab.cli.options import ALONE, DATA_DIR, Cluster, DataDir, Parts
+from seqlab.cli.options import DATA_DIR, SINGLE_PROCESS, DataDir, Parts, ProcessOptions
 from seqlab.cli.parsing import run_parsed
 from seqlab.cli.start import first_argument, start_computing, without_processes
 from seqlab.system.errors import SeqlabError
@@ -27,13 +27,13 @@ def train(arguments: list[str]) -> None:
         init_from: Annotated[Path | None, arg(metavar="RUN", help="Another run, to start from its best.")] = None,
         tokenizer: Annotated[Path | None, arg(metavar="FILE", help="A SentencePiece model to use.")] = None,
         explain: Annotated[bool, arg(help="Prints which part of the state lies on which axis, and ends.")] = False,
-        cluster: Cluster = ALONE,
+        cluster: ProcessOptions = SINGLE_PROCESS,
         data_dir: DataDir = DATA_DIR,
         parts: Parts = None,
     ) -> None:
         """Trains CONFIG into the folder RUN. The same command again goes on where the run was."""
         from seqlab.runs.listing import command_line
-        from seqlab.training.explain import describe_sharding
+        from seqlab.training.describe_sharding import describe_sharding
         from seqlab.training.train import train
 
         with listen_for_stop():

@@ -1,34 +1,20 @@
 """From examples to arrays: the batch of a task for some rows of a corpus."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-from seqlab.config import Batching
 from seqlab.data.corpus import Corpus
 from seqlab.data.padding import documents, shifted
-from seqlab.data.plans import Plan, Rows
+from seqlab.data.plans import Rows
+from seqlab.data.task import Task
 from seqlab.data.tokenizers import Tokenizers
 from seqlab.system.errors import SeqlabError
-from seqlab.types import Batch, Carry, Params, Series, Tokens
+from seqlab.types import Batch, Series, Tokens
 
 
-@runtime_checkable
-class Task(Protocol):
-    KIND: ClassVar[str]
-    """What kind of model it needs."""
-    columns: Mapping[str, str]
-    """The columns of an example, and what each holds: "text", the name of a "class", "symbols" or "numbers"."""
-    metrics: tuple[str, ...]
-    """The names in `seqlab.metrics.registry` that judge answers; none: the task is judged by its loss alone."""
-
-    def plan(self, corpus: Corpus, batching: Batching) -> Plan: ...
-    def collate(self, corpus: Corpus, rows: Rows, tokenizers: Tokenizers) -> Batch: ...
-    def loss(self, model: Any, params: Params, batch: Batch, carry: Carry, key: Any) -> Any: ...
-
-
-def make_batch(task: Any, corpus: Corpus, tokenizers: Tokenizers, rows: Rows) -> Batch:
+def make_batch(task: Task, corpus: Corpus, tokenizers: Tokenizers, rows: Rows) -> Batch:
     """The task's batch of some rows. Raises `SeqlabError` naming the corpus's folder, where ids and plan are cached,
     if they do not make a batch.
     """
@@ -38,7 +24,7 @@ def make_batch(task: Any, corpus: Corpus, tokenizers: Tokenizers, rows: Rows) ->
         raise SeqlabError(f"{corpus.folder}: damaged ({error}); remove it, and it is made again") from None
 
 
-def single(corpus: Corpus, column: str, rows: Rows) -> np.ndarray:
+def single_ids(corpus: Corpus, column: str, rows: Rows) -> np.ndarray:
     """The one id of each row in a column, int32. Raises `SeqlabError` for a row that has not exactly one."""
     ids = [corpus.row(column, i) for i in rows.indices]
     if any(len(row) != 1 for row in ids):

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from seqlab.config import Batching
-from seqlab.data.plans import Lazy, Rows, shuffled
+from seqlab.data.plans import LazyBatches, Rows, shuffled
 
 LEVELS = 2048  # shapes among which those of buckets are chosen
 
@@ -64,9 +64,9 @@ class Buckets(NamedTuple):
             bucket = self.buckets[index]
             at = (i - (ends[index - 1] if index else 0)) * bucket.rows
             places = np.arange(at, min(at + bucket.rows, bucket.taken))
-            return Rows(_drawn(bucket, index, places, seed, epoch), bucket.shape, bucket.rows)
+            return Rows(_examples_at(bucket, index, places, seed, epoch), bucket.shape, bucket.rows)
 
-        return Lazy(int(ends[-1]) if self.buckets else 0, batch)
+        return LazyBatches(int(ends[-1]) if self.buckets else 0, batch)
 
     def describe(self) -> Iterator[str]:
         real = padded = count = 0
@@ -84,7 +84,7 @@ class Buckets(NamedTuple):
             yield f"left out: {self.lopsided:,} pairs more lopsided than batching.max_ratio"
 
 
-def _drawn(bucket: Bucket, index: int, places: np.ndarray, seed: int, epoch: int) -> np.ndarray:
+def _examples_at(bucket: Bucket, index: int, places: np.ndarray, seed: int, epoch: int) -> np.ndarray:
     """The examples at some places of an epoch of the bucket `index`. An epoch continues each group where the last one
     stopped; each round through a group has another order.
     """
@@ -120,9 +120,9 @@ def make_buckets(lengths: np.ndarray, batching: Batching, parts: Sequence[tuple[
     for i, shape in reversed(list(enumerate(shapes))):
         bucket_of[(lengths[usable] <= shape).all(axis=1)] = i
     part_of = np.searchsorted(np.cumsum([size for size, _ in parts[:-1]]), usable, side="right")
-    held = np.bincount(part_of, minlength=max(len(parts), 1))
-    rates = np.array([rate for _, rate in parts] or [1.0]) * (held > 0)
-    times = rates / rates.sum() * len(usable) / np.maximum(held, 1) if len(usable) else rates
+    part_counts = np.bincount(part_of, minlength=max(len(parts), 1))
+    rates = np.array([rate for _, rate in parts] or [1.0]) * (part_counts > 0)
+    times = rates / rates.sum() * len(usable) / np.maximum(part_counts, 1) if len(usable) else rates
     buckets = []
     for i in range(len(shapes)):
         inside = bucket_of == i
@@ -130,7 +130,7 @@ def make_buckets(lengths: np.ndarray, batching: Batching, parts: Sequence[tuple[
         shape = tuple(int(n) for n in np.maximum(lengths[members].max(axis=0), 1))
         groups = [
             Group(examples, max(round(len(examples) * times[j]), 1))
-            for j in range(len(held))
+            for j in range(len(part_counts))
             for examples in [members[part_of[inside] == j]]
             if len(examples)
         ]
@@ -149,22 +149,22 @@ def _shapes(lengths: np.ndarray, buckets: int) -> np.ndarray:
     counts = np.zeros([len(levels) for levels in grid])
     np.add.at(counts, tuple(np.searchsorted(levels, c) for levels, c in zip(grid, lengths.T, strict=True)), 1)
     shapes = np.stack([axis.ravel() for axis in np.meshgrid(*grid, indexing="ij")], axis=1)
-    held = counts.ravel() > 0
-    cells, weights = shapes[held], counts.ravel()[held]
+    occupied = counts.ravel() > 0
+    cells, weights = shapes[occupied], counts.ravel()[occupied]
     fits = (cells[None] <= shapes[:, None]).all(axis=-1)
     nowhere = shapes[-1].sum() * weights.sum() + 1  # worse than any padding, so every example fits somewhere
     positions = np.where(fits, shapes.sum(axis=1)[:, None], nowhere)  # [shape, cell], of one example
 
-    def saved(chosen: list[int]) -> np.ndarray:
+    def savings(chosen: list[int]) -> np.ndarray:
         return np.maximum(positions[chosen].min(axis=0, initial=nowhere) - positions, 0) @ weights
 
     chosen: list[int] = []
     while len(chosen) < min(buckets, len(cells)):
-        chosen.append(int(saved(chosen).argmax()))
+        chosen.append(int(savings(chosen).argmax()))
     unchanged = 0
     while unchanged < len(chosen):  # the first shape is exchanged, or kept, and goes to the end
         first, *chosen = chosen
-        gains = saved(chosen)
+        gains = savings(chosen)
         better = int(gains.argmax())
         unchanged = unchanged + 1 if gains[better] == gains[first] else 0
         chosen.append(first if unchanged else better)

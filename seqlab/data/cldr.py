@@ -43,11 +43,8 @@ UNITS = (
 ).split()
 
 FIELDS = "year month week day hour minute second".split()
-
 RELATIVE = [f"{field} {side}" for field in FIELDS for side in ("past", "future")]
-
 FIRST_DAY, LAST_DAY = date(1990, 1, 1).toordinal(), date(2029, 12, 31).toordinal()
-
 BIDI_MARKS = dict.fromkeys((0x61C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)))
 
 # Texts by plural category ("one", "few", "other", ...) or, of list patterns, by place ("2", "start", "end").
@@ -86,7 +83,7 @@ def cldr(identifier: str) -> dict[Any, Any]:
     return data
 
 
-def at(data: Any, *path: Any) -> Any:
+def value_at(data: Any, *path: Any) -> Any:
     """The value at `path` of nested dictionaries, an empty dictionary where there is none."""
     for key in path:
         data = data.get(key, {})
@@ -114,30 +111,30 @@ def date_pattern(pattern: Any, fields: str) -> Forms:
 def vocabulary(identifier: str) -> dict[str, Forms]:
     """A locale's words and patterns by name ("country DE", "pattern and", ...), empty where it lacks one."""
     data, root = cldr(identifier), cldr("root")
-    months = at(data, "months", "format", "wide"), at(data, "months", "stand-alone", "wide")
-    days = at(data, "days", "format", "wide"), at(data, "days", "stand-alone", "wide")
-    quarters = at(data, "quarters", "format", "wide")
-    periods = at(data, "day_periods", "format")
-    periods = {**at(periods, "wide"), **at(periods, "abbreviated")}
-    intervals = {**root["interval_formats"], **at(data, "interval_formats")}
-    skeletons = {**root["datetime_skeletons"], **at(data, "datetime_skeletons")}
-    time = str(at(data, "time_formats", "short") or "")
+    months = value_at(data, "months", "format", "wide"), value_at(data, "months", "stand-alone", "wide")
+    days = value_at(data, "days", "format", "wide"), value_at(data, "days", "stand-alone", "wide")
+    quarters = value_at(data, "quarters", "format", "wide")
+    periods = value_at(data, "day_periods", "format")
+    periods = {**value_at(periods, "wide"), **value_at(periods, "abbreviated")}
+    intervals = {**root["interval_formats"], **value_at(data, "interval_formats")}
+    skeletons = {**root["datetime_skeletons"], **value_at(data, "datetime_skeletons")}
+    time = str(value_at(data, "time_formats", "short") or "")
     if "B" in time or ("a" in time and not {"am", "pm"} <= periods.keys()):
         time = str(skeletons["Hm"])  # no words for AM and PM alone: 24 hours
     forms_by_name: dict[str, Forms] = {
-        "pattern full date": date_pattern(at(data, "date_formats", "full"), "y ML d Ec"),
-        "pattern long date": date_pattern(at(data, "date_formats", "long"), "y ML d"),
+        "pattern full date": date_pattern(value_at(data, "date_formats", "full"), "y ML d Ec"),
+        "pattern long date": date_pattern(value_at(data, "date_formats", "long"), "y ML d"),
         "pattern month": date_pattern(skeletons["yMMMM"], "y ML"),
         "pattern quarter": date_pattern(skeletons["yQQQQ"], "y Q"),
         "pattern time": date_pattern(time, "hK a m" if "a" in time else "H m"),
-        "pattern date and time": date_pattern(at(data, "datetime_formats", "full"), "0 1"),
+        "pattern date and time": date_pattern(value_at(data, "datetime_formats", "full"), "0 1"),
         "pattern range": {"other": intervals[None]},
-        "pattern price": plural_forms(root["currency_unit_patterns"], at(data, "currency_unit_patterns")),
+        "pattern price": plural_forms(root["currency_unit_patterns"], value_at(data, "currency_unit_patterns")),
     }
     if "G" in "".join(forms.get("other", "") for forms in forms_by_name.values()):
-        forms_by_name["era"] = name_forms("", at(data, "eras", "abbreviated", 1), {})
+        forms_by_name["era"] = name_forms("", value_at(data, "eras", "abbreviated", 1), {})
     for style, key in (("and", "standard"), ("or", "or")):  # the root has commas for "and", English for "or"
-        list_patterns = at(data, "list_patterns", key)
+        list_patterns = value_at(data, "list_patterns", key)
         complete = style == "and" or {"2", "end"} <= list_patterns.keys()
         forms_by_name[f"pattern {style}"] = {**root["list_patterns"][key], **list_patterns} if complete else {}
     if "a" in time:
@@ -151,15 +148,15 @@ def vocabulary(identifier: str) -> dict[str, Forms]:
     for number in range(1, 5):
         forms_by_name[f"quarter {number}"] = name_forms("", quarters.get(number), {})
     for kind, key, codes in (("country", "territories", COUNTRIES), ("language", "languages", LANGUAGES)):
-        forms_by_name |= {f"{kind} {code}": name_forms(code, at(data, key).get(code), {}) for code in codes}
+        forms_by_name |= {f"{kind} {code}": name_forms(code, value_at(data, key).get(code), {}) for code in codes}
     for code in CURRENCIES:
-        name, plurals = at(data, "currency_names").get(code), at(data, "currency_names_plural", code)
+        name, plurals = value_at(data, "currency_names").get(code), value_at(data, "currency_names_plural", code)
         forms_by_name[f"price {code}"] = name_forms(code, name, plurals)
     for unit in UNITS:  # CLDR leaves a long form out where it is the short one
-        short, long = at(data, "unit_patterns", unit, "short"), at(data, "unit_patterns", unit, "long")
+        short, long = value_at(data, "unit_patterns", unit, "short"), value_at(data, "unit_patterns", unit, "long")
         forms_by_name[f"amount {unit}"] = plural_forms(short, long)
     for word in RELATIVE:
-        forms_by_name[f"relative {word}"] = plural_forms(at(data, "date_fields", *word.split()))
+        forms_by_name[f"relative {word}"] = plural_forms(value_at(data, "date_fields", *word.split()))
     return forms_by_name
 
 

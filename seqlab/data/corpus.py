@@ -15,11 +15,10 @@ from seqlab.data.records import Prepared
 from seqlab.data.tokenizers import Numbers, Tokenizers
 from seqlab.system.errors import SeqlabError
 from seqlab.system.files import make_folder_once
-from seqlab.system.progress import progress
+from seqlab.system.progress_bar import progress
 
 CHUNK = 5_000  # examples tokenized at once
-
-CACHED = {"ids": "<i4", "offsets": "<i8"}  # the files of a column in the cache, and the type of their numbers
+CACHE_FILES = {"ids": "<i4", "offsets": "<i8"}  # the files of a column in the cache, and the type of their numbers
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,9 @@ def tokenize(
     identity = json.dumps([content, {name: t.digest for name, t in sorted(tokenizers.items())}])
     folder = Path(root) / "cache" / hashlib.sha256(identity.encode()).hexdigest()[:24]
     make_folder_once(folder, lambda part: _tokenize_into(part, examples, count, tokenizers))
-    ids, offsets = ({c: memory_map(folder / f"{c}.{end}", kind) for c in tokenizers} for end, kind in CACHED.items())
+    ids, offsets = (
+        {c: memory_map(folder / f"{c}.{end}", kind) for c in tokenizers} for end, kind in CACHE_FILES.items()
+    )
     for column, starts in offsets.items():
         if (
             len(starts) != count + 1

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from seqlab.data.plans import Lazy, Rows, shuffled
+from seqlab.data.plans import LazyBatches, Rows, shuffled
 
 
 class Packing(NamedTuple):
@@ -35,7 +35,7 @@ class Packing(NamedTuple):
             held = np.array([*map(len, examples)])
             return Rows(np.concatenate(examples), (self.length,), self.rows, held=held)
 
-        return Lazy(-(-total // self.rows), batch)
+        return LazyBatches(-(-total // self.rows), batch)
 
     def describe(self) -> Iterator[str]:
         count = len(self.starts) - 1

@@ -30,8 +30,8 @@ def load_or_make_plan(
 
     Raises `SeqlabError` for a damaged plan, or one whose batches `batching` does not allow.
     """
-    make_folder_once(folder, lambda part: save(make(), part))
-    plan = load(folder)
+    make_folder_once(folder, lambda part: save_plan(make(), part))
+    plan = load_plan(folder)
     if plan is None or not is_possible(plan, batching, examples):
         raise SeqlabError(f"{folder}: a damaged plan; remove it, and it is made again")
     return plan
@@ -41,8 +41,8 @@ PACKING = {"length": int, "rows": int, "left_out": int, "used": int}  # the fiel
 BUCKETS = {"buckets": list[tuple[list[int], int, list[int], int]], "too_long": int, "lopsided": int}
 
 
-def load(folder: Path) -> Buckets | Packing | None:
-    """The plan that `save` wrote; None for a malformed one."""
+def load_plan(folder: Path) -> Buckets | Packing | None:
+    """The plan that `save_plan` wrote; None for a malformed one."""
     try:
         facts, path = read_json(folder / "plan.json", dict[str, Any]), folder / "arrays"
     except SeqlabError:
@@ -98,7 +98,7 @@ def is_possible(plan: Buckets | Packing, batching: Batching, examples: int) -> b
     )
 
 
-def save(plan: Buckets | Packing, folder: Path) -> None:
+def save_plan(plan: Buckets | Packing, folder: Path) -> None:
     if isinstance(plan, Packing):
         facts, arrays = plan._asdict(), [plan.members, plan.starts]
         del facts["members"], facts["starts"]
@@ -115,7 +115,7 @@ def save(plan: Buckets | Packing, folder: Path) -> None:
 def bucket_plan(
     task: Any, corpus: Corpus, batching: Batching, sizes: Callable[[], np.ndarray], *, any_ratio: bool = False
 ) -> Plan:
-    """Buckets over the positions that examples take, `sizes()` [examples, columns]; kept beside the corpus.
+    """Buckets over the positions that examples take, `sizes()` [examples, columns]; cached in the corpus folder.
 
     `any_ratio`: a pair may be as lopsided as it likes.
     """
@@ -140,7 +140,7 @@ def cut_source_plan(task: Any, corpus: Corpus, batching: Batching, maximum: int)
 
 
 def cached_plan(make: Callable[[], Buckets | Packing], task: Any, corpus: Corpus, batching: Batching) -> Plan:
-    """The plan that `make` gives for a task, kept beside the corpus."""
+    """The plan that `make` gives for a task, cached in the corpus folder."""
     if corpus.folder is None:
         return make()
     identity = hashlib.sha256(repr((VERSION, task, batching, corpus.parts)).encode()).hexdigest()[:24]

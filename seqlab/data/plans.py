@@ -1,8 +1,8 @@
 """Batch plans: pure functions of (data, seed, epoch).
 
 A plan is one of three: `Buckets` of examples of like length, one shape each; `Packing` of short examples into long
-rows; `Streams`, stretches of one long text. Whatever the size of the data, a plan (once kept) is ready at once,
-and an epoch's order is never written down: it is a permutation that is computed where it is looked at.
+rows; `Streams`, stretches of one long text. Whatever the size of the data, a plan is ready at once (after it has been
+cached), and an epoch's order is never written down: it is a permutation that is computed where it is looked at.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -79,7 +79,7 @@ def shuffled(at: np.ndarray, count: int, *seed: int) -> np.ndarray:
     return x.astype(np.int64)
 
 
-class Lazy(Sequence[Rows]):
+class LazyBatches(Sequence[Rows]):
     """`length` batches, each made when it is asked for."""
 
     def __init__(self, length: int, make: Callable[[int], Rows]):

@@ -2,10 +2,10 @@
 
 A data set is a frozen dataclass with
 
-- `splits()`, which returns for each split an iterator of examples: dicts of plain strings; - `key()`, the folder of
-its prepared form below the data root: equal data, equal key; - `origin`, optional facts about the data, and
-`part_sizes`, for a mixture. Both are read after the examples and stored
-  with them.
+- `splits()`, which returns for each split an iterator of examples: dicts of plain strings;
+- `key()`, the folder of its prepared form below the data root: equal data, equal key;
+- `origin`, optional facts about the data, and `part_sizes`, for a mixture. Both are read after the examples and
+  stored with them.
 """
 
 import contextlib
@@ -23,12 +23,12 @@ import numpy as np
 from seqlab.data.tokenizer_files import read_record
 from seqlab.system.errors import SeqlabError, with_advice
 from seqlab.system.files import atomic_folder, locked
-from seqlab.system.progress import progress
+from seqlab.system.progress_bar import progress
 from seqlab.system.untrusted import fits, plain_files, read_json
 
 VERSION = "1.1.0"
 CHUNK = 1000
-RECORD = "prepared.json"
+RUN_RECORD = "prepared.json"
 FACTS = {  # in the record, and of what type
     "counts": dict[str, int],
     "hashes": dict[str, str],
@@ -122,7 +122,7 @@ def prepare(dataset: Dataset, root: Path) -> Prepared:
     key = Path(root) / dataset.key()
     if not key.resolve().is_relative_to(Path(root).resolve()) or key.resolve() == Path(root).resolve():
         raise SeqlabError(f"{dataset.key()!r} is no key of a data set: it leaves the data root")
-    record = key / RECORD
+    record = key / RUN_RECORD
     if not record.exists():
         with locked(key.parent / ".lock"):
             if key.exists() and not record.exists():
@@ -197,4 +197,4 @@ def _build(dataset: Dataset, folder: Path) -> None:
     hashes = {name: digest.hexdigest() for name, digest in digests.items()}
     extra = {name: getattr(dataset, name, {}) for name in ("origin", "part_sizes")}
     facts = {"counts": counts, "hashes": hashes, **extra}
-    (folder / RECORD).write_text(json.dumps(facts, indent=1))
+    (folder / RUN_RECORD).write_text(json.dumps(facts, indent=1))

@@ -11,6 +11,7 @@ from seqlab.system.errors import RESTORE, SeqlabError, with_advice
 from seqlab.system.untrusted import inside, parse_json, read_json, read_whole
 
 TOKENIZER_FILES = ("tokenizer*.model", "*.names.json", "*.pieces.json")
+RUN_RECORD = "data.json"
 
 
 def tokenizer_hashes(folder: Path) -> dict[str, str]:
@@ -40,7 +41,7 @@ def load_tokenizers(folder: Path, columns: Mapping[str, str]) -> Tokenizers:
     """Returns the tokenizers that `save_tokenizers` wrote, for columns of the given kinds. Raises `SeqlabError` for a
     missing file, and for a file that differs from the run's record, if it has one.
     """
-    record = read_record(folder / RECORD)[1] if (folder / RECORD).exists() else {}
+    record = read_record(folder / RUN_RECORD)[1] if (folder / RUN_RECORD).exists() else {}
     held = tokenizer_hashes(folder) if record else {}
     changed = [name for name in {**record, **held} if record.get(name) != held.get(name)]
     if changed:
@@ -62,9 +63,6 @@ def load_tokenizers(folder: Path, columns: Mapping[str, str]) -> Tokenizers:
                 class_names = parse_names(read_whole(path), str(path))
                 tokenizers[column] = Labels(class_names) if kind == "class" else Symbols(class_names)
     return tokenizers
-
-
-RECORD = "data.json"
 
 
 def read_record(path: Path) -> tuple[dict[str, str], dict[str, str]]:

@@ -11,6 +11,8 @@ import numpy as np
 
 from seqlab.system.errors import SeqlabError
 
+BLANK, END = "\u2581", "</s>"  # a blank and the end of a text, as pieces
+
 
 @dataclass(frozen=True)
 class Tokenizer:
@@ -213,8 +215,4 @@ def values_of(ids: Sequence[int] | np.ndarray) -> np.ndarray:
 
 
 TextTokenizer = Tokenizer | MarianTokenizer
-
 Tokenizers = dict[str, Any]  # by column of the data ("source", "target", "label"): one of those above
-
-
-BLANK, END = "\u2581", "</s>"  # how tokens write a blank, and the end

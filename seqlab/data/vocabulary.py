@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from seqlab.config import Text
 from seqlab.data.tokenizers import Tokenizer
 from seqlab.system.errors import SeqlabError, Stopped
-from seqlab.system.progress import progress
+from seqlab.system.progress_bar import progress
 
 
 def train_tokenizer(texts: Iterable[str], text: Text) -> Tokenizer:
@@ -17,6 +17,8 @@ def train_tokenizer(texts: Iterable[str], text: Text) -> Tokenizer:
     """
     import sentencepiece
 
+    if text.size < 300:  # where a tokenizer is given, the size does not matter
+        raise SeqlabError(f"a vocabulary of {text.size} is too small: 256 bytes, 4 special tokens and some text")
     output = io.BytesIO()
     with progress(f"training a tokenizer ({text.kind}, {text.size})", None) as advance:
         raised: list[BaseException] = []  # by the texts: the trainer would replace it by its own error

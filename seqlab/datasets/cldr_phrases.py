@@ -66,7 +66,7 @@ MAX_DRAWS = 10_000  # draws without a new phrase after which there are no more
 
 
 def draw_number(rng: Random) -> int:
-    """A count from 1 to 3000; the smallest, on which plurals hinge, come most often."""
+    """A count from 1 to 3000; the smallest, on which plurals depend, come most often."""
     return rng.choice((rng.randint(1, 5), rng.randint(1, 99), 50 * rng.randint(2, 60)))
 
 

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from seqlab.system.errors import SeqlabError
-from seqlab.system.progress import progress
+from seqlab.system.progress_bar import progress
 
 LANGUAGES = {"en-de": ("en", "de"), "en-fr": ("en", "fr"), "synopsis": ("en",), "section": ("en",)}
 HELD_OUT = 25  # of 1000 source packages: as many for validation, as many for test

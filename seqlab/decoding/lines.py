@@ -12,7 +12,7 @@ from seqlab.decoding.alignments import with_alignments
 from seqlab.decoding.decoded_text import Alignment, DecodedText
 from seqlab.decoding.requests import Lines, constrained_requests, requests_of
 from seqlab.decoding.risk import least_risk
-from seqlab.decoding.settings import resolve
+from seqlab.decoding.settings import resolve_search
 from seqlab.decoding.trained import Trained
 from seqlab.distributed.hosts import gather, share_of
 from seqlab.search.generate import generate
@@ -68,7 +68,7 @@ def decode_here(
         progress(len(answers))
         return [[DecodedText(answer, 0.0, 0.0)] for answer in answers]
     target = tokenizers["target"]
-    settings = resolve(search, target, search.beam if search.risk else count)
+    settings = resolve_search(search, target, search.beam if search.risk else count)
     rows = [i for i, line in enumerate(lines.texts) if line.strip()]
     requests = constrained_requests(lines.constraints, rows, requests_of(trained, lines, rows, search, warn), target)
     results = generate(model, params, requests, settings, progress=progress)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from seqlab.decoding.trained import Trained
-from seqlab.search.forced import force
+from seqlab.search.forced import token_log_probs
 from seqlab.search.requests import Request, max_tokens
 from seqlab.system.errors import SeqlabError
 
@@ -21,7 +21,7 @@ def line_log_probs(
     for i, (request, answer) in enumerate(zip(requests, answers, strict=True), first):
         if longest_side(request, answer) > maximum:
             raise SeqlabError(f"line {i} has more than the {maximum} tokens that can be read")
-    return list(zip(answers, force(trained.model, trained.params, requests, answers), strict=True))
+    return list(zip(answers, token_log_probs(trained.model, trained.params, requests, answers), strict=True))
 
 
 def forced_pairs(
@@ -51,5 +51,5 @@ def is_causal(trained: Trained, sources: Sequence[str], targets: Sequence[str]) 
         [*answer[:n], *((token + 1) % size for token in answer[n:])]
         for n, answer in zip(halves, answers, strict=True)
     ]
-    before, after = (force(trained.model, trained.params, requests, ids) for ids in (answers, changed))
+    before, after = (token_log_probs(trained.model, trained.params, requests, ids) for ids in (answers, changed))
     return all(np.array_equal(a[:n], b[:n]) for n, a, b in zip(halves, before, after, strict=True))

@@ -98,7 +98,9 @@ def constrained_requests(
 
 
 def source_request(ids: Sequence[int] | np.ndarray, tokenizers: Tokenizers, limit: int) -> Request:
-    """Requests a text of at most `limit` tokens for a source: x1 .. xn EOS, as in `pair_batch`."""
+    """The request for a text of at most `limit` tokens, given a source: x1 .. xn EOS, as in
+    `data.batches.pair_batch`.
+    """
     source = [*map(int, ids), tokenizers["source"].eos]
     sentences = sentences_of(np.array(source), tokenizers["source"].newline).tolist()
     return Request(source, [tokenizers["target"].bos], limit, sentences)

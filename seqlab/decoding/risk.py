@@ -1,5 +1,5 @@
-"""Minimum Bayes risk (Kumar & Byrne 2004): how much like all the others each of some texts is. What each pair has in
-common is counted on the device, for all pairs by one product.
+"""Minimum Bayes risk (Kumar & Byrne 2004): the mean similarity of each text to all texts. The n-grams that each pair
+shares are counted on the device, for all pairs at once.
 """
 
 import functools
@@ -12,13 +12,10 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from seqlab.decoding.decoded_text import DecodedText
-from seqlab.system.errors import SeqlabError
 
 
 def expected_utility(metric: str, texts: Sequence[str]) -> np.ndarray:
     """The mean over all texts, itself included, of a sentence's score [N] against each of them, in percent."""
-    if metric not in UTILITIES:
-        raise SeqlabError(f"the risk is by one of {', '.join(UTILITIES)}, not {metric!r}")
     return UTILITIES[metric](texts).mean(1)
 
 
@@ -61,8 +58,8 @@ UTILITIES: dict[str, Callable[[Sequence[str]], np.ndarray]] = {"chrf": pairwise_
 
 
 def common_ngrams(rows: Sequence[np.ndarray], orders: int) -> tuple[np.ndarray, np.ndarray]:
-    """Of n-grams of n = 1 to `orders`: how many each pair of rows of numbers above 0 has in common, a repeated one as
-    often as in the row that has it less [O N N]; how many each row has [O N].
+    """For n-grams of n = 1 to `orders`: the number that each pair of rows shares, a repeated one as often as the row
+    that has it less often [O N N]; and the number in each row [O N]. Rows hold numbers above 0.
     """
     length = max(max(map(len, rows)), 1)
     padded = np.zeros((len(rows), length + orders), np.int64)
@@ -84,8 +81,8 @@ def common_ngrams(rows: Sequence[np.ndarray], orders: int) -> tuple[np.ndarray, 
 
 
 def occurrences(grams: np.ndarray) -> np.ndarray:
-    """Numbers [N L] above 0 for which two of a row are never alike: the k-th of its kind in one row is as the k-th in
-    another; 0 where `grams` is 0.
+    """Numbers [N L] above 0, all different within a row: the k-th occurrence of an n-gram has the same number in each
+    row; 0 where `grams` is 0.
     """
     order = np.argsort(grams, axis=1, kind="stable")
     ordered = np.take_along_axis(grams, order, axis=1)

@@ -9,7 +9,7 @@ from seqlab.search.settings import SearchSettings, split_settings
 from seqlab.system.errors import SeqlabError
 
 
-def resolve(search: Search, tokenizer: TextTokenizer, count: int = 1) -> SearchSettings:
+def resolve_search(search: Search, tokenizer: TextTokenizer, count: int = 1) -> SearchSettings:
     """The settings of a search that returns `count` texts for each line. Raises `SeqlabError` for a text that cannot
     be forbidden, and for a count that the beam cannot hold.
     """

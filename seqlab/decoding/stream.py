@@ -22,7 +22,7 @@ from seqlab.distributed.hosts import part_of
 from seqlab.system.digests import digest_of
 from seqlab.system.errors import SeqlabError
 from seqlab.system.files import open_output
-from seqlab.system.progress import progress
+from seqlab.system.progress_bar import progress
 
 WINDOW = 10_000  # lines read ahead and sorted by length
 
@@ -80,15 +80,15 @@ def decode_stream(trained: Trained, search: Search, streams: LineStreams, form: 
 
 def windows(trained: Trained, streams: LineStreams) -> Iterator[Lines]:
     """The lines of a stream in windows, with their constraints."""
-    constraints = {"prefixes": streams.prefixes, "constraints": streams.phrases}
-    constraints = {name: stream for name, stream in constraints.items() if stream is not None}
-    rows = itertools.zip_longest(sources_in(trained.task, streams.lines), *constraints.values())
+    options = {"prefixes": streams.prefixes, "constraints": streams.phrases}
+    options = {name: stream for name, stream in options.items() if stream is not None}
+    rows = itertools.zip_longest(sources_in(trained.task, streams.lines), *options.values())
     while window := list(itertools.islice(rows, WINDOW)):
-        columns = dict(zip(("source", *constraints), zip(*window, strict=True), strict=True))
+        columns = dict(zip(("source", *options), zip(*window, strict=True), strict=True))
         for name, column in columns.items():
             if None in column:
                 excess = "more" if name == "source" else "fewer"
-                raise SeqlabError(f"there are {excess} {' and '.join(constraints)} than lines of input")
+                raise SeqlabError(f"there are {excess} {' and '.join(options)} than lines of input")
         phrases = [split_phrases(line) for line in columns.get("constraints", ())]
         yield Lines(columns["source"], constraints=Constraints(columns.get("prefixes", ()), phrases))
 
@@ -138,10 +138,10 @@ def shard_of(inputs: Sequence[Any], files: DecodingFiles) -> range:
     counts = {path: sum(1 for _ in read_lines(path, repairs)) for path in inputs if path}
     if len(set(counts.values())) > 1:
         raise SeqlabError(f"there are {counts[inputs[0]]} lines of input, and not as many of what stands beside it")
-    return share_of(counts[inputs[0]], files.shard)
+    return shard_range(counts[inputs[0]], files.shard)
 
 
-def share_of(lines: int, shard: str) -> range:
+def shard_range(lines: int, shard: str) -> range:
     """The lines, from 0, of shard "I/N", the I-th of N; the shards in order are all lines."""
     index, _, count = shard.partition("/")
     if not (index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):

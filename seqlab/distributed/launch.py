@@ -17,14 +17,14 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from queue import Empty, SimpleQueue
 
-from seqlab.system.errors import SeqlabError, at_least
+from seqlab.system.checks import at_least
+from seqlab.system.errors import STOPPED, SeqlabError
 
 Process = subprocess.Popen[bytes]
 
-SAVED = 75  # EX_TEMPFAIL of sysexits.h: stopped on request, saved, to be started again
-PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+FORWARDED_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 COMMANDS = ("train", "decode", "evaluate")
-LAST_WORDS = 1.0  # seconds to wait for the output of a process that has ended
+OUTPUT_TIMEOUT = 1.0  # seconds to wait for the output of a process that has ended
 POLL = 0.5  # seconds between polls for signals that were missed
 PR_SET_PDEATHSIG = 1  # of prctl(2)
 LIBC = ctypes.CDLL(None)  # opened here, because little is safe between fork and exec
@@ -72,7 +72,7 @@ def launch(commands: Sequence[Sequence[str]], grace: float = 30.0) -> int:
     N. Must be called in the main thread.
     """
     processes: list[Process] = []
-    with signal_queue(*PASSED_ON, signal.SIGCHLD) as events:
+    with signal_queue(*FORWARDED_SIGNALS, signal.SIGCHLD) as events:
         try:
             for i, command in enumerate(commands):
                 processes.append(start(command, first=i == 0))
@@ -176,14 +176,14 @@ def watch(
         for i, process in ended.items():
             kill_group(running.pop(i))
             codes.add(process.returncode)
-        bad = {i: process.returncode for i, process in ended.items() if process.returncode not in (0, SAVED)}
+        bad = {i: process.returncode for i, process in ended.items() if process.returncode not in (0, STOPPED)}
         if not bad or failed:
             continue
         silent.update(running)  # their further output would be about the first failure
         for i, code in bad.items():
             failed = failed or (code if code > 0 else 128 - code)
             if requested_signal is None or code not in (-requested_signal, 128 + requested_signal):
-                relays[i].join(LAST_WORDS)
+                relays[i].join(OUTPUT_TIMEOUT)
                 say(f"process {i} {describe_exit(code)}")
         if running:
             say(f"stopping {format_processes(running)}")
@@ -191,7 +191,7 @@ def watch(
                 process.terminate()
             deadline = time.monotonic() + grace
     for thread in relays:
-        thread.join(LAST_WORDS)
+        thread.join(OUTPUT_TIMEOUT)
     return failed or max(codes, default=0)
 
 

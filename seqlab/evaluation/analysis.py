@@ -19,16 +19,17 @@ from seqlab.decoding.decoded_text import DecodedText
 from seqlab.decoding.lines import warn
 from seqlab.decoding.log_probs import forced_pairs, longest_side
 from seqlab.decoding.requests import Lines, requests_of
-from seqlab.decoding.settings import resolve
+from seqlab.decoding.settings import resolve_search
 from seqlab.metrics.registry import LOWER_IS_BETTER, score, score_lines
 from seqlab.metrics.rouge import words
 from seqlab.runs.loading import Run
 from seqlab.search.exact import exact as exact_search
-from seqlab.search.forced import force
-from seqlab.search.length_penalty import normalized
+from seqlab.search.forced import token_log_probs
+from seqlab.search.length_penalty import normalized_score
 from seqlab.search.processors import make_processors
 from seqlab.search.requests import Request, max_tokens
-from seqlab.system.errors import SeqlabError, at_least
+from seqlab.system.checks import at_least
+from seqlab.system.errors import SeqlabError
 
 
 class Preference(NamedTuple):
@@ -113,7 +114,7 @@ def analyze(
     if not rows:
         raise SeqlabError(f"split {split} has no sources")
     requests = requests_of(run.trained, Lines([example["source"] for example in examples]), rows, search, warn)
-    static = resolve(search, run.tokenizers["target"]).static
+    static = resolve_search(search, run.tokenizers["target"]).static
     if exact and (make_processors(static) or any(request.minimum > 1 for request in requests)):
         raise SeqlabError(
             f"exact search knows no least lengths and nothing forbidden, as the preset {search.preset} may have: "
@@ -145,7 +146,7 @@ def preferences_of(
 ) -> list[tuple[Preference, Preference]]:
     """What the model prefers for each line, the text or the reference: by log-probability, and by score."""
     sides = [text.ids for text in texts], reference_ids
-    sums = [[float(x.sum()) for x in force(run.model, run.params, requests, ids)] for ids in sides]
+    sums = [[float(x.sum()) for x in token_log_probs(run.model, run.params, requests, ids)] for ids in sides]
     scores = [normalized_scores(run, ids, values) for ids, values in zip(sides, sums, strict=True)]
     equal = [text.text.strip() == reference.strip() for text, reference in zip(texts, references, strict=True)]
     by_log_prob, by_score = (list(map(preference, *values, equal)) for values in (sums, scores))
@@ -161,18 +162,18 @@ def check_effort(lines: int = 0, beams: Sequence[int] = (), exact: int = 0, node
 
 def check_search(search: Search) -> None:
     """Raises `SeqlabError` for a search whose scores are not the model's alone, or that cannot write references."""
-    usual = Search()
+    defaults = Search()
     names = ("sample", "coverage", "no_repeat", "repetition", "forbid", "min_length", "min_ratio", "groups")
-    changed = [name for name in names if getattr(search, name) != getattr(usual, name)]
+    changed = [name for name in names if getattr(search, name) != getattr(defaults, name)]
     if changed:
         raise SeqlabError(f"{', '.join(changed)}: no score that a reference has too: analyze without")
 
 
 def normalized_scores(run: Run, ids: Sequence[Sequence[int]], log_probs: Sequence[float]) -> list[float]:
     """The scores that the run searches for."""
-    static, weights, *_ = resolve(run.experiment.search, run.tokenizers["target"])
+    static, weights, *_ = resolve_search(run.experiment.search, run.tokenizers["target"])
     sums, lengths = jnp.array(log_probs, jnp.float32), jnp.array([*map(len, ids)], jnp.int32)
-    return normalized(sums, lengths, weights.alpha, weights.word_penalty, static.rules.length).tolist()
+    return normalized_score(sums, lengths, weights.alpha, weights.word_penalty, static.rules.length).tolist()
 
 
 def preference(text: float, reference: float, equal: bool) -> Preference:
@@ -223,7 +224,7 @@ def search_exactly(
     run: Run, requests: Sequence[Request], widest: Sequence[DecodedText], sample: int, budget: int
 ) -> Exact:
     """Exact search for a sample of the sentences, evenly spread, which has to beat the widest beam."""
-    settings = resolve(run.experiment.search, run.tokenizers["target"])
+    settings = resolve_search(run.experiment.search, run.tokenizers["target"])
     rows = np.unique(np.linspace(0, len(requests) - 1, min(sample, len(requests))).astype(int))
     incumbents = [widest[i].score for i in rows]
     optima = exact_search(

@@ -5,25 +5,25 @@ from typing import Any, NamedTuple
 
 from seqlab.evaluation.buckets import BucketTable, tables
 from seqlab.evaluation.doubts import doubts
-from seqlab.evaluation.significance import RESAMPLES, TRIALS, TRIALS_OF_SEEDS, Compared, compare
+from seqlab.evaluation.significance import RESAMPLES, TRIALS, TRIALS_OF_SEEDS, ScoreComparison, compare
 from seqlab.evaluation.texts import Texts
 from seqlab.metrics.metric import LineCounts
 from seqlab.metrics.registry import LOWER_IS_BETTER, count, score_lines
 
-SURE = 0.05  # a p-value below it is marked
+SIGNIFICANCE_LEVEL = 0.05  # a p-value below it is marked
 
 
-class Judged(NamedTuple):
+class MetricResult(NamedTuple):
     """The results of one metric: its signature, and the systems' scores by name."""
 
     signature: str
-    scores: dict[str, list[Compared]]
+    scores: dict[str, list[ScoreComparison]]
 
 
 class Comparison(NamedTuple):
     systems: list[str]
     lines: int
-    judged: dict[str, Judged]
+    judged: dict[str, MetricResult]
     tables: list[BucketTable]
     doubts: list[str]
     facts: dict[str, Any]
@@ -37,7 +37,7 @@ def compare_systems(texts: Texts, tokenized: bool = False) -> Comparison:
         line_counts[name] = [
             [count(name, lines, texts.references) for lines in system.seeds] for system in texts.systems
         ]
-        judged[name] = Judged(line_counts[name][0][0].signature, compare(line_counts[name]))
+        judged[name] = MetricResult(line_counts[name][0][0].signature, compare(line_counts[name]))
     firsts, first = [system.seeds[0] for system in texts.systems], texts.metrics[0]
     line_scores = [next(iter(score_lines(first, lines, texts.references).values())) for lines in firsts]
     bucket_tables = tables(
@@ -73,14 +73,15 @@ def format_comparison(comparison: Comparison) -> str:
         "",
         f"±: half of the 95 % interval over {RESAMPLES:,} test sets drawn anew. p: of being as good as the first",
         f"system, by the paired bootstrap and by approximate randomization ({TRIALS:,} exchanges of lines;",
-        f"{TRIALS_OF_SEEDS:,} where there are several seeds, whose deviation stands beside). *: below {SURE}.",
+        f"{TRIALS_OF_SEEDS:,} where there are several seeds, whose deviation stands beside). "
+        f"*: below {SIGNIFICANCE_LEVEL}.",
     ]
     for table in comparison.tables:
         lines += ["", *format_table(table, comparison.systems)]
     return "\n".join(lines)
 
 
-def format_score(result: Compared, first: Compared) -> str:
+def format_score(result: ScoreComparison, first: ScoreComparison) -> str:
     """Returns a score with its interval, its difference from the first system's and the p-values of that."""
     parts = [f"{result.value:7.2f} ± {result.interval:.2f}"]
     if result.deviation is not None:
@@ -90,7 +91,7 @@ def format_score(result: Compared, first: Compared) -> str:
     if p_values:
         parts.append(f"{result.value - first.value:+7.2f}")
         parts.append("p " + ", ".join(f"{p:.4f} ({name})" for name, p in p_values.items()))
-        parts.append("*" if max(p_values.values()) < SURE else "")
+        parts.append("*" if max(p_values.values()) < SIGNIFICANCE_LEVEL else "")
     return "  ".join(parts).rstrip()
 
 

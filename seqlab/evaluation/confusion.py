@@ -3,10 +3,10 @@
 import numpy as np
 from jaxtyping import Int
 
-from seqlab.metrics.metric import Lines
+from seqlab.metrics.metric import TextLines
 
 
-def confusion(hypotheses: Lines, references: Lines) -> tuple[list[str], Int[np.ndarray, "C C"]]:
+def confusion(hypotheses: TextLines, references: TextLines) -> tuple[list[str], Int[np.ndarray, "C C"]]:
     """Returns the sorted classes, and how often each class of the references (row) was answered as each (column)."""
     pairs = [(right.strip(), line.strip()) for right, line in zip(references, hypotheses, strict=True)]
     classes = sorted({name for pair in pairs for name in pair})

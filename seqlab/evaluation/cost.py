@@ -37,10 +37,9 @@ class Cost(NamedTuple):
 
 
 class Costs(NamedTuple):
-    """`paths`: how often what stands somewhere in the source, or in the target, must be moved from one position to
-    another to have its say in the last output, by the shortest way from where that is longest: a step of a recurrent
-    layer, a convolution and a look are one move each. None: from somewhere it has no say. Empty if the model does not
-    declare them.
+    """`paths`: the largest number of moves that a position of the source, or of the target, needs to reach the last
+    output by the shortest way. A step of a recurrent layer, a convolution and an attention are one move each. None:
+    some position does not reach it. Empty if the model does not declare it.
     """
 
     length: int

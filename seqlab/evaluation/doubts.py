@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 
-from seqlab.metrics.metric import Lines
+from seqlab.metrics.metric import TextLines
 
 
-def doubts(names: Sequence[str], hypotheses: Lines, references: Sequence[Lines], tokenized: bool) -> list[str]:
+def doubts(
+    names: Sequence[str], hypotheses: TextLines, references: Sequence[TextLines], tokenized: bool
+) -> list[str]:
     """Returns doubts to settle before scores are cited: texts that look tokenized, unless `tokenized` says that this
     is meant, and letters that ROUGE would drop.
     """

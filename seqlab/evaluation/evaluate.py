@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from seqlab.config import Search
 from seqlab.data.corpus import Corpus, tokenize_split
 from seqlab.data.records import Prepared, prepare
-from seqlab.data.tokenizer_files import RECORD
+from seqlab.data.tokenizer_files import RUN_RECORD
 from seqlab.decoding.log_probs import is_causal
 from seqlab.evaluation.doubts import doubts
 from seqlab.evaluation.significance import compare
@@ -20,9 +20,11 @@ from seqlab.runs.loading import Run
 from seqlab.search.requests import max_tokens
 from seqlab.system.errors import SeqlabError
 from seqlab.system.untrusted import inside
-from seqlab.training.validation import DecodedSplit, decode_split, loss_of_split, perplexity
+from seqlab.training.decoded_split import DecodedSplit, decode_split
+from seqlab.training.meter import perplexity
+from seqlab.training.validation import loss_of_split
 
-CHECKED = 8  # examples that causality is tried on
+CAUSALITY_EXAMPLES = 8  # examples that causality is tried on
 
 
 class Evaluation(NamedTuple):
@@ -47,12 +49,12 @@ def evaluate(run: Run, split: str, data_dir: Path, **search: Any) -> Evaluation:
     data = prepare(experiment.data, data_dir)
     corpus = tokenize_split(data, split, run.tokenizers, data_dir)
     scores = likelihood_scores(run, data, split, corpus)
-    decoded = decode_split(run.trained, experiment.search, data, split, corpus)
+    decoded = decode_split(run.trained, experiment.search, data, split, len(corpus), corpus)
     scores += itertools.chain.from_iterable(decoded.scores.values())
     if decoded.texts and hasattr(experiment.task, "baseline"):
         name, answers = experiment.task.baseline(decoded.sources, data.read("train"))
         scores += baseline_scores(name, answers, decoded)
-    changed = data.changed_since(inside(run.folder, RECORD))
+    changed = data.changed_since(inside(run.folder, RUN_RECORD))
     text_doubts = []
     if decoded.texts:
         tokenized = getattr(experiment.task, "tokenized", False)
@@ -68,7 +70,7 @@ def likelihood_scores(run: Run, data: Prepared, split: str, corpus: Corpus) -> l
     task, model = run.experiment.task, run.experiment.model
     generates = task.KIND == "generator"
     if generates:
-        examples = list(data.read(split, 0, CHECKED))
+        examples = list(data.read(split, 0, CAUSALITY_EXAMPLES))
         sources, targets = ([example.get(column, "") for example in examples] for column in ("source", "target"))
         if not is_causal(run.trained, sources, targets):
             raise SeqlabError(

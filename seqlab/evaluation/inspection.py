@@ -13,7 +13,7 @@ from seqlab.data.tokenizers import BLANK
 from seqlab.decoding.lines import warn
 from seqlab.decoding.log_probs import forced_pairs
 from seqlab.decoding.requests import Lines, requests_of
-from seqlab.decoding.settings import resolve
+from seqlab.decoding.settings import resolve_search
 from seqlab.runs.loading import Run
 from seqlab.search.forced import attention
 from seqlab.search.requests import max_tokens
@@ -37,7 +37,7 @@ def inspect(run: Run, line: str) -> dict[str, Any]:
         raise SeqlabError("samples have no beam that could be inspected")
     target = run.tokenizers["target"]
     (request,) = requests_of(run.trained, Lines([line]), [0], search, warn)
-    beam_trace = trace(run.model, run.params, request, resolve(search, target))
+    beam_trace = trace(run.model, run.params, request, resolve_search(search, target))
     texts = run.write([line], nbest=search.beam)[0]
     nodes = [{"piece": readable_piece(target, node.token), **node._asdict()} for node in beam_trace.nodes]
     best = sorted((node for node in beam_trace.nodes if node.best and node.parent >= 0), key=lambda node: node.depth)
@@ -138,7 +138,7 @@ def format_inspection(inspection: dict[str, Any]) -> str:
 
 
 def tree_lines(nodes: Sequence[Node], pieces: Sequence[str]) -> list[str]:
-    """A tree of prefixes, the best way first; what goes on one way alone stands in one line."""
+    """A tree of prefixes, best path first. A path without branches is one line."""
     children: list[list[int]] = [[] for _ in nodes]
     for i, node in enumerate(nodes):
         if node.parent >= 0:

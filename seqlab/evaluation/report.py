@@ -14,12 +14,13 @@ from seqlab.evaluation.compare import compare_systems
 from seqlab.evaluation.confusion import confusion
 from seqlab.evaluation.inspection import attention_maps, document_map
 from seqlab.evaluation.plain_values import to_plain
-from seqlab.evaluation.texts import Texts, gather, versions
+from seqlab.evaluation.texts import Texts, gather_texts
+from seqlab.evaluation.versions import versions
 from seqlab.metrics.registry import LOWER_IS_BETTER, score_lines
 from seqlab.runs.loading import Run
 from seqlab.runs.log import read_log
 
-SHOWN_OF_A_KIND = 12  # sentences
+SENTENCES_PER_KIND = 12  # sentences
 POINTS = 500  # of a curve, about
 CLASSES = 60  # more make no matrix that can be read
 
@@ -34,7 +35,7 @@ def report(runs: Sequence[Run], split: str, data_dir: Path, **effort: Any) -> st
         "runs": [run_facts(run) for run in runs],
     }
     if runs[0].experiment.task.metrics:
-        texts = gather(names, (), data_dir, split, loaded=dict(zip(names, runs, strict=True)))
+        texts = gather_texts(names, (), data_dir, split, loaded=dict(zip(names, runs, strict=True)))
         comparison = compare_systems(texts)
         data["comparison"] = to_plain(comparison)
         data["sentences"] = sentences(runs, texts)
@@ -106,13 +107,13 @@ def sentences(runs: Sequence[Run], texts: Texts) -> dict[str, list[Any]]:
     good = -first if name.endswith(LOWER_IS_BETTER) else first
     long_first = -np.array([*map(len, reference_lines)])
     chosen = {
-        "worst": np.lexsort((long_first, good))[:SHOWN_OF_A_KIND],
-        "best": np.lexsort((long_first, -good))[:SHOWN_OF_A_KIND],
+        "worst": np.lexsort((long_first, good))[:SENTENCES_PER_KIND],
+        "best": np.lexsort((long_first, -good))[:SENTENCES_PER_KIND],
     }
     if len(values) > 1 and (values[1] != first).any():
-        chosen["most changed"] = np.argsort(-abs(values[1] - first), kind="stable")[:SHOWN_OF_A_KIND]
+        chosen["most changed"] = np.argsort(-abs(values[1] - first), kind="stable")[:SENTENCES_PER_KIND]
     shown_indices = np.unique(np.concatenate([*chosen.values()]))
-    attended = [
+    attention = [
         attention_facts(
             run, [(texts.sources or reference_lines)[i] for i in shown_indices], [lines[i] for i in shown_indices]
         )
@@ -132,7 +133,7 @@ def sentences(runs: Sequence[Run], texts: Texts) -> dict[str, list[Any]]:
                     "parts": difference(lines[i], reference_lines[i]),
                     **maps[position_of[i]],
                 }
-                for run, value, lines, maps in zip(runs, values, written, attended, strict=True)
+                for run, value, lines, maps in zip(runs, values, written, attention, strict=True)
             ],
         }
 

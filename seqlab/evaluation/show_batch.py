@@ -12,12 +12,13 @@ import numpy as np
 from seqlab import catalogue
 from seqlab.data.batches import make_batch
 from seqlab.data.plans import Rows
-from seqlab.data.tokenizer_files import RECORD
+from seqlab.data.tokenizer_files import RUN_RECORD
 from seqlab.data.tokenizers import Tokenizers
 from seqlab.layers.embed import positions_of
 from seqlab.runs import manifest
 from seqlab.runs.trail import TRAIL, digest, read_trail
-from seqlab.system.errors import SeqlabError, at_least
+from seqlab.system.checks import at_least
+from seqlab.system.errors import SeqlabError
 from seqlab.system.terminal import grid, printable
 from seqlab.training.checks import check
 from seqlab.training.prepare import plan_batches, prepare_experiment
@@ -61,12 +62,12 @@ def training_batch(run: Path, step: int, data_dir: Path, place: tuple[int, int] 
         raise SeqlabError(f"--batch {place[0]}/{place[1]}: an epoch has {len(batches):,} batches, from 0 on")
     rows = batches[place[1]]
     batch = make_batch(experiment.task, corpus, tokenizers, rows)
-    changed = data.changed_since(run / RECORD)
+    changed = data.changed_since(run / RUN_RECORD)
     return TrainingBatch(batch, rows, tokenizers, step, experiment.steps, place, len(batches), changed)
 
 
 def quiet(line: str) -> None:
-    """What training says of its plan is not said again."""
+    """Discards a line that training would print."""
 
 
 def place_of_step(lengths: Iterable[int], step: int, left_out: Sequence[Sequence[int]] = ()) -> tuple[int, int]:
@@ -75,72 +76,76 @@ def place_of_step(lengths: Iterable[int], step: int, left_out: Sequence[Sequence
     `lengths`: how many batches the epochs have, one after the other. `left_out`: the places of batches that were
     passed over, and fed to no step that counts.
     """
-    left = step
+    remaining = step
     for epoch, length in enumerate(lengths):
         skipped_indices = sorted(
             index for skipped_epoch, index in left_out if skipped_epoch == epoch and index < length
         )
-        if left <= length - len(skipped_indices):
-            index = left - 1
+        if remaining <= length - len(skipped_indices):
+            index = remaining - 1
             for skipped in skipped_indices:
                 index += skipped <= index
             return epoch, index
-        left -= length - len(skipped_indices)
+        remaining -= length - len(skipped_indices)
     raise SeqlabError(f"there is no step {step}: the epochs end before it")
 
 
-def facts(fed: TrainingBatch, run: Path, max_rows: int) -> dict[str, Any]:
-    """All that is shown, as plain values: of the batch, and of its first `most` rows."""
-    batch = fed.batch
+def facts(record: TrainingBatch, run: Path, max_rows: int) -> dict[str, Any]:
+    """All that is shown, as plain values: of the batch, and of its first `max_rows` rows."""
+    batch = record.batch
     masks = [side.mask for side in (batch.inputs, batch.prefix) if side is not None]
     batch_digest = digest(batch)
-    hashed = read_trail(run).get(fed.step) if (run / TRAIL).exists() else None
+    hashed = read_trail(run).get(record.step) if (run / TRAIL).exists() else None
     return {
         "run": str(run),
-        "step": fed.step or None,
-        "steps": fed.steps,
-        "epoch": fed.place[0],
-        "index": fed.place[1],
-        "batches": fed.batches,
+        "step": record.step or None,
+        "steps": record.steps,
+        "epoch": record.place[0],
+        "index": record.place[1],
+        "batches": record.batches,
         "count": len(batch.targets),
         "shape": [mask.shape[1] for mask in masks],
         "padding": 1 - sum(int(mask.sum()) for mask in masks) / sum(mask.size for mask in masks),
         "weight": float(batch.weights.sum()),
         "digest": batch_digest,
         "as fed": None if hashed is None else hashed["batch"] == batch_digest,
-        "changed": fed.changed,
-        "rows": [row_of(fed, row) for row in range(min(max_rows, len(batch.targets)))],
+        "changed": record.changed,
+        "rows": [row_of(record, row) for row in range(min(max_rows, len(batch.targets)))],
     }
 
 
-def row_of(fed: TrainingBatch, row: int) -> dict[str, Any]:
+def row_of(record: TrainingBatch, row: int) -> dict[str, Any]:
     """One row: where it is from; its sides, each a list of values by position; its target, if it has one in all."""
-    batch, tokenizers = fed.batch, fed.tokenizers
-    result: dict[str, Any] = {"row": row, **origin(fed, row)}
+    batch, tokenizers = record.batch, record.tokenizers
+    result: dict[str, Any] = {"row": row, **origin(record, row)}
     for name, column in (("inputs", "source"), ("prefix", "target")):
         side = getattr(batch, name)
         if side is not None:
             result[name] = by_position(side, row, tokenizers[column])
-    named = tokenizers["label"] if "label" in tokenizers else tokenizers["target"]
+    label_tokenizer = tokenizers["label"] if "label" in tokenizers else tokenizers["target"]
     if batch.targets.ndim == 2:
         result["prefix" if batch.prefix is not None else "inputs"] |= {
             "target id": batch.targets[row].tolist(),
-            "target": [name_of(named, i) for i in batch.targets[row]],
+            "target": [name_of(label_tokenizer, i) for i in batch.targets[row]],
             "weight": batch.weights[row].tolist(),
         }
     else:
         number, weight = batch.targets[row].item(), batch.weights[row].item()
-        target = {"target": number} if isinstance(number, float) else {"target": name_of(named, number), "id": number}
+        target = (
+            {"target": number}
+            if isinstance(number, float)
+            else {"target": name_of(label_tokenizer, number), "id": number}
+        )
         result |= {**target, "weight": weight}
     return result
 
 
-def origin(fed: TrainingBatch, row: int) -> dict[str, Any]:
+def origin(record: TrainingBatch, row: int) -> dict[str, Any]:
     """Which examples of the training split a row holds; of a stream, at which place of the text it begins."""
-    held = fed.rows.only(np.array([row])).indices.tolist()
-    if fed.batch.fresh is not None:
-        return {"place": held[0], "fresh": bool(fed.batch.fresh[row])}
-    return {"examples": held}
+    indices = record.rows.only(np.array([row])).indices.tolist()
+    if record.batch.fresh is not None:
+        return {"place": indices[0], "fresh": bool(record.batch.fresh[row])}
+    return {"examples": indices}
 
 
 def by_position(side: Tokens | Series, row: int, tokenizer: Any) -> dict[str, list[Any]]:

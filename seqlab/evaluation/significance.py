@@ -14,7 +14,7 @@ TRIALS = 10_000  # exchanges of the lines of two systems
 TRIALS_OF_SEEDS = 1000  # the same, where each of them has several seeds
 
 
-class Compared(NamedTuple):
+class ScoreComparison(NamedTuple):
     """A score of one system, compared with the first system.
 
     `value` is the mean over the seeds and `deviation` their standard deviation (None for one seed). `interval` is
@@ -31,7 +31,7 @@ class Compared(NamedTuple):
     randomization: float | None
 
 
-def compare(systems: Sequence[Sequence[LineCounts]]) -> dict[str, list[Compared]]:
+def compare(systems: Sequence[Sequence[LineCounts]]) -> dict[str, list[ScoreComparison]]:
     """Returns the comparison of each system with the first, by score. A system is the counts of one metric for each
     of its seeds, all over the same lines.
 
@@ -45,7 +45,7 @@ def compare(systems: Sequence[Sequence[LineCounts]]) -> dict[str, list[Compared]
     return {name: (_by_pairs if single else _by_seeds)(systems, name) for name in names}
 
 
-def _by_pairs(systems: Sequence[Sequence[LineCounts]], name: str) -> list[Compared]:
+def _by_pairs(systems: Sequence[Sequence[LineCounts]], name: str) -> list[ScoreComparison]:
     from sacrebleu.significance import PairedTest
 
     first = systems[0][0]
@@ -63,7 +63,7 @@ def _by_pairs(systems: Sequence[Sequence[LineCounts]], name: str) -> list[Compar
         value = score_of(seed, name)
         if seed is not first and value == score_of(first, name):
             p = [1.0, 1.0]  # everything is at least as far apart as nothing
-        results.append(Compared(name, value, None, float(bootstrap_test.ci or 0.0), *p))
+        results.append(ScoreComparison(name, value, None, float(bootstrap_test.ci or 0.0), *p))
     return results
 
 
@@ -99,7 +99,7 @@ class _CountedMetric:
         return SimpleNamespace(update=lambda name, value: None)
 
 
-def _by_seeds(systems: Sequence[Sequence[LineCounts]], name: str) -> list[Compared]:
+def _by_seeds(systems: Sequence[Sequence[LineCounts]], name: str) -> list[ScoreComparison]:
     from sacrebleu.significance import estimate_ci
 
     results = []
@@ -115,7 +115,7 @@ def _by_seeds(systems: Sequence[Sequence[LineCounts]], name: str) -> list[Compar
         deviation = float(np.std(values, ddof=1)) if len(values) > 1 else None
         p = None if seeds is systems[0] else randomization(systems[0], seeds, name)
         results.append(
-            Compared(name, float(np.mean(values)), deviation, float(estimate_ci(np.array(means))[1]), None, p)
+            ScoreComparison(name, float(np.mean(values)), deviation, float(estimate_ci(np.array(means))[1]), None, p)
         )
     return results
 
@@ -128,14 +128,14 @@ def randomization(first: Sequence[LineCounts], second: Sequence[LineCounts], nam
     values = first[0].values
     counts = np.stack([seed.counts for seed in (*first, *second)], axis=1)  # [lines, seeds, N]
 
-    def apart(permuted: np.ndarray) -> float:
+    def distance(permuted: np.ndarray) -> float:
         scores = [values(total)[name] for total in permuted.sum(0)]
         return abs(float(np.mean(scores[: len(first)]) - np.mean(scores[len(first) :])))
 
-    observed, random = apart(counts), _random()
+    observed, random = distance(counts), _random()
     permuted = (random.permuted(_places(counts), axis=1) for _ in range(TRIALS_OF_SEEDS))
     further = sum(
-        apart(np.take_along_axis(counts, order[..., None], axis=1)) >= observed - 1e-9 for order in permuted
+        distance(np.take_along_axis(counts, order[..., None], axis=1)) >= observed - 1e-9 for order in permuted
     )
     return (further + 1) / (TRIALS_OF_SEEDS + 1)
 

@@ -1,25 +1,22 @@
 """The texts of the systems that are compared, from runs and from files, with their references."""
 
 import hashlib
-import importlib.metadata
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from seqlab.data.corpus import tokenize_split
 from seqlab.data.records import prepare
 from seqlab.data.text_files import read_lines
 from seqlab.evaluation.buckets import frequencies
+from seqlab.evaluation.versions import versions
 from seqlab.metrics.registry import metric
 from seqlab.runs import checkpoint
 from seqlab.runs.loading import Run, load
 from seqlab.system.errors import SeqlabError
-from seqlab.training.validation import decode_split
+from seqlab.training.decoded_split import decode_split
 
 FILES = ("bleu", "chrf", "ter")  # the default metrics of files
-
-PACKAGES = ("jax", "flax", "numpy", "sentencepiece", "sacrebleu", "rouge-score")  # that figures may depend on
 
 
 class System(NamedTuple):
@@ -52,7 +49,7 @@ def read_texts(path: Path) -> list[str]:
     return lines
 
 
-def gather(
+def gather_texts(
     names: Sequence[str],
     references: Sequence[Path],
     data_dir: Path,
@@ -100,8 +97,7 @@ def gather(
             task = experiment.task
             if not task.metrics:
                 raise SeqlabError(f"{part}: {type(task).__name__} writes nothing that could be compared")
-            corpus = tokenize_split(data, split, run.tokenizers, data_dir)
-            decoded = decode_split(run.trained, experiment.search, data, split, corpus)
+            decoded = decode_split(run.trained, experiment.search, data, split, data.size(split))
             written[part] = decoded.texts
             files[part] = {"step": run.step, "sha256": checkpoint.fingerprint(run.folder, run.step)}
             sources = sources or decoded.sources
@@ -134,8 +130,3 @@ def check_sizes(texts: Mapping[str, Sequence[str]]) -> None:
     for name, lines in texts.items():
         if len(lines) != len(texts[last]):
             raise SeqlabError(f"{name} has {len(lines):,} lines, and {last} has {len(texts[last]):,}")
-
-
-def versions() -> dict[str, str]:
-    """Returns the versions of seqlab and of the packages that figures may depend on."""
-    return {name: importlib.metadata.version(name) for name in ("seqlab", *PACKAGES)}

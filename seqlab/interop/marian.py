@@ -14,7 +14,7 @@ import numpy as np
 
 from seqlab import catalogue
 from seqlab.config import Experiment, Search
-from seqlab.data.tokenizer_files import RECORD, save_tokenizers, tokenizer_hashes
+from seqlab.data.tokenizer_files import RUN_RECORD, save_tokenizers, tokenizer_hashes
 from seqlab.data.tokenizers import MarianTokenizer, Tokenizer
 from seqlab.datasets.parallel_text import ParallelText
 from seqlab.layers.embed import sinusoidal
@@ -73,10 +73,10 @@ def leaves(model: Transformer) -> Iterator[Leaf]:
             path, name = (side, f"stack_{i}"), f"model.{side}.layers.{i}"
             for kind, marian_kind in (("self", "self_attn"), ("cross", "encoder_attn"))[: 1 + (side == "decoder")]:
                 for part in ("query", "key", "value"):
-                    branch_at = (*path, f"{kind}_attention", part)
-                    yield from matrix(branch_at, f"{name}.{marian_kind}.{part[0]}_proj", (dim, *split), split, dim)
-                branch_at = (*path, f"{kind}_attention", "out")
-                yield from matrix(branch_at, f"{name}.{marian_kind}.out_proj", (*split, dim), (dim,), dim)
+                    part_path = (*path, f"{kind}_attention", part)
+                    yield from matrix(part_path, f"{name}.{marian_kind}.{part[0]}_proj", (dim, *split), split, dim)
+                part_path = (*path, f"{kind}_attention", "out")
+                yield from matrix(part_path, f"{name}.{marian_kind}.out_proj", (*split, dim), (dim,), dim)
                 yield from norm((*path, f"{kind}_norm"), f"{name}.{marian_kind}_layer_norm")
             inner, outer = (*path, "feed_forward", "inner"), (*path, "feed_forward", "outer")
             yield from matrix(inner, f"{name}.fc1", (dim, model.hidden), (model.hidden,), dim)
@@ -132,7 +132,7 @@ def import_marian(folder: Path, out: Path) -> Run:
     with atomic_folder(out) as part:
         save_tokenizers(tokenizers, part)
         catalogue.save_experiment(experiment, part / "experiment.json")
-        (part / RECORD).write_text(json.dumps(tokenizer_hashes(part), indent=1))
+        (part / RUN_RECORD).write_text(json.dumps(tokenizer_hashes(part), indent=1))
         saving.save_alone(part, {"params": params, "step": np.int32(1)}, 1, {"imported": str(folder)})
     return Run(out, 1, experiment, tokenizers, params, model)
 

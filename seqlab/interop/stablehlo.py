@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from seqlab.decoding.settings import resolve
+from seqlab.decoding.settings import resolve_search
 from seqlab.runs.loading import Run
 from seqlab.search.presets import resolve_preset
 from seqlab.search.requests import Request, Shape, collate
@@ -29,7 +29,7 @@ def export_stablehlo(run: Run, out: Path, rows: int, length: int) -> None:
     task, search, target = run.experiment.task, run.search(), run.tokenizers["target"]
     if task.KIND != "generator":
         raise SeqlabError(f"{run.folder}: a {task.KIND} does not search")
-    settings = resolve(search, target)
+    settings = resolve_search(search, target)
     searcher = make_searcher(run.model, settings.static, make_mesh(jax.local_devices()[:1]))
     source = [target.eos] * length if "source" in task.columns else None
     request = Request(source, [target.bos], length, minimum=resolve_preset(search).minimum)
@@ -50,14 +50,16 @@ def export_stablehlo(run: Run, out: Path, rows: int, length: int) -> None:
     with atomic_folder(out) as part:
         (part / "search.jax").write_bytes(exported.serialize())
         (part / "search.mlir").write_text(exported.mlir_module(), "utf-8")
-        save_file({name: np.asarray(leaf) for name, leaf in named(run.params)}, part / "parameters.safetensors")
-        signature = {"arguments": shapes(arguments), "results": shapes(results)}
+        save_file(
+            {name: np.asarray(leaf) for name, leaf in named_leaves(run.params)}, part / "parameters.safetensors"
+        )
+        signature = {"arguments": describe_leaves(arguments), "results": describe_leaves(results)}
         (part / "signature.json").write_text(json.dumps(signature, indent=1) + "\n", "utf-8")
 
 
-def named(tree: Any) -> list[tuple[str, Any]]:
+def named_leaves(tree: Any) -> list[tuple[str, Any]]:
     return [(jax.tree_util.keystr(path), leaf) for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]]
 
 
-def shapes(tree: Any) -> list[dict[str, Any]]:
-    return [{"name": name, "dtype": str(leaf.dtype), "shape": list(leaf.shape)} for name, leaf in named(tree)]
+def describe_leaves(tree: Any) -> list[dict[str, Any]]:
+    return [{"name": name, "dtype": str(leaf.dtype), "shape": list(leaf.shape)} for name, leaf in named_leaves(tree)]

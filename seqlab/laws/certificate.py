@@ -24,7 +24,6 @@ from seqlab.laws.subject import LENGTHS, make_subject
 from seqlab.types import Params
 
 MAX_LENGTH = 64  # the longest row of a certificate
-
 CERTIFIED: dict[str, tuple[Law, ...]] = {
     "padding-inert": (pads_are_inert, longer_padding_changes_nothing),
     "rows independent": (rows_are_independent, empty_rows_are_finite),

@@ -74,25 +74,15 @@ GENERATOR_LAWS: tuple[Law, ...] = (
 )
 
 ANSWER_LAWS: tuple[Law, ...] = (input_matters,)
-
 LANGUAGE_MODEL_LAWS: tuple[Law, ...] = (segments_are_apart,)
-
 CARRY_LAWS: tuple[Law, ...] = (carry_continues_the_stream,)
-
 ANY_TASK_LAWS: tuple[Law, ...] = (every_example_comes_once_an_epoch, rows_come_apart, filled_rows_weigh_nothing)
-
 GENERATOR_TASK_LAWS: tuple[Law, ...] = (targets_are_the_next_tokens,)
-
 SOURCE_TASK_LAWS: tuple[Law, ...] = (decoding_reads_what_training_reads,)
-
 CLASSIFIER_TASK_LAWS: tuple[Law, ...] = (targets_are_the_labels,)
-
 TAGGER_TASK_LAWS: tuple[Law, ...] = (targets_are_the_tags,)
-
 REGRESSOR_TASK_LAWS: tuple[Law, ...] = (targets_are_the_numbers,)
-
 STEP_LAWS: tuple[Law, ...] = (devices_agree,)
-
 RUN_LAWS: tuple[Law, ...] = (resuming_changes_nothing,)
 
 

@@ -17,7 +17,6 @@ from seqlab.search.requests import Request
 from seqlab.search.settings import SearchSettings, split_settings
 
 ALPHAS = (0.0, 0.6, 1.5)
-
 EOS = Tokenizer.eos
 
 

@@ -13,7 +13,6 @@ from seqlab.runs.parameters import init_params
 from seqlab.types import Batch, Params, Series, Tokens
 
 LENGTHS = (8, 1, 4, 3, 2)  # of the rows in a subject's inputs, as a rule
-
 SENTENCES = ((0, 0, 1, 3, 3, 3, 3, 3), (0,), (0, 1, 1, 2), (0, 2, 2), (1, 1))  # of their tokens; some are empty
 
 

@@ -142,7 +142,7 @@ def decoding_reads_what_training_reads(task: Any) -> None:
 
 
 def every_example_comes_once_an_epoch(task: Any) -> None:
-    """An epoch's batches hold each example once, or each token of a stream, in an order that hinges on seed and
+    """An epoch's batches hold each example once, or each token of a stream, in an order that depends on seed and
     epoch alone.
     """
     corpus, tokenizers, _ = tiny_corpus(task)

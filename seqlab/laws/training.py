@@ -106,7 +106,7 @@ def resuming_changes_nothing(folder: Path) -> None:
     def quiet(text: str) -> None: ...
 
     train(experiment, folder / "whole", folder / "data", say=quiet)
-    for line in ("step 2:", "step 4:"):  # told before what came of that validation is noted
+    for line in ("step 2:", "step 4:"):  # printed before the result of that validation is stored
         try:
             train(experiment, folder / "cut", folder / "data", say=until(line))
         except Killed:

@@ -25,8 +25,8 @@ Attend = Callable[[jax.Array], tuple[jax.Array, jax.Array]]
 
 
 class AttentiveDecoder(nn.Module):
-    """From tokens to logits. With y the embedding of the last token, s the cell's state, c the context
-    that `attend` returns:
+    """From tokens to logits. With y the embedding of the last token, s the cell's state, c the context that `attend`
+    returns:
 
     early    c = attend(s'), s = cell([y, c], s'), features tanh(W [y, s, c] + b)     (Bahdanau)
     late     s = cell([y, a'], s'), c = attend(s), features a = tanh(W [s, c] + b)    (Luong, with input feeding)
@@ -129,9 +129,8 @@ class AttentiveDecoder(nn.Module):
 
 
 class AttentiveGenerator(nn.Module):
-    """What generators around a `decoder` that is an `AttentiveDecoder` share. A model defines
-    its memory and how it is read: `encode_memory` and `attend`. (`self` is Any where it uses the decoder, which the
-    model's setup makes.)
+    """What generators around a `decoder` that is an `AttentiveDecoder` share. A model defines its memory and how it
+    is read: `encode_memory` and `attend`. (`self` is Any where it uses the decoder, which the model's setup makes.)
     """
 
     def encode_memory(self, inputs: Tokens, *, train: bool = False) -> tuple[Any, Any]:

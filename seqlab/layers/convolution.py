@@ -91,7 +91,7 @@ Run = Callable[[Convolution, jax.Array], jax.Array]
 
 
 def shift(x: jax.Array, distance: int) -> jax.Array:
-    """[B T ...] moved `by` positions to the right, or to the left if it is negative; zeros come in."""
+    """[B T ...] moved `distance` positions to the right, or to the left if it is negative; zeros come in."""
     length, other_axes = x.shape[1], [(0, 0)] * (x.ndim - 2)
     wide = jnp.pad(x, ((0, 0), (max(distance, 0), max(-distance, 0)), *other_axes))
     return wide[:, max(-distance, 0) :][:, :length]

@@ -13,6 +13,6 @@ def repeat(state: Any, hypotheses: int) -> Any:
 
 
 def reorder(state: Any, parents: Int[Array, "B K"]) -> Any:
-    """Leaves [B K ...]: hypothesis k goes on from the state of hypothesis `parents[b, k]`."""
+    """Leaves [B K ...]: hypothesis k continues the state of hypothesis `parents[b, k]`."""
     rows = jnp.arange(parents.shape[0])[:, None]
     return jax.tree.map(lambda x: x[rows, parents], state)

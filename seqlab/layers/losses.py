@@ -85,8 +85,9 @@ def generator_loss(
 
 
 def sum_over_chunks(sums_of_chunk: Callable[..., Any], chunk: int, *arrays: Any) -> Any:
-    """The sums that `judged` gives of arrays [B T ...], from about `chunk` positions at a time: as many of each row,
-    one at least. In the backward pass each chunk is judged again. Positions that fill up the last one are zeros.
+    """Adds up the sums that `sums_of_chunk` returns for arrays [B T ...], about `chunk` positions at a time: equally
+    many of each row, at least one. The backward pass computes each chunk again. The last chunk is filled up with
+    zeros.
     """
     rows, length = arrays[0].shape[:2]
     width = min(max(chunk // rows, 1), length)
@@ -107,5 +108,5 @@ def sum_over_chunks(sums_of_chunk: Callable[..., Any], chunk: int, *arrays: Any)
 
 
 def model_outputs(model: Any, params: Params, inputs: Any, key: Any = None) -> jax.Array:
-    """What a model that is no generator gives; `key` drives dropout, None means evaluation."""
+    """The outputs of a model that is not a generator; `key` drives dropout, None means evaluation."""
     return model.apply(params, inputs, train=key is not None, rngs=None if key is None else {"dropout": key})

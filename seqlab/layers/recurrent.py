@@ -11,7 +11,8 @@ from seqlab.layers.dense import Dense
 from seqlab.layers.dropout import Dropout
 from seqlab.layers.norm import LayerNorm
 from seqlab.layers.scan import Kernels, Multiply, multiplier, scan
-from seqlab.system.errors import SeqlabError, at_least
+from seqlab.system.checks import at_least
+from seqlab.system.errors import SeqlabError
 
 GATES = {"rnn": 1, "irnn": 1, "lstm": 4, "gru": 3}
 

@@ -5,7 +5,8 @@ from jaxtyping import Array, Bool, Float
 
 from seqlab.layers.convolution import TCNBlock, dilations, max_moves, run_over_all
 from seqlab.layers.recurrent import GATES, RecurrentStack
-from seqlab.system.errors import SeqlabError, at_least
+from seqlab.system.checks import at_least
+from seqlab.system.errors import SeqlabError
 
 
 def stack_path(layer: str, layers: int, kernel: int, length: int) -> int | None:

@@ -13,7 +13,8 @@ from seqlab.layers.attention import Attention, causal_mask, slot_mask, to_cache_
 from seqlab.layers.dense import Dense
 from seqlab.layers.dropout import Dropout
 from seqlab.layers.norm import LayerNorm
-from seqlab.system.errors import SeqlabError, at_least
+from seqlab.system.checks import at_least
+from seqlab.system.errors import SeqlabError
 
 ACTIVATIONS = {"relu": nn.relu, "gelu": functools.partial(nn.gelu, approximate=False), "swish": nn.swish}
 

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from seqlab.metrics.metric import LineCounts, Lines, Metric, count_means, percent_matching
+from seqlab.metrics.metric import LineCounts, Metric, TextLines, count_means, percent_matching
 
 
-def count_accuracy(hypotheses: Lines, references: Sequence[Lines]) -> LineCounts:
+def count_accuracy(hypotheses: TextLines, references: Sequence[TextLines]) -> LineCounts:
     signature = f"nrefs:{len(references)}|lines:{len(hypotheses)}"
     return count_means(percent_matching(hypotheses, references), ["accuracy"], signature)
 

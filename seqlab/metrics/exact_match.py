@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from seqlab.metrics.metric import LineCounts, Lines, Metric, count_means, percent_matching
+from seqlab.metrics.metric import LineCounts, Metric, TextLines, count_means, percent_matching
 
 
-def count_exact_matches(hypotheses: Lines, references: Sequence[Lines]) -> LineCounts:
+def count_exact_matches(hypotheses: TextLines, references: Sequence[TextLines]) -> LineCounts:
     signature = f"nrefs:{len(references)}|case:mixed"
     return count_means(percent_matching(hypotheses, references), ["exact match"], signature)
 

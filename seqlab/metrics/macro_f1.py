@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from seqlab.metrics.metric import LineCounts, Lines, Metric, check_single_reference
+from seqlab.metrics.metric import LineCounts, Metric, TextLines, check_single_reference
 
 
-def count_macro_f1(hypotheses: Lines, references: Sequence[Lines]) -> LineCounts:
+def count_macro_f1(hypotheses: TextLines, references: Sequence[TextLines]) -> LineCounts:
     """Counts, for each line and class, whether the class is right, predicted, and the reference's."""
     check_single_reference(references, "macro-F1")
     labels = [line.strip() for line in references[0]]

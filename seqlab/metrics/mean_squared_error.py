@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from seqlab.metrics.metric import LineCounts, Lines, Metric, check_single_reference, count_means
+from seqlab.metrics.metric import LineCounts, Metric, TextLines, check_single_reference, count_means
 from seqlab.system.errors import SeqlabError
 
 
-def count_squared_errors(hypotheses: Lines, references: Sequence[Lines]) -> LineCounts:
+def count_squared_errors(hypotheses: TextLines, references: Sequence[TextLines]) -> LineCounts:
     """Counts the squared error of each line. Raises for a line that is not a finite number."""
     check_single_reference(references, "a mean squared error")
     try:

@@ -8,7 +8,7 @@ from jaxtyping import Float
 
 from seqlab.system.errors import SeqlabError
 
-Lines = Sequence[str]
+TextLines = Sequence[str]
 
 
 class Score(NamedTuple):
@@ -36,7 +36,7 @@ class LineCounts(NamedTuple):
         return [Score(name, value, self.signature) for name, value in self.values(self.counts.sum(0)).items()]
 
 
-CountLines = Callable[[Lines, Sequence[Lines]], LineCounts]
+CountLines = Callable[[TextLines, Sequence[TextLines]], LineCounts]
 
 
 class Metric(NamedTuple):
@@ -51,7 +51,7 @@ class Metric(NamedTuple):
     count_single_lines: CountLines | None = None
 
 
-def check_lines(hypotheses: Lines, references: Sequence[Lines]) -> None:
+def check_lines(hypotheses: TextLines, references: Sequence[TextLines]) -> None:
     """Raises for no lines, no references, or files of unequal length."""
     if not references:
         raise SeqlabError("no references to score against")
@@ -62,7 +62,7 @@ def check_lines(hypotheses: Lines, references: Sequence[Lines]) -> None:
             raise SeqlabError(f"{len(hypotheses)} hypotheses, but {len(lines)} lines in reference {i}")
 
 
-def check_single_reference(references: Sequence[Lines], name: str) -> None:
+def check_single_reference(references: Sequence[TextLines], name: str) -> None:
     """Raises for more than one list of references."""
     if len(references) != 1:
         raise SeqlabError(f"{name} is against one reference")
@@ -73,7 +73,7 @@ def sacrebleu_counter(make: Callable[..., Any], label: str = "{}", **settings: A
     sacrebleu gives them, formatted into `label`.
     """
 
-    def count_lines(hypotheses: Lines, references: Sequence[Lines]) -> LineCounts:
+    def count_lines(hypotheses: TextLines, references: Sequence[TextLines]) -> LineCounts:
         metric = make(**settings)
         counts = metric._extract_corpus_statistics(list(hypotheses), [list(lines) for lines in references])
 
@@ -94,7 +94,7 @@ def count_means(rows: Float[np.ndarray, "lines names"], names: Sequence[str], si
     )
 
 
-def percent_matching(hypotheses: Lines, references: Sequence[Lines]) -> Float[np.ndarray, "lines 1"]:
+def percent_matching(hypotheses: TextLines, references: Sequence[TextLines]) -> Float[np.ndarray, "lines 1"]:
     """Returns 100 for each line that equals one of its references but for blanks at the ends, and 0 for the rest."""
     pairs = zip(hypotheses, *references, strict=True)
     matches = [any(line.strip() == reference.strip() for reference in refs) for line, *refs in pairs]

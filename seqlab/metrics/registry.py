@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from seqlab.metrics import accuracy, bleu, chrf, exact_match, macro_f1, mean_squared_error, rouge, ter
-from seqlab.metrics.metric import LineCounts, Lines, Metric, Score, check_lines
+from seqlab.metrics.metric import LineCounts, Metric, Score, TextLines, check_lines
 from seqlab.system.errors import SeqlabError
 
 METRICS: dict[str, Metric] = {
@@ -33,19 +33,19 @@ def metric(name: str) -> Metric:
     return METRICS[name]
 
 
-def count(name: str, hypotheses: Lines, references: Sequence[Lines]) -> LineCounts:
+def count(name: str, hypotheses: TextLines, references: Sequence[TextLines]) -> LineCounts:
     """Returns what a metric counts in each line of hypotheses, against one or more lists of references."""
     count_lines = metric(name).count_lines
     check_lines(hypotheses, references)
     return count_lines(hypotheses, references)
 
 
-def score(name: str, hypotheses: Lines, references: Sequence[Lines]) -> list[Score]:
+def score(name: str, hypotheses: TextLines, references: Sequence[TextLines]) -> list[Score]:
     """Returns the scores of hypotheses against one or more lists of references."""
     return count(name, hypotheses, references).scores()
 
 
-def score_lines(name: str, hypotheses: Lines, references: Sequence[Lines]) -> dict[str, np.ndarray]:
+def score_lines(name: str, hypotheses: TextLines, references: Sequence[TextLines]) -> dict[str, np.ndarray]:
     """Returns the scores [lines] of each line alone, by name.
 
     BLEU of a line counts the orders of n-grams that the line is long enough for (sacrebleu's effective order). The

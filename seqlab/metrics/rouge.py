@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float
 
-from seqlab.metrics.metric import LineCounts, Lines, Metric, count_means
+from seqlab.metrics.metric import LineCounts, Metric, TextLines, count_means
 
 KINDS = {"rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L", "rougeLsum": "ROUGE-Lsum"}
 NAMES = {"ascii": list(KINDS.values()), "unicode": [f"{name} (unicode)" for name in KINDS.values()]}
@@ -63,7 +63,7 @@ def character_kind(character: str) -> tuple[str, bool]:
 
 
 def count_rouge(
-    hypotheses: Lines, references: Sequence[Lines], stem: bool = False, tokenizer: str = "ascii"
+    hypotheses: TextLines, references: Sequence[TextLines], stem: bool = False, tokenizer: str = "ascii"
 ) -> LineCounts:
     version = importlib.metadata.version("rouge-score")
     signature = (

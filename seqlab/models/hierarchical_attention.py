@@ -8,7 +8,7 @@ from seqlab.layers.dropout import Dropout
 from seqlab.layers.embed import Embedding
 from seqlab.layers.hierarchy import Pool, members, segments_of
 from seqlab.layers.recurrent import Bidirectional
-from seqlab.system.errors import at_least
+from seqlab.system.checks import at_least
 from seqlab.types import Tokens
 
 KIND = "classifier"

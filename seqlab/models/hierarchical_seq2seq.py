@@ -14,7 +14,8 @@ from seqlab.layers.attentive_decoder import Attend, AttentiveDecoder, AttentiveG
 from seqlab.layers.embed import Embedding, check_tie
 from seqlab.layers.hierarchy import Pool, members, segments_of
 from seqlab.layers.recurrent import Bidirectional
-from seqlab.system.errors import SeqlabError, at_least
+from seqlab.system.checks import at_least
+from seqlab.system.errors import SeqlabError
 from seqlab.types import Tokens
 
 KIND = "generator"

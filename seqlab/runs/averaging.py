@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from seqlab import catalogue
-from seqlab.data.tokenizer_files import RECORD, load_tokenizers, save_tokenizers
+from seqlab.data.tokenizer_files import RUN_RECORD, load_tokenizers, save_tokenizers
 from seqlab.runs import checkpoint, saving
 from seqlab.system.errors import SeqlabError
 from seqlab.system.files import atomic_folder, check_new
@@ -24,11 +24,11 @@ def average(run: Path, last: int, out: Path) -> list[int]:
     if last > experiment.checkpoints.last:
         count = experiment.checkpoints.last
         raise SeqlabError(f"{run} keeps its {count} newest checkpoints: train with --checkpoints.last {last}")
-    params, steps = checkpoint.average(run, last)
+    params, steps = checkpoint.mean_parameters(run, last)
     with atomic_folder(out) as part:
         save_tokenizers(load_tokenizers(run, experiment.task.columns), part)
         catalogue.save_experiment(experiment, part / "experiment.json")
-        shutil.copyfile(inside(run, RECORD), part / RECORD)
+        shutil.copyfile(inside(run, RUN_RECORD), part / RUN_RECORD)
         averaged = {"params": params, "step": np.int32(steps[-1])}
         saving.save_alone(part, averaged, steps[-1], {"averaged": steps})
     return steps

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from seqlab import catalogue
 from seqlab.data.records import differing_splits
-from seqlab.data.tokenizer_files import RECORD, read_record
+from seqlab.data.tokenizer_files import RUN_RECORD, read_record
 from seqlab.runs.trail import PARTS, read_trail
 from seqlab.system.errors import SeqlabError
 
@@ -28,7 +28,7 @@ def bisect(first: Path, second: Path) -> Bisection:
     """Compares the trails of two runs at their common steps. Raises `SeqlabError` if there is no common step."""
     runs = (first, second)
     experiments = [catalogue.load_experiment(run / "experiment.json") for run in runs]
-    hashes = [read_record(run / RECORD)[0] for run in runs]
+    hashes = [read_record(run / RUN_RECORD)[0] for run in runs]
     trails = [read_trail(run) for run in runs]
     before, step, parts = first_difference(*trails)
     if not before and step is None:

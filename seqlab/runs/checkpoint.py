@@ -1,4 +1,4 @@
-"""The folder of a run and its checkpoints.
+"""Reading of checkpoints, in the folder of a run.
 
     RUN/experiment.json              the resolved experiment
     RUN/tokenizer.model              (or one a column)
@@ -125,7 +125,7 @@ def fingerprint(run: Path, step: int) -> str:
     return digest_of(tree)
 
 
-def average(run: Path, last: int) -> tuple[Any, list[int]]:
+def mean_parameters(run: Path, last: int) -> tuple[Any, list[int]]:
     """Returns the mean parameters of the last `last` checkpoints, and the steps of these.
 
     Raises `SeqlabError` if there are not that many.

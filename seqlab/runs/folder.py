@@ -7,7 +7,7 @@ from pathlib import Path
 from seqlab import catalogue
 from seqlab.config import Experiment, Parallel
 from seqlab.data.records import Prepared
-from seqlab.data.tokenizer_files import RECORD, TOKENIZER_FILES, save_tokenizers, tokenizer_hashes
+from seqlab.data.tokenizer_files import RUN_RECORD, TOKENIZER_FILES, save_tokenizers, tokenizer_hashes
 from seqlab.data.tokenizers import Tokenizers
 from seqlab.runs import manifest
 from seqlab.system.errors import SeqlabError
@@ -36,7 +36,7 @@ def open_run(
 
     Raises `SeqlabError` where it has not.
     """
-    path, hashes = run / "experiment.json", run / RECORD
+    path, hashes = run / "experiment.json", run / RUN_RECORD
     if path.exists():
         changed = catalogue.differences(
             without_resumable_fields(catalogue.load_experiment(path)), without_resumable_fields(experiment)

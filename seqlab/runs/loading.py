@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from seqlab import catalogue
 from seqlab.config import Experiment, Search
 from seqlab.data.tokenizer_files import load_tokenizers
@@ -17,7 +19,7 @@ from seqlab.runs import manifest
 from seqlab.runs.checkpoint import check_shapes, parameters_of, restore
 from seqlab.runs.parameters import parameter_shapes
 from seqlab.system.errors import SeqlabError
-from seqlab.system.progress import progress
+from seqlab.system.progress_bar import progress
 from seqlab.types import Params
 
 
@@ -67,7 +69,8 @@ class Run(NamedTuple):
     def search(self, **changes: Any) -> Search:
         """The experiment's search with those `changes` that are not None."""
         changes = {name: value for name, value in changes.items() if value is not None}
-        return dataclasses.replace(self.experiment.search, **changes)
+        numbers = {name: value.item() for name, value in changes.items() if isinstance(value, np.generic)}
+        return dataclasses.replace(self.experiment.search, **changes | numbers)
 
     def searching(self, **changes: Any) -> "Run":
         """The run, whose own search has those `changes` that are not None."""

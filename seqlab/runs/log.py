@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from seqlab.runs.events import Events
+from seqlab.runs.tensorboard import Events
 from seqlab.system.errors import SeqlabError
 from seqlab.system.files import Journal, read_jsonl
 from seqlab.system.untrusted import inside

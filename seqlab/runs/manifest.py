@@ -12,7 +12,6 @@ from seqlab.system.files import write_atomically
 from seqlab.system.untrusted import fits, inside, plain_files, read_json
 
 MANIFEST = "manifest.json"
-
 STEP = re.compile(r"0|[1-9][0-9]{0,17}")  # the name of a checkpoint's folder
 
 

@@ -15,9 +15,7 @@ from seqlab.system.files import Journal, read_jsonl
 from seqlab.types import Batch, TrainState
 
 TRAIL = "hashes.jsonl"
-
 PARTS = {"batch": "batch", "params": "parameters", "optimizer": "optimizer state", "carry": "carry"}
-
 DIGITS = 16  # hexadecimal: 64 bits, against accidents, not forgery. Two values look equal once in 2 ** 64
 
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from seqlab.config import LENGTH_PENALTIES, STOP_RULES, check_choice
+from seqlab.config import LENGTH_PENALTIES, STOP_RULES
 from seqlab.search.beam_state import Beam, BeamContext, BeamState
 from seqlab.search.candidates import Candidates, propose
 from seqlab.search.decoder import Decoder, Span
@@ -14,6 +14,7 @@ from seqlab.search.length_penalty import score_upper_bound
 from seqlab.search.processors import NEVER, make_processors
 from seqlab.search.requests import RequestBatch
 from seqlab.search.settings import ScoreWeights, StaticSettings
+from seqlab.system.checks import check_choice
 
 
 class Endings(NamedTuple):
@@ -22,10 +23,10 @@ class Endings(NamedTuple):
     """
 
     finished: Hypotheses
-    total: jax.Array
+    finished_count: jax.Array
     may_finish: jax.Array
     exists: jax.Array
-    over: jax.Array
+    ended_before: jax.Array
     ended: jax.Array
 
 
@@ -53,7 +54,7 @@ def beam_search(
     rows = jnp.arange(batch)[:, None]
     if rules.limit == "end":
         requests = requests._replace(minimum=jnp.minimum(requests.minimum, requests.limit))
-    context = BeamContext(rules, requests, static, weights, make_processors(static), decoder, span.longest)
+    context = BeamContext(rules, requests, static, weights, make_processors(static), decoder, span.max_length)
 
     def is_running(carry: tuple[jax.Array, BeamState]) -> jax.Array:
         i, current = carry
@@ -62,18 +63,18 @@ def beam_search(
     def advance(carry: tuple[jax.Array, BeamState]) -> tuple[jax.Array, BeamState]:
         i, current = carry
         token = jnp.concatenate([beam.token for beam in current.beams], axis=1)
-        logits, state = decoder.step(current.state, token, span.start + i)  # [B K V]
+        logits, state = decoder.step(current.state, token, span.prompt_end + i)  # [B K V]
         rewards = jnp.zeros((batch, size * groups)) if decoder.reward is None else decoder.reward(state)
-        avoided = jnp.zeros((batch, logits.shape[-1])) if groups > 1 else None
+        penalties = jnp.zeros((batch, logits.shape[-1])) if groups > 1 else None
         beams, parents = [], []
         for g, beam in enumerate(current.beams):
             columns = slice(g * size, (g + 1) * size)
-            beam, chosen = extend(beam, logits[:, columns], rewards[:, columns], avoided, i, context)
+            beam, chosen = extend(beam, logits[:, columns], rewards[:, columns], penalties, i, context)
             beams.append(beam)
             parents.append(chosen + g * size)
-            if avoided is not None:
+            if penalties is not None:
                 cost = jnp.where(beam.log_probs > NEVER / 2, weights.diversity, 0.0)
-                avoided = avoided.at[rows, beam.token].add(cost)
+                penalties = penalties.at[rows, beam.token].add(cost)
         return i + 1, BeamState(decoder.reorder(state, jnp.concatenate(parents, axis=1)), beams)
 
     return jax.lax.while_loop(is_running, advance, (jnp.int32(span.begin), search))[1]
@@ -83,67 +84,67 @@ def extend(
     old: Beam,
     logits: jax.Array,
     rewards: jax.Array,
-    avoided: jax.Array | None,
+    penalties: jax.Array | None,
     i: jax.Array,
     context: BeamContext,
 ) -> tuple[Beam, jax.Array]:
     """The beam after one more token, and the parents [B K] of its hypotheses."""
     rules, size, limit = context.rules, old.token.shape[1], context.requests.limit
     rows, last = jnp.arange(len(limit))[:, None], i + 1 >= limit  # [B 1], [B]
-    candidates = propose(old, logits, avoided, i, context)
+    candidates = propose(old, logits, penalties, i, context)
     parents, token = candidates.parents, candidates.token
     tokens = jnp.take_along_axis(old.tokens, parents[..., None], axis=1).at[:, :, i].set(token)
-    hit = token == context.static.eos
+    ends = token == context.static.eos
     if rules.limit == "accept":
-        hit |= last[:, None]
-    endings = finish(old, candidates, tokens, hit, jnp.take_along_axis(rewards, parents, axis=1), i, context)
-    best_ends = jnp.take_along_axis(hit, candidates.log_probs.argmax(-1, keepdims=True), axis=1)[:, 0]
+        ends |= last[:, None]
+    endings = finish(old, candidates, tokens, ends, jnp.take_along_axis(rewards, parents, axis=1), i, context)
+    best_ends = jnp.take_along_axis(ends, candidates.log_probs.argmax(-1, keepdims=True), axis=1)[:, 0]
     topped = old.topped | best_ends
 
     rank = jnp.arange(parents.shape[1])
-    leaves = jnp.zeros_like(hit)
+    is_removed = jnp.zeros_like(ends)
     if rules.after == "refill":
-        leaves = hit | last[:, None]
+        is_removed = ends | last[:, None]
     elif rules.after == "shrink":
-        leaves = hit | (rank >= size - old.count[:, None])
-    stays = jax.lax.top_k(-jnp.where(leaves, rank + len(rank), rank), size)[1]  # [B K], in the order of the ranks
-    log_probs = jnp.where(leaves, NEVER, candidates.log_probs)[rows, stays]
+        is_removed = ends | (rank >= size - old.count[:, None])
+    order = jax.lax.top_k(-jnp.where(is_removed, rank + len(rank), rank), size)[1]  # [B K], in the order of the ranks
+    log_probs = jnp.where(is_removed, NEVER, candidates.log_probs)[rows, order]
     done = is_done(endings, topped, token, log_probs.max(-1), i, context)
     new = Beam(
-        token=token[rows, stays],
+        token=token[rows, order],
         log_probs=log_probs,
-        tokens=tokens[rows, stays],
+        tokens=tokens[rows, order],
         finished=endings.finished,
-        count=endings.total,
+        count=endings.finished_count,
         topped=topped,
         ended=endings.ended,
         done=old.done | done | last,
-        begun=None if candidates.begun is None else candidates.begun[rows, stays],
+        phrase_progress=None if candidates.phrase_progress is None else candidates.phrase_progress[rows, order],
     )
-    return new, parents[rows, stays]
+    return new, parents[rows, order]
 
 
 def finish(
     old: Beam,
     candidates: Candidates,
     tokens: jax.Array,
-    hit: jax.Array,
+    ends: jax.Array,
     rewards: jax.Array,
     i: jax.Array,
     context: BeamContext,
 ) -> Endings:
-    """Adds the candidates that end with the token `i` (`hit` [B C]) to the finished hypotheses, by the rules."""
+    """Adds the candidates that end with the token `i` (`ends` [B C]) to the finished hypotheses, by the rules."""
     rules, size, log_probs = context.rules, old.token.shape[1], candidates.log_probs
     exists = log_probs > NEVER / 2
     # Whether it had ended before. Behind what is written are zeros, and EOS may be 0.
-    over = ((tokens == context.static.eos) & (jnp.arange(tokens.shape[-1]) < i)).any(-1)
+    ended_before = ((tokens == context.static.eos) & (jnp.arange(tokens.shape[-1]) < i)).any(-1)
     ended, may_finish = old.ended, candidates.may_finish
     if rules.after == "stay":
-        ended |= hit | ~exists
-        may_finish &= ~over
+        ended |= ends | ~exists
+        may_finish &= ~ended_before
     elif rules.after == "shrink":
-        may_finish &= jnp.arange(hit.shape[1]) < size - old.count[:, None]
-    may_finish &= hit & exists & ~old.done[:, None]
+        may_finish &= jnp.arange(ends.shape[1]) < size - old.count[:, None]
+    may_finish &= ends & exists & ~old.done[:, None]
     if rules.keep == "first":
         may_finish &= old.count[:, None] + jnp.cumsum(may_finish, axis=-1) <= size
     scores = context.score(log_probs, i + 1) + rewards
@@ -151,10 +152,10 @@ def finish(
     count = old.count + may_finish.sum(-1)
     if rules.limit == "rescue":
         last = i + 1 >= context.requests.limit
-        lost = last[:, None] & (count[:, None] == 0) & exists & ~hit & ~old.done[:, None]
+        lost = last[:, None] & (count[:, None] == 0) & exists & ~ends & ~old.done[:, None]
         lost &= candidates.may_be_lost
         finished = merge(finished, tokens, log_probs, log_probs + rewards, lost, i + 1)
-    return Endings(finished, count, may_finish, exists, over, ended)
+    return Endings(finished, count, may_finish, exists, ended_before, ended)
 
 
 def is_done(
@@ -163,7 +164,7 @@ def is_done(
     """Which sentences are done [B] after the token `i`, by the stop rule; `best` [B] is the highest sum of those
     hypotheses that stay in the beam.
     """
-    finished, count, size = endings.finished, endings.total, endings.finished.scores.shape[1]
+    finished, count, size = endings.finished, endings.finished_count, endings.finished.scores.shape[1]
     match context.rules.stop:
         case "first":
             return endings.may_finish.any(-1)
@@ -174,9 +175,9 @@ def is_done(
         case "empty":
             return best <= NEVER / 2
         case "slots":  # or no hypothesis in the beam could finish, which changes no result
-            stuck = endings.over | (token == context.static.eos) | ~endings.exists
+            stuck = endings.ended_before | (token == context.static.eos) | ~endings.exists
             return endings.ended.all(-1) | stuck.all(-1)
         case "bound":
             return (count >= size) & (finished.scores[:, -1] >= context.score(best, i + 1))
     worst = finished.scores[:, min(context.static.nbest, size) - 1]
-    return worst >= score_upper_bound(best, i + 2, context.requests.limit, context.longest, context.score)
+    return worst >= score_upper_bound(best, i + 2, context.requests.limit, context.max_length, context.score)

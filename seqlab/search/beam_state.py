@@ -10,7 +10,7 @@ from flax import struct
 
 from seqlab.search.decoder import Decoder
 from seqlab.search.hypotheses import Hypotheses, best_first
-from seqlab.search.length_penalty import normalized
+from seqlab.search.length_penalty import normalized_score
 from seqlab.search.presets import Rules
 from seqlab.search.processors import NEVER, Processor
 from seqlab.search.requests import RequestBatch
@@ -35,7 +35,7 @@ class Beam:
     topped: jax.Array
     ended: jax.Array
     done: jax.Array
-    begun: jax.Array | None
+    phrase_progress: jax.Array | None
 
 
 @struct.dataclass
@@ -90,7 +90,7 @@ def begin_beam(state: Any, requests: RequestBatch, static: StaticSettings, lengt
         topped=jnp.zeros(batch, bool),
         ended=jnp.zeros((batch, size), bool),
         done=requests.limit <= 0,
-        begun=None if phrases is None else jnp.zeros((batch, size, phrases.shape[1]), jnp.int32),
+        phrase_progress=None if phrases is None else jnp.zeros((batch, size, phrases.shape[1]), jnp.int32),
     )
     return BeamState(state, [beam] * static.groups)
 
@@ -104,8 +104,8 @@ class BeamContext(NamedTuple):
     weights: ScoreWeights
     processors: Sequence[Processor]
     decoder: Decoder
-    longest: int
+    max_length: int
 
     def score(self, log_probs: jax.Array, n: jax.Array) -> jax.Array:
         """Scores of hypotheses of n tokens."""
-        return normalized(log_probs, n, self.weights.alpha, self.weights.word_penalty, self.rules.length)
+        return normalized_score(log_probs, n, self.weights.alpha, self.weights.word_penalty, self.rules.length)

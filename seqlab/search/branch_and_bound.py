@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Float, Int
 
-from seqlab.search.length_penalty import normalized, score_upper_bound
+from seqlab.search.length_penalty import normalized_score, score_upper_bound
 from seqlab.search.processors import NEVER
 from seqlab.search.settings import ScoreWeights, StaticSettings
 from seqlab.types import AnyArray
@@ -90,7 +90,7 @@ class BoundContext(NamedTuple):
 
     def score(self, log_probs: jax.Array, n: jax.Array) -> jax.Array:
         weights = self.weights
-        return normalized(log_probs, n, weights.alpha, weights.word_penalty, self.static.rules.length)
+        return normalized_score(log_probs, n, weights.alpha, weights.word_penalty, self.static.rules.length)
 
     def is_open(self, best: Optima) -> jax.Array:
         return ~best.decided & (best.nodes < self.budget)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from seqlab.search.beam_state import Beam, BeamContext
-from seqlab.search.constraints import constrained_continuations, whole
+from seqlab.search.constraints import all_written, constrained_continuations
 from seqlab.search.processors import NEVER, History, process
 
 TOP_BLOCK = 64  # values that are compared as one block when the highest of very many are searched
@@ -22,13 +22,13 @@ class Candidates(NamedTuple):
     parents: jax.Array
     token: jax.Array
     log_probs: jax.Array
-    begun: jax.Array | None
+    phrase_progress: jax.Array | None
     may_finish: jax.Array
     may_be_lost: jax.Array
 
 
 def propose(
-    old: Beam, logits: jax.Array, avoided: jax.Array | None, i: jax.Array, context: BeamContext
+    old: Beam, logits: jax.Array, penalties: jax.Array | None, i: jax.Array, context: BeamContext
 ) -> Candidates:
     """The continuations by token `i`; prefixes, the maximum length and phrases may force it."""
     rules, requests, size, eos = context.rules, context.requests, old.token.shape[1], context.static.eos
@@ -37,21 +37,21 @@ def propose(
         context.decoder.normalized,
     )  # fmt: skip
     last = i + 1 >= requests.limit
-    only = jnp.where(last, eos, -1) if rules.limit == "end" else jnp.full(len(last), -1)
+    forced_ids = jnp.where(last, eos, -1) if rules.limit == "end" else jnp.full(len(last), -1)
     if requests.prefix is not None:
         forced = forced_token(requests.prefix, i)
-        only = jnp.where(forced >= 0, forced, only)
-    logits = jax.lax.cond((only >= 0).any(), lambda: restricted(logits, only), lambda: logits)
+        forced_ids = jnp.where(forced >= 0, forced, forced_ids)
+    logits = jax.lax.cond((forced_ids >= 0).any(), lambda: restrict(logits, forced_ids), lambda: logits)
     may_end = size if rules.finish == "beam" else 2 * size
-    if requests.phrases is not None and old.begun is not None:
-        parents, token, log_probs, begun = constrained_continuations(
-            requests.phrases, old.begun, logits, normalizer, old.log_probs, eos, may_end
+    if requests.phrases is not None and old.phrase_progress is not None:
+        parents, token, log_probs, phrase_progress = constrained_continuations(
+            requests.phrases, old.phrase_progress, logits, normalizer, old.log_probs, eos, may_end
         )
-        written = whole(requests.phrases, begun)
-        return Candidates(parents, token, log_probs, begun, may_finish=written, may_be_lost=written)
+        written = all_written(requests.phrases, phrase_progress)
+        return Candidates(parents, token, log_probs, phrase_progress, may_finish=written, may_be_lost=written)
     count = size if rules.after in ("shrink", "stay") else 2 * size
     width = size + 1 if rules.finish == "beam" else 2 * size
-    parents, token, log_probs = best_continuations(logits, normalizer, old.log_probs, count, width, avoided)
+    parents, token, log_probs = best_continuations(logits, normalizer, old.log_probs, count, width, penalties)
     may_finish = jnp.broadcast_to(jnp.arange(count) < may_end, parents.shape)
     return Candidates(parents, token, log_probs, None, may_finish, may_be_lost=jnp.ones_like(may_finish))
 
@@ -61,9 +61,9 @@ def forced_token(prefix: Int[Array, "B L"], i: Int[Array, ""]) -> Int[Array, "B"
     return jnp.where(i < prefix.shape[1], prefix[:, jnp.minimum(i, prefix.shape[1] - 1)], -1)
 
 
-def restricted(logits: Float[Array, "B K V"], only: Int[Array, "B"]) -> Float[Array, "B K V"]:
+def restrict(logits: Float[Array, "B K V"], forced_ids: Int[Array, "B"]) -> Float[Array, "B K V"]:
     """Logits where only one token may come, if there is one for the sentence."""
-    barred = (only >= 0)[:, None] & (jnp.arange(logits.shape[-1]) != only[:, None])
+    barred = (forced_ids >= 0)[:, None] & (jnp.arange(logits.shape[-1]) != forced_ids[:, None])
     return jnp.where(barred[:, None], NEVER, logits)
 
 
@@ -73,17 +73,17 @@ def best_continuations(
     log_probs: Float[Array, "B K"],
     count: int,
     width: int,
-    avoided: Float[Array, "B V"] | None,
+    penalties: Float[Array, "B V"] | None,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """The `count` best continuations of a sentence: parents, tokens, summed log-probabilities, each [B count]. What
-    is `avoided` counts so much less in the choice.
+    """The `count` best continuations of a sentence: parents, tokens, summed log-probabilities, each [B count].
+    `penalties` [B V] is subtracted for the choice only.
 
-    No hypothesis can place more than `width` of its tokens where it matters, so the vocabulary is cut to those first,
-    on logits as they are, and the log-sum-exp is subtracted from the few.
+    At most `width` continuations of one hypothesis can matter, so the vocabulary is cut to those before the
+    log-sum-exp is subtracted.
     """
     batch, beam, vocabulary = logits.shape
     width = min(width, vocabulary)
-    best, token = top_k(logits if avoided is None else logits - avoided[:, None], width)  # [B K W]
+    best, token = top_k(logits if penalties is None else logits - penalties[:, None], width)  # [B K W]
     total = jnp.maximum(log_probs[..., None] + best - normalizer, 2 * NEVER).reshape(batch, -1)
     token = token.reshape(batch, -1)
     missing = max(count - total.shape[1], 0)  # a tiny vocabulary cannot fill the list
@@ -91,8 +91,8 @@ def best_continuations(
     token = jnp.pad(token, ((0, 0), (0, missing)))
     total, chosen = jax.lax.top_k(total, count)
     token = jnp.take_along_axis(token, chosen, axis=1)
-    if avoided is not None:
-        total += jnp.take_along_axis(avoided, token, axis=1)
+    if penalties is not None:
+        total += jnp.take_along_axis(penalties, token, axis=1)
     return jnp.minimum(chosen // width, beam - 1), token, total
 
 
@@ -100,16 +100,16 @@ def top_k(values: Float[Array, "... V"], k: int) -> tuple[Float[Array, "... k"],
     """`jax.lax.top_k`, ties included, in two stages where there are many values: the k blocks with the highest maxima
     hold the k highest, so that only these blocks, and what is left behind the last block, are looked through.
     """
-    many = values.shape[-1]
-    count = many // TOP_BLOCK
+    size = values.shape[-1]
+    count = size // TOP_BLOCK
     if count <= 2 * k:
-        best, at = jax.lax.top_k(values, k)
-        return best, at
+        best, indices = jax.lax.top_k(values, k)
+        return best, indices
     blocks = values[..., : count * TOP_BLOCK].reshape(*values.shape[:-1], count, TOP_BLOCK)
     chosen = jnp.sort(jax.lax.top_k(blocks.max(-1), k)[1], axis=-1)  # in order, so that ties are as they were
-    looked_at = jnp.take_along_axis(blocks, chosen[..., None], axis=-2).reshape(*values.shape[:-1], -1)
-    looked_at = jnp.concatenate([looked_at, values[..., count * TOP_BLOCK :]], axis=-1)
-    best, at = jax.lax.top_k(looked_at, k)
-    block = jnp.take_along_axis(chosen, jnp.minimum(at // TOP_BLOCK, k - 1), axis=-1)
-    inside = block * TOP_BLOCK + at % TOP_BLOCK
-    return best, jnp.where(at < k * TOP_BLOCK, inside, at - k * TOP_BLOCK + count * TOP_BLOCK)
+    finalists = jnp.take_along_axis(blocks, chosen[..., None], axis=-2).reshape(*values.shape[:-1], -1)
+    finalists = jnp.concatenate([finalists, values[..., count * TOP_BLOCK :]], axis=-1)
+    best, indices = jax.lax.top_k(finalists, k)
+    block = jnp.take_along_axis(chosen, jnp.minimum(indices // TOP_BLOCK, k - 1), axis=-1)
+    inside = block * TOP_BLOCK + indices % TOP_BLOCK
+    return best, jnp.where(indices < k * TOP_BLOCK, inside, indices - k * TOP_BLOCK + count * TOP_BLOCK)

@@ -24,11 +24,11 @@ class Decoder(NamedTuple):
 
 
 class Span(NamedTuple):
-    """The steps that a search takes in one call: from step `begin` up to step `end`. The last prompt token is at
-    position `start`. No hypothesis is longer than `longest` tokens.
+    """The steps that a search takes in one call, from `begin` up to `end`. The last prompt token is at position
+    `prompt_end`. No hypothesis is longer than `max_length` tokens.
     """
 
     begin: Any
     end: Any
-    start: int
-    longest: int
+    prompt_end: int
+    max_length: int

@@ -109,13 +109,13 @@ class Ensemble(NamedTuple):
         return scores if self.language_model is None else scores + self.weight * log_probs[-1]
 
     def grow(self, state: tuple[Any, ...], more: int) -> tuple[Any, ...]:
-        return tuple(grown(model, inner, more) for model, inner in zip(self.members, state, strict=True))
+        return tuple(grow_state(model, inner, more) for model, inner in zip(self.members, state, strict=True))
 
     def reorder(self, state: tuple[Any, ...], parents: Int[Array, "B K"]) -> tuple[Any, ...]:
         return tuple(model.reorder(inner, parents) for model, inner in zip(self.members, state, strict=True))
 
 
-def grown(model: Any, state: Any, more: int) -> Any:
+def grow_state(model: Any, state: Any, more: int) -> Any:
     """A model's state with room for `more` positions; a state that has no bound stays."""
     return model.grow(state, more) if hasattr(model, "grow") else state
 

@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
@@ -17,14 +16,17 @@ from seqlab.search.branch_and_bound import Path, begin_path, branch_and_bound
 from seqlab.search.ensemble import Ensemble
 from seqlab.search.processors import NEVER, make_processors
 from seqlab.search.requests import ROWS, Request, RequestBatch, Shape, check_request, collate, shapes
-from seqlab.search.scheduler import Batch, Engine, Limits, Scheduler
+from seqlab.search.scheduler import Engine, Limits, RunningBatch, Scheduler, join_rows
 from seqlab.search.settings import ScoreWeights, SearchSettings, StaticSettings
-from seqlab.system.errors import SeqlabError, at_least
+from seqlab.system.checks import at_least
+from seqlab.system.errors import SeqlabError
 from seqlab.types import Generator, Params
 
 BUDGET = 10_000  # nodes of a sentence, after which it is given up
 BLOCK = 256  # nodes of a sentence between looks at what is done
-BYTES = 1 << 29  # maximum memory of a batch, and of what waits: a sentence keeps the model's state of each depth
+# maximum memory of the running batch, and as much again for waiting ones: a sentence keeps the model's state of each
+# depth
+BYTES = 1 << 29
 SAME = 1e-5  # an answer beats an incumbent by more than this share of it: less may be rounding
 
 
@@ -43,8 +45,8 @@ class Solver(NamedTuple):
     """The jitted functions behind exact search.
 
     begin(params, requests, incumbent, length): rows before their first node, with room for `length` tokens.
-    advance(params, rows, steps, budget, weights, start): rows some nodes later; see `branch_and_bound`.
-    join(parts, chosen): some of the rows of several, counted through.
+    advance(params, rows, steps, budget, weights, prompt_end): rows some nodes later; see `branch_and_bound`.
+    join(parts, indices): some of the rows of several batches, by indices into their concatenation.
     """
 
     begin: Callable[..., ExactRows]
@@ -63,9 +65,9 @@ def make_solver(model: Any, static: StaticSettings) -> Solver:
         path = begin_path(state, first, limit, incumbent, length=length, vocabulary=model.vocabulary)
         return ExactRows(memory, path, limit)
 
-    @functools.partial(jax.jit, static_argnames="start", donate_argnames="rows")
+    @functools.partial(jax.jit, static_argnames="prompt_end", donate_argnames="rows")
     def advance(
-        params: Params, rows: ExactRows, steps: Any, budget: Any, weights: ScoreWeights, *, start: int
+        params: Params, rows: ExactRows, steps: Any, budget: Any, weights: ScoreWeights, *, prompt_end: int
     ) -> ExactRows:
         def step(memory: Any, state: Any, token: jax.Array, t: jax.Array) -> tuple[jax.Array, Any]:
             memory, state = jax.tree.map(lambda x: x[None], (memory, state))
@@ -73,15 +75,12 @@ def make_solver(model: Any, static: StaticSettings) -> Solver:
             return logits[0, 0], jax.tree.map(lambda x: x[0], state)
 
         path = branch_and_bound(
-            lambda memory, state, token, depth: step(memory, state, token, start + depth),
+            lambda memory, state, token, depth: step(memory, state, token, prompt_end + depth),
             rows.memory, rows.path, rows.limit, steps, budget, static, weights,
         )  # fmt: skip
         return rows.replace(path=path)
 
-    def join(parts: Sequence[ExactRows], chosen: jax.Array) -> ExactRows:
-        return jax.tree.map(lambda *x: jnp.concatenate(x)[chosen], *parts)
-
-    return Solver(begin, advance, jax.jit(join))
+    return Solver(begin, advance, jax.jit(join_rows))
 
 
 class Optimum(NamedTuple):
@@ -105,8 +104,8 @@ def exact(
     incumbents: Sequence[float] | None = None,
     budget: int = BUDGET,
 ) -> list[Optimum]:
-    """The best answer to every request by `length_penalty.normalized`, in the order of `requests`; scores and limits
-    are as in beam search by the default rules.
+    """The best answer to every request by `length_penalty.normalized_score`, in the order of `requests`. Scores and
+    limits are as in beam search by the default rules.
 
     `incumbents` are scores to be beaten, such as those of beam search, by more than rounding. A sentence that is not
     decided after `budget` nodes is given up. Raises `SeqlabError` for what exact search does not support: ensembles,
@@ -125,13 +124,13 @@ def exact(
 
     def advance(shape: Shape, step: int, rows: ExactRows) -> tuple[ExactRows, int]:
         """The step stays 0: sentences may join others however many nodes they have had."""
-        return solver.advance(params, rows, BLOCK, budget, settings.weights, start=shape.prompt - 1), step
+        return solver.advance(params, rows, BLOCK, budget, settings.weights, prompt_end=shape.prompt - 1), step
 
     def is_done(rows: ExactRows) -> np.ndarray:
         best = rows.path.best
         return np.asarray(best.decided) | (np.asarray(best.nodes) >= budget)
 
-    def keep(batch: Batch) -> None:
+    def store_results(batch: RunningBatch) -> None:
         best = jax.device_get(batch.rows.path.best)
         for row, i in zip(batch.row_indices, batch.request_indices, strict=True):
             ids = best.tokens[row, : best.lengths[row]].tolist()
@@ -139,16 +138,16 @@ def exact(
             decided, nodes = bool(best.decided[row]), int(best.nodes[row])
             results[i] = Optimum(ids, score, float(best.log_probs[row]), decided, nodes)
 
-    members = shapes(requests, getattr(model, "longest", None))
+    members = shapes(requests, model)
     sizes = {shape: bytes_of(begin, shape, indices[0]) for shape, indices in members.items()}
     limits = Limits(
         sizes=ROWS,
-        full={shape: max((n for n in ROWS if n * size <= BYTES), default=1) for shape, size in sizes.items()},
+        full_sizes={shape: max((n for n in ROWS if n * size <= BYTES), default=1) for shape, size in sizes.items()},
         cost=sizes.__getitem__,
-        waiting=BYTES,
+        max_waiting_cost=BYTES,
         in_flight=1,
     )
-    Scheduler(Engine(begin, advance, solver.join, len, is_done, keep), members, limits).run()
+    Scheduler(Engine(begin, advance, solver.join, len, is_done, store_results), members, limits).run()
     return results
 
 
@@ -174,7 +173,7 @@ def check(
     if make_processors(static):
         raise SeqlabError("exact search knows nothing forbidden: leave out --forbid, --no-repeat and the like")
     for i, request in enumerate(requests):
-        name = f"line {request.number}" if request.number else f"request {i}"
+        name = request.name(i)
         if request.prefix or request.phrases or request.minimum > 1:
             raise SeqlabError(f"{name}: exact search knows no prefixes, phrases or least lengths; take them out")
         check_request(name, request, model, static)

@@ -40,11 +40,13 @@ def make_focus(model: Any) -> Callable[..., tuple[Int[Array, "B T"], Float[Array
 
 
 @functools.lru_cache(maxsize=16)
-def make_force(model: Any) -> Callable[..., Float[Array, "B T"]]:
+def make_token_log_probs(model: Any) -> Callable[..., Float[Array, "B T"]]:
     """The jitted pass: (params, inputs, prefix, targets [B T]) to the targets' log-probabilities [B T]."""
 
     @jax.jit
-    def force(params: Params, inputs: Tokens | None, prefix: Tokens, targets: Int[Array, "B T"]) -> jax.Array:
+    def token_log_probs(
+        params: Params, inputs: Tokens | None, prefix: Tokens, targets: Int[Array, "B T"]
+    ) -> jax.Array:
         def run(module: Any) -> jax.Array:
             return module.project(module.features(inputs, prefix, train=False)[0])
 
@@ -52,18 +54,18 @@ def make_force(model: Any) -> Callable[..., Float[Array, "B T"]]:
         chosen = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
         return chosen - jax.nn.logsumexp(logits, axis=-1)
 
-    return force
+    return token_log_probs
 
 
-def force(
+def token_log_probs(
     model: Generator, params: Params, requests: Sequence[Request], answers: Sequence[Sequence[int]]
 ) -> list[np.ndarray]:
     """The log-probability of each token of each answer, in the order of the requests. An answer follows its request's
     prompt.
     """
     params = jax.device_put(params)
-    run = make_force(model)
-    results = _by_answer(lambda *batch: (run(params, *batch),), requests, answers, max_tokens(model))
+    run = make_token_log_probs(model)
+    results = run_by_answer(lambda *batch: (run(params, *batch),), requests, answers, max_tokens(model))
     return [log_probs for (log_probs,) in results]
 
 
@@ -73,7 +75,7 @@ def attention(
     """The weights with which each token of each answer attends to its source; in the order of the requests."""
     params = jax.device_put(params)
     run = make_attention(model)
-    results = _by_answer(
+    results = run_by_answer(
         lambda inputs, prefix, _: (run(params, inputs, prefix),), requests, answers, max_tokens(model)
     )
     return [weights[..., : len(request.source or ())] for request, (weights,) in zip(requests, results, strict=True)]
@@ -87,10 +89,10 @@ def focus(
     """
     params = jax.device_put(params)
     run = make_focus(model)
-    return _by_answer(lambda inputs, prefix, _: run(params, inputs, prefix), requests, answers, max_tokens(model))
+    return run_by_answer(lambda inputs, prefix, _: run(params, inputs, prefix), requests, answers, max_tokens(model))
 
 
-def _by_answer(
+def run_by_answer(
     run: Callable[..., Sequence[jax.Array]],
     requests: Sequence[Request],
     answers: Sequence[Sequence[int]],
@@ -109,14 +111,14 @@ def _by_answer(
         rows = max(1, min(64, MAX_POSITIONS // (8 * (source + target))))
         for at in range(0, len(members), rows):
             indices = members[at : at + rows]
-            batch = padded([requests[i] for i in indices], [answers[i] for i in indices], (rows, source, target))
+            batch = pad_answers([requests[i] for i in indices], [answers[i] for i in indices], (rows, source, target))
             for i, *outputs in zip(indices, *map(np.asarray, run(*batch)), strict=False):
                 begin = len(requests[i].prompt) - 1
                 results[i] = tuple(row[begin : begin + len(answers[i])] for row in outputs)
     return results
 
 
-def padded(
+def pad_answers(
     requests: Sequence[Request], answers: Sequence[Sequence[int]], shape: tuple[int, int, int]
 ) -> tuple[Tokens | None, Tokens, np.ndarray]:
     """Inputs, prefix and targets [B T], where a target is the token behind a prefix; filled up with empty rows."""

@@ -19,7 +19,7 @@ from seqlab.search.requests import (
     positions_of,
     shapes,
 )
-from seqlab.search.scheduler import Batch, Engine, Limits, Scheduler
+from seqlab.search.scheduler import Engine, Limits, RunningBatch, Scheduler
 from seqlab.search.searcher import ActiveRows, make_mesh, make_searcher
 from seqlab.search.settings import SearchSettings
 from seqlab.system.errors import SeqlabError
@@ -48,7 +48,7 @@ def check(model: Generator | Ensemble, requests: Sequence[Request], settings: Se
     if coverage and not searching:
         raise SeqlabError("the coverage penalty ranks the hypotheses of a beam: --beam 2 or more, and no samples")
     for i, request in enumerate(requests):
-        check_request(f"line {request.number}" if request.number else f"request {i}", request, model, static)
+        check_request(request.name(i), request, model, static)
         refills = static.rules.after == "refill"
         if request.phrases and (not searching or static.groups > 1 or not refills):
             raise SeqlabError(
@@ -78,7 +78,7 @@ def generate(
     params = jax.device_put(params, NamedSharding(mesh, PartitionSpec()))
     searcher = make_searcher(model, static, mesh)
     results: list[list[Result]] = [[] for _ in requests]
-    members = shapes(requests, getattr(model, "longest", None))
+    members = shapes(requests, model)
 
     def begin(shape: Shape, indices: list[int], size: int) -> ActiveRows:
         batch = collate([requests[i] for i in indices], size, shape)
@@ -89,10 +89,10 @@ def generate(
         more = room_for(end, shape) - room_for(step, shape)
         if more:
             rows = searcher.grow(rows, more=more)
-        span = {"start": shape.prompt - 1, "longest": shape.answer}
+        span = {"prompt_end": shape.prompt - 1, "max_length": shape.answer}
         return searcher.advance(params, rows, step, end, settings.weights, settings.seed, **span), end
 
-    def keep(batch: Batch) -> None:
+    def store_results(batch: RunningBatch) -> None:
         hypotheses = searcher.results(batch.rows)
         fields = hypotheses.tokens, hypotheses.lengths, hypotheses.scores, hypotheses.log_probs
         tokens, lengths, scores, log_probs = map(np.asarray, fields)
@@ -109,12 +109,12 @@ def generate(
 
     limits = Limits(
         sizes=[rows * len(devices) for rows in ROWS],
-        full={shape: max_rows(shape, static.beam, settings.batch_tokens) * len(devices) for shape in members},
+        full_sizes={shape: max_rows(shape, static.beam, settings.batch_tokens) * len(devices) for shape in members},
         cost=lambda shape: positions_of(shape, static.beam),
-        waiting=WAITING * settings.batch_tokens * len(devices),
+        max_waiting_cost=WAITING * settings.batch_tokens * len(devices),
         in_flight=IN_FLIGHT,
     )
-    Scheduler(Engine(begin, advance, searcher.join, len, is_done, keep), members, limits).run()
+    Scheduler(Engine(begin, advance, searcher.join, len, is_done, store_results), members, limits).run()
     return results
 
 

@@ -1,101 +1,15 @@
-"""Greedy search, the best token at every step; and the loop for all hypotheses that are extended without a beam."""
-
-import dataclasses
-from collections.abc import Callable
-from typing import Any
+"""Greedy search: the best token at every step."""
 
 import jax
 import jax.numpy as jnp
-from flax import struct
-from jaxtyping import Array, Int
 
-from seqlab.search.candidates import forced_token, top_k
+from seqlab.search.candidates import top_k
 from seqlab.search.decoder import Decoder, Span
-from seqlab.search.hypotheses import Hypotheses, best_first
-from seqlab.search.length_penalty import normalized
+from seqlab.search.length_penalty import normalized_score
 from seqlab.search.processors import History, make_processors, process
 from seqlab.search.requests import RequestBatch
+from seqlab.search.sequences import SequenceState, extend_sequences
 from seqlab.search.settings import ScoreWeights, StaticSettings
-
-# logits [B K V], history -> tokens [B K]; scores [B K V], and what to subtract to have log-probabilities [B K 1]
-Choose = Callable[[jax.Array, History], tuple[jax.Array, jax.Array, jax.Array]]
-
-
-@struct.dataclass
-class SequenceState:
-    """Hypotheses that never mix, between two steps: the model's state, their last tokens [B K], all their tokens
-    [B K L], sums of log-probabilities and scores [B K], and their lengths [B K], 0 while they are unfinished.
-    """
-
-    state: Any
-    token: jax.Array
-    tokens: jax.Array
-    log_probs: jax.Array
-    scores: jax.Array
-    lengths: jax.Array
-
-    @property
-    def done(self) -> jax.Array:
-        """Which sentences are done [B]."""
-        return (self.lengths > 0).all(-1)
-
-    def grow(self, state: Any, more: int) -> "SequenceState":
-        """The search with room for `more` tokens; `state` is the model's, with the same room."""
-        return dataclasses.replace(self, state=state, tokens=jnp.pad(self.tokens, ((0, 0), (0, 0), (0, more))))
-
-    def results(self) -> Hypotheses:
-        """The hypotheses so far, best first."""
-        hypotheses = Hypotheses(self.tokens, self.lengths, self.scores, self.log_probs)
-        return best_first(hypotheses, self.scores.shape[1])
-
-
-def begin_sequences(state: Any, first: Int[Array, "B"], *, length: int, hypotheses: int) -> SequenceState:
-    """The search before its first step, with room for `length` tokens; `first` are the last tokens of the prompts."""
-    shape = (first.shape[0], hypotheses)
-    return SequenceState(
-        state=state,
-        token=jnp.repeat(first[:, None], hypotheses, axis=1).astype(jnp.int32),
-        tokens=jnp.zeros((*shape, length), jnp.int32),
-        log_probs=jnp.zeros(shape),
-        scores=jnp.zeros(shape),
-        lengths=jnp.zeros(shape, jnp.int32),
-    )
-
-
-def extend_sequences(
-    decoder: Decoder,
-    search: SequenceState,
-    requests: RequestBatch,
-    span: Span,
-    choose: Choose,
-    score: Callable[[jax.Array, jax.Array], jax.Array],
-    eos: int,
-) -> SequenceState:
-    """Extends hypotheses over a span of steps, or until all are done, by the tokens that `choose` returns until EOS.
-    A hypothesis that is as long as it may be must end, and pays for it. `score` is of log-probabilities and lengths.
-    `requests.prefix` is what hypotheses begin with, -1 where any token may come.
-    """
-
-    def is_running(carry: tuple[jax.Array, SequenceState]) -> jax.Array:
-        i, current = carry
-        return (i < span.end) & ~current.done.all()
-
-    def advance(carry: tuple[jax.Array, SequenceState]) -> tuple[jax.Array, SequenceState]:
-        i, current = carry
-        logits, state = decoder.step(current.state, current.token, span.start + i)
-        chosen, scores, normalizer = choose(logits, History(current.tokens, i))
-        token = jnp.where((i + 1 >= requests.limit)[:, None], eos, chosen).astype(jnp.int32)
-        if requests.prefix is not None:
-            forced = forced_token(requests.prefix, i)[:, None]
-            token = jnp.where(forced >= 0, forced, token)
-        gain = (jnp.take_along_axis(scores, token[..., None], axis=-1) - normalizer)[..., 0]
-        unfinished = current.lengths == 0
-        log_probs = current.log_probs + jnp.where(unfinished, gain, 0.0)
-        tokens = current.tokens.at[:, :, i].set(jnp.where(unfinished, token, 0))
-        lengths = jnp.where(unfinished & (token == eos), i + 1, current.lengths)
-        return i + 1, SequenceState(state, token, tokens, log_probs, score(log_probs, lengths), lengths)
-
-    return jax.lax.while_loop(is_running, advance, (jnp.int32(span.begin), search))[1]
 
 
 def greedy_search(
@@ -117,6 +31,6 @@ def greedy_search(
         return top_k(scores, 1)[1][..., 0], scores, normalizer  # several times as fast as argmax on CPUs
 
     def score(log_probs: jax.Array, lengths: jax.Array) -> jax.Array:
-        return normalized(log_probs, lengths, weights.alpha, weights.word_penalty, rules.length)
+        return normalized_score(log_probs, lengths, weights.alpha, weights.word_penalty, rules.length)
 
     return extend_sequences(decoder, search, requests, span, choose, score, static.eos)

@@ -20,7 +20,7 @@ def length_penalty(
     return ((5.0 + length) / 6.0) ** alpha if rule == "gnmt" else jnp.maximum(length, 1.0) ** alpha
 
 
-def normalized(
+def normalized_score(
     log_probs: Float[Array, "..."],
     length: Int[Array, "..."],
     alpha: Float[Array, ""] | float,

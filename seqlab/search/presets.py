@@ -14,26 +14,28 @@ from seqlab.config import Search
 
 @dataclass(frozen=True)
 class Rules:
+    """The rules of a beam search."""
+
     length: str = "gnmt"
     """What the sum of log-probabilities is divided by: nothing ("none"), ((5 + n) / 6) ** alpha ("gnmt", Wu et al.
     2016, equation 14) or n ** alpha ("power")."""
     finish: str = "beam"
     """Which of the hypotheses that end may finish: those of rank below K ("beam"), or below 2K ("candidates")."""
     after: str = "refill"
-    """Who goes on: the K best that do not end ("refill"); those that do not end among as many as went on before, so
-    that the beam grows smaller ("shrink"); the K best, and those that have ended go on too ("stay")."""
+    """Which hypotheses stay in the beam: the K best that do not end ("refill"); those that do not end among as many
+    as there were before, so that the beam shrinks ("shrink"); or the K best, ended ones included ("stay")."""
     keep: str = "best"
-    """Which finished ones are kept: the K "best", or the K "first"."""
+    """Which finished hypotheses are stored: the K "best" or the K "first"."""
     limit: str = "end"
-    """At the maximum length all must end, and pay for it ("end"); are taken as they are ("accept"); or are lost,
-    unless nothing has finished ("rescue": then those that go on are returned, their score the plain sum)."""
+    """At the maximum length a hypothesis must end, and its EOS is scored ("end"); is taken as it is ("accept"); or is
+    dropped, unless nothing has finished ("rescue": then unfinished hypotheses are returned with their plain sums)."""
     stop: str = "optimal"
     """A sentence is done
-    "optimal": once none that goes on can come to beat the worst of the `wanted` best finished ones;
+    "optimal": once none that goes on can come to beat the worst of the `nbest` best finished ones;
     "first": at the first step at which anything finishes;
     "full": once K have finished;
     "bound": once K have finished, and the best that goes on would not beat the worst of them if it ended now;
-    "top": once the best continuation of some step has ended, and `wanted` have finished;
+    "top": once the best continuation of some step has ended, and `nbest` have finished;
     "empty": once none goes on;
     "slots": once in each of the K places of the beam something has ended (or, which changes no result, once all that
     go on have ended before)."""
@@ -51,48 +53,26 @@ class Preset(NamedTuple):
     alpha: float
     minimum: int
     forbidden: tuple[str, ...]
-    source: str
-    """Where the rules are written."""
 
 
+# Each follows the source code or the paper above it.
 PRESETS = {
-    "seqlab": Preset(DEFAULT, 0.6, 1, (), "seqlab/search/beam.py"),
-    "gnmt": Preset(
-        Rules(finish="candidates", limit="rescue"),
-        0.6,
-        1,
-        (),
-        "Wu et al. 2016, section 7, without its pruning; tensor2tensor 1.15.7, utils/beam_search.py",
-    ),
-    "fairseq": Preset(
-        Rules("power", keep="first", stop="full", renormalize=False),
-        1.0,
-        2,
-        ("pad",),
-        "fairseq 0.12.2, sequence_generator.py",
-    ),
-    "joey": Preset(
-        Rules(after="stay", limit="accept", stop="slots", renormalize=False),
-        1.0,
-        2,
-        ("pad", "bos"),
-        "Joey NMT 2.3.0, search.py",
-    ),
+    # seqlab/search/beam.py
+    "seqlab": Preset(DEFAULT, 0.6, 1, ()),
+    # Wu et al. 2016, section 7, without its pruning; tensor2tensor 1.15.7, utils/beam_search.py
+    "gnmt": Preset(Rules(finish="candidates", limit="rescue"), 0.6, 1, ()),
+    # fairseq 0.12.2, sequence_generator.py
+    "fairseq": Preset(Rules("power", keep="first", stop="full", renormalize=False), 1.0, 2, ("pad",)),
+    # Joey NMT 2.3.0, search.py
+    "joey": Preset(Rules(after="stay", limit="accept", stop="slots", renormalize=False), 1.0, 2, ("pad", "bos")),
+    # Marian 1.12.42, translator/beam_search.cpp and history.h
     "marian": Preset(
-        Rules("power", after="shrink", limit="accept", stop="empty", renormalize=False),
-        0.0,
-        1,
-        ("unk",),
-        "Marian 1.12.42, translator/beam_search.cpp and history.h",
+        Rules("power", after="shrink", limit="accept", stop="empty", renormalize=False), 0.0, 1, ("unk",)
     ),
-    "ct2": Preset(Rules("power", limit="accept", stop="full"), 1.0, 2, (), "CTranslate2 4.8.5, decoding.cc"),
-    "hf": Preset(
-        Rules("power", limit="accept", stop="bound", renormalize=False),
-        1.0,
-        1,
-        (),
-        "transformers 5.23.0, generation/utils.py, early_stopping=False",
-    ),
+    # CTranslate2 4.8.5, decoding.cc
+    "ct2": Preset(Rules("power", limit="accept", stop="full"), 1.0, 2, ()),
+    # transformers 5.23.0, generation/utils.py, early_stopping=False
+    "hf": Preset(Rules("power", limit="accept", stop="bound", renormalize=False), 1.0, 1, ()),
 }
 
 

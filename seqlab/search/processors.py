@@ -39,20 +39,20 @@ def process(
     """
     early = history.t + 1 < minimum
 
-    def processed(scores: jax.Array) -> jax.Array:
+    def apply_processors(scores: jax.Array) -> jax.Array:
         for processor in processors:
             scores = processor(scores, history)
-        return jax.lax.cond(early.any(), lambda: scores.at[..., eos].set(held_back(scores[..., eos])), lambda: scores)
+        return jax.lax.cond(early.any(), lambda: scores.at[..., eos].set(bar_eos(scores[..., eos])), lambda: scores)
 
-    def held_back(scores: jax.Array) -> jax.Array:
+    def bar_eos(scores: jax.Array) -> jax.Array:
         return jnp.where(early[:, None], NEVER, scores)
 
     normalizer = jax.nn.logsumexp(logits, axis=-1, keepdims=True)
     if renormalize:
-        left = processed(logits)
-        total = jax.nn.logsumexp(left, axis=-1, keepdims=True)
-        return left, total - normalizer if normalized else total
-    return processed(logits if normalized else logits - normalizer), jnp.zeros_like(normalizer)
+        remaining = apply_processors(logits)
+        total = jax.nn.logsumexp(remaining, axis=-1, keepdims=True)
+        return remaining, total - normalizer if normalized else total
+    return apply_processors(logits if normalized else logits - normalizer), jnp.zeros_like(normalizer)
 
 
 def make_processors(static: StaticSettings) -> list[Processor]:
@@ -88,7 +88,7 @@ def no_repeat_ngrams(n: int) -> Processor:
         for k in range(n - 1):
             newest = jnp.take(tokens, jnp.maximum(t - n + 1 + k, 0), axis=-1)
             alike &= tokens[..., k : room - n + 1 + k] == newest[..., None]
-        return jnp.where(marked(tokens[..., n - 1 :], alike, scores.shape[-1]), NEVER, scores)
+        return jnp.where(occurrences(tokens[..., n - 1 :], alike, scores.shape[-1]), NEVER, scores)
 
     return processor
 
@@ -100,7 +100,7 @@ def repetition_penalty(penalty: float) -> Processor:
 
     def processor(scores: jax.Array, history: History) -> jax.Array:
         written = jnp.broadcast_to(jnp.arange(history.tokens.shape[-1]) < history.t, history.tokens.shape)
-        seen = marked(history.tokens, written, scores.shape[-1])
+        seen = occurrences(history.tokens, written, scores.shape[-1])
         return jnp.where(seen, jnp.where(scores > 0, scores / penalty, scores * penalty), scores)
 
     return processor
@@ -134,7 +134,7 @@ def top_p(share: float) -> Processor:
     return processor
 
 
-def marked(tokens: Int[Array, "B K N"], real: Bool[Array, "B K N"], vocabulary: int) -> Bool[Array, "B K V"]:
+def occurrences(tokens: Int[Array, "B K N"], real: Bool[Array, "B K N"], vocabulary: int) -> Bool[Array, "B K V"]:
     """Which entries of the vocabulary are among the real tokens."""
     batch, beam, _ = tokens.shape
     rows, columns = jnp.arange(batch)[:, None, None], jnp.arange(beam)[None, :, None]

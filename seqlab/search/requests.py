@@ -32,6 +32,10 @@ class Request(NamedTuple):
     prefix: Sequence[int] = ()
     phrases: Sequence[Sequence[int]] = ()
 
+    def name(self, index: int) -> str:
+        """How error messages refer to the request: by its line if it has one, or by its index."""
+        return f"line {self.number}" if self.number else f"request {index}"
+
 
 class Shape(NamedTuple):
     """What requests of one batch have in common: room for their sources (0: they have none), prompts and answers;
@@ -103,11 +107,11 @@ def round_up(n: int, maximum: int) -> int:
     return min(size, maximum)
 
 
-def shapes(requests: Sequence[Request], longest: int | None) -> dict[Shape, list[int]]:
-    """The indices of the requests of each shape, sorted by length. `longest` is the model's longest sequence, which
-    bounds all lengths; None: there is no bound.
+def shapes(requests: Sequence[Request], model: Any) -> dict[Shape, list[int]]:
+    """The indices of the requests of each shape, sorted by length. The model's longest sequence, if it has one,
+    bounds all lengths.
     """
-    maximum = longest or 1 << 30
+    maximum = getattr(model, "longest", None) or 1 << 30
     groups: dict[Shape, list[int]] = {}
     for i, request in enumerate(requests):
         # A prompt of one token, BOS, stays one: nothing of it has to be read ahead of the first step.

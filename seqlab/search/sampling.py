@@ -5,10 +5,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int
 
 from seqlab.search.decoder import Decoder, Span
-from seqlab.search.greedy import SequenceState, extend_sequences
-from seqlab.search.length_penalty import normalized
+from seqlab.search.length_penalty import normalized_score
 from seqlab.search.processors import History, make_processors, process
 from seqlab.search.requests import RequestBatch
+from seqlab.search.sequences import SequenceState, extend_sequences
 from seqlab.search.settings import ScoreWeights, StaticSettings
 
 
@@ -39,6 +39,6 @@ def sample(
         return draw(keys, scores), logits, normalizer
 
     def score(log_probs: jax.Array, lengths: jax.Array) -> jax.Array:
-        return normalized(log_probs, lengths, weights.alpha, weights.word_penalty, rule)
+        return normalized_score(log_probs, lengths, weights.alpha, weights.word_penalty, rule)
 
     return extend_sequences(decoder, search, requests, span, choose, score, static.eos)

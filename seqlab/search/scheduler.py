@@ -4,12 +4,19 @@ import collections
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from seqlab.search.requests import Shape
 
 
-class Batch(NamedTuple):
+def join_rows(parts: Sequence[Any], indices: jax.Array) -> Any:
+    """Some of the rows of several batches, by indices into their concatenation."""
+    return jax.tree.map(lambda *x: jnp.concatenate(x)[indices], *parts)
+
+
+class RunningBatch(NamedTuple):
     """Sentences of one shape that have come equally far: the rows `row_indices` are those of the requests
     `request_indices`. Other rows fill the batch up.
     """
@@ -18,7 +25,7 @@ class Batch(NamedTuple):
     row_indices: np.ndarray
     request_indices: np.ndarray
 
-    def only(self, chosen: Any) -> "Batch":
+    def only(self, chosen: Any) -> "RunningBatch":
         """The batch of some of the sentences; its rows stay."""
         return self._replace(row_indices=self.row_indices[chosen], request_indices=self.request_indices[chosen])
 
@@ -36,24 +43,24 @@ class Engine(NamedTuple):
     advance: Callable[[Shape, int, Any], tuple[Any, int]]
     """(shape, step, rows): the rows some steps later, and their step."""
     join: Callable[[list[Any], np.ndarray], Any]
-    """(rows of several batches, indices counted through): one batch of some of them."""
+    """(rows of several batches, indices into their concatenation): one batch of some of them."""
     size: Callable[[Any], int]
     is_done: Callable[[Any], np.ndarray]
     """Which rows are done, read from the device."""
-    keep: Callable[[Batch], None]
+    store_results: Callable[[RunningBatch], None]
     """Stores the results of sentences that are done."""
 
 
 class Limits(NamedTuple):
-    """`sizes`: the numbers of rows that a batch may have, ascending; each is compiled. `full`: how many sentences of
-    a shape fill a batch. `cost`: what a waiting row of a shape costs; no batch begins while rows of `waiting` cost or
-    more wait for others. `in_flight`: batches that the device works on while the host looks at another.
+    """`sizes`: the numbers of rows that a batch may have, ascending; each is compiled. `full_sizes`: the number of
+    sentences of a shape that fill a batch. `cost`: the cost of a waiting row of a shape; no batch begins while the
+    waiting rows cost `max_waiting_cost` or more. `in_flight`: the number of batches that run on the device at a time.
     """
 
     sizes: Sequence[int]
-    full: Mapping[Shape, int]
+    full_sizes: Mapping[Shape, int]
     cost: Callable[[Shape], int]
-    waiting: int
+    max_waiting_cost: int
     in_flight: int
 
 
@@ -63,13 +70,13 @@ class Scheduler:
     def __init__(self, engine: Engine, members: Mapping[Shape, list[int]], limits: Limits):
         self.engine, self.limits = engine, limits
         self.fresh = self.fresh_groups(members)
-        self.partial_batches: dict[tuple[Shape, int], Batch] = {}  # by the step that they have come to
-        self.full_batches: collections.deque[tuple[Shape, int, Batch]] = collections.deque()
-        self.running: collections.deque[tuple[Shape, int, Batch]] = collections.deque()
+        self.partial_batches: dict[tuple[Shape, int], RunningBatch] = {}  # by the step that they have come to
+        self.full_batches: collections.deque[tuple[Shape, int, RunningBatch]] = collections.deque()
+        self.running: collections.deque[tuple[Shape, int, RunningBatch]] = collections.deque()
 
     def fresh_groups(self, members: Mapping[Shape, list[int]]) -> Iterator[tuple[Shape, list[int]]]:
         for shape, indices in members.items():
-            full = self.limits.full[shape]
+            full = self.limits.full_sizes[shape]
             for at in range(0, len(indices), full):
                 yield shape, indices[at : at + full]
 
@@ -83,7 +90,7 @@ class Scheduler:
             shape, step, batch = self.running.popleft()
             done = self.engine.is_done(batch.rows)[batch.row_indices]
             if done.any():
-                self.engine.keep(batch.only(done))
+                self.engine.store_results(batch.only(done))
             if not done.all():
                 self.wait(shape, step, batch.only(~done))
 
@@ -94,10 +101,10 @@ class Scheduler:
             return True
         waiting = self.partial_batches.items()
         cost = sum(self.engine.size(batch.rows) * self.limits.cost(shape) for (shape, _), batch in waiting)
-        if cost < self.limits.waiting and (fresh := next(self.fresh, None)):
+        if cost < self.limits.max_waiting_cost and (fresh := next(self.fresh, None)):
             shape, indices = fresh
             rows = self.engine.begin(shape, indices, self.size_for(len(indices)))
-            self.advance(shape, 0, Batch(rows, np.arange(len(indices)), np.array(indices)))
+            self.advance(shape, 0, RunningBatch(rows, np.arange(len(indices)), np.array(indices)))
             return True
         # Of what is left, first those that are behind: what remains of them may join the others.
         for shape, step in sorted(self.partial_batches):
@@ -106,13 +113,13 @@ class Scheduler:
                 return True
         return False
 
-    def advance(self, shape: Shape, step: int, batch: Batch) -> None:
+    def advance(self, shape: Shape, step: int, batch: RunningBatch) -> None:
         rows, end = self.engine.advance(shape, step, batch.rows)
         self.running.append((shape, end, batch._replace(rows=rows)))
 
-    def wait(self, shape: Shape, step: int, batch: Batch) -> None:
+    def wait(self, shape: Shape, step: int, batch: RunningBatch) -> None:
         """Joins sentences with those that have come as far, until they are enough for a batch."""
-        earlier, full = self.partial_batches.pop((shape, step), None), self.limits.full[shape]
+        earlier, full = self.partial_batches.pop((shape, step), None), self.limits.full_sizes[shape]
         batches = [batch] if earlier is None else [earlier, batch]
         count = sum(batch.size for batch in batches)
         if count >= full:
@@ -122,7 +129,7 @@ class Scheduler:
         if count:
             self.partial_batches[shape, step] = self.join(batches, count)
 
-    def join(self, batches: list[Batch], count: int) -> Batch:
+    def join(self, batches: list[RunningBatch], count: int) -> RunningBatch:
         """The first `count` sentences of some batches, in as few rows as hold them."""
         sizes, size = [self.engine.size(batch.rows) for batch in batches], self.size_for(count)
         if sizes == [size]:
@@ -131,7 +138,7 @@ class Scheduler:
         chosen = np.concatenate([batch.row_indices + begin for batch, begin in zip(batches, begins, strict=False)])
         rows = self.engine.join([batch.rows for batch in batches], np.resize(chosen[:count], size))
         requests = np.concatenate([batch.request_indices for batch in batches])[:count]
-        return Batch(rows, np.arange(count), requests)
+        return RunningBatch(rows, np.arange(count), requests)
 
     def size_for(self, count: int) -> int:
         """The number of rows of a batch that holds so many sentences."""

@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 from flax import struct
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
@@ -13,11 +12,13 @@ from seqlab.search.beam import beam_search
 from seqlab.search.beam_state import begin_beam
 from seqlab.search.coverage import begin_coverage, with_coverage
 from seqlab.search.decoder import Decoder, Span, Step
-from seqlab.search.ensemble import grown
-from seqlab.search.greedy import begin_sequences, greedy_search
+from seqlab.search.ensemble import grow_state
+from seqlab.search.greedy import greedy_search
 from seqlab.search.hypotheses import Hypotheses
 from seqlab.search.requests import RequestBatch
 from seqlab.search.sampling import sample
+from seqlab.search.scheduler import join_rows
+from seqlab.search.sequences import begin_sequences
 from seqlab.search.settings import ScoreWeights, StaticSettings
 from seqlab.types import Params
 
@@ -39,10 +40,11 @@ class Searcher(NamedTuple):
     """The jitted functions behind every decoding.
 
     begin(params, requests, length): rows before their first step, with room for `length` tokens.
-    advance(params, rows, begin, end, weights, seed, start, longest): rows after step `end`, or once all of them are
-        done; their prompts end at position `start`, and none may become longer than `longest`.
+    advance(params, rows, begin, end, weights, seed, prompt_end, max_length): rows after step `end`, or once all of
+        them are done; their last prompt tokens are at position `prompt_end`, and none may become longer than
+        `max_length`.
     grow(rows, more): rows with room for `more` tokens.
-    join(parts, chosen): some of the rows of several, counted through.
+    join(parts, indices): some of the rows of several batches, by indices into their concatenation.
     results(rows): their hypotheses so far.
     """
 
@@ -69,30 +71,27 @@ def make_searcher(model: Any, static: StaticSettings, mesh: Mesh) -> Searcher:
     def begin(params: Params, requests: RequestBatch, length: int) -> ActiveRows:
         return split(functools.partial(begin_rows, model, static, length), False, True)(params, requests)
 
-    @functools.partial(jax.jit, static_argnames=("start", "longest"), donate_argnames="rows")
+    @functools.partial(jax.jit, static_argnames=("prompt_end", "max_length"), donate_argnames="rows")
     def advance(
         params: Params, rows: ActiveRows, begin: Any, end: Any, weights: ScoreWeights, seed: Any, *,
-        start: int, longest: int,
+        prompt_end: int, max_length: int,
     ) -> ActiveRows:  # fmt: skip
         def run(params: Params, rows: ActiveRows, begin: Any, end: Any, weights: ScoreWeights, seed: Any) -> Any:
-            span = Span(begin, end, start, longest)
+            span = Span(begin, end, prompt_end, max_length)
             return advance_rows(model, static, params, rows, span, weights, seed)
 
         return split(run, False, True, *[False] * 4)(params, rows, begin, end, weights, seed)
 
     def grow(rows: ActiveRows, more: int) -> ActiveRows:
         state = rows.search.state
-        state = (grown(model, state[0], more), state[1]) if static.coverage else grown(model, state, more)
+        state = (grow_state(model, state[0], more), state[1]) if static.coverage else grow_state(model, state, more)
         return rows.replace(search=rows.search.grow(state, more))
-
-    def join(parts: Sequence[ActiveRows], chosen: jax.Array) -> ActiveRows:
-        return jax.tree.map(lambda *x: jnp.concatenate(x)[chosen], *parts)
 
     return Searcher(
         begin,
         advance,
         jax.jit(grow, static_argnames="more"),
-        jax.jit(join, out_shardings=NamedSharding(mesh, PartitionSpec(AXIS))),
+        jax.jit(join_rows, out_shardings=NamedSharding(mesh, PartitionSpec(AXIS))),
         jax.jit(lambda rows: rows.search.results()),
     )
 
@@ -150,8 +149,8 @@ def whole_search(
 ) -> Hypotheses:
     """A search from beginning to end, on the device alone."""
     rows = searcher.begin(params, requests, length=length)
-    start = requests.prompt.ids.shape[1] - 1
-    return searcher.results(searcher.advance(params, rows, 0, length, weights, seed, start=start, longest=length))
+    span = {"prompt_end": requests.prompt.ids.shape[1] - 1, "max_length": length}
+    return searcher.results(searcher.advance(params, rows, 0, length, weights, seed, **span))
 
 
 def make_mesh(devices: Sequence[Any]) -> Mesh:

@@ -11,7 +11,7 @@ from seqlab.search.beam_state import Beam
 from seqlab.search.ensemble import Ensemble
 from seqlab.search.generate import Result, check
 from seqlab.search.hypotheses import Hypotheses
-from seqlab.search.length_penalty import normalized
+from seqlab.search.length_penalty import normalized_score
 from seqlab.search.processors import NEVER
 from seqlab.search.requests import Request, collate, shapes
 from seqlab.search.searcher import make_mesh, make_searcher
@@ -27,7 +27,7 @@ class Hypothesis(NamedTuple):
     score: float
 
 
-class Step(NamedTuple):
+class TraceStep(NamedTuple):
     """After step n: the hypotheses in the beam, each of n tokens, and what has finished with n tokens and is kept."""
 
     live: list[Hypothesis]
@@ -58,7 +58,7 @@ class Trace(NamedTuple):
     nothing has finished).
     """
 
-    steps: list[Step]
+    steps: list[TraceStep]
     nodes: list[Node]
     best: Result | None
 
@@ -66,15 +66,15 @@ class Trace(NamedTuple):
 def trace(model: Generator | Ensemble, params: Params, request: Request, settings: SearchSettings) -> Trace:
     """The steps of `generate` with the same arguments; greedy search is a beam of one that stops at its first end."""
     check(model, [request], settings)
-    static, weights = settings.static, settings.weights
+    static, weights = settings.static._replace(nbest=1, sampling=False), settings.weights
     if static.greedy:
         static = static._replace(greedy=False, rules=dataclasses.replace(static.rules, stop="first"))
     device = jax.local_devices()[:1]
     params, searcher = jax.device_put(params, device[0]), make_searcher(model, static, make_mesh(device))
-    ((shape, _),) = shapes([request], getattr(model, "longest", None)).items()
+    ((shape, _),) = shapes([request], model).items()
     rows = searcher.begin(params, collate([request], 1, shape), length=shape.answer)
-    span = {"start": shape.prompt - 1, "longest": shape.answer}
-    steps: list[Step] = []
+    span = {"prompt_end": shape.prompt - 1, "max_length": shape.answer}
+    steps: list[TraceStep] = []
     while len(steps) < shape.answer and not rows.search.done.all():
         n, unfinished = len(steps) + 1, [not beam.done[0] for beam in rows.search.beams]
         rows = searcher.advance(params, rows, n - 1, n, weights, 0, **span)
@@ -85,15 +85,15 @@ def trace(model: Generator | Ensemble, params: Params, request: Request, setting
     return Trace(steps, nodes, best and Result(best.tokens, best.score, best.log_prob))
 
 
-def step_of(beams: Sequence[Beam], n: int, weights: ScoreWeights, rule: str) -> Step:
+def step_of(beams: Sequence[Beam], n: int, weights: ScoreWeights, rule: str) -> TraceStep:
     """The hypotheses of n tokens in the groups of a beam that were not done before."""
     live, ended = [], []
     for beam in beams:
         lengths = jnp.full(beam.log_probs.shape, n)
-        scores = normalized(beam.log_probs, lengths, weights.alpha, weights.word_penalty, rule)
+        scores = normalized_score(beam.log_probs, lengths, weights.alpha, weights.word_penalty, rule)
         live += listed(Hypotheses(beam.tokens, lengths, scores, beam.log_probs))
         ended += [hypothesis for hypothesis in listed(beam.finished) if len(hypothesis.tokens) == n]
-    return Step(live, ended)
+    return TraceStep(live, ended)
 
 
 def listed(hypotheses: Hypotheses) -> list[Hypothesis]:
@@ -103,7 +103,7 @@ def listed(hypotheses: Hypotheses) -> list[Hypothesis]:
     return [Hypothesis(tokens[:n], log_prob, score) for tokens, n, log_prob, score in rows if log_prob > NEVER / 2]
 
 
-def tree(steps: Sequence[Step], root: int, best: Sequence[int]) -> list[Node]:
+def tree(steps: Sequence[TraceStep], root: int, best: Sequence[int]) -> list[Node]:
     """All prefixes of the steps' hypotheses, parents first, under a root with the token `root`."""
     by_prefix: dict[tuple[int, ...], Hypothesis] = {(): Hypothesis([], 0.0, 0.0)}
     last: dict[tuple[int, ...], int] = {(): 0}

@@ -24,7 +24,7 @@ from seqlab.system.errors import SeqlabError
 
 LIMIT = 1 << 30  # bytes, for each kind of machine
 MIN_SECONDS = 0.2  # a program that compiles faster is not kept
-CHECKED = "checked"  # its time of modification: files that are older are known to be complete
+STAMP = "checked"  # its time of modification: files that are older are known to be complete
 PROGRAM = re.compile(r".*-[0-9a-f]{64}-cache")  # JAX's name for a file
 MARGIN = 60.0  # seconds by which the clock of a file system may differ from this machine's
 
@@ -126,7 +126,7 @@ def remove_damaged(folder: Path) -> None:
 
     Checks only files that changed after the last check, or shortly before it.
     """
-    stamp, begin = folder / CHECKED, time.time() - MARGIN
+    stamp, begin = folder / STAMP, time.time() - MARGIN
     try:
         checked = stamp.stat().st_mtime
     except OSError:

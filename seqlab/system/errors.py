@@ -30,9 +30,3 @@ def with_advice(advice: str) -> Iterator[None]:
         yield
     except SeqlabError as error:
         raise SeqlabError(f"{error}; {advice}") from None
-
-
-def at_least(name: str, value: int | float, minimum: int) -> None:
-    """Raises for a value that is too small or NaN."""
-    if not value >= minimum:  # NaN too
-        raise SeqlabError(f"{name} must be at least {minimum}, not {value}")

@@ -43,12 +43,12 @@ def read_jsonl(path: Path, values: Any = Any) -> list[dict[str, Any]]:
 
 
 class Journal:
-    """A log of whole JSON lines, each with its `step`. Opening it keeps only the lines `held`, of those that
+    """A log of whole JSON lines, each with its `step`. Opening it keeps only the given `lines`, of those that
     `read_jsonl` returns. Lines that cannot be written, for example on a full disk, are retried with the next line.
     """
 
-    def __init__(self, path: Path, held: Iterable[dict[str, Any]]):
-        write_atomically(path, "".join(json.dumps(line) + "\n" for line in held))
+    def __init__(self, path: Path, lines: Iterable[dict[str, Any]]):
+        write_atomically(path, "".join(json.dumps(line) + "\n" for line in lines))
         self.stream = path.open("r+b", buffering=0)
         self.whole = self.stream.seek(0, os.SEEK_END)
         self.waiting = b""

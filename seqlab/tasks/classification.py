@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from seqlab.config import Batching, check_share
-from seqlab.data.batches import single
+from seqlab.config import Batching
+from seqlab.data.batches import single_ids
 from seqlab.data.corpus import Corpus
 from seqlab.data.padding import documents
 from seqlab.data.plan_cache import bucket_plan
@@ -22,7 +22,7 @@ from seqlab.data.plans import Plan, Rows
 from seqlab.data.tokenizers import Tokenizers
 from seqlab.decoding.answers import answers
 from seqlab.layers.losses import cross_entropy, model_outputs
-from seqlab.system.errors import at_least
+from seqlab.system.checks import at_least, check_fraction
 from seqlab.types import Batch, Carry, Params, Tokens
 
 
@@ -40,7 +40,7 @@ class Classification:
 
     def __post_init__(self) -> None:
         at_least("task.max_tokens", self.max_tokens, 1)
-        check_share("task.label_smoothing", self.label_smoothing)
+        check_fraction("task.label_smoothing", self.label_smoothing)
 
     def plan(self, corpus: Corpus, batching: Batching) -> Plan:
         batching = dataclasses.replace(batching, max_length=self.max_tokens)  # so none is left out
@@ -49,7 +49,7 @@ class Classification:
     def collate(self, corpus: Corpus, rows: Rows, tokenizers: Tokenizers) -> Batch:
         sources = [corpus.row("source", i)[: self.max_tokens] for i in rows.indices]
         targets, weights = np.zeros(rows.rows, np.int32), np.zeros(rows.rows, np.float32)
-        targets[: len(rows.indices)] = single(corpus, "label", rows)
+        targets[: len(rows.indices)] = single_ids(corpus, "label", rows)
         weights[: len(rows.indices)] = 1.0
         inputs = documents(sources, tokenizers["source"], rows.shape[0], rows.rows)
         return Batch(inputs, None, targets, weights)

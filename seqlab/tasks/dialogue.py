@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from seqlab.config import Batching, check_share
+from seqlab.config import Batching
 from seqlab.data.batches import pair_batch
 from seqlab.data.corpus import Corpus
 from seqlab.data.plan_cache import cut_source_plan
@@ -19,7 +19,7 @@ from seqlab.data.tokenizers import Tokenizers
 from seqlab.decoding.requests import source_request
 from seqlab.layers.losses import generator_loss
 from seqlab.search.requests import Request
-from seqlab.system.errors import at_least
+from seqlab.system.checks import at_least, check_fraction
 from seqlab.types import Batch, Carry, Params
 
 DEFAULT_LENGTH = 64  # maximum tokens of a reply
@@ -41,7 +41,7 @@ class Dialogue:
 
     def __post_init__(self) -> None:
         at_least("task.loss_chunk", self.loss_chunk, 0)
-        check_share("task.label_smoothing", self.label_smoothing)
+        check_fraction("task.label_smoothing", self.label_smoothing)
         at_least("task.source_tokens", self.source_tokens, 1)
 
     def plan(self, corpus: Corpus, batching: Batching) -> Plan:

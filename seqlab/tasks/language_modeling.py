@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from seqlab.config import Batching, check_share
+from seqlab.config import Batching
 from seqlab.data.corpus import Corpus
 from seqlab.data.packing import Packing, make_packing
 from seqlab.data.padding import pad, shifted
@@ -17,7 +17,8 @@ from seqlab.data.streams import Streams
 from seqlab.data.tokenizers import Tokenizers
 from seqlab.layers.losses import generator_loss
 from seqlab.search.requests import Request
-from seqlab.system.errors import SeqlabError, at_least
+from seqlab.system.checks import at_least, check_fraction
+from seqlab.system.errors import SeqlabError
 from seqlab.types import Batch, Carry, Params, Tokens
 
 DEFAULT_LENGTH = 128  # maximum tokens after a prompt
@@ -42,7 +43,7 @@ class LanguageModeling:
         if self.rows not in ("lines", "packed", "stream"):
             raise SeqlabError(f"task.rows must be lines, packed or stream, not {self.rows!r}")
         at_least("task.loss_chunk", self.loss_chunk, 0)
-        check_share("task.label_smoothing", self.label_smoothing)
+        check_fraction("task.label_smoothing", self.label_smoothing)
 
     def plan(self, corpus: Corpus, batching: Batching) -> Plan:
         count = max(batching.tokens // batching.max_length, 1)
@@ -62,7 +63,7 @@ class LanguageModeling:
         return bucket_plan(self, corpus, batching, lambda: corpus.lengths("target") + 1)
 
     def collate(self, corpus: Corpus, rows: Rows, tokenizers: Tokenizers) -> Batch:
-        """prefix: BOS y1 .. ym; targets: y1 .. ym EOS; in a stream what stands there, and what comes next."""
+        """prefix: BOS y1 .. ym; targets: y1 .. ym EOS; in a stream, the tokens there and their successors."""
         tokenizer = tokenizers["target"]
         if self.rows == "stream":
             ids, real = stretch(corpus, rows.indices, rows.shape[0] + 1, tokenizer.newline)

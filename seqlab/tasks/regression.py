@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from seqlab.config import Batching
-from seqlab.data.batches import single
+from seqlab.data.batches import single_ids
 from seqlab.data.corpus import Corpus
 from seqlab.data.padding import pad
 from seqlab.data.plan_cache import bucket_plan
@@ -17,7 +17,8 @@ from seqlab.data.plans import Plan, Rows
 from seqlab.data.tokenizers import Tokenizers, values_of
 from seqlab.decoding.answers import answers
 from seqlab.layers.losses import model_outputs
-from seqlab.system.errors import SeqlabError, at_least
+from seqlab.system.checks import at_least
+from seqlab.system.errors import SeqlabError
 from seqlab.types import Batch, Carry, Params, Series
 
 
@@ -50,7 +51,7 @@ class Regression:
 
     def collate(self, corpus: Corpus, rows: Rows, tokenizers: Tokenizers) -> Batch:
         targets, weights = np.zeros((2, rows.rows), np.float32)
-        targets[: len(rows.indices)] = values_of(single(corpus, "target", rows))
+        targets[: len(rows.indices)] = values_of(single_ids(corpus, "target", rows))
         weights[: len(rows.indices)] = 1.0
         sources = [self.by_position(corpus.row("source", i)) for i in rows.indices]
         return Batch(self.series(sources, rows.shape[0], rows.rows), None, targets, weights)

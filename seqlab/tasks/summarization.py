@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from seqlab.config import Batching, check_share
+from seqlab.config import Batching
 from seqlab.data.batches import pair_batch
 from seqlab.data.corpus import Corpus
 from seqlab.data.plan_cache import cut_source_plan
@@ -21,7 +21,8 @@ from seqlab.data.tokenizers import Tokenizers
 from seqlab.decoding.requests import source_request
 from seqlab.layers.losses import generator_loss
 from seqlab.search.requests import Request
-from seqlab.system.errors import SeqlabError, at_least
+from seqlab.system.checks import at_least, check_fraction
+from seqlab.system.errors import SeqlabError
 from seqlab.types import Batch, Carry, Params
 
 DEFAULT_LENGTH = 128  # maximum tokens of a summary
@@ -47,7 +48,7 @@ class Summarization:
 
     def __post_init__(self) -> None:
         at_least("task.loss_chunk", self.loss_chunk, 0)
-        check_share("task.label_smoothing", self.label_smoothing)
+        check_fraction("task.label_smoothing", self.label_smoothing)
         if self.rouge not in ("rouge", "rouge_stemmed", "rouge_unicode"):
             raise SeqlabError(f"task.rouge must be rouge, rouge_stemmed or rouge_unicode, not {self.rouge!r}")
         if self.keep not in ("head", "tail", "ends") or self.source_tokens < 2:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from seqlab.config import Batching, check_share
+from seqlab.config import Batching
 from seqlab.data.batches import pair_batch
 from seqlab.data.corpus import Corpus
 from seqlab.data.plan_cache import bucket_plan
@@ -14,7 +14,7 @@ from seqlab.data.tokenizers import Tokenizers
 from seqlab.decoding.requests import source_request
 from seqlab.layers.losses import generator_loss
 from seqlab.search.requests import Request
-from seqlab.system.errors import at_least
+from seqlab.system.checks import at_least, check_fraction
 from seqlab.types import Batch, Carry, Params
 
 
@@ -32,7 +32,7 @@ class Translation:
 
     def __post_init__(self) -> None:
         at_least("task.loss_chunk", self.loss_chunk, 0)
-        check_share("task.label_smoothing", self.label_smoothing)
+        check_fraction("task.label_smoothing", self.label_smoothing)
 
     @property
     def metrics(self) -> tuple[str, ...]:

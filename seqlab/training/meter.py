@@ -2,14 +2,13 @@
 
 import contextlib
 import dataclasses
+import math
 import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-
-from seqlab.training.validation import perplexity
 
 
 class Stretch(NamedTuple):
@@ -77,3 +76,7 @@ def training_metrics(sums: dict[str, jax.Array]) -> dict[str, float]:
     if "nll" in totals:  # without label smoothing, as the validation loss
         values = {"loss": totals["nll"] / weight, "perplexity": perplexity(totals["nll"] / weight)}
     return {**values, "gradient norm": totals["gradient_norm"] / totals["steps"]}
+
+
+def perplexity(nll: float) -> float:
+    return math.exp(min(nll, 700.0))

@@ -77,4 +77,10 @@ def nonfinite_advice(run: Path, checkpoint: int | None) -> str:
 def describe_batch(run: Path, batch: BatchPosition) -> str:
     """Returns the position of a batch, and the command that shows it."""
     epoch, index = batch
-    return f"epoch {epoch}, batch {index}; seqlab show-batch {run} --batch {epoch}/{index}"
+    return f"epoch {epoch}, batch {index}; {show_batch_command(run, batch)}"
+
+
+def show_batch_command(run: Path, batch: BatchPosition) -> str:
+    """Returns the command that shows a batch."""
+    epoch, index = batch
+    return f"seqlab show-batch {run} --batch {epoch}/{index}"

@@ -16,10 +16,7 @@ def make_optimizer(optimizer: Optimizer, schedule: Schedule, steps: int) -> opta
 
 
 def optimizer_at(config: Optimizer, rate: Callable[[Any], jax.Array]) -> optax.GradientTransformation:
-    """Returns the optimizer at a learning rate that is any function of the number of updates.
-
-    Raises `SeqlabError` for an unknown optimizer.
-    """
+    """Returns the optimizer at a learning rate that is any function of the number of updates."""
     match config.name:
         case "adam":
             update = optax.adam(rate, config.beta1, config.beta2, config.epsilon)
@@ -40,6 +37,8 @@ def optimizer_at(config: Optimizer, rate: Callable[[Any], jax.Array]) -> optax.G
             update = optax.sgd(rate, momentum=config.beta1, nesterov=True)
         case "rmsprop":
             update = optax.rmsprop(rate, decay=config.beta2, eps=config.epsilon)
-        case _:  # adagrad
+        case "adagrad":
             update = optax.adagrad(rate, eps=config.epsilon)
+        case _:
+            raise AssertionError(config.name)  # config.OPTIMIZERS has no other
     return optax.chain(optax.clip_by_global_norm(config.clip), update) if config.clip else update

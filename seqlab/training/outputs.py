@@ -8,7 +8,7 @@ from seqlab.distributed.hosts import is_process_zero
 from seqlab.runs.log import Logbook
 from seqlab.runs.saving import Saver
 from seqlab.runs.trail import Trail
-from seqlab.system.progress import progress
+from seqlab.system.progress_bar import progress
 from seqlab.training.context import TrainingContext
 
 

@@ -7,7 +7,13 @@ from seqlab.runs import manifest
 from seqlab.system.errors import SeqlabError
 from seqlab.training.context import TrainingContext
 from seqlab.training.loop import run_attempt
-from seqlab.training.nonfinite import MAX_IN_A_ROW, NonFiniteError, describe_batch, nonfinite_advice
+from seqlab.training.nonfinite import (
+    MAX_IN_A_ROW,
+    NonFiniteError,
+    describe_batch,
+    nonfinite_advice,
+    show_batch_command,
+)
 from seqlab.training.progress import BatchPosition
 
 
@@ -36,10 +42,9 @@ def run_training(context: TrainingContext) -> None:
             if context.experiment.nonfinite != "rollback" or rollbacks > MAX_IN_A_ROW:
                 raise unrecovered(context, error, step) from None
             left_out.append(error.batch)
-            epoch, index = error.batch
             context.say(
                 f"THE LOSS OR GRADIENT OF STEP {error.step} IS NOT FINITE: ROLLED BACK to step {step}, to go on "
-                f"without that batch (seqlab show-batch {context.run} --batch {epoch}/{index})"
+                f"without that batch ({show_batch_command(context.run, error.batch)})"
             )
 
 

@@ -27,8 +27,10 @@ def make_schedule(schedule: Schedule, steps: int) -> Callable[[Any], jax.Array]:
                 return 0.5 * (1.0 + jnp.cos(jnp.pi * share))
             case "linear":
                 return 1.0 - share
-            case _:  # step
+            case "step":
                 return schedule.decay ** (t // schedule.every)
+            case _:
+                raise AssertionError(schedule.name)  # config.SCHEDULES has no other
 
     def rate(t: Any) -> jax.Array:
         t = jnp.asarray(t, jnp.float32) + 1.0

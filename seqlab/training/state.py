@@ -1,4 +1,4 @@
-"""The training step and the initial state of an experiment."""
+"""The initial state of an experiment, and its optimizer and training step."""
 
 import functools
 from collections.abc import Callable
@@ -11,8 +11,8 @@ import optax
 from seqlab.config import Experiment
 from seqlab.runs.parameters import init_params
 from seqlab.training.optimizer import make_optimizer
-from seqlab.training.step import make_step
-from seqlab.types import TrainState, zeros_like
+from seqlab.training.step import make_step, zeros_like
+from seqlab.types import TrainState
 
 
 def training_step(experiment: Experiment, axis: str | None = None) -> Callable[..., Any]:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from seqlab.types import AnyArray, Carry, Params, TrainState, zeros_like
+from seqlab.types import AnyArray, Carry, Params, TrainState
 
 # loss(params, batch, carry, key) -> (loss_sum, weight_sum, metric_sums, carry); key None: no dropout
 Loss = Callable[[Params, Any, Carry, Any], tuple[jax.Array, jax.Array, dict[str, jax.Array], Carry]]
@@ -110,3 +110,8 @@ def update_average(average: Params, params: Params, step: AnyArray, decay: float
     t = jnp.asarray(step, jnp.float32)
     share = jnp.minimum(decay, (1.0 + t) / (10.0 + t))
     return jax.tree.map(lambda a, p: share * a + (1.0 - share) * p, average, params)
+
+
+def zeros_like(shapes: Any) -> Any:
+    """Zeros of the shapes and dtypes of a tree: what a carry is at first."""
+    return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)

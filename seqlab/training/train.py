@@ -56,9 +56,9 @@ def train(
         prepared = prepare_experiment(experiment, data_dir, run, init_from, tokenizer, say)
         check_processes_agree(prepared)
         examples = prepared.experiment.validation.examples
-        held_out = tokenize_split(prepared.data, "validation", prepared.tokenizers, data_dir, examples)
+        validation_corpus = tokenize_split(prepared.data, "validation", prepared.tokenizers, data_dir, examples)
         plan = plan_batches(prepared.experiment, prepared.corpus, say)
-        context = make_context(prepared, plan, held_out, run, init_from, say, stop_request)
+        context = make_context(prepared, plan, validation_corpus, run, init_from, say, stop_request)
         with lock_run(run):
             on_process_zero(lambda: open_run(prepared.experiment, prepared.tokenizers, prepared.data, run, command))
             run_training(context)
@@ -77,7 +77,7 @@ def check_processes_agree(prepared: PreparedExperiment) -> None:
 def make_context(
     prepared: PreparedExperiment,
     plan: Plan,
-    held_out: Corpus,
+    validation_corpus: Corpus,
     run: Path,
     init_from: Path | None,
     say: Callable[[str], None],
@@ -85,8 +85,8 @@ def make_context(
 ) -> TrainingContext:
     """Returns the parts that the training loop works with, and says how large the model is.
 
-    `held_out` is the validation split. Raises `SeqlabError` where `init_from` has another model, and where no example
-    can be validated; `Stopped` if a stop is requested.
+    `validation_corpus` is the validation split. Raises `SeqlabError` where `init_from` has another model, and where
+    no example can be validated; `Stopped` if a stop is requested.
     """
     experiment, data, tokenizers, _ = prepared
     runner = make_runner(experiment.parallel, experiment.accumulate)
@@ -108,7 +108,7 @@ def make_context(
         train_step=runner.compile(training_step(experiment, runner.axis)),
         plan=plan,
         collate=prepared.collate,
-        validate=make_validation(experiment, data, tokenizers, held_out),
+        validate=make_validation(experiment, data, tokenizers, validation_corpus),
         run=run,
         say=say,
         stop_request=stop_request,

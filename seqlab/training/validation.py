@@ -3,32 +3,25 @@
 import dataclasses
 import functools
 import math
-import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from seqlab.config import Experiment, Search
+from seqlab.config import Experiment
 from seqlab.data.batches import make_batch
 from seqlab.data.corpus import Corpus
 from seqlab.data.records import Prepared
 from seqlab.data.tokenizers import Tokenizers
-from seqlab.decoding.lines import decode_lines
-from seqlab.decoding.requests import Lines
 from seqlab.decoding.trained import Trained
 from seqlab.distributed.devices import collate_local_rows, make_runner
-from seqlab.metrics.metric import Score
-from seqlab.metrics.registry import score
 from seqlab.system.errors import SeqlabError
-from seqlab.system.progress import progress
 from seqlab.training.checks import check_longest
-from seqlab.types import Params, zeros_like
-
-
-def perplexity(nll: float) -> float:
-    return math.exp(min(nll, 700.0))
+from seqlab.training.decoded_split import decode_split
+from seqlab.training.meter import perplexity
+from seqlab.training.step import zeros_like
+from seqlab.types import Params
 
 
 def loss_of_split(
@@ -68,36 +61,6 @@ def loss_of_split(
     return judge
 
 
-class DecodedSplit(NamedTuple):
-    """The first examples of a split, decoded, and the scores of each metric; empty for a task without metrics."""
-
-    sources: list[str]
-    texts: list[str]
-    references: list[str]
-    scores: dict[str, list[Score]]
-    seconds: float
-
-
-def decode_split(trained: Trained, search: Search, data: Prepared, split: str, corpus: Corpus) -> DecodedSplit:
-    """Decodes and scores the examples of a split that a corpus holds, which are its first ones."""
-    task, count = trained.task, len(corpus)
-    if not task.metrics:
-        return DecodedSplit([], [], [], {}, 0.0)
-    examples = list(data.read(split, 0, count))
-    answer = "label" if "label" in task.columns else "target"
-    sources, references = ([example[column] for example in examples] for column in ("source", answer))
-    if task.columns[answer] == "symbols":  # the blanks between them do not count
-        references = [" ".join(reference.split()) for reference in references]
-    lines = Lines(sources, [corpus.row("source", i) for i in range(count)])
-    begun = time.perf_counter()
-    with progress("decoding", count) as advance:
-        decoded = decode_lines(trained, lines, search, progress=advance)
-    seconds = time.perf_counter() - begun
-    texts = [best[0].text for best in decoded]
-    scores = {metric: score(metric, texts, [references]) for metric in task.metrics}
-    return DecodedSplit(sources, texts, references, scores, seconds)
-
-
 def make_validation(
     experiment: Experiment, data: Prepared, tokenizers: Tokenizers, corpus: Corpus
 ) -> Callable[[Params], dict[str, float]]:
@@ -108,8 +71,8 @@ def make_validation(
         loss_of = loss_of_split(experiment, tokenizers, corpus)
     except SeqlabError as error:
         raise SeqlabError(f"split validation: {error}") from None
-    beam, search = experiment.validation.beam, experiment.search
-    if beam:
+    task, beam, search = experiment.task, experiment.validation.beam, experiment.search
+    if beam and task.metrics and hasattr(task, "requests"):
         greedy = {"groups": 1, "coverage": 0.0} if beam == 1 else {}
         search = dataclasses.replace(search, beam=beam, **greedy)
 
@@ -117,7 +80,7 @@ def make_validation(
         values, _, _ = loss_of(params)
         if beam and math.isfinite(values["loss"]):
             trained = Trained(experiment.task, experiment.model, params, tokenizers)
-            decoded = decode_split(trained, search, data, "validation", corpus)
+            decoded = decode_split(trained, search, data, "validation", len(corpus), corpus)
             values |= {metric: scores[0].value for metric, scores in decoded.scores.items()}
         return values
 

@@ -12,7 +12,7 @@ import seqlab
 from seqlab.data.tokenizer_files import load_tokenizers
 from seqlab.decoding.alignments import words_of
 from seqlab.decoding.output_format import Format
-from seqlab.decoding.stream import LineStreams, decode_stream, share_of
+from seqlab.decoding.stream import LineStreams, decode_stream, shard_range
 from seqlab.laws.tasks import tiny_tokenizer
 from seqlab.laws.training import tiny_experiment
 from seqlab.runs import loading
@@ -196,10 +196,10 @@ def test_shards_are_the_whole(home, whole, count):
 
 
 def test_shares():
-    assert [list(share_of(5, f"{i}/3")) for i in (1, 2, 3)] == [[0], [1, 2], [3, 4]]
+    assert [list(shard_range(5, f"{i}/3")) for i in (1, 2, 3)] == [[0], [1, 2], [3, 4]]
     for wrong in ("0/2", "3/2", "1", "a/b", "1/0", "-1/2", ""):
         with pytest.raises(ValueError, match="--shard is I/N"):
-            share_of(5, wrong)
+            shard_range(5, wrong)
 
 
 def test_lines_that_are_no_text(home, capsys):

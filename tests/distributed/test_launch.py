@@ -268,7 +268,7 @@ MUTANTS = (
         {},
     ),
     (
-        Mutant("saved taken for failed", "distributed.launch", "not in (0, SAVED)", "not in (0,)", "test_saved"),
+        Mutant("saved taken for failed", "distributed.launch", "not in (0, STOPPED)", "not in (0,)", "test_saved"),
         {"codes": (75, 75)},
     ),
     (

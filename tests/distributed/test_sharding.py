@@ -49,7 +49,7 @@ def test_every_parameter_has_a_rule_for_its_dimensions():
     for tree in trees().values():
         for name, x in leaves(tree):
             rule = rule_of(name)
-            assert rule is not None, f"{name} has no rule in seqlab/sharding.py"
+            assert rule is not None, f"{name} has no rule in seqlab/distributed/sharding.py"
             assert len(rule[1]) == len(x.shape), f"{name} has {len(x.shape)} dimensions and its rule {len(rule[1])}"
 
 

@@ -19,12 +19,12 @@ from seqlab.decoding.log_probs import is_causal, line_log_probs
 from seqlab.evaluation import analysis, evaluate
 from seqlab.evaluation.inspection import attention_maps, document_map
 from seqlab.evaluation.report import difference, page
-from seqlab.evaluation.texts import gather
+from seqlab.evaluation.texts import gather_texts
 from seqlab.laws.tasks import tiny_tokenizer
 from seqlab.laws.training import tiny_experiment
 from seqlab.metrics.registry import score
 from seqlab.runs import loading
-from seqlab.search.forced import force
+from seqlab.search.forced import token_log_probs
 from seqlab.system.errors import SeqlabError
 from seqlab.tasks.classification import Classification
 from tests.command import call, save_untrained
@@ -228,7 +228,7 @@ def test_faults_where_the_truth_is_known(tmp_path):
     for source, request in zip(
         sources, run.experiment.task.requests(run.trained.encode(sources), run.tokenizers, 2), strict=True
     ):
-        log_probs = force(run.model, run.params, [request] * len(answers), answers)
+        log_probs = token_log_probs(run.model, run.params, [request] * len(answers), answers)
         scores = [x.sum() / ((5 + len(x)) / 6) ** 0.6 for x in log_probs]
         best = answers[int(np.argmax(scores))]
         if len(best) > 1 and target.encode([target.decode(best)])[0] == best[:-1]:  # the text stands for the tokens
@@ -451,7 +451,7 @@ def test_forced_passes_of_a_stream_without_a_prompt(tmp_path):
     assert len(ids) == len(log_probs)
     (request,) = run.experiment.task.requests([""], run.tokenizers, 0)
     assert request.prompt == [run.tokenizers["target"].newline]
-    np.testing.assert_allclose(force(run.model, run.params, [request], [ids])[0], log_probs)
+    np.testing.assert_allclose(token_log_probs(run.model, run.params, [request], [ids])[0], log_probs)
 
 
 def test_no_analysis_of_what_writes_nothing(tmp_path):
@@ -475,7 +475,7 @@ def test_a_report_is_of_the_runs_that_are_given(home):
     first, second = (loading.load(home / name) for name in ("one", "two"))
     data = home / "data"
     names = [str(home / name) for name in ("one", "two")]
-    texts = gather(
+    texts = gather_texts(
         names, (), data, loaded=dict(zip(names, (first._replace(params=second.params), second), strict=True))
     )
     assert texts.systems[0].seeds == texts.systems[1].seeds

@@ -312,8 +312,8 @@ MUTANTS = (
         Mutant(
             "the first step taken for the second",
             "evaluation.show_batch",
-            "index = left - 1",
-            "index = left % length",
+            "index = remaining - 1",
+            "index = remaining % length",
             "test_place_of_step",
         ),
         (3,),
@@ -322,8 +322,8 @@ MUTANTS = (
         Mutant(
             "examples of the row before in a packed row",
             "evaluation.show_batch",
-            "fed.rows.only(np.array([row]))",
-            "fed.rows.only(np.array([max(row - 1, 0)]))",
+            "record.rows.only(np.array([row]))",
+            "record.rows.only(np.array([max(row - 1, 0)]))",
             "test_rows_say_which_examples_they_hold",
         ),
         ("tmp_path", "language_modeling1"),

@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from seqlab.laws import search as search_laws
-from seqlab.search.constraints import banks, next_tokens, write
+from seqlab.search.constraints import advance_phrases, banks, next_tokens
 from seqlab.search.presets import PRESETS
 from seqlab.search.processors import NEVER
 from seqlab.search.requests import Request, contains
@@ -59,7 +59,7 @@ def test_what_is_begun(phrases, tokens):
     array = as_array([phrases])
     begun = jnp.zeros((1, 1, 2), jnp.int32)
     for n, token in enumerate(tokens, 1):
-        begun = write(array, begun, jnp.full((1, 1), token))
+        begun = advance_phrases(array, begun, jnp.full((1, 1), token))
         text, partial, whole = tokens[:n], [0], 0
         for column, phrase in enumerate(phrases):
             size = len(phrase)
@@ -199,7 +199,7 @@ def test_what_cannot_be_is_refused():
 
 def test_a_prefix_is_paid_for():
     """Greedy search, beams and samples begin with it; its log-probability is in the sum."""
-    from seqlab.search.forced import force
+    from seqlab.search.forced import token_log_probs
 
     prefix = (4, 6, 6)
     s = subject("transformer", seed=2)
@@ -210,7 +210,7 @@ def test_a_prefix_is_paid_for():
             assert results
             for result in results:
                 assert tuple(result.ids[:3]) == prefix
-                (values,) = force(s.model, s.params, [request], [result.ids])
+                (values,) = token_log_probs(s.model, s.params, [request], [result.ids])
                 assert result.log_prob == pytest.approx(float(values.sum()), rel=1e-5)
                 assert result.score > NEVER
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from seqlab.laws import search as search_laws
-from seqlab.search.forced import force
+from seqlab.search.forced import token_log_probs
 from tests.oracles.search import log_softmax
 from tests.subjects import subject
 from tests.tables import search_table
@@ -75,5 +75,5 @@ def test_groups_keep_their_own_states():
     requests = search_laws.requests_of(s, 6)
     found = search_laws.search(s, requests, beam=4, count=4, groups=2, diversity=1.0)
     for k in range(4):
-        values = force(s.model, s.params, requests, [results[k].ids for results in found])
+        values = token_log_probs(s.model, s.params, requests, [results[k].ids for results in found])
         np.testing.assert_allclose([row.sum() for row in values], [r[k].log_prob for r in found], rtol=1e-5)

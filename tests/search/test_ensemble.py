@@ -6,7 +6,7 @@ import pytest
 
 from seqlab.laws import search as search_laws
 from seqlab.search.ensemble import Ensemble
-from seqlab.search.forced import force
+from seqlab.search.forced import token_log_probs
 from seqlab.search.generate import generate
 from seqlab.search.presets import Rules
 from tests.subjects import subject
@@ -56,8 +56,8 @@ def test_scores_are_those_of_forced_passes(mean, weight, seed):
     prompts = [request._replace(source=None, sentences=None) for request in requests]
     for k in range(2):
         answers = [results[k].ids for results in found]
-        each = [force(s.model, s.params, requests, answers) for s in members]
-        spoken = force(language_model.model, language_model.params, prompts, answers)
+        each = [token_log_probs(s.model, s.params, requests, answers) for s in members]
+        spoken = token_log_probs(language_model.model, language_model.params, prompts, answers)
         for row, results in enumerate(found):
             ours = np.stack([values[row] for values in each]).astype(np.float64)
             scores = np.log(np.exp(ours).mean(axis=0)) if mean == "probabilities" else ours.mean(axis=0)

@@ -253,7 +253,9 @@ def test_nodes_are_compiled_once():
 
     def leaves():
         rows = solver.begin(s.params, asked, jnp.zeros(2), length=4)
-        return jax.tree.leaves(rows), jax.tree.leaves(solver.advance(s.params, rows, 1, 1, settings.weights, start=0))
+        return jax.tree.leaves(rows), jax.tree.leaves(
+            solver.advance(s.params, rows, 1, 1, settings.weights, prompt_end=0)
+        )
 
     before, after = jax.eval_shape(leaves)
     assert [(x.shape, x.dtype, x.weak_type) for x in before] == [(x.shape, x.dtype, x.weak_type) for x in after]

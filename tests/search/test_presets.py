@@ -21,7 +21,7 @@ SPECIAL = {"pad": toolkits.PAD, "bos": toolkits.BOS, "unk": toolkits.UNK}
 
 @functools.partial(jax.jit, static_argnames=("preset", "beam", "top", "swapped"))
 def search(table, alpha, word_penalty, preset, beam, top=False, swapped=False):
-    rules, _, least, forbidden, _ = PRESETS[preset]
+    rules, _, least, forbidden = PRESETS[preset]
     if top:
         rules = dataclasses.replace(rules, stop="top")
     ids = SWAPPED if swapped else np.arange(VOCABULARY)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from seqlab import catalogue
 from seqlab.laws import search as search_laws
-from seqlab.search.forced import force
+from seqlab.search.forced import token_log_probs
 from seqlab.search.presets import PRESETS
 from seqlab.search.processors import (
     NEVER,
@@ -126,7 +126,7 @@ def test_what_is_asked_for_holds(name, preset, beam, seed, limit, least, prefix,
     if seed is not None or (options == {} and (least == 1 or not rules.renormalize)):
         answered = [(request, result) for request, results in zip(requests, found, strict=True) for result in results]
         asked, answers = [request for request, _ in answered], [result.ids for _, result in answered]
-        values = force(s.model, s.params, asked, answers)
+        values = token_log_probs(s.model, s.params, asked, answers)
         for (_, result), row in zip(answered, values, strict=True):
             assert result.log_prob == pytest.approx(float(row.sum()), rel=1e-5)
 

@@ -9,11 +9,11 @@ from scipy.stats import chisquare
 
 from seqlab.laws import search as search_laws
 from seqlab.search.decoder import Decoder, Span
-from seqlab.search.forced import force
-from seqlab.search.greedy import begin_sequences
+from seqlab.search.forced import token_log_probs
 from seqlab.search.processors import NEVER, History, top_k, top_p
 from seqlab.search.requests import RequestBatch
 from seqlab.search.sampling import sample
+from seqlab.search.sequences import begin_sequences
 from seqlab.types import Tokens
 from tests.subjects import subject
 
@@ -103,6 +103,6 @@ def test_a_sample_hinges_on_its_number_and_its_seed():
     assert drawn(again)[0][0] == drawn(again)[0][1] != drawn(again)[0][2]
     for results in (found, drawn(requests, forbidden=(3,), temperature=0.5, top_k=4)[1]):
         for k in range(3):
-            values = force(s.model, s.params, requests, [some[k].ids for some in results])
+            values = token_log_probs(s.model, s.params, requests, [some[k].ids for some in results])
             np.testing.assert_allclose([row.sum() for row in values], [r[k].log_prob for r in results], rtol=1e-5)
         assert all(some == sorted(some, key=lambda r: -r.score) for some in results)

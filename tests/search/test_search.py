@@ -11,7 +11,7 @@ from seqlab import catalogue
 from seqlab.config import MAX_POSITIONS
 from seqlab.laws import search as search_laws
 from seqlab.search.candidates import top_k
-from seqlab.search.forced import force
+from seqlab.search.forced import token_log_probs
 from seqlab.search.generate import generate
 from seqlab.search.presets import Rules
 from seqlab.search.processors import NEVER
@@ -130,7 +130,7 @@ def test_a_forced_pass_gives_the_score_of_the_search(name):
     requests = search_laws.requests_of(s, 5)
     found = generate(s.model, s.params, requests, search_laws.settings_of(beam=3, count=2))
     for k in range(2):
-        values = force(s.model, s.params, requests, [results[k].ids for results in found])
+        values = token_log_probs(s.model, s.params, requests, [results[k].ids for results in found])
         assert [len(row) for row in values] == [len(results[k].ids) for results in found]
         np.testing.assert_allclose([row.sum() for row in values], [r[k].log_prob for r in found], rtol=1e-5)
 
@@ -198,7 +198,7 @@ def test_steps_are_compiled_once(fields):
 
     def leaves():
         rows = searcher.begin(s.params, asked, length=3)
-        after = searcher.advance(s.params, rows, 0, 1, settings.weights, 0, start=0, longest=3)
+        after = searcher.advance(s.params, rows, 0, 1, settings.weights, 0, prompt_end=0, max_length=3)
         return jax.tree.leaves(rows), jax.tree.leaves(after)
 
     before, after = jax.eval_shape(leaves)

@@ -28,7 +28,7 @@ MUTANTS: tuple[tuple[Mutant, tuple[Any, ...]], ...] = (  # and the arguments of 
         Mutant(
             "a written phrase is lost again",
             "search.constraints",
-            "return jnp.where(begun == full, full, written)",
+            "return jnp.where(progress == full, full, written)",
             "return written",
             "search.test_constraints.test_what_is_begun",
         ),
@@ -48,8 +48,8 @@ MUTANTS: tuple[tuple[Mutant, tuple[Any, ...]], ...] = (  # and the arguments of 
         Mutant(
             "unlikely tokens of phrases not looked at",
             "search.constraints",
-            "jnp.where(twice | (further < 0), 2 * NEVER, value)",
-            "jnp.where(twice | (further < beam), 2 * NEVER, value)",
+            "jnp.where(is_duplicate | (next_ids < 0), 2 * NEVER, value)",
+            "jnp.where(is_duplicate | (next_ids < beam), 2 * NEVER, value)",
             SMALL_PHRASES,
         ),
         ("seqlab",),
@@ -68,8 +68,8 @@ MUTANTS: tuple[tuple[Mutant, tuple[Any, ...]], ...] = (  # and the arguments of 
         Mutant(
             "continuations twice",
             "search.constraints",
-            "jnp.where(twice | (further < 0), 2 * NEVER, value)",
-            "jnp.where(further < 0, 2 * NEVER, value)",
+            "jnp.where(is_duplicate | (next_ids < 0), 2 * NEVER, value)",
+            "jnp.where(next_ids < 0, 2 * NEVER, value)",
             EXACT_PHRASES,
         ),
         (1.0,),
@@ -78,7 +78,7 @@ MUTANTS: tuple[tuple[Mutant, tuple[Any, ...]], ...] = (  # and the arguments of 
         Mutant(
             "the end before the phrases",
             "search.constraints",
-            "ending = jnp.where(whole(phrases, begun), ending, NEVER)",
+            "ending = jnp.where(all_written(phrases, progress), ending, NEVER)",
             "ending = jnp.where(True, ending, NEVER)",
             "search.test_constraints.test_as_plain_lists",
         ),
@@ -88,8 +88,8 @@ MUTANTS: tuple[tuple[Mutant, tuple[Any, ...]], ...] = (  # and the arguments of 
         Mutant(
             "phrases of another hypothesis",
             "search.beam",
-            "begun=None if candidates.begun is None else candidates.begun[rows, stays]",
-            "begun=None if candidates.begun is None else candidates.begun[:, : stays.shape[1]]",
+            "else candidates.phrase_progress[rows, order]",
+            "else candidates.phrase_progress[:, : order.shape[1]]",
             SMALL_PHRASES,
         ),
         ("seqlab",),
@@ -238,14 +238,14 @@ MUTANTS: tuple[tuple[Mutant, tuple[Any, ...]], ...] = (  # and the arguments of 
         Mutant(
             "one member does not grow",
             "search.ensemble",
-            "tuple(grown(model, inner, more) for",
-            "tuple(grown(model, inner, more) if model is self.models[1] else inner for",
+            "tuple(grow_state(model, inner, more) for",
+            "tuple(grow_state(model, inner, more) if model is self.models[1] else inner for",
             FORCED,
         ),
         ("probabilities", 0.0, None),
     ),
     (
-        Mutant("at the limit nothing is accepted", "search.beam", "hit |= last[:, None]", "hit |= False", TOOLKIT),
+        Mutant("at the limit nothing is accepted", "search.beam", "ends |= last[:, None]", "ends |= False", TOOLKIT),
         ("joey", 2),
     ),
     (
@@ -268,8 +268,8 @@ MUTANTS: tuple[tuple[Mutant, tuple[Any, ...]], ...] = (  # and the arguments of 
         Mutant(
             "a beam that never shrinks",
             "search.beam",
-            "leaves = hit | (rank >= size - old.count[:, None])",
-            "leaves = hit | (rank >= size)",
+            "is_removed = ends | (rank >= size - old.count[:, None])",
+            "is_removed = ends | (rank >= size)",
             TOOLKIT,
         ),
         ("marian", 4),
@@ -292,7 +292,7 @@ MUTANTS: tuple[tuple[Mutant, tuple[Any, ...]], ...] = (  # and the arguments of 
         Mutant(
             "places that ended may end again",
             "search.beam",
-            "may_finish &= ~over",
+            "may_finish &= ~ended_before",
             "may_finish &= True",
             TOOLKIT,
         ),
@@ -332,8 +332,8 @@ MUTANTS: tuple[tuple[Mutant, tuple[Any, ...]], ...] = (  # and the arguments of 
         Mutant(
             "groups that know nothing of each other",
             "search.beam",
-            "avoided = avoided.at[rows, beam.token].add(",
-            "avoided = avoided.at[rows, beam.token].add(0 * ",
+            "penalties = penalties.at[rows, beam.token].add(",
+            "penalties = penalties.at[rows, beam.token].add(0 * ",
             "search.test_diverse.test_groups_differ",
         ),
         (),
@@ -342,7 +342,7 @@ MUTANTS: tuple[tuple[Mutant, tuple[Any, ...]], ...] = (  # and the arguments of 
         Mutant(
             "the diversity in the score",
             "search.candidates",
-            "total += jnp.take_along_axis(avoided, token, axis=1)",
+            "total += jnp.take_along_axis(penalties, token, axis=1)",
             "total += 0 * token",
             "search.test_diverse.test_as_plain_lists",
         ),

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from seqlab.laws import search as search_laws
-from seqlab.search.forced import force
+from seqlab.search.forced import token_log_probs
 from seqlab.search.presets import PRESETS, Rules
 from seqlab.search.trace import trace
 from tests.oracles.search import length_score
@@ -50,7 +50,7 @@ def test_as_the_search(name, preset, beam, groups):
         paths = paths_of(found.nodes)
         assert paths[0] == []
         assert len({*map(tuple, paths)}) == len(paths)
-        values = force(s.model, s.params, [request] * len(paths[1:]), paths[1:])
+        values = token_log_probs(s.model, s.params, [request] * len(paths[1:]), paths[1:])
         for node, path, value in zip(found.nodes[1:], paths[1:], values, strict=True):
             assert (node.log_prob, node.sum) == pytest.approx((value[-1], value.sum()), abs=1e-5)
             rescued = preset == "gnmt" and node.finished and path[-1] != EOS

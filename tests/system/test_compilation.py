@@ -53,7 +53,7 @@ def test_a_second_process_reads_what_the_first_compiled(tmp_path):
     content = bytearray(kept.read_bytes())
     content[len(content) // 2] ^= 1
     kept.write_bytes(content)
-    stamp = kept.with_name(compilation.CHECKED)
+    stamp = kept.with_name(compilation.STAMP)
     os.utime(stamp, (2e9, 2e9))  # a bit that flips on the disk, long after the check: JAX passes over the file
     assert run(tmp_path) == first
     os.utime(stamp, (0, 0))
@@ -109,12 +109,12 @@ def test_damaged_files_are_removed_and_others_are_not(tmp_path, monkeypatch):
     (tmp_path / name("e")).symlink_to("my-cache")
     compilation.remove_damaged(tmp_path)
     left = {path.name for path in tmp_path.iterdir()}
-    assert left == {name("a"), name("c"), name("d"), name("e"), "my-cache", compilation.CHECKED}
+    assert left == {name("a"), name("c"), name("d"), name("e"), "my-cache", compilation.STAMP}
     whole.write_bytes(b"")
-    os.utime(tmp_path / compilation.CHECKED, (2e9, 2e9))  # the file is older than the check
+    os.utime(tmp_path / compilation.STAMP, (2e9, 2e9))  # the file is older than the check
     compilation.remove_damaged(tmp_path)
     assert whole.exists()
-    os.utime(tmp_path / compilation.CHECKED, (0, 0))
+    os.utime(tmp_path / compilation.STAMP, (0, 0))
     compilation.remove_damaged(tmp_path)
     assert not whole.exists()
 

@@ -8,7 +8,7 @@ from unittest import mock
 import numpy as np
 import pytest
 
-from seqlab.runs import events, trail
+from seqlab.runs import tensorboard, trail
 from seqlab.runs.curves import draw_curves
 from seqlab.runs.log import Logbook
 from seqlab.system.errors import SeqlabError
@@ -88,7 +88,7 @@ def test_the_log_goes_on_without_tensorboard_and_without_room(tmp_path):
     book.write(3, {"loss": 0.5})
     book.close()
     assert [line["step"] for line in read_jsonl(tmp_path / "metrics.jsonl")] == [1, 2, 3]
-    with mock.patch.object(events, "open_events", full):
+    with mock.patch.object(tensorboard, "open_events", full):
         messages.clear()
         book = Logbook(tmp_path, 2, 1, messages.append)
         book.write(3, {"loss": 0.5})

@@ -440,7 +440,7 @@ MUTANTS = (
     (
         Mutant(
             "TensorBoard's error is the run's",
-            "runs.events",
+            "runs.tensorboard",
             "            self.writer.flush()\n        except OSError as error:",
             "            self.writer.flush()\n        except KeyError as error:",
             "system.test_files.test_the_log_goes_on_without_tensorboard_and_without_room",

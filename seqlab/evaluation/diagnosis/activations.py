@@ -86,8 +86,8 @@ def sides_of(loss: Loss, params: Params, batch: Batch) -> dict[str, str]:
 
 
 def outputs_of_layers(loss: Loss, params: Params, batch: Batch) -> dict[str, jax.Array]:
-    """What the modules give in a forward pass, by path: vectors for rows or positions. Of a gated recurrent layer its
-    gates too. What is computed inside a loop is not seen, nor what a module hands on as another gave it.
+    """The outputs of the modules in a forward pass, by path: vectors for rows or positions; for a gated recurrent
+    layer also its gates. Outputs inside a loop are not recorded, nor an output that a module returns unchanged.
     """
     outputs: dict[str, jax.Array] = {}
     calls: Counter[str] = Counter()

@@ -1,8 +1,7 @@
 """How a model learns, seen from real steps: how far gradients reach back, which units are dead, how large updates
 are, whether the gradient is right, and which learning rates there are to choose from.
 
-A model knows nothing of it: what enters it and what its layers give is looked at from outside, where methods are
-called.
+The model has no code for this: its inputs and the outputs of its layers are observed by intercepting method calls.
 """
 
 import functools
@@ -25,7 +24,7 @@ from seqlab.evaluation.diagnosis.plots import draw_activations, draw_gradients, 
 from seqlab.evaluation.diagnosis.rates import range_test, suggest
 from seqlab.evaluation.diagnosis.updates import run_steps
 from seqlab.evaluation.plain_values import to_plain
-from seqlab.system.errors import at_least
+from seqlab.system.checks import at_least
 from seqlab.system.files import atomic_folder, check_new
 from seqlab.training.checks import check
 from seqlab.training.feed import stream_batches

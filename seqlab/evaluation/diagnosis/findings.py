@@ -10,11 +10,8 @@ from seqlab.evaluation.diagnosis.gradient_check import WRONG
 from seqlab.evaluation.diagnosis.gradients import AFTER
 
 DEAD = 0.1  # of a layer's units: a tenth of its width is there for nothing
-
 SATURATED = 0.5  # of a gate's values: it is a switch more often than a gate
-
 RATIO = 1e-3  # of update to parameter, about: CS231n's notes, "Neural Networks Part 3", ratio of weights:updates
-
 AROUND = 10.0  # a ratio that is further from it than by this factor is reported
 
 
@@ -47,12 +44,12 @@ def findings(diagnosis: Mapping[str, Any]) -> list[str]:
         f"updates: {np.median([*ratios.values()]):.1e} of a parameter, where about {RATIO:.0e} is usual; at most "
         f"{by_step[largest].max():.1e}, of {largest} in step {by_step[largest].argmax() + 1}"
     )
-    for size, far in (
+    for size, outliers in (
         ("small", {name: ratio for name, ratio in ratios.items() if ratio < RATIO / AROUND}),
         ("large", {name: ratio for name, ratio in ratios.items() if ratio > RATIO * AROUND}),
     ):
-        if far:
-            lines.append(f"{size} updates: {format_list(far, '{:.1e}')}")
+        if outliers:
+            lines.append(f"{size} updates: {format_list(outliers, '{:.1e}')}")
     worst, error = max(diagnosis["gradient check"].items(), key=lambda item: np.nan_to_num(item[1], nan=np.inf))
     right = "right" if error < WRONG else f"WRONG, {WRONG:.0e} is what kinks can do"
     lines.append(f"gradient check: worst relative error {error:.1e}, of {worst}: {right}")

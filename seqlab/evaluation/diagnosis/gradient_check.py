@@ -13,6 +13,7 @@ from seqlab.training.step import Loss
 from seqlab.types import Batch, Params
 
 NUDGES = (1e-5, 1e-7)  # steps of the check: about the cube root of float64's precision; past fewer kinks
+WRONG = 1e-4  # relative error of a gradient, where there are kinks: CS231n's notes, gradient checks
 
 
 def in_float64(experiment: Experiment) -> Loss:
@@ -32,18 +33,20 @@ def gradient_check(loss: Loss, params: Params, batch: Batch, rows: int = 4, seed
     random = np.random.default_rng(seed)
     with jax.enable_x64(True):
         leaves, tree = jax.tree.flatten(jax.tree.map(lambda x: jnp.asarray(np.asarray(x), float), params))
-        few = jax.tree.map(lambda x: jnp.asarray(x[:rows], float if x.dtype == np.float32 else None), batch)
+        first_rows = jax.tree.map(lambda x: jnp.asarray(x[:rows], float if x.dtype == np.float32 else None), batch)
 
         def mean(leaves: list[jax.Array], batch: Batch) -> jax.Array:
             total, weight, _, _ = loss(jax.tree.unflatten(tree, leaves), batch, None, None)
             return total / jnp.maximum(weight, 1.0)
 
         value = jax.jit(mean)
-        gradients = [np.asarray(g) for g in jax.jit(jax.grad(mean))(leaves, few)]
+        gradients = [np.asarray(g) for g in jax.jit(jax.grad(mean))(leaves, first_rows)]
         smallest = 1e-5 * math.sqrt(sum((g * g).sum() for g in gradients))
 
         def error(i: int, nudge: float, direction: np.ndarray) -> float:
-            ends = [value([*leaves[:i], leaves[i] + h * direction, *leaves[i + 1 :]], few) for h in (nudge, -nudge)]
+            ends = [
+                value([*leaves[:i], leaves[i] + h * direction, *leaves[i + 1 :]], first_rows) for h in (nudge, -nudge)
+            ]
             measured, claimed = float(ends[0] - ends[1]) / (2 * nudge), float((gradients[i] * direction).sum())
             return abs(measured - claimed) / max(abs(measured), abs(claimed), smallest)
 
@@ -59,6 +62,3 @@ def gradient_check(loss: Loss, params: Params, batch: Batch, rows: int = 4, seed
 
 def unit(x: np.ndarray) -> np.ndarray:
     return x / (np.linalg.norm(x) or 1.0)
-
-
-WRONG = 1e-4  # relative error of a gradient, where there are kinks: the same notes, gradient checks

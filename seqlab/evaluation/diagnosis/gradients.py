@@ -13,8 +13,11 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
 from seqlab.layers.embed import Embedding, TiedEmbedding
-from seqlab.training.step import Loss
-from seqlab.types import Batch, Params, Series, Tokens, zeros_like
+from seqlab.training.step import Loss, zeros_like
+from seqlab.types import Batch, Params, Series, Tokens
+
+VANISHED = 1e-3  # of a gradient is left at the far end: beside that of the near one it moves no parameter
+BEFORE, AFTER = "at initialization", "after the steps"
 
 
 class Reach(NamedTuple):
@@ -73,7 +76,7 @@ def entry_gradients(loss: Loss, params: Params, batch: Batch) -> dict[str, Float
     ids = {side: tokens.ids for side, tokens in sides if isinstance(tokens, Tokens)}
 
     def run(replace_input: Callable[[str, jax.Array], jax.Array]) -> jax.Array:
-        """The loss, where `enter(side, x)` stands for what enters, x."""
+        """Returns the loss, with `replace_input(side, x)` in place of each input x."""
 
         def replace_embedded(
             call: Callable[..., Any], args: Any, kwargs: Any, context: nn.module.InterceptorContext
@@ -129,12 +132,6 @@ def reach(norms: Float[np.ndarray, "N"], far: str = "") -> Reach:
     elif left > 1 / VANISHED:
         verdict = "vanishing towards the beginning" if far else "exploding"
     return Reach(norms, math.exp(slope), left, verdict)
-
-
-VANISHED = 1e-3  # of a gradient is left at the far end: beside that of the near one it moves no parameter
-
-
-BEFORE, AFTER = "at initialization", "after the steps"
 
 
 def leaf_names(params: Params) -> list[str]:

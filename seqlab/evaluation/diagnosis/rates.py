@@ -13,13 +13,9 @@ from seqlab.training.step import Loss
 from seqlab.types import Batch, TrainState
 
 LOWEST, HIGHEST = 1e-7, 10.0  # rates of the range test
-
 RATES = 100  # how many: each is larger by a fifth than the one before
-
 BLOWN_UP = 4.0  # times the lowest loss, and the range test ends
-
 RISE = 0.1  # of all that the loss falls, and it rises
-
 WINDOW = 5  # losses of which a smoothed one is the mean
 
 

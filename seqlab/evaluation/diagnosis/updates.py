@@ -11,9 +11,9 @@ import numpy as np
 import optax
 
 from seqlab.distributed.devices import fill_rows, make_runner
-from seqlab.system.progress import progress
-from seqlab.training.step import Loss, make_step
-from seqlab.types import Batch, Params, TrainState, zeros_like
+from seqlab.system.progress_bar import progress
+from seqlab.training.step import Loss, make_step, zeros_like
+from seqlab.types import Batch, Params, TrainState
 
 AT_ONCE = 10  # steps whose losses are read together, and so many steps late, so that the device never waits
 
