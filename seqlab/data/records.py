@@ -28,7 +28,7 @@ from seqlab.system.untrusted import fits, plain_files, read_json
 
 VERSION = "1.1.0"
 CHUNK = 1000
-RUN_RECORD = "prepared.json"
+RECORD = "prepared.json"
 FACTS = {  # in the record, and of what type
     "counts": dict[str, int],
     "hashes": dict[str, str],
@@ -122,7 +122,7 @@ def prepare(dataset: Dataset, root: Path) -> Prepared:
     key = Path(root) / dataset.key()
     if not key.resolve().is_relative_to(Path(root).resolve()) or key.resolve() == Path(root).resolve():
         raise SeqlabError(f"{dataset.key()!r} is no key of a data set: it leaves the data root")
-    record = key / RUN_RECORD
+    record = key / RECORD
     if not record.exists():
         with locked(key.parent / ".lock"):
             if key.exists() and not record.exists():
@@ -197,4 +197,4 @@ def _build(dataset: Dataset, folder: Path) -> None:
     hashes = {name: digest.hexdigest() for name, digest in digests.items()}
     extra = {name: getattr(dataset, name, {}) for name in ("origin", "part_sizes")}
     facts = {"counts": counts, "hashes": hashes, **extra}
-    (folder / RUN_RECORD).write_text(json.dumps(facts, indent=1))
+    (folder / RECORD).write_text(json.dumps(facts, indent=1))
