@@ -4,7 +4,7 @@ import hashlib
 import json
 from pathlib import Path
 
-from seqlab.data.records import FACTS, RECORD, VERSION, Prepared
+from seqlab.data.records import FACTS, PREPARED_RECORD, VERSION, PreparedData
 from seqlab.runs import checkpoint, manifest
 
 # Only the names of these files are compared: they hold paths, or names that Orbax draws, or they are packed.
@@ -21,9 +21,9 @@ def evidence(home: Path) -> dict[str, str]:
     for step in manifest.checkpoint_steps(run):
         items[f"fingerprint of step {step}"] = checkpoint.fingerprint(run, step)
         items[f"progress at step {step}"] = json.dumps(manifest.read_manifest(run, step)["progress"])
-    for record in sorted((home / "data").rglob(RECORD)):
+    for record in sorted((home / "data").rglob(PREPARED_RECORD)):
         facts = json.loads(record.read_text())
-        data = Prepared(record.parent / VERSION, *(facts[name] for name in FACTS))
+        data = PreparedData(record.parent / VERSION, *(facts[name] for name in FACTS))
         for split in data.counts:
             items[f"examples of {record.parent.name}, {split}"] = digest(json.dumps(list(data.read(split))).encode())
     for path in sorted(path for folder in ("run", "data") for path in (home / folder).rglob("*") if path.is_file()):

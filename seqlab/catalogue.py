@@ -23,7 +23,7 @@ from seqlab.config import Experiment
 from seqlab.data.tokenizers import Numbers, Tokenizers
 from seqlab.system.errors import RESTORE, SeqlabError, with_advice
 from seqlab.system.files import write_atomically
-from seqlab.system.untrusted import fits, inside, read_json
+from seqlab.system.untrusted import fits, read_json, resolve_inside
 
 # what a part's file defines
 REQUIRED_NAMES = {"models": ("KIND", "TINY"), "datasets": ("DATASET",), "tasks": ("TASK",)}
@@ -230,7 +230,7 @@ def load_experiment(path: Path) -> Experiment:
     if not path.is_file():
         raise SeqlabError(f"{path.parent} is not a run: it has no {path.name}")
     with with_advice(RESTORE):
-        values = read_json(inside(path.parent, path.name), dict[str, Any])
+        values = read_json(resolve_inside(path.parent, path.name), dict[str, Any])
     try:
         return from_json(values)
     except ValueError as error:

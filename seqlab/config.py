@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
-from seqlab.system.checks import check_choice, check_finite, check_fraction, check_minimums, check_types
+from seqlab.system.checks import check_choice, check_fraction, check_minimums, check_nonnegative, check_types
 from seqlab.system.errors import SeqlabError
 
 OPTIMIZERS = ("adam", "adamw", "sgd", "momentum", "nesterov", "rmsprop", "adagrad")
@@ -83,8 +83,8 @@ class Optimizer:
         check_minimums(self, "optimizer.", clip=0)
         check_fraction("optimizer.beta1", self.beta1)
         check_fraction("optimizer.beta2", self.beta2)
-        check_finite("optimizer.epsilon", self.epsilon)
-        check_finite("optimizer.weight_decay", self.weight_decay)
+        check_nonnegative("optimizer.epsilon", self.epsilon)
+        check_nonnegative("optimizer.weight_decay", self.weight_decay)
         check_fraction("optimizer.average", self.average)
         if not math.isfinite(self.clip):
             raise SeqlabError(f"optimizer.clip is a finite number, not {self.clip}")
@@ -111,7 +111,7 @@ class Schedule:
         if self.name not in SCHEDULES:
             raise SeqlabError(f"unknown schedule {self.name!r}: one of {', '.join(SCHEDULES)}")
         check_minimums(self, "schedule.", every=1, warmup=0)
-        check_finite("schedule.peak", self.peak)
+        check_nonnegative("schedule.peak", self.peak)
 
 
 @dataclass(frozen=True)

@@ -144,9 +144,9 @@ def all_batches(kind: str, corpus: Corpus, tokenizers: Tokenizers) -> None:
     """Makes every batch of two epochs, and all of everything once."""
     plan = PLANNED[kind].plan(corpus, BATCHING)
     for epoch in (0, 1, None):
-        for rows in plan.batches(3, epoch):
-            assert sum(rows.shape) * rows.rows <= max(BATCHING.tokens, sum(rows.shape))
-            batch = make_batch(PLANNED[kind], corpus, tokenizers, rows)
+        for batch_plan in plan.batches(3, epoch):
+            assert sum(batch_plan.shape) * batch_plan.row_count <= max(BATCHING.tokens, sum(batch_plan.shape))
+            batch = make_batch(PLANNED[kind], corpus, tokenizers, batch_plan)
             assert batch.weights.any()
             assert 0 <= batch.targets.min() <= batch.targets.max() < len(tokenizers["target"])
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from seqlab.config import Checkpoints, Experiment, Optimizer, Parallel, Schedule, Validation
-from seqlab.data.plans import Rows
+from seqlab.data.plans import BatchPlan
 from seqlab.distributed.devices import make_runner
 from seqlab.laws.training import tiny_experiment
 from seqlab.runs import checkpoint, manifest
@@ -51,9 +51,9 @@ def experiment(**changes: Any) -> Experiment:
 class Plan:
     left_out, longest = 0, 1
 
-    def batches(self, seed: int, epoch: int | None) -> list[Rows]:
+    def batches(self, seed: int, epoch: int | None) -> list[BatchPlan]:
         order = np.random.default_rng([seed, epoch or 0]).permutation(EXAMPLES)
-        return [Rows(order[at : at + ROWS], (1,), ROWS) for at in range(0, EXAMPLES, ROWS)]
+        return [BatchPlan(order[at : at + ROWS], (1,), ROWS) for at in range(0, EXAMPLES, ROWS)]
 
     def describe(self) -> list[str]:
         return []
@@ -66,24 +66,24 @@ def batch_at(step: int, left_out: Any = ()) -> list[int]:
     return [place for place in places if place not in list(left_out)][step - 1]
 
 
-def collate(rows: Rows) -> Batch:
+def collate(batch_plan: BatchPlan) -> Batch:
     """Filled up to the batch's rows, with weight zero."""
-    real = len(rows.indices)
-    values, targets, weights = np.zeros((rows.rows, 1, 3)), np.zeros(rows.rows), np.zeros(rows.rows)
-    values[:real, 0], targets[:real], weights[:real] = VALUES[rows.indices], TARGETS[rows.indices], 1
-    mask = np.broadcast_to(weights[:, None] > 0, (rows.rows, 1))
+    real, count = len(batch_plan.indices), batch_plan.row_count
+    values, targets, weights = np.zeros((count, 1, 3)), np.zeros(count), np.zeros(count)
+    values[:real, 0], targets[:real], weights[:real] = VALUES[batch_plan.indices], TARGETS[batch_plan.indices], 1
+    mask = np.broadcast_to(weights[:, None] > 0, (count, 1))
     values, targets, weights = (x.astype(np.float32) for x in (values, targets, weights))
     return Batch(Series(values, mask), None, targets, weights)
 
 
-def spoiled(*places: list[int], value: float = np.nan) -> Callable[[Rows], Batch]:
+def spoiled(*places: list[int], value: float = np.nan) -> Callable[[BatchPlan], Batch]:
     """`collate`, but for batches at some (epoch, index) that have a target which is not finite."""
     bad = [Plan().batches(SEED, epoch)[index].indices.tolist() for epoch, index in places]
 
-    def spoil(rows: Rows) -> Batch:
-        batch = collate(rows)
-        if rows.indices.tolist() in bad:
-            batch.targets[len(rows.indices) // 2] = value
+    def spoil(batch_plan: BatchPlan) -> Batch:
+        batch = collate(batch_plan)
+        if batch_plan.indices.tolist() in bad:
+            batch.targets[len(batch_plan.indices) // 2] = value
         return batch
 
     return spoil
@@ -109,7 +109,7 @@ def compiled(nonfinite: str) -> Any:
     config, runner = experiment(), make_runner(Parallel())
     optimizer = make_optimizer(config.optimizer, config.schedule, config.steps)
     skip = nonfinite == "skip"
-    return runner, runner.compile(make_step(loss, optimizer, SEED, average=config.optimizer.average, skip=skip))
+    return runner, runner.compile(make_step(loss, optimizer, SEED, average_decay=config.optimizer.average, skip=skip))
 
 
 def first_state() -> TrainState:

@@ -42,7 +42,7 @@ MUTANTS = (
     ),
     Mutant(
         "target shifted by one",
-        "data.padding",
+        "data.batches",
         "np.append(tokenizer.bos, example) for",
         "np.append(example, tokenizer.eos) for",
         "targets_are_the_next_tokens",
@@ -321,8 +321,8 @@ MUTANTS = (
     Mutant(
         "labels one behind",
         "tasks.tagging",
-        "pad(labels, rows.shape[0], rows.rows)",
-        "pad([np.roll(row, 1) for row in labels], rows.shape[0], rows.rows)",
+        "pad(labels, batch_plan.shape[0], batch_plan.row_count)",
+        "pad([np.roll(row, 1) for row in labels], batch_plan.shape[0], batch_plan.row_count)",
         "targets_are_the_tags",
         "tagging",
     ),
@@ -344,7 +344,7 @@ MUTANTS = (
     ),
     Mutant(
         "a newline begins the next sentence",
-        "data.padding",
+        "data.batches",
         "(np.cumsum(ends, axis=-1) - ends)",
         "np.cumsum(ends, axis=-1)",
         "targets_are_the_labels",

@@ -20,7 +20,7 @@ from seqlab.laws.tasks import tiny_tokenizer
 from seqlab.laws.training import tiny_experiment
 from seqlab.runs.parameters import init_params
 from seqlab.system.errors import SeqlabError
-from seqlab.training.checks import check
+from seqlab.training.checks import check_experiment
 from seqlab.training.optimizer import make_optimizer
 from seqlab.training.state import initial_state, training_step
 from seqlab.types import Tokens
@@ -34,7 +34,7 @@ CONFIGS = sorted((ROOT / "configs").glob("*.py"))
 def test_every_config_builds_at_full_size(path, monkeypatch):
     monkeypatch.chdir(ROOT)
     experiment = catalogue.load_config(path)
-    check(experiment)
+    check_experiment(experiment)
     model = catalogue.with_vocabulary_size(experiment.model, experiment.text.size)
     batch = jax.tree.map(jnp.asarray, blank_batch(experiment.task))
     params = jax.eval_shape(functools.partial(init_params, model, 0), batch)
@@ -194,7 +194,7 @@ def test_own_parts(tmp_path, monkeypatch):
         "experiment = dataclasses.replace(tiny_experiment(), model=MyLM(layers=1), task=LanguageModeling())\n"
     )
     assert catalogue.load_config(config) == experiment
-    check(experiment)
+    check_experiment(experiment)
     config.write_text(config.read_text().replace("layers=1", "layerz=1"))
     with pytest.raises(SeqlabError, match=r"config\.py:5: TypeError: .*unexpected keyword argument 'layerz'"):
         catalogue.load_config(config)

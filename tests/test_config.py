@@ -107,7 +107,7 @@ def test_a_field_of_another_type(part):
 def test_a_preset_gives_what_the_search_leaves_open(name, alpha, length):
     preset = resolve_preset(Search(preset=name, alpha=alpha, length=length))
     assert preset.alpha == (PRESETS[name].alpha if alpha is None else alpha)
-    assert preset.rules.length == (length or PRESETS[name].rules.length)
+    assert preset.rules.length_penalty == (length or PRESETS[name].rules.length_penalty)
 
 
 def test_the_names_in_the_config_are_those_that_exist():
@@ -120,4 +120,4 @@ def test_the_names_in_the_config_are_those_that_exist():
 
 
 def test_greedy_search_scores_by_its_length_penalty():
-    assert split_settings(Search(beam=1, length="none"), eos=2).static.rules.length == "none"
+    assert split_settings(Search(beam=1, length="none"), eos=2).static.rules.length_penalty == "none"

@@ -8,7 +8,7 @@ from tyro.conf import Positional, arg
 from seqlab.cli.options import DATA_DIR, Checkpoint, DataDir, Parts
 from seqlab.cli.parsing import run_parsed
 from seqlab.cli.start import dump, first_argument, start_computing, use_parts
-from seqlab.system.checks import at_least
+from seqlab.system.checks import check_minimum
 from seqlab.system.errors import SeqlabError
 
 
@@ -41,8 +41,8 @@ def check(
             print(f"{name:24} {'yes' if holds else 'NO'}{f'  {more}' if more else ''}", flush=True)
     if json:
         print(dump(laws))
-    if not all(law["holds"] for law in laws):
-        raise SeqlabError(f"{type(model).__name__} breaks a law")
+    if broken := [law["name"] for law in laws if not law["holds"]]:
+        raise SeqlabError(f"{type(model).__name__} breaks {', '.join(broken)}; seqlab/laws defines them")
 
 
 def cost(arguments: list[str]) -> None:
@@ -62,12 +62,12 @@ def cost(arguments: list[str]) -> None:
     ) -> None:
         """Counts and measures a training step and a decoding step of CONFIG at some lengths."""
         from seqlab.evaluation.cost import costs, parameters, with_sizes
-        from seqlab.training.checks import check
+        from seqlab.training.checks import check_experiment
 
         start_computing()
-        check(experiment)
-        at_least("--rows", rows, 1)
-        at_least("--lengths", min(lengths, default=0), 2)
+        check_experiment(experiment)
+        check_minimum("--rows", rows, 1)
+        check_minimum("--lengths", min(lengths, default=0), 2)
         longest = getattr(experiment.model, "longest", None) or max(lengths)
         if max(lengths) > longest:
             raise SeqlabError(

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from tyro.conf import arg
 
-from seqlab.cli.options import NO_SEARCH, SINGLE_PROCESS, Checkpoint, Parts, ProcessOptions, Run, SearchOptions
+from seqlab.cli.options import NO_SEARCH, SINGLE_PROCESS, Checkpoint, Parts, ProcessOptions, RunFolder, SearchOptions
 from seqlab.cli.start import check_output, load_generator, start_computing, use_parts
 from seqlab.system.errors import SeqlabError
 
@@ -23,11 +23,11 @@ class Files:
     constraints: Annotated[
         Path | None, arg(metavar="F", help="Phrases that must be in the text, a line each, tabs between them.")
     ] = None
-    resume: Annotated[bool, arg(help="Writes as it goes, and goes on where a killed process left --output.")] = False
-    shard: Annotated[str, arg(metavar="I/N", help="Only the I-th of N parts of --input; cat makes them whole.")] = (
-        "1/1"
+    resume: Annotated[bool, arg(help="Continue where a killed process left --output.")] = False
+    shard: Annotated[str, arg(metavar="I/N", help="Decode only part I of N; join the outputs with cat.")] = "1/1"
+    errors: Annotated[Literal["strict", "replace"], arg(help="Lines that are not UTF-8: stop, or repair them.")] = (
+        "strict"
     )
-    errors: Annotated[Literal["strict", "replace"], arg(help="What is not UTF-8 is refused, or mended.")] = "strict"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,18 +47,18 @@ class Models:
     """The models that decode."""
 
     checkpoint: Checkpoint = "best"
-    ensemble: Annotated[tuple[Path, ...], arg(metavar="RUN", help="More runs, that write as one with it.")] = ()
-    mean: Annotated[str, arg(help="Of an ensemble: of probabilities or log_probabilities.")] = "probabilities"
-    lm: Annotated[Path | None, arg(metavar="RUN", help="A language model of the same tokens.")] = None
-    lm_weight: Annotated[float, arg(help="What its log-probabilities are multiplied by, and added.")] = 0.1
-    dtype: Annotated[Literal["float32", "bfloat16"] | None, arg(help="Of the model, for this decoding.")] = None
+    ensemble: Annotated[tuple[Path, ...], arg(metavar="RUN", help="Further runs to combine with RUN.")] = ()
+    mean: Annotated[str, arg(help="What an ensemble averages: probabilities or log_probabilities.")] = "probabilities"
+    lm: Annotated[Path | None, arg(metavar="RUN", help="A language model with the same tokenizer.")] = None
+    lm_weight: Annotated[float, arg(help="Weight of the language model's log-probabilities.")] = 0.1
+    dtype: Annotated[Literal["float32", "bfloat16"] | None, arg(help="The model's dtype for this decoding.")] = None
 
 
 STANDARD_FILES, PLAIN_TEXT, ONE_MODEL = Files(), Output(), Models()
 
 
 def decode(
-    run: Run,
+    run: RunFolder,
     files: Annotated[Files, arg(name="")] = STANDARD_FILES,
     search: SearchOptions = NO_SEARCH,
     output: Annotated[Output, arg(name="")] = PLAIN_TEXT,
@@ -75,12 +75,14 @@ def decode(
     check_files(files, cluster != SINGLE_PROCESS)
     start_computing(cluster)
     loaded = load_models(run, models)
-    settings = loaded.search(**dataclasses.asdict(search))
+    settings = loaded.search_config(**dataclasses.asdict(search))
     if output.nbest < 0 or output.nbest > settings.beam:
-        beam = f"--nbest {output.nbest} needs a beam of {output.nbest} or more"
-        raise SeqlabError(beam if output.nbest > 0 else "--nbest is at least 1")
+        message = f"--nbest {output.nbest} needs a beam of {output.nbest} or more"
+        raise SeqlabError(message if output.nbest > 0 else "--nbest must be 0 (plain text) or more")
     form = Format(**dataclasses.asdict(output))
     if files.input is None and files.output is None and sys.stdin.isatty():
+        if files.prefixes or files.constraints:
+            raise SeqlabError("--prefixes and --constraints need --input FILE, or lines from a pipe")
         for line in iter(read_typed, None):
             print("\n".join(decode_stream(loaded.trained, settings, LineStreams([line]), form)))
         return
@@ -91,15 +93,18 @@ def decode(
 
 def check_files(files: Files, is_cluster: bool) -> None:
     """Raises `SeqlabError` for files that cannot be read or written, and for options that need others."""
-    for path in (files.input, files.prefixes, files.constraints):
+    for name in ("input", "prefixes", "constraints"):
+        path = getattr(files, name)
         if path is not None and (path.is_dir() or not path.exists()):
-            raise SeqlabError(f"no input {path}")
+            raise SeqlabError(f"--{name} {path}: no such file")
     if (files.resume or files.shard != "1/1") and (files.input is None or not files.input.is_file()):
         raise SeqlabError(f"--{'resume' if files.resume else 'shard'} is of a file: give --input")
     if files.resume and files.output is None:
         raise SeqlabError("--resume goes on with a file: give --output")
     if is_cluster and (files.input is None or files.resume):
-        raise SeqlabError("several processes need --input, and know no --resume: give each a --shard for that")
+        raise SeqlabError(
+            "several processes need --input and do not support --resume; to resume, run each with a --shard I/N"
+        )
     check_output(files.output, files.input, files.prefixes, files.constraints)
 
 
@@ -124,7 +129,7 @@ def read_typed() -> str | None:
 
 
 def logprob(
-    run: Run,
+    run: RunFolder,
     target: Annotated[Path, arg(metavar="G", help="Texts, a line each.")],
     input: Annotated[
         Path | None, arg(metavar="F", help="Their sources, a line each; a language model has none.")
@@ -140,7 +145,7 @@ def logprob(
     from seqlab.decoding.stream import log_prob_stream
     from seqlab.system.files import open_output
 
-    check_output(output)
+    check_output(output, target, input)
     start_computing()
     loaded = load_generator(run, checkpoint)
     sources = None if input is None else read_lines(input)

@@ -17,7 +17,7 @@ from seqlab.cli.options import (
     Checkpoint,
     PlaceOptions,
     ProcessOptions,
-    Run,
+    RunFolder,
     SearchOptions,
 )
 from seqlab.cli.start import check_output, dump, dump_line, load_generator, start_computing, use_parts
@@ -25,7 +25,7 @@ from seqlab.system.errors import SeqlabError
 
 
 def evaluate(
-    run: Run,
+    run: RunFolder,
     split: str = "test",
     search: SearchOptions = NO_SEARCH,
     checkpoint: Checkpoint = "best",
@@ -99,7 +99,7 @@ def score(
     by_line: Annotated[
         Path | None, arg(metavar="F", help="Writes the scores of each line alone there, apart by tabs.")
     ] = None,
-    tokenized: Annotated[bool, arg(help="Text that looks tokenized is meant to.")] = False,
+    tokenized: Annotated[bool, arg(help="Do not warn about text that looks tokenized.")] = False,
     json: bool = False,
 ) -> None:
     """Scores a text file against references, line by line."""
@@ -159,7 +159,7 @@ def compare(
         Positional[tuple[str, ...]],
         arg(
             metavar="RUN_OR_FILE",
-            help="The first is what others are compared with. Seeds of one: commas between them.",
+            help="The first is the baseline. Separate seeds of one system by commas.",
         ),
     ],
     references: Annotated[
@@ -170,7 +170,7 @@ def compare(
     metrics: Annotated[
         tuple[str, ...], arg(metavar="NAME", help="Those of the run's task; of files: bleu, chrf and ter.")
     ] = (),
-    tokenized: Annotated[bool, arg(help="Text that looks tokenized is meant to.")] = False,
+    tokenized: Annotated[bool, arg(help="Do not warn about text that looks tokenized.")] = False,
     json: bool = False,
     places: PlaceOptions = DEFAULT_PLACES,
 ) -> None:
@@ -191,7 +191,7 @@ def compare(
 
 
 def analyze(
-    run: Run,
+    run: RunFolder,
     split: str = "test",
     effort: AnalysisOptions = DEFAULT_ANALYSIS,
     search: SearchOptions = NO_SEARCH,
@@ -210,7 +210,7 @@ def analyze(
 
     check_output(output)
     start_computing()
-    loaded = load_generator(run, checkpoint).searching(**dataclasses.asdict(search))
+    loaded = load_generator(run, checkpoint).with_search(**dataclasses.asdict(search))
     analysis = analyze(loaded, split, places.data_dir, **dataclasses.asdict(effort))
     if output is not None:
         with open_output(output) as stream:

@@ -16,16 +16,16 @@ from seqlab.cli.options import (
     Checkpoint,
     Parts,
     PlaceOptions,
-    Run,
+    RunFolder,
     SearchOptions,
 )
 from seqlab.cli.start import check_output, dump, start_computing, use_parts
-from seqlab.system.checks import at_least
+from seqlab.system.checks import check_minimum
 from seqlab.system.errors import SeqlabError
 
 
 def inspect(
-    run: Run,
+    run: RunFolder,
     text: Annotated[str, arg(help="The input; the sentences of a document apart by tabs.")],
     out: Annotated[Path | None, arg(metavar="F", help="Writes a page of HTML to look at there.")] = None,
     search: SearchOptions = NO_SEARCH,
@@ -43,7 +43,7 @@ def inspect(
 
     check_output(out)
     start_computing()
-    loaded = load(run, checkpoint).searching(**dataclasses.asdict(search))
+    loaded = load(run, checkpoint).with_search(**dataclasses.asdict(search))
     inspection = inspect(loaded, next(sources_in(loaded.experiment.task, [text])))
     if out is not None:
         title = text if len(text) <= 72 else f"{text[:70]} …"
@@ -80,7 +80,7 @@ def write_page(path: Path, content: str) -> None:
 
 
 def show_batch(
-    run: Run,
+    run: RunFolder,
     step: Annotated[int | None, arg(metavar="N", help="Which step, from 1 on.")] = None,
     batch: Annotated[
         str | None, arg(metavar="EPOCH/INDEX", help="Or which batch: one that was left out, say.")
@@ -93,7 +93,7 @@ def show_batch(
     use_parts(places.parts)
     from seqlab.evaluation import show_batch
 
-    at_least("--rows", rows, 1)
+    check_minimum("--rows", rows, 1)
     epoch, _, index = (batch or "").partition("/")
     if step is None and batch is None:
         raise SeqlabError("which batch? Give --step N, from 1 on, or --batch EPOCH/INDEX, from 0 on")

@@ -5,9 +5,9 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from seqlab.cli.options import Checkpoint, Parts, Run
+from seqlab.cli.options import Checkpoint, Parts, RunFolder
 from seqlab.cli.start import load_generator, start_computing, use_parts
-from seqlab.system.checks import at_least
+from seqlab.system.checks import check_minimum
 
 
 def import_run(
@@ -26,7 +26,7 @@ def import_run(
 
 
 def export(
-    run: Run,
+    run: RunFolder,
     out: Annotated[Path, arg(metavar="DIR", help="The new folder.")],
     to: Annotated[Literal["marian", "stablehlo"], arg(help="A Hugging Face folder; or the search as a program.")],
     checkpoint: Checkpoint = "best",
@@ -39,8 +39,8 @@ def export(
     from seqlab.system.files import check_new
 
     check_new(out)
-    at_least("--rows", rows, 1)
-    at_least("--length", length, 1)
+    check_minimum("--rows", rows, 1)
+    check_minimum("--length", length, 1)
     start_computing()
     loaded = load_generator(run, checkpoint)
     if to == "marian":

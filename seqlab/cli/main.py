@@ -13,7 +13,7 @@ from seqlab.cli.parsing import run_parsed
 from seqlab.cli.parts import list_parts
 from seqlab.cli.runs import average, bisect, cache, fingerprint, list_runs
 from seqlab.cli.training import launch, prepare, train
-from seqlab.system.errors import STOPPED, SeqlabError, Stopped
+from seqlab.system.errors import EXIT_STOPPED, SeqlabError, Stopped
 from seqlab.system.signals import record_signals
 
 COMMANDS = {
@@ -60,7 +60,7 @@ def main() -> None:
         code, at_once = 2, True
     except Stopped as stopped:
         print(f"seqlab: {stopped}", file=sys.stderr)
-        code, at_once = STOPPED, not stopped.agreed
+        code, at_once = EXIT_STOPPED, not stopped.agreed
     except KeyboardInterrupt:
         print("seqlab: interrupted", file=sys.stderr)
         code, at_once = 130, True
@@ -71,7 +71,7 @@ def main() -> None:
         code, at_once = 1, True
     # The usual end would wait for other processes, which do not come to it; and JAX, torn out of the midst of
     # compiling, may crash there.
-    if at_once and (connected() or code == STOPPED):
+    if at_once and (connected() or code == EXIT_STOPPED):
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)

@@ -15,20 +15,20 @@ from seqlab.config import Search
 DATA_DIR = Path(os.environ.get("SEQLAB_DATA", "data"))
 DataDir = Annotated[Path, arg(help="Where prepared data lives; $SEQLAB_DATA, or data.")]
 Parts = Annotated[Path | None, arg(help="A folder of your own models/, datasets/ and tasks/: Python, executed.")]
-Run = Annotated[Positional[Path], arg(metavar="RUN")]
+RunFolder = Annotated[Positional[Path], arg(metavar="RUN")]
 Checkpoint = Annotated[str, arg(metavar="best|last|STEP", help="Which checkpoint.")]
 
 
 @dataclasses.dataclass(frozen=True)
 class Processes:
-    """Which of several processes this one is, that work as one."""
+    """The place of this process among several that run one job."""
 
     coordinator: str | None = None
-    """HOST:PORT of process 0; or auto: as Slurm, a TPU pod, Kubernetes or Open MPI say. None: there are no others."""
+    """HOST:PORT of process 0, or auto: from Slurm, a TPU pod, Kubernetes or Open MPI. None: a single process."""
     processes: int | None = None
-    """How many there are."""
+    """The number of processes."""
     process: int | None = None
-    """Which this is, from 0 on."""
+    """The number of this process, from 0."""
 
 
 SINGLE_PROCESS = Processes()

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from seqlab.cli.options import Parts, Run
+from seqlab.cli.options import Parts, RunFolder
 from seqlab.cli.start import dump, use_parts
 
 
@@ -29,7 +29,7 @@ def list_runs(
         print(f"no runs in {folder}")
 
 
-def fingerprint(run: Run, json: bool = False) -> None:
+def fingerprint(run: RunFolder, json: bool = False) -> None:
     """SHA-256 of the newest checkpoint: parameters, optimizer state, carry and step."""
     from seqlab.runs import checkpoint, manifest
 
@@ -39,8 +39,8 @@ def fingerprint(run: Run, json: bool = False) -> None:
 
 
 def bisect(
-    first: Run,
-    second: Run,
+    first: RunFolder,
+    second: RunFolder,
     json: bool = False,
     parts: Parts = None,
 ) -> None:
@@ -58,7 +58,7 @@ def bisect(
 
 
 def average(
-    run: Run,
+    run: RunFolder,
     last: Annotated[int, arg(metavar="N", help="How many of the newest checkpoints.")],
     out: Annotated[Path | None, arg(metavar="RUN", help="The new run's folder. Default: RUN-average.")] = None,
     parts: Parts = None,
@@ -67,7 +67,8 @@ def average(
     use_parts(parts)
     from seqlab.runs.averaging import average
 
-    out = out or run.with_name(run.name + "-average")
+    named = run if run.name not in ("", "..") else run.resolve()
+    out = out or named.with_name(named.name + "-average")
     steps = average(run, last, out)
     print(f"{out}: the mean of steps {', '.join(map(str, steps))}")
 

@@ -32,7 +32,7 @@ def train(arguments: list[str]) -> None:
         parts: Parts = None,
     ) -> None:
         """Trains CONFIG into the folder RUN. The same command again goes on where the run was."""
-        from seqlab.runs.listing import command_line
+        from seqlab.runs.command import command_line
         from seqlab.training.describe_sharding import describe_sharding
         from seqlab.training.train import train
 

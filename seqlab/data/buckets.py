@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from seqlab.config import Batching
-from seqlab.data.plans import LazyBatches, Rows, shuffled
+from seqlab.data.plans import BatchPlan, LazyBatches, shuffled
 
 LEVELS = 2048  # shapes among which those of buckets are chosen
 
@@ -46,25 +46,25 @@ class Buckets(NamedTuple):
     def longest(self) -> int:
         return max((max(bucket.shape) for bucket in self.buckets), default=0)
 
-    def batches(self, seed: int, epoch: int | None) -> Sequence[Rows]:
+    def batches(self, seed: int, epoch: int | None) -> Sequence[BatchPlan]:
         if epoch is None:
             members_of = [
                 (bucket, np.sort(np.concatenate([g.members for g in bucket.groups]))) for bucket in self.buckets
             ]
             return [
-                Rows(members[at : at + bucket.rows], bucket.shape, bucket.rows)
+                BatchPlan(members[at : at + bucket.rows], bucket.shape, bucket.rows)
                 for bucket, members in members_of
                 for at in range(0, len(members), bucket.rows)
             ]
         ends = np.cumsum([-(-bucket.taken // bucket.rows) for bucket in self.buckets])
 
-        def batch(i: int) -> Rows:
+        def batch(i: int) -> BatchPlan:
             i = int(shuffled(np.array([i]), int(ends[-1]), seed, epoch, 0)[0])
             index = int(np.searchsorted(ends, i, side="right"))
             bucket = self.buckets[index]
             at = (i - (ends[index - 1] if index else 0)) * bucket.rows
             places = np.arange(at, min(at + bucket.rows, bucket.taken))
-            return Rows(_examples_at(bucket, index, places, seed, epoch), bucket.shape, bucket.rows)
+            return BatchPlan(_examples_at(bucket, index, places, seed, epoch), bucket.shape, bucket.rows)
 
         return LazyBatches(int(ends[-1]) if self.buckets else 0, batch)
 
@@ -107,8 +107,8 @@ def make_buckets(lengths: np.ndarray, batching: Batching, parts: Sequence[tuple[
     """Buckets for examples of `lengths` [examples, columns], chosen so that padding is minimal.
 
     `parts` are the sizes of the stretches that the examples come from, one behind the other, and their rates; by
-    default there is one. An epoch of a mixture has as many examples as are not left out, of each part the share
-    that its rate says, but at least one of each part in each bucket.
+    default there is one. An epoch of a mixture has as many examples as there are usable ones. Each part contributes
+    in proportion to its rate, but at least one example to each bucket.
     """
     longest, shortest = lengths.max(axis=1), lengths.min(axis=1)
     too_long = longest > batching.max_length

@@ -108,7 +108,7 @@ def date_pattern(pattern: Any, fields: str) -> Forms:
 
 
 @lru_cache(maxsize=64)
-def vocabulary(identifier: str) -> dict[str, Forms]:
+def locale_forms(identifier: str) -> dict[str, Forms]:
     """A locale's words and patterns by name ("country DE", "pattern and", ...), empty where it lacks one."""
     data, root = cldr(identifier), cldr("root")
     months = value_at(data, "months", "format", "wide"), value_at(data, "months", "stand-alone", "wide")
@@ -162,13 +162,7 @@ def vocabulary(identifier: str) -> dict[str, Forms]:
 
 def lacking(identifier: str) -> list[str]:
     """Names of the words and patterns that the locale lacks; the phrases need them all."""
-    return [name for name, forms in vocabulary(identifier).items() if not forms]
-
-
-@lru_cache(maxsize=1)
-def locales() -> list[str]:
-    """Identifiers of the locales that have every word and pattern, sorted; a few seconds the first time."""
-    return [identifier for identifier in sorted(localedata.locale_identifiers()) if not lacking(identifier)]
+    return [name for name, forms in locale_forms(identifier).items() if not forms]
 
 
 def clean(text: str) -> str:
@@ -196,7 +190,7 @@ def format_fields(pattern: str, identifier: str, day: date, minute: int = 0) -> 
     Raises:
         SeqlabError: the pattern has a field that the phrases do not use.
     """
-    words, hour, quarter = vocabulary(identifier), minute // 60, (day.month + 2) // 3
+    words, hour, quarter = locale_forms(identifier), minute // 60, (day.month + 2) // 3
     names = {
         "M": f"month {day.month}", "L": f"lone month {day.month}", "Q": f"quarter {quarter}",
         "E": f"day {day.weekday()}", "c": f"weekday {day.weekday()}",
@@ -229,7 +223,7 @@ def format_fields(pattern: str, identifier: str, day: date, minute: int = 0) -> 
 @lru_cache(maxsize=65536)
 def format_piece(piece: Piece, identifier: str) -> str:
     """The piece in the words of a locale."""
-    words = vocabulary(identifier)
+    words = locale_forms(identifier)
     kind, word, number = piece
     match kind:
         case "country" | "language" | "weekday":
@@ -256,7 +250,7 @@ def format_piece(piece: Piece, identifier: str) -> str:
 
 def join(style: str, texts: list[str], identifier: str) -> str:
     """Joins two or three texts by the locale's list pattern ("and", "or"), or two as a "range"."""
-    patterns = vocabulary(identifier)[f"pattern {style}"]
+    patterns = locale_forms(identifier)[f"pattern {style}"]
     if style == "range":
         return patterns["other"].format(*texts)
     if len(texts) == 2:
@@ -274,14 +268,3 @@ def check_locale(identifier: str) -> None:
     if lacks := lacking(identifier):
         examples = ", ".join(lacks[:8]) + (", ..." if len(lacks) > 8 else "")
         raise SeqlabError(f"the CLDR data of {identifier!r} lack {len(lacks)} words or patterns: {examples}")
-
-
-def parse_pairs(pair: str) -> list[tuple[str, str]]:
-    """[(source, target), ...] of "<source>-<target>,..."; `SeqlabError` if malformed or a pair comes twice."""
-    pairs = []
-    for name in pair.split(","):
-        source, _, target = name.partition("-")
-        if not source or not target or "-" in target or source == target or (source, target) in pairs:
-            raise SeqlabError(f"pair must be like 'en-de' or 'en-de,en-fr', each pair once; got {pair!r}")
-        pairs.append((source, target))
-    return pairs

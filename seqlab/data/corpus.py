@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from seqlab.data.records import Prepared
+from seqlab.data.records import PreparedData
 from seqlab.data.tokenizers import Numbers, Tokenizers
 from seqlab.system.errors import SeqlabError
 from seqlab.system.files import make_folder_once
@@ -124,7 +124,7 @@ def damaged_cache(path: Path) -> SeqlabError:
 
 
 def tokenize_split(
-    data: Prepared,
+    data: PreparedData,
     split: str,
     tokenizers: Tokenizers,
     data_dir: Path,

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from seqlab.data.plans import LazyBatches, Rows, shuffled
+from seqlab.data.plans import BatchPlan, LazyBatches, shuffled
 
 
 class Packing(NamedTuple):
@@ -25,15 +25,15 @@ class Packing(NamedTuple):
     def longest(self) -> int:
         return self.length
 
-    def batches(self, seed: int, epoch: int | None) -> Sequence[Rows]:
+    def batches(self, seed: int, epoch: int | None) -> Sequence[BatchPlan]:
         total = len(self.starts) - 1
 
-        def batch(i: int) -> Rows:
+        def batch(i: int) -> BatchPlan:
             rows = np.arange(i * self.rows, min((i + 1) * self.rows, total))
             rows = rows if epoch is None else shuffled(rows, total, seed, epoch)
             examples = [self.members[self.starts[row] : self.starts[row + 1]] for row in rows]
-            held = np.array([*map(len, examples)])
-            return Rows(np.concatenate(examples), (self.length,), self.rows, held=held)
+            counts = np.array([*map(len, examples)])
+            return BatchPlan(np.concatenate(examples), (self.length,), self.rows, examples_per_row=counts)
 
         return LazyBatches(-(-total // self.rows), batch)
 

@@ -5,9 +5,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from seqlab.data.tokenizers import TextTokenizer
 from seqlab.system.errors import SeqlabError
-from seqlab.types import Tokens
 
 
 def pad(
@@ -34,25 +32,3 @@ def pad(
         values[i, columns] = row
         mask[i, columns] = True
     return values, mask
-
-
-def shifted(
-    examples: Sequence[np.ndarray], tokenizer: TextTokenizer, length: int, count: int
-) -> tuple[Tokens, np.ndarray, np.ndarray]:
-    """(prefix, targets, weights) of target ids: the prefix is BOS y1 .. ym, the targets y1 .. ym EOS."""
-    targets = [np.append(example, tokenizer.eos) for example in examples]
-    prefixes = [np.append(tokenizer.bos, example) for example in examples]
-    ids, mask = pad(targets, length, count)
-    return Tokens(*pad(prefixes, length, count)), ids, mask.astype(np.float32)
-
-
-def sentences_of(ids: np.ndarray, newline: int) -> np.ndarray:
-    """Which sentence each token of a document is of, [... S]; a newline counts to the sentence it ends."""
-    ends = ids == newline
-    return (np.cumsum(ends, axis=-1) - ends).astype(np.int32)
-
-
-def documents(ids: Sequence[np.ndarray], tokenizer: TextTokenizer, length: int, count: int) -> Tokens:
-    """Padded documents with the sentences of their tokens; filled up with empty rows."""
-    padded, mask = pad(ids, length, count)
-    return Tokens(padded, mask, sentences=sentences_of(padded, tokenizer.newline))

@@ -11,27 +11,29 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 
 
-class Rows(NamedTuple):
-    """One batch to be, of `rows` rows padded to `shape`.
+class BatchPlan(NamedTuple):
+    """One batch to be, of `row_count` rows padded to `shape`.
 
-    `indices`, of examples: at most `rows` in a bucket, `held` of them in each row of a packing; of tokens, where rows
-    begin, in a stream, of which this may be the `first` batch.
+    `indices`, of examples: at most `row_count` in a bucket, `examples_per_row` in the rows of a packing; of tokens,
+    where rows begin, in a stream, of which this may be the first batch: `starts_stream`.
     """
 
     indices: np.ndarray
     shape: tuple[int, ...]
-    rows: int
-    first: bool = False
-    held: np.ndarray | None = None
+    row_count: int
+    starts_stream: bool = False
+    examples_per_row: np.ndarray | None = None
 
-    def only(self, chosen: np.ndarray) -> "Rows":
+    def only(self, chosen: np.ndarray) -> "BatchPlan":
         """The batch of some rows, by number from 0, in ascending order; numbers beyond the last are empty rows."""
-        if self.held is None:
-            return self._replace(indices=self.indices[chosen[chosen < len(self.indices)]], rows=len(chosen))
-        ends = np.cumsum(self.held)
-        real, rows = chosen[chosen < len(self.held)], len(chosen)
-        members = [self.indices[ends[row] - self.held[row] : ends[row]] for row in real]
-        return self._replace(indices=np.concatenate([self.indices[:0], *members]), rows=rows, held=self.held[real])
+        row_count, counts = len(chosen), self.examples_per_row
+        if counts is None:
+            return self._replace(indices=self.indices[chosen[chosen < len(self.indices)]], row_count=row_count)
+        ends = np.cumsum(counts)
+        real = chosen[chosen < len(counts)]
+        members = [self.indices[ends[row] - counts[row] : ends[row]] for row in real]
+        indices = np.concatenate([self.indices[:0], *members])
+        return self._replace(indices=indices, row_count=row_count, examples_per_row=counts[real])
 
 
 @runtime_checkable
@@ -46,7 +48,7 @@ class Plan(Protocol):
         """Most positions of a side of any batch."""
         ...
 
-    def batches(self, seed: int, epoch: int | None) -> Sequence[Rows]:
+    def batches(self, seed: int, epoch: int | None) -> Sequence[BatchPlan]:
         """The batches of an epoch in their order; epoch None: everything once, in the order of the data."""
         ...
 
@@ -56,7 +58,7 @@ class Plan(Protocol):
 
 
 def shuffled(at: np.ndarray, count: int, *seed: int) -> np.ndarray:
-    """Where a random permutation of 0 .. count - 1, drawn with `seed`, takes the numbers `at`.
+    """The images of the numbers `at` under a random permutation of 0 .. count - 1 that `seed` determines.
 
     A Feistel network of four rounds on as many bits as `count` needs; what falls outside goes through again
     (Black & Rogaway 2002, "Ciphers with arbitrary finite domains").
@@ -65,7 +67,7 @@ def shuffled(at: np.ndarray, count: int, *seed: int) -> np.ndarray:
     low = np.uint64((1 << int(half)) - 1)
     keys = np.random.default_rng(seed).integers(1 << 63, size=4, dtype=np.uint64)
 
-    def through(x: np.ndarray) -> np.ndarray:
+    def permute(x: np.ndarray) -> np.ndarray:
         left, right = x >> half, x & low
         for key in keys:
             mixed = (right ^ key) * np.uint64(0xBF58476D1CE4E5B9)  # constants of SplitMix64
@@ -73,16 +75,16 @@ def shuffled(at: np.ndarray, count: int, *seed: int) -> np.ndarray:
             left, right = right, left ^ ((mixed ^ (mixed >> np.uint64(31))) & low)
         return (left << half) | right
 
-    x = through(np.asarray(at, np.uint64))
+    x = permute(np.asarray(at, np.uint64))
     while (outside := x >= count).any():
-        x[outside] = through(x[outside])
+        x[outside] = permute(x[outside])
     return x.astype(np.int64)
 
 
-class LazyBatches(Sequence[Rows]):
+class LazyBatches(Sequence[BatchPlan]):
     """`length` batches, each made when it is asked for."""
 
-    def __init__(self, length: int, make: Callable[[int], Rows]):
+    def __init__(self, length: int, make: Callable[[int], BatchPlan]):
         self.length, self.make = length, make
 
     def __len__(self) -> int:

@@ -28,7 +28,7 @@ from seqlab.system.untrusted import fits, plain_files, read_json
 
 VERSION = "1.1.0"
 CHUNK = 1000
-RECORD = "prepared.json"
+PREPARED_RECORD = "prepared.json"
 FACTS = {  # in the record, and of what type
     "counts": dict[str, int],
     "hashes": dict[str, str],
@@ -48,7 +48,7 @@ class Dataset(Protocol):
     def splits(self) -> dict[str, Iterator[dict[str, str]]]: ...
 
 
-class Prepared(NamedTuple):
+class PreparedData(NamedTuple):
     """A prepared data set: its folder, the number of examples and their SHA-256 for each split, its origin, and the
     sizes of the consecutive parts of a mixture's splits.
     """
@@ -114,7 +114,7 @@ def generate_splits(dataset: Any) -> dict[str, Iterator[dict[str, str]]]:
     return {name: dataset.examples(rng, getattr(dataset, name)) for name, rng in rngs.items()}
 
 
-def prepare(dataset: Dataset, root: Path) -> Prepared:
+def prepare(dataset: Dataset, root: Path) -> PreparedData:
     """Returns the prepared form of a data set below `root`, which is built first if it does not exist.
 
     An interrupted or failed build leaves no incomplete data, and the next one starts anew.
@@ -122,7 +122,7 @@ def prepare(dataset: Dataset, root: Path) -> Prepared:
     key = Path(root) / dataset.key()
     if not key.resolve().is_relative_to(Path(root).resolve()) or key.resolve() == Path(root).resolve():
         raise SeqlabError(f"{dataset.key()!r} is no key of a data set: it leaves the data root")
-    record = key / RECORD
+    record = key / PREPARED_RECORD
     if not record.exists():
         with locked(key.parent / ".lock"):
             if key.exists() and not record.exists():
@@ -142,7 +142,7 @@ def prepare(dataset: Dataset, root: Path) -> Prepared:
         or min(facts["counts"].values(), default=0) < 1
     ):
         raise SeqlabError(f"{record}: damaged; {remedy}")
-    return Prepared(key / VERSION, *(facts[name] for name in FACTS))
+    return PreparedData(key / VERSION, *(facts[name] for name in FACTS))
 
 
 def _build(dataset: Dataset, folder: Path) -> None:
@@ -197,4 +197,4 @@ def _build(dataset: Dataset, folder: Path) -> None:
     hashes = {name: digest.hexdigest() for name, digest in digests.items()}
     extra = {name: getattr(dataset, name, {}) for name in ("origin", "part_sizes")}
     facts = {"counts": counts, "hashes": hashes, **extra}
-    (folder / RECORD).write_text(json.dumps(facts, indent=1))
+    (folder / PREPARED_RECORD).write_text(json.dumps(facts, indent=1))

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from seqlab.data.plans import LazyBatches, Rows
+from seqlab.data.plans import BatchPlan, LazyBatches
 
 
 class Streams(NamedTuple):
@@ -27,11 +27,11 @@ class Streams(NamedTuple):
     def longest(self) -> int:
         return self.length
 
-    def batches(self, seed: int, epoch: int | None) -> Sequence[Rows]:
+    def batches(self, seed: int, epoch: int | None) -> Sequence[BatchPlan]:
         before = 0 if epoch is None else int(np.random.default_rng([seed, epoch]).integers(self.length))
         count = -(-(self.tokens + self.length - 1) // (self.rows * self.length))
         stretches = np.arange(self.rows) * count * self.length - before
-        return LazyBatches(count, lambda i: Rows(stretches + i * self.length, (self.length,), self.rows, i == 0))
+        return LazyBatches(count, lambda i: BatchPlan(stretches + i * self.length, (self.length,), self.rows, i == 0))
 
     def describe(self) -> Iterator[str]:
         count = len(self.batches(0, 0))

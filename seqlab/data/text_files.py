@@ -5,6 +5,7 @@ import gzip
 import io
 import itertools
 import json
+import math
 import re
 import zlib
 from collections import Counter
@@ -172,7 +173,8 @@ def read_table(path: Path, columns: dict[str, str], repairs: Repairs = None) -> 
         example = {field: row.get(column) for field, column in columns.items()}
         for field, value in example.items():
             scalar = isinstance(value, str | int | float) and not isinstance(value, bool)
-            if reason is None and not (scalar and str(value).strip() not in ("", "inf", "-inf")):
+            finite = not isinstance(value, float) or math.isfinite(value)
+            if reason is None and not (scalar and finite and str(value).strip()):
                 reason = f"{columns[field]!r} is empty or no text"
             if reason is None and re.search("[\0\ud800-\udfff]", str(value)):
                 reason = f"{columns[field]!r} has a NUL, or half of a surrogate pair"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from seqlab.data.tokenizers import Labels, MarianTokenizer, Numbers, Symbols, Tokenizer, Tokenizers
 from seqlab.system.errors import RESTORE, SeqlabError, with_advice
-from seqlab.system.untrusted import inside, parse_json, read_json, read_whole
+from seqlab.system.untrusted import parse_json, read_json, read_whole, resolve_inside
 
 TOKENIZER_FILES = ("tokenizer*.model", "*.names.json", "*.pieces.json")
 RUN_RECORD = "data.json"
@@ -17,7 +17,7 @@ RUN_RECORD = "data.json"
 def tokenizer_hashes(folder: Path) -> dict[str, str]:
     """Returns the SHA-256 of each tokenizer file in a folder, by name."""
     paths = sorted(path for pattern in TOKENIZER_FILES for path in folder.glob(pattern))
-    return {path.name: hashlib.sha256(read_whole(inside(folder, path.name))).hexdigest() for path in paths}
+    return {path.name: hashlib.sha256(read_whole(resolve_inside(folder, path.name))).hexdigest() for path in paths}
 
 
 def save_tokenizers(tokenizers: Tokenizers, folder: Path) -> None:
@@ -52,10 +52,10 @@ def load_tokenizers(folder: Path, columns: Mapping[str, str]) -> Tokenizers:
             tokenizers[column] = Numbers()
             continue
         names = [f"tokenizer.{column}.model", "tokenizer.model"] if kind == "text" else [f"{column}.names.json"]
-        path = next((inside(folder, name) for name in names if (folder / name).exists()), None)
+        path = next((resolve_inside(folder, name) for name in names if (folder / name).exists()), None)
         if path is None:
-            raise SeqlabError(f"{folder} has no tokenizer for the column {column!r}")
-        pieces = inside(folder, f"{column}.pieces.json")
+            raise SeqlabError(f"{folder} has no tokenizer for the column {column!r}; {RESTORE}")
+        pieces = resolve_inside(folder, f"{column}.pieces.json")
         with with_advice(RESTORE):
             if kind == "text":
                 tokenizers[column] = _load_text_tokenizer(path, pieces)
@@ -68,7 +68,7 @@ def load_tokenizers(folder: Path, columns: Mapping[str, str]) -> Tokenizers:
 def read_record(path: Path) -> tuple[dict[str, str], dict[str, str]]:
     """Returns the SHA-256 of each split and of each tokenizer file in data.json; old runs have only splits."""
     with with_advice(RESTORE):
-        hashes = read_json(inside(path.parent, path.name), dict[str, str])
+        hashes = read_json(resolve_inside(path.parent, path.name), dict[str, str])
     files = {name: hashes[name] for name in hashes if any(map(Path(name).match, TOKENIZER_FILES))}
     return {name: hashes[name] for name in hashes if name not in files}, files
 
@@ -77,7 +77,7 @@ def parse_names(content: bytes, place: str) -> tuple[str, ...]:
     """Returns the names of classes or symbols, from JSON. Errors name the `place`."""
     names = parse_json(content, place, list[str])
     if not names or len(set(names)) < len(names):
-        raise SeqlabError(f"{place}: names of classes are one or more, and each is another")
+        raise SeqlabError(f"{place}: there must be names of classes, and no name twice")
     return tuple(names)
 
 

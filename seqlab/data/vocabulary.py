@@ -3,6 +3,8 @@
 import io
 from collections.abc import Iterable, Iterator
 
+import sentencepiece
+
 from seqlab.config import Text
 from seqlab.data.tokenizers import Tokenizer
 from seqlab.system.errors import SeqlabError, Stopped
@@ -15,10 +17,8 @@ def train_tokenizer(texts: Iterable[str], text: Text) -> Tokenizer:
     Text is not normalized: decoding restores the encoded text, except runs of blanks and blanks at the ends of lines.
     With characters as tokens, these are restored too.
     """
-    import sentencepiece
-
     if text.size < 300:  # where a tokenizer is given, the size does not matter
-        raise SeqlabError(f"a vocabulary of {text.size} is too small: 256 bytes, 4 special tokens and some text")
+        raise SeqlabError(f"text.size is {text.size}: give 300 or more: 256 bytes, 4 special tokens, some text")
     output = io.BytesIO()
     with progress(f"training a tokenizer ({text.kind}, {text.size})", None) as advance:
         raised: list[BaseException] = []  # by the texts: the trainer would replace it by its own error
@@ -56,6 +56,6 @@ def train_tokenizer(texts: Iterable[str], text: Text) -> Tokenizer:
                 raise raised[0] from None
             reason = str(error).rsplit(") ", 1)[-1].strip()
             raise SeqlabError(
-                f"no {text.kind} vocabulary of {text.size} entries could be trained: {reason}"
+                f"no {text.kind} vocabulary of {text.size} entries could be trained: {reason}; try another text.size"
             ) from None
     return Tokenizer(output.getvalue())

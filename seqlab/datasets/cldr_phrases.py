@@ -2,8 +2,8 @@
 
 A phrase joins two or three *pieces* (an amount, a price, a date, a country, ...) by a list or interval
 pattern, and the same pieces are written in both languages: "3 hours or 12.50 euros" / "3 Stunden oder 12,50
-Euro". All words and patterns are CLDR's (https://cldr.unicode.org), none is written here, so any locale of
-`locales()` works.
+Euro". All words and patterns are CLDR's (https://cldr.unicode.org), none is written here, so any locale that
+has them all works.
 
 Splits. Each word (a country, a unit, a month, ...) is held out, by a SHA-256 hash, from one of the
 templates that could use it. Training and validation phrases contain no held-out combination, every test
@@ -39,7 +39,6 @@ from seqlab.data.cldr import (
     clean,
     format_piece,
     join,
-    parse_pairs,
 )
 from seqlab.system.errors import SeqlabError
 
@@ -112,6 +111,17 @@ def held_out_template(kind: str, word: str) -> tuple[str, ...] | None:
 def is_held_out(template: tuple[str, ...], pieces: list[Piece]) -> bool:
     """Whether a word is held out from this template, so that the phrase belongs to the test split."""
     return any(held_out_template(piece.kind, piece.word) == template for piece in pieces)
+
+
+def parse_pairs(pair: str) -> list[tuple[str, str]]:
+    """[(source, target), ...] of "<source>-<target>,..."; `SeqlabError` if malformed or a pair comes twice."""
+    pairs = []
+    for name in pair.split(","):
+        source, _, target = name.partition("-")
+        if not source or not target or "-" in target or source == target or (source, target) in pairs:
+            raise SeqlabError(f"pair must be like 'en-de' or 'en-de,en-fr', each pair once; got {pair!r}")
+        pairs.append((source, target))
+    return pairs
 
 
 @dataclass(frozen=True)

@@ -4,21 +4,21 @@ from collections.abc import Sequence
 
 from seqlab.data.tokenizers import BLANK, END
 from seqlab.decoding.decoded_text import Alignment, DecodedText
-from seqlab.decoding.trained import Trained
-from seqlab.search.forced import focus
+from seqlab.decoding.trained import TrainedModel
+from seqlab.search.forced import most_attended
 from seqlab.search.requests import Request
 from seqlab.system.errors import SeqlabError
 
 
 def with_alignments(
-    trained: Trained, requests: Sequence[Request], texts: list[list[DecodedText]]
+    trained: TrainedModel, requests: Sequence[Request], texts: list[list[DecodedText]]
 ) -> list[list[DecodedText]]:
     """Texts with their alignments, by a forced pass. Raises `SeqlabError` for a model that attends to no source."""
     if not hasattr(trained.model, "attention_weights"):
         raise SeqlabError("alignments are of one model that attends to a source")
     repeated = [request for request, best in zip(requests, texts, strict=True) for _ in best]
     ids = [text.ids for best in texts for text in best]
-    positions = iter(focus(trained.model, trained.params, repeated, ids))
+    positions = iter(most_attended(trained.model, trained.params, repeated, ids))
     source, target = trained.tokenizers["source"].piece, trained.tokenizers["target"].piece
 
     def aligned(request: Request, text: DecodedText) -> DecodedText:

@@ -13,7 +13,7 @@ from seqlab.decoding.decoded_text import Alignment, DecodedText
 from seqlab.decoding.requests import Lines, constrained_requests, requests_of
 from seqlab.decoding.risk import least_risk
 from seqlab.decoding.settings import resolve_search
-from seqlab.decoding.trained import Trained
+from seqlab.decoding.trained import TrainedModel
 from seqlab.distributed.hosts import gather, share_of
 from seqlab.search.generate import generate
 
@@ -23,7 +23,7 @@ def warn(message: str) -> None:
 
 
 def decode_lines(
-    trained: Trained,
+    trained: TrainedModel,
     lines: Lines,
     search: Search,
     *,
@@ -51,7 +51,7 @@ def from_json(text: str, score: float, log_prob: float, ids: list[int], alignmen
 
 
 def decode_here(
-    trained: Trained,
+    trained: TrainedModel,
     lines: Lines,
     search: Search,
     *,
@@ -85,6 +85,6 @@ def decode_here(
     for i, best in zip(rows, texts, strict=True):
         if not best:
             line = lines.texts[i][:40]
-            warn(f"line {lines.first + i}: nothing can be written, by all that is asked and forbidden: {line}")
+            warn(f"line {lines.first + i}: no text satisfies all constraints: {line}")
         decoded[i] = best or [DecodedText("", -math.inf, -math.inf)]
     return decoded

@@ -4,14 +4,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from seqlab.decoding.trained import Trained
+from seqlab.decoding.trained import TrainedModel
 from seqlab.search.forced import token_log_probs
 from seqlab.search.requests import Request, max_tokens
 from seqlab.system.errors import SeqlabError
 
 
 def line_log_probs(
-    trained: Trained, sources: Sequence[str], targets: Sequence[str], first: int = 1
+    trained: TrainedModel, sources: Sequence[str], targets: Sequence[str], first: int = 1
 ) -> list[tuple[list[int], np.ndarray]]:
     """For each target, given its source ("" for a language model): its tokens, EOS last, and their log-probabilities.
     Raises `SeqlabError` for a line of more tokens than can be read; lines are counted from `first`.
@@ -25,7 +25,7 @@ def line_log_probs(
 
 
 def forced_pairs(
-    trained: Trained, sources: Sequence[str], targets: Sequence[str]
+    trained: TrainedModel, sources: Sequence[str], targets: Sequence[str]
 ) -> tuple[list[Request], list[list[int]]]:
     """The requests of sources, and targets as their answers, EOS last."""
     tokenizer = trained.tokenizers["target"]
@@ -38,7 +38,7 @@ def longest_side(request: Request, answer: Sequence[int]) -> int:
     return max(len(request.source or ()), len(request.prompt) + len(answer) - 1)
 
 
-def is_causal(trained: Trained, sources: Sequence[str], targets: Sequence[str]) -> bool:
+def is_causal(trained: TrainedModel, sources: Sequence[str], targets: Sequence[str]) -> bool:
     """Whether changed tokens in the second half of each target leave the log-probabilities of the first half as they
     were, to the bit. Pairs that are longer than the model reads are left out.
     """

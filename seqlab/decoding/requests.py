@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from seqlab.config import MAX_TOKENS, Search
-from seqlab.data.padding import sentences_of
+from seqlab.data.batches import sentences_of
 from seqlab.data.tokenizers import TextTokenizer, Tokenizers
-from seqlab.decoding.trained import Trained
+from seqlab.decoding.trained import TrainedModel
 from seqlab.search.presets import resolve_preset
 from seqlab.search.requests import Request, max_tokens
 from seqlab.system.errors import SeqlabError
@@ -46,7 +46,7 @@ class Lines(NamedTuple):
 
 
 def requests_of(
-    trained: Trained, lines: Lines, rows: Sequence[int], search: Search, warn: Callable[[str], None]
+    trained: TrainedModel, lines: Lines, rows: Sequence[int], search: Search, warn: Callable[[str], None]
 ) -> list[Request]:
     """The requests of some of the lines, by index, with their numbers."""
     task, model, _, tokenizers = trained
@@ -56,12 +56,12 @@ def requests_of(
     requests = []
     for i, text, request in zip(rows, texts, task.requests(ids, tokenizers, search.max_length), strict=True):
         number = lines.first + i
-        request = bounded(readable(request, model, f"line {number}", text, warn), search, minimum)
+        request = bound_lengths(cut_to_readable(request, model, f"line {number}", text, warn), search, minimum)
         requests.append(request._replace(number=number))
     return requests
 
 
-def readable(request: Request, model: Any, name: str, line: str, warn: Callable[[str], None]) -> Request:
+def cut_to_readable(request: Request, model: Any, name: str, line: str, warn: Callable[[str], None]) -> Request:
     """The request, its source cut to what the model reads. Raises `SeqlabError` for a longer prompt."""
     maximum = max_tokens(model)
     if len(request.prompt) > maximum:
@@ -72,7 +72,7 @@ def readable(request: Request, model: Any, name: str, line: str, warn: Callable[
     return cut_source(request, request.source, maximum)
 
 
-def bounded(request: Request, search: Search, minimum: int) -> Request:
+def bound_lengths(request: Request, search: Search, minimum: int) -> Request:
     """The request with the minimum and maximum lengths of a search."""
     limit, size = request.limit, len(request.source or ())
     if search.max_ratio and size:

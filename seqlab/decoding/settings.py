@@ -1,8 +1,9 @@
 """From `config.Search` to the settings of a search over the tokens of a vocabulary."""
 
+import dataclasses
 from collections.abc import Sequence
 
-from seqlab.config import Search
+from seqlab.config import Experiment, Search
 from seqlab.data.tokenizers import END, TextTokenizer
 from seqlab.search.presets import resolve_preset
 from seqlab.search.settings import SearchSettings, split_settings
@@ -16,6 +17,20 @@ def resolve_search(search: Search, tokenizer: TextTokenizer, count: int = 1) -> 
     special = [getattr(tokenizer, name) for name in resolve_preset(search).forbidden]
     forbidden = [*special, *forbidden_ids(search.forbid, tokenizer)]
     return split_settings(search, eos=tokenizer.eos, forbidden=forbidden, count=count)
+
+
+def validation_search(experiment: Experiment) -> Search:
+    """The search of validation: the experiment's, with a beam of `validation.beam`. Raises `SeqlabError` for a beam
+    that the groups of the search do not divide.
+    """
+    task, beam, search = experiment.task, experiment.validation.beam, experiment.search
+    if not (beam and task.metrics and hasattr(task, "requests")):
+        return search
+    greedy = {"groups": 1, "coverage": 0.0} if beam == 1 else {}
+    try:
+        return dataclasses.replace(search, beam=beam, **greedy)
+    except SeqlabError as error:
+        raise SeqlabError(f"validation.beam {beam}: {error}") from None
 
 
 def forbidden_ids(words: Sequence[str], tokenizer: TextTokenizer) -> list[int]:

@@ -17,7 +17,7 @@ from seqlab.decoding.log_probs import line_log_probs
 from seqlab.decoding.output_format import PLAIN, Format
 from seqlab.decoding.requests import Constraints, Lines
 from seqlab.decoding.resumed_output import digest, resumed_output
-from seqlab.decoding.trained import Trained
+from seqlab.decoding.trained import TrainedModel
 from seqlab.distributed.hosts import part_of
 from seqlab.system.digests import digest_of
 from seqlab.system.errors import SeqlabError
@@ -59,7 +59,7 @@ def sources_in(task: Any, lines: Iterable[str]) -> Iterator[str]:
     return (line.replace(separator, "\n") for line in lines) if separator else iter(lines)
 
 
-def decode_stream(trained: Trained, search: Search, streams: LineStreams, form: Format = PLAIN) -> Iterator[str]:
+def decode_stream(trained: TrainedModel, search: Search, streams: LineStreams, form: Format = PLAIN) -> Iterator[str]:
     """Output lines for a stream of input lines, in order; memory is bounded by a window of lines.
 
     Raises `SeqlabError` where prefixes or phrases are more or fewer than the lines.
@@ -78,17 +78,18 @@ def decode_stream(trained: Trained, search: Search, streams: LineStreams, form: 
             number += 1
 
 
-def windows(trained: Trained, streams: LineStreams) -> Iterator[Lines]:
+def windows(trained: TrainedModel, streams: LineStreams) -> Iterator[Lines]:
     """The lines of a stream in windows, with their constraints."""
     options = {"prefixes": streams.prefixes, "constraints": streams.phrases}
     options = {name: stream for name, stream in options.items() if stream is not None}
     rows = itertools.zip_longest(sources_in(trained.task, streams.lines), *options.values())
     while window := list(itertools.islice(rows, WINDOW)):
         columns = dict(zip(("source", *options), zip(*window, strict=True), strict=True))
-        for name, column in columns.items():
-            if None in column:
-                excess = "more" if name == "source" else "fewer"
-                raise SeqlabError(f"there are {excess} {' and '.join(options)} than lines of input")
+        for name in options:
+            if None in columns[name]:
+                raise SeqlabError(f"--{name} has fewer lines than the input: give an empty line where there is none")
+        if None in columns["source"]:
+            raise SeqlabError(f"--{' and --'.join(options)}: more lines than the input has")
         phrases = [split_phrases(line) for line in columns.get("constraints", ())]
         yield Lines(columns["source"], constraints=Constraints(columns.get("prefixes", ()), phrases))
 
@@ -97,7 +98,7 @@ def split_phrases(line: str) -> list[str]:
     return [phrase for phrase in line.split("\t") if phrase.strip()]
 
 
-def decode_file(trained: Trained, search: Search, files: DecodingFiles, form: Format = PLAIN) -> None:
+def decode_file(trained: TrainedModel, search: Search, files: DecodingFiles, form: Format = PLAIN) -> None:
     """Decodes a file, or a shard of it, to a file. Reports the lines that it repairs to standard error."""
     source: Any = files.input if files.input is not None else sys.stdin.buffer
     inputs, part = (source, files.prefixes, files.phrases), range(sys.maxsize)
@@ -112,14 +113,19 @@ def decode_file(trained: Trained, search: Search, files: DecodingFiles, form: Fo
         else:
             stream = stack.enter_context(open_output(files.output))
         begin = part.start + done
-        lines: list[Any] = [path and itertools.islice(read_lines(path, repairs), begin, part.stop) for path in inputs]
+        readers: list[Any] = [path and read_lines(path, repairs) for path in inputs]
+        for reader in filter(None, readers):
+            next(itertools.islice(reader, begin, begin), None)  # skips lines of other shards and of an earlier run
+        if repairs:
+            repairs.clear()  # theirs
+        lines = [reader and itertools.islice(reader, max(part.stop - begin, 0)) for reader in readers]
         for line in decode_stream(trained, search, LineStreams(*lines, first=begin + 1), form):
             stream.write(line + "\n")
     for kind, count in (repairs or {}).items():
         print(f"seqlab: lines mended ({kind}): {count}", file=sys.stderr)
 
 
-def identity_of(trained: Trained, search: Search, files: DecodingFiles, form: Format) -> dict[str, Any]:
+def identity_of(trained: TrainedModel, search: Search, files: DecodingFiles, form: Format) -> dict[str, Any]:
     """All that the output depends on."""
     return {
         "input": digest([files.input, files.prefixes, files.phrases]),
@@ -137,7 +143,9 @@ def shard_of(inputs: Sequence[Any], files: DecodingFiles) -> range:
     repairs = make_repairs(files.errors)
     counts = {path: sum(1 for _ in read_lines(path, repairs)) for path in inputs if path}
     if len(set(counts.values())) > 1:
-        raise SeqlabError(f"there are {counts[inputs[0]]} lines of input, and not as many of what stands beside it")
+        raise SeqlabError(
+            f"--prefixes or --constraints has another number of lines than the input, {counts[inputs[0]]}"
+        )
     return shard_range(counts[inputs[0]], files.shard)
 
 
@@ -150,7 +158,7 @@ def shard_range(lines: int, shard: str) -> range:
 
 
 def log_prob_stream(
-    trained: Trained, sources: Iterable[str] | None, targets: Iterable[str], tokens: bool
+    trained: TrainedModel, sources: Iterable[str] | None, targets: Iterable[str], tokens: bool
 ) -> Iterator[str]:
     """A line for each target: its log-probability given its source; with `tokens`, then " ||| token value" for each.
 
@@ -158,9 +166,8 @@ def log_prob_stream(
     """
     task, tokenizer = trained.task, trained.tokenizers["target"]
     if ("source" in task.columns) != (sources is not None):
-        raise SeqlabError(
-            f"{type(task).__name__} has {'no source' if sources is not None else 'a source: give --input'}"
-        )
+        mismatch = "a source: give --input" if sources is None else "no source: leave out --input"
+        raise SeqlabError(f"{type(task).__name__} has {mismatch}")
     if sources is None:
         pairs = zip(itertools.repeat(""), targets, strict=False)
     else:

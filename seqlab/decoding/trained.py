@@ -7,7 +7,7 @@ from seqlab.data.tokenizers import Tokenizers
 from seqlab.types import Params
 
 
-class Trained(NamedTuple):
+class TrainedModel(NamedTuple):
     """A model with its parameters, its task and its tokenizers. `model` may be an ensemble."""
 
     task: Any

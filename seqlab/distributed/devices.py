@@ -15,7 +15,7 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from seqlab.config import Parallel
-from seqlab.data.plans import Rows
+from seqlab.data.plans import BatchPlan
 from seqlab.distributed.sharding import specs
 from seqlab.system.errors import SeqlabError
 from seqlab.types import TrainState
@@ -69,12 +69,12 @@ def check_devices(parallel: Parallel) -> None:
         )
 
 
-def collate_local_rows(runner: Runner, collate: Callable[[Rows], Any]) -> Callable[[Rows], Any]:
+def collate_local_rows(runner: Runner, collate: Callable[[BatchPlan], Any]) -> Callable[[BatchPlan], Any]:
     """Returns a function that collates this process's rows of a batch, padded."""
 
-    def collate_rows(rows: Rows) -> Any:
-        indices = runner.local_rows(-(-rows.rows // runner.parts) * runner.parts)
-        return jax.tree.map(lambda x: fit_rows(x, len(indices)), collate(rows.only(indices)))
+    def collate_rows(batch_plan: BatchPlan) -> Any:
+        indices = runner.local_rows(-(-batch_plan.row_count // runner.parts) * runner.parts)
+        return jax.tree.map(lambda x: fit_rows(x, len(indices)), collate(batch_plan.only(indices)))
 
     return collate_rows
 

@@ -17,8 +17,8 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from queue import Empty, SimpleQueue
 
-from seqlab.system.checks import at_least
-from seqlab.system.errors import STOPPED, SeqlabError
+from seqlab.system.checks import check_minimum
+from seqlab.system.errors import EXIT_STOPPED, SeqlabError
 
 Process = subprocess.Popen[bytes]
 
@@ -35,8 +35,8 @@ def seqlab_commands(arguments: Sequence[str], processes: int, gpus_each: int = 0
 
     With `gpus_each` each process sees that many GPUs of its own, of those in CUDA_VISIBLE_DEVICES or of all.
     """
-    at_least("--processes", processes, 1)
-    at_least("--gpus-each", gpus_each, 0)
+    check_minimum("--processes", processes, 1)
+    check_minimum("--gpus-each", gpus_each, 0)
     if not arguments or arguments[0] not in COMMANDS:
         raise SeqlabError(f"seqlab launch --processes N -- COMMAND ...: COMMAND is one of {', '.join(COMMANDS)}")
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -176,7 +176,7 @@ def watch(
         for i, process in ended.items():
             kill_group(running.pop(i))
             codes.add(process.returncode)
-        bad = {i: process.returncode for i, process in ended.items() if process.returncode not in (0, STOPPED)}
+        bad = {i: process.returncode for i, process in ended.items() if process.returncode not in (0, EXIT_STOPPED)}
         if not bad or failed:
             continue
         silent.update(running)  # their further output would be about the first failure

@@ -20,15 +20,15 @@ from seqlab.decoding.lines import warn
 from seqlab.decoding.log_probs import forced_pairs, longest_side
 from seqlab.decoding.requests import Lines, requests_of
 from seqlab.decoding.settings import resolve_search
-from seqlab.metrics.registry import LOWER_IS_BETTER, score, score_lines
+from seqlab.metrics.registry import lower_is_better, score, score_lines
 from seqlab.metrics.rouge import words
 from seqlab.runs.loading import Run
-from seqlab.search.exact import exact as exact_search
+from seqlab.search.exact import exact_search
 from seqlab.search.forced import token_log_probs
 from seqlab.search.length_penalty import normalized_score
 from seqlab.search.processors import make_processors
 from seqlab.search.requests import Request, max_tokens
-from seqlab.system.checks import at_least
+from seqlab.system.checks import check_minimum
 from seqlab.system.errors import SeqlabError
 
 
@@ -156,8 +156,8 @@ def preferences_of(
 def check_effort(lines: int = 0, beams: Sequence[int] = (), exact: int = 0, nodes: int = 1000) -> None:
     """Raises `SeqlabError` for an effort of `analyze` that is below its minimum."""
     for name, value, minimum in (("--lines", lines, 0), ("--exact", exact, 0), ("--nodes", nodes, 1)):
-        at_least(name, value, minimum)
-    at_least("a beam", min(beams, default=1), 1)
+        check_minimum(name, value, minimum)
+    check_minimum("--beams", min(beams, default=1), 1)
 
 
 def check_search(search: Search) -> None:
@@ -166,14 +166,14 @@ def check_search(search: Search) -> None:
     names = ("sample", "coverage", "no_repeat", "repetition", "forbid", "min_length", "min_ratio", "groups")
     changed = [name for name in names if getattr(search, name) != getattr(defaults, name)]
     if changed:
-        raise SeqlabError(f"{', '.join(changed)}: no score that a reference has too: analyze without")
+        raise SeqlabError(f"references cannot be scored with search.{', search.'.join(changed)}: leave them out")
 
 
 def normalized_scores(run: Run, ids: Sequence[Sequence[int]], log_probs: Sequence[float]) -> list[float]:
     """The scores that the run searches for."""
     static, weights, *_ = resolve_search(run.experiment.search, run.tokenizers["target"])
     sums, lengths = jnp.array(log_probs, jnp.float32), jnp.array([*map(len, ids)], jnp.int32)
-    return normalized_score(sums, lengths, weights.alpha, weights.word_penalty, static.rules.length).tolist()
+    return normalized_score(sums, lengths, weights.alpha, weights.word_penalty, static.rules.length_penalty).tolist()
 
 
 def preference(text: float, reference: float, equal: bool) -> Preference:
@@ -205,7 +205,7 @@ def widths_of(
         hypotheses = [text.text for nbest in lists for text in nbest]
         repeated = [reference for nbest, reference in zip(lists, references, strict=True) for _ in nbest]
         (name, line_scores), *_ = score_lines(metric, hypotheses, [repeated]).items()
-        values = iter(-line_scores if name.endswith(LOWER_IS_BETTER) else line_scores)
+        values = iter(-line_scores if lower_is_better(name) else line_scores)
         oracle = [nbest[int(np.argmax([next(values) for _ in nbest]))].text for nbest in lists]
         widths.append(
             Width(

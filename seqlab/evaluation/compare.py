@@ -8,7 +8,7 @@ from seqlab.evaluation.doubts import doubts
 from seqlab.evaluation.significance import RESAMPLES, TRIALS, TRIALS_OF_SEEDS, ScoreComparison, compare
 from seqlab.evaluation.texts import Texts
 from seqlab.metrics.metric import LineCounts
-from seqlab.metrics.registry import LOWER_IS_BETTER, count, score_lines
+from seqlab.metrics.registry import count, lower_is_better, score_lines
 
 SIGNIFICANCE_LEVEL = 0.05  # a p-value below it is marked
 
@@ -64,7 +64,7 @@ def format_comparison(comparison: Comparison) -> str:
     lines = [f"{comparison.lines:,} lines; the first system is what the others are compared with"]
     for signature, scores in comparison.judged.values():
         for name, systems in scores.items():
-            lines += ["", f"{name}{' (lower is better)' if name in LOWER_IS_BETTER else ''}  {signature}"]
+            lines += ["", f"{name}{' (lower is better)' if lower_is_better(name) else ''}  {signature}"]
             lines += [
                 f"  {label:{width}} {format_score(result, systems[0])}"
                 for label, result in zip(comparison.systems, systems, strict=True)

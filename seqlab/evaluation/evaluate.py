@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 
 from seqlab.config import Search
 from seqlab.data.corpus import Corpus, tokenize_split
-from seqlab.data.records import Prepared, prepare
+from seqlab.data.records import PreparedData, prepare
 from seqlab.data.tokenizer_files import RUN_RECORD
+from seqlab.decoding.decoded_split import DecodedSplit, decode_split
 from seqlab.decoding.log_probs import is_causal
 from seqlab.evaluation.doubts import doubts
 from seqlab.evaluation.significance import compare
@@ -19,8 +20,7 @@ from seqlab.metrics.registry import count
 from seqlab.runs.loading import Run
 from seqlab.search.requests import max_tokens
 from seqlab.system.errors import SeqlabError
-from seqlab.system.untrusted import inside
-from seqlab.training.decoded_split import DecodedSplit, decode_split
+from seqlab.system.untrusted import resolve_inside
 from seqlab.training.meter import perplexity
 from seqlab.training.validation import loss_of_split
 
@@ -35,7 +35,7 @@ class Evaluation(NamedTuple):
     scores: list[Score]
     decoded: DecodedSplit
     search: Search
-    data: Prepared
+    data: PreparedData
     changed: list[str]
     doubts: list[str]
 
@@ -44,7 +44,7 @@ def evaluate(run: Run, split: str, data_dir: Path, **search: Any) -> Evaluation:
     """Perplexity of a split, the task's metrics over its decoded texts, and over those of the task's baseline. Raises
     for a generator that sees what comes next, of which there is no perplexity.
     """
-    run = run.searching(**search)
+    run = run.with_search(**search)
     experiment = run.experiment
     data = prepare(experiment.data, data_dir)
     corpus = tokenize_split(data, split, run.tokenizers, data_dir)
@@ -54,7 +54,7 @@ def evaluate(run: Run, split: str, data_dir: Path, **search: Any) -> Evaluation:
     if decoded.texts and hasattr(experiment.task, "baseline"):
         name, answers = experiment.task.baseline(decoded.sources, data.read("train"))
         scores += baseline_scores(name, answers, decoded)
-    changed = data.changed_since(inside(run.folder, RUN_RECORD))
+    changed = data.changed_since(resolve_inside(run.folder, RUN_RECORD))
     text_doubts = []
     if decoded.texts:
         tokenized = getattr(experiment.task, "tokenized", False)
@@ -62,7 +62,7 @@ def evaluate(run: Run, split: str, data_dir: Path, **search: Any) -> Evaluation:
     return Evaluation(scores, decoded, experiment.search, data, changed, text_doubts)
 
 
-def likelihood_scores(run: Run, data: Prepared, split: str, corpus: Corpus) -> list[Score]:
+def likelihood_scores(run: Run, data: PreparedData, split: str, corpus: Corpus) -> list[Score]:
     """What the probabilities of a split's answers come to: perplexity by token, and for texts, so that other
     tokenizers can be compared, by word and in bits by character. Of a line, its end counts as a token, a word and a
     character. Nothing is left out but what is longer than the model can read.

@@ -15,7 +15,7 @@ from seqlab.decoding.log_probs import forced_pairs
 from seqlab.decoding.requests import Lines, requests_of
 from seqlab.decoding.settings import resolve_search
 from seqlab.runs.loading import Run
-from seqlab.search.forced import attention
+from seqlab.search.forced import attention_weights
 from seqlab.search.requests import max_tokens
 from seqlab.search.trace import Node, trace
 from seqlab.system.errors import SeqlabError
@@ -65,7 +65,7 @@ def attention_maps(run: Run, sources: Sequence[str], texts: Sequence[Sequence[in
     answers = [ids[:maximum] if isinstance(text, str) else [*text] for ids, text in zip(answers, texts, strict=True)]
     maps = []
     for request, ids, weights in zip(
-        requests, answers, attention(run.model, run.params, requests, answers), strict=True
+        requests, answers, attention_weights(run.model, run.params, requests, answers), strict=True
     ):
         _, layers, heads, _ = weights.shape
         sentences = request.sentences or [0]

@@ -11,16 +11,16 @@ import numpy as np
 
 from seqlab import catalogue
 from seqlab.data.batches import make_batch
-from seqlab.data.plans import Rows
+from seqlab.data.plans import BatchPlan
 from seqlab.data.tokenizer_files import RUN_RECORD
 from seqlab.data.tokenizers import Tokenizers
 from seqlab.layers.embed import positions_of
 from seqlab.runs import manifest
 from seqlab.runs.trail import TRAIL, digest, read_trail
-from seqlab.system.checks import at_least
+from seqlab.system.checks import check_minimum
 from seqlab.system.errors import SeqlabError
 from seqlab.system.terminal import grid, printable
-from seqlab.training.checks import check
+from seqlab.training.checks import check_experiment
 from seqlab.training.prepare import plan_batches, prepare_experiment
 from seqlab.types import Batch, Series, Tokens
 
@@ -31,7 +31,7 @@ class TrainingBatch(NamedTuple):
     """A batch, and where in the run and in the data it is from."""
 
     batch: Batch
-    rows: Rows
+    batch_plan: BatchPlan
     tokenizers: Tokenizers
     step: int  # 0: not known
     steps: int
@@ -46,10 +46,10 @@ def training_batch(run: Path, step: int, data_dir: Path, place: tuple[int, int] 
     """
     experiment = catalogue.load_experiment(run / "experiment.json")
     if place is None:
-        at_least("--step", step, 1)
+        check_minimum("--step", step, 1)
         if step > experiment.steps:
             raise SeqlabError(f"--step {step}: {run} has {experiment.steps:,} steps")
-    check(experiment)
+    check_experiment(experiment)
     experiment, data, tokenizers, corpus = prepare_experiment(experiment, data_dir, run, say=quiet)
     plan = plan_batches(experiment, corpus, quiet)
     order = functools.cache(functools.partial(plan.batches, experiment.seed))
@@ -60,10 +60,10 @@ def training_batch(run: Path, step: int, data_dir: Path, place: tuple[int, int] 
     batches = order(place[0])
     if not 0 <= place[1] < len(batches):
         raise SeqlabError(f"--batch {place[0]}/{place[1]}: an epoch has {len(batches):,} batches, from 0 on")
-    rows = batches[place[1]]
-    batch = make_batch(experiment.task, corpus, tokenizers, rows)
+    batch_plan = batches[place[1]]
+    batch = make_batch(experiment.task, corpus, tokenizers, batch_plan)
     changed = data.changed_since(run / RUN_RECORD)
-    return TrainingBatch(batch, rows, tokenizers, step, experiment.steps, place, len(batches), changed)
+    return TrainingBatch(batch, batch_plan, tokenizers, step, experiment.steps, place, len(batches), changed)
 
 
 def quiet(line: str) -> None:
@@ -142,7 +142,7 @@ def row_of(record: TrainingBatch, row: int) -> dict[str, Any]:
 
 def origin(record: TrainingBatch, row: int) -> dict[str, Any]:
     """Which examples of the training split a row holds; of a stream, at which place of the text it begins."""
-    indices = record.rows.only(np.array([row])).indices.tolist()
+    indices = record.batch_plan.only(np.array([row])).indices.tolist()
     if record.batch.fresh is not None:
         return {"place": indices[0], "fresh": bool(record.batch.fresh[row])}
     return {"examples": indices}

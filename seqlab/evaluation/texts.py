@@ -8,15 +8,15 @@ from typing import Any, NamedTuple
 
 from seqlab.data.records import prepare
 from seqlab.data.text_files import read_lines
+from seqlab.decoding.decoded_split import decode_split
 from seqlab.evaluation.buckets import frequencies
 from seqlab.evaluation.versions import versions
 from seqlab.metrics.registry import metric
 from seqlab.runs import checkpoint
 from seqlab.runs.loading import Run, load
 from seqlab.system.errors import SeqlabError
-from seqlab.training.decoded_split import decode_split
 
-FILES = ("bleu", "chrf", "ter")  # the default metrics of files
+DEFAULT_METRICS = ("bleu", "chrf", "ter")  # of a comparison of files alone
 
 
 class System(NamedTuple):
@@ -111,9 +111,9 @@ def gather_texts(
     copies = [name for name, lines in reference_files.items() if lines == sources]
     if copies:
         raise SeqlabError(f"{copies[0]} is the source itself: give translations as references")
-    judges = tuple(metrics) or tuple(runs[0].experiment.task.metrics if runs else FILES)
+    metric_names = tuple(metrics) or tuple(runs[0].experiment.task.metrics if runs else DEFAULT_METRICS)
     facts = {"files": files, "split": split if runs else None, "data": hashes, "versions": versions()}
-    return Texts(systems, list(reference_files.values()), sources, seen, judges, facts)
+    return Texts(systems, list(reference_files.values()), sources, seen, metric_names, facts)
 
 
 def digest_of_lines(lines: Sequence[str]) -> dict[str, Any]:

@@ -297,7 +297,7 @@ def export_marian(run: Run, out: Path) -> None:
     pad = size - 1
     names = [f"<unused{i}>" if name in ("<pad>", "") else name for i, name in enumerate(target.names)] + ["<pad>"]
     ids = {"pad_token_id": pad, "decoder_start_token_id": pad, "eos_token_id": target.eos}
-    generation = {**ids, "bad_words_ids": [[pad]], "num_beams": run.search().beam, "max_length": 512}
+    generation = {**ids, "bad_words_ids": [[pad]], "num_beams": run.search_config().beam, "max_length": 512}
     tokenizer = {
         "tokenizer_class": "MarianTokenizer",
         "model_max_length": POSITIONS,

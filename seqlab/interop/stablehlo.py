@@ -26,7 +26,7 @@ def export_stablehlo(run: Run, out: Path, rows: int, length: int) -> None:
     """
     from safetensors.numpy import save_file
 
-    task, search, target = run.experiment.task, run.search(), run.tokenizers["target"]
+    task, search, target = run.experiment.task, run.search_config(), run.tokenizers["target"]
     if task.KIND != "generator":
         raise SeqlabError(f"{run.folder}: a {task.KIND} does not search")
     settings = resolve_search(search, target)

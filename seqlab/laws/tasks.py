@@ -61,9 +61,9 @@ def targets_are_the_next_tokens(task: Any) -> None:
     decoded_texts: list[str] = []
     streams: dict[int, list[int]] = {}
     plan = tiny_plan(task, corpus)
-    for rows in plan.batches(0, None):
-        batch = task.collate(corpus, rows, tokenizers)
-        require(len(batch.targets) == rows.rows, "a batch has not the rows it should")
+    for batch_plan in plan.batches(0, None):
+        batch = task.collate(corpus, batch_plan, tokenizers)
+        require(len(batch.targets) == batch_plan.row_count, "a batch has not the rows it should")
         require_equal(batch.weights > 0, batch.prefix.mask, "where there is weight, and the prefix's mask")
         marks = batch.prefix.mask if batch.prefix.segments is None else batch.prefix.segments
         for i, mark in ((i, mark) for i, row in enumerate(marks) for mark in np.unique(row[row > 0])):
@@ -87,10 +87,10 @@ def targets_are_the_next_tokens(task: Any) -> None:
 def targets_are_the_labels(task: Any) -> None:
     """A batch's targets are its documents' classes; a document is whole, and its sentences are told apart."""
     corpus, tokenizers, examples = tiny_corpus(task)
-    for rows in tiny_plan(task, corpus).batches(0, None):
-        batch = task.collate(corpus, rows, tokenizers)
-        require(batch.weights.sum() == len(rows.indices), "a filled-up row has weight")
-        for i, index in enumerate(rows.indices):
+    for batch_plan in tiny_plan(task, corpus).batches(0, None):
+        batch = task.collate(corpus, batch_plan, tokenizers)
+        require(batch.weights.sum() == len(batch_plan.indices), "a filled-up row has weight")
+        for i, index in enumerate(batch_plan.indices):
             mask, example = batch.inputs.mask[i], examples[index]
             sentences, ids = batch.inputs.sentences[i][mask], batch.inputs.ids[i][mask]
             ends = np.flatnonzero(ids == tokenizers["source"].newline)
@@ -107,10 +107,10 @@ def targets_are_the_labels(task: Any) -> None:
 def targets_are_the_tags(task: Any) -> None:
     """A batch's targets are the labels, one for each symbol, and its inputs the symbols."""
     corpus, tokenizers, examples = tiny_corpus(task)
-    for rows in tiny_plan(task, corpus).batches(0, None):
-        batch = task.collate(corpus, rows, tokenizers)
+    for batch_plan in tiny_plan(task, corpus).batches(0, None):
+        batch = task.collate(corpus, batch_plan, tokenizers)
         require_equal(batch.weights > 0, batch.inputs.mask, "where there is weight, and the mask of the inputs")
-        for i, index in enumerate(rows.indices):
+        for i, index in enumerate(batch_plan.indices):
             for name, ids in (("source", batch.inputs.ids), ("label", batch.targets)):
                 decoded = tokenizers[name].decode(ids[i][batch.inputs.mask[i]].tolist())
                 require(decoded == examples[index][name], f"a {name} is another one")
@@ -119,10 +119,10 @@ def targets_are_the_tags(task: Any) -> None:
 def targets_are_the_numbers(task: Any) -> None:
     """A batch's targets are the target's numbers, and its inputs the source's, position by position."""
     corpus, tokenizers, examples = tiny_corpus(task)
-    for rows in tiny_plan(task, corpus).batches(0, None):
-        batch = task.collate(corpus, rows, tokenizers)
-        require(batch.weights.sum() == len(rows.indices), "a filled-up row has weight")
-        for i, index in enumerate(rows.indices):
+    for batch_plan in tiny_plan(task, corpus).batches(0, None):
+        batch = task.collate(corpus, batch_plan, tokenizers)
+        require(batch.weights.sum() == len(batch_plan.indices), "a filled-up row has weight")
+        for i, index in enumerate(batch_plan.indices):
             source, target = (np.array(examples[index][name].split(), np.float32) for name in ("source", "target"))
             require_equal(batch.inputs.values[i][batch.inputs.mask[i]].ravel(), source, "the numbers of a source")
             require_equal(batch.targets[i], target[0], "the number of a target")
@@ -131,9 +131,9 @@ def targets_are_the_numbers(task: Any) -> None:
 def decoding_reads_what_training_reads(task: Any) -> None:
     """A text's request has the source, the sentences and the first prompt token that it has in a training batch."""
     corpus, tokenizers, examples = tiny_corpus(task)
-    for rows in tiny_plan(task, corpus).batches(0, None):
-        batch = task.collate(corpus, rows, tokenizers)
-        for i, index in enumerate(rows.indices):
+    for batch_plan in tiny_plan(task, corpus).batches(0, None):
+        batch = task.collate(corpus, batch_plan, tokenizers)
+        for i, index in enumerate(batch_plan.indices):
             (request,) = task.requests(tokenizers["source"].encode([examples[index]["source"]]), tokenizers, 0)
             mask = batch.inputs.mask[i]
             require_equal(request.source, batch.inputs.ids[i][mask], "the source's ids")
@@ -147,15 +147,17 @@ def every_example_comes_once_an_epoch(task: Any) -> None:
     """
     corpus, tokenizers, _ = tiny_corpus(task)
     plan = tiny_plan(task, corpus)
-    orders = [[rows.indices.tolist() for rows in plan.batches(7, epoch)] for epoch in (0, 0, 1)]
+    orders = [[batch_plan.indices.tolist() for batch_plan in plan.batches(7, epoch)] for epoch in (0, 0, 1)]
     require(orders[0] == orders[1], "the same epoch twice has two orders")
     require(orders[0] != orders[2], "two epochs have one order")
     if isinstance(plan, Streams):
         for epoch in (0, 1, None):
-            weights = [task.collate(corpus, rows, tokenizers).weights.sum() for rows in plan.batches(7, epoch)]
+            weights = [
+                task.collate(corpus, batch_plan, tokenizers).weights.sum() for batch_plan in plan.batches(7, epoch)
+            ]
             require(sum(weights) == plan.tokens, f"{sum(weights)} of {plan.tokens} tokens come in an epoch")
         return
-    for order in (*orders, [rows.indices.tolist() for rows in plan.batches(7, None)]):
+    for order in (*orders, [batch_plan.indices.tolist() for batch_plan in plan.batches(7, None)]):
         seen = sorted(i for indices in order for i in indices)
         require(seen == list(range(len(corpus))), f"an epoch holds examples {seen}")
 
@@ -163,12 +165,12 @@ def every_example_comes_once_an_epoch(task: Any) -> None:
 def rows_come_apart(task: Any) -> None:
     """Some rows of a batch, collated alone, are those of the whole batch; rows behind the last are filled up."""
     corpus, tokenizers, _ = tiny_corpus(task)
-    for rows in tiny_plan(task, corpus).batches(7, 0):
-        batch = task.collate(corpus, rows, tokenizers)
+    for batch_plan in tiny_plan(task, corpus).batches(7, 0):
+        batch = task.collate(corpus, batch_plan, tokenizers)
         whole = jax.tree.leaves(fill_rows(batch, 8))
         for begin in range(3):
             selected = np.arange(begin, len(whole[0]), 3)
-            part = task.collate(corpus, rows.only(selected), tokenizers)
+            part = task.collate(corpus, batch_plan.only(selected), tokenizers)
             for part_leaf, whole_leaf in zip(jax.tree.leaves(part), whole, strict=True):
                 require_equal(
                     fit_rows(part_leaf, len(selected)), whole_leaf[selected], "rows of a batch, collated alone"

@@ -62,10 +62,10 @@ def devices_agree() -> None:
         dropout = 0.3 if (parallel.name, parts) == ("jit", 1) else 0.0
         loss = functools.partial(task.loss, model.clone(dropout=dropout))
         if dropout not in alone:
-            step = jax.jit(make_step(loss, optimizer, 0, average=decay))
+            step = jax.jit(make_step(loss, optimizer, 0, average_decay=decay))
             alone[dropout] = train_leaves(step, lambda x: x, lambda x: x, lambda x: x)
         runner = make_runner(parallel, parts)
-        step = runner.compile(make_step(loss, optimizer, 0, runner.axis, accumulate=parts, average=decay))
+        step = runner.compile(make_step(loss, optimizer, 0, runner.axis, accumulate=parts, average_decay=decay))
         leaves = train_leaves(step, runner.place, lambda x, r=runner: r.feed(fill_rows(x, r.parts)), runner.fetch)
         for i, (leaf, expected) in enumerate(zip(leaves, alone[dropout], strict=True)):
             require_close(leaf, expected, f"{parallel} in {parts} part(s) on {len(jax.devices())} devices, leaf {i}")

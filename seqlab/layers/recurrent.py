@@ -11,7 +11,7 @@ from seqlab.layers.dense import Dense
 from seqlab.layers.dropout import Dropout
 from seqlab.layers.norm import LayerNorm
 from seqlab.layers.scan import Kernels, Multiply, multiplier, scan
-from seqlab.system.checks import at_least
+from seqlab.system.checks import check_minimum
 from seqlab.system.errors import SeqlabError
 
 GATES = {"rnn": 1, "irnn": 1, "lstm": 4, "gru": 3}
@@ -174,7 +174,7 @@ class RecurrentStack(nn.Module):
     """Whether a layer's activations are computed again in the backward pass, in place of being kept."""
 
     def setup(self):
-        at_least("layers", self.layers, 1)
+        check_minimum("layers", self.layers, 1)
         settings = (self.forget_bias, self.reset, self.layer_norm, self.dtype)
         self.stack = [
             Recurrent(self.cell, self.inputs if i == 0 else self.dim, self.dim, *settings) for i in range(self.layers)
@@ -225,7 +225,7 @@ class Bidirectional(nn.Module):
     dtype: str = "float32"
 
     def setup(self):
-        at_least("encoder_layers", self.layers, 1)
+        check_minimum("encoder_layers", self.layers, 1)
         sizes = [self.inputs, *[2 * self.dim] * (self.layers - 1)]
         self.forward = [Recurrent(self.cell, size, self.dim, dtype=self.dtype) for size in sizes]
         self.backward = [Recurrent(self.cell, size, self.dim, dtype=self.dtype) for size in sizes]

@@ -5,7 +5,7 @@ from jaxtyping import Array, Bool, Float
 
 from seqlab.layers.convolution import TCNBlock, dilations, max_moves, run_over_all
 from seqlab.layers.recurrent import GATES, RecurrentStack
-from seqlab.system.checks import at_least
+from seqlab.system.checks import check_minimum
 from seqlab.system.errors import SeqlabError
 
 
@@ -33,11 +33,11 @@ class SequenceStack(nn.Module):
     def __call__(self, x: Float[Array, "B T F"], mask: Bool[Array, "B T"], *, train: bool) -> Float[Array, "B T D"]:
         if self.layer not in (*GATES, "tcn"):
             raise SeqlabError(f"layer must be one of {', '.join(GATES)} and tcn, not {self.layer!r}")
-        at_least("layers", self.layers, 1)
+        check_minimum("layers", self.layers, 1)
         if self.layer != "tcn":
             stack = RecurrentStack(self.layer, self.layers, x.shape[-1], self.dim, self.dropout, dtype=self.dtype)
             return stack(x, mask, train=train)[0]
-        at_least("kernel", self.kernel, 2)
+        check_minimum("kernel", self.kernel, 2)
         run = run_over_all(mask)
         for dilation in dilations(self.layers, self.layers):
             x = TCNBlock(x.shape[-1], self.dim, self.kernel, dilation, self.dropout, self.dtype)(x, run, train=train)

@@ -13,7 +13,7 @@ from seqlab.layers.attention import Attention, causal_mask, slot_mask, to_cache_
 from seqlab.layers.dense import Dense
 from seqlab.layers.dropout import Dropout
 from seqlab.layers.norm import LayerNorm
-from seqlab.system.checks import at_least
+from seqlab.system.checks import check_minimum
 from seqlab.system.errors import SeqlabError
 
 ACTIVATIONS = {"relu": nn.relu, "gelu": functools.partial(nn.gelu, approximate=False), "swish": nn.swish}
@@ -148,7 +148,7 @@ class Stack(nn.Module):
     """Whether layers are one loop, compiled once however many there are."""
 
     def setup(self):
-        at_least("layers", self.layers, 1)
+        check_minimum("layers", self.layers, 1)
         self.stack = [
             Layer(
                 self.dim,

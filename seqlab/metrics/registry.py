@@ -23,7 +23,7 @@ METRICS: dict[str, Metric] = {
     **mean_squared_error.METRICS,
 }
 
-LOWER_IS_BETTER = ("TER", "mean squared error")  # of scores
+LOWER_IS_BETTER = ("TER", "mean squared error")  # names of scores
 
 
 def metric(name: str) -> Metric:
@@ -56,3 +56,8 @@ def score_lines(name: str, hypotheses: TextLines, references: Sequence[TextLines
     line_counts = (selected.count_single_lines or selected.count_lines)(hypotheses, references)
     rows = [line_counts.values(row) for row in line_counts.counts]
     return {label: np.array([row[label] for row in rows]) for label in rows[0]}
+
+
+def lower_is_better(score_name: str) -> bool:
+    """Whether a lower value of a score of that name is better."""
+    return score_name in LOWER_IS_BETTER

@@ -13,7 +13,7 @@ from seqlab.layers.dense import Dense
 from seqlab.layers.dropout import Dropout
 from seqlab.layers.embed import Embedding, Positions, TiedEmbedding, check_tie
 from seqlab.layers.hypotheses import reorder, repeat
-from seqlab.system.checks import at_least
+from seqlab.system.checks import check_minimum
 from seqlab.system.errors import SeqlabError
 from seqlab.types import Tokens
 
@@ -52,10 +52,10 @@ class ConvSeq2Seq(nn.Module):
         check_tie(self.tie, self.source_vocabulary, self.vocabulary)
         if self.kernel % 2 == 0:
             raise SeqlabError(f"kernel must be odd, so that it has a middle, not {self.kernel}")
-        at_least("kernel", self.kernel, 3)
-        at_least("cycle", self.cycle, 1)
-        at_least("encoder_layers", self.encoder_layers, 1)
-        at_least("decoder_layers", self.decoder_layers, 1)
+        check_minimum("kernel", self.kernel, 3)
+        check_minimum("cycle", self.cycle, 1)
+        check_minimum("encoder_layers", self.encoder_layers, 1)
+        check_minimum("decoder_layers", self.decoder_layers, 1)
         dim, dtype = self.dim, self.dtype
         self.words = TiedEmbedding(self.vocabulary, dim, self.tie != "none", dtype)
         if self.tie != "all":

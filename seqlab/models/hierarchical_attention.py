@@ -8,7 +8,7 @@ from seqlab.layers.dropout import Dropout
 from seqlab.layers.embed import Embedding
 from seqlab.layers.hierarchy import Pool, members, segments_of
 from seqlab.layers.recurrent import Bidirectional
-from seqlab.system.checks import at_least
+from seqlab.system.checks import check_minimum
 from seqlab.types import Tokens
 
 KIND = "classifier"
@@ -37,7 +37,7 @@ class HierarchicalAttention(nn.Module):
 
     @nn.compact
     def __call__(self, inputs: Tokens, *, train: bool) -> Float[Array, "B C"]:
-        at_least("sentences", self.sentences, 1)
+        check_minimum("sentences", self.sentences, 1)
         encoder = (self.cell, 1, self.dim, self.hidden, self.dropout, self.dtype)
         width = 2 * self.hidden
         x = Embedding(self.source_vocabulary, self.dim, name="words")(inputs.ids)

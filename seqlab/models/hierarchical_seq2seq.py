@@ -14,7 +14,7 @@ from seqlab.layers.attentive_decoder import Attend, AttentiveDecoder, AttentiveG
 from seqlab.layers.embed import Embedding, check_tie
 from seqlab.layers.hierarchy import Pool, members, segments_of
 from seqlab.layers.recurrent import Bidirectional
-from seqlab.system.checks import at_least
+from seqlab.system.checks import check_minimum
 from seqlab.system.errors import SeqlabError
 from seqlab.types import Tokens
 
@@ -42,7 +42,7 @@ class HierarchicalSeq2Seq(AttentiveGenerator):
         check_tie(self.tie, self.source_vocabulary, self.vocabulary)
         if self.dim % 2:
             raise SeqlabError(f"the width must be even for the two directions of an encoder, not {self.dim}")
-        at_least("sentences", self.sentences, 1)
+        check_minimum("sentences", self.sentences, 1)
         dim, dtype = self.dim, self.dtype
         if self.tie != "all":
             self.source_words = Embedding(self.source_vocabulary, dim)

@@ -12,7 +12,7 @@ from seqlab.layers.dense import Dense
 from seqlab.layers.dropout import Dropout
 from seqlab.layers.embed import TiedEmbedding
 from seqlab.layers.hypotheses import reorder, repeat
-from seqlab.system.checks import at_least
+from seqlab.system.checks import check_minimum
 from seqlab.system.errors import SeqlabError
 from seqlab.types import Tokens
 
@@ -45,9 +45,9 @@ class TCNLM(nn.Module):
     def setup(self):
         if self.block not in ("tcn", "wavenet"):
             raise SeqlabError(f"block must be 'tcn' or 'wavenet', not {self.block!r}")
-        at_least("layers", self.layers, 1)
-        at_least("kernel", self.kernel, 2)
-        at_least("cycle", self.cycle, 1)
+        check_minimum("layers", self.layers, 1)
+        check_minimum("kernel", self.kernel, 2)
+        check_minimum("cycle", self.cycle, 1)
         self.words = TiedEmbedding(self.vocabulary, self.dim, self.tie, self.dtype)
         block_settings = [
             (self.kernel, dilation, self.dropout, self.dtype) for dilation in dilations(self.layers, self.cycle)

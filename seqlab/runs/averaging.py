@@ -2,15 +2,17 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
+import jax
 import numpy as np
 
 from seqlab import catalogue
 from seqlab.data.tokenizer_files import RUN_RECORD, load_tokenizers, save_tokenizers
-from seqlab.runs import checkpoint, saving
+from seqlab.runs import checkpoint, manifest, saving
 from seqlab.system.errors import SeqlabError
 from seqlab.system.files import atomic_folder, check_new
-from seqlab.system.untrusted import inside
+from seqlab.system.untrusted import resolve_inside
 
 
 def average(run: Path, last: int, out: Path) -> list[int]:
@@ -24,11 +26,26 @@ def average(run: Path, last: int, out: Path) -> list[int]:
     if last > experiment.checkpoints.last:
         count = experiment.checkpoints.last
         raise SeqlabError(f"{run} keeps its {count} newest checkpoints: train with --checkpoints.last {last}")
-    params, steps = checkpoint.mean_parameters(run, last)
+    params, steps = mean_parameters(run, last)
     with atomic_folder(out) as part:
         save_tokenizers(load_tokenizers(run, experiment.task.columns), part)
         catalogue.save_experiment(experiment, part / "experiment.json")
-        shutil.copyfile(inside(run, RUN_RECORD), part / RUN_RECORD)
+        shutil.copyfile(resolve_inside(run, RUN_RECORD), part / RUN_RECORD)
         averaged = {"params": params, "step": np.int32(steps[-1])}
         saving.save_alone(part, averaged, steps[-1], {"averaged": steps})
     return steps
+
+
+def mean_parameters(run: Path, count: int) -> tuple[Any, list[int]]:
+    """Returns the mean parameters of the last `count` checkpoints, and the steps of these.
+
+    Raises `SeqlabError` if there are not that many.
+    """
+    steps = manifest.checkpoint_steps(run)[-count:]
+    if count < 1 or len(steps) < count:
+        raise SeqlabError(f"{run}: {len(steps)} checkpoints, so not {count} to average; see checkpoints.last")
+    trees = [checkpoint.parameters_of(checkpoint.restore(run, step)) for step in steps]
+    mean = jax.tree.map(
+        lambda *leaves: np.mean(np.stack(leaves), axis=0, dtype=np.float64).astype(leaves[0].dtype), *trees
+    )
+    return mean, steps

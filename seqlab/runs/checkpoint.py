@@ -85,14 +85,27 @@ def check_declared(declared: Any, folder: Path) -> None:
 
 def check_shapes(declared: Any, expected: Any, folder: Path) -> None:
     """Raises `SeqlabError` where `declared` has arrays of other names, shapes or types than `expected`."""
-    stored, required = (
-        {jax.tree_util.keystr(path): (np.dtype(x.dtype).name, tuple(x.shape)) for path, x in leaves}
-        for leaves in (jax.tree_util.tree_flatten_with_path(tree)[0] for tree in (declared, expected))
-    )
-    name = next((name for name in {**required, **stored} if stored.get(name) != required.get(name)), None)
-    if name is not None:
-        actual, needed = (" ".join(map(str, tree.get(name, ("missing",)))) for tree in (stored, required))
+    difference = first_different_leaf(expected, declared, lambda x: (np.dtype(x.dtype).name, tuple(x.shape)))
+    if difference is not None:
+        name, *leaves = difference
+        needed, actual = (" ".join(map(str, leaf or ("missing",))) for leaf in leaves)
         raise SeqlabError(f"{folder}: the array {name} is {actual}, and its experiment's model has {needed}")
+
+
+def first_different_leaf(
+    first: Any, second: Any, describe: Callable[[Any], tuple[Any, ...]]
+) -> tuple[str, tuple[Any, ...] | None, tuple[Any, ...] | None] | None:
+    """Returns the path of the first leaf that `describe` says other things of in two trees, and what it says of both
+    (None: that tree has no such leaf); or None for trees without a difference.
+    """
+    ours, theirs = (
+        {jax.tree_util.keystr(path): describe(x) for path, x in jax.tree_util.tree_flatten_with_path(tree)[0]}
+        for tree in (first, second)
+    )
+    return next(
+        ((name, ours.get(name), theirs.get(name)) for name in (ours | theirs) if ours.get(name) != theirs.get(name)),
+        None,
+    )
 
 
 def silence_orbax() -> None:
@@ -123,18 +136,3 @@ def fingerprint(run: Path, step: int) -> str:
     tree = restore(run, step)
     tree.pop("sums", None)
     return digest_of(tree)
-
-
-def mean_parameters(run: Path, last: int) -> tuple[Any, list[int]]:
-    """Returns the mean parameters of the last `last` checkpoints, and the steps of these.
-
-    Raises `SeqlabError` if there are not that many.
-    """
-    steps = checkpoint_steps(run)[-last:]
-    if last < 1 or len(steps) < last:
-        raise SeqlabError(f"{run}: {len(steps)} checkpoints, so not {last} to average; see checkpoints.last")
-    trees = [parameters_of(restore(run, step)) for step in steps]
-    mean = jax.tree.map(
-        lambda *leaves: np.mean(np.stack(leaves), axis=0, dtype=np.float64).astype(leaves[0].dtype), *trees
-    )
-    return mean, steps

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from seqlab import catalogue
 from seqlab.config import Experiment, Parallel
-from seqlab.data.records import Prepared
+from seqlab.data.records import PreparedData
 from seqlab.data.tokenizer_files import RUN_RECORD, TOKENIZER_FILES, save_tokenizers, tokenizer_hashes
 from seqlab.data.tokenizers import Tokenizers
 from seqlab.runs import manifest
@@ -30,7 +30,7 @@ def refuse_other_folder(run: Path) -> None:
 
 
 def open_run(
-    experiment: Experiment, tokenizers: Tokenizers, data: Prepared, run: Path, command: str | None = None
+    experiment: Experiment, tokenizers: Tokenizers, data: PreparedData, run: Path, command: str | None = None
 ) -> None:
     """Makes the folder of a run, or checks that the run there has the same experiment and the same data.
 

@@ -6,12 +6,13 @@ A run is running while a process holds its lock; finished; dead, if it was begun
 import fcntl
 import json
 import os
-import shlex
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from seqlab.runs.command import command_of
+from seqlab.runs.manifest import MANIFEST, checkpoint_steps
 from seqlab.system.errors import SeqlabError
 from seqlab.system.terminal import pad_right, printable, width_of
 from seqlab.system.untrusted import read_json
@@ -112,8 +113,8 @@ def value_at(values: Any, path: Path, kind: type, *names: str) -> Any:
 
 def newest_manifest(run: Path) -> Path | None:
     """Returns the manifest of the checkpoint with the highest step, if there is one."""
-    steps = {int(p.parent.name): p for p in run.glob("checkpoints/*/manifest.json") if p.parent.name.isdecimal()}
-    return steps[max(steps)] if steps else None
+    steps = checkpoint_steps(run)
+    return run / "checkpoints" / str(steps[-1]) / MANIFEST if steps else None
 
 
 def last_step(log: Path) -> int:
@@ -146,33 +147,6 @@ def is_locked(lock: Path) -> bool:
         except BlockingIOError:
             return True
     return False
-
-
-def command_line(folder: Path, words: Sequence[str]) -> str:
-    """Returns the content of RUN/command.txt: a command and its working folder, as one line for a shell."""
-    return f"cd {shlex.quote(str(folder))} && {shlex.join(words)}"
-
-
-def command_of(run: Path) -> str | None:
-    """Returns the command that resumes a run: the command that began it, with another --out if the run was moved.
-
-    Raises `SeqlabError` for anything but one `seqlab train`: users copy what is shown, and the file is not trusted.
-    """
-    path = run / "command.txt"
-    if not path.is_file():
-        return None
-    try:
-        line = path.read_text(encoding="utf-8").removesuffix("\n")
-        cd, folder, separator, *words = shlex.split(line)
-    except ValueError:
-        raise SeqlabError(f"{path}: damaged: no command") from None
-    is_train = [cd, separator, *words[:2]] == ["cd", "&&", "seqlab", "train"]
-    if line != command_line(Path(folder), words) or not is_train:
-        raise SeqlabError(f"{path}: damaged: not one `seqlab train`")
-    for i, word in enumerate(words[:-1]):
-        if word == "--out" and (Path(folder) / words[i + 1]).resolve() != run.resolve():
-            words[i + 1] = str(run.resolve())
-    return command_line(Path(folder), words)
 
 
 def to_json(status: RunStatus) -> dict[str, Any]:

@@ -14,11 +14,11 @@ from seqlab.data.tokenizers import Tokenizers
 from seqlab.decoding.decoded_text import DecodedText
 from seqlab.decoding.lines import decode_lines
 from seqlab.decoding.requests import NO_CONSTRAINTS, Constraints, Lines
-from seqlab.decoding.trained import Trained
+from seqlab.decoding.trained import TrainedModel
 from seqlab.runs import manifest
 from seqlab.runs.checkpoint import check_shapes, parameters_of, restore
 from seqlab.runs.parameters import parameter_shapes
-from seqlab.system.errors import SeqlabError
+from seqlab.system.errors import RESTORE, SeqlabError
 from seqlab.system.progress_bar import progress
 from seqlab.types import Params
 
@@ -35,9 +35,9 @@ class Run(NamedTuple):
     """The experiment's model, or an ensemble."""
 
     @property
-    def trained(self) -> Trained:
+    def trained(self) -> TrainedModel:
         """The run as decoding uses it."""
-        return Trained(self.experiment.task, self.model, self.params, self.tokenizers)
+        return TrainedModel(self.experiment.task, self.model, self.params, self.tokenizers)
 
     def translate(self, lines: Sequence[str], **search: Any) -> list[str]:
         """The best text for each of a list of lines; `search` overrides fields of `config.Search`, such as beam=5.
@@ -63,18 +63,18 @@ class Run(NamedTuple):
         inputs = Lines(lines, first=first, constraints=constraints)
         with progress("decoding", len(lines)) as advance:
             return decode_lines(
-                self.trained, inputs, self.search(**search), count=nbest, aligned=aligned, progress=advance
+                self.trained, inputs, self.search_config(**search), count=nbest, aligned=aligned, progress=advance
             )
 
-    def search(self, **changes: Any) -> Search:
+    def search_config(self, **changes: Any) -> Search:
         """The experiment's search with those `changes` that are not None."""
         changes = {name: value for name, value in changes.items() if value is not None}
         numbers = {name: value.item() for name, value in changes.items() if isinstance(value, np.generic)}
         return dataclasses.replace(self.experiment.search, **changes | numbers)
 
-    def searching(self, **changes: Any) -> "Run":
+    def with_search(self, **changes: Any) -> "Run":
         """The run, whose own search has those `changes` that are not None."""
-        return self._replace(experiment=dataclasses.replace(self.experiment, search=self.search(**changes)))
+        return self._replace(experiment=dataclasses.replace(self.experiment, search=self.search_config(**changes)))
 
 
 def load(run: str | Path, checkpoint: str = "best", dtype: str | None = None) -> Run:
@@ -108,4 +108,4 @@ def check_run(experiment: Experiment, tokenizers: Tokenizers, folder: Path) -> N
     except SeqlabError as error:
         raise SeqlabError(f"{folder}: {error}") from None
     if resolved != experiment:
-        raise SeqlabError(f"{folder}: its experiment leaves open how large the vocabulary is")
+        raise SeqlabError(f"{folder}: experiment.json lacks the size of a vocabulary; {RESTORE}")

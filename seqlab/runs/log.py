@@ -10,7 +10,7 @@ from typing import Any
 from seqlab.runs.tensorboard import Events
 from seqlab.system.errors import SeqlabError
 from seqlab.system.files import Journal, read_jsonl
-from seqlab.system.untrusted import inside
+from seqlab.system.untrusted import resolve_inside
 
 LOG = "metrics.jsonl"
 
@@ -32,7 +32,7 @@ class Logbook:
         logged = {line["step"] for line in lines if not is_validation(line)}
         missing = next((due for due in range(log_every, step + 1, log_every) if due not in logged), None)
         if missing is not None:
-            say(f"{run / LOG} HAS LOST LINES, the first of them of step {missing}; what comes is added to the rest")
+            say(f"{run / LOG} HAS LOST LINES, the first of step {missing}; new lines are appended")
         self.journal = Journal(run / LOG, lines)
         self.events = Events(run / "tensorboard", step, say)
 
@@ -60,4 +60,4 @@ def is_validation(line: dict[str, Any]) -> bool:
 
 def read_log(run: Path) -> list[dict[str, Any]]:
     """Returns the lines of the log of a run. A last line that was cut short does not count."""
-    return read_jsonl(inside(run, LOG), float)
+    return read_jsonl(resolve_inside(run, LOG), float)

@@ -9,7 +9,7 @@ from typing import Any
 
 from seqlab.system.errors import SeqlabError, with_advice
 from seqlab.system.files import write_atomically
-from seqlab.system.untrusted import fits, inside, plain_files, read_json
+from seqlab.system.untrusted import fits, plain_files, read_json, resolve_inside
 
 MANIFEST = "manifest.json"
 STEP = re.compile(r"0|[1-9][0-9]{0,17}")  # the name of a checkpoint's folder
@@ -25,7 +25,7 @@ def checkpoint_steps(run: Path) -> list[int]:
 
 def read_manifest(run: Path, step: int) -> dict[str, Any]:
     """Returns the manifest of a checkpoint. Raises `SeqlabError` for one that is not as it was written."""
-    path = inside(run / "checkpoints", f"{step}/{MANIFEST}")
+    path = resolve_inside(run / "checkpoints", f"{step}/{MANIFEST}")
     manifest = read_json(path, dict[str, Any])
     digest = manifest.pop("sha256", None)
     check_manifest(manifest, step, run)

@@ -52,11 +52,8 @@ def load_params(run: Path, like: Params) -> Params:
     """
     step = manifest.choose_step(run)
     params = checkpoint.parameters_of(checkpoint.restore(run, step))
-    old, new = (
-        {jax.tree_util.keystr(path): x.shape for path, x in jax.tree_util.tree_flatten_with_path(tree)[0]}
-        for tree in (params, like)
-    )
-    if old != new:
-        name = next(n for n in {**old, **new} if old.get(n) != new.get(n))
-        raise SeqlabError(f"{run} has another model: {name} is {old.get(name)} there and {new.get(name)} here")
+    difference = checkpoint.first_different_leaf(params, like, lambda x: x.shape)
+    if difference is not None:
+        name, old, new = difference
+        raise SeqlabError(f"{run} has another model: {name} is {old} there and {new} here")
     return params

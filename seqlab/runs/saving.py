@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 
 from seqlab.distributed.hosts import is_process_zero, on_process_zero
 from seqlab.runs.checkpoint import silence_orbax
@@ -21,8 +22,6 @@ HEADROOM = 1 << 20  # bytes of a disk for the files that Orbax writes next to th
 
 def new_checkpointer() -> Any:
     """Returns an Orbax checkpointer that writes in the background."""
-    import orbax.checkpoint as ocp
-
     silence_orbax()
     return ocp.AsyncCheckpointer(ocp.PyTreeCheckpointHandler())
 
@@ -34,8 +33,8 @@ class Saver:
     """Writes checkpoints in the background, one at a time, and keeps the last `keep` of them and the best.
 
     A checkpoint that cannot be written, on a full disk for example, is reported, and `failure` holds the reason: the
-    caller saves again later. Several processes check the disk before they write. A later failure is an error among
-    them, since the other processes would wait for the one that failed.
+    caller saves again later. Several processes check the disk before they write. A failure after that check is an
+    error: the other processes would otherwise wait for ever.
     """
 
     def __init__(self, run: Path, keep: int, say: Callable[[str], None] = print):
@@ -48,8 +47,6 @@ class Saver:
 
     def save(self, state: Any, step: int, progress: dict[str, Any]) -> None:
         """Starts to write a checkpoint, after the one before it. Once this returns the state may change."""
-        import orbax.checkpoint as ocp
-
         self.wait()
         self.failure = ""
         if step == self.written:  # only its manifest could not be written

@@ -32,7 +32,7 @@ class Endings(NamedTuple):
 
 def beam_search(
     decoder: Decoder,
-    search: BeamState,
+    search_state: BeamState,
     requests: RequestBatch,
     span: Span,
     static: StaticSettings,
@@ -48,11 +48,11 @@ def beam_search(
     it have chosen that token in the same step (Vijayakumar et al. 2018). This changes choices, and no score.
     """
     rules = static.rules
-    check_choice("length", rules.length, LENGTH_PENALTIES)
+    check_choice("length", rules.length_penalty, LENGTH_PENALTIES)
     check_choice("stop", rules.stop, STOP_RULES)
-    (batch, size), groups = search.beams[0].token.shape, len(search.beams)
+    (batch, size), groups = search_state.beams[0].token.shape, len(search_state.beams)
     rows = jnp.arange(batch)[:, None]
-    if rules.limit == "end":
+    if rules.at_max_length == "end":
         requests = requests._replace(minimum=jnp.minimum(requests.minimum, requests.limit))
     context = BeamContext(rules, requests, static, weights, make_processors(static), decoder, span.max_length)
 
@@ -77,7 +77,7 @@ def beam_search(
                 penalties = penalties.at[rows, beam.token].add(cost)
         return i + 1, BeamState(decoder.reorder(state, jnp.concatenate(parents, axis=1)), beams)
 
-    return jax.lax.while_loop(is_running, advance, (jnp.int32(span.begin), search))[1]
+    return jax.lax.while_loop(is_running, advance, (jnp.int32(span.begin), search_state))[1]
 
 
 def extend(
@@ -95,7 +95,7 @@ def extend(
     parents, token = candidates.parents, candidates.token
     tokens = jnp.take_along_axis(old.tokens, parents[..., None], axis=1).at[:, :, i].set(token)
     ends = token == context.static.eos
-    if rules.limit == "accept":
+    if rules.at_max_length == "accept":
         ends |= last[:, None]
     endings = finish(old, candidates, tokens, ends, jnp.take_along_axis(rewards, parents, axis=1), i, context)
     best_ends = jnp.take_along_axis(ends, candidates.log_probs.argmax(-1, keepdims=True), axis=1)[:, 0]
@@ -103,9 +103,9 @@ def extend(
 
     rank = jnp.arange(parents.shape[1])
     is_removed = jnp.zeros_like(ends)
-    if rules.after == "refill":
+    if rules.survivors == "refill":
         is_removed = ends | last[:, None]
-    elif rules.after == "shrink":
+    elif rules.survivors == "shrink":
         is_removed = ends | (rank >= size - old.count[:, None])
     order = jax.lax.top_k(-jnp.where(is_removed, rank + len(rank), rank), size)[1]  # [B K], in the order of the ranks
     log_probs = jnp.where(is_removed, NEVER, candidates.log_probs)[rows, order]
@@ -139,10 +139,10 @@ def finish(
     # Whether it had ended before. Behind what is written are zeros, and EOS may be 0.
     ended_before = ((tokens == context.static.eos) & (jnp.arange(tokens.shape[-1]) < i)).any(-1)
     ended, may_finish = old.ended, candidates.may_finish
-    if rules.after == "stay":
+    if rules.survivors == "stay":
         ended |= ends | ~exists
         may_finish &= ~ended_before
-    elif rules.after == "shrink":
+    elif rules.survivors == "shrink":
         may_finish &= jnp.arange(ends.shape[1]) < size - old.count[:, None]
     may_finish &= ends & exists & ~old.done[:, None]
     if rules.keep == "first":
@@ -150,7 +150,7 @@ def finish(
     scores = context.score(log_probs, i + 1) + rewards
     finished = merge(old.finished, tokens, log_probs, scores, may_finish, i + 1)
     count = old.count + may_finish.sum(-1)
-    if rules.limit == "rescue":
+    if rules.at_max_length == "rescue":
         last = i + 1 >= context.requests.limit
         lost = last[:, None] & (count[:, None] == 0) & exists & ~ends & ~old.done[:, None]
         lost &= candidates.may_be_lost

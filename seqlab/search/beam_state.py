@@ -108,4 +108,6 @@ class BeamContext(NamedTuple):
 
     def score(self, log_probs: jax.Array, n: jax.Array) -> jax.Array:
         """Scores of hypotheses of n tokens."""
-        return normalized_score(log_probs, n, self.weights.alpha, self.weights.word_penalty, self.rules.length)
+        return normalized_score(
+            log_probs, n, self.weights.alpha, self.weights.word_penalty, self.rules.length_penalty
+        )

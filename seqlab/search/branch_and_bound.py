@@ -90,7 +90,7 @@ class BoundContext(NamedTuple):
 
     def score(self, log_probs: jax.Array, n: jax.Array) -> jax.Array:
         weights = self.weights
-        return normalized_score(log_probs, n, weights.alpha, weights.word_penalty, self.static.rules.length)
+        return normalized_score(log_probs, n, weights.alpha, weights.word_penalty, self.static.rules.length_penalty)
 
     def is_open(self, best: Optima) -> jax.Array:
         return ~best.decided & (best.nodes < self.budget)

@@ -37,7 +37,7 @@ def propose(
         context.decoder.normalized,
     )  # fmt: skip
     last = i + 1 >= requests.limit
-    forced_ids = jnp.where(last, eos, -1) if rules.limit == "end" else jnp.full(len(last), -1)
+    forced_ids = jnp.where(last, eos, -1) if rules.at_max_length == "end" else jnp.full(len(last), -1)
     if requests.prefix is not None:
         forced = forced_token(requests.prefix, i)
         forced_ids = jnp.where(forced >= 0, forced, forced_ids)
@@ -49,7 +49,7 @@ def propose(
         )
         written = all_written(requests.phrases, phrase_progress)
         return Candidates(parents, token, log_probs, phrase_progress, may_finish=written, may_be_lost=written)
-    count = size if rules.after in ("shrink", "stay") else 2 * size
+    count = size if rules.survivors in ("shrink", "stay") else 2 * size
     width = size + 1 if rules.finish == "beam" else 2 * size
     parents, token, log_probs = best_continuations(logits, normalizer, old.log_probs, count, width, penalties)
     may_finish = jnp.broadcast_to(jnp.arange(count) < may_end, parents.shape)

@@ -65,8 +65,8 @@ def constrained_continuations(
     max_rank: int,
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
     """2 K continuations of a sentence: parents, tokens, summed log-probabilities, each [B 2K], and the phrase
-    progress after them. First the K that end, of hypotheses that have written all phrases, as far as their rank among
-    all such is below `max_rank`; behind them the K that continue, best first within each bank.
+    progress after them. First K that end: only hypotheses that have written all phrases may end, and only at a rank
+    below `max_rank`. Then K that continue, best first within each bank.
     """
     batch, beam, vocabulary = logits.shape
     rows = jnp.arange(batch)[:, None]

@@ -15,19 +15,19 @@ from flax import struct
 from seqlab.search.branch_and_bound import Path, begin_path, branch_and_bound
 from seqlab.search.ensemble import Ensemble
 from seqlab.search.processors import NEVER, make_processors
-from seqlab.search.requests import ROWS, Request, RequestBatch, Shape, check_request, collate, shapes
+from seqlab.search.requests import BATCH_SIZES, Request, RequestBatch, Shape, check_request, collate, shapes
 from seqlab.search.scheduler import Engine, Limits, RunningBatch, Scheduler, join_rows
 from seqlab.search.settings import ScoreWeights, SearchSettings, StaticSettings
-from seqlab.system.checks import at_least
+from seqlab.system.checks import check_minimum
 from seqlab.system.errors import SeqlabError
 from seqlab.types import Generator, Params
 
 BUDGET = 10_000  # nodes of a sentence, after which it is given up
-BLOCK = 256  # nodes of a sentence between looks at what is done
+NODES_PER_CALL = 256  # nodes of a sentence between looks at what is done
 # maximum memory of the running batch, and as much again for waiting ones: a sentence keeps the model's state of each
 # depth
-BYTES = 1 << 29
-SAME = 1e-5  # an answer beats an incumbent by more than this share of it: less may be rounding
+MAX_BATCH_BYTES = 1 << 29
+SCORE_TOLERANCE = 1e-5  # an answer beats an incumbent by more than this share of it: less may be rounding
 
 
 class ExactRows(struct.PyTreeNode):
@@ -95,7 +95,7 @@ class Optimum(NamedTuple):
     nodes: int
 
 
-def exact(
+def exact_search(
     model: Generator | Ensemble,
     params: Params,
     requests: Sequence[Request],
@@ -111,20 +111,21 @@ def exact(
     decided after `budget` nodes is given up. Raises `SeqlabError` for what exact search does not support: ensembles,
     prefixes, phrases, minimum lengths, processors.
     """
-    check(model, requests, settings.static, incumbents, budget)
+    check_exact_search(model, requests, settings.static, incumbents, budget)
     params = jax.device_put(params)
     solver = make_solver(model, settings.static)
     scores = np.full(len(requests), NEVER) if incumbents is None else np.array(incumbents, float)
-    to_beat = (scores if incumbents is None else scores + SAME * abs(scores)).astype(np.float32)
+    to_beat = (scores if incumbents is None else scores + SCORE_TOLERANCE * abs(scores)).astype(np.float32)
     results: list[Any] = [None] * len(requests)
 
     def begin(shape: Shape, indices: list[int], size: int) -> ExactRows:
         batch = collate([requests[i] for i in indices], size, shape)
-        return solver.begin(params, batch, np.resize(to_beat[indices], size), length=shape.answer)
+        return solver.begin(params, batch, np.resize(to_beat[indices], size), length=shape.text)
 
     def advance(shape: Shape, step: int, rows: ExactRows) -> tuple[ExactRows, int]:
         """The step stays 0: sentences may join others however many nodes they have had."""
-        return solver.advance(params, rows, BLOCK, budget, settings.weights, prompt_end=shape.prompt - 1), step
+        prompt_end = shape.prompt - 1
+        return solver.advance(params, rows, NODES_PER_CALL, budget, settings.weights, prompt_end=prompt_end), step
 
     def is_done(rows: ExactRows) -> np.ndarray:
         best = rows.path.best
@@ -141,14 +142,19 @@ def exact(
     members = shapes(requests, model)
     sizes = {shape: bytes_of(begin, shape, indices[0]) for shape, indices in members.items()}
     limits = Limits(
-        sizes=ROWS,
-        full_sizes={shape: max((n for n in ROWS if n * size <= BYTES), default=1) for shape, size in sizes.items()},
+        sizes=BATCH_SIZES,
+        full_sizes={shape: max_batch_size(size) for shape, size in sizes.items()},
         cost=sizes.__getitem__,
-        max_waiting_cost=BYTES,
+        max_waiting_cost=MAX_BATCH_BYTES,
         in_flight=1,
     )
     Scheduler(Engine(begin, advance, solver.join, len, is_done, store_results), members, limits).run()
     return results
+
+
+def max_batch_size(row_bytes: int) -> int:
+    """The maximum number of rows of a batch; one, if none fits."""
+    return max((count for count in BATCH_SIZES if count * row_bytes <= MAX_BATCH_BYTES), default=1)
 
 
 def bytes_of(begin: Callable[[Shape, list[int], int], ExactRows], shape: Shape, index: int) -> int:
@@ -157,7 +163,7 @@ def bytes_of(begin: Callable[[Shape, list[int], int], ExactRows], shape: Shape, 
     return sum(leaf.size * leaf.dtype.itemsize for leaf in row)
 
 
-def check(
+def check_exact_search(
     model: Generator | Ensemble,
     requests: Sequence[Request],
     static: StaticSettings,
@@ -165,15 +171,20 @@ def check(
     budget: int,
 ) -> None:
     """Raises `SeqlabError` for what exact search does not support."""
-    at_least("budget", budget, 1)
+    check_minimum("budget", budget, 1)
     if isinstance(model, Ensemble):
-        raise SeqlabError("exact search is of a single model: ask for it without an ensemble or a language model")
+        raise SeqlabError("exact search takes a single model: leave out the ensemble and the language model")
     if incumbents is not None and len(incumbents) != len(requests):
         raise SeqlabError(f"{len(requests)} requests need as many incumbents, not {len(incumbents)}")
     if make_processors(static):
-        raise SeqlabError("exact search knows nothing forbidden: leave out --forbid, --no-repeat and the like")
+        raise SeqlabError(
+            "exact search does not support forbidden tokens: leave out --forbid and --no-repeat, and use a preset "
+            "that forbids none, such as seqlab"
+        )
     for i, request in enumerate(requests):
         name = request.name(i)
         if request.prefix or request.phrases or request.minimum > 1:
-            raise SeqlabError(f"{name}: exact search knows no prefixes, phrases or least lengths; take them out")
+            raise SeqlabError(
+                f"{name}: exact search does not support prefixes, phrases or minimum lengths; leave them out"
+            )
         check_request(name, request, model, static)

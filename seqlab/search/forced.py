@@ -1,4 +1,4 @@
-"""Forced passes: the log-probabilities of given answers, and the attention of their tokens to the source."""
+"""Forced passes: the log-probabilities of given target texts, and the attention of their tokens to the source."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -16,27 +16,27 @@ from seqlab.types import Generator, Params, Tokens
 
 
 @functools.lru_cache(maxsize=16)
-def make_attention(model: Any) -> Callable[..., Float[Array, "B T L H S"]]:
+def make_attention_weights(model: Any) -> Callable[..., Float[Array, "B T L H S"]]:
     """The jitted pass: (params, inputs, prefix) to the weights of the attention to the source, by layer and head."""
 
     @jax.jit
-    def attention(params: Params, inputs: Tokens, prefix: Tokens) -> jax.Array:
+    def attention_weights(params: Params, inputs: Tokens, prefix: Tokens) -> jax.Array:
         weights = model.apply(params, inputs, prefix, method=type(model).attention_weights)  # [L B H T S]
         return weights.transpose(1, 3, 0, 2, 4)
 
-    return attention
+    return attention_weights
 
 
 @functools.lru_cache(maxsize=16)
-def make_focus(model: Any) -> Callable[..., tuple[Int[Array, "B T"], Float[Array, "B T"]]]:
+def make_most_attended(model: Any) -> Callable[..., tuple[Int[Array, "B T"], Float[Array, "B T"]]]:
     """The jitted pass: (params, inputs, prefix) to the source position with the most attention, and its share."""
 
     @jax.jit
-    def focus(params: Params, inputs: Tokens, prefix: Tokens) -> tuple[jax.Array, jax.Array]:
+    def most_attended(params: Params, inputs: Tokens, prefix: Tokens) -> tuple[jax.Array, jax.Array]:
         weights = model.apply(params, inputs, prefix, method=type(model).attention_weights)[-1].mean(1)  # [B T S]
         return weights.argmax(-1), weights.max(-1)
 
-    return focus
+    return most_attended
 
 
 @functools.lru_cache(maxsize=16)
@@ -58,72 +58,73 @@ def make_token_log_probs(model: Any) -> Callable[..., Float[Array, "B T"]]:
 
 
 def token_log_probs(
-    model: Generator, params: Params, requests: Sequence[Request], answers: Sequence[Sequence[int]]
+    model: Generator, params: Params, requests: Sequence[Request], targets: Sequence[Sequence[int]]
 ) -> list[np.ndarray]:
-    """The log-probability of each token of each answer, in the order of the requests. An answer follows its request's
+    """The log-probability of each token of each target, in the order of the requests. A target follows its request's
     prompt.
     """
     params = jax.device_put(params)
     run = make_token_log_probs(model)
-    results = run_by_answer(lambda *batch: (run(params, *batch),), requests, answers, max_tokens(model))
+    results = run_by_target(lambda *batch: (run(params, *batch),), requests, targets, max_tokens(model))
     return [log_probs for (log_probs,) in results]
 
 
-def attention(
-    model: Generator, params: Params, requests: Sequence[Request], answers: Sequence[Sequence[int]]
+def attention_weights(
+    model: Generator, params: Params, requests: Sequence[Request], targets: Sequence[Sequence[int]]
 ) -> list[Float[np.ndarray, "T L H S"]]:
-    """The weights with which each token of each answer attends to its source; in the order of the requests."""
+    """The weights with which each token of each target attends to its source; in the order of the requests."""
     params = jax.device_put(params)
-    run = make_attention(model)
-    results = run_by_answer(
-        lambda inputs, prefix, _: (run(params, inputs, prefix),), requests, answers, max_tokens(model)
+    run = make_attention_weights(model)
+    results = run_by_target(
+        lambda inputs, prefix, _: (run(params, inputs, prefix),), requests, targets, max_tokens(model)
     )
     return [weights[..., : len(request.source or ())] for request, (weights,) in zip(requests, results, strict=True)]
 
 
-def focus(
-    model: Generator, params: Params, requests: Sequence[Request], answers: Sequence[Sequence[int]]
+def most_attended(
+    model: Generator, params: Params, requests: Sequence[Request], targets: Sequence[Sequence[int]]
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """For each token of each answer the source position with the most attention, and its share, in the order of the
+    """For each token of each target the source position with the most attention, and its share, in the order of the
     requests. The attention is the mean over the heads of the last layer.
     """
     params = jax.device_put(params)
-    run = make_focus(model)
-    return run_by_answer(lambda inputs, prefix, _: run(params, inputs, prefix), requests, answers, max_tokens(model))
+    run = make_most_attended(model)
+    return run_by_target(lambda inputs, prefix, _: run(params, inputs, prefix), requests, targets, max_tokens(model))
 
 
-def run_by_answer(
+def run_by_target(
     run: Callable[..., Sequence[jax.Array]],
     requests: Sequence[Request],
-    answers: Sequence[Sequence[int]],
+    targets: Sequence[Sequence[int]],
     maximum: int,
 ) -> list[Any]:
-    """The outputs of a pass over (inputs, prefix, targets), arrays [B T], for the tokens of each answer; nothing is
-    padded to more than `maximum` tokens.
+    """The outputs of a pass over (inputs, prefix, next tokens), arrays [B T], for the tokens of each target; nothing
+    is padded to more than `maximum` tokens.
     """
     results: list[Any] = [()] * len(requests)
     shapes: dict[tuple[int, int], list[int]] = {}
-    for i, (request, answer) in enumerate(zip(requests, answers, strict=True)):
-        source = 0 if request.source is None else round_up(len(request.source), maximum)
-        target = len(request.prompt) + len(answer) - 1
-        shapes.setdefault((source, max(target, round_up(target, maximum))), []).append(i)
-    for (source, target), members in sorted(shapes.items()):
-        rows = max(1, min(64, MAX_POSITIONS // (8 * (source + target))))
+    for i, (request, target) in enumerate(zip(requests, targets, strict=True)):
+        source_length = 0 if request.source is None else round_up(len(request.source), maximum)
+        length = len(request.prompt) + len(target) - 1
+        shapes.setdefault((source_length, max(length, round_up(length, maximum))), []).append(i)
+    for (source_length, target_length), members in sorted(shapes.items()):
+        rows = max(1, min(64, MAX_POSITIONS // (8 * (source_length + target_length))))
         for at in range(0, len(members), rows):
             indices = members[at : at + rows]
-            batch = pad_answers([requests[i] for i in indices], [answers[i] for i in indices], (rows, source, target))
+            shape = (rows, source_length, target_length)
+            batch = pad_targets([requests[i] for i in indices], [targets[i] for i in indices], shape)
             for i, *outputs in zip(indices, *map(np.asarray, run(*batch)), strict=False):
                 begin = len(requests[i].prompt) - 1
-                results[i] = tuple(row[begin : begin + len(answers[i])] for row in outputs)
+                results[i] = tuple(row[begin : begin + len(targets[i])] for row in outputs)
     return results
 
 
-def pad_answers(
-    requests: Sequence[Request], answers: Sequence[Sequence[int]], shape: tuple[int, int, int]
+def pad_targets(
+    requests: Sequence[Request], targets: Sequence[Sequence[int]], shape: tuple[int, int, int]
 ) -> tuple[Tokens | None, Tokens, np.ndarray]:
-    """Inputs, prefix and targets [B T], where a target is the token behind a prefix; filled up with empty rows."""
+    """Inputs, prefix, and the token behind each prefix [B T]; filled up with empty rows."""
     rows, source_length, target_length = shape
-    texts = [[*request.prompt, *answer] for request, answer in zip(requests, answers, strict=True)]
+    texts = [[*request.prompt, *target] for request, target in zip(requests, targets, strict=True)]
     prefix = Tokens(*pad([text[:-1] for text in texts], target_length, rows))
-    targets, _ = pad([text[1:] for text in texts], target_length, rows)
-    return padded_sources(requests, rows, source_length), prefix, targets
+    next_tokens, _ = pad([text[1:] for text in texts], target_length, rows)
+    return padded_sources(requests, rows, source_length), prefix, next_tokens

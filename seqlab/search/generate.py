@@ -10,7 +10,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from seqlab.search.ensemble import Ensemble, has_attention
 from seqlab.search.processors import NEVER
 from seqlab.search.requests import (
-    ROWS,
+    BATCH_SIZES,
     Request,
     Shape,
     check_request,
@@ -25,7 +25,7 @@ from seqlab.search.settings import SearchSettings
 from seqlab.system.errors import SeqlabError
 from seqlab.types import Generator, Params
 
-BLOCK = 4  # steps between looks at what is done
+STEPS_PER_CALL = 4  # steps between looks at what is done
 ROOM = 16  # tokens that there is room for at first; then twice as many, and so on
 WAITING = 4  # batches' worth of positions that may wait for others
 IN_FLIGHT = 2  # the device works on one batch while the host looks at the other
@@ -39,17 +39,17 @@ class Result(NamedTuple):
     log_prob: float
 
 
-def check(model: Generator | Ensemble, requests: Sequence[Request], settings: SearchSettings) -> None:
+def check_requests(model: Generator | Ensemble, requests: Sequence[Request], settings: SearchSettings) -> None:
     """Raises `SeqlabError` where the model cannot do the search, or a request cannot be met."""
     static, coverage = settings.static, settings.weights.coverage
     if coverage and not has_attention(model):
-        raise SeqlabError("the coverage penalty is of models that attend to a source, and this one does not")
+        raise SeqlabError("the coverage penalty needs a model with attention over the source: leave out --coverage")
     searching = not static.greedy and not static.sampling
     if coverage and not searching:
         raise SeqlabError("the coverage penalty ranks the hypotheses of a beam: --beam 2 or more, and no samples")
     for i, request in enumerate(requests):
         check_request(request.name(i), request, model, static)
-        refills = static.rules.after == "refill"
+        refills = static.rules.survivors == "refill"
         if request.phrases and (not searching or static.groups > 1 or not refills):
             raise SeqlabError(
                 "phrases that must be written need a beam of 2 or more, without groups or --sample, and a preset "
@@ -70,9 +70,9 @@ def generate(
     fewer where fewer exist.
 
     The rows of a batch are split over the `devices`; by default these are all devices of this process. `progress`
-    receives the number of sentences that each finished batch held. Raises `SeqlabError` as `check` does.
+    receives the number of sentences that each finished batch held. Raises `SeqlabError` as `check_requests` does.
     """
-    check(model, requests, settings)
+    check_requests(model, requests, settings)
     devices, static = tuple(devices or jax.local_devices()), settings.static
     mesh = make_mesh(devices)
     params = jax.device_put(params, NamedSharding(mesh, PartitionSpec()))
@@ -85,11 +85,11 @@ def generate(
         return searcher.begin(params, batch, length=room_for(0, shape))
 
     def advance(shape: Shape, step: int, rows: ActiveRows) -> tuple[ActiveRows, int]:
-        end = min(step + BLOCK, shape.answer)
+        end = min(step + STEPS_PER_CALL, shape.text)
         more = room_for(end, shape) - room_for(step, shape)
         if more:
             rows = searcher.grow(rows, more=more)
-        span = {"prompt_end": shape.prompt - 1, "max_length": shape.answer}
+        span = {"prompt_end": shape.prompt - 1, "max_length": shape.text}
         return searcher.advance(params, rows, step, end, settings.weights, settings.seed, **span), end
 
     def store_results(batch: RunningBatch) -> None:
@@ -105,10 +105,10 @@ def generate(
         progress(batch.size)
 
     def is_done(rows: ActiveRows) -> np.ndarray:
-        return np.asarray(rows.search.done)
+        return np.asarray(rows.search_state.done)
 
     limits = Limits(
-        sizes=[rows * len(devices) for rows in ROWS],
+        sizes=[rows * len(devices) for rows in BATCH_SIZES],
         full_sizes={shape: max_rows(shape, static.beam, settings.batch_tokens) * len(devices) for shape in members},
         cost=lambda shape: positions_of(shape, static.beam),
         max_waiting_cost=WAITING * settings.batch_tokens * len(devices),
@@ -120,4 +120,4 @@ def generate(
 
 def room_for(step: int, shape: Shape) -> int:
     """For how many tokens there is room so far."""
-    return min(max(ROOM, 1 << max(step - 1, 0).bit_length()), shape.answer)
+    return min(max(ROOM, 1 << max(step - 1, 0).bit_length()), shape.text)

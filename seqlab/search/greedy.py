@@ -14,7 +14,7 @@ from seqlab.search.settings import ScoreWeights, StaticSettings
 
 def greedy_search(
     decoder: Decoder,
-    search: SequenceState,
+    search_state: SequenceState,
     requests: RequestBatch,
     span: Span,
     static: StaticSettings,
@@ -31,6 +31,6 @@ def greedy_search(
         return top_k(scores, 1)[1][..., 0], scores, normalizer  # several times as fast as argmax on CPUs
 
     def score(log_probs: jax.Array, lengths: jax.Array) -> jax.Array:
-        return normalized_score(log_probs, lengths, weights.alpha, weights.word_penalty, rules.length)
+        return normalized_score(log_probs, lengths, weights.alpha, weights.word_penalty, rules.length_penalty)
 
-    return extend_sequences(decoder, search, requests, span, choose, score, static.eos)
+    return extend_sequences(decoder, search_state, requests, span, choose, score, static.eos)

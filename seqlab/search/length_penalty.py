@@ -38,8 +38,8 @@ def score_upper_bound(
     longest: int,
     score: Callable[[jax.Array, jax.Array], jax.Array],
 ) -> Float[Array, "B"]:
-    """The highest score that a hypothesis of this sum can still reach: that of losing nothing more, at the length
-    from `soonest` (a scalar, or [B 1]) to its limit that is best for it.
+    """An upper bound on the final score of a hypothesis: its sum of log-probabilities stays as it is, and its length,
+    from `soonest` (a scalar, or [B 1]) to its limit, is the most favorable one.
     """
     n = jnp.arange(1, longest + 1)
     possible = (n >= soonest) & (n <= limit[:, None])

@@ -16,17 +16,17 @@ from seqlab.config import Search
 class Rules:
     """The rules of a beam search."""
 
-    length: str = "gnmt"
+    length_penalty: str = "gnmt"
     """What the sum of log-probabilities is divided by: nothing ("none"), ((5 + n) / 6) ** alpha ("gnmt", Wu et al.
     2016, equation 14) or n ** alpha ("power")."""
     finish: str = "beam"
     """Which of the hypotheses that end may finish: those of rank below K ("beam"), or below 2K ("candidates")."""
-    after: str = "refill"
+    survivors: str = "refill"
     """Which hypotheses stay in the beam: the K best that do not end ("refill"); those that do not end among as many
     as there were before, so that the beam shrinks ("shrink"); or the K best, ended ones included ("stay")."""
     keep: str = "best"
     """Which finished hypotheses are stored: the K "best" or the K "first"."""
-    limit: str = "end"
+    at_max_length: str = "end"
     """At the maximum length a hypothesis must end, and its EOS is scored ("end"); is taken as it is ("accept"); or is
     dropped, unless nothing has finished ("rescue": then unfinished hypotheses are returned with their plain sums)."""
     stop: str = "optimal"
@@ -60,19 +60,21 @@ PRESETS = {
     # seqlab/search/beam.py
     "seqlab": Preset(DEFAULT, 0.6, 1, ()),
     # Wu et al. 2016, section 7, without its pruning; tensor2tensor 1.15.7, utils/beam_search.py
-    "gnmt": Preset(Rules(finish="candidates", limit="rescue"), 0.6, 1, ()),
+    "gnmt": Preset(Rules(finish="candidates", at_max_length="rescue"), 0.6, 1, ()),
     # fairseq 0.12.2, sequence_generator.py
     "fairseq": Preset(Rules("power", keep="first", stop="full", renormalize=False), 1.0, 2, ("pad",)),
     # Joey NMT 2.3.0, search.py
-    "joey": Preset(Rules(after="stay", limit="accept", stop="slots", renormalize=False), 1.0, 2, ("pad", "bos")),
+    "joey": Preset(
+        Rules(survivors="stay", at_max_length="accept", stop="slots", renormalize=False), 1.0, 2, ("pad", "bos")
+    ),
     # Marian 1.12.42, translator/beam_search.cpp and history.h
     "marian": Preset(
-        Rules("power", after="shrink", limit="accept", stop="empty", renormalize=False), 0.0, 1, ("unk",)
+        Rules("power", survivors="shrink", at_max_length="accept", stop="empty", renormalize=False), 0.0, 1, ("unk",)
     ),
     # CTranslate2 4.8.5, decoding.cc
-    "ct2": Preset(Rules("power", limit="accept", stop="full"), 1.0, 2, ()),
+    "ct2": Preset(Rules("power", at_max_length="accept", stop="full"), 1.0, 2, ()),
     # transformers 5.23.0, generation/utils.py, early_stopping=False
-    "hf": Preset(Rules("power", limit="accept", stop="bound", renormalize=False), 1.0, 1, ()),
+    "hf": Preset(Rules("power", at_max_length="accept", stop="bound", renormalize=False), 1.0, 1, ()),
 }
 
 
@@ -83,6 +85,6 @@ def resolve_preset(search: Search) -> Preset:
     rules = preset.rules
     if search.preset == "ct2" and alpha == 0:  # where nothing can be gained by a longer one
         rules = dataclasses.replace(rules, stop="top")
-    changes = {"length": search.length, "stop": search.stop}
+    changes = {"length_penalty": search.length, "stop": search.stop}
     changes = {name: value for name, value in changes.items() if value is not None}
     return preset._replace(rules=dataclasses.replace(rules, **changes), alpha=alpha)

@@ -12,7 +12,8 @@ from seqlab.search.settings import StaticSettings
 from seqlab.system.errors import SeqlabError
 from seqlab.types import AnyArray, Tokens
 
-ROWS = (1, 8, 24, 64, 128, 256)  # sentences a batch, on each device; the smallest that holds what is left is taken
+# sentences a batch, on each device; the smallest that holds what is left is taken
+BATCH_SIZES = (1, 8, 24, 64, 128, 256)
 
 
 class Request(NamedTuple):
@@ -38,13 +39,13 @@ class Request(NamedTuple):
 
 
 class Shape(NamedTuple):
-    """What requests of one batch have in common: room for their sources (0: they have none), prompts and answers;
+    """What requests of one batch have in common: room for their sources (0: they have none), prompts and texts;
     whether they have prefixes; room for the number of phrases, and for the tokens of a phrase.
     """
 
     source: int
     prompt: int
-    answer: int
+    text: int
     prefixes: bool = False
     phrases: tuple[int, int] = (0, 0)
 
@@ -125,19 +126,19 @@ def shapes(requests: Sequence[Request], model: Any) -> dict[Shape, list[int]]:
     for shape, members in sorted(groups.items()):
         # Texts of like sources are of like length, and are done at about the same time.
         members.sort(key=lambda i: (len(requests[i].source or ()), len(requests[i].prompt), requests[i].limit))
-        answer = round_up(max(requests[i].limit for i in members), maximum - shape.prompt + 1)
-        indices[shape._replace(answer=answer)] = members
+        text = round_up(max(requests[i].limit for i in members), maximum - shape.prompt + 1)
+        indices[shape._replace(text=text)] = members
     return indices
 
 
 def positions_of(shape: Shape, beam: int) -> int:
     """The number of positions of a sentence and its hypotheses."""
-    return shape.source + beam * (shape.prompt + shape.answer)
+    return shape.source + beam * (shape.prompt + shape.text)
 
 
 def max_rows(shape: Shape, beam: int, positions: int) -> int:
     """The maximum number of sentences of a batch of so many positions; one, if none fits."""
-    return max((rows for rows in ROWS if rows * positions_of(shape, beam) <= positions), default=1)
+    return max((rows for rows in BATCH_SIZES if rows * positions_of(shape, beam) <= positions), default=1)
 
 
 def padded_sources(requests: Sequence[Request], rows: int, length: int) -> Tokens | None:
@@ -155,10 +156,10 @@ def collate(requests: list[Request], rows: int, shape: Shape) -> RequestBatch:
     prompt, mask = pad([request.prompt for request in requests], shape.prompt, rows, align="right")
     mask[:, -1] = True
     limit, minimum, numbers = np.zeros((3, rows), np.int32)
-    prefix = np.full((rows, shape.answer if shape.prefixes else 0), -1, np.int32)
+    prefix = np.full((rows, shape.text if shape.prefixes else 0), -1, np.int32)
     phrases = np.full((rows, *shape.phrases), -1, np.int32)
     for row, request in enumerate(requests):
-        limit[row] = min(request.limit, shape.answer)
+        limit[row] = min(request.limit, shape.text)
         minimum[row], numbers[row] = request.minimum, request.number
         prefix[row, : len(request.prefix)] = request.prefix
         for column, phrase in enumerate(distinct(request.phrases)):

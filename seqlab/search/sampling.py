@@ -14,7 +14,7 @@ from seqlab.search.settings import ScoreWeights, StaticSettings
 
 def sample(
     decoder: Decoder,
-    search: SequenceState,
+    search_state: SequenceState,
     requests: RequestBatch,
     span: Span,
     static: StaticSettings,
@@ -27,7 +27,7 @@ def sample(
     Processors change the distribution of the draws; scores and log-probabilities are the model's own, as in
     `beam_search`.
     """
-    processors, rule = make_processors(static), static.rules.length
+    processors, rule = make_processors(static), static.rules.length_penalty
     keys = jax.vmap(lambda number: jax.random.fold_in(jax.random.key(seed), number))(requests.numbers)
 
     def choose(logits: jax.Array, history: History) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -41,4 +41,4 @@ def sample(
     def score(log_probs: jax.Array, lengths: jax.Array) -> jax.Array:
         return normalized_score(log_probs, lengths, weights.alpha, weights.word_penalty, rule)
 
-    return extend_sequences(decoder, search, requests, span, choose, score, static.eos)
+    return extend_sequences(decoder, search_state, requests, span, choose, score, static.eos)

@@ -29,7 +29,7 @@ class ActiveRows(struct.PyTreeNode):
     """Sentences that are being decoded: every leaf [B ...], so that some can leave."""
 
     memory: Any
-    search: Any  # a BeamState or a SequenceState
+    search_state: Any  # a BeamState or a SequenceState
     requests: RequestBatch
 
     def __len__(self) -> int:
@@ -83,16 +83,16 @@ def make_searcher(model: Any, static: StaticSettings, mesh: Mesh) -> Searcher:
         return split(run, False, True, *[False] * 4)(params, rows, begin, end, weights, seed)
 
     def grow(rows: ActiveRows, more: int) -> ActiveRows:
-        state = rows.search.state
+        state = rows.search_state.state
         state = (grow_state(model, state[0], more), state[1]) if static.coverage else grow_state(model, state, more)
-        return rows.replace(search=rows.search.grow(state, more))
+        return rows.replace(search_state=rows.search_state.grow(state, more))
 
     return Searcher(
         begin,
         advance,
         jax.jit(grow, static_argnames="more"),
         jax.jit(join_rows, out_shardings=NamedSharding(mesh, PartitionSpec(AXIS))),
-        jax.jit(lambda rows: rows.search.results()),
+        jax.jit(lambda rows: rows.search_state.results()),
     )
 
 
@@ -103,10 +103,10 @@ def begin_rows(model: Any, static: StaticSettings, length: int, params: Params, 
     if static.coverage:
         state = begin_coverage(state, inputs.mask, static.beam)  # pyright: ignore[reportOptionalMemberAccess]
     if static.greedy or static.sampling:
-        search = begin_sequences(state, prompt.ids[:, -1], length=length, hypotheses=static.beam)
+        search_state = begin_sequences(state, prompt.ids[:, -1], length=length, hypotheses=static.beam)
     else:
-        search = begin_beam(state, requests, static, length)
-    return ActiveRows(memory, search, requests)
+        search_state = begin_beam(state, requests, static, length)
+    return ActiveRows(memory, search_state, requests)
 
 
 def advance_rows(
@@ -118,14 +118,15 @@ def advance_rows(
     weights: ScoreWeights,
     seed: jax.Array,
 ) -> ActiveRows:
-    arguments = decoder_of(model, params, rows, static, weights), rows.search, rows.requests, span, static, weights
+    decoder = decoder_of(model, params, rows, static, weights)
+    arguments = decoder, rows.search_state, rows.requests, span, static, weights
     if static.sampling:
-        search = sample(*arguments, seed)
+        search_state = sample(*arguments, seed)
     elif static.greedy:
-        search = greedy_search(*arguments)
+        search_state = greedy_search(*arguments)
     else:
-        search = beam_search(*arguments)
-    return rows.replace(search=search)
+        search_state = beam_search(*arguments)
+    return rows.replace(search_state=search_state)
 
 
 def decoder_of(

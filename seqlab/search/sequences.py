@@ -62,7 +62,7 @@ def begin_sequences(state: Any, first: Int[Array, "B"], *, length: int, hypothes
 
 def extend_sequences(
     decoder: Decoder,
-    search: SequenceState,
+    search_state: SequenceState,
     requests: RequestBatch,
     span: Span,
     choose: Choose,
@@ -93,4 +93,4 @@ def extend_sequences(
         lengths = jnp.where(unfinished & (token == eos), i + 1, current.lengths)
         return i + 1, SequenceState(state, token, tokens, log_probs, score(log_probs, lengths), lengths)
 
-    return jax.lax.while_loop(is_running, advance, (jnp.int32(span.begin), search))[1]
+    return jax.lax.while_loop(is_running, advance, (jnp.int32(span.begin), search_state))[1]

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from seqlab.search.beam_state import Beam
 from seqlab.search.ensemble import Ensemble
-from seqlab.search.generate import Result, check
+from seqlab.search.generate import Result, check_requests
 from seqlab.search.hypotheses import Hypotheses
 from seqlab.search.length_penalty import normalized_score
 from seqlab.search.processors import NEVER
@@ -65,23 +65,23 @@ class Trace(NamedTuple):
 
 def trace(model: Generator | Ensemble, params: Params, request: Request, settings: SearchSettings) -> Trace:
     """The steps of `generate` with the same arguments; greedy search is a beam of one that stops at its first end."""
-    check(model, [request], settings)
+    check_requests(model, [request], settings)
     static, weights = settings.static._replace(nbest=1, sampling=False), settings.weights
     if static.greedy:
         static = static._replace(greedy=False, rules=dataclasses.replace(static.rules, stop="first"))
     device = jax.local_devices()[:1]
     params, searcher = jax.device_put(params, device[0]), make_searcher(model, static, make_mesh(device))
     ((shape, _),) = shapes([request], model).items()
-    rows = searcher.begin(params, collate([request], 1, shape), length=shape.answer)
-    span = {"prompt_end": shape.prompt - 1, "max_length": shape.answer}
+    rows = searcher.begin(params, collate([request], 1, shape), length=shape.text)
+    span = {"prompt_end": shape.prompt - 1, "max_length": shape.text}
     steps: list[TraceStep] = []
-    while len(steps) < shape.answer and not rows.search.done.all():
-        n, unfinished = len(steps) + 1, [not beam.done[0] for beam in rows.search.beams]
+    while len(steps) < shape.text and not rows.search_state.done.all():
+        n, unfinished = len(steps) + 1, [not beam.done[0] for beam in rows.search_state.beams]
         rows = searcher.advance(params, rows, n - 1, n, weights, 0, **span)
-        beams = [beam for beam, searched in zip(rows.search.beams, unfinished, strict=True) if searched]
-        steps.append(step_of(beams, n, weights, static.rules.length))
-    best = next(iter(listed(searcher.results(rows))), None)
-    nodes = tree(steps, request.prompt[-1], best.tokens if best else [])
+        beams = [beam for beam, searched in zip(rows.search_state.beams, unfinished, strict=True) if searched]
+        steps.append(step_of(beams, n, weights, static.rules.length_penalty))
+    best = next(iter(list_hypotheses(searcher.results(rows))), None)
+    nodes = build_tree(steps, request.prompt[-1], best.tokens if best else [])
     return Trace(steps, nodes, best and Result(best.tokens, best.score, best.log_prob))
 
 
@@ -91,19 +91,19 @@ def step_of(beams: Sequence[Beam], n: int, weights: ScoreWeights, rule: str) -> 
     for beam in beams:
         lengths = jnp.full(beam.log_probs.shape, n)
         scores = normalized_score(beam.log_probs, lengths, weights.alpha, weights.word_penalty, rule)
-        live += listed(Hypotheses(beam.tokens, lengths, scores, beam.log_probs))
-        ended += [hypothesis for hypothesis in listed(beam.finished) if len(hypothesis.tokens) == n]
+        live += list_hypotheses(Hypotheses(beam.tokens, lengths, scores, beam.log_probs))
+        ended += [hypothesis for hypothesis in list_hypotheses(beam.finished) if len(hypothesis.tokens) == n]
     return TraceStep(live, ended)
 
 
-def listed(hypotheses: Hypotheses) -> list[Hypothesis]:
+def list_hypotheses(hypotheses: Hypotheses) -> list[Hypothesis]:
     """The hypotheses of the only sentence that exist."""
     fields = (hypotheses.tokens, hypotheses.lengths, hypotheses.log_probs, hypotheses.scores)
     rows = zip(*(field[0].tolist() for field in fields), strict=True)
     return [Hypothesis(tokens[:n], log_prob, score) for tokens, n, log_prob, score in rows if log_prob > NEVER / 2]
 
 
-def tree(steps: Sequence[TraceStep], root: int, best: Sequence[int]) -> list[Node]:
+def build_tree(steps: Sequence[TraceStep], root: int, best: Sequence[int]) -> list[Node]:
     """All prefixes of the steps' hypotheses, parents first, under a root with the token `root`."""
     by_prefix: dict[tuple[int, ...], Hypothesis] = {(): Hypothesis([], 0.0, 0.0)}
     last: dict[tuple[int, ...], int] = {(): 0}

@@ -23,7 +23,7 @@ def check_types(value: Any, prefix: str = "") -> None:
 def check_minimums(value: Any, prefix: str, **minimums: int) -> None:
     """Raises `SeqlabError` for the first of some fields that is below its minimum."""
     for name, minimum in minimums.items():
-        at_least(f"{prefix}{name}", getattr(value, name), minimum)
+        check_minimum(f"{prefix}{name}", getattr(value, name), minimum)
 
 
 def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
@@ -36,12 +36,12 @@ def check_fraction(name: str, value: float) -> None:
         raise SeqlabError(f"{name} is in [0, 1), not {value}")
 
 
-def check_finite(name: str, value: float) -> None:
+def check_nonnegative(name: str, value: float) -> None:
     if not 0 <= value < math.inf:
         raise SeqlabError(f"{name} is a finite number of at least 0, not {value}")
 
 
-def at_least(name: str, value: int | float, minimum: int) -> None:
+def check_minimum(name: str, value: int | float, minimum: int) -> None:
     """Raises for a value that is too small or NaN."""
     if not value >= minimum:  # NaN too
         raise SeqlabError(f"{name} must be at least {minimum}, not {value}")

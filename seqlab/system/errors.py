@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Iterator
 
-STOPPED = 75  # exit code, EX_TEMPFAIL of sysexits.h: stopped on request, saved, to be started again
+EXIT_STOPPED = 75  # exit code, EX_TEMPFAIL of sysexits.h: stopped on request, saved, to be started again
 RESTORE = "restore it from a backup, or begin anew with another --out"  # for a file of a run that has changed
 
 
@@ -12,7 +12,8 @@ class SeqlabError(ValueError):
 
 
 class Stopped(BaseException):
-    """Raised after a signal requested the end and the state is saved. The command exits with 75: try again.
+    """A signal asked this process to stop. The message says whether the state was saved. The command exits with 75:
+    run it again.
 
     Like KeyboardInterrupt, it is not an `Exception`, so that code that is interrupted does not catch it. `agreed`:
     all processes stop at the same step.

@@ -12,7 +12,7 @@ from seqlab.system.errors import SeqlabError
 MAX_SIZE = 1 << 26  # bytes of a file that is read whole
 
 
-def inside(folder: Path, name: str) -> Path:
+def resolve_inside(folder: Path, name: str) -> Path:
     """Returns the file of that name in a folder. Raises for a name or a link that leads out of the folder."""
     path = folder / name
     try:

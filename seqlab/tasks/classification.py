@@ -14,15 +14,14 @@ from typing import Any
 import numpy as np
 
 from seqlab.config import Batching
-from seqlab.data.batches import single_ids
+from seqlab.data.batches import pad_documents, single_ids
 from seqlab.data.corpus import Corpus
-from seqlab.data.padding import documents
 from seqlab.data.plan_cache import bucket_plan
-from seqlab.data.plans import Plan, Rows
+from seqlab.data.plans import BatchPlan, Plan
 from seqlab.data.tokenizers import Tokenizers
 from seqlab.decoding.answers import answers
 from seqlab.layers.losses import cross_entropy, model_outputs
-from seqlab.system.checks import at_least, check_fraction
+from seqlab.system.checks import check_fraction, check_minimum
 from seqlab.types import Batch, Carry, Params, Tokens
 
 
@@ -39,19 +38,19 @@ class Classification:
     separator = "\t"
 
     def __post_init__(self) -> None:
-        at_least("task.max_tokens", self.max_tokens, 1)
+        check_minimum("task.max_tokens", self.max_tokens, 1)
         check_fraction("task.label_smoothing", self.label_smoothing)
 
     def plan(self, corpus: Corpus, batching: Batching) -> Plan:
         batching = dataclasses.replace(batching, max_length=self.max_tokens)  # so none is left out
         return bucket_plan(self, corpus, batching, lambda: np.minimum(corpus.lengths("source"), self.max_tokens))
 
-    def collate(self, corpus: Corpus, rows: Rows, tokenizers: Tokenizers) -> Batch:
-        sources = [corpus.row("source", i)[: self.max_tokens] for i in rows.indices]
-        targets, weights = np.zeros(rows.rows, np.int32), np.zeros(rows.rows, np.float32)
-        targets[: len(rows.indices)] = single_ids(corpus, "label", rows)
-        weights[: len(rows.indices)] = 1.0
-        inputs = documents(sources, tokenizers["source"], rows.shape[0], rows.rows)
+    def collate(self, corpus: Corpus, batch_plan: BatchPlan, tokenizers: Tokenizers) -> Batch:
+        sources = [corpus.row("source", i)[: self.max_tokens] for i in batch_plan.indices]
+        targets, weights = np.zeros(batch_plan.row_count, np.int32), np.zeros(batch_plan.row_count, np.float32)
+        targets[: len(batch_plan.indices)] = single_ids(corpus, "label", batch_plan)
+        weights[: len(batch_plan.indices)] = 1.0
+        inputs = pad_documents(sources, tokenizers["source"], batch_plan.shape[0], batch_plan.row_count)
         return Batch(inputs, None, targets, weights)
 
     def loss(self, model: Any, params: Params, batch: Batch, carry: Carry, key: Any) -> Any:
@@ -64,14 +63,14 @@ class Classification:
         """The class of each document, given its ids."""
         tokenizer = tokenizers["source"]
         classes = answers(
-            model, params, self.cut(inputs), lambda ids, length, count: documents(ids, tokenizer, length, count)
+            model, params, self.cut(inputs), lambda ids, length, count: pad_documents(ids, tokenizer, length, count)
         )
         return [tokenizers["label"].decode([int(best)]) for best in classes]
 
     def inputs(self, tokenizers: Tokenizers, inputs: Sequence[Any]) -> Tokens:
         """Documents as the model reads them, given their ids."""
         ids = self.cut(inputs)
-        return documents(ids, tokenizers["source"], 1 << (max(map(len, ids)) - 1).bit_length(), len(ids))
+        return pad_documents(ids, tokenizers["source"], 1 << (max(map(len, ids)) - 1).bit_length(), len(ids))
 
     def cut(self, inputs: Sequence[Any]) -> list[np.ndarray]:
         return [np.array(ids[: self.max_tokens], np.int32) for ids in inputs]

@@ -14,12 +14,12 @@ from seqlab.config import Batching
 from seqlab.data.batches import pair_batch
 from seqlab.data.corpus import Corpus
 from seqlab.data.plan_cache import cut_source_plan
-from seqlab.data.plans import Plan, Rows
+from seqlab.data.plans import BatchPlan, Plan
 from seqlab.data.tokenizers import Tokenizers
 from seqlab.decoding.requests import source_request
 from seqlab.layers.losses import generator_loss
 from seqlab.search.requests import Request
-from seqlab.system.checks import at_least, check_fraction
+from seqlab.system.checks import check_fraction, check_minimum
 from seqlab.types import Batch, Carry, Params
 
 DEFAULT_LENGTH = 64  # maximum tokens of a reply
@@ -40,16 +40,16 @@ class Dialogue:
     separator = "\t"
 
     def __post_init__(self) -> None:
-        at_least("task.loss_chunk", self.loss_chunk, 0)
+        check_minimum("task.loss_chunk", self.loss_chunk, 0)
         check_fraction("task.label_smoothing", self.label_smoothing)
-        at_least("task.source_tokens", self.source_tokens, 1)
+        check_minimum("task.source_tokens", self.source_tokens, 1)
 
     def plan(self, corpus: Corpus, batching: Batching) -> Plan:
         return cut_source_plan(self, corpus, batching, self.source_tokens)
 
-    def collate(self, corpus: Corpus, rows: Rows, tokenizers: Tokenizers) -> Batch:
-        sources, targets = ([corpus.row(column, i) for i in rows.indices] for column in self.columns)
-        return pair_batch([source[-self.source_tokens :] for source in sources], targets, rows, tokenizers)
+    def collate(self, corpus: Corpus, batch_plan: BatchPlan, tokenizers: Tokenizers) -> Batch:
+        sources, targets = ([corpus.row(column, i) for i in batch_plan.indices] for column in self.columns)
+        return pair_batch([source[-self.source_tokens :] for source in sources], targets, batch_plan, tokenizers)
 
     def loss(self, model: Any, params: Params, batch: Batch, carry: Carry, key: Any) -> Any:
         """Cross-entropy of the reply; see `generator_loss`."""

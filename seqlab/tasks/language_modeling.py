@@ -8,16 +8,17 @@ from typing import Any
 import numpy as np
 
 from seqlab.config import Batching
+from seqlab.data.batches import shift_targets
 from seqlab.data.corpus import Corpus
 from seqlab.data.packing import Packing, make_packing
-from seqlab.data.padding import pad, shifted
+from seqlab.data.padding import pad
 from seqlab.data.plan_cache import bucket_plan, cached_plan
-from seqlab.data.plans import Plan, Rows
+from seqlab.data.plans import BatchPlan, Plan
 from seqlab.data.streams import Streams
 from seqlab.data.tokenizers import Tokenizers
 from seqlab.layers.losses import generator_loss
 from seqlab.search.requests import Request
-from seqlab.system.checks import at_least, check_fraction
+from seqlab.system.checks import check_fraction, check_minimum
 from seqlab.system.errors import SeqlabError
 from seqlab.types import Batch, Carry, Params, Tokens
 
@@ -42,7 +43,7 @@ class LanguageModeling:
     def __post_init__(self) -> None:
         if self.rows not in ("lines", "packed", "stream"):
             raise SeqlabError(f"task.rows must be lines, packed or stream, not {self.rows!r}")
-        at_least("task.loss_chunk", self.loss_chunk, 0)
+        check_minimum("task.loss_chunk", self.loss_chunk, 0)
         check_fraction("task.label_smoothing", self.label_smoothing)
 
     def plan(self, corpus: Corpus, batching: Batching) -> Plan:
@@ -62,19 +63,19 @@ class LanguageModeling:
             return cached_plan(make, self, corpus, batching)
         return bucket_plan(self, corpus, batching, lambda: corpus.lengths("target") + 1)
 
-    def collate(self, corpus: Corpus, rows: Rows, tokenizers: Tokenizers) -> Batch:
+    def collate(self, corpus: Corpus, batch_plan: BatchPlan, tokenizers: Tokenizers) -> Batch:
         """prefix: BOS y1 .. ym; targets: y1 .. ym EOS; in a stream, the tokens there and their successors."""
         tokenizer = tokenizers["target"]
         if self.rows == "stream":
-            ids, real = stretch(corpus, rows.indices, rows.shape[0] + 1, tokenizer.newline)
+            ids, real = stretch(corpus, batch_plan.indices, batch_plan.shape[0] + 1, tokenizer.newline)
             mask = real[:, :-1] & real[:, 1:]  # the last token of the text has nothing after it
-            fresh = np.full(len(ids), rows.first)
+            fresh = np.full(len(ids), batch_plan.starts_stream)
             return Batch(None, Tokens(ids[:, :-1] * mask, mask), ids[:, 1:], mask.astype(np.float32), fresh)
-        examples = [corpus.row("target", i) for i in rows.indices]
+        examples = [corpus.row("target", i) for i in batch_plan.indices]
         if self.rows == "lines":
-            return Batch(None, *shifted(examples, tokenizer, rows.shape[0], rows.rows))
-        assert rows.held is not None
-        return packed(examples, rows.held, tokenizer, rows.shape[0], rows.rows)
+            return Batch(None, *shift_targets(examples, tokenizer, batch_plan.shape[0], batch_plan.row_count))
+        assert batch_plan.examples_per_row is not None
+        return packed(examples, batch_plan.examples_per_row, tokenizer, batch_plan.shape[0], batch_plan.row_count)
 
     def loss(self, model: Any, params: Params, batch: Batch, carry: Carry, key: Any) -> Any:
         """Cross-entropy of each next token; see `generator_loss`."""
@@ -107,9 +108,13 @@ def stretch(corpus: Corpus, starts: np.ndarray, count: int, newline: int) -> tup
     return np.where(real, tokens, 0).astype(np.int32), real
 
 
-def packed(examples: list[np.ndarray], held: np.ndarray, tokenizer: Any, length: int, count: int) -> Batch:
-    """Examples one behind the other, `held` in each row of `length`; each is a segment that begins with BOS."""
-    rows = np.split(np.arange(len(examples)), np.cumsum(held)[:-1]) if len(held) else []
+def packed(
+    examples: list[np.ndarray], examples_per_row: np.ndarray, tokenizer: Any, length: int, count: int
+) -> Batch:
+    """Examples one behind the other, `examples_per_row` in the rows of `length`; each is a segment that begins with
+    BOS.
+    """
+    rows = np.split(np.arange(len(examples)), np.cumsum(examples_per_row)[:-1]) if len(examples_per_row) else []
 
     def joined(pieces: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         return pad([np.concatenate([pieces[i] for i in row]) for row in rows], length, count)

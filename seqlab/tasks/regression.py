@@ -13,11 +13,11 @@ from seqlab.data.batches import single_ids
 from seqlab.data.corpus import Corpus
 from seqlab.data.padding import pad
 from seqlab.data.plan_cache import bucket_plan
-from seqlab.data.plans import Plan, Rows
+from seqlab.data.plans import BatchPlan, Plan
 from seqlab.data.tokenizers import Tokenizers, values_of
 from seqlab.decoding.answers import answers
 from seqlab.layers.losses import model_outputs
-from seqlab.system.checks import at_least
+from seqlab.system.checks import check_minimum
 from seqlab.system.errors import SeqlabError
 from seqlab.types import Batch, Carry, Params, Series
 
@@ -32,7 +32,7 @@ class Regression:
     metrics = ("mse",)
 
     def __post_init__(self) -> None:
-        at_least("task.features", self.features, 1)
+        check_minimum("task.features", self.features, 1)
 
     def plan(self, corpus: Corpus, batching: Batching) -> Plan:
         def sizes() -> np.ndarray:
@@ -49,12 +49,12 @@ class Regression:
 
         return bucket_plan(self, corpus, batching, sizes)
 
-    def collate(self, corpus: Corpus, rows: Rows, tokenizers: Tokenizers) -> Batch:
-        targets, weights = np.zeros((2, rows.rows), np.float32)
-        targets[: len(rows.indices)] = values_of(single_ids(corpus, "target", rows))
-        weights[: len(rows.indices)] = 1.0
-        sources = [self.by_position(corpus.row("source", i)) for i in rows.indices]
-        return Batch(self.series(sources, rows.shape[0], rows.rows), None, targets, weights)
+    def collate(self, corpus: Corpus, batch_plan: BatchPlan, tokenizers: Tokenizers) -> Batch:
+        targets, weights = np.zeros((2, batch_plan.row_count), np.float32)
+        targets[: len(batch_plan.indices)] = values_of(single_ids(corpus, "target", batch_plan))
+        weights[: len(batch_plan.indices)] = 1.0
+        sources = [self.by_position(corpus.row("source", i)) for i in batch_plan.indices]
+        return Batch(self.series(sources, batch_plan.shape[0], batch_plan.row_count), None, targets, weights)
 
     def by_position(self, ids: Any) -> np.ndarray:
         """A source's numbers [T F]."""

@@ -16,12 +16,12 @@ from seqlab.config import Batching
 from seqlab.data.batches import pair_batch
 from seqlab.data.corpus import Corpus
 from seqlab.data.plan_cache import cut_source_plan
-from seqlab.data.plans import Plan, Rows
+from seqlab.data.plans import BatchPlan, Plan
 from seqlab.data.tokenizers import Tokenizers
 from seqlab.decoding.requests import source_request
 from seqlab.layers.losses import generator_loss
 from seqlab.search.requests import Request
-from seqlab.system.checks import at_least, check_fraction
+from seqlab.system.checks import check_fraction, check_minimum
 from seqlab.system.errors import SeqlabError
 from seqlab.types import Batch, Carry, Params
 
@@ -47,7 +47,7 @@ class Summarization:
     separator = "\t"
 
     def __post_init__(self) -> None:
-        at_least("task.loss_chunk", self.loss_chunk, 0)
+        check_minimum("task.loss_chunk", self.loss_chunk, 0)
         check_fraction("task.label_smoothing", self.label_smoothing)
         if self.rouge not in ("rouge", "rouge_stemmed", "rouge_unicode"):
             raise SeqlabError(f"task.rouge must be rouge, rouge_stemmed or rouge_unicode, not {self.rouge!r}")
@@ -72,9 +72,9 @@ class Summarization:
             return np.concatenate([ids[: size - size // 2], ids[-(size // 2) :]])
         return ids[:size] if self.keep == "head" else ids[-size:]
 
-    def collate(self, corpus: Corpus, rows: Rows, tokenizers: Tokenizers) -> Batch:
-        sources, targets = ([corpus.row(column, i) for i in rows.indices] for column in self.columns)
-        return pair_batch([self.cut(source) for source in sources], targets, rows, tokenizers)
+    def collate(self, corpus: Corpus, batch_plan: BatchPlan, tokenizers: Tokenizers) -> Batch:
+        sources, targets = ([corpus.row(column, i) for i in batch_plan.indices] for column in self.columns)
+        return pair_batch([self.cut(source) for source in sources], targets, batch_plan, tokenizers)
 
     def loss(self, model: Any, params: Params, batch: Batch, carry: Carry, key: Any) -> Any:
         """Cross-entropy of the summary; see `generator_loss`."""

@@ -11,7 +11,7 @@ from seqlab.config import Batching
 from seqlab.data.corpus import Corpus
 from seqlab.data.padding import pad
 from seqlab.data.plan_cache import bucket_plan
-from seqlab.data.plans import Plan, Rows
+from seqlab.data.plans import BatchPlan, Plan
 from seqlab.data.tokenizers import Tokenizers
 from seqlab.decoding.answers import answers
 from seqlab.layers.losses import cross_entropy, model_outputs
@@ -36,10 +36,12 @@ class Tagging:
 
         return bucket_plan(self, corpus, batching, sizes)
 
-    def collate(self, corpus: Corpus, rows: Rows, tokenizers: Tokenizers) -> Batch:
-        sources, labels = ([corpus.row(column, i) for i in rows.indices] for column in self.columns)
-        targets, mask = pad(labels, rows.shape[0], rows.rows)
-        return Batch(Tokens(*pad(sources, rows.shape[0], rows.rows)), None, targets, mask.astype(np.float32))
+    def collate(self, corpus: Corpus, batch_plan: BatchPlan, tokenizers: Tokenizers) -> Batch:
+        sources, labels = ([corpus.row(column, i) for i in batch_plan.indices] for column in self.columns)
+        targets, mask = pad(labels, batch_plan.shape[0], batch_plan.row_count)
+        return Batch(
+            Tokens(*pad(sources, batch_plan.shape[0], batch_plan.row_count)), None, targets, mask.astype(np.float32)
+        )
 
     def loss(self, model: Any, params: Params, batch: Batch, carry: Carry, key: Any) -> Any:
         """Cross-entropy of every label."""

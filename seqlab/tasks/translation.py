@@ -9,12 +9,12 @@ from seqlab.config import Batching
 from seqlab.data.batches import pair_batch
 from seqlab.data.corpus import Corpus
 from seqlab.data.plan_cache import bucket_plan
-from seqlab.data.plans import Plan, Rows
+from seqlab.data.plans import BatchPlan, Plan
 from seqlab.data.tokenizers import Tokenizers
 from seqlab.decoding.requests import source_request
 from seqlab.layers.losses import generator_loss
 from seqlab.search.requests import Request
-from seqlab.system.checks import at_least, check_fraction
+from seqlab.system.checks import check_fraction, check_minimum
 from seqlab.types import Batch, Carry, Params
 
 
@@ -31,7 +31,7 @@ class Translation:
     columns = MappingProxyType({"source": "text", "target": "text"})
 
     def __post_init__(self) -> None:
-        at_least("task.loss_chunk", self.loss_chunk, 0)
+        check_minimum("task.loss_chunk", self.loss_chunk, 0)
         check_fraction("task.label_smoothing", self.label_smoothing)
 
     @property
@@ -42,9 +42,9 @@ class Translation:
         """Both sides take one position more than their ids, for EOS, or BOS in the prefix."""
         return bucket_plan(self, corpus, batching, lambda: corpus.lengths(*self.columns) + 1)
 
-    def collate(self, corpus: Corpus, rows: Rows, tokenizers: Tokenizers) -> Batch:
-        sources, targets = ([corpus.row(column, i) for i in rows.indices] for column in self.columns)
-        return pair_batch(sources, targets, rows, tokenizers)
+    def collate(self, corpus: Corpus, batch_plan: BatchPlan, tokenizers: Tokenizers) -> Batch:
+        sources, targets = ([corpus.row(column, i) for i in batch_plan.indices] for column in self.columns)
+        return pair_batch(sources, targets, batch_plan, tokenizers)
 
     def loss(self, model: Any, params: Params, batch: Batch, carry: Carry, key: Any) -> Any:
         """Cross-entropy of the target; see `generator_loss`."""

@@ -8,7 +8,8 @@ from seqlab import catalogue
 from seqlab.config import Experiment
 from seqlab.data.batches import blank_batch
 from seqlab.data.plans import Plan
-from seqlab.data.records import Prepared
+from seqlab.data.records import PreparedData
+from seqlab.decoding.settings import validation_search
 from seqlab.distributed.devices import check_devices
 from seqlab.runs.parameters import init_params
 from seqlab.system.errors import SeqlabError
@@ -24,7 +25,7 @@ def check_longest(model: Any, plan: Plan) -> None:
         )
 
 
-def check(experiment: Experiment) -> None:
+def check_experiment(experiment: Experiment) -> None:
     """Raises `SeqlabError`, before any work is done, for parts that do not fit together, or not this machine. The
     fields of a part are checked where they are defined.
     """
@@ -35,6 +36,7 @@ def check(experiment: Experiment) -> None:
         raise SeqlabError(
             f"validation.metric {experiment.validation.metric!r} is none of this task's: {', '.join(names)}"
         )
+    validation_search(experiment)
     model = catalogue.with_vocabulary_size(experiment.model, experiment.text.size)
     try:
         jax.eval_shape(lambda: init_params(model, experiment.seed, blank_batch(experiment.task)))
@@ -44,7 +46,7 @@ def check(experiment: Experiment) -> None:
         raise SeqlabError(f"this model cannot be built: {error}") from None
 
 
-def check_columns(experiment: Experiment, data: Prepared) -> None:
+def check_columns(experiment: Experiment, data: PreparedData) -> None:
     """Raises `SeqlabError` where the data lacks a column of the task."""
     smallest = min(data.counts, key=lambda split: data.counts[split])  # opens fastest
     first = next(data.read(smallest, 0, 1))

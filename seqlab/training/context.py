@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 
 from seqlab.config import Experiment
-from seqlab.data.plans import Plan, Rows
+from seqlab.data.plans import BatchPlan, Plan
 from seqlab.distributed.devices import Runner
 from seqlab.system.signals import StopRequest
 from seqlab.types import Params, TrainState
@@ -25,7 +25,7 @@ class TrainingContext(NamedTuple):
     train_step: Callable[[TrainState, Any], tuple[TrainState, dict[str, jax.Array]]]
     """The compiled training step. It donates the state."""
     plan: Plan
-    collate: Callable[[Rows], Any]
+    collate: Callable[[BatchPlan], Any]
     """Returns the batch of some rows."""
     validate: Callable[[Params], dict[str, float]]
     """Returns the validation loss, and other scores, of parameters."""

@@ -10,13 +10,13 @@ from seqlab.config import Experiment
 from seqlab.data.batches import blank_batch
 from seqlab.distributed.devices import describe_devices
 from seqlab.distributed.sharding import explain
-from seqlab.training.checks import check
+from seqlab.training.checks import check_experiment
 from seqlab.training.state import initial_state
 
 
 def describe_sharding(experiment: Experiment) -> Iterator[str]:
     """Yields lines that say on which axes of the mesh the state is sharded, and how much of it a device holds."""
-    check(experiment)
+    check_experiment(experiment)
     model = catalogue.with_vocabulary_size(experiment.model, experiment.text.size)
     experiment = dataclasses.replace(experiment, model=model)
     state = jax.eval_shape(lambda: initial_state(experiment, blank_batch(experiment.task)))
@@ -26,4 +26,4 @@ def describe_sharding(experiment: Experiment) -> Iterator[str]:
     yield from explain(state.params, *sizes)
     *_, total = explain({"optimizer": state.optimizer, "average": state.average}, *sizes)
     size, share = total.split()[-2:]
-    yield f"beside them, the optimizer's state, which lies as they do: {size} MiB, {share} MiB a device"
+    yield f"plus the optimizer state, sharded like the parameters: {size} MiB, {share} MiB a device"

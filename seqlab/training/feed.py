@@ -3,7 +3,9 @@
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from seqlab.data.plans import Plan, Rows
+import grain
+
+from seqlab.data.plans import BatchPlan, Plan
 from seqlab.distributed.devices import collate_local_rows
 from seqlab.system.errors import SeqlabError
 from seqlab.training.context import TrainingContext
@@ -23,16 +25,14 @@ def stream_own_batches(context: TrainingContext, progress: Progress) -> Iterator
 
 
 def stream_batches(
-    plan: Plan, seed: int, collate: Callable[[Rows], Any], epoch: int, index: int
+    plan: Plan, seed: int, collate: Callable[[BatchPlan], Any], epoch: int, index: int
 ) -> Iterator[tuple[int, int, Any]]:
     """Yields the batches from an epoch and index on, without end: (epoch and index of the next batch, batch)."""
-    import grain
-
     ahead = grain.ReadOptions(num_threads=2, prefetch_buffer_size=8)
     while True:
-        rows = grain.MapDataset.source(plan.batches(seed, epoch))
+        batch_plans = grain.MapDataset.source(plan.batches(seed, epoch))
         try:
-            for batch in rows.slice(slice(index, None)).map(collate).to_iter_dataset(ahead):
+            for batch in batch_plans.slice(slice(index, None)).map(collate).to_iter_dataset(ahead):
                 index += 1
                 yield epoch, index, batch
         except SeqlabError as error:  # Grain adds lines of its own

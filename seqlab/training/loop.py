@@ -154,10 +154,10 @@ class TrainingLoop:
         """Writes the hashes of the batch and of the state, where the trail has a line for the step."""
         context, experiment = self.context, self.experiment
         if experiment.hash_every and self.step % experiment.hash_every == 0:
-            rows = context.plan.batches(experiment.seed, self.progress.epoch)[self.progress.index - 1]
+            batch_plan = context.plan.batches(experiment.seed, self.progress.epoch)[self.progress.index - 1]
             state = context.runner.fetch(self.state)
             if self.outputs.trail is not None:
-                self.outputs.trail.write(self.step, context.collate(rows), state)
+                self.outputs.trail.write(self.step, context.collate(batch_plan), state)
 
     def save_if_due(self, stopping: bool) -> None:
         """Saves the state and validates it, where that is due; or only saves it, before a stop or for a failed save.

@@ -10,8 +10,8 @@ from seqlab import catalogue
 from seqlab.config import Experiment, Text
 from seqlab.data.batches import make_batch
 from seqlab.data.corpus import Corpus, tokenize_split
-from seqlab.data.plans import Plan, Rows
-from seqlab.data.records import Prepared, prepare
+from seqlab.data.plans import BatchPlan, Plan
+from seqlab.data.records import PreparedData, prepare
 from seqlab.data.tokenizer_files import load_tokenizers, parse_names, parse_tokenizer
 from seqlab.data.tokenizers import Labels, Numbers, Symbols, Tokenizer, Tokenizers
 from seqlab.data.vocabulary import train_tokenizer
@@ -24,13 +24,13 @@ class PreparedExperiment(NamedTuple):
     """An experiment whose sizes are filled in, its data, its tokenizers, and the ids of its training split."""
 
     experiment: Experiment
-    data: Prepared
+    data: PreparedData
     tokenizers: Tokenizers
     corpus: Corpus
 
-    def collate(self, rows: Rows) -> Any:
+    def collate(self, batch_plan: BatchPlan) -> Any:
         """Returns the batch of some rows of the training split."""
-        return make_batch(self.experiment.task, self.corpus, self.tokenizers, rows)
+        return make_batch(self.experiment.task, self.corpus, self.tokenizers, batch_plan)
 
 
 def prepare_experiment(
@@ -59,7 +59,7 @@ def prepare_experiment(
 
 def make_tokenizers(
     experiment: Experiment,
-    data: Prepared,
+    data: PreparedData,
     data_dir: Path,
     run: Path,
     init_from: Path | None = None,
@@ -76,10 +76,10 @@ def make_tokenizers(
     if init_from is not None and from_file is None:
         catalogue.load_experiment(init_from / "experiment.json")
         return load_tokenizers(init_from, columns)
-    listed = list_vocabularies(columns, data, data_dir)
+    label_tokenizers = make_label_tokenizers(columns, data, data_dir)
     if from_file is not None:
-        return from_file | listed
-    return train_text_tokenizers(columns, experiment.text, data, data_dir) | listed
+        return from_file | label_tokenizers
+    return train_text_tokenizers(columns, experiment.text, data, data_dir) | label_tokenizers
 
 
 def text_columns(columns: Mapping[str, str]) -> list[str]:
@@ -94,7 +94,7 @@ def load_text_tokenizer(columns: Mapping[str, str], path: Path) -> Tokenizers:
     return dict.fromkeys(text_columns(columns), parse_tokenizer(path.read_bytes(), str(path)))
 
 
-def list_vocabularies(columns: Mapping[str, str], data: Prepared, data_dir: Path) -> Tokenizers:
+def make_label_tokenizers(columns: Mapping[str, str], data: PreparedData, data_dir: Path) -> Tokenizers:
     """Returns the tokenizers of all columns but those of text: they list what occurs in the training split."""
     tokenizers: Tokenizers = {}
     for name, kind in columns.items():
@@ -107,7 +107,7 @@ def list_vocabularies(columns: Mapping[str, str], data: Prepared, data_dir: Path
     return tokenizers
 
 
-def names_in_column(name: str, kind: str, data: Prepared, data_dir: Path) -> tuple[str, ...]:
+def names_in_column(name: str, kind: str, data: PreparedData, data_dir: Path) -> tuple[str, ...]:
     """Returns the classes, or the symbols, that occur in a column of the training split, sorted."""
 
     def make() -> bytes:
@@ -118,7 +118,7 @@ def names_in_column(name: str, kind: str, data: Prepared, data_dir: Path) -> tup
     return made_from_training_split((kind, name), data, data_dir, make, parse_names)
 
 
-def train_text_tokenizers(columns: Mapping[str, str], text: Text, data: Prepared, data_dir: Path) -> Tokenizers:
+def train_text_tokenizers(columns: Mapping[str, str], text: Text, data: PreparedData, data_dir: Path) -> Tokenizers:
     """Returns the tokenizers of the columns of text, trained on the training split: a joint one, or one for each."""
     names = text_columns(columns)
     if text.joint and names:
@@ -126,7 +126,7 @@ def train_text_tokenizers(columns: Mapping[str, str], text: Text, data: Prepared
     return {name: train_on_columns([name], text, data, data_dir) for name in names}
 
 
-def train_on_columns(names: Sequence[str], text: Text, data: Prepared, data_dir: Path) -> Tokenizer:
+def train_on_columns(names: Sequence[str], text: Text, data: PreparedData, data_dir: Path) -> Tokenizer:
     """Returns a tokenizer that is trained on at most `text.sample` examples of some columns."""
 
     def make() -> bytes:
@@ -136,13 +136,13 @@ def train_on_columns(names: Sequence[str], text: Text, data: Prepared, data_dir:
     return made_from_training_split((text, tuple(names)), data, data_dir, make, parse_tokenizer)
 
 
-def read_columns(data: Prepared, names: Sequence[str], stride: int = 1) -> Iterator[str]:
+def read_columns(data: PreparedData, names: Sequence[str], stride: int = 1) -> Iterator[str]:
     """Yields the texts of some columns of every `stride`-th example of the training split."""
     return (example[name] for example in data.read("train", stride=stride) for name in names)
 
 
 def made_from_training_split(
-    recipe: Any, data: Prepared, data_dir: Path, make: Callable[[], bytes], parse: Callable[[bytes, str], Any]
+    recipe: Any, data: PreparedData, data_dir: Path, make: Callable[[], bytes], parse: Callable[[bytes, str], Any]
 ) -> Any:
     """Returns the parsed result of `make`, stored in the cache: the training split and `recipe` determine it."""
     identity = hashlib.sha256(repr((data.hashes["train"], recipe)).encode()).hexdigest()[:24]

@@ -23,7 +23,7 @@ def training_step(experiment: Experiment, axis: str | None = None) -> Callable[.
         experiment.seed,
         axis,
         accumulate=experiment.accumulate,
-        average=experiment.optimizer.average,
+        average_decay=experiment.optimizer.average,
         skip=experiment.nonfinite == "skip",
     )
 

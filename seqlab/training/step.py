@@ -20,16 +20,16 @@ def make_step(
     axis: str | None = None,
     *,
     accumulate: int = 1,
-    average: float = 0.0,
+    average_decay: float = 0.0,
     skip: bool = False,
 ) -> Callable[[TrainState, Any], tuple[TrainState, dict[str, jax.Array]]]:
     """Returns `step(state, batch) -> (state, {"finite": ...})`.
 
     Gradients are those of the sum of the loss. Sums and weights are added over the devices of `axis` (None: one
     program has the whole batch) and over the `accumulate` parts in which a batch is processed, and divided once, at
-    the end, so that every weight counts alike wherever its row is. `average` is the decay of the moving average of
-    the parameters; 0: there is none. `skip` leaves everything but the number of the step unchanged where the loss or
-    a gradient is not finite.
+    the end, so that every weight counts alike wherever its row is. `average_decay` is the decay of the moving average
+    of the parameters; 0: there is none. `skip` leaves everything but the number of the step unchanged where the loss
+    or a gradient is not finite.
     """
 
     def gradients_of(params: Params, batch: Any, carry: Carry, key: jax.Array) -> Any:
@@ -66,7 +66,7 @@ def make_step(
             optimizer=optimizer_state,
             carry=carry,
             sums=jax.tree.map(jnp.add, state.sums, sums),
-            average=update_average(state.average, params, state.step, average) if average else None,
+            average=update_average(state.average, params, state.step, average_decay) if average_decay else None,
         )
         if skip:
             after = jax.tree.map(lambda new, old: jnp.where(finite, new, old), after, state).replace(step=after.step)
@@ -108,8 +108,8 @@ def update_average(average: Params, params: Params, step: AnyArray, decay: float
     TensorFlow's ExponentialMovingAverage.
     """
     t = jnp.asarray(step, jnp.float32)
-    share = jnp.minimum(decay, (1.0 + t) / (10.0 + t))
-    return jax.tree.map(lambda a, p: share * a + (1.0 - share) * p, average, params)
+    warm_decay = jnp.minimum(decay, (1.0 + t) / (10.0 + t))
+    return jax.tree.map(lambda a, p: warm_decay * a + (1.0 - warm_decay) * p, average, params)
 
 
 def zeros_like(shapes: Any) -> Any:

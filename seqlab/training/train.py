@@ -20,7 +20,7 @@ from seqlab.runs.folder import open_run, refuse_other_folder, without_resumable_
 from seqlab.runs.parameters import load_params
 from seqlab.system.files import locked
 from seqlab.system.signals import StopRequest, listen_for_stop
-from seqlab.training.checks import check
+from seqlab.training.checks import check_experiment
 from seqlab.training.context import TrainingContext
 from seqlab.training.prepare import PreparedExperiment, plan_batches, prepare_experiment
 from seqlab.training.recovery import run_training
@@ -51,7 +51,7 @@ def train(
     experiment, and a loss that is not finite; `Stopped` after a stop request, when the state is saved.
     """
     with listen_for_stop() as stop_request:
-        check(experiment)
+        check_experiment(experiment)
         refuse_other_folder(run)
         prepared = prepare_experiment(experiment, data_dir, run, init_from, tokenizer, say)
         check_processes_agree(prepared)

@@ -12,13 +12,14 @@ import jax.numpy as jnp
 from seqlab.config import Experiment
 from seqlab.data.batches import make_batch
 from seqlab.data.corpus import Corpus
-from seqlab.data.records import Prepared
+from seqlab.data.records import PreparedData
 from seqlab.data.tokenizers import Tokenizers
-from seqlab.decoding.trained import Trained
+from seqlab.decoding.decoded_split import decode_split
+from seqlab.decoding.settings import validation_search
+from seqlab.decoding.trained import TrainedModel
 from seqlab.distributed.devices import collate_local_rows, make_runner
 from seqlab.system.errors import SeqlabError
 from seqlab.training.checks import check_longest
-from seqlab.training.decoded_split import decode_split
 from seqlab.training.meter import perplexity
 from seqlab.training.step import zeros_like
 from seqlab.types import Params
@@ -45,8 +46,8 @@ def loss_of_split(
         params = runner.place(params)
         total: Any = None
         carry: Any = None
-        for i, rows in enumerate(batches):
-            batch = runner.feed(collate(rows))
+        for i, batch_plan in enumerate(batches):
+            batch = runner.feed(collate(batch_plan))
             if i == 0:
                 carry = zeros_like(jax.eval_shape(sums_of, params, batch, None)[-1])
             *sums, carry = sums_of(params, batch, carry)
@@ -62,7 +63,7 @@ def loss_of_split(
 
 
 def make_validation(
-    experiment: Experiment, data: Prepared, tokenizers: Tokenizers, corpus: Corpus
+    experiment: Experiment, data: PreparedData, tokenizers: Tokenizers, corpus: Corpus
 ) -> Callable[[Params], dict[str, float]]:
     """A function from parameters to the loss of the validation split and, if validation.beam is above 0, to the
     task's metrics.
@@ -71,15 +72,12 @@ def make_validation(
         loss_of = loss_of_split(experiment, tokenizers, corpus)
     except SeqlabError as error:
         raise SeqlabError(f"split validation: {error}") from None
-    task, beam, search = experiment.task, experiment.validation.beam, experiment.search
-    if beam and task.metrics and hasattr(task, "requests"):
-        greedy = {"groups": 1, "coverage": 0.0} if beam == 1 else {}
-        search = dataclasses.replace(search, beam=beam, **greedy)
+    beam, search = experiment.validation.beam, validation_search(experiment)
 
     def validate(params: Params) -> dict[str, float]:
         values, _, _ = loss_of(params)
         if beam and math.isfinite(values["loss"]):
-            trained = Trained(experiment.task, experiment.model, params, tokenizers)
+            trained = TrainedModel(experiment.task, experiment.model, params, tokenizers)
             decoded = decode_split(trained, search, data, "validation", len(corpus), corpus)
             values |= {metric: scores[0].value for metric, scores in decoded.scores.items()}
         return values

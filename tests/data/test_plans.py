@@ -66,13 +66,13 @@ def test_every_batch_fits(lengths, tokens, buckets, epoch):
     kept = (longest <= 25) & (longest <= 4 * shortest)
     assert plan.left_out == plan.too_long + plan.lopsided == (~kept).sum()
     for batches in (plan.batches(3, epoch), plan.batches(3, None)):
-        seen = np.concatenate([rows.indices for rows in batches]) if len(batches) else np.zeros(0, int)
+        seen = np.concatenate([batch_plan.indices for batch_plan in batches]) if len(batches) else np.zeros(0, int)
         assert sorted(seen.tolist()) == np.flatnonzero(kept).tolist()
-        for rows in batches:
-            assert len(rows.indices) <= rows.rows
-            assert rows.rows == 1 or rows.rows * sum(rows.shape) <= tokens
-            assert (lengths[rows.indices] <= rows.shape).all()
-        assert len({rows.shape for rows in batches}) <= buckets
+        for batch_plan in batches:
+            assert len(batch_plan.indices) <= batch_plan.row_count
+            assert batch_plan.row_count == 1 or batch_plan.row_count * sum(batch_plan.shape) <= tokens
+            assert (lengths[batch_plan.indices] <= batch_plan.shape).all()
+        assert len({batch_plan.shape for batch_plan in batches}) <= buckets
 
 
 def test_what_is_left_out_is_told():
@@ -123,8 +123,8 @@ def test_a_kept_plan_is_the_same(tmp_path, kind):
         for ours, theirs, new in zip(*(p.batches(1, epoch) for p in (first, again, make())), strict=True):
             assert ours.indices.tolist() == theirs.indices.tolist() == new.indices.tolist()
             assert ours[1:4] == theirs[1:4] == new[1:4]
-            np.testing.assert_array_equal(ours.held, new.held)
-            np.testing.assert_array_equal(ours.held, theirs.held)
+            np.testing.assert_array_equal(ours.examples_per_row, new.examples_per_row)
+            np.testing.assert_array_equal(ours.examples_per_row, theirs.examples_per_row)
 
 
 def test_a_row_that_is_too_long():
@@ -138,7 +138,7 @@ def test_a_mixture_keeps_its_rates():
     plan = make_buckets(lengths, Batching(tokens=50, buckets=1), ((60, 1.0), (30, 3.0)))
     seen = np.zeros(90, int)
     for epoch in range(8):
-        indices = np.concatenate([rows.indices for rows in plan.batches(1, epoch)])
+        indices = np.concatenate([batch_plan.indices for batch_plan in plan.batches(1, epoch)])
         assert len(indices) == 90
         assert (indices < 60).sum() == 22
         seen += np.bincount(indices, minlength=90)
@@ -153,7 +153,7 @@ def test_rates_are_of_what_is_kept():
     taken = [[(group.members[0] < 100, group.taken) for group in bucket.groups] for bucket in plan.buckets]
     assert taken == [[(True, 55), (False, 28)], [(False, 28)]]
     lonely = make_buckets(lengths, Batching(buckets=2, max_length=10), ((1, 0.001), (199, 0.999)))
-    seen = np.concatenate([rows.indices for rows in lonely.batches(0, 0)])
+    seen = np.concatenate([batch_plan.indices for batch_plan in lonely.batches(0, 0)])
     assert (seen == 0).sum() == 1
 
 
@@ -169,7 +169,7 @@ def test_packed_rows_fit(sizes, length, rows, epoch):
     plan = make_packing(sizes, length, rows)
     seen = []
     for batch in plan.batches(2, epoch):
-        assert batch.rows == rows
+        assert batch.row_count == rows
         starts = row_starts(sizes[batch.indices], length)
         assert len(starts) <= rows
         for members in np.split(batch.indices, starts[1:]):

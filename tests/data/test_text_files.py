@@ -119,7 +119,7 @@ def test_kinds(kind, bpe):
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [(("unigram", 400), "bpe, char or word"), (("bpe", 100), "too small"), (("bpe", 50_000), "no bpe")],
+    [(("unigram", 400), "bpe, char or word"), (("bpe", 100), "give 300 or more"), (("bpe", 50_000), "no bpe")],
 )
 def test_tokenizers_that_cannot_be(text, message):
     with pytest.raises(SeqlabError, match=message):
@@ -255,6 +255,13 @@ def test_broken_rows(tmp_path, name, line, message):
     repairs = Counter()
     assert len(list(read_table(path, columns, repairs))) == 1
     assert repairs == {"left out, broken": 1}
+
+
+@pytest.mark.parametrize(("name", "line"), [("a.tsv", "inf\t-inf"), ("a.jsonl", '{"en": "inf", "de": "-inf"}')])
+def test_the_word_inf_is_text(tmp_path, name, line):
+    path = tmp_path / name
+    path.write_text(TABLES[name].format(line))
+    assert {"source": "inf", "target": "-inf"} in list(read_table(path, {"source": "en", "target": "de"}))
 
 
 @pytest.mark.parametrize(

@@ -8,13 +8,16 @@ import unicodedata
 from random import Random
 
 import pytest
+from babel import localedata
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seqlab.data import cldr
-from seqlab.data.cldr import Piece, format_piece, join, locales
+from seqlab.data.cldr import Piece, format_piece, join
 from seqlab.datasets import cldr_phrases
 from seqlab.datasets.cldr_phrases import TEMPLATES, TINY, CldrPhrases, draw, held_out_template, is_held_out
+
+LOCALES = [name for name in sorted(localedata.locale_identifiers()) if not cldr.lacking(name)]
 
 
 def rows(data: CldrPhrases) -> dict[str, list[tuple[str, str]]]:
@@ -100,7 +103,7 @@ def test_every_word_keeps_two_templates_in_training():
 @settings(max_examples=20, deadline=None)
 @given(st.data())
 def test_no_leftovers_in_any_locale(data: st.DataObject):
-    source, target = data.draw(st.lists(st.sampled_from(locales()), min_size=2, max_size=2, unique=True))
+    source, target = data.draw(st.lists(st.sampled_from(LOCALES), min_size=2, max_size=2, unique=True))
     for phrases in rows(CldrPhrases(f"{source}-{target}", train=40, validation=5, test=5)).values():
         for text in (text for pair in phrases for text in pair):
             assert not re.search(r"[{}¤_]|(duration|length|mass|area|volume)-|\b[A-Z]{3}\b \d|None|\bM\d\d\b", text)
@@ -109,7 +112,7 @@ def test_no_leftovers_in_any_locale(data: st.DataObject):
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.sampled_from(locales()), st.integers(0, 287))
+@given(st.sampled_from(LOCALES), st.integers(0, 287))
 def test_times_of_day_differ(locale: str, slot: int):
     day = 1440 * cldr.FIRST_DAY
     texts = {
@@ -119,11 +122,10 @@ def test_times_of_day_differ(locale: str, slot: int):
 
 
 def test_many_locales():
-    result = locales()
-    assert len(result) > 250
-    assert len({locale.split("_")[0] for locale in result}) > 80
-    assert {"de", "fr", "es", "ja", "ar", "pl", "hi", "pt_BR", "zh_Hant", "sr_Latn"} <= set(result)
-    assert "root" not in result
+    assert len(LOCALES) > 250
+    assert len({locale.split("_")[0] for locale in LOCALES}) > 80
+    assert {"de", "fr", "es", "ja", "ar", "pl", "hi", "pt_BR", "zh_Hant", "sr_Latn"} <= set(LOCALES)
+    assert "root" not in LOCALES
 
 
 @pytest.mark.parametrize(

@@ -228,7 +228,22 @@ def test_what_texts_begin_with_and_have(home, whole, capsys):
     (home / "must.txt").write_text("1\n", encoding="utf-8")
     capsys.readouterr()
     assert call(home, "decode", "run", *files) == 2
-    assert "there are fewer prefixes and constraints than lines of input" in capsys.readouterr().err
+    assert "--constraints has fewer lines than the input" in capsys.readouterr().err
+
+
+def test_repairs_are_told_of_the_lines_of_the_shard(home, capsys):
+    (home / "bad.txt").write_bytes(b"a\n\xff\nb\nc\xfe\n")
+    options = ("--beam", "1", "--max-length", "3", "--input", "bad.txt", "--errors", "replace")
+    for part in ("1/2", "2/2"):
+        assert call(home, "decode", "run", *options, "--shard", part) == 0
+        assert "lines mended (not UTF-8): 1" in capsys.readouterr().err
+
+
+def test_prefixes_need_an_input(home, capsys, monkeypatch):
+    (home / "begin.txt").write_text("a\n", encoding="utf-8")
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True)
+    assert call(home, "decode", "run", "--prefixes", "begin.txt") == 2
+    assert "--prefixes and --constraints need --input" in capsys.readouterr().err
 
 
 def test_alignments(home, whole, capsys):
@@ -236,7 +251,7 @@ def test_alignments(home, whole, capsys):
     run = loading.load(home / "run")
 
     def decoded(lines, form, **search):
-        return decode_stream(run.trained, run.search(**search), LineStreams(lines), Format(alignments=form))
+        return decode_stream(run.trained, run.search_config(**search), LineStreams(lines), Format(alignments=form))
 
     options = {"beam": 3, "max_length": 8}
     pharaoh = [line.split(" ||| ") for line in decoded(LINES, "pharaoh", **options)]
@@ -302,7 +317,7 @@ def test_lines_are_read_as_they_are_needed(home, whole, monkeypatch):
             yield line
 
     run = loading.load(home / "run")
-    texts = decode_stream(run.trained, run.search(beam=3, max_length=8), LineStreams(endless()))
+    texts = decode_stream(run.trained, run.search_config(beam=3, max_length=8), LineStreams(endless()))
     for n, expected in zip(range(17), itertools.cycle(whole), strict=False):
         assert next(texts) == expected
         assert read <= n + 3

@@ -268,7 +268,9 @@ MUTANTS = (
         {},
     ),
     (
-        Mutant("saved taken for failed", "distributed.launch", "not in (0, STOPPED)", "not in (0,)", "test_saved"),
+        Mutant(
+            "saved taken for failed", "distributed.launch", "not in (0, EXIT_STOPPED)", "not in (0,)", "test_saved"
+        ),
         {"codes": (75, 75)},
     ),
     (

@@ -106,12 +106,15 @@ def test_doubts_are_told(home, capsys):
         (["compare", "good.txt", "--references", "src.txt", "--source", "src.txt"], "src.txt is the source itself"),
         (["compare", "good.txt,none.txt", "bad.txt", "--references", "ref.txt"], "no file none.txt"),
         (["compare", "one", "--split", "tset", "--data-dir", "data"], "tset"),
-        (["analyze", "one", "--data-dir", "data", "--beams", "0"], "beam must be at least 1"),
+        (["analyze", "one", "--data-dir", "data", "--beams", "0"], "--beams must be at least 1"),
         (["analyze", "one", "--data-dir", "data", "--exact", "3", "--preset", "fairseq"], "--exact 0 leaves it out"),
-        (["analyze", "one", "--data-dir", "data", "--sample", "1"], "sample: no score that a reference has"),
+        (
+            ["analyze", "one", "--data-dir", "data", "--sample", "1"],
+            "references cannot be scored with search.sample: leave them out",
+        ),
         (
             ["analyze", "one", "--data-dir", "data", "--repetition", "2", "--no-repeat", "1"],
-            "no_repeat, repetition: no",
+            "search.no_repeat, search.repetition: leave them out",
         ),
         (["report", "one", "--data-dir", "data", "--out", "x.html", "--exact", "-2"], "--exact must be at least 0"),
         (["score", "good.txt", "--references", "ref.txt", "--by-line", "ref.txt"], "ref.txt is read"),
@@ -220,7 +223,7 @@ def test_faults_where_the_truth_is_known(tmp_path):
     seed = 7  # with which greedy search makes some errors, and not only errors
     tokenizers = dict.fromkeys(("source", "target"), tiny_tokenizer())
     save_untrained(tiny_experiment(), tokenizers, tmp_path / "toy", seed, 1.0)
-    run = loading.load(tmp_path / "toy").searching(beam=1, max_length=2)
+    run = loading.load(tmp_path / "toy").with_search(beam=1, max_length=2)
     target = run.tokenizers["target"]
     sources = [f"{n} days and {word}" for n in range(4) for word in ("x", "hours", "Montag")]
     answers = [[target.eos], *([token, target.eos] for token in range(len(target)))]
@@ -250,7 +253,7 @@ def test_faults_where_the_truth_is_known(tmp_path):
     assert result.exact is not None
     assert (result.exact.decided, result.exact.better) == (len(rows), len(missed))
     assert result.exact.empty == 0
-    wide = analysis.analyze(run.searching(beam=len(answers)), "test", tmp_path / "data")
+    wide = analysis.analyze(run.with_search(beam=len(answers)), "test", tmp_path / "data")
     assert {line.by_score.fault for line in wide.lines} == {"none"}
 
 

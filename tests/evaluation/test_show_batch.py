@@ -105,9 +105,9 @@ def fed_of(name: str) -> tuple[show_batch.TrainingBatch, list[dict[str, str]]]:
     task = TASKS[name]
     corpus, tokenizers, examples = tiny_corpus(task)
     batches = tiny_plan(task, corpus).batches(0, 0)
-    rows = max(batches, key=lambda rows: len(rows.indices))
-    batch = task.collate(corpus, rows, tokenizers)
-    return show_batch.TrainingBatch(batch, rows, tokenizers, 1, 1, (0, 0), len(batches), []), examples
+    batch_plan = max(batches, key=lambda batch_plan: len(batch_plan.indices))
+    batch = task.collate(corpus, batch_plan, tokenizers)
+    return show_batch.TrainingBatch(batch, batch_plan, tokenizers, 1, 1, (0, 0), len(batches), []), examples
 
 
 def rebuilt(facts: dict, like: Batch) -> Batch:
@@ -167,7 +167,7 @@ def test_rows_say_which_examples_they_hold(tmp_path, name):
         if "place" in row:
             before = max(-row["place"], 0)
             assert real == whole[row["place"] + before :][: len(real)]
-            assert row["fresh"] == fed.rows.first
+            assert row["fresh"] == fed.batch_plan.starts_stream
             continue
         seen += row["examples"]
         texts = [examples[i][column] for i in row["examples"]]
@@ -181,7 +181,7 @@ def test_rows_say_which_examples_they_hold(tmp_path, name):
             most = getattr(TASKS[name], "max_tokens", getattr(TASKS[name], "source_tokens", 10**6))
             assert most > len(real)
             assert tokenizer.decode(real) == "".join(texts)
-    assert "place" in rows[0] or seen == fed.rows.indices.tolist()
+    assert "place" in rows[0] or seen == fed.batch_plan.indices.tolist()
 
 
 @pytest.mark.parametrize("width", [40, 80, 120])
@@ -322,8 +322,8 @@ MUTANTS = (
         Mutant(
             "examples of the row before in a packed row",
             "evaluation.show_batch",
-            "record.rows.only(np.array([row]))",
-            "record.rows.only(np.array([max(row - 1, 0)]))",
+            "record.batch_plan.only(np.array([row]))",
+            "record.batch_plan.only(np.array([max(row - 1, 0)]))",
             "test_rows_say_which_examples_they_hold",
         ),
         ("tmp_path", "language_modeling1"),

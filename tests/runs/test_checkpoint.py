@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from seqlab.runs import checkpoint, manifest, saving
+from seqlab.runs import averaging, checkpoint, manifest, saving
 from seqlab.system.errors import SeqlabError
 from tests import fuzz
 
@@ -92,11 +92,11 @@ def test_fingerprint(tmp_path):
 
 def test_average(tmp_path):
     saved(tmp_path, [1, 2, 6], keep=3)
-    mean, steps = checkpoint.mean_parameters(tmp_path, 2)
+    mean, steps = averaging.mean_parameters(tmp_path, 2)
     assert (steps, mean["a"].tolist()) == ([2, 6], np.full((2, 3), 4.0).tolist())
     assert mean["a"].dtype == np.float32
     with pytest.raises(SeqlabError, match="3 checkpoints, so not 4 to average"):
-        checkpoint.mean_parameters(tmp_path, 4)
+        averaging.mean_parameters(tmp_path, 4)
 
 
 def test_a_failed_save_is_told_and_owed(tmp_path, monkeypatch):

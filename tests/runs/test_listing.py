@@ -12,6 +12,7 @@ import pytest
 from seqlab import catalogue
 from seqlab.laws.training import tiny_experiment
 from seqlab.runs import listing
+from seqlab.runs.command import command_line
 from tests.command import call
 from tests.mutants import Mutant, planted
 
@@ -35,7 +36,7 @@ def make(run: Path, checkpoint: int | None = None, logged: int = 0, **progress) 
             (folder / "manifest.json").write_text(json.dumps(manifest))
         (run / "checkpoints" / "9999").mkdir()  # what is being written does not count
     (run / "command.txt").write_text(
-        listing.command_line(run.parent, ["seqlab", "train", "my config.py", "--out", run.name]) + "\n"
+        command_line(run.parent, ["seqlab", "train", "my config.py", "--out", run.name]) + "\n"
     )
     return run
 
@@ -238,7 +239,7 @@ MUTANTS = (
     (
         Mutant(
             "a command's rest not looked at",
-            "runs.listing",
+            "runs.command",
             "line != command_line(Path(folder), words) or ",
             "",
             "test_a_damaged_run_is_one_line",

@@ -141,7 +141,7 @@ def test_as_plain_lists(beam):
 
 
 @pytest.mark.sample(2)
-@pytest.mark.parametrize("preset", [name for name, preset in PRESETS.items() if preset.rules.after == "refill"])
+@pytest.mark.parametrize("preset", [name for name, preset in PRESETS.items() if preset.rules.survivors == "refill"])
 def test_phrases_are_there_whatever_the_model_says(preset):
     """Though the model shuns them, and with a beam as small as may be: as many as there are tokens, and one more."""
     for seed in range(4):

@@ -10,7 +10,7 @@ from seqlab.decoding.alignments import word_links
 from seqlab.decoding.decoded_text import Alignment
 from seqlab.laws import search as search_laws
 from seqlab.search.ensemble import Ensemble
-from seqlab.search.forced import focus
+from seqlab.search.forced import most_attended
 from seqlab.search.generate import generate
 from seqlab.search.processors import NEVER
 from seqlab.types import Tokens
@@ -71,7 +71,7 @@ def test_of_an_ensemble_the_mean():
 
 def test_models_without_attention_are_refused():
     s = subject("sutskever")
-    with pytest.raises(ValueError, match="attend to a source"):
+    with pytest.raises(ValueError, match="needs a model with attention"):
         search_laws.search(s, search_laws.requests_of(s, 4), coverage=0.1)
 
 
@@ -80,7 +80,7 @@ def test_where_a_text_looks(name):
     s = subject(name, seed=3)
     requests = search_laws.requests_of(s, 6)[:3]
     answers = [[3, 5, 2], [2], [4, 4, 6, 3, 2]]
-    found = focus(s.model, s.params, requests, answers)
+    found = most_attended(s.model, s.params, requests, answers)
     for request, answer, (best, shares) in zip(requests, answers, found, strict=True):
         attention = attention_of(s, request, answer)
         assert attention.shape == (len(answer), len(request.source))

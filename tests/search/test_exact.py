@@ -10,10 +10,10 @@ import pytest
 
 from seqlab.laws import search as search_laws
 from seqlab.laws.equality import require_close
-from seqlab.search import exact as exact_search
+from seqlab.search import exact
 from seqlab.search.branch_and_bound import begin_path, branch_and_bound
 from seqlab.search.ensemble import Ensemble
-from seqlab.search.exact import exact
+from seqlab.search.exact import exact_search
 from seqlab.search.presets import Rules
 from seqlab.search.processors import NEVER
 from seqlab.search.requests import Shape, collate
@@ -159,7 +159,7 @@ def test_models(name, length, alpha, word_penalty):
     lengths = np.array([len(answer) for answer in answers])
     score = length_score(length, alpha, word_penalty)
     fields = {"length": length, "alpha": alpha, "word_penalty": word_penalty}
-    found = exact(s.model, s.params, requests, search_laws.settings_of(**fields))
+    found = exact_search(s.model, s.params, requests, search_laws.settings_of(**fields))
     beams = search_laws.search(s, requests, beam=2, **fields)
     best, log_probs = [], []
     for row, (request, one, (beam,)) in enumerate(zip(requests, found, beams, strict=True)):
@@ -185,11 +185,11 @@ def test_alone_and_in_a_batch(name):
     requests = [one for limits in ((4, 3, 2, 1, 4), (2, 4, 4, 3, 1)) for one in requests_of(s, limits)]
     requests = [one for one in requests if one.source or len(one.prompt) > 1]  # of one shape
     settings = search_laws.settings_of(alpha=1.0, word_penalty=-1.0)
-    run = functools.partial(exact, s.model, s.params, settings=settings)
+    run = functools.partial(exact_search, s.model, s.params, settings=settings)
     alone = [one for request in requests for one in run([request])]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(exact_search, "ROWS", (1, 4))
-        patch.setattr(exact_search, "BLOCK", 5)
+        patch.setattr(exact, "BATCH_SIZES", (1, 4))
+        patch.setattr(exact, "NODES_PER_CALL", 5)
         together = run(requests)
         scores = [one.score for one in together]
         standing = run(requests, incumbents=scores)
@@ -208,17 +208,17 @@ def test_alone_and_in_a_batch(name):
 def test_memory_is_bounded(monkeypatch):
     """Where two sentences are too many, each is searched alone, and the same is found."""
     s = sure_subject("transformer")
-    sizes, solver = [], exact_search.make_solver(s.model, search_laws.settings_of(alpha=1.0).static)
+    sizes, solver = [], exact.make_solver(s.model, search_laws.settings_of(alpha=1.0).static)
 
     def counting(params, rows, *rest, **named):
         sizes.append(len(rows.limit))
         return solver.advance(params, rows, *rest, **named)
 
-    monkeypatch.setattr(exact_search, "make_solver", lambda *_: solver._replace(advance=counting))
-    run = functools.partial(exact, s.model, s.params, requests_of(s), search_laws.settings_of(alpha=1.0))
+    monkeypatch.setattr(exact, "make_solver", lambda *_: solver._replace(advance=counting))
+    run = functools.partial(exact_search, s.model, s.params, requests_of(s), search_laws.settings_of(alpha=1.0))
     together = run()
     assert set(sizes) == {8}
-    monkeypatch.setattr(exact_search, "BYTES", 1000)
+    monkeypatch.setattr(exact, "MAX_BATCH_BYTES", 1000)
     sizes.clear()
     assert [one.ids for one in run()] == [one.ids for one in together]
     assert sizes == [1] * 5
@@ -227,20 +227,20 @@ def test_memory_is_bounded(monkeypatch):
 def test_what_cannot_be_had():
     s = subject("tcn_lm")
     requests = requests_of(s)
-    run = functools.partial(exact, params=s.params, settings=search_laws.settings_of())
+    run = functools.partial(exact_search, params=s.params, settings=search_laws.settings_of())
     assert run(s.model, requests=[]) == []
     with pytest.raises(SeqlabError, match="single model"):
         run(Ensemble((s.model,)), requests=requests)
     with pytest.raises(SeqlabError, match="length must be one of"):
         search_laws.settings_of(length="root")
-    with pytest.raises(SeqlabError, match="nothing forbidden"):
+    with pytest.raises(SeqlabError, match="does not support forbidden tokens"):
         run(s.model, requests=requests, settings=search_laws.settings_of(forbidden=(3,)))
     with pytest.raises(SeqlabError, match="as many incumbents"):
         run(s.model, requests=requests, incumbents=[0.0])
     with pytest.raises(SeqlabError, match="budget must be at least 1"):
         run(s.model, requests=requests, budget=0)
     for asked in ({"prefix": [3]}, {"phrases": [[3]]}, {"minimum": 2}):
-        with pytest.raises(SeqlabError, match="request 1: exact search knows no"):
+        with pytest.raises(SeqlabError, match="request 1: exact search does not support"):
             run(s.model, requests=[requests[0], requests[1]._replace(**asked)])
 
 
@@ -249,7 +249,7 @@ def test_nodes_are_compiled_once():
     s = subject("transformer")
     asked = collate(requests_of(s)[:2], 2, Shape(16, 1, 4))
     settings = search_laws.settings_of()
-    solver = exact_search.make_solver(s.model, settings.static)
+    solver = exact.make_solver(s.model, settings.static)
 
     def leaves():
         rows = solver.begin(s.params, asked, jnp.zeros(2), length=4)

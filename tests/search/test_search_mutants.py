@@ -250,7 +250,11 @@ MUTANTS: tuple[tuple[Mutant, tuple[Any, ...]], ...] = (  # and the arguments of 
     ),
     (
         Mutant(
-            "nothing is rescued", "search.beam", 'if rules.limit == "rescue":', 'if rules.limit == "saved":', TOOLKIT
+            "nothing is rescued",
+            "search.beam",
+            'if rules.at_max_length == "rescue":',
+            'if rules.at_max_length == "saved":',
+            TOOLKIT,
         ),
         ("gnmt", 2),
     ),
@@ -462,8 +466,8 @@ MUTANTS: tuple[tuple[Mutant, tuple[Any, ...]], ...] = (  # and the arguments of 
         Mutant(
             "the limit of another",
             "search.requests",
-            "limit[row] = min(request.limit, shape.answer)",
-            "limit[row] = min(requests[0].limit, shape.answer)",
+            "limit[row] = min(request.limit, shape.text)",
+            "limit[row] = min(requests[0].limit, shape.text)",
             "search.test_search.test_sentences_that_leave_change_nothing",
         ),
         ("transformer", 1, 65536),

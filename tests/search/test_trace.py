@@ -54,7 +54,7 @@ def test_as_the_search(name, preset, beam, groups):
         for node, path, value in zip(found.nodes[1:], paths[1:], values, strict=True):
             assert (node.log_prob, node.sum) == pytest.approx((value[-1], value.sum()), abs=1e-5)
             rescued = preset == "gnmt" and node.finished and path[-1] != EOS
-            score = length_score("none" if rescued else rules.length, alpha, 0.0)
+            score = length_score("none" if rescued else rules.length_penalty, alpha, 0.0)
             assert node.score == pytest.approx(score(node.sum, len(path)), abs=1e-5)
         check_records(found, paths, beam)
 

@@ -11,7 +11,7 @@ import pytest
 
 from seqlab.cli import main
 from seqlab.data import vocabulary
-from seqlab.data.records import Prepared
+from seqlab.data.records import PreparedData
 from seqlab.datasets.cldr_phrases import CldrPhrases
 from seqlab.laws.training import tiny_experiment
 from seqlab.system.errors import SeqlabError, Stopped
@@ -106,7 +106,7 @@ def counting(read, at):
 
 @pytest.mark.parametrize(
     ("owner", "name", "at"),
-    [(CldrPhrases, "splits", 30), (Prepared, "read", 1), (Prepared, "read", 40), (Prepared, "read", 100)],
+    [(CldrPhrases, "splits", 30), (PreparedData, "read", 1), (PreparedData, "read", 40), (PreparedData, "read", 100)],
     ids=["preparation", "columns", "tokenizer", "ids"],
 )
 def test_while_data_is_prepared(tmp_path, owner, name, at):

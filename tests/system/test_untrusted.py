@@ -16,7 +16,7 @@ from seqlab.laws.tasks import tiny_tokenizer
 from seqlab.laws.training import tiny_experiment
 from seqlab.runs import checkpoint, loading, manifest
 from seqlab.system.errors import SeqlabError
-from seqlab.system.untrusted import fits, inside, parse_json, plain_files, read_json, read_whole
+from seqlab.system.untrusted import fits, parse_json, plain_files, read_json, read_whole, resolve_inside
 from tests.command import save_untrained
 
 ROOT = Path(__file__).parents[2]
@@ -132,8 +132,8 @@ def test_files_are_plain_small_and_inside(tmp_path):
     (folder / "good").symlink_to("here")
     for name in ("link", "circle", "../outside", "/etc/hostname"):
         with pytest.raises(SeqlabError, match="leads out of its folder"):
-            inside(folder, name)
-    assert read_json(inside(folder, "good"), list[int]) == [1]
+            resolve_inside(folder, name)
+    assert read_json(resolve_inside(folder, "good"), list[int]) == [1]
     with pytest.raises(SeqlabError, match="3 bytes, and such a file has at most 2"):
         read_whole(folder / "here", 2)
     os.mkfifo(folder / "pipe")
@@ -193,7 +193,7 @@ def changed(run: Path, **fields: Any) -> None:
         ({"steps": (1 << 63) - 1}, "experiment.json: steps lies between 1 and 2147483647"),
         ({"steps": True}, "experiment.steps is of type int"),
         ({"model__vocabulary": 5}, "model.vocabulary is 5, but the data has"),
-        ({"model__vocabulary": 0, "model__source_vocabulary": 0}, "leaves open how large the vocabulary is"),
+        ({"model__vocabulary": 0, "model__source_vocabulary": 0}, "lacks the size of a vocabulary; restore it"),
         ({"task": {"part": "language_modeling"}}, "reads a source, and LanguageModeling has none"),
         ({"task": {"part": "classification"}}, "no tokenizer for the column 'label'"),
         ({"extra": "x"}, "experiment has no 'extra'"),

@@ -12,8 +12,8 @@ import pytest
 from seqlab import catalogue
 from seqlab.config import Batching, Parallel, Schedule, Search, Text, Validation
 from seqlab.data.corpus import tokenize_split
-from seqlab.data.plans import Rows
-from seqlab.data.records import Prepared, prepare
+from seqlab.data.plans import BatchPlan
+from seqlab.data.records import PreparedData, prepare
 from seqlab.datasets.adding_problem import AddingProblem
 from seqlab.datasets.local_files import LocalFiles
 from seqlab.datasets.mixture import Mixture
@@ -123,7 +123,7 @@ def test_trains_and_is_judged(tmp_path, case):
     elif case == "dialogue":
         assert {"BLEU", "chrF2 (most frequent reply)"} <= names
         turns = "warm day 3.\tSee 3."
-        assert list(decode_stream(run.trained, run.search(), LineStreams([turns]))) == run.translate(
+        assert list(decode_stream(run.trained, run.search_config(), LineStreams([turns]))) == run.translate(
             [turns.replace("\t", "\n")]
         )
     else:
@@ -141,7 +141,7 @@ def test_every_generator_trains_and_decodes(tmp_path, name):
     train(experiment, tmp_path / "run", tmp_path / "data", say=quiet)
     run = loading.load(tmp_path / "run")
     lines = ["warm day 3.", "", "cold"]
-    search = run.search(beam=3, max_length=9)
+    search = run.search_config(beam=3, max_length=9)
     best = list(decode_stream(run.trained, search, LineStreams(lines), Format(scores=True)))
     listed = list(decode_stream(run.trained, search, LineStreams(lines), Format(nbest=2)))
     assert len(best) == 3
@@ -289,12 +289,12 @@ def test_streams_hold_the_text():
     corpus, tokenizers, examples = tiny_corpus(task)
     text = np.array(tokenizers["target"].encode(["\n".join(e["target"] for e in examples)])[0])
     for start, length in itertools.product((0, 1, 17, len(text) - 2, -3), (5, 1, 30)):
-        rows = task.collate(corpus, Rows(np.array([start]), (length,), 1), tokenizers)
+        batch = task.collate(corpus, BatchPlan(np.array([start]), (length,), 1), tokenizers)
         real = np.arange(max(start, 0), max(min(start + length, len(text) - 1), 0))
-        mask = rows.prefix.mask[0]
-        assert mask.tolist() == (rows.weights[0] > 0).tolist()
-        assert rows.prefix.ids[0][mask].tolist() == text[real].tolist()
-        assert rows.targets[0][mask].tolist() == text[real + 1].tolist()
+        mask = batch.prefix.mask[0]
+        assert mask.tolist() == (batch.weights[0] > 0).tolist()
+        assert batch.prefix.ids[0][mask].tolist() == text[real].tolist()
+        assert batch.targets[0][mask].tolist() == text[real + 1].tolist()
 
 
 def test_a_second_run_reads_no_text(tmp_path, monkeypatch):
@@ -303,8 +303,8 @@ def test_a_second_run_reads_no_text(tmp_path, monkeypatch):
     experiment = experiment_on(tmp_path, model, task, **columns)
     train(experiment, tmp_path / "run", tmp_path / "data", say=quiet)
     sources = []
-    source = Prepared.source
-    monkeypatch.setattr(Prepared, "source", lambda self, split: sources.append(split) or source(self, split))
+    source = PreparedData.source
+    monkeypatch.setattr(PreparedData, "source", lambda self, split: sources.append(split) or source(self, split))
     monkeypatch.setattr("seqlab.data.plan_cache.make_buckets", None)
     train(experiment, tmp_path / "again", tmp_path / "data", say=quiet)
     # One example of the smallest split, for its columns; and what is decoded at steps 2 and 4.

@@ -27,12 +27,12 @@ from orbax.checkpoint import AsyncCheckpointer, PyTreeCheckpointHandler
 
 from seqlab import catalogue
 from seqlab.config import Parallel
-from seqlab.data.records import Prepared
+from seqlab.data.records import PreparedData
 from seqlab.distributed import hosts
 from seqlab.evaluation.show_batch import place_of_step
 from seqlab.laws.tasks import tiny_tokenizer
 from seqlab.laws.training import tiny_experiment
-from seqlab.runs import checkpoint, listing, loading, manifest, saving
+from seqlab.runs import averaging, checkpoint, listing, loading, manifest, saving
 from seqlab.runs.folder import open_run
 from seqlab.runs.parameters import load_params
 from seqlab.system import digests
@@ -669,7 +669,7 @@ class Without(miniature.Plan):
 
     def batches(self, seed, epoch):
         batches = super().batches(seed, epoch)
-        return [rows for index, rows in enumerate(batches) if [epoch, index] not in self.removed]
+        return [batch_plan for index, batch_plan in enumerate(batches) if [epoch, index] not in self.removed]
 
 
 @functools.cache
@@ -709,8 +709,8 @@ def test_rollback(tmp_path, bad_steps):
     for step in range(1, 10):
         batch = list(place_of_step(itertools.repeat(5), step, left_out))
         assert batch == batch_at(step, left_out)
-        rows = miniature.Plan().batches(miniature.SEED, batch[0])[batch[1]]
-        assert targets[step] == miniature.collate(rows).targets.tolist()
+        batch_plan = miniature.Plan().batches(miniature.SEED, batch[0])[batch[1]]
+        assert targets[step] == miniature.collate(batch_plan).targets.tolist()
     reports = [line for line in messages if "ROLLED BACK" in line]
     assert len(reports) == len(bad_steps)
     first = bad_steps[0]
@@ -746,7 +746,7 @@ def test_lines_that_the_log_has_lost_are_told(tmp_path):
     messages = []
     train(make_context(tmp_path, messages.append))
     assert [line for line in messages if "LOST" in line] == [
-        f"{log} HAS LOST LINES, the first of them of step 4; what comes is added to the rest"
+        f"{log} HAS LOST LINES, the first of step 4; new lines are appended"
     ]
     assert [
         line
@@ -823,7 +823,7 @@ def test_the_moving_average_is_what_is_judged(tmp_path):
     assert not same(states[9].average, states[9].params)
     saved = checkpoint.restore(tmp_path, 9)
     assert same(checkpoint.parameters_of(saved), states[9].average)
-    mean, steps = checkpoint.mean_parameters(tmp_path, 2)
+    mean, steps = averaging.mean_parameters(tmp_path, 2)
     assert steps == [6, 9]
     for name in mean:
         np.testing.assert_allclose(mean[name], (states[6].average[name] + states[9].average[name]) / 2, rtol=1e-6)
@@ -865,7 +865,7 @@ def test_the_average_is_what_others_take_from_a_run(tmp_path):
 
 def test_what_may_change_from_one_part_of_a_run_to_the_next(tmp_path):
     """How a run is spread over devices and watched; nothing that its numbers hang on."""
-    data = Prepared(tmp_path, {"train": 1}, {"train": "0" * 64}, {}, {})
+    data = PreparedData(tmp_path, {"train": 1}, {"train": "0" * 64}, {}, {})
 
     def open_again(**changes: Any) -> None:
         open_run(dataclasses.replace(tiny_experiment(), **changes), {}, data, tmp_path / "run", "seqlab train x")

@@ -339,8 +339,8 @@ MUTANTS = (
         Mutant(
             "the average forgets the wrong share",
             "training.step",
-            "share * a + (1.0 - share) * p",
-            "share * p + (1.0 - share) * a",
+            "warm_decay * a + (1.0 - warm_decay) * p",
+            "warm_decay * p + (1.0 - warm_decay) * a",
             "training.test_survival.test_the_moving_average_is_what_is_judged",
         ),
         (),

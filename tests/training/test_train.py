@@ -130,6 +130,8 @@ def test_fingerprint_and_average(home, capsys):
     assert averaged.translate(["3 hours"], max_length=3)
     assert call(home, "average", "run", "--last", "2") == 2
     assert "run-average exists" in capsys.readouterr().err
+    assert call(home / "run", "average", ".", "--last", "2") == 2
+    assert "run-average exists" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("kind", ["models", "tasks", "datasets", "metrics"])
@@ -152,7 +154,22 @@ def test_list(home, capsys, kind):
         (["train", "tiny.py", "--out", "x", "--parallel.name", "threads"], "unknown parallel.name"),
         (["train", "tiny.py", "--out", "x", "--steps", "0"], "steps lies between 1 and 2147483647, not at 0"),
         (["train", "tiny.py", "--out", "x", "--validation.metric", "blue"], "validation.metric 'blue'"),
-        (["train", "tiny.py", "--out", "x", "--text.size", "20"], "too small"),
+        (["train", "tiny.py", "--out", "x", "--text.size", "20"], "text.size is 20: give 300 or more"),
+        (
+            [
+                "train",
+                "tiny.py",
+                "--out",
+                "x",
+                "--search.beam",
+                "6",
+                "--search.groups",
+                "3",
+                "--validation.beam",
+                "4",
+            ],
+            "validation.beam 4: 3 groups do not divide a beam of 4",
+        ),
         (["train", "tiny.py", "--out", "x", "--data.pair", "en-xx"], "unknown locale 'xx'"),
         (["train", "tiny.py", "--out", "x", "--tokenizer", "none.model"], "no tokenizer none.model"),
         (["train", "tiny.py", "--out", "tiny.py"], "exists and is no run"),
@@ -174,7 +191,7 @@ def test_list(home, capsys, kind):
         (["decode", "run", "--input", "tiny.py", "--output", "data"], "data: is a folder"),
         (["decode", "nowhere"], "nowhere is not a run"),
         (["decode", "run", "--checkpoint", "99"], "no checkpoint '99': best, last or one of 2, 4"),
-        (["decode", "run", "--input", "missing.txt"], "no input missing.txt"),
+        (["decode", "run", "--input", "missing.txt"], "--input missing.txt: no such file"),
         (["decode", "run", "--output", "no/folder/out", "--input", "tiny.py"], "no folder no/folder"),
         (["decode", "run", "--beam", "0", "--input", "tiny.py"], "a beam holds at least 1"),
         (["decode", "run", "--input", "tiny.py", "--lm", "run"], "run is no language model"),
@@ -185,6 +202,7 @@ def test_list(home, capsys, kind):
         (["decode", "run", "--input", "tiny.py", "--top-p", "0.5"], "top_p is for samples: give a seed, --sample 1"),
         (["decode", "run", "--input", "tiny.py", "--sample", "-1"], "the seed of samples lies between 0 and"),
         (["logprob", "run", "--target", "tiny.py"], "Translation has a source: give --input"),
+        (["logprob", "run", "--target", "tiny.py", "--input", "tiny.py", "--output", "tiny.py"], "tiny.py"),
         (["logprob", "run", "--target", "own.model", "--input", "tiny.py"], "own.model"),
         (["logprob", "run", "--target", "tiny.py", "--input", "run/metrics.jsonl"], "not as many sources as targets"),
         (

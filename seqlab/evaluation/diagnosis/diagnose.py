@@ -24,9 +24,9 @@ from seqlab.evaluation.diagnosis.plots import draw_activations, draw_gradients, 
 from seqlab.evaluation.diagnosis.rates import range_test, suggest
 from seqlab.evaluation.diagnosis.updates import run_steps
 from seqlab.evaluation.plain_values import to_plain
-from seqlab.system.checks import at_least
+from seqlab.system.checks import check_minimum
 from seqlab.system.files import atomic_folder, check_new
-from seqlab.training.checks import check
+from seqlab.training.checks import check_experiment
 from seqlab.training.feed import stream_batches
 from seqlab.training.prepare import plan_batches, prepare_experiment
 from seqlab.training.schedule import make_schedule
@@ -41,13 +41,15 @@ def diagnose(
     figures, into the new folder `out`, and says what stands out. Raises `SeqlabError` where `train` does.
     """
     check_new(out)
-    at_least("--first", first, 1)
-    check(experiment)
+    check_minimum("--first", first, 1)
+    check_experiment(experiment)
     experiment, _, tokenizers, corpus = prepare_experiment(experiment, data_dir, out, say=say)
     plan = plan_batches(experiment, corpus, say)
     collate = functools.partial(make_batch, experiment.task, corpus, tokenizers)
     loss = functools.partial(experiment.task.loss, experiment.model)
-    longest = max(itertools.islice(plan.batches(experiment.seed, 0), 20), key=lambda rows: sum(rows.shape))
+    longest = max(
+        itertools.islice(plan.batches(experiment.seed, 0), 20), key=lambda batch_plan: sum(batch_plan.shape)
+    )
     batch = fill_rows(collate(longest), len(jax.devices()))
     state = initial_state(experiment, batch)
     steps = min(first, experiment.steps)

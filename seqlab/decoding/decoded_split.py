@@ -5,10 +5,10 @@ from typing import NamedTuple
 
 from seqlab.config import Search
 from seqlab.data.corpus import Corpus
-from seqlab.data.records import Prepared
+from seqlab.data.records import PreparedData
 from seqlab.decoding.lines import decode_lines
 from seqlab.decoding.requests import Lines
-from seqlab.decoding.trained import Trained
+from seqlab.decoding.trained import TrainedModel
 from seqlab.metrics.metric import Score
 from seqlab.metrics.registry import score
 from seqlab.system.progress_bar import progress
@@ -25,7 +25,7 @@ class DecodedSplit(NamedTuple):
 
 
 def decode_split(
-    trained: Trained, search: Search, data: Prepared, split: str, count: int, corpus: Corpus | None = None
+    trained: TrainedModel, search: Search, data: PreparedData, split: str, count: int, corpus: Corpus | None = None
 ) -> DecodedSplit:
     """Decodes and scores the first `count` examples of a split, whose ids are in `corpus`, if that is given."""
     task = trained.task
