@@ -1,14 +1,8 @@
-"""Finds models, data sets and tasks by file name; resolves an experiment, saves it and loads it.
-
-The only file that knows all the kinds of parts. A user's own parts live in a folder given by `--parts DIR`,
-as DIR/models/x.py, DIR/datasets/x.py and DIR/tasks/x.py.
-"""
+"""The parts of an experiment by file name; resolves an experiment, saves it and loads it."""
 
 import dataclasses
 import difflib
-import importlib
 import json
-import pkgutil
 import reprlib
 import runpy
 import sys
@@ -23,51 +17,15 @@ from seqlab.config import Experiment
 from seqlab.data.tokenizers import Numbers, Tokenizers
 from seqlab.system.errors import RESTORE, SeqlabError, with_advice
 from seqlab.system.files import write_atomically
+from seqlab.system.parts import module, names
 from seqlab.system.untrusted import fits, read_json, resolve_inside
 
-# what a part's file defines
-REQUIRED_NAMES = {"models": ("KIND", "TINY"), "datasets": ("DATASET",), "tasks": ("TASK",)}
-KINDS = tuple(REQUIRED_NAMES)
+KINDS = ("models", "datasets", "tasks")  # of the parts of an experiment
 # Fields of a model that are 0 in a config, and the column whose tokenizer fills each in.
 SIZES = {"vocabulary": "target", "source_vocabulary": "source", "classes": "label"}
 # Of what is read from a run, and in no config, sizes are bounded: what is built from them must not fill the machine.
 MAX_LAYERS = 1000
 MAX_SIZE = 1 << 24
-_part_folders: list[Path] = []
-
-
-def use_parts(folder: Path) -> None:
-    """Adds a user's folder of parts, whose files are Python and are executed: DIR/models/x.py is then the module
-    `seqlab_parts.models.x`, which a config may import from. Raises if the folder has none.
-    """
-    if not any((folder / kind).is_dir() for kind in KINDS):
-        raise SeqlabError(f"{folder}: no parts; expected {', '.join(f'{folder}/{kind}/' for kind in KINDS)}")
-    if folder not in _part_folders:
-        _part_folders.append(folder)
-        package = sys.modules.setdefault("seqlab_parts", ModuleType("seqlab_parts"))
-        package.__path__ = [str(folder.resolve()) for folder in _part_folders]
-
-
-def names(kind: str) -> list[str]:
-    """The names of all models, datasets or tasks, in order."""
-    package = importlib.import_module(f"seqlab.{kind}")
-    modules = {module.name for module in pkgutil.iter_modules(package.__path__)}
-    modules |= {p.stem for folder in _part_folders for p in (folder / kind).glob("*.py")}
-    return sorted(name for name in modules if not name.startswith("_"))
-
-
-def module(kind: str, name: str) -> ModuleType:
-    """The module of a part. Raises `SeqlabError` naming the nearest one for an unknown name."""
-    if name not in names(kind):
-        near = difflib.get_close_matches(name, names(kind), n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(names(kind))}"
-        raise SeqlabError(f"no {name!r} among the {kind}: {hint}")
-    from_user = any((folder / kind / f"{name}.py").exists() for folder in _part_folders)
-    loaded = importlib.import_module(f"{'seqlab_parts' if from_user else 'seqlab'}.{kind}.{name}")
-    missing = [attribute for attribute in REQUIRED_NAMES[kind] if not hasattr(loaded, attribute)]
-    if missing:
-        raise SeqlabError(f"{loaded.__file__}: a file of {kind} defines {', '.join(missing)}")
-    return loaded
 
 
 def part_class(kind: str, name: str) -> type:
@@ -88,11 +46,6 @@ def module_of(value: Any) -> ModuleType:
 def kind_of(model: Any) -> str:
     """The protocol a model obeys: "generator", "classifier", "tagger" or "regressor"."""
     return module_of(model).KIND
-
-
-def describe(kind: str) -> dict[str, str]:
-    """Each name with the first line of its file's docstring."""
-    return {name: (module(kind, name).__doc__ or "").strip().split("\n")[0] for name in names(kind)}
 
 
 def dataset(name: str) -> Any:

@@ -18,7 +18,9 @@ from seqlab.data.batches import blank_batch
 from seqlab.laws.certificate import certificate
 from seqlab.laws.tasks import tiny_tokenizer
 from seqlab.laws.training import tiny_experiment
+from seqlab.metrics.registry import score
 from seqlab.runs.parameters import init_params
+from seqlab.system import parts
 from seqlab.system.errors import SeqlabError
 from seqlab.training.checks import check_experiment
 from seqlab.training.optimizer import make_optimizer
@@ -172,13 +174,13 @@ def test_bad_configs(tmp_path, text, message):
 
 
 def test_own_parts(tmp_path, monkeypatch):
-    monkeypatch.setattr(catalogue, "_part_folders", [])
+    monkeypatch.setattr(parts, "_folders", [])
     with pytest.raises(SeqlabError, match="no parts; expected"):
-        catalogue.use_parts(tmp_path)
+        parts.use_parts(tmp_path)
     (tmp_path / "models").mkdir()
     source = (ROOT / "seqlab" / "models" / "transformer_lm.py").read_text()
     (tmp_path / "models" / "my_lm.py").write_text(source.replace("TransformerLM", "MyLM"))
-    catalogue.use_parts(tmp_path)
+    parts.use_parts(tmp_path)
     assert "my_lm" in catalogue.names("models")
     model = catalogue.part_class("models", "my_lm")(layers=1)
     experiment = dataclasses.replace(
@@ -201,6 +203,26 @@ def test_own_parts(tmp_path, monkeypatch):
     (tmp_path / "models" / "empty.py").write_text("")
     with pytest.raises(SeqlabError, match=r"empty\.py: a file of models defines KIND, TINY"):
         catalogue.module("models", "empty")
+
+
+def test_own_metrics(tmp_path, monkeypatch):
+    monkeypatch.setattr(parts, "_folders", [])
+    (tmp_path / "metrics").mkdir()
+    (tmp_path / "metrics" / "vowels.py").write_text(
+        "import numpy as np\n"
+        "from seqlab.metrics.metric import Metric, count_means\n"
+        "def count_vowels(hypotheses, references):\n"
+        "    shares = [[100 * sum(c in 'aeiou' for c in line) / len(line)] for line in hypotheses]\n"
+        "    return count_means(np.array(shares), ['vowels'], 'nrefs:1')\n"
+        "METRICS = {'vowels': Metric('The share of vowels.', count_vowels)}\n"
+    )
+    with pytest.raises(SeqlabError, match="unknown metric 'vowels'"):
+        score("vowels", ["ab"], [["x"]])
+    parts.use_parts(tmp_path)
+    assert score("vowels", ["ab", "a"], [["x", "y"]])[0].value == 75.0
+    (tmp_path / "metrics" / "again.py").write_text("METRICS = {'bleu': None}\n")
+    with pytest.raises(SeqlabError, match="a metric 'bleu' exists already"):
+        score("vowels", ["ab"], [["x"]])
 
 
 def test_a_model_s_field_of_another_type():

@@ -15,6 +15,7 @@ from seqlab.cli.options import (
     SINGLE_PROCESS,
     AnalysisOptions,
     Checkpoint,
+    Parts,
     PlaceOptions,
     ProcessOptions,
     RunFolder,
@@ -101,8 +102,10 @@ def score(
     ] = None,
     tokenized: Annotated[bool, arg(help="Do not warn about text that looks tokenized.")] = False,
     json: bool = False,
+    parts: Parts = None,
 ) -> None:
     """Scores a text file against references, line by line."""
+    use_parts(parts)
     check_output(by_line, hypotheses, *references)
     from seqlab.evaluation.doubts import doubts
     from seqlab.evaluation.texts import check_sizes, digest_of_lines, read_texts

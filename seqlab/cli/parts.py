@@ -19,13 +19,13 @@ def list_parts(
     if kind == "configs":
         descriptions = {str(path): first_line(path) for path in sorted(Path("configs").glob("*.py"))}
     elif kind == "metrics":
-        from seqlab.metrics.registry import METRICS
+        from seqlab.metrics.registry import all_metrics
 
-        descriptions = {name: metric.description for name, metric in METRICS.items()}
+        descriptions = {name: metric.description for name, metric in all_metrics().items()}
     else:
-        from seqlab import catalogue
+        from seqlab.system.parts import describe
 
-        descriptions = catalogue.describe(kind)
+        descriptions = describe(kind)
     if json:
         print(dump(descriptions))
         return

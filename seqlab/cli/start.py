@@ -87,6 +87,6 @@ def dump(value: Any) -> str:
 
 def use_parts(folder: Path | None) -> None:
     if folder is not None:
-        from seqlab import catalogue
+        from seqlab.system import parts
 
-        catalogue.use_parts(folder)
+        parts.use_parts(folder)

@@ -20,7 +20,7 @@ from seqlab.decoding.lines import warn
 from seqlab.decoding.log_probs import forced_pairs, longest_side
 from seqlab.decoding.requests import Lines, requests_of
 from seqlab.decoding.settings import resolve_search
-from seqlab.metrics.registry import lower_is_better, score, score_lines
+from seqlab.metrics.registry import find_metric, score, score_lines
 from seqlab.metrics.rouge import words
 from seqlab.runs.loading import Run
 from seqlab.search.exact import exact_search
@@ -204,8 +204,8 @@ def widths_of(
         texts = [text.text for text in best]
         hypotheses = [text.text for nbest in lists for text in nbest]
         repeated = [reference for nbest, reference in zip(lists, references, strict=True) for _ in nbest]
-        (name, line_scores), *_ = score_lines(metric, hypotheses, [repeated]).items()
-        values = iter(-line_scores if lower_is_better(name) else line_scores)
+        line_scores, *_ = score_lines(metric, hypotheses, [repeated]).values()
+        values = iter(-line_scores if find_metric(metric).lower_is_better else line_scores)
         oracle = [nbest[int(np.argmax([next(values) for _ in nbest]))].text for nbest in lists]
         widths.append(
             Width(

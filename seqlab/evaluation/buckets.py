@@ -46,15 +46,19 @@ def tables(
     seen: Mapping[str, int] | None = None,
 ) -> list[BucketTable]:
     """Returns all tables for the texts of some systems. `line_counts` are the counts of a metric in each system and
-    `line_scores` its scores of each line [lines]; `seen` counts the words of training.
+    `line_scores` its scores of each line [lines], none for a metric of a corpus; `seen` counts the words of training.
     """
     system_words, reference_words = [words_of(lines) for lines in systems], words_of(references)
-    name = next(iter(line_counts[0].values(line_counts[0].counts.sum(0))))
+    name = line_counts[0].scores()[0].name
     result = []
     for side, lines in (("source", None if sources is None else words_of(sources)), ("reference", reference_words)):
         if lines is not None:
             result.append(by_length(f"{name} by words of the {side}", np.array([*map(len, lines)]), line_counts))
-    if len(np.unique(np.concatenate(line_scores))) > 2 and max(scores.max() for scores in line_scores) <= 100:
+    if (
+        line_scores
+        and len(np.unique(np.concatenate(line_scores))) > 2
+        and max(scores.max() for scores in line_scores) <= 100
+    ):
         result.append(histogram(f"lines by {name} of the line", line_scores))
     if seen is not None:
         result.append(by_frequency(system_words, reference_words, seen))
@@ -69,7 +73,7 @@ def by_length(title: str, lengths: Int[np.ndarray, "lines"], line_counts: Sequen
     rows = []
     for bucket in np.unique(bucket_indices):
         in_bucket = bucket_indices == bucket
-        values = [next(iter(counts.values(counts.counts[in_bucket].sum(0)).values())) for counts in line_counts]
+        values = [next(iter(counts.values_of(counts.counts[in_bucket]).values())) for counts in line_counts]
         low, high = lengths[in_bucket].min(), lengths[in_bucket].max()
         rows.append((f"{low}" if low == high else f"{low}-{high}", int(in_bucket.sum()), values))
     return BucketTable(title, "lines", rows)

@@ -8,7 +8,7 @@ from seqlab.evaluation.doubts import doubts
 from seqlab.evaluation.significance import RESAMPLES, TRIALS, TRIALS_OF_SEEDS, ScoreComparison, compare
 from seqlab.evaluation.texts import Texts
 from seqlab.metrics.metric import LineCounts
-from seqlab.metrics.registry import count, lower_is_better, score_lines
+from seqlab.metrics.registry import count, find_metric, score_lines
 
 SIGNIFICANCE_LEVEL = 0.05  # a p-value below it is marked
 
@@ -39,7 +39,9 @@ def compare_systems(texts: Texts, tokenized: bool = False) -> Comparison:
         ]
         judged[name] = MetricResult(line_counts[name][0][0].signature, compare(line_counts[name]))
     firsts, first = [system.seeds[0] for system in texts.systems], texts.metrics[0]
-    line_scores = [next(iter(score_lines(first, lines, texts.references).values())) for lines in firsts]
+    line_scores = []
+    if not line_counts[first][0][0].corpus:
+        line_scores = [next(iter(score_lines(first, lines, texts.references).values())) for lines in firsts]
     bucket_tables = tables(
         firsts,
         texts.references[0],
@@ -62,9 +64,10 @@ def format_comparison(comparison: Comparison) -> str:
     """Returns the comparison as text for a terminal."""
     width = max(12, *map(len, comparison.systems))
     lines = [f"{comparison.lines:,} lines; the first system is what the others are compared with"]
-    for signature, scores in comparison.judged.values():
+    for metric_name, (signature, scores) in comparison.judged.items():
+        direction = " (lower is better)" if find_metric(metric_name).lower_is_better else ""
         for name, systems in scores.items():
-            lines += ["", f"{name}{' (lower is better)' if lower_is_better(name) else ''}  {signature}"]
+            lines += ["", f"{name}{direction}  {signature}"]
             lines += [
                 f"  {label:{width}} {format_score(result, systems[0])}"
                 for label, result in zip(comparison.systems, systems, strict=True)
@@ -73,7 +76,7 @@ def format_comparison(comparison: Comparison) -> str:
         "",
         f"±: half of the 95 % interval over {RESAMPLES:,} test sets drawn anew. p: of being as good as the first",
         f"system, by the paired bootstrap and by approximate randomization ({TRIALS:,} exchanges of lines;",
-        f"{TRIALS_OF_SEEDS:,} where there are several seeds, whose deviation stands beside). "
+        f"{TRIALS_OF_SEEDS:,} of several seeds, whose deviation stands beside, or of a corpus metric). "
         f"*: below {SIGNIFICANCE_LEVEL}.",
     ]
     for table in comparison.tables:

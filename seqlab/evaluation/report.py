@@ -16,7 +16,7 @@ from seqlab.evaluation.inspection import attention_maps, document_map
 from seqlab.evaluation.plain_values import to_plain
 from seqlab.evaluation.texts import Texts, gather_texts
 from seqlab.evaluation.versions import versions
-from seqlab.metrics.registry import lower_is_better, score_lines
+from seqlab.metrics.registry import find_metric, score_lines
 from seqlab.runs.loading import Run
 from seqlab.runs.log import read_log
 
@@ -104,7 +104,7 @@ def sentences(runs: Sequence[Run], texts: Texts) -> dict[str, list[Any]]:
     written = [system.seeds[0] for system in texts.systems]
     (name, first), *_ = score_lines(texts.metrics[0], written[0], texts.references).items()
     values = [first, *(score_lines(texts.metrics[0], lines, texts.references)[name] for lines in written[1:])]
-    good = -first if lower_is_better(name) else first
+    good = -first if find_metric(texts.metrics[0]).lower_is_better else first
     long_first = -np.array([*map(len, reference_lines)])
     chosen = {
         "worst": np.lexsort((long_first, good))[:SENTENCES_PER_KIND],

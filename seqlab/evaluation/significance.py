@@ -11,7 +11,7 @@ from seqlab.metrics.metric import LineCounts
 
 RESAMPLES = 1000  # test sets drawn anew
 TRIALS = 10_000  # exchanges of the lines of two systems
-TRIALS_OF_SEEDS = 1000  # the same, where each of them has several seeds
+TRIALS_OF_SEEDS = 1000  # the same, where each of them has several seeds, or a metric is of a corpus
 
 
 class ScoreComparison(NamedTuple):
@@ -20,7 +20,7 @@ class ScoreComparison(NamedTuple):
     `value` is the mean over the seeds and `deviation` their standard deviation (None for one seed). `interval` is
     half the width of the 95 % interval over resampled test sets. `bootstrap` and `randomization` are the p-values of
     the system being as good as the first, by the paired bootstrap and by approximate randomization. Both are None for
-    the first system, and `bootstrap` is None where there are several seeds.
+    the first system, and `bootstrap` is None where there are several seeds, or the metric is of a corpus.
     """
 
     name: str
@@ -37,12 +37,12 @@ def compare(systems: Sequence[Sequence[LineCounts]]) -> dict[str, list[ScoreComp
 
     Single seeds are compared by sacrebleu's tests (Koehn 2004; Riezler & Maxwell 2005). Where there are several, the
     randomization exchanges lines among all seeds of two systems (Clark et al. 2011, "Better hypothesis testing for
-    statistical machine translation: controlling for optimizer instability").
+    statistical machine translation: controlling for optimizer instability"). So are scores that no sum of counts
+    determines, which sacrebleu's tests do not know.
     """
     first = systems[0][0]
-    names = list(first.values(first.counts.sum(0)))
-    single = all(len(seeds) == 1 for seeds in systems)
-    return {name: (_by_pairs if single else _by_seeds)(systems, name) for name in names}
+    by_pairs = all(len(seeds) == 1 for seeds in systems) and not first.corpus
+    return {score.name: (_by_pairs if by_pairs else _by_seeds)(systems, score.name) for score in first.scores()}
 
 
 def _by_pairs(systems: Sequence[Sequence[LineCounts]], name: str) -> list[ScoreComparison]:
@@ -68,7 +68,7 @@ def _by_pairs(systems: Sequence[Sequence[LineCounts]], name: str) -> list[ScoreC
 
 
 def score_of(line_counts: LineCounts, name: str) -> float:
-    return line_counts.values(line_counts.counts.sum(0))[name]
+    return line_counts.values_of(line_counts.counts)[name]
 
 
 class _CountedMetric:
@@ -107,11 +107,7 @@ def _by_seeds(systems: Sequence[Sequence[LineCounts]], name: str) -> list[ScoreC
         values = [score_of(seed, name) for seed in seeds]
         lines = len(seeds[0].counts)
         drawn = _random().multinomial(lines, np.full(lines, 1 / lines), RESAMPLES)
-        totals = [drawn @ seed.counts for seed in seeds]
-        means = [
-            np.mean([seed.values(total)[name] for seed, total in zip(seeds, seed_totals, strict=True)])
-            for seed_totals in zip(*totals, strict=True)
-        ]
+        means = [np.mean([seed.resample(times)[name] for seed in seeds]) for times in drawn]
         deviation = float(np.std(values, ddof=1)) if len(values) > 1 else None
         p = None if seeds is systems[0] else randomization(systems[0], seeds, name)
         results.append(
@@ -125,11 +121,10 @@ def randomization(first: Sequence[LineCounts], second: Sequence[LineCounts], nam
     that is at least as large. An exchange permutes the outputs of all seeds for each line. The observed order counts
     as one exchange.
     """
-    values = first[0].values
     counts = np.stack([seed.counts for seed in (*first, *second)], axis=1)  # [lines, seeds, N]
 
     def distance(permuted: np.ndarray) -> float:
-        scores = [values(total)[name] for total in permuted.sum(0)]
+        scores = [first[0].values_of(permuted[:, seed])[name] for seed in range(permuted.shape[1])]
         return abs(float(np.mean(scores[: len(first)]) - np.mean(scores[len(first) :])))
 
     observed, random = distance(counts), _random()

@@ -11,7 +11,7 @@ from seqlab.data.text_files import read_lines
 from seqlab.decoding.decoded_split import decode_split
 from seqlab.evaluation.buckets import frequencies
 from seqlab.evaluation.versions import versions
-from seqlab.metrics.registry import metric
+from seqlab.metrics.registry import find_metric
 from seqlab.runs import checkpoint
 from seqlab.runs.loading import Run, load
 from seqlab.system.errors import SeqlabError
@@ -65,7 +65,7 @@ def gather_texts(
     of training; files need them as arguments. Raises where the numbers of lines differ.
     """
     for name in metrics:
-        metric(name)
+        find_metric(name)
     lines_of = {path: read_texts(path) for path in (*references, *([source] if source else []))}
     files: dict[str, Any] = {str(path): digest_of_lines(lines) for path, lines in lines_of.items()}
     reference_files = {str(path): lines_of[path] for path in references}

@@ -22,18 +22,29 @@ class Score(NamedTuple):
 class LineCounts(NamedTuple):
     """What a metric counts in each line.
 
-    `counts` is float64 [lines, N]. `values` maps a sum of counts [N] to scores by name. `signature` states what the
-    scores depend on. `sacrebleu` says whether the metric is sacrebleu's, and so is tested exactly as sacrebleu does.
+    `counts` is float64 [lines, N]. `values` maps a sum of counts [N] to scores by name; where no sum determines the
+    scores (a rank correlation, for example), `corpus` is true, and `values` maps the counts of some lines [lines, N].
+    `signature` states what the scores depend on. `sacrebleu` says whether the metric is sacrebleu's, and so is tested
+    exactly as sacrebleu does.
     """
 
     counts: np.ndarray
     values: Callable[[np.ndarray], dict[str, float]]
     signature: str
     sacrebleu: bool = False
+    corpus: bool = False
+
+    def values_of(self, counts: np.ndarray) -> dict[str, float]:
+        """Returns the scores, by name, of some lines with these counts [lines, N], each of which may repeat."""
+        return self.values(counts if self.corpus else counts.sum(0))
+
+    def resample(self, times: np.ndarray) -> dict[str, float]:
+        """Returns the scores, by name, of a corpus with each line as often as `times` [lines] says."""
+        return self.values(np.repeat(self.counts, times, axis=0) if self.corpus else times @ self.counts)
 
     def scores(self) -> list[Score]:
         """Returns the scores of all lines together."""
-        return [Score(name, value, self.signature) for name, value in self.values(self.counts.sum(0)).items()]
+        return [Score(name, value, self.signature) for name, value in self.values_of(self.counts).items()]
 
 
 CountLines = Callable[[TextLines, Sequence[TextLines]], LineCounts]
@@ -43,12 +54,13 @@ class Metric(NamedTuple):
     """A metric of hypotheses against one or more lists of references.
 
     `count_lines` counts for the scores of a corpus. `count_single_lines` counts for the score of each line alone,
-    where that differs; None: it is `count_lines`.
+    where that differs; None: it is `count_lines`. `lower_is_better` holds for all scores of the metric.
     """
 
     description: str
     count_lines: CountLines
     count_single_lines: CountLines | None = None
+    lower_is_better: bool = False
 
 
 def check_lines(hypotheses: TextLines, references: Sequence[TextLines]) -> None:
@@ -66,6 +78,19 @@ def check_single_reference(references: Sequence[TextLines], name: str) -> None:
     """Raises for more than one list of references."""
     if len(references) != 1:
         raise SeqlabError(f"{name} is against one reference")
+
+
+def read_numbers(lines: TextLines, name: str) -> Float[np.ndarray, "lines"]:
+    """Returns the numbers that the lines are. Raises `SeqlabError`, naming the metric, for a line that is not a
+    finite number.
+    """
+    try:
+        numbers = np.array(lines, np.float64)
+    except ValueError as error:
+        raise SeqlabError(f"{name} is of lines that are numbers: {error}") from None
+    if not np.isfinite(numbers).all():
+        raise SeqlabError(f"{name} is of lines that are finite numbers")
+    return numbers
 
 
 def sacrebleu_counter(make: Callable[..., Any], label: str = "{}", **settings: Any) -> CountLines:

@@ -13,6 +13,8 @@ def make_ter() -> Any:
 
 METRICS: dict[str, Metric] = {
     "ter": Metric(
-        "Translation edit rate (Snover et al. 2006) by sacrebleu: lower is better.", sacrebleu_counter(make_ter)
+        "Translation edit rate (Snover et al. 2006) by sacrebleu: lower is better.",
+        sacrebleu_counter(make_ter),
+        lower_is_better=True,
     ),
 }

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from seqlab.config import Validation
+from seqlab.metrics.registry import find_metric
 from seqlab.system.errors import SeqlabError
 from seqlab.system.untrusted import fits
-
-LOWER_IS_BETTER_METRICS = ("loss", "ter", "mse")
 
 BatchPosition = tuple[int, ...]
 """The epoch of a batch and its index in the epoch, both from 0."""
@@ -62,7 +61,8 @@ class Progress:
     def after_validation(self, validation: Validation, step: int, values: dict[str, float]) -> "Progress":
         """Returns the progress after a validation of `step`: whether it is the best, and whether to stop."""
         value = values[validation.metric]
-        sign = -1 if validation.metric in LOWER_IS_BETTER_METRICS else 1
+        name = validation.metric
+        sign = -1 if name == "loss" or find_metric(name).lower_is_better else 1
         if self.best is None or sign * value > sign * self.best:
             after = dataclasses.replace(self, best=value, best_step=step, waited=0)
         else:

@@ -116,6 +116,23 @@ def test_seeds(systems):
     assert mixed[1].randomization < 0.02
 
 
+def test_scores_of_a_corpus(monkeypatch):
+    """A correlation has no sum of counts: its lines are drawn and exchanged."""
+    monkeypatch.setattr(significance, "TRIALS_OF_SEEDS", 300)
+    random = np.random.default_rng(2)
+    expected = random.normal(size=60)
+    systems = [expected + noise * random.normal(size=60) for noise in (0.5, 3.0, 0.5)]
+    reference = [f"{x:.4f}" for x in expected]
+    counts = [[count("pearson", [f"{x:.4f}" for x in system], [reference])] for system in systems]
+    ((name, (first, worse, close)),) = compare(counts).items()
+    assert name == "Pearson"
+    values = [100 * np.corrcoef(system, expected)[0, 1] for system in systems]
+    assert [first.value, worse.value, close.value] == pytest.approx(values, abs=0.01)
+    assert worse.randomization < 0.01 < close.randomization
+    assert first.randomization is worse.bootstrap is None
+    assert first.interval == pytest.approx(100 * 1.96 * (1 - (first.value / 100) ** 2) / 60**0.5, rel=0.4)
+
+
 def test_no_difference_that_is_only_luck():
     """Of pairs of systems that are as good as each other one in twenty is found to differ with p below 0.05."""
     random, result = np.random.default_rng(0), []

@@ -17,10 +17,12 @@ from sacrebleu.sacrebleu import main as sacrebleu_main
 from seqlab.evaluation.confusion import confusion
 from seqlab.evaluation.doubts import doubts
 from seqlab.evaluation.nearest import nearest_targets
-from seqlab.metrics.registry import METRICS, score, score_lines
+from seqlab.metrics.registry import all_metrics, count, find_metric, score, score_lines
 from seqlab.metrics.rouge import words
 from seqlab.system.errors import SeqlabError
 
+OF_NUMBERS = {"mse", "pearson", "spearman"}
+OF_TEXT = sorted(all_metrics().keys() - OF_NUMBERS)
 LINES = st.lists(st.tuples(*[st.text("ab cß東,.", max_size=25)] * 3), min_size=1, max_size=6)
 
 
@@ -122,9 +124,9 @@ def test_rouge(rows):
 
 
 def test_signatures():
-    names = [scored.name for name in METRICS.keys() - {"mse"} for scored in score(name, ["a"], [["a"]])]
+    names = [scored.name for name in OF_TEXT for scored in score(name, ["a"], [["a"]])]
     assert len(names) == len(set(names)) + 1 + 4  # bleu_zh and rouge_stemmed differ by their signatures
-    for name in METRICS.keys() - {"mse"}:
+    for name in OF_TEXT:
         for scored in score(name, ["a b c d"], [["a b c d"]]):
             assert "nrefs:1" in scored.signature
             assert scored.value == pytest.approx(0.0 if name == "ter" else 100.0)
@@ -141,7 +143,7 @@ def test_exact_match():
 @pytest.mark.parametrize(
     ("name", "hypotheses", "references", "message"),
     [
-        ("blue", ["a"], [["a"]], "unknown metric 'blue': one of bleu"),
+        ("blue", ["a"], [["a"]], "unknown metric 'blue': one of accuracy, bleu"),
         ("bleu", [], [[]], "no hypotheses"),
         ("bleu", ["a"], [], "no references"),
         ("rouge", ["a", "b"], [["a", "b"], ["a"]], "2 hypotheses, but 1 lines in reference 2"),
@@ -173,6 +175,56 @@ def test_mean_squared_error():
         score("mse", ["x"], [["1"]])
     with pytest.raises(ValueError, match="against one reference"):
         score("mse", ["1"], [["1"], ["2"]])
+
+
+NUMBERS = st.lists(st.tuples(*[st.integers(-5, 5).map(lambda n: n / 2)] * 2), min_size=2, max_size=12)
+
+
+@given(NUMBERS)
+def test_correlations(pairs):
+    """Against their definitions in NumPy; the rank of equal numbers is the mean of theirs."""
+    predicted, expected = np.array(pairs).T
+
+    def ranks(x):
+        return (x[:, None] > x).sum(1) + ((x[:, None] == x).sum(1) - 1) / 2
+
+    for name, x, y in (("pearson", predicted, expected), ("spearman", ranks(predicted), ranks(expected))):
+        x, y = x - x.mean(), y - y.mean()
+        norm = np.sqrt((x**2).sum() * (y**2).sum())
+        (scored,) = score(name, [f"{n}" for n in predicted], [[f"{n}" for n in expected]])
+        assert scored.value == pytest.approx(100 * (x * y).sum() / norm if norm > 1e-9 else 0.0, abs=1e-6)
+        assert scored.signature == f"nrefs:1|lines:{len(pairs)}"
+
+
+def test_a_correlation_of_one_line_is_refused():
+    assert score("pearson", ["1"], [["2"]])[0].value == 0.0
+    with pytest.raises(SeqlabError, match="pearson is of many lines together"):
+        score_lines("pearson", ["1", "2"], [["1", "2"]])
+    with pytest.raises(SeqlabError, match="Spearman is of lines that are finite numbers"):
+        score("spearman", ["inf"], [["2"]])
+
+
+@given(NUMBERS, st.data())
+def test_a_resampled_corpus_is_scored_as_its_lines(pairs, data):
+    """For sums and for whole corpora: each line as often as it is drawn."""
+    times = np.array(data.draw(st.lists(st.integers(0, 3), min_size=len(pairs), max_size=len(pairs))))
+    if not times.any():
+        times[0] = 1
+    lines = [[f"{n}" for n in column] for column in zip(*pairs, strict=True)]
+    repeated = [list(np.repeat(column, times)) for column in lines]
+    for name in OF_NUMBERS:
+        resampled = count(name, lines[0], [lines[1]]).resample(times)
+        assert next(iter(resampled.values())) == pytest.approx(
+            score(name, repeated[0], [repeated[1]])[0].value, abs=1e-9
+        )
+
+
+def test_directions():
+    lower = {name for name, metric in all_metrics().items() if metric.lower_is_better}
+    assert lower == {"mse", "ter"}
+    assert {name for name, metric in all_metrics().items() if "lower is better" in metric.description} == lower
+    with pytest.raises(SeqlabError, match="unknown metric 'blue'"):
+        find_metric("blue")
 
 
 @given(st.text(st.characters(max_codepoint=127), max_size=40))
@@ -231,7 +283,7 @@ def test_tokenized_text_is_questioned():
     assert doubts(["bleu"], plain, [plain], False) == []
 
 
-@pytest.mark.parametrize("name", sorted(METRICS.keys() - {"mse"}))
+@pytest.mark.parametrize("name", OF_TEXT)
 def test_nothing_written_is_no_nan(name):
     for references in ([["", ""]], [["a b", ""]], [["a b c d e", "x"]]):
         for scored in score(name, ["", ""], references):

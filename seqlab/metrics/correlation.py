@@ -1,0 +1,50 @@
+"""Correlations of numbers: Pearson's, and Spearman's, which is Pearson's of their ranks."""
+
+import functools
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from seqlab.metrics.metric import LineCounts, Metric, TextLines, check_single_reference, read_numbers
+
+
+def count_pairs(
+    hypotheses: TextLines,
+    references: Sequence[TextLines],
+    name: str,
+    correlate: Callable[[np.ndarray, np.ndarray], float],
+) -> LineCounts:
+    """Returns the two numbers of each line, which only all lines together make a correlation. Raises `SeqlabError`
+    for a line that is not a finite number.
+    """
+    check_single_reference(references, name)
+    pairs = np.stack([read_numbers(lines, name) for lines in (hypotheses, references[0])], axis=1)
+
+    def values(rows: np.ndarray) -> dict[str, float]:
+        if len(rows) < 2 or (rows == rows[0]).all(axis=0).any():
+            return {name: 0.0}  # numbers that do not vary are correlated with nothing
+        return {name: 100 * float(correlate(rows[:, 0], rows[:, 1]))}
+
+    return LineCounts(pairs, values, f"nrefs:1|lines:{len(pairs)}", corpus=True)
+
+
+def pearson(predicted: np.ndarray, expected: np.ndarray) -> float:
+    return np.corrcoef(predicted, expected)[0, 1]
+
+
+def spearman(predicted: np.ndarray, expected: np.ndarray) -> float:
+    from scipy.stats import rankdata
+
+    return pearson(rankdata(predicted), rankdata(expected))
+
+
+METRICS: dict[str, Metric] = {
+    "pearson": Metric(
+        "Pearson's correlation of lines that are numbers, times 100.",
+        functools.partial(count_pairs, name="Pearson", correlate=pearson),
+    ),
+    "spearman": Metric(
+        "Spearman's rank correlation of lines that are numbers, times 100; ties share a rank.",
+        functools.partial(count_pairs, name="Spearman", correlate=spearman),
+    ),
+}

@@ -1,0 +1,55 @@
+"""Parts, found by file name: seqlab/KIND/NAME.py, and DIR/KIND/NAME.py in a user's folders."""
+
+import difflib
+import importlib
+import pkgutil
+import sys
+from pathlib import Path
+from types import ModuleType
+
+from seqlab.system.errors import SeqlabError
+
+# The names that a file of each kind defines.
+REQUIRED_NAMES = {"models": ("KIND", "TINY"), "datasets": ("DATASET",), "tasks": ("TASK",), "metrics": ("METRICS",)}
+KINDS = tuple(REQUIRED_NAMES)
+SHARED = {"metrics": ("metric", "registry")}  # files that are not parts
+_folders: list[Path] = []
+
+
+def use_parts(folder: Path) -> None:
+    """Adds a user's folder of parts, whose files are Python and are executed: DIR/models/x.py is then the module
+    `seqlab_parts.models.x`, which a config may import from. Raises `SeqlabError` if the folder has none.
+    """
+    if not any((folder / kind).is_dir() for kind in KINDS):
+        raise SeqlabError(f"{folder}: no parts; expected {', '.join(f'{folder}/{kind}/' for kind in KINDS)}")
+    if folder not in _folders:
+        _folders.append(folder)
+        package = sys.modules.setdefault("seqlab_parts", ModuleType("seqlab_parts"))
+        package.__path__ = [str(folder.resolve()) for folder in _folders]
+
+
+def names(kind: str) -> list[str]:
+    """The names of all parts of a kind, in order."""
+    package = importlib.import_module(f"seqlab.{kind}")
+    modules = {module.name for module in pkgutil.iter_modules(package.__path__)} - {*SHARED.get(kind, ())}
+    modules |= {path.stem for folder in _folders for path in (folder / kind).glob("*.py")}
+    return sorted(name for name in modules if not name.startswith("_"))
+
+
+def module(kind: str, name: str) -> ModuleType:
+    """The module of a part. Raises `SeqlabError` naming the nearest part for an unknown name."""
+    if name not in names(kind):
+        near = difflib.get_close_matches(name, names(kind), n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(names(kind))}"
+        raise SeqlabError(f"no {name!r} among the {kind}: {hint}")
+    from_user = any((folder / kind / f"{name}.py").exists() for folder in _folders)
+    loaded = importlib.import_module(f"{'seqlab_parts' if from_user else 'seqlab'}.{kind}.{name}")
+    missing = [attribute for attribute in REQUIRED_NAMES[kind] if not hasattr(loaded, attribute)]
+    if missing:
+        raise SeqlabError(f"{loaded.__file__}: a file of {kind} defines {', '.join(missing)}")
+    return loaded
+
+
+def describe(kind: str) -> dict[str, str]:
+    """Each name with the first line of its file's docstring."""
+    return {name: (module(kind, name).__doc__ or "").strip().split("\n")[0] for name in names(kind)}
