@@ -34,12 +34,13 @@ def experiment_of(name: str, documents: str) -> Experiment:
     phrases = CldrPhrases(**counts)
     texts = LocalFiles(f"{documents}/train.jsonl", f"{documents}/validation.jsonl", source="document", label="topic")
     generation = Translation() if "source_vocabulary" in sizes else LanguageModeling()
-    task, data = {
-        "generator": (generation, phrases),
-        "classifier": (Classification(), texts),
-        "tagger": (Tagging(), CopyMemory(8, **counts)),
-        "regressor": (Regression(features=2), AddingProblem(12, **counts)),
-    }[catalogue.kind_of(model)]
+    pairs = (
+        (generation, phrases),
+        (Classification(), texts),
+        (Tagging(), CopyMemory(8, **counts)),
+        (Regression(features=2), AddingProblem(12, **counts)),
+    )
+    task, data = next((task, data) for task, data in pairs if isinstance(model, task.model))
     experiment = Experiment(
         model=model,
         task=task,

@@ -19,6 +19,7 @@ from seqlab.system.errors import RESTORE, SeqlabError, with_advice
 from seqlab.system.files import write_atomically
 from seqlab.system.parts import module, names
 from seqlab.system.untrusted import fits, read_json, resolve_inside
+from seqlab.types import Generator, kind_of
 
 KINDS = ("models", "datasets", "tasks")  # of the parts of an experiment
 # Fields of a model that are 0 in a config, and the column whose tokenizer fills each in.
@@ -41,11 +42,6 @@ def part_class(kind: str, name: str) -> type:
 def module_of(value: Any) -> ModuleType:
     """The module that defines a part's class."""
     return sys.modules[type(value).__module__]
-
-
-def kind_of(model: Any) -> str:
-    """The protocol a model obeys: "generator", "classifier", "tagger" or "regressor"."""
-    return module_of(model).KIND
 
 
 def dataset(name: str) -> Any:
@@ -204,16 +200,16 @@ def _differences(prefix: str, old: Any, new: Any):
 
 
 def check_parts(experiment: Experiment) -> None:
-    """Refuses parts that are not in the catalogue, and a model of a kind that the task cannot use."""
+    """Refuses parts that are not in the catalogue, and a model of another protocol than the task's."""
     for kind, value in (("models", experiment.model), ("datasets", experiment.data), ("tasks", experiment.task)):
         name = type(value).__module__.split(".")[-1]
         if name not in names(kind) or part_class(kind, name) is not type(value):
             raise SeqlabError(f"{type(value).__name__} is none of the {kind}: it must live in {kind}/, see --parts")
-    kind, model, task = kind_of(experiment.model), type(experiment.model).__name__, type(experiment.task).__name__
-    if kind != experiment.task.KIND:
-        raise SeqlabError(f"{task} needs a {experiment.task.KIND}, and {model} is a {kind}")
+    model, task, protocol = type(experiment.model).__name__, type(experiment.task).__name__, experiment.task.model
+    if not isinstance(experiment.model, protocol):
+        raise SeqlabError(f"{task} needs a {kind_of(protocol)}, and {model} is not one")
     reads, has = hasattr(experiment.model, "source_vocabulary"), "source" in experiment.task.columns
-    if kind == "generator" and reads and not has:
+    if protocol is Generator and reads and not has:
         raise SeqlabError(f"{model} reads a source, and {task} has none")
-    if kind == "generator" and has and not reads:
+    if protocol is Generator and has and not reads:
         raise SeqlabError(f"{model} reads no source, and {task} has one")

@@ -59,13 +59,17 @@ class Batch:
 
 @runtime_checkable
 class Generator(Protocol):
-    """A model that writes: language model, translation, summarization, dialogue.
+    """A model that writes: language model, translation, summarization, dialogue. It inherits from this class, as
+    models of the other kinds inherit from theirs.
 
     Every leaf of memory and state has B as its first axis, so that a sentence can leave the batch by one
-    gather. Prompts are right-aligned, so the position `t` of a step is one scalar for the whole batch.
+    gather. Prompts are right-aligned, so the position `t` of a step is one scalar for the whole batch. `inputs` are
+    the `Tokens` of a source, or None for a language model.
     """
 
-    def features(self, inputs: Tokens | None, prefix: Tokens, carry: Carry = None, *, train: bool) -> Any:
+    vocabulary: int
+
+    def features(self, inputs: Any, prefix: Tokens, carry: Carry = None, *, train: bool) -> Any:
         """Teacher forcing, all positions at once: ([B T D], carry)."""
         ...
 
@@ -73,7 +77,7 @@ class Generator(Protocol):
         """[... D] to float32 logits [... V]."""
         ...
 
-    def start(self, inputs: Tokens | None, prompt: Tokens, capacity: int, hypotheses: int) -> Any:
+    def start(self, inputs: Any, prompt: Tokens, capacity: int, hypotheses: int) -> Any:
         """Reads all of `prompt` [B P] but its last token: (memory, state with room for `capacity` positions)."""
         ...
 
@@ -87,32 +91,57 @@ class Generator(Protocol):
 
     # A model whose state has room for a number of positions, and no more, has `grow(state, more)` too.
 
+    def outputs(self, inputs: Any, prefix: Any = None, *, train: bool) -> jax.Array:
+        """Float32 logits [B T V] of a forced pass."""
+        return self.project(self.features(inputs, prefix, train=train)[0])
+
 
 @runtime_checkable
 class Classifier(Protocol):
     """A model that names a class: document classification."""
 
-    def __call__(self, inputs: Tokens, *, train: bool) -> jax.Array:
-        """[B S] tokens to float32 logits [B C]."""
+    classes: int
+
+    def classify(self, inputs: Any, *, train: bool) -> jax.Array:
+        """`Tokens` [B S] to float32 logits [B C]."""
         ...
+
+    def outputs(self, inputs: Any, prefix: None = None, *, train: bool) -> jax.Array:
+        return self.classify(inputs, train=train)
 
 
 @runtime_checkable
 class Tagger(Protocol):
     """A model that names a class at every position: copy memory."""
 
-    def __call__(self, inputs: Tokens, *, train: bool) -> jax.Array:
-        """[B S] tokens to float32 logits [B S C]; a position sees itself and the past."""
+    classes: int
+
+    def tag(self, inputs: Any, *, train: bool) -> jax.Array:
+        """`Tokens` [B S] to float32 logits [B S C]; a position sees itself and the past."""
         ...
+
+    def outputs(self, inputs: Any, prefix: None = None, *, train: bool) -> jax.Array:
+        return self.tag(inputs, train=train)
 
 
 @runtime_checkable
 class Regressor(Protocol):
     """A model that reads numbers and gives one: the adding problem."""
 
-    def __call__(self, inputs: Series, *, train: bool) -> jax.Array:
-        """[B T F] numbers to float32 [B]."""
+    def regress(self, inputs: Any, *, train: bool) -> jax.Array:
+        """`Series` [B T F] to float32 [B]."""
         ...
+
+    def outputs(self, inputs: Any, prefix: None = None, *, train: bool) -> jax.Array:
+        return self.regress(inputs, train=train)
+
+
+Model = Generator | Classifier | Tagger | Regressor
+
+
+def kind_of(protocol: type) -> str:
+    """The name of a protocol in messages: "generator" for `Generator`."""
+    return protocol.__name__.lower()
 
 
 @struct.dataclass

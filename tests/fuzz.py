@@ -240,7 +240,7 @@ def write_experiment(r: random.Random, folder: Path) -> None:
     kinds = {name: catalogue.part_class("tasks", name) for name in catalogue.names("tasks")}
     task = kinds[r.choice(sorted(kinds))]
     models = [catalogue.module("models", name) for name in catalogue.names("models")]
-    chosen = r.choice([module for module in models if task.KIND == module.KIND]).TINY
+    chosen = r.choice([module for module in models if isinstance(module.TINY, task.model)]).TINY
     data = catalogue.part_class("datasets", r.choice(catalogue.names("datasets")))()
     changed = {"model": chosen, "task": task(), "data": data, "steps": r.randint(1, 1 << 30), "seed": r.randint(0, 9)}
     catalogue.save_experiment(dataclasses.replace(tiny_experiment(), **changed), folder / "experiment.json")

@@ -8,9 +8,11 @@ import jax.numpy as jnp
 
 from seqlab import catalogue
 from seqlab.laws.subject import Subject, make_subject
-from seqlab.types import Batch
+from seqlab.types import Batch, Generator
 
-GENERATORS = [name for name in catalogue.names("models") if catalogue.module("models", name).KIND == "generator"]
+GENERATORS = [
+    name for name in catalogue.names("models") if isinstance(catalogue.module("models", name).TINY, Generator)
+]
 
 
 @functools.cache

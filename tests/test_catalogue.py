@@ -25,7 +25,7 @@ from seqlab.system.errors import SeqlabError
 from seqlab.training.checks import check_experiment
 from seqlab.training.optimizer import make_optimizer
 from seqlab.training.state import initial_state, training_step
-from seqlab.types import Tokens
+from seqlab.types import Generator, Tokens
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted((ROOT / "configs").glob("*.py"))
@@ -48,11 +48,11 @@ def test_every_config_builds_at_full_size(path, monkeypatch):
 
 def fits(model, task):
     """A generator of the kind that a task needs reads a source if the task has one."""
-    if catalogue.module("models", model).KIND != catalogue.part_class("tasks", task).KIND:
+    protocol, columns = catalogue.part_class("tasks", task).model, catalogue.part_class("tasks", task).columns
+    if not isinstance(catalogue.module("models", model).TINY, protocol):
         return False
-    kind, columns = catalogue.part_class("tasks", task).KIND, catalogue.part_class("tasks", task).columns
     reads = hasattr(catalogue.part_class("models", model), "source_vocabulary")
-    return kind != "generator" or reads == ("source" in columns)
+    return protocol is not Generator or reads == ("source" in columns)
 
 
 PAIRS = [pair for pair in itertools.product(catalogue.names("models"), catalogue.names("tasks")) if fits(*pair)]
@@ -67,7 +67,7 @@ def test_every_model_with_every_task_of_its_kind(model, task):
     batch = jax.tree.map(jnp.asarray, blank_batch(experiment.task, 3, 5))
     after, _ = jax.eval_shape(training_step(experiment), before, batch)
     assert jax.tree.map(jnp.shape, after.params) == jax.tree.map(jnp.shape, before.params)
-    if experiment.task.KIND != "generator":
+    if experiment.task.model is not Generator:
         return
     run, prompt = experiment.model.apply, Tokens(batch.targets, batch.weights > 0)
     start = functools.partial(run, method="start", capacity=9, hypotheses=4)
@@ -201,7 +201,7 @@ def test_own_parts(tmp_path, monkeypatch):
     with pytest.raises(SeqlabError, match=r"config\.py:5: TypeError: .*unexpected keyword argument 'layerz'"):
         catalogue.load_config(config)
     (tmp_path / "models" / "empty.py").write_text("")
-    with pytest.raises(SeqlabError, match=r"empty\.py: a file of models defines KIND, TINY"):
+    with pytest.raises(SeqlabError, match=r"empty\.py: a file of models defines TINY"):
         catalogue.module("models", "empty")
 
 

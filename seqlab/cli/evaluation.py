@@ -43,13 +43,14 @@ def evaluate(
     from seqlab.runs.checkpoint import fingerprint
     from seqlab.runs.loading import load
     from seqlab.system.files import open_output
+    from seqlab.types import Generator, kind_of
 
     check_output(output)
     start_computing(cluster)
     loaded = load(run, checkpoint)
-    kind = loaded.experiment.task.KIND
-    if kind != "generator" and search != NO_SEARCH:
-        raise SeqlabError(f"a {kind} does not search: leave out --beam and the like")
+    protocol = loaded.experiment.task.model
+    if protocol is not Generator and search != NO_SEARCH:
+        raise SeqlabError(f"a {kind_of(protocol)} does not search: leave out --beam and the like")
     result = evaluate(loaded, split, places.data_dir, **dataclasses.asdict(search))
     if output is not None and is_process_zero():
         with open_output(output) as stream:
@@ -70,15 +71,15 @@ def evaluate(
     }
     show_scores(result.scores, json, facts)
     if not json:
-        print("\n".join(describe_evaluation(facts, kind)))
+        print("\n".join(describe_evaluation(facts, protocol is Generator)))
 
 
-def describe_evaluation(facts: dict[str, Any], kind: str) -> Iterable[str]:
+def describe_evaluation(facts: dict[str, Any], searches: bool) -> Iterable[str]:
     """What scores depend on, a line each."""
     from seqlab.config import Search
 
     yield f"checkpoint: step {facts['checkpoint']} sha256 {facts['parameters']['sha256']}"
-    if kind == "generator":
+    if searches:
         defaults = dataclasses.asdict(Search())
         fields = {n: v for n, v in facts["search"].items() if n in ("beam", "preset") or v != defaults[n]}
         yield f"search: {', '.join(f'{name} {value}' for name, value in fields.items())}"

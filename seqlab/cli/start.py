@@ -61,11 +61,14 @@ def first_argument(arguments: list[str], name: str, usage: str) -> tuple[str, li
 def load_generator(run: Path, checkpoint: str, dtype: str | None = None) -> Any:
     """A run of a generator. Raises `SeqlabError` for another model."""
     from seqlab.runs.loading import load
+    from seqlab.types import Generator, kind_of
 
     loaded = load(run, checkpoint, dtype)
-    kind = loaded.experiment.task.KIND
-    if kind != "generator":
-        raise SeqlabError(f"a {kind} writes no text, and search is for generators: judge it by seqlab evaluate")
+    protocol = loaded.experiment.task.model
+    if protocol is not Generator:
+        raise SeqlabError(
+            f"a {kind_of(protocol)} writes no text, and search is for generators: judge it by seqlab evaluate"
+        )
     return loaded
 
 

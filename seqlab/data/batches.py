@@ -11,7 +11,7 @@ from seqlab.data.plans import BatchPlan
 from seqlab.data.task import Task
 from seqlab.data.tokenizers import TextTokenizer, Tokenizers
 from seqlab.system.errors import SeqlabError
-from seqlab.types import Batch, Series, Tokens
+from seqlab.types import Batch, Classifier, Generator, Series, Tagger, Tokens
 
 
 def make_batch(task: Task, corpus: Corpus, tokenizers: Tokenizers, batch_plan: BatchPlan) -> Batch:
@@ -70,11 +70,11 @@ def blank_batch(task: Any, rows: int = 2, length: int = 2) -> Batch:
     """Rows of ones in the structs of a task's batches: enough to build a model with, or to measure it."""
     tokens = Tokens(np.ones((rows, length), np.int32), np.ones((rows, length), bool))
     by_position, by_row = np.ones((rows, length), np.float32), np.ones(rows, np.float32)
-    if task.KIND == "generator":
+    if task.model is Generator:
         return Batch(tokens if "source" in task.columns else None, tokens, tokens.ids, by_position)
-    if task.KIND == "tagger":
+    if task.model is Tagger:
         return Batch(tokens, None, tokens.ids, by_position)
-    if task.KIND == "classifier":
+    if task.model is Classifier:
         return Batch(tokens, None, by_row.astype(np.int32), by_row)
     values = np.ones((rows, length, task.features), np.float32)
     return Batch(Series(values, tokens.mask), None, by_row, by_row)

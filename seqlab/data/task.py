@@ -18,8 +18,8 @@ from seqlab.types import Batch, Carry, Params
 
 @runtime_checkable
 class Task(Protocol):
-    KIND: ClassVar[str]
-    """The kind of model that it trains."""
+    model: ClassVar[type]
+    """The protocol in `seqlab.types` of the models that it trains."""
     columns: Mapping[str, str]
     """The columns of an example, and what each holds: "text", the name of a "class", "symbols" or "numbers"."""
 

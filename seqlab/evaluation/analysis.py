@@ -30,6 +30,7 @@ from seqlab.search.processors import make_processors
 from seqlab.search.requests import Request, max_tokens
 from seqlab.system.checks import check_minimum
 from seqlab.system.errors import SeqlabError
+from seqlab.types import Generator
 
 
 class Preference(NamedTuple):
@@ -103,7 +104,7 @@ def analyze(
     searches for nothing.
     """
     task, search = run.experiment.task, run.experiment.search
-    if task.KIND != "generator" or not task.metrics:
+    if task.model is not Generator or not task.metrics:
         raise SeqlabError(f"{type(task).__name__} writes no texts that search could miss")
     check_search(search)
     check_effort(lines, beams, exact, nodes)

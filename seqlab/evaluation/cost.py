@@ -20,7 +20,7 @@ from seqlab.config import Experiment
 from seqlab.data.batches import blank_batch
 from seqlab.system.errors import SeqlabError
 from seqlab.training.state import initial_state, training_step
-from seqlab.types import Batch, Params, Tokens
+from seqlab.types import Batch, Generator, Params, Tokens
 
 
 class Cost(NamedTuple):
@@ -71,7 +71,7 @@ def costs(experiment: Experiment, length: int, rows: int) -> Costs:
     model, task = experiment.model, experiment.task
     batch = jax.tree.map(jnp.asarray, blank_batch(task, rows, length))
     state = initial_state(experiment, batch)
-    decoding = decoding_cost(experiment, state.params, batch, length) if task.KIND == "generator" else None
+    decoding = decoding_cost(experiment, state.params, batch, length) if task.model is Generator else None
     paths = model.paths(length) if hasattr(model, "paths") else {}
     return Costs(length, paths, measure(training_step(experiment), state, batch), decoding)
 

@@ -23,6 +23,7 @@ from seqlab.system.errors import SeqlabError
 from seqlab.system.untrusted import resolve_inside
 from seqlab.training.meter import perplexity
 from seqlab.training.validation import loss_of_split
+from seqlab.types import Generator, Tagger
 
 CAUSALITY_EXAMPLES = 8  # examples that causality is tried on
 
@@ -68,7 +69,7 @@ def likelihood_scores(run: Run, data: PreparedData, split: str, corpus: Corpus) 
     character. Nothing is left out but what is longer than the model can read.
     """
     task, model = run.experiment.task, run.experiment.model
-    generates = task.KIND == "generator"
+    generates = task.model is Generator
     if generates:
         examples = list(data.read(split, 0, CAUSALITY_EXAMPLES))
         sources, targets = ([example.get(column, "") for example in examples] for column in ("source", "target"))
@@ -82,9 +83,9 @@ def likelihood_scores(run: Run, data: PreparedData, split: str, corpus: Corpus) 
         limits = {"max_length": min(longest, max_tokens(model)), "max_ratio": math.inf}
         experiment = dataclasses.replace(experiment, batching=dataclasses.replace(experiment.batching, **limits))
     values, units, left_out = loss_of_split(experiment, run.tokenizers, corpus)(run.params)
-    unit = "token" if generates or task.KIND == "tagger" else "example"
+    unit = "token" if generates or task.model is Tagger else "example"
     signature = f"unit:{unit}|{unit}s:{units}|left-out:{left_out}"
-    names = ("loss" if task.KIND == "tagger" else "perplexity", "accuracy")
+    names = ("loss" if task.model is Tagger else "perplexity", "accuracy")
     scores = [Score(n, values[n], signature) for n in names if n in values and n not in task.metrics]
     if generates and not left_out:
         texts = [example["target"] for example in data.read(split)]

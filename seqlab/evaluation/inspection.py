@@ -19,7 +19,7 @@ from seqlab.search.forced import attention_weights
 from seqlab.search.requests import max_tokens
 from seqlab.search.trace import Node, trace
 from seqlab.system.errors import SeqlabError
-from seqlab.types import Params, Tokens
+from seqlab.types import Classifier, Generator, Params, Tokens, kind_of
 
 
 def inspect(run: Run, line: str) -> dict[str, Any]:
@@ -27,11 +27,11 @@ def inspect(run: Run, line: str) -> dict[str, Any]:
     if not line.strip():
         raise SeqlabError("there is nothing to inspect: give a text")
     task = run.experiment.task
-    if task.KIND == "classifier":
+    if task.model is Classifier:
         answer = task.answer(run.model, run.params, run.tokenizers, run.trained.encode([line]))[0]
         return {"source": line, "answer": answer, "document": document_map(run, line)}
-    if task.KIND != "generator":
-        raise SeqlabError(f"a {task.KIND} reads no text that could be inspected")
+    if task.model is not Generator:
+        raise SeqlabError(f"a {kind_of(task.model)} reads no text that could be inspected")
     search = run.experiment.search
     if search.sample is not None:
         raise SeqlabError("samples have no beam that could be inspected")
@@ -111,7 +111,9 @@ def make_intermediates(model: Any) -> Callable[[Params, Tokens], dict[str, Any]]
 
     @jax.jit
     def intermediates(params: Params, inputs: Tokens) -> dict[str, Any]:
-        return model.apply(params, inputs, train=False, mutable=["intermediates"])[1].get("intermediates", {})
+        return model.apply(params, inputs, train=False, method="classify", mutable=["intermediates"])[1].get(
+            "intermediates", {}
+        )
 
     return intermediates
 

@@ -19,8 +19,9 @@ from seqlab.evaluation.versions import versions
 from seqlab.metrics.registry import find_metric, score_lines
 from seqlab.runs.loading import Run
 from seqlab.runs.log import read_log
+from seqlab.types import Classifier, Generator
 
-SENTENCES_PER_KIND = 12  # sentences
+SENTENCES_PER_GROUP = 12  # sentences
 POINTS = 500  # of a curve, about
 CLASSES = 60  # more make no matrix that can be read
 
@@ -40,7 +41,7 @@ def report(runs: Sequence[Run], split: str, data_dir: Path, **effort: Any) -> st
         data["comparison"] = to_plain(comparison)
         data["sentences"] = sentences(runs, texts)
         data["facts"] = comparison.facts
-        if runs[0].experiment.task.KIND == "generator":
+        if runs[0].experiment.task.model is Generator:
             analyses = [analyze(run, split, data_dir, **effort) for run in runs]
             data["analyses"] = [
                 analysis_facts(name, analysis) for name, analysis in zip(names, analyses, strict=True)
@@ -80,7 +81,7 @@ def run_facts(run: Run) -> dict[str, Any]:
         "model": type(run.experiment.model).__name__,
         "parameters": sum(x.size for x in jax.tree.leaves(run.params)),
         "step": run.step,
-        "search": f"beam {search.beam}, {search.preset}" if run.experiment.task.KIND == "generator" else "",
+        "search": f"beam {search.beam}, {search.preset}" if run.experiment.task.model is Generator else "",
         "curves": curves,
     }
 
@@ -107,11 +108,11 @@ def sentences(runs: Sequence[Run], texts: Texts) -> dict[str, list[Any]]:
     good = -first if find_metric(texts.metrics[0]).lower_is_better else first
     long_first = -np.array([*map(len, reference_lines)])
     chosen = {
-        "worst": np.lexsort((long_first, good))[:SENTENCES_PER_KIND],
-        "best": np.lexsort((long_first, -good))[:SENTENCES_PER_KIND],
+        "worst": np.lexsort((long_first, good))[:SENTENCES_PER_GROUP],
+        "best": np.lexsort((long_first, -good))[:SENTENCES_PER_GROUP],
     }
     if len(values) > 1 and (values[1] != first).any():
-        chosen["most changed"] = np.argsort(-abs(values[1] - first), kind="stable")[:SENTENCES_PER_KIND]
+        chosen["most changed"] = np.argsort(-abs(values[1] - first), kind="stable")[:SENTENCES_PER_GROUP]
     shown_indices = np.unique(np.concatenate([*chosen.values()]))
     attention = [
         attention_facts(
@@ -142,9 +143,9 @@ def sentences(runs: Sequence[Run], texts: Texts) -> dict[str, list[Any]]:
 
 def attention_facts(run: Run, sources: Sequence[str], lines: Sequence[str]) -> list[dict[str, Any]]:
     """Returns the attention of a run, in the form that the page needs."""
-    if run.experiment.task.KIND == "generator":
+    if run.experiment.task.model is Generator:
         return [{"attention": attention} for attention in attention_maps(run, sources, lines)]
-    if run.experiment.task.KIND == "classifier":
+    if run.experiment.task.model is Classifier:
         return [{"document": document_map(run, source)} for source in sources]
     return [{} for _ in sources]
 

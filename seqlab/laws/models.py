@@ -13,7 +13,7 @@ from seqlab import catalogue
 from seqlab.laws.equality import require, require_close, require_equal
 from seqlab.laws.subject import LENGTHS, Subject, logits_of, outputs, rows_of
 from seqlab.training.step import make_step
-from seqlab.types import Batch, Params, Series, TrainState
+from seqlab.types import Batch, Classifier, Generator, Params, Regressor, Series, Tagger, TrainState
 
 
 def pads_are_inert(s: Subject) -> None:
@@ -121,8 +121,9 @@ def four_examples_can_be_memorized(s: Subject) -> None:
     """A hundred steps of Adam through `make_step` bring four rows' loss below a tenth of what it was."""
     batch = rows_of(Batch(s.inputs, s.prefix, s.targets, s.weights), slice(0, 4))
     model = s.model.clone(dropout=0.0)
-    tasks = {"classifier": "classification", "tagger": "tagging", "regressor": "regression"}
-    task = catalogue.part_class("tasks", tasks.get(catalogue.kind_of(model), "language_modeling"))()
+    tasks = {Classifier: "classification", Tagger: "tagging", Regressor: "regression", Generator: "language_modeling"}
+    name = next(name for protocol, name in tasks.items() if isinstance(model, protocol))
+    task = catalogue.part_class("tasks", name)()
     loss = functools.partial(task.loss, model)
     optimizer = optax.adam(3e-2)
     step = jax.jit(make_step(loss, optimizer, 0))

@@ -10,7 +10,6 @@ from typing import Any
 
 import jax
 
-from seqlab import catalogue
 from seqlab.laws.generators import (
     carry_continues_the_stream,
     future_is_unseen,
@@ -48,7 +47,7 @@ from seqlab.laws.tasks import (
 )
 from seqlab.laws.training import devices_agree, resuming_changes_nothing
 from seqlab.runs.parameters import init_params
-from seqlab.types import Batch, Tokens
+from seqlab.types import Batch, Classifier, Generator, Regressor, Tagger, Tokens
 
 Law = Callable[..., Any]  # some return the largest difference that they measured
 
@@ -88,8 +87,8 @@ RUN_LAWS: tuple[Law, ...] = (resuming_changes_nothing,)
 
 def model_laws(model: Any) -> tuple[Law, ...]:
     """The laws that a model must obey."""
-    if catalogue.kind_of(model) != "generator":
-        return ANY_MODEL_LAWS + ANSWER_LAWS + ((future_is_unseen,) if catalogue.kind_of(model) == "tagger" else ())
+    if not isinstance(model, Generator):
+        return ANY_MODEL_LAWS + ANSWER_LAWS + ((future_is_unseen,) if isinstance(model, Tagger) else ())
     if hasattr(model, "source_vocabulary"):
         return ANY_MODEL_LAWS + GENERATOR_LAWS
 
@@ -102,7 +101,7 @@ def model_laws(model: Any) -> tuple[Law, ...]:
 
 def task_laws(task: Any) -> tuple[Law, ...]:
     """The laws that a task must obey."""
-    if task.KIND != "generator":
-        laws = {"classifier": CLASSIFIER_TASK_LAWS, "tagger": TAGGER_TASK_LAWS, "regressor": REGRESSOR_TASK_LAWS}
-        return ANY_TASK_LAWS + laws[task.KIND]
+    if task.model is not Generator:
+        laws = {Classifier: CLASSIFIER_TASK_LAWS, Tagger: TAGGER_TASK_LAWS, Regressor: REGRESSOR_TASK_LAWS}
+        return ANY_TASK_LAWS + laws[task.model]
     return ANY_TASK_LAWS + GENERATOR_TASK_LAWS + (SOURCE_TASK_LAWS if "source" in task.columns else ())

@@ -8,9 +8,8 @@ import jax
 import numpy as np
 import optax
 
-from seqlab import catalogue
 from seqlab.runs.parameters import init_params
-from seqlab.types import Batch, Params, Series, Tokens
+from seqlab.types import Batch, Generator, Params, Regressor, Series, Tagger, Tokens
 
 LENGTHS = (8, 1, 4, 3, 2)  # of the rows in a subject's inputs, as a rule
 SENTENCES = ((0, 0, 1, 3, 3, 3, 3, 3), (0,), (0, 1, 1, 2), (0, 2, 2), (1, 1))  # of their tokens; some are empty
@@ -49,7 +48,7 @@ def make_subject(
         ids = np.where(mask, random.integers(min(3, vocabulary - 2), vocabulary, mask.shape), 0)
         return Tokens(ids.astype(np.int32), mask)
 
-    kind, sources, prefix = catalogue.kind_of(model), getattr(model, "source_vocabulary", 0), None
+    sources, prefix, is_regressor = getattr(model, "source_vocabulary", 0), None, isinstance(model, Regressor)
     inputs: Any = None
     mask = ragged(source)
     if sources:
@@ -58,19 +57,19 @@ def make_subject(
         beyond = range(SENTENCES[0][-1] + 1, SENTENCES[0][-1] + 1 + source - len(SENTENCES[0]))  # of one word each
         sentences[mask] = [*SENTENCES[0], *beyond, *(n for row in SENTENCES[1:] for n in row)]
         inputs = inputs.replace(sentences=sentences)
-    if kind == "generator":
+    if isinstance(model, Generator):
         prefix = tokens(model.vocabulary, ragged(target)[::-1])
         targets = (prefix.ids * 3 + np.arange(len(LENGTHS))[:, None] + 1) % model.vocabulary
         weights = prefix.mask
-    elif kind == "tagger":
+    elif isinstance(model, Tagger):
         targets = np.cumsum(inputs.ids, axis=1) % model.classes
         weights = inputs.mask
     else:
         targets, weights = np.arange(len(LENGTHS)), np.ones(len(LENGTHS))
-        targets = np.float32(targets / 2) if kind == "regressor" else targets % model.classes
-    if kind == "regressor":
+        targets = np.float32(targets / 2) if is_regressor else targets % model.classes
+    if is_regressor:
         inputs = Series(np.float32(random.normal(size=(*mask.shape, features))), mask)
-    batch = Batch(inputs, prefix, targets if kind == "regressor" else np.int32(targets), np.float32(weights))
+    batch = Batch(inputs, prefix, targets if is_regressor else np.int32(targets), np.float32(weights))
     params = init_params(model, seed, batch)
     return Subject(model, params, inputs, prefix, batch.targets, batch.weights, *passes(model))
 
@@ -86,9 +85,7 @@ def logits_of(
 ) -> jax.Array:
     """Logits of a forced pass, or what another model than a generator gives; `key` drives dropout."""
     rngs = None if key is None else {"dropout": key}
-    if prefix is None:
-        return model.apply(params, inputs, train=train, rngs=rngs)
-    return model.apply(params, rngs=rngs, method=lambda m: m.project(m.features(inputs, prefix, train=train)[0]))
+    return model.apply(params, inputs, prefix, train=train, rngs=rngs, method="outputs")
 
 
 def outputs(s: Subject, inputs: Any, prefix: Any) -> np.ndarray:
@@ -100,7 +97,7 @@ def outputs(s: Subject, inputs: Any, prefix: Any) -> np.ndarray:
 def loss_of(model: Any, params: Params, inputs: Any, prefix: Any, targets: Any, weights: Any) -> jax.Array:
     """The sum of the losses."""
     logits = logits_of(model, params, inputs, prefix)
-    if catalogue.kind_of(model) == "regressor":
+    if isinstance(model, Regressor):
         return ((logits - targets) ** 2).sum()
     return (optax.softmax_cross_entropy_with_integer_labels(logits, targets) * weights).sum()
 

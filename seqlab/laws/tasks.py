@@ -193,4 +193,4 @@ def filled_rows_weigh_nothing(task: Any) -> None:
 
 def models_for(task: Any) -> list[Any]:
     modules = [catalogue.module("models", name) for name in catalogue.names("models")]
-    return [module.TINY for module in modules if module.KIND == task.KIND]
+    return [module.TINY for module in modules if isinstance(module.TINY, task.model)]

@@ -18,7 +18,7 @@ from seqlab.layers.embed import TiedEmbedding
 from seqlab.layers.hypotheses import reorder, repeat
 from seqlab.layers.recurrent import GATES, Recurrent
 from seqlab.layers.scan import Kernels, Multiply, multiplier, scan
-from seqlab.types import Tokens
+from seqlab.types import Generator, Tokens
 
 # query [B K D] -> context [B K E], and the attention weights [B K S] that made it
 Attend = Callable[[jax.Array], tuple[jax.Array, jax.Array]]
@@ -128,7 +128,7 @@ class AttentiveDecoder(nn.Module):
         return self.project(self.output(y, state, context)), state, weights
 
 
-class AttentiveGenerator(nn.Module):
+class AttentiveGenerator(nn.Module, Generator):
     """What generators around a `decoder` that is an `AttentiveDecoder` share. A model defines its memory and how it
     is read: `encode_memory` and `attend`. (`self` is Any where it uses the decoder, which the model's setup makes.)
     """

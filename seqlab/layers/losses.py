@@ -109,4 +109,5 @@ def sum_over_chunks(sums_of_chunk: Callable[..., Any], chunk: int, *arrays: Any)
 
 def model_outputs(model: Any, params: Params, inputs: Any, key: Any = None) -> jax.Array:
     """The outputs of a model that is not a generator; `key` drives dropout, None means evaluation."""
-    return model.apply(params, inputs, train=key is not None, rngs=None if key is None else {"dropout": key})
+    rngs = None if key is None else {"dropout": key}
+    return model.apply(params, inputs, train=key is not None, rngs=rngs, method="outputs")

@@ -12,8 +12,6 @@ from seqlab.layers.recurrent import Bidirectional
 from seqlab.system.errors import SeqlabError
 from seqlab.types import Tokens
 
-KIND = "generator"
-
 
 class Bahdanau(AttentiveGenerator):
     """A bidirectional encoder, and a decoder that looks at all of its outputs at every step.

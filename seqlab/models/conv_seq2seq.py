@@ -15,14 +15,13 @@ from seqlab.layers.embed import Embedding, Positions, TiedEmbedding, check_tie
 from seqlab.layers.hypotheses import reorder, repeat
 from seqlab.system.checks import check_minimum
 from seqlab.system.errors import SeqlabError
-from seqlab.types import Tokens
+from seqlab.types import Generator, Tokens
 
-KIND = "generator"
 SMALL = 0.1  # deviation of embeddings and positions, at first: attention begins nearly even (section 3.5)
 HALF = 0.5**0.5  # a sum of two, scaled back to the variance of one (section 3.4)
 
 
-class ConvSeq2Seq(nn.Module):
+class ConvSeq2Seq(nn.Module, Generator):
     """Gated convolutions, those of the encoder looking both ways. The vocabulary sizes are 0 in a config.
 
     Unlike the paper's: the gradient that the decoder's layers send to the encoder is not divided by their number.

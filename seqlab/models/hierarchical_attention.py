@@ -9,12 +9,10 @@ from seqlab.layers.embed import Embedding
 from seqlab.layers.hierarchy import Pool, members, segments_of
 from seqlab.layers.recurrent import Bidirectional
 from seqlab.system.checks import check_minimum
-from seqlab.types import Tokens
-
-KIND = "classifier"
+from seqlab.types import Classifier, Tokens
 
 
-class HierarchicalAttention(nn.Module):
+class HierarchicalAttention(nn.Module, Classifier):
     """Document classifier. Vocabulary and classes are 0 in a config."""
 
     source_vocabulary: int = 0
@@ -36,7 +34,7 @@ class HierarchicalAttention(nn.Module):
         return {"source": 2}
 
     @nn.compact
-    def __call__(self, inputs: Tokens, *, train: bool) -> Float[Array, "B C"]:
+    def classify(self, inputs: Tokens, *, train: bool) -> Float[Array, "B C"]:
         check_minimum("sentences", self.sentences, 1)
         encoder = (self.cell, 1, self.dim, self.hidden, self.dropout, self.dtype)
         width = 2 * self.hidden

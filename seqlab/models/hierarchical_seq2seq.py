@@ -18,8 +18,6 @@ from seqlab.system.checks import check_minimum
 from seqlab.system.errors import SeqlabError
 from seqlab.types import Tokens
 
-KIND = "generator"
-
 
 class HierarchicalSeq2Seq(AttentiveGenerator):
     """From a document, or the turns of a dialogue, to a text. The vocabulary sizes are 0 in a config."""

@@ -7,12 +7,10 @@ from jaxtyping import Array, Float
 
 from seqlab.layers.dense import Dense
 from seqlab.layers.dropout import Dropout
-from seqlab.types import Tokens
-
-KIND = "classifier"
+from seqlab.types import Classifier, Tokens
 
 
-class MeanEmbeddings(nn.Module):
+class MeanEmbeddings(nn.Module, Classifier):
     """Knows which words there are, and not their order. Vocabulary and classes are 0 in a config."""
 
     source_vocabulary: int = 0
@@ -28,7 +26,7 @@ class MeanEmbeddings(nn.Module):
         return {"source": 1}
 
     @nn.compact
-    def __call__(self, inputs: Tokens, *, train: bool) -> Float[Array, "B C"]:
+    def classify(self, inputs: Tokens, *, train: bool) -> Float[Array, "B C"]:
         # The mean of many: a standard deviation of 1 keeps it from vanishing.
         table = self.param("table", nn.initializers.normal(1.0), (self.source_vocabulary, self.dim))
         mask = inputs.mask[..., None]

@@ -9,12 +9,10 @@ from seqlab.layers.dropout import Dropout
 from seqlab.layers.embed import TiedEmbedding
 from seqlab.layers.hypotheses import reorder, repeat
 from seqlab.layers.recurrent import RecurrentStack
-from seqlab.types import Tokens
-
-KIND = "generator"
+from seqlab.types import Generator, Tokens
 
 
-class RecurrentLM(nn.Module):
+class RecurrentLM(nn.Module, Generator):
     """Language model. Its state may be carried from one stretch of a stream to the next."""
 
     vocabulary: int = 0

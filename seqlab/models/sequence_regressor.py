@@ -6,12 +6,10 @@ from jaxtyping import Array, Float
 
 from seqlab.layers.dense import Dense
 from seqlab.layers.sequence import SequenceStack, stack_path
-from seqlab.types import Series
-
-KIND = "regressor"
+from seqlab.types import Regressor, Series
 
 
-class SequenceRegressor(nn.Module):
+class SequenceRegressor(nn.Module, Regressor):
     layer: str = "gru"
     """rnn, irnn, lstm, gru or tcn."""
     layers: int = 1
@@ -28,7 +26,7 @@ class SequenceRegressor(nn.Module):
         return {"source": stack_path(self.layer, self.layers, self.kernel, length)}
 
     @nn.compact
-    def __call__(self, inputs: Series, *, train: bool) -> Float[Array, "B"]:
+    def regress(self, inputs: Series, *, train: bool) -> Float[Array, "B"]:
         stack = SequenceStack(self.layer, self.layers, self.dim, self.kernel, self.dropout, self.dtype, name="stack")
         x = stack(inputs.values, inputs.mask, train=train)
         last = jnp.maximum(inputs.mask.sum(axis=1) - 1, 0)

@@ -6,12 +6,10 @@ from jaxtyping import Array, Float
 from seqlab.layers.dense import Dense
 from seqlab.layers.embed import Embedding
 from seqlab.layers.sequence import SequenceStack, stack_path
-from seqlab.types import Tokens
-
-KIND = "tagger"
+from seqlab.types import Tagger, Tokens
 
 
-class SequenceTagger(nn.Module):
+class SequenceTagger(nn.Module, Tagger):
     """A position sees itself and the past. Vocabulary and classes are 0 in a config."""
 
     source_vocabulary: int = 0
@@ -32,7 +30,7 @@ class SequenceTagger(nn.Module):
         return {"source": stack_path(self.layer, self.layers, self.kernel, length)}
 
     @nn.compact
-    def __call__(self, inputs: Tokens, *, train: bool) -> Float[Array, "B S C"]:
+    def tag(self, inputs: Tokens, *, train: bool) -> Float[Array, "B S C"]:
         x = Embedding(self.source_vocabulary, self.dim, name="symbols")(inputs.ids)
         stack = SequenceStack(self.layer, self.layers, self.dim, self.kernel, self.dropout, self.dtype, name="stack")
         x = stack(x, inputs.mask, train=train)

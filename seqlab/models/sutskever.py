@@ -9,12 +9,10 @@ from seqlab.layers.dropout import Dropout
 from seqlab.layers.embed import Embedding, TiedEmbedding, check_tie
 from seqlab.layers.hypotheses import reorder, repeat
 from seqlab.layers.recurrent import RecurrentStack
-from seqlab.types import Tokens
-
-KIND = "generator"
+from seqlab.types import Generator, Tokens
 
 
-class Sutskever(nn.Module):
+class Sutskever(nn.Module, Generator):
     """The last state of the encoder is all that the decoder knows of the source."""
 
     source_vocabulary: int = 0

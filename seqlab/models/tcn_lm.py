@@ -14,12 +14,10 @@ from seqlab.layers.embed import TiedEmbedding
 from seqlab.layers.hypotheses import reorder, repeat
 from seqlab.system.checks import check_minimum
 from seqlab.system.errors import SeqlabError
-from seqlab.types import Tokens
-
-KIND = "generator"
+from seqlab.types import Generator, Tokens
 
 
-class TCNLM(nn.Module):
+class TCNLM(nn.Module, Generator):
     """Language model that sees `receptive_field` tokens. The vocabulary size is 0 in a config.
 
     Unlike WaveNet's: an embedding stands for its first convolution.

@@ -9,13 +9,12 @@ from jaxtyping import Array, Float, Int
 from seqlab.layers.attention import to_cache_layout
 from seqlab.layers.embed import Embedding, Positions, TiedEmbedding, check_tie
 from seqlab.layers.transformer import Stack, grow, reorder
-from seqlab.types import Tokens
+from seqlab.types import Generator, Tokens
 
-KIND = "generator"
 ZERO_GRADIENTS = ("['key']['bias']",)  # the same is added to all scores of a query: softmax takes it away
 
 
-class Transformer(nn.Module):
+class Transformer(nn.Module, Generator):
     """Sequence to sequence. The vocabulary sizes are 0 in a config and come from the tokenizer."""
 
     source_vocabulary: int = 0

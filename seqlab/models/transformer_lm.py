@@ -7,12 +7,10 @@ from jaxtyping import Array, Float, Int
 
 from seqlab.layers.embed import Positions, TiedEmbedding
 from seqlab.layers.transformer import Stack, grow, reorder
-from seqlab.types import Tokens
-
-KIND = "generator"
+from seqlab.types import Generator, Tokens
 
 
-class TransformerLM(nn.Module):
+class TransformerLM(nn.Module, Generator):
     """Language model. The vocabulary size is 0 in a config and comes from the tokenizer."""
 
     vocabulary: int = 0

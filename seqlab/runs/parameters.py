@@ -7,7 +7,6 @@ from typing import Any
 
 import jax
 
-from seqlab import catalogue
 from seqlab.config import Experiment
 from seqlab.data.batches import blank_batch
 from seqlab.runs import checkpoint, manifest
@@ -36,13 +35,7 @@ def init_params(model: Any, seed: int, batch: Any) -> Params:
 @functools.lru_cache(maxsize=64)
 def make_initializer(model: Any) -> Callable[..., Params]:
     """Returns the jitted function from a key, inputs and a prefix to parameters, compiled once for each model."""
-
-    def run(module: Any, inputs: Any, prefix: Any) -> Any:
-        if catalogue.kind_of(model) != "generator":
-            return module(inputs, train=False)
-        return module.project(module.features(inputs, prefix, train=False)[0])
-
-    return jax.jit(functools.partial(model.init, method=run))
+    return jax.jit(functools.partial(model.init, train=False, method="outputs"))
 
 
 def load_params(run: Path, like: Params) -> Params:

@@ -1,4 +1,4 @@
-"""Parts, found by file name: seqlab/KIND/NAME.py, and DIR/KIND/NAME.py in a user's folders."""
+"""Parts, found by file name: seqlab/FOLDER/NAME.py, and DIR/FOLDER/NAME.py in a user's folders."""
 
 import difflib
 import importlib
@@ -10,7 +10,7 @@ from types import ModuleType
 from seqlab.system.errors import SeqlabError
 
 # The names that a file of each kind defines.
-REQUIRED_NAMES = {"models": ("KIND", "TINY"), "datasets": ("DATASET",), "tasks": ("TASK",), "metrics": ("METRICS",)}
+REQUIRED_NAMES = {"models": ("TINY",), "datasets": ("DATASET",), "tasks": ("TASK",), "metrics": ("METRICS",)}
 KINDS = tuple(REQUIRED_NAMES)
 SHARED = {"metrics": ("metric", "registry")}  # files that are not parts
 _folders: list[Path] = []

@@ -22,7 +22,7 @@ from seqlab.data.tokenizers import Tokenizers
 from seqlab.decoding.answers import answers
 from seqlab.layers.losses import cross_entropy, model_outputs
 from seqlab.system.checks import check_fraction, check_minimum
-from seqlab.types import Batch, Carry, Params, Tokens
+from seqlab.types import Batch, Carry, Classifier, Params, Tokens
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Classification:
     label_smoothing: float = 0.0
     """Share of the target distribution that is spread over all classes."""
 
-    KIND = "classifier"
+    model = Classifier
     columns = MappingProxyType({"source": "text", "label": "class"})
     metrics = ("accuracy", "macro_f1")
     separator = "\t"

@@ -20,7 +20,7 @@ from seqlab.layers.losses import generator_loss
 from seqlab.search.requests import Request
 from seqlab.system.checks import check_fraction, check_minimum
 from seqlab.system.errors import SeqlabError
-from seqlab.types import Batch, Carry, Params, Tokens
+from seqlab.types import Batch, Carry, Generator, Params, Tokens
 
 DEFAULT_LENGTH = 128  # maximum tokens after a prompt
 
@@ -36,7 +36,7 @@ class LanguageModeling:
     loss_chunk: int = field(default=0, repr=False)  # a plan does not depend on it
     """Positions whose logits are held at once, as many of each row and one at least; 0: all."""
 
-    KIND = "generator"
+    model = Generator
     columns = MappingProxyType({"target": "text"})
     metrics = ()
 

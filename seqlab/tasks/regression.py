@@ -19,7 +19,7 @@ from seqlab.decoding.answers import answers
 from seqlab.layers.losses import model_outputs
 from seqlab.system.checks import check_minimum
 from seqlab.system.errors import SeqlabError
-from seqlab.types import Batch, Carry, Params, Series
+from seqlab.types import Batch, Carry, Params, Regressor, Series
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Regression:
     features: int = 1
     """Numbers at a position: the source's numbers are those of the first position, of the second, and so on."""
 
-    KIND = "regressor"
+    model = Regressor
     columns = MappingProxyType({"source": "numbers", "target": "numbers"})
     metrics = ("mse",)
 

@@ -16,12 +16,12 @@ from seqlab.data.tokenizers import Tokenizers
 from seqlab.decoding.answers import answers
 from seqlab.layers.losses import cross_entropy, model_outputs
 from seqlab.system.errors import SeqlabError
-from seqlab.types import Batch, Carry, Params, Tokens
+from seqlab.types import Batch, Carry, Params, Tagger, Tokens
 
 
 @dataclass(frozen=True)
 class Tagging:
-    KIND = "tagger"
+    model = Tagger
     columns = MappingProxyType({"source": "symbols", "label": "symbols"})
     metrics = ("exact_match",)
 

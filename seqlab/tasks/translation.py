@@ -15,7 +15,7 @@ from seqlab.decoding.requests import source_request
 from seqlab.layers.losses import generator_loss
 from seqlab.search.requests import Request
 from seqlab.system.checks import check_fraction, check_minimum
-from seqlab.types import Batch, Carry, Params
+from seqlab.types import Batch, Carry, Generator, Params
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Translation:
     loss_chunk: int = field(default=0, repr=False)  # a plan does not depend on it
     """Positions whose logits are held at once, as many of each row and one at least; 0: all."""
 
-    KIND = "generator"
+    model = Generator
     columns = MappingProxyType({"source": "text", "target": "text"})
 
     def __post_init__(self) -> None:

@@ -18,6 +18,7 @@ from seqlab.laws.training import tiny_experiment
 from seqlab.layers.convolution import max_moves
 from seqlab.runs.parameters import init_params
 from seqlab.tasks.language_modeling import LanguageModeling
+from seqlab.types import Generator
 from tests.command import call
 
 ROOT = Path(__file__).parents[2]
@@ -81,7 +82,7 @@ def test_a_loop_without_a_length():
         count(jax.make_jaxpr(lambda x: jax.lax.while_loop(lambda x: x.sum() < 9, twice, x))(X))
 
 
-GENERATORS = [n for n in catalogue.names("models") if catalogue.module("models", n).KIND == "generator"]
+GENERATORS = [n for n in catalogue.names("models") if isinstance(catalogue.module("models", n).TINY, Generator)]
 IN_A_ROW = {"recurrent_lm", "sutskever", "bahdanau", "hierarchical_seq2seq"}
 
 

@@ -60,7 +60,7 @@ def test_every_model_has_an_experiment(name, tmp_path):
     """Of its own kind, and small; a model that is added has one too."""
     experiment = experiment_of(name, str(tmp_path))
     catalogue.check_parts(experiment)
-    assert catalogue.kind_of(experiment.model) == experiment.task.KIND
+    assert isinstance(experiment.model, experiment.task.model)
     assert experiment.steps // experiment.validation.every >= 3
     assert experiment.hash_every == 1
 

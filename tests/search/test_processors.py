@@ -24,10 +24,13 @@ from seqlab.search.processors import (
 )
 from seqlab.search.requests import contains
 from seqlab.system.errors import SeqlabError
+from seqlab.types import Generator
 from tests.subjects import subject
 
 RANDOM = np.random.default_rng(0)
-GENERATORS = [name for name in catalogue.names("models") if catalogue.module("models", name).KIND == "generator"]
+GENERATORS = [
+    name for name in catalogue.names("models") if isinstance(catalogue.module("models", name).TINY, Generator)
+]
 ROWS, BEAM, ROOM, VOCABULARY = 3, 2, 7, 5
 
 

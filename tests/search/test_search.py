@@ -17,13 +17,16 @@ from seqlab.search.presets import Rules
 from seqlab.search.processors import NEVER
 from seqlab.search.requests import Request, Shape, collate, round_up
 from seqlab.search.searcher import make_mesh, make_searcher, whole_search
+from seqlab.types import Generator
 from tests.oracles.search import exhaustive
 from tests.subjects import subject
 from tests.tables import search_table
 
 VOCABULARY, LENGTH, EOS, ROWS = 4, 4, 2, 6
 LIMITS = np.array([4, 3, 2, 1, 4, 4])
-GENERATORS = [name for name in catalogue.names("models") if catalogue.module("models", name).KIND == "generator"]
+GENERATORS = [
+    name for name in catalogue.names("models") if isinstance(catalogue.module("models", name).TINY, Generator)
+]
 
 
 @functools.partial(jax.jit, static_argnames=("beam", "wanted", "stop"))

@@ -34,6 +34,7 @@ from seqlab.tasks.tagging import Tagging
 from seqlab.tasks.translation import Translation
 from seqlab.training.train import train
 from seqlab.training.validation import loss_of_split
+from seqlab.types import Generator
 from tests.command import call, save_untrained
 
 
@@ -82,7 +83,7 @@ CASES = {
 }
 
 
-GENERATORS = [n for n in catalogue.names("models") if catalogue.module("models", n).KIND == "generator"]
+GENERATORS = [n for n in catalogue.names("models") if isinstance(catalogue.module("models", n).TINY, Generator)]
 
 
 @pytest.mark.sample(2)
