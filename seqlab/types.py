@@ -58,9 +58,32 @@ class Batch:
 
 
 @runtime_checkable
-class Generator(Protocol):
-    """A model that writes: language model, translation, summarization, dialogue. It inherits from this class, as
-    models of the other kinds inherit from theirs.
+class Model(Protocol):
+    """What every model tells of itself. It inherits from the protocols that it obeys; the others are structural."""
+
+    @property
+    def longest(self) -> int | None:
+        """The longest sequence that it can read; None: any."""
+        return None
+
+    @property
+    def receptive_field(self) -> int | None:
+        """How many positions an output can depend on; None: all."""
+        return None
+
+    @property
+    def widest_kernel(self) -> int:
+        """The positions that its widest convolution needs; 1: there is none."""
+        return 1
+
+    def paths(self, length: int) -> dict[str, int | None]:
+        """For a side, the largest number of moves from a position to the last output; see `seqlab cost`."""
+        return {}
+
+
+@runtime_checkable
+class Generator(Model, Protocol):
+    """A model that writes: language model, translation, summarization, dialogue.
 
     Every leaf of memory and state has B as its first axis, so that a sentence can leave the batch by one
     gather. Prompts are right-aligned, so the position `t` of a step is one scalar for the whole batch. `inputs` are
@@ -89,7 +112,9 @@ class Generator(Protocol):
         """Hypothesis k of a sentence continues hypothesis `parents[b, k]`; `parents` int [B K]."""
         ...
 
-    # A model whose state has room for a number of positions, and no more, has `grow(state, more)` too.
+    def grow(self, state: State, more: int) -> State:
+        """The state with room for `more` positions; a state without a bound stays as it is."""
+        return state
 
     def outputs(self, inputs: Any, prefix: Any = None, *, train: bool) -> jax.Array:
         """Float32 logits [B T V] of a forced pass."""
@@ -97,7 +122,7 @@ class Generator(Protocol):
 
 
 @runtime_checkable
-class Classifier(Protocol):
+class Classifier(Model, Protocol):
     """A model that names a class: document classification."""
 
     classes: int
@@ -111,7 +136,7 @@ class Classifier(Protocol):
 
 
 @runtime_checkable
-class Tagger(Protocol):
+class Tagger(Model, Protocol):
     """A model that names a class at every position: copy memory."""
 
     classes: int
@@ -125,7 +150,7 @@ class Tagger(Protocol):
 
 
 @runtime_checkable
-class Regressor(Protocol):
+class Regressor(Model, Protocol):
     """A model that reads numbers and gives one: the adding problem."""
 
     def regress(self, inputs: Any, *, train: bool) -> jax.Array:
@@ -136,7 +161,17 @@ class Regressor(Protocol):
         return self.regress(inputs, train=train)
 
 
-Model = Generator | Classifier | Tagger | Regressor
+@runtime_checkable
+class Attentive(Generator, Protocol):
+    """A generator that can tell its attention over the source."""
+
+    def attention_weights(self, inputs: Tokens, prefix: Tokens) -> jax.Array:
+        """The weights of a forced pass [L B H T S]."""
+        ...
+
+    def attentive_step(self, memory: Memory, state: State, token: jax.Array, t: jax.Array) -> Any:
+        """`step`, and the mean weights [B K S] of its position."""
+        ...
 
 
 def kind_of(protocol: type) -> str:

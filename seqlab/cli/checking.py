@@ -68,7 +68,7 @@ def cost(arguments: list[str]) -> None:
         check_experiment(experiment)
         check_minimum("--rows", rows, 1)
         check_minimum("--lengths", min(lengths, default=0), 2)
-        longest = getattr(experiment.model, "longest", None) or max(lengths)
+        longest = experiment.model.longest or max(lengths)
         if max(lengths) > longest:
             raise SeqlabError(
                 f"--lengths {max(lengths)} is more than the {longest} positions of the model: raise model.max_length"

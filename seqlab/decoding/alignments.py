@@ -8,13 +8,14 @@ from seqlab.decoding.trained import TrainedModel
 from seqlab.search.forced import most_attended
 from seqlab.search.requests import Request
 from seqlab.system.errors import SeqlabError
+from seqlab.types import Attentive
 
 
 def with_alignments(
     trained: TrainedModel, requests: Sequence[Request], texts: list[list[DecodedText]]
 ) -> list[list[DecodedText]]:
     """Texts with their alignments, by a forced pass. Raises `SeqlabError` for a model that attends to no source."""
-    if not hasattr(trained.model, "attention_weights"):
+    if not isinstance(trained.model, Attentive):
         raise SeqlabError("alignments are of one model that attends to a source")
     repeated = [request for request, best in zip(requests, texts, strict=True) for _ in best]
     ids = [text.ids for best in texts for text in best]

@@ -72,7 +72,7 @@ def costs(experiment: Experiment, length: int, rows: int) -> Costs:
     batch = jax.tree.map(jnp.asarray, blank_batch(task, rows, length))
     state = initial_state(experiment, batch)
     decoding = decoding_cost(experiment, state.params, batch, length) if task.model is Generator else None
-    paths = model.paths(length) if hasattr(model, "paths") else {}
+    paths = model.paths(length)
     return Costs(length, paths, measure(training_step(experiment), state, batch), decoding)
 
 

@@ -19,7 +19,7 @@ from seqlab.search.forced import attention_weights
 from seqlab.search.requests import max_tokens
 from seqlab.search.trace import Node, trace
 from seqlab.system.errors import SeqlabError
-from seqlab.types import Classifier, Generator, Params, Tokens, kind_of
+from seqlab.types import Attentive, Classifier, Generator, Params, Tokens, kind_of
 
 
 def inspect(run: Run, line: str) -> dict[str, Any]:
@@ -55,7 +55,7 @@ def attention_maps(run: Run, sources: Sequence[str], texts: Sequence[Sequence[in
     that attends to no source. Weights are bytes [L H T S] in base64, 255 for 1; `sentences` is the sentence of each
     token of the source, where there are several.
     """
-    if not hasattr(run.model, "attention_weights"):
+    if not isinstance(run.model, Attentive):
         return [None] * len(sources)
     source_tokenizer, target_tokenizer = run.tokenizers["source"], run.tokenizers["target"]
     lines, maximum = Lines(sources), max_tokens(run.model)

@@ -47,8 +47,8 @@ def certificate(model: Any, task: Any, params: Params | None = None) -> Iterator
     """
     if hasattr(model, "dtype"):
         model = model.clone(dtype="float32")
-    longest = min(MAX_LENGTH, getattr(model, "longest", None) or MAX_LENGTH)
-    short_length = min(max((getattr(model, "receptive_field", None) or 0) + 2, max(LENGTHS)), longest)
+    longest = min(MAX_LENGTH, model.longest or MAX_LENGTH)
+    short_length = min(max((model.receptive_field or 0) + 2, max(LENGTHS)), longest)
     features = getattr(task, "features", 0)
     long, short = (make_subject(model, source=longest, target=n, features=features) for n in (longest, short_length))
     if params is not None:

@@ -33,7 +33,7 @@ def future_is_unseen(s: Subject) -> None:
 def past_matters(s: Subject) -> None:
     """A changed id changes later logits, as far back as the model's `receptive_field` (None: all), and no farther."""
     length = s.prefix.ids.shape[1]
-    reach = getattr(s.model, "receptive_field", None) or length
+    reach = s.model.receptive_field or length
     rows = np.full(length, len(LENGTHS) - 1)  # the one with the longest prefix, once for each distance
     distance = np.arange(length)
     ids = s.prefix.ids[rows]

@@ -70,6 +70,10 @@ class ConvSeq2Seq(nn.Module, Generator):
         self.drop = Dropout(self.dropout)
 
     @property
+    def widest_kernel(self) -> int:
+        return self.kernel
+
+    @property
     def receptive_field(self) -> int:
         """Tokens of the target that a logit depends on, the last one included."""
         return 1 + (self.kernel - 1) * sum(dilations(self.decoder_layers, self.cycle))

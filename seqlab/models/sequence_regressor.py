@@ -21,6 +21,10 @@ class SequenceRegressor(nn.Module, Regressor):
     dtype: str = "float32"
     """What the operands of products with parameters are rounded to; all else is float32."""
 
+    @property
+    def widest_kernel(self) -> int:
+        return self.kernel if self.layer == "tcn" else 1
+
     @nn.nowrap
     def paths(self, length: int) -> dict[str, int | None]:
         return {"source": stack_path(self.layer, self.layers, self.kernel, length)}

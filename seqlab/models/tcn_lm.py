@@ -58,6 +58,10 @@ class TCNLM(nn.Module, Generator):
         self.drop = Dropout(self.dropout)
 
     @property
+    def widest_kernel(self) -> int:
+        return self.kernel
+
+    @property
     def receptive_field(self) -> int:
         """Tokens that a logit depends on, the last one included."""
         convolutions = 2 if self.block == "tcn" else 1

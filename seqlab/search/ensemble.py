@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from seqlab.types import Params, Tokens
+from seqlab.types import Attentive, Params, Tokens
 
 MEANS = ("probabilities", "log_probabilities")
 
@@ -26,15 +26,13 @@ class Ensemble(NamedTuple):
     language_model: Any = None
     weight: float = 0.0
 
-    normalized = True  # `step` returns scores, and not logits
-
     @property
     def members(self) -> tuple[Any, ...]:
         return self.models if self.language_model is None else (*self.models, self.language_model)
 
     @property
     def longest(self) -> int | None:
-        return min((model.longest for model in self.members if getattr(model, "longest", None)), default=None)
+        return min((model.longest for model in self.members if model.longest), default=None)
 
     def apply(self, params: Params, *arguments: Any, method: Callable[..., Any]) -> Any:
         """Like `apply` of a linen module."""
@@ -109,18 +107,13 @@ class Ensemble(NamedTuple):
         return scores if self.language_model is None else scores + self.weight * log_probs[-1]
 
     def grow(self, state: tuple[Any, ...], more: int) -> tuple[Any, ...]:
-        return tuple(grow_state(model, inner, more) for model, inner in zip(self.members, state, strict=True))
+        return tuple(model.grow(inner, more) for model, inner in zip(self.members, state, strict=True))
 
     def reorder(self, state: tuple[Any, ...], parents: Int[Array, "B K"]) -> tuple[Any, ...]:
         return tuple(model.reorder(inner, parents) for model, inner in zip(self.members, state, strict=True))
 
 
-def grow_state(model: Any, state: Any, more: int) -> Any:
-    """A model's state with room for `more` positions; a state that has no bound stays."""
-    return model.grow(state, more) if hasattr(model, "grow") else state
-
-
 def has_attention(model: Any) -> bool:
     """Whether a generator, or each of an ensemble's, can tell its attention over the source."""
     models = model.models if isinstance(model, Ensemble) else (model,)
-    return all(hasattr(member, "attentive_step") for member in models)
+    return all(isinstance(member, Attentive) for member in models)

@@ -68,7 +68,7 @@ class RequestBatch(NamedTuple):
 
 def max_tokens(model: Any) -> int:
     """The maximum number of tokens of a source or a prompt that the model reads."""
-    return getattr(model, "longest", None) or MAX_TOKENS
+    return model.longest or MAX_TOKENS
 
 
 def check_request(name: str, request: Request, model: Any, static: StaticSettings) -> None:
@@ -112,7 +112,7 @@ def shapes(requests: Sequence[Request], model: Any) -> dict[Shape, list[int]]:
     """The indices of the requests of each shape, sorted by length. The model's longest sequence, if it has one,
     bounds all lengths.
     """
-    maximum = getattr(model, "longest", None) or 1 << 30
+    maximum = model.longest or 1 << 30
     groups: dict[Shape, list[int]] = {}
     for i, request in enumerate(requests):
         # A prompt of one token, BOS, stays one: nothing of it has to be read ahead of the first step.

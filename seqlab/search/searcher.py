@@ -12,7 +12,7 @@ from seqlab.search.beam import beam_search
 from seqlab.search.beam_state import begin_beam
 from seqlab.search.coverage import begin_coverage, with_coverage
 from seqlab.search.decoder import Decoder, Span, Step
-from seqlab.search.ensemble import grow_state
+from seqlab.search.ensemble import Ensemble
 from seqlab.search.greedy import greedy_search
 from seqlab.search.hypotheses import Hypotheses
 from seqlab.search.requests import RequestBatch
@@ -84,7 +84,7 @@ def make_searcher(model: Any, static: StaticSettings, mesh: Mesh) -> Searcher:
 
     def grow(rows: ActiveRows, more: int) -> ActiveRows:
         state = rows.search_state.state
-        state = (grow_state(model, state[0], more), state[1]) if static.coverage else grow_state(model, state, more)
+        state = (model.grow(state[0], more), state[1]) if static.coverage else model.grow(state, more)
         return rows.replace(search_state=rows.search_state.grow(state, more))
 
     return Searcher(
@@ -137,7 +137,7 @@ def decoder_of(
     def bind(method: Any) -> Step:
         return lambda state, token, t: model.apply(params, rows.memory, state, token, t, method=method)
 
-    normalized = getattr(model, "normalized", False)
+    normalized = isinstance(model, Ensemble)  # whose steps return scores, and not logits
     if not static.coverage:
         return Decoder(bind(type(model).step), model.reorder, normalized=normalized)
     mask: Any = rows.requests.inputs.mask  # pyright: ignore[reportOptionalMemberAccess]

@@ -1,7 +1,5 @@
 """Checks before training: what needs two parts of an experiment, its data, or this machine."""
 
-from typing import Any
-
 import jax
 
 from seqlab import catalogue
@@ -13,15 +11,15 @@ from seqlab.decoding.settings import validation_search
 from seqlab.distributed.devices import check_devices
 from seqlab.runs.parameters import init_params
 from seqlab.system.errors import SeqlabError
+from seqlab.types import Model
 
 
-def check_longest(model: Any, plan: Plan) -> None:
+def check_longest(model: Model, plan: Plan) -> None:
     """Raises `SeqlabError` where a batch has more positions than the model."""
-    longest = getattr(model, "longest", None)
-    if longest is not None and plan.longest > longest:
+    if model.longest is not None and plan.longest > model.longest:
         raise SeqlabError(
-            f"there are batches of {plan.longest} positions, and the model has {longest}: raise model.max_length, or "
-            f"set batching.max_length to {longest}"
+            f"there are batches of {plan.longest} positions, and the model has {model.longest}: raise "
+            f"model.max_length, or set batching.max_length to {model.longest}"
         )
 
 
@@ -56,10 +54,10 @@ def check_columns(experiment: Experiment, data: PreparedData) -> None:
             raise SeqlabError(f"{task} needs the column {name!r}, and the data has {', '.join(first)}")
 
 
-def check_kernel(model: Any, plan: Plan) -> None:
-    """Raises `SeqlabError` where a part of the model's kernel would never see a position. Other layers have none."""
-    kernel = getattr(model, "kernel", 1) if getattr(model, "layer", "tcn") == "tcn" else 1
-    if kernel > plan.longest:
+def check_kernel(model: Model, plan: Plan) -> None:
+    """Raises `SeqlabError` where a part of the model's kernel would never see a position."""
+    if model.widest_kernel > plan.longest:
         raise SeqlabError(
-            f"a kernel of {kernel} positions is wider than any batch: choose a model.kernel up to {plan.longest}"
+            f"a kernel of {model.widest_kernel} positions is wider than any batch: choose a model.kernel up to "
+            f"{plan.longest}"
         )

@@ -238,8 +238,8 @@ MUTANTS: tuple[tuple[Mutant, tuple[Any, ...]], ...] = (  # and the arguments of 
         Mutant(
             "one member does not grow",
             "search.ensemble",
-            "tuple(grow_state(model, inner, more) for",
-            "tuple(grow_state(model, inner, more) if model is self.models[1] else inner for",
+            "tuple(model.grow(inner, more) for",
+            "tuple(model.grow(inner, more) if model is self.models[1] else inner for",
             FORCED,
         ),
         ("probabilities", 0.0, None),
