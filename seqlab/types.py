@@ -6,7 +6,7 @@ Axes, as they appear in every shape annotation:
     D width        H heads                       V vocabulary          C classes    F features
 """
 
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 from flax import struct
@@ -177,6 +177,27 @@ class Attentive(Generator, Protocol):
 def kind_of(protocol: type) -> str:
     """The name of a protocol in messages: "generator" for `Generator`."""
     return protocol.__name__.lower()
+
+
+@struct.dataclass
+class Context:
+    """What a loss depends on besides parameters and batch: the `key` that drives dropout, None in evaluation; and the
+    `carry` of the stretch before, if rows are stretches of a stream.
+    """
+
+    key: Any = None
+    carry: Carry = None
+
+
+class Loss(NamedTuple):
+    """The `sum` of a loss over a batch and the `weight` that it is divided by, in the end; the `sums` of metrics; the
+    `carry` for the next stretch of a stream.
+    """
+
+    sum: jax.Array
+    weight: jax.Array
+    sums: dict[str, jax.Array]
+    carry: Carry = None
 
 
 @struct.dataclass

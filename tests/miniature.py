@@ -22,7 +22,7 @@ from seqlab.system.signals import StopRequest
 from seqlab.training.context import TrainingContext
 from seqlab.training.optimizer import make_optimizer
 from seqlab.training.step import make_step
-from seqlab.types import Batch, Series, TrainState
+from seqlab.types import Batch, Context, Loss, Series, TrainState
 
 EXAMPLES, ROWS, SEED = 37, 8, 5  # five batches an epoch, the last of them of five rows, filled up
 VALUES = np.random.default_rng(0).normal(size=(EXAMPLES, 3)).astype(np.float32)
@@ -89,13 +89,13 @@ def spoiled(*places: list[int], value: float = np.nan) -> Callable[[BatchPlan], 
     return spoil
 
 
-def loss(params: Any, batch: Any, carry: Any, key: Any) -> Any:
+def loss(params: Any, batch: Any, context: Context) -> Loss:
     x = batch.inputs.values[:, 0]
-    carry = jnp.zeros((x.shape[0], 2)) if carry is None else carry
-    noisy = x * jax.random.bernoulli(key, 0.9, x.shape)
+    carry = jnp.zeros((x.shape[0], 2)) if context.carry is None else context.carry
+    noisy = x * jax.random.bernoulli(context.key, 0.9, x.shape)
     errors = noisy @ params["slope"] + params["offset"] + 0.1 * carry.sum(axis=1) - batch.targets
     total = jnp.sum(batch.weights * errors**2)
-    return total, batch.weights.sum(), {}, 0.5 * carry + 0.1 * x[:, :2]
+    return Loss(total, batch.weights.sum(), {}, 0.5 * carry + 0.1 * x[:, :2])
 
 
 def validate(params: Any) -> dict[str, float]:

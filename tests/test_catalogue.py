@@ -25,7 +25,7 @@ from seqlab.system.errors import SeqlabError
 from seqlab.training.checks import check_experiment
 from seqlab.training.optimizer import make_optimizer
 from seqlab.training.state import initial_state, training_step
-from seqlab.types import Generator, Tokens
+from seqlab.types import Context, Generator, Tokens
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted((ROOT / "configs").glob("*.py"))
@@ -41,8 +41,8 @@ def test_every_config_builds_at_full_size(path, monkeypatch):
     batch = jax.tree.map(jnp.asarray, blank_batch(experiment.task))
     params = jax.eval_shape(functools.partial(init_params, model, 0), batch)
     state = jax.eval_shape(make_optimizer(experiment.optimizer, experiment.schedule, experiment.steps).init, params)
-    loss, *_ = jax.eval_shape(functools.partial(experiment.task.loss, model), params, batch, None, jax.random.key(0))
-    assert loss.shape == ()
+    loss = jax.eval_shape(functools.partial(experiment.task.loss, model), params, batch, Context(jax.random.key(0)))
+    assert loss.sum.shape == ()
     assert jax.tree.leaves(state)
 
 

@@ -47,7 +47,7 @@ from seqlab.runs import loading
 from seqlab.system.compilation import keep_compilations
 from seqlab.system.memory import keep_freed_memory
 from seqlab.training.state import initial_state
-from seqlab.types import Batch
+from seqlab.types import Batch, Context
 
 NEAR = 1e-5  # relative, of two losses
 RATE = 1e-4
@@ -109,7 +109,7 @@ def check_equal(experiment: Experiment, params: Any, batches: Sequence[Batch], t
     """Asserts that the sums of losses are equal, and of as many tokens."""
     loss = jax.jit(functools.partial(experiment.task.loss, experiment.model))
     for batch, other in zip(batches, same, strict=True):
-        total, weight, *_ = loss(params, batch, None, None)
+        total, weight, *_ = loss(params, batch, Context())
         with torch.no_grad():
             found = theirs(return_type="loss", **vars(other))[0].item()
         assert weight == other.ntokens, (weight, other.ntokens)

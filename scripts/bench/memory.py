@@ -19,6 +19,7 @@ from seqlab.models.transformer_lm import TransformerLM
 from seqlab.runs.parameters import init_params
 from seqlab.tasks.language_modeling import LanguageModeling
 from seqlab.tasks.translation import Translation
+from seqlab.types import Context
 
 DEEP = TransformerLM(vocabulary=32_000, layers=6, dim=512, heads=8, hidden=2048)
 BASE = Transformer(source_vocabulary=37_000, vocabulary=37_000)
@@ -32,7 +33,7 @@ def loss_of(model: Any, task: Any, rows: int, length: int) -> Any:
     """(loss as a function of the parameters, their shapes)."""
     batch = blank_batch(task, rows, length)
     params = jax.eval_shape(functools.partial(init_params, model, 0), batch)
-    return lambda p: task.loss(model, p, batch, None, jax.random.key(0))[0], params
+    return lambda p: task.loss(model, p, batch, Context(jax.random.key(0)))[0], params
 
 
 def mebibytes(tree: Any) -> float:

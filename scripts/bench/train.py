@@ -38,7 +38,7 @@ from seqlab.system.memory import keep_freed_memory
 from seqlab.tasks.language_modeling import LanguageModeling
 from seqlab.tasks.translation import Translation
 from seqlab.training.state import initial_state, training_step
-from seqlab.types import Batch, Tokens
+from seqlab.types import Batch, Context, Tokens
 
 NEAR = 1e-5  # relative, of two losses
 NEAR_GRADIENT = 1e-3  # relative, of the norm; a ReLU whose input is a rounding away from 0 may count in one alone
@@ -161,7 +161,7 @@ def check_equal(experiment: Experiment, params: Any, batches: list[Batch], devic
     @jax.jit
     @jax.value_and_grad
     def loss(params: Any, batch: Batch) -> Any:
-        total, weight, *_ = experiment.task.loss(experiment.model, params, batch, None, None)
+        total, weight, *_ = experiment.task.loss(experiment.model, params, batch, Context())
         return total / weight
 
     losses = []
@@ -216,7 +216,7 @@ def tell_memory(name: str, experiment: Experiment, batch: Batch) -> int:
     """
 
     def loss(params: Any) -> Any:
-        return experiment.task.loss(experiment.model, params, batch, None, None)[0]
+        return experiment.task.loss(experiment.model, params, batch, Context())[0]
 
     step, state = training_step(experiment), initial_state(experiment, batch)
     size = make_runner(Parallel()).compile(step).lower(state, batch).compile().memory_analysis()

@@ -13,7 +13,7 @@ from seqlab.config import Batching
 from seqlab.data.corpus import Corpus
 from seqlab.data.plans import BatchPlan, Plan
 from seqlab.data.tokenizers import Tokenizers
-from seqlab.types import Batch, Carry, Params
+from seqlab.types import Batch, Context, Loss, Params
 
 
 @runtime_checkable
@@ -30,4 +30,4 @@ class Task(Protocol):
 
     def plan(self, corpus: Corpus, batching: Batching) -> Plan: ...
     def collate(self, corpus: Corpus, batch_plan: BatchPlan, tokenizers: Tokenizers) -> Batch: ...
-    def loss(self, model: Any, params: Params, batch: Batch, carry: Carry, key: Any) -> Any: ...
+    def loss(self, model: Any, params: Params, batch: Batch, context: Context) -> Loss: ...

@@ -13,7 +13,7 @@ from seqlab import catalogue
 from seqlab.laws.equality import require, require_close, require_equal
 from seqlab.laws.subject import LENGTHS, Subject, logits_of, outputs, rows_of
 from seqlab.training.step import make_step
-from seqlab.types import Batch, Classifier, Generator, Params, Regressor, Series, Tagger, TrainState
+from seqlab.types import Batch, Classifier, Context, Generator, Params, Regressor, Series, Tagger, TrainState
 
 
 def pads_are_inert(s: Subject) -> None:
@@ -128,7 +128,7 @@ def four_examples_can_be_memorized(s: Subject) -> None:
     optimizer = optax.adam(3e-2)
     step = jax.jit(make_step(loss, optimizer, 0))
     losses = [0.0]
-    sums = jax.eval_shape(loss, s.params, batch, None, jax.random.key(0))[2]
+    sums = jax.eval_shape(loss, s.params, batch, Context(jax.random.key(0))).sums
     state = first_state(s.params, optimizer, tuple(sums))
     for _ in range(100):
         state, _ = step(state, batch)

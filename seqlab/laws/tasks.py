@@ -17,6 +17,7 @@ from seqlab.data.vocabulary import train_tokenizer
 from seqlab.distributed.devices import fill_rows, fit_rows
 from seqlab.laws.equality import require, require_close, require_equal
 from seqlab.runs.parameters import init_params
+from seqlab.types import Context
 
 
 def tiny_corpus(task: Any) -> tuple[Corpus, Tokenizers, list[dict[str, str]]]:
@@ -187,7 +188,7 @@ def filled_rows_weigh_nothing(task: Any) -> None:
     model = dataclasses.replace(model, **sizes)
     batch = task.collate(corpus, tiny_plan(task, corpus).batches(0, None)[0], tokenizers)
     params = init_params(model, 0, batch)
-    sums = jax.jit(lambda params, batch: jax.tree.leaves(task.loss(model, params, batch, None, None)[:3]))
+    sums = jax.jit(lambda params, batch: jax.tree.leaves(task.loss(model, params, batch, Context())[:3]))
     require_close(sums(params, fill_rows(batch, 8)), sums(params, batch), "sums of the loss with filled-up rows")
 
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from seqlab.types import Batch, Carry, Params
+from seqlab.types import Batch, Context, Loss, Params
 
 
 def cross_entropy(
@@ -56,24 +56,22 @@ normalizer_and_chosen.defvjp(_forward, _backward)
 
 
 def generator_loss(
-    model: Any, params: Params, batch: Batch, carry: Carry, key: Any, label_smoothing: float, chunk: int = 0
-) -> tuple[jax.Array, jax.Array, dict[str, jax.Array], Carry]:
-    """Teacher-forced cross-entropy; `key` drives dropout, None means evaluation: no dropout, no smoothing.
+    model: Any, params: Params, batch: Batch, context: Context, label_smoothing: float, chunk: int = 0
+) -> Loss:
+    """Teacher-forced cross-entropy; in evaluation, without a key, there is no smoothing.
 
     A carry is taken and given only where the rows are stretches of a stream. With a `chunk`, the logits of about so
     many positions are held at once.
     """
-    train, fresh = key is not None, batch.fresh
-    if fresh is None:
-        carry = None
-    else:
-        carry = jax.tree.map(lambda x: jnp.where(fresh.reshape(-1, *[1] * (x.ndim - 1)), 0, x), carry)
+    train, fresh, carry = context.key is not None, batch.fresh, None
+    if fresh is not None:
+        carry = jax.tree.map(lambda x: jnp.where(fresh.reshape(-1, *[1] * (x.ndim - 1)), 0, x), context.carry)
 
     def sums_of_chunk(features: Any, targets: Any, weights: Any) -> Any:
         logits = model.apply(params, features, method="project")
         return cross_entropy(logits, targets, weights, label_smoothing if train else 0.0)
 
-    rngs = {"dropout": key} if train else None
+    rngs = {"dropout": context.key} if train else None
     features, carry = model.apply(
         params, batch.inputs, batch.prefix, carry, train=train, rngs=rngs, method="features"
     )
@@ -81,7 +79,7 @@ def generator_loss(
     loss, weight, sums = sum_over_chunks(sums_of_chunk, chunk, *arrays) if chunk else sums_of_chunk(*arrays)
     if train:
         del sums["correct"]  # not worth a pass over the logits in every step
-    return loss, weight, sums, None if fresh is None else carry
+    return Loss(loss, weight, sums, None if fresh is None else carry)
 
 
 def sum_over_chunks(sums_of_chunk: Callable[..., Any], chunk: int, *arrays: Any) -> Any:

@@ -22,7 +22,7 @@ from seqlab.data.tokenizers import Tokenizers
 from seqlab.decoding.answers import answers
 from seqlab.layers.losses import cross_entropy, model_outputs
 from seqlab.system.checks import check_fraction, check_minimum
-from seqlab.types import Batch, Carry, Classifier, Params, Tokens
+from seqlab.types import Batch, Classifier, Context, Loss, Params, Tokens
 
 
 @dataclass(frozen=True)
@@ -53,11 +53,11 @@ class Classification:
         inputs = pad_documents(sources, tokenizers["source"], batch_plan.shape[0], batch_plan.row_count)
         return Batch(inputs, None, targets, weights)
 
-    def loss(self, model: Any, params: Params, batch: Batch, carry: Carry, key: Any) -> Any:
-        """Cross-entropy of the class; `key` drives dropout, None means evaluation: no dropout, no smoothing."""
-        smoothing = 0.0 if key is None else self.label_smoothing
-        logits = model_outputs(model, params, batch.inputs, key)
-        return *cross_entropy(logits, batch.targets, batch.weights, smoothing), None
+    def loss(self, model: Any, params: Params, batch: Batch, context: Context) -> Loss:
+        """Cross-entropy of the class; in evaluation without smoothing."""
+        smoothing = 0.0 if context.key is None else self.label_smoothing
+        logits = model_outputs(model, params, batch.inputs, context.key)
+        return Loss(*cross_entropy(logits, batch.targets, batch.weights, smoothing))
 
     def answer(self, model: Any, params: Params, tokenizers: Tokenizers, inputs: Sequence[Any]) -> list[str]:
         """The class of each document, given its ids."""

@@ -20,7 +20,7 @@ from seqlab.layers.losses import generator_loss
 from seqlab.search.requests import Request
 from seqlab.system.checks import check_fraction, check_minimum
 from seqlab.system.errors import SeqlabError
-from seqlab.types import Batch, Carry, Generator, Params, Tokens
+from seqlab.types import Batch, Context, Generator, Loss, Params, Tokens
 
 DEFAULT_LENGTH = 128  # maximum tokens after a prompt
 
@@ -77,9 +77,9 @@ class LanguageModeling:
         assert batch_plan.examples_per_row is not None
         return packed(examples, batch_plan.examples_per_row, tokenizer, batch_plan.shape[0], batch_plan.row_count)
 
-    def loss(self, model: Any, params: Params, batch: Batch, carry: Carry, key: Any) -> Any:
+    def loss(self, model: Any, params: Params, batch: Batch, context: Context) -> Loss:
         """Cross-entropy of each next token; see `generator_loss`."""
-        return generator_loss(model, params, batch, carry, key, self.label_smoothing, self.loss_chunk)
+        return generator_loss(model, params, batch, context, self.label_smoothing, self.loss_chunk)
 
     def requests(self, inputs: Sequence[Any], tokenizers: Tokenizers, max_length: int) -> list[Request]:
         """The inputs are prompts, after BOS. A stream has no BOS, and an empty prompt in it is the end of a line."""

@@ -19,7 +19,7 @@ from seqlab.decoding.answers import answers
 from seqlab.layers.losses import model_outputs
 from seqlab.system.checks import check_minimum
 from seqlab.system.errors import SeqlabError
-from seqlab.types import Batch, Carry, Params, Regressor, Series
+from seqlab.types import Batch, Context, Loss, Params, Regressor, Series
 
 
 @dataclass(frozen=True)
@@ -67,10 +67,10 @@ class Regression:
         """Padded numbers; filled up with empty rows."""
         return Series(*pad(sources, length, count, features=self.features))
 
-    def loss(self, model: Any, params: Params, batch: Batch, carry: Carry, key: Any) -> Any:
-        """(sum of squared errors, weight, no other sums, no carry)."""
-        numbers = model_outputs(model, params, batch.inputs, key)
-        return ((numbers - batch.targets) ** 2 * batch.weights).sum(), batch.weights.sum(), {}, None
+    def loss(self, model: Any, params: Params, batch: Batch, context: Context) -> Loss:
+        """The squared error."""
+        numbers = model_outputs(model, params, batch.inputs, context.key)
+        return Loss(((numbers - batch.targets) ** 2 * batch.weights).sum(), batch.weights.sum(), {})
 
     def answer(self, model: Any, params: Params, tokenizers: Tokenizers, inputs: Sequence[Any]) -> list[str]:
         """The number for each sequence, given its ids."""

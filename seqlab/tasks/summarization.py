@@ -23,7 +23,7 @@ from seqlab.layers.losses import generator_loss
 from seqlab.search.requests import Request
 from seqlab.system.checks import check_fraction, check_minimum
 from seqlab.system.errors import SeqlabError
-from seqlab.types import Batch, Carry, Generator, Params
+from seqlab.types import Batch, Context, Generator, Loss, Params
 
 DEFAULT_LENGTH = 128  # maximum tokens of a summary
 
@@ -76,9 +76,9 @@ class Summarization:
         sources, targets = ([corpus.row(column, i) for i in batch_plan.indices] for column in self.columns)
         return pair_batch([self.cut(source) for source in sources], targets, batch_plan, tokenizers)
 
-    def loss(self, model: Any, params: Params, batch: Batch, carry: Carry, key: Any) -> Any:
+    def loss(self, model: Any, params: Params, batch: Batch, context: Context) -> Loss:
         """Cross-entropy of the summary; see `generator_loss`."""
-        return generator_loss(model, params, batch, carry, key, self.label_smoothing, self.loss_chunk)
+        return generator_loss(model, params, batch, context, self.label_smoothing, self.loss_chunk)
 
     def requests(self, inputs: Sequence[Any], tokenizers: Tokenizers, max_length: int) -> list[Request]:
         limit = max_length or DEFAULT_LENGTH

@@ -16,7 +16,7 @@ from seqlab.data.tokenizers import Tokenizers
 from seqlab.decoding.answers import answers
 from seqlab.layers.losses import cross_entropy, model_outputs
 from seqlab.system.errors import SeqlabError
-from seqlab.types import Batch, Carry, Params, Tagger, Tokens
+from seqlab.types import Batch, Context, Loss, Params, Tagger, Tokens
 
 
 @dataclass(frozen=True)
@@ -43,10 +43,10 @@ class Tagging:
             Tokens(*pad(sources, batch_plan.shape[0], batch_plan.row_count)), None, targets, mask.astype(np.float32)
         )
 
-    def loss(self, model: Any, params: Params, batch: Batch, carry: Carry, key: Any) -> Any:
+    def loss(self, model: Any, params: Params, batch: Batch, context: Context) -> Loss:
         """Cross-entropy of every label."""
-        logits = model_outputs(model, params, batch.inputs, key)
-        return *cross_entropy(logits, batch.targets, batch.weights), None
+        logits = model_outputs(model, params, batch.inputs, context.key)
+        return Loss(*cross_entropy(logits, batch.targets, batch.weights))
 
     def answer(self, model: Any, params: Params, tokenizers: Tokenizers, inputs: Sequence[Any]) -> list[str]:
         """The labels of each sequence, given its ids."""

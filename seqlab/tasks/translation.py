@@ -15,7 +15,7 @@ from seqlab.decoding.requests import source_request
 from seqlab.layers.losses import generator_loss
 from seqlab.search.requests import Request
 from seqlab.system.checks import check_fraction, check_minimum
-from seqlab.types import Batch, Carry, Generator, Params
+from seqlab.types import Batch, Context, Generator, Loss, Params
 
 
 @dataclass(frozen=True)
@@ -46,9 +46,9 @@ class Translation:
         sources, targets = ([corpus.row(column, i) for i in batch_plan.indices] for column in self.columns)
         return pair_batch(sources, targets, batch_plan, tokenizers)
 
-    def loss(self, model: Any, params: Params, batch: Batch, carry: Carry, key: Any) -> Any:
+    def loss(self, model: Any, params: Params, batch: Batch, context: Context) -> Loss:
         """Cross-entropy of the target; see `generator_loss`."""
-        return generator_loss(model, params, batch, carry, key, self.label_smoothing, self.loss_chunk)
+        return generator_loss(model, params, batch, context, self.label_smoothing, self.loss_chunk)
 
     def requests(self, inputs: Sequence[Any], tokenizers: Tokenizers, max_length: int) -> list[Request]:
         """By default a translation has at most twice the tokens of its source and 10 more."""

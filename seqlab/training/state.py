@@ -12,7 +12,7 @@ from seqlab.config import Experiment
 from seqlab.runs.parameters import init_params
 from seqlab.training.optimizer import make_optimizer
 from seqlab.training.step import make_step, zeros_like
-from seqlab.types import TrainState
+from seqlab.types import Context, TrainState
 
 
 def training_step(experiment: Experiment, axis: str | None = None) -> Callable[..., Any]:
@@ -35,14 +35,14 @@ def initial_state(experiment: Experiment, batch: Any) -> TrainState:
     """
     params = init_params(experiment.model, experiment.seed, batch)
     loss = functools.partial(experiment.task.loss, experiment.model)
-    loss_sum, weight, sums, carry = jax.eval_shape(loss, params, batch, None, jax.random.key(0))
-    sums = {"loss": loss_sum, "weight": weight, **sums, "gradient_norm": weight, "steps": weight}
+    value = jax.eval_shape(loss, params, batch, Context(jax.random.key(0)))
+    names = ("loss", "weight", *value.sums, "gradient_norm", "steps")
     return TrainState(
         step=jnp.int32(0),
         params=params,
         optimizer=optimizer_of(experiment).init(params),
-        carry=zeros_like(carry),
-        sums={name: jnp.float32(0) for name in sums},
+        carry=zeros_like(value.carry),
+        sums={name: jnp.float32(0) for name in names},
         average=jax.tree.map(jnp.copy, params) if experiment.optimizer.average else None,
     )
 

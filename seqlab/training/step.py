@@ -7,14 +7,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from seqlab.types import AnyArray, Carry, Params, TrainState
+from seqlab.types import AnyArray, Carry, Context, Loss, Params, TrainState
 
-# loss(params, batch, carry, key) -> (loss_sum, weight_sum, metric_sums, carry); key None: no dropout
-Loss = Callable[[Params, Any, Carry, Any], tuple[jax.Array, jax.Array, dict[str, jax.Array], Carry]]
+LossFunction = Callable[[Params, Any, Context], Loss]  # of parameters and a batch
 
 
 def make_step(
-    loss: Loss,
+    loss: LossFunction,
     optimizer: optax.GradientTransformation,
     seed: int,
     axis: str | None = None,
@@ -36,8 +35,8 @@ def make_step(
         """Returns (gradients, sums, carry) of some rows."""
 
         def objective(params: Params) -> Any:
-            loss_sum, weight, sums, after = loss(params, batch, carry, key)
-            return loss_sum, ({"loss": loss_sum, "weight": weight, **sums}, after)
+            value = loss(params, batch, Context(key, carry))
+            return value.sum, ({"loss": value.sum, "weight": value.weight, **value.sums}, value.carry)
 
         gradients, (sums, after) = jax.grad(objective, has_aux=True)(params)
         return gradients, sums, after

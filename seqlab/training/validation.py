@@ -22,7 +22,7 @@ from seqlab.system.errors import SeqlabError
 from seqlab.training.checks import check_longest
 from seqlab.training.meter import perplexity
 from seqlab.training.step import zeros_like
-from seqlab.types import Params
+from seqlab.types import Context, Params
 
 
 def loss_of_split(
@@ -40,7 +40,7 @@ def loss_of_split(
     if not batches:
         raise SeqlabError("no held-out example is short enough: raise batching.max_length")
     collate = collate_local_rows(runner, functools.partial(make_batch, task, corpus, tokenizers))
-    sums_of = jax.jit(lambda params, batch, carry: task.loss(experiment.model, params, batch, carry, None))
+    sums_of = jax.jit(lambda params, batch, carry: task.loss(experiment.model, params, batch, Context(carry=carry)))
 
     def judge(params: Params) -> tuple[dict[str, float], int, int]:
         params = runner.place(params)

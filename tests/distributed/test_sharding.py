@@ -17,7 +17,7 @@ from seqlab.distributed.sharding import SMALLEST, explain, name_of, rule_of, spe
 from seqlab.laws.equality import require_close
 from seqlab.laws.subject import make_subject
 from seqlab.runs.parameters import init_params
-from seqlab.types import Batch
+from seqlab.types import Batch, Context
 from tests.subjects import subject
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.py"))
@@ -140,7 +140,7 @@ def test_a_split_model_computes_what_a_whole_one_does(name):
     batch = fill_rows(Batch(s.inputs, s.prefix, s.targets, s.weights), 4)
 
     def loss(params, batch):
-        return task.loss(s.model, params, batch, None, None)[0]
+        return task.loss(s.model, params, batch, Context())[0]
 
     alone = jax.jit(jax.value_and_grad(loss))(s.params, batch)
     shardings = jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs(s.params, 2, 2))

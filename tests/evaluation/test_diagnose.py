@@ -27,7 +27,7 @@ from seqlab.evaluation.diagnosis.rates import WINDOW, range_test, smooth, sugges
 from seqlab.evaluation.diagnosis.updates import with_update_ratios
 from seqlab.laws.subject import make_subject
 from seqlab.layers.recurrent import Recurrent
-from seqlab.types import Batch, Tokens, TrainState
+from seqlab.types import Batch, Context, Loss, Tokens, TrainState
 from tests.command import call
 from tests.mutants import Mutant, planted
 from tests.oracles import layers as oracle
@@ -90,7 +90,7 @@ def test_gradients_over_time_of_a_generator(name):
     batch = Batch(source, tokens, np.roll(row, -1), weights)
     result = gradients_over_time(loss_of(experiment), params, batch)
     alone = batch.replace(weights=np.float32([[0, 0, 0, 1, 0, 0]]))
-    gradient = jax.jit(jax.grad(lambda *arguments: loss_of(experiment)(*arguments, None, None)[0]))(params, alone)
+    gradient = jax.jit(jax.grad(lambda *arguments: loss_of(experiment)(*arguments, Context()).sum))(params, alone)
     table = gradient["params"]["words"]["table"] / np.sqrt(experiment.model.dim)
     np.testing.assert_allclose(result["target"].norms, np.linalg.norm(table[row[0, 3::-1]], axis=1), rtol=1e-4)
     assert set(result) == {"target"} | ({"encoder's source"} if name == "transformer" else set())
@@ -245,8 +245,8 @@ def test_usable():
 def test_range_test_of_a_quadratic(curvature):
     """SGD on a quadratic diverges above 2 / L."""
 
-    def loss(params, batch, carry, key):
-        return 0.5 * curvature * (params["x"] ** 2).sum() * batch.weights.sum(), batch.weights.sum(), {}, None
+    def loss(params, batch, context):
+        return Loss(0.5 * curvature * (params["x"] ** 2).sum() * batch.weights.sum(), batch.weights.sum(), {})
 
     sums = {name: jnp.float32(0) for name in ("loss", "weight", "gradient_norm", "steps")}
     state = TrainState(jnp.int32(0), {"x": jnp.ones(3)}, None, None, sums)

@@ -16,11 +16,12 @@ from seqlab.laws.subject import features_of
 from seqlab.layers.losses import generator_loss
 from seqlab.runs.parameters import init_params
 from seqlab.system.errors import SeqlabError
-from seqlab.types import Batch
+from seqlab.types import Batch, Context
 from tests.mutants import Mutant, planted
 from tests.subjects import GENERATORS, batch_of, subject
 
 TASKS = ("translation", "language_modeling", "summarization", "dialogue")
+TRAINING = Context(jax.random.key(0))
 RANDOM = np.random.default_rng(0)
 ROWS, LENGTH, DIM, WORDS = 3, 7, 5, 11
 
@@ -47,7 +48,7 @@ def loss_and_gradients(project, params, batch, features, chunk, loss=generator_l
     """Of a training step: loss, sums, and the gradients of parameters and features."""
 
     def objective(params, features):
-        loss_sum, weight, sums, _ = loss(Given(features, project), params, batch, None, jax.random.key(0), 0.1, chunk)
+        loss_sum, weight, sums, _ = loss(Given(features, project), params, batch, TRAINING, 0.1, chunk)
         return loss_sum, {"weight": weight, **sums}
 
     return jax.jit(jax.value_and_grad(objective, argnums=(0, 1), has_aux=True))(params, features)
@@ -84,7 +85,7 @@ def test_a_whole_model():
     batch = batch_of(s)
 
     def objective(chunk, params):
-        return generator_loss(s.model, params, batch, None, jax.random.key(1), 0.1, chunk)[0]
+        return generator_loss(s.model, params, batch, TRAINING, 0.1, chunk).sum
 
     all_close(*(jax.jit(jax.value_and_grad(functools.partial(objective, n)))(s.params) for n in (20, 0)))
 
@@ -95,7 +96,7 @@ def test_every_task_evaluates_by_chunks(name):
     features, projection, targets, weights = arrays()
     batch = Batch(None, None, targets, weights)
     result, expected = (
-        dataclasses.replace(task, loss_chunk=n).loss(Given(features, linear), projection, batch, None, None)[:3]
+        dataclasses.replace(task, loss_chunk=n).loss(Given(features, linear), projection, batch, Context())[:3]
         for n in (8, 0)
     )
     assert result[2].keys() == {"nll", "correct"}
@@ -106,7 +107,7 @@ def test_a_carry_goes_on():
     s = subject("recurrent_lm")
     batch = batch_of(s).replace(fresh=jnp.array([True, False, True, False, False]))
     _, carry = features_of(s.model, s.params, s.prefix, None)
-    result = [generator_loss(s.model, s.params, batch, carry, None, 0.0, chunk)[3] for chunk in (7, 0)]
+    result = [generator_loss(s.model, s.params, batch, Context(carry=carry), 0.0, chunk).carry for chunk in (7, 0)]
     jax.tree.map(functools.partial(require_equal, description="carry"), *result)
 
 
@@ -118,7 +119,7 @@ def test_less_memory_with_a_large_vocabulary():
 
     def memory(chunk):
         loss = functools.partial(dataclasses.replace(task, loss_chunk=chunk).loss, model)
-        step = jax.jit(jax.grad(lambda params: loss(params, batch, None, jax.random.key(0))[0]))
+        step = jax.jit(jax.grad(lambda params: loss(params, batch, Context(jax.random.key(0)))[0]))
         return step.lower(params).compile().memory_analysis().temp_size_in_bytes
 
     logits = 8 * 32 * 4000 * 4

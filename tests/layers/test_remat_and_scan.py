@@ -13,6 +13,7 @@ from seqlab.laws.equality import require_close, require_equal
 from seqlab.laws.subject import make_subject
 from seqlab.layers.losses import generator_loss
 from seqlab.runs.parameters import init_params
+from seqlab.types import Context
 from tests.mutants import Mutant, planted
 from tests.subjects import batch_of, subject
 
@@ -21,7 +22,7 @@ SCAN = ("transformer", "transformer_lm")
 
 
 def loss_of(model, batch, params, key):
-    return generator_loss(model, params, batch, None, key, 0.1)[0]
+    return generator_loss(model, params, batch, Context(key), 0.1).sum
 
 
 @functools.cache

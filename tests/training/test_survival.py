@@ -43,7 +43,7 @@ from seqlab.training import loop, nonfinite, outputs, recovery
 from seqlab.training.context import TrainingContext
 from seqlab.training.optimizer import make_optimizer
 from seqlab.training.step import make_step
-from seqlab.types import TrainState
+from seqlab.types import Loss, TrainState
 from tests import miniature
 from tests.command import save_untrained
 from tests.miniature import End, batch_at, end_of, make_context, spoiled, validate
@@ -615,8 +615,8 @@ def test_a_gradient_alone_that_is_not_finite():
     e = miniature.experiment()
     optimizer = make_optimizer(e.optimizer, e.schedule, e.steps)
 
-    def loss(params, batch, carry, key):
-        return jnp.sqrt(params["x"]) * batch.sum(), jnp.float32(4), {}, None
+    def loss(params, batch, context):
+        return Loss(jnp.sqrt(params["x"]) * batch.sum(), jnp.float32(4), {})
 
     params = {"x": jnp.zeros(())}
     sums = dict.fromkeys(("loss", "weight", "gradient_norm", "steps"), jnp.float32(0))

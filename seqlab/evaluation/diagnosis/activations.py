@@ -13,13 +13,13 @@ from flax.core.tracers import current_trace
 from jaxtyping import Array, Bool, Float, Int
 
 from seqlab.layers.recurrent import Recurrent
-from seqlab.training.step import Loss
-from seqlab.types import Batch, Params
+from seqlab.training.step import LossFunction
+from seqlab.types import Batch, Context, Params
 
 BOUNDS = {"gate": (0.1, 0.9), "tanh": (-0.99, 0.99)}  # saturated beyond; of gates: Karpathy et al. 2015, section 4.2
 
 
-def activations(loss: Loss, params: Params, batch: Batch) -> dict[str, dict[str, float]]:
+def activations(loss: LossFunction, params: Params, batch: Batch) -> dict[str, dict[str, float]]:
     """Of what each layer gives, over the real positions: its root mean square, the share of its units that are zero
     at all of them (a ReLU's that are dead), and of gates and of a tanh the share of values that are saturated.
     """
@@ -27,7 +27,7 @@ def activations(loss: Loss, params: Params, batch: Batch) -> dict[str, dict[str,
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def measure(loss: Loss, params: Params, batch: Batch) -> dict[str, dict[str, jax.Array]]:
+def measure(loss: LossFunction, params: Params, batch: Batch) -> dict[str, dict[str, jax.Array]]:
     rows = batch.weights.reshape(len(batch.weights), -1).any(1)
     masks = {"row": rows}
     for side, tokens in (("source", batch.inputs), ("target", batch.prefix)):
@@ -58,7 +58,7 @@ def statistics(
     return result
 
 
-def sides_of(loss: Loss, params: Params, batch: Batch) -> dict[str, str]:
+def sides_of(loss: LossFunction, params: Params, batch: Batch) -> dict[str, str]:
     """Of each layer's output whether it has a vector for each position of the source, of the target, or for each row;
     others are left out. Seen in the shapes that it takes for sides of two lengths.
     """
@@ -85,7 +85,7 @@ def sides_of(loss: Loss, params: Params, batch: Batch) -> dict[str, str]:
     return sides
 
 
-def outputs_of_layers(loss: Loss, params: Params, batch: Batch) -> dict[str, jax.Array]:
+def outputs_of_layers(loss: LossFunction, params: Params, batch: Batch) -> dict[str, jax.Array]:
     """The outputs of the modules in a forward pass, by path: vectors for rows or positions; for a gated recurrent
     layer also its gates. Outputs inside a loop are not recorded, nor an output that a module returns unchanged.
     """
@@ -115,7 +115,7 @@ def outputs_of_layers(loss: Loss, params: Params, batch: Batch) -> dict[str, jax
         return result
 
     with nn.intercept_methods(record):
-        loss(params, batch, None, None)
+        loss(params, batch, Context())
     return outputs
 
 

@@ -9,20 +9,22 @@ import numpy as np
 
 from seqlab.config import Experiment
 from seqlab.evaluation.diagnosis.gradients import leaf_names
-from seqlab.training.step import Loss
-from seqlab.types import Batch, Params
+from seqlab.training.step import LossFunction
+from seqlab.types import Batch, Context, Params
 
 NUDGES = (1e-5, 1e-7)  # steps of the check: about the cube root of float64's precision; past fewer kinks
 WRONG = 1e-4  # relative error of a gradient, where there are kinks: CS231n's notes, gradient checks
 
 
-def in_float64(experiment: Experiment) -> Loss:
+def in_float64(experiment: Experiment) -> LossFunction:
     """The experiment's loss, its model to be run in float64."""
     model = experiment.model
     return functools.partial(experiment.task.loss, model.clone(dtype="float64") if hasattr(model, "dtype") else model)
 
 
-def gradient_check(loss: Loss, params: Params, batch: Batch, rows: int = 4, seed: int = 0) -> dict[str, float]:
+def gradient_check(
+    loss: LossFunction, params: Params, batch: Batch, rows: int = 4, seed: int = 0
+) -> dict[str, float]:
     """By parameter: how far the derivative of the mean loss along a direction is from central differences, relative
     to the larger of both; the worst of two directions. In float64, without dropout, on the first `rows` of the batch.
 
@@ -36,7 +38,7 @@ def gradient_check(loss: Loss, params: Params, batch: Batch, rows: int = 4, seed
         first_rows = jax.tree.map(lambda x: jnp.asarray(x[:rows], float if x.dtype == np.float32 else None), batch)
 
         def mean(leaves: list[jax.Array], batch: Batch) -> jax.Array:
-            total, weight, _, _ = loss(jax.tree.unflatten(tree, leaves), batch, None, None)
+            total, weight, _, _ = loss(jax.tree.unflatten(tree, leaves), batch, Context())
             return total / jnp.maximum(weight, 1.0)
 
         value = jax.jit(mean)

@@ -13,8 +13,8 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
 from seqlab.layers.embed import Embedding, TiedEmbedding
-from seqlab.training.step import Loss, zeros_like
-from seqlab.types import Batch, Params, Series, Tokens
+from seqlab.training.step import LossFunction, zeros_like
+from seqlab.types import Batch, Context, Params, Series, Tokens
 
 VANISHED = 1e-3  # of a gradient is left at the far end: beside that of the near one it moves no parameter
 BEFORE, AFTER = "at initialization", "after the steps"
@@ -32,7 +32,7 @@ class Reach(NamedTuple):
     verdict: str
 
 
-def gradients_over_time(loss: Loss, params: Params, batch: Batch) -> dict[str, Reach]:
+def gradients_over_time(loss: LossFunction, params: Params, batch: Batch) -> dict[str, Reach]:
     """Norms of d loss / d embedding, or d loss / d numbers, means over the rows; the loss is that of the last target
     of each row alone, or of its one answer, without dropout.
 
@@ -70,7 +70,7 @@ def last_targets(batch: Batch) -> tuple[Int[np.ndarray, "B"], Batch]:
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def entry_gradients(loss: Loss, params: Params, batch: Batch) -> dict[str, Float[Array, "B T"]]:
+def entry_gradients(loss: LossFunction, params: Params, batch: Batch) -> dict[str, Float[Array, "B T"]]:
     """Norms of the gradient with respect to what enters the model, by side and position."""
     sides = (("source", batch.inputs), ("target", batch.prefix))
     ids = {side: tokens.ids for side, tokens in sides if isinstance(tokens, Tokens)}
@@ -92,7 +92,7 @@ def entry_gradients(loss: Loss, params: Params, batch: Batch) -> dict[str, Float
         if isinstance(inputs, Series):
             inputs = dataclasses.replace(inputs, values=replace_input("source", inputs.values))
         with nn.intercept_methods(replace_embedded):
-            return loss(params, dataclasses.replace(batch, inputs=inputs), None, None)[0]
+            return loss(params, dataclasses.replace(batch, inputs=inputs), Context())[0]
 
     shapes: dict[str, Any] = {}
 

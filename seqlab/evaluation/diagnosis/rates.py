@@ -9,7 +9,7 @@ from jaxtyping import Float
 from seqlab.config import Optimizer
 from seqlab.evaluation.diagnosis.updates import run_steps
 from seqlab.training.optimizer import optimizer_at
-from seqlab.training.step import Loss
+from seqlab.training.step import LossFunction
 from seqlab.types import Batch, TrainState
 
 LOWEST, HIGHEST = 1e-7, 10.0  # rates of the range test
@@ -20,7 +20,7 @@ WINDOW = 5  # losses of which a smoothed one is the mean
 
 
 def range_test(
-    loss: Loss, optimizer: Optimizer, seed: int, state: TrainState, batches: Iterator[Batch]
+    loss: LossFunction, optimizer: Optimizer, seed: int, state: TrainState, batches: Iterator[Batch]
 ) -> tuple[Float[np.ndarray, "N"], Float[np.ndarray, "N"]]:
     """Learning rates that grow by the same factor in each step, and the losses at them (Smith 2017, section 3.3),
     until the loss blows up.

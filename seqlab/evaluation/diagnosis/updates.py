@@ -12,7 +12,7 @@ import optax
 
 from seqlab.distributed.devices import fill_rows, make_runner
 from seqlab.system.progress_bar import progress
-from seqlab.training.step import Loss, make_step, zeros_like
+from seqlab.training.step import LossFunction, make_step, zeros_like
 from seqlab.types import Batch, Params, TrainState
 
 AT_ONCE = 10  # steps whose losses are read together, and so many steps late, so that the device never waits
@@ -29,7 +29,7 @@ class Steps(NamedTuple):
 
 
 def run_steps(
-    loss: Loss,
+    loss: LossFunction,
     optimizer: optax.GradientTransformation,
     seed: int,
     state: TrainState,
