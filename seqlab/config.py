@@ -6,7 +6,14 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
-from seqlab.system.checks import check_choice, check_fraction, check_minimums, check_nonnegative, check_types
+from seqlab.system.checks import (
+    check_choice,
+    check_fraction,
+    check_minimums,
+    check_nonnegative,
+    check_pattern,
+    check_types,
+)
 from seqlab.system.errors import SeqlabError
 
 OPTIMIZERS = ("adam", "adamw", "sgd", "momentum", "nesterov", "rmsprop", "adagrad")
@@ -75,9 +82,18 @@ class Optimizer:
     """Largest global norm of the gradient; 0 does not clip."""
     average: float = 0.0
     """Decay of a moving average of the parameters, which is then what is validated and decoded with; 0: none."""
+    trainable: str = ""
+    """A regular expression: only the parameters whose path it matches are trained; "": all."""
+    rates: tuple[tuple[str, float], ...] = ()
+    """Pairs of a regular expression and a factor on the learning rate of the parameters whose path it matches."""
 
     def __post_init__(self) -> None:
         check_types(self, "optimizer.")
+        check_pattern("optimizer.trainable", self.trainable)
+        for pattern, rate in self.rates:
+            check_pattern("optimizer.rates", pattern)
+            if not 0 < rate < math.inf:
+                raise SeqlabError(f"optimizer.rates: the factor of {pattern!r} must be above 0, not {rate}")
         if self.name not in OPTIMIZERS:
             raise SeqlabError(f"unknown optimizer {self.name!r}: one of {', '.join(OPTIMIZERS)}")
         check_minimums(self, "optimizer.", clip=0)

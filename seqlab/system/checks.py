@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 from typing import Any, get_type_hints
 
 from seqlab.system.errors import SeqlabError
@@ -45,3 +46,10 @@ def check_minimum(name: str, value: int | float, minimum: int) -> None:
     """Raises for a value that is too small or NaN."""
     if not value >= minimum:  # NaN too
         raise SeqlabError(f"{name} must be at least {minimum}, not {value}")
+
+
+def check_pattern(name: str, pattern: str) -> None:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise SeqlabError(f"{name} must be a regular expression, not {pattern!r}: {error}") from None

@@ -8,6 +8,7 @@ import optax
 
 from seqlab.config import Optimizer, Schedule
 from seqlab.training.schedule import make_schedule
+from seqlab.training.trainable import scale_parts
 
 
 def make_optimizer(optimizer: Optimizer, schedule: Schedule, steps: int) -> optax.GradientTransformation:
@@ -41,4 +42,6 @@ def optimizer_at(config: Optimizer, rate: Callable[[Any], jax.Array]) -> optax.G
             update = optax.adagrad(rate, eps=config.epsilon)
         case _:
             raise AssertionError(config.name)  # config.OPTIMIZERS has no other
-    return optax.chain(optax.clip_by_global_norm(config.clip), update) if config.clip else update
+    clip = [optax.clip_by_global_norm(config.clip)] if config.clip else []
+    scale = [scale_parts(config.rates)] if config.rates else []
+    return optax.chain(*clip, update, *scale) if clip or scale else update

@@ -12,6 +12,7 @@ from seqlab.config import Experiment
 from seqlab.runs.parameters import init_params
 from seqlab.training.optimizer import make_optimizer
 from seqlab.training.step import make_step, zeros_like
+from seqlab.training.trainable import check_patterns, split
 from seqlab.types import Context, TrainState
 
 
@@ -25,25 +26,29 @@ def training_step(experiment: Experiment, axis: str | None = None) -> Callable[.
         accumulate=experiment.accumulate,
         average_decay=experiment.optimizer.average,
         skip=experiment.nonfinite == "skip",
+        trainable=experiment.optimizer.trainable,
     )
 
 
 def initial_state(experiment: Experiment, batch: Any) -> TrainState:
     """Returns the state of step 0, for batches of the shape of `batch`.
 
-    Raises `SeqlabError` for a model that cannot be built.
+    Raises `SeqlabError` for a model that cannot be built, and for patterns of the optimizer that match no parameter.
     """
     params = init_params(experiment.model, experiment.seed, batch)
+    settings = experiment.optimizer
+    check_patterns(params, "optimizer.trainable", [settings.trainable])
+    check_patterns(params, "optimizer.rates", [pattern for pattern, _ in settings.rates])
     loss = functools.partial(experiment.task.loss, experiment.model)
     value = jax.eval_shape(loss, params, batch, Context(jax.random.key(0)))
     names = ("loss", "weight", *value.sums, "gradient_norm", "steps")
     return TrainState(
         step=jnp.int32(0),
         params=params,
-        optimizer=optimizer_of(experiment).init(params),
+        optimizer=optimizer_of(experiment).init(split(params, settings.trainable)[0]),
         carry=zeros_like(value.carry),
         sums={name: jnp.float32(0) for name in names},
-        average=jax.tree.map(jnp.copy, params) if experiment.optimizer.average else None,
+        average=jax.tree.map(jnp.copy, params) if settings.average else None,
     )
 
 

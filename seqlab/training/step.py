@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from seqlab.training.trainable import merge, split
 from seqlab.types import AnyArray, Carry, Context, Loss, Params, TrainState
 
 LossFunction = Callable[[Params, Any, Context], Loss]  # of parameters and a batch
@@ -21,6 +22,7 @@ def make_step(
     accumulate: int = 1,
     average_decay: float = 0.0,
     skip: bool = False,
+    trainable: str = "",
 ) -> Callable[[TrainState, Any], tuple[TrainState, dict[str, jax.Array]]]:
     """Returns `step(state, batch) -> (state, {"finite": ...})`.
 
@@ -28,18 +30,24 @@ def make_step(
     program has the whole batch) and over the `accumulate` parts in which a batch is processed, and divided once, at
     the end, so that every weight counts alike wherever its row is. `average_decay` is the decay of the moving average
     of the parameters; 0: there is none. `skip` leaves everything but the number of the step unchanged where the loss
-    or a gradient is not finite.
+    or a gradient is not finite. Parameters that the pattern `trainable` does not match are not differentiated, and do
+    not change by a bit.
     """
 
     def gradients_of(params: Params, batch: Any, carry: Carry, key: jax.Array) -> Any:
-        """Returns (gradients, sums, carry) of some rows."""
+        """Returns (gradients, sums, carry) of some rows. The gradients are those of the trainable parameters."""
+        trained, frozen = split(params, trainable)
 
-        def objective(params: Params) -> Any:
-            value = loss(params, batch, Context(key, carry))
+        def objective(trained: Params) -> Any:
+            value = loss(merge(trained, frozen), batch, Context(key, carry))
             return value.sum, ({"loss": value.sum, "weight": value.weight, **value.sums}, value.carry)
 
-        gradients, (sums, after) = jax.grad(objective, has_aux=True)(params)
+        gradients, (sums, after) = jax.grad(objective, has_aux=True)(trained)
         return gradients, sums, after
+
+    def average_of(state: TrainState, trained: Params, frozen: Params) -> Params:
+        average, _ = split(state.average, trainable)
+        return merge(update_average(average, trained, state.step, average_decay), frozen)
 
     def step(state: TrainState, batch: Any) -> tuple[TrainState, dict[str, jax.Array]]:
         key = jax.random.fold_in(jax.random.key(seed), state.step)
@@ -54,18 +62,19 @@ def make_step(
         if axis is not None:
             gradients, sums = jax.lax.psum((gradients, sums), axis)
         gradients = jax.tree.map(lambda g: g / jnp.maximum(sums["weight"], 1.0), gradients)
-        updates, optimizer_state = optimizer.update(gradients, state.optimizer, state.params)
+        trained, frozen = split(state.params, trainable)
+        updates, optimizer_state = optimizer.update(gradients, state.optimizer, trained)
         norm = optax.tree.norm(gradients)
         finite = jnp.isfinite(norm) & jnp.isfinite(sums["loss"])
         sums = {**sums, "gradient_norm": norm, "steps": jnp.float32(1)}
-        params = optax.apply_updates(state.params, updates)
+        trained = optax.apply_updates(trained, updates)
         after = TrainState(
             step=state.step + 1,
-            params=params,
+            params=merge(trained, frozen),
             optimizer=optimizer_state,
             carry=carry,
             sums=jax.tree.map(jnp.add, state.sums, sums),
-            average=update_average(state.average, params, state.step, average_decay) if average_decay else None,
+            average=average_of(state, trained, frozen) if average_decay else None,
         )
         if skip:
             after = jax.tree.map(lambda new, old: jnp.where(finite, new, old), after, state).replace(step=after.step)
@@ -82,7 +91,7 @@ def accumulate_gradients(
     Part i has the rows i, i + parts, ..., so that rows which are sharded over devices stay on their devices.
     """
 
-    def split(tree: Any) -> Any:
+    def split_rows(tree: Any) -> Any:
         return jax.tree.map(lambda x: jnp.moveaxis(x.reshape(-1, parts, *x.shape[1:]), 1, 0), tree)
 
     def add(total: Any, part: Any) -> Any:
@@ -90,7 +99,7 @@ def accumulate_gradients(
         gradients, sums, after = gradients_of(params, rows, part_carry, jax.random.fold_in(key, number))
         return jax.tree.map(jnp.add, total, (gradients, sums)), after
 
-    stacked = split(batch), split(carry), jnp.arange(parts)
+    stacked = split_rows(batch), split_rows(carry), jnp.arange(parts)
     first = jax.tree.map(lambda x: x[0], stacked)
     shapes = jax.eval_shape(
         lambda rows, part_carry, n: gradients_of(params, rows, part_carry, jax.random.fold_in(key, n)), *first

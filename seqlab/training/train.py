@@ -25,6 +25,7 @@ from seqlab.training.context import TrainingContext
 from seqlab.training.prepare import PreparedExperiment, plan_batches, prepare_experiment
 from seqlab.training.recovery import run_training
 from seqlab.training.state import initial_state, training_step
+from seqlab.training.trainable import split
 from seqlab.training.validation import make_validation
 from seqlab.types import Params, TrainState
 
@@ -93,9 +94,10 @@ def make_context(
     first_batch = fill_rows(prepared.collate(plan.batches(experiment.seed, 0)[0]), runner.parts)
     make_state = functools.partial(initial_state, experiment, first_batch)
     shapes = jax.eval_shape(make_state)
-    say(
-        f"{sum(x.size for x in jax.tree.leaves(shapes.params)):,} parameters, {describe_devices(experiment.parallel)}"
-    )
+    trained_shapes, _ = split(shapes.params, experiment.optimizer.trainable)
+    count, trained = (sum(x.size for x in jax.tree.leaves(tree)) for tree in (shapes.params, trained_shapes))
+    part = "" if trained == count else f" ({trained:,} are trained)"
+    say(f"{count:,} parameters{part}, {describe_devices(experiment.parallel)}")
     say(describe_determinism())
     is_new = not manifest.checkpoint_steps(run)
     params = load_params(init_from, shapes.params) if init_from is not None and is_new else None

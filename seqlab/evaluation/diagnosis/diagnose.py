@@ -31,6 +31,7 @@ from seqlab.training.feed import stream_batches
 from seqlab.training.prepare import plan_batches, prepare_experiment
 from seqlab.training.schedule import make_schedule
 from seqlab.training.state import initial_state, optimizer_of
+from seqlab.training.trainable import split
 from seqlab.types import Batch
 
 
@@ -58,7 +59,8 @@ def diagnose(
     def batches() -> Iterator[Batch]:
         return (step_batch for _, _, step_batch in stream_batches(plan, experiment.seed, collate, 0, 0))
 
-    trained = run_steps(loss, optimizer_of(experiment), experiment.seed, state, batches(), steps)
+    pattern = experiment.optimizer.trainable
+    trained = run_steps(loss, optimizer_of(experiment), experiment.seed, state, batches(), steps, trainable=pattern)
     rates, losses = range_test(loss, experiment.optimizer, experiment.seed, state, batches())
     peak = float(make_schedule(experiment.schedule, experiment.steps)(np.arange(experiment.steps)).max())
     params_by_time = {BEFORE: state.params, AFTER: trained.params}
@@ -69,7 +71,7 @@ def diagnose(
             when: gradients_over_time(loss, params, batch) for when, params in params_by_time.items()
         },
         "activations": {when: activations(loss, params, batch) for when, params in params_by_time.items()},
-        "updates": dict(zip(leaf_names(state.params), trained.ratios.T, strict=True)),
+        "updates": dict(zip(leaf_names(split(state.params, pattern)[0]), trained.ratios.T, strict=True)),
         "gradient check": gradient_check(
             in_float64(experiment), params_by_time[AFTER if np.isfinite(trained.losses).all() else BEFORE], batch
         ),

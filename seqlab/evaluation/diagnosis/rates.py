@@ -28,7 +28,7 @@ def range_test(
     growth = (HIGHEST / LOWEST) ** (1 / (RATES - 1))
     steps = run_steps(
         loss, optimizer_at(optimizer, lambda t: LOWEST * growth**t), seed, state, batches, RATES,
-        lambda losses: usable(losses) < len(losses),
+        lambda losses: usable(losses) < len(losses), optimizer.trainable,
     )  # fmt: skip
     return LOWEST * growth ** np.arange(len(steps.losses)), steps.losses
 

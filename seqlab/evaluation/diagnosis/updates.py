@@ -13,6 +13,7 @@ import optax
 from seqlab.distributed.devices import fill_rows, make_runner
 from seqlab.system.progress_bar import progress
 from seqlab.training.step import LossFunction, make_step, zeros_like
+from seqlab.training.trainable import split
 from seqlab.types import Batch, Params, TrainState
 
 AT_ONCE = 10  # steps whose losses are read together, and so many steps late, so that the device never waits
@@ -36,11 +37,12 @@ def run_steps(
     batches: Iterator[Batch],
     count: int,
     enough: Callable[[np.ndarray], bool] = lambda losses: False,
+    trainable: str = "",
 ) -> Steps:
     """`count` steps of training from the parameters of `state`, or until the losses so far are enough."""
     runner = make_runner()
     optimizer = with_update_ratios(optimizer)
-    step = make_step(loss, optimizer, seed)
+    step = make_step(loss, optimizer, seed, trainable=trainable)
 
     def advance(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
         state, _ = step(state, batch)
@@ -49,7 +51,7 @@ def run_steps(
         return dataclasses.replace(state, sums=zeros_like(state.sums)), record
 
     run = runner.compile(advance)
-    state = dataclasses.replace(state, optimizer=optimizer.init(state.params))
+    state = dataclasses.replace(state, optimizer=optimizer.init(split(state.params, trainable)[0]))
     state = runner.place(jax.tree.map(jnp.copy, state))  # a step consumes what it is given
     records: list[Any] = []
     pending: list[Any] = []

@@ -1,0 +1,54 @@
+"""The trainable and the frozen parameters of a model: two trees that share no leaf."""
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+import jax
+import optax
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from seqlab.system.errors import SeqlabError
+from seqlab.types import Params
+
+
+def split(params: Params, pattern: str) -> tuple[Params, Params]:
+    """Returns the trainable parameters, those whose path has a match of the regular expression `pattern`, and the
+    frozen ones. A path is that of the nested dicts: "params/encoder/0/attention/query/kernel". An empty pattern
+    matches all.
+    """
+    if not pattern:
+        return params, {}
+    leaves = flatten_dict(params, sep="/")
+    trainable = {path: leaf for path, leaf in leaves.items() if re.search(pattern, path)}
+    frozen = {path: leaf for path, leaf in leaves.items() if path not in trainable}
+    return unflatten_dict(trainable, sep="/"), unflatten_dict(frozen, sep="/")
+
+
+def merge(trainable: Params, frozen: Params) -> Params:
+    """Returns the parameters of which `split` gives the two trees."""
+    if not frozen:
+        return trainable
+    return unflatten_dict(flatten_dict(trainable, sep="/") | flatten_dict(frozen, sep="/"), sep="/")
+
+
+def check_patterns(params: Params, option: str, patterns: Iterable[str]) -> None:
+    """Raises `SeqlabError` for a pattern that matches no parameter."""
+    paths = list(flatten_dict(params, sep="/"))
+    for pattern in patterns:
+        if not any(re.search(pattern, path) for path in paths):
+            raise SeqlabError(
+                f"{option}: {pattern!r} matches no parameter; their paths are like {', '.join(paths[:3])}"
+            )
+
+
+def scale_parts(rates: tuple[tuple[str, float], ...]) -> optax.GradientTransformation:
+    """Multiplies the updates of each parameter by the factor of the first pattern that its path matches, if any."""
+
+    def factor(path: Any) -> float:
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        return next((rate for pattern, rate in rates if re.search(pattern, name)), 1.0)
+
+    return optax.stateless(
+        lambda updates, params: jax.tree_util.tree_map_with_path(lambda path, u: factor(path) * u, updates)
+    )
