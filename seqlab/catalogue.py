@@ -131,7 +131,7 @@ def from_json(values: dict[str, Any]) -> Experiment:
                     hints[name], {key: part_from_json("", element, key) for key, element in value.items()}, name
                 )
             else:
-                decoded[name] = value
+                decoded[name] = part_from_json("", value, name)
         return build_checked(Experiment, decoded, "experiment")
     except (TypeError, KeyError, AttributeError, RecursionError) as error:
         raise SeqlabError(f"not an experiment of this version: {error}") from None

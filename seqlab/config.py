@@ -319,6 +319,8 @@ class Experiment:
     """Steps between lines of the metrics log."""
     hash_every: int = 0
     """Steps between fingerprints of batch and state, for `seqlab bisect`; 0: none."""
+    initialize: tuple[tuple[str, str, str], ...] = ()
+    """Triples: a part of the model, such as encoder; the run that it starts from; the part of that run's model."""
     text: Text = field(default_factory=Text)
     batching: Batching = field(default_factory=Batching)
     optimizer: Optimizer = field(default_factory=Optimizer)

@@ -6,8 +6,11 @@ import functools
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from seqlab import catalogue
 from seqlab.config import Experiment
@@ -17,6 +20,7 @@ from seqlab.distributed.devices import Runner, describe_determinism, describe_de
 from seqlab.distributed.hosts import check_equal_across_processes, is_process_zero, on_process_zero, wait_for_all
 from seqlab.runs import manifest
 from seqlab.runs.folder import open_run, refuse_other_folder, without_resumable_fields
+from seqlab.runs.initialize import load_parts
 from seqlab.runs.parameters import load_params
 from seqlab.system.files import locked
 from seqlab.system.signals import StopRequest, listen_for_stop
@@ -27,7 +31,7 @@ from seqlab.training.recovery import run_training
 from seqlab.training.state import initial_state, training_step
 from seqlab.training.trainable import split
 from seqlab.training.validation import make_validation
-from seqlab.types import Params, TrainState
+from seqlab.types import TrainState
 
 
 def print_line(line: str) -> None:
@@ -100,13 +104,17 @@ def make_context(
     say(f"{count:,} parameters{part}, {describe_devices(experiment.parallel)}")
     say(describe_determinism())
     is_new = not manifest.checkpoint_steps(run)
-    params = load_params(init_from, shapes.params) if init_from is not None and is_new else None
+    initial: dict[str, Any] = {}
+    if is_new and init_from is not None:
+        initial = flatten_dict(load_params(init_from, shapes.params), sep="/")
+    if is_new and experiment.initialize:
+        initial |= load_parts(experiment.initialize, shapes.params, say)
     stop_request.raise_if_requested()  # a signal may have been raised where Python dropped it
     return TrainingContext(
         experiment,
         runner,
         shapes=shapes,
-        create_state=functools.partial(create_state, runner, make_state, params),
+        create_state=functools.partial(create_state, runner, make_state, initial),
         train_step=runner.compile(training_step(experiment, runner.axis)),
         plan=plan,
         collate=prepared.collate,
@@ -117,13 +125,15 @@ def make_context(
     )
 
 
-def create_state(runner: Runner, make_state: Callable[[], TrainState], params: Params | None) -> TrainState:
-    """Returns the state of step 0 on the devices. `params` replace its parameters, if they are given."""
+def create_state(runner: Runner, make_state: Callable[[], TrainState], initial: dict[str, Any]) -> TrainState:
+    """Returns the state of step 0 on the devices. `initial` replaces parameters, by path."""
     state = runner.create(make_state)
-    if params is None:
+    if not initial:
         return state
-    average = None if state.average is None else runner.place(params)
-    return dataclasses.replace(state, params=runner.place(params), average=average)
+    params = unflatten_dict(flatten_dict(runner.fetch(state.params), sep="/") | initial, sep="/")
+    # Copies: a step reuses the buffers of the state, and no two leaves may share one.
+    average = None if state.average is None else runner.place(jax.tree.map(np.array, params))
+    return dataclasses.replace(state, params=runner.place(jax.tree.map(np.array, params)), average=average)
 
 
 def lock_run(run: Path) -> contextlib.AbstractContextManager[None]:

@@ -1,0 +1,57 @@
+"""Initial parameters from parts of other runs."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from flax.traverse_util import flatten_dict
+
+from seqlab.runs import checkpoint, manifest
+from seqlab.system.errors import SeqlabError
+from seqlab.types import Params
+
+
+def load_parts(
+    initialize: Sequence[tuple[str, str, str]], shapes: Params, say: Callable[[str], None]
+) -> dict[str, np.ndarray]:
+    """Returns parameters by path, "params/encoder/0/kernel", for a model whose parameters have these `shapes`.
+
+    Each of `initialize` is a part of the model, a run, and the part of the run's best parameters that it takes. A
+    part is the beginning of a path below "params", such as "encoder" or "encoder/stack_0"; "" is the whole model.
+    Later parts replace earlier ones. Says what was taken, what is new, and what was left in the runs. Raises
+    `SeqlabError` for an array of another shape, and for a part that takes nothing.
+    """
+    needed: Any = flatten_dict(shapes["params"], sep="/")
+    taken: dict[str, np.ndarray] = {}
+    for part, run, stored_part in initialize:
+        stored = parameters_below(Path(run), stored_part)
+        pairs = {join(part, rest): leaf for rest, leaf in stored.items()}
+        found = {path: leaf for path, leaf in pairs.items() if path in needed}
+        if not found:
+            raise SeqlabError(
+                f"initialize: no parameter of {stored_part or 'the model'} in {run} fits {part or 'the model'} here"
+            )
+        for path, leaf in found.items():
+            if leaf.shape != needed[path].shape:
+                raise SeqlabError(f"initialize: {path} is {leaf.shape} in {run}, and {needed[path].shape} here")
+        taken |= found
+        left = f", {len(pairs) - len(found)} left" if len(pairs) > len(found) else ""
+        say(f"{part or 'all'}: {len(found)} arrays from {stored_part or 'all'} of {run}{left}")
+    new = sorted(needed.keys() - taken.keys())
+    if new:
+        say(f"new: {len(new)} arrays, {', '.join(new[:3])}{', ...' if len(new) > 3 else ''}")
+    return {f"params/{path}": leaf for path, leaf in taken.items()}
+
+
+def parameters_below(run: Path, part: str) -> dict[str, Any]:
+    """Returns the best parameters of a run below a part of their paths, by the rest of the path."""
+    tree = checkpoint.parameters_of(checkpoint.restore(run, manifest.choose_step(run)))
+    leaves: Any = flatten_dict(tree["params"], sep="/")
+    if not part:
+        return leaves
+    return {path.removeprefix(f"{part}/"): leaf for path, leaf in leaves.items() if path.startswith(f"{part}/")}
+
+
+def join(part: str, rest: str) -> str:
+    return f"{part}/{rest}" if part else rest
