@@ -9,7 +9,7 @@ processes of four): four seeds in a row pair each model with each topology. XLA 
 optimization. A single process stores its compiled programs: the whole run compiles them, the other runs read them.
 
 A run that was killed ends as the whole run if all of this is the same: the fingerprints and the progress of the
-checkpoints; the logs of metrics and of hashes (one for each step), the tokenizers and the cache of ids, byte by byte;
+checkpoints; the logs of metrics and of hashes (one for each step), the codecs and the cache of arrays, byte by byte;
 the prepared examples; and the names of all files but TensorBoard's. Otherwise it is LOST: its folder is kept, and the
 exit code is 1.
 """

@@ -94,8 +94,8 @@ def record_phases(recorder: PhaseRecorder) -> None:
     train.make_runner = recorded_runner(recorder, train.make_runner)
     train.make_validation = recorded_validation(recorder, train.make_validation)
     prepare.prepare = recorder.wrap(prepare.prepare, "data preparation")
-    prepare.train_tokenizer = recorder.wrap(prepare.train_tokenizer, "tokenizer training")
-    prepare.tokenize_split = recorder.wrap(prepare.tokenize_split, "tokenizer training")
+    prepare.fit_codec = recorder.wrap(prepare.fit_codec, "tokenizer training")
+    prepare.encode_split = recorder.wrap(prepare.encode_split, "tokenizer training")
     for request, work in (("save", "_finish"), ("amend", "_amend")):  # one thread requests, another one works
         setattr(saving.Saver, request, recorder.wrap(getattr(saving.Saver, request), "save", leaves=False))
         setattr(saving.Saver, work, recorder.wrap(getattr(saving.Saver, work), "save", enters=False))

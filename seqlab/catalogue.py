@@ -13,8 +13,8 @@ from typing import Any, get_type_hints
 
 from flax import linen as nn
 
+from seqlab.codecs.codec import Codecs
 from seqlab.config import Experiment
-from seqlab.data.tokenizers import Numbers, Tokenizers
 from seqlab.system.errors import RESTORE, SeqlabError, with_advice
 from seqlab.system.files import write_atomically
 from seqlab.system.parts import module, names
@@ -22,7 +22,7 @@ from seqlab.system.untrusted import fits, read_json, resolve_inside
 from seqlab.types import Generator, kind_of
 
 KINDS = ("models", "datasets", "tasks")  # of the parts of an experiment
-# Fields of a model that are 0 in a config, and the column whose tokenizer fills each in.
+# Fields of a model that are 0 in a config, and the column whose codec fills each in.
 SIZES = {"vocabulary": "target", "source_vocabulary": "source", "classes": "label"}
 # Of what is read from a run, and in no config, sizes are bounded: what is built from them must not fill the machine.
 MAX_LAYERS = 1000
@@ -71,13 +71,13 @@ def load_config(path: Path) -> Experiment:
     return experiment
 
 
-def resolve(experiment: Experiment, tokenizers: Tokenizers) -> Experiment:
-    """Fills in the model's vocabulary sizes and classes from the tokenizers. Raises if a config says otherwise."""
+def resolve(experiment: Experiment, codecs: Codecs) -> Experiment:
+    """Fills in the model's vocabulary sizes and classes from the codecs. Raises if a config says otherwise."""
     model = experiment.model
     sizes = {
-        name: len(tokenizers[column])
+        name: codecs[column].size
         for name, column in SIZES.items()
-        if column in tokenizers and not isinstance(tokenizers[column], Numbers)
+        if column in codecs and codecs[column].size is not None
     }
     for name, size in sizes.items():
         stated = getattr(model, name, None)
@@ -87,13 +87,13 @@ def resolve(experiment: Experiment, tokenizers: Tokenizers) -> Experiment:
             )
         if stated not in (0, size):
             raise SeqlabError(f"model.{name} is {stated}, but the data has {size}: leave it 0")
-    if getattr(model, "tie", None) == "all" and tokenizers["source"] != tokenizers["target"]:
+    if getattr(model, "tie", None) == "all" and codecs["source"] != codecs["target"]:
         raise SeqlabError("model.tie 'all' needs one joint vocabulary: set text.joint, or model.tie to 'target'")
     return dataclasses.replace(experiment, model=dataclasses.replace(model, **sizes))
 
 
 def with_vocabulary_size(model: nn.Module, size: int) -> nn.Module:
-    """The model with `size` where a config has 0 and leaves it to the tokenizers: enough to build it."""
+    """The model with `size` where a config has 0 and leaves it to the codecs: enough to build it."""
     unknown = [name for name in SIZES if getattr(model, name, None) == 0]
     return dataclasses.replace(model, **dict.fromkeys(unknown, size))
 

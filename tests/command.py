@@ -10,10 +10,10 @@ import numpy as np
 
 from seqlab import catalogue
 from seqlab.cli import main
+from seqlab.codecs.codec import Codecs
 from seqlab.config import Experiment
 from seqlab.data.batches import blank_batch
-from seqlab.data.tokenizer_files import save_tokenizers
-from seqlab.data.tokenizers import Tokenizers
+from seqlab.data.codec_files import save_codecs
 from seqlab.runs import saving
 from seqlab.runs.parameters import init_params
 from seqlab.system.signals import STOP_SIGNALS
@@ -43,13 +43,11 @@ def call(folder: Path, *arguments: str, stdin: str | None = None) -> int:
     return 0
 
 
-def save_untrained(
-    experiment: Experiment, tokenizers: Tokenizers, run: Path, seed: int = 0, deviation: float = 0.0
-) -> None:
+def save_untrained(experiment: Experiment, codecs: Codecs, run: Path, seed: int = 0, deviation: float = 0.0) -> None:
     """A run of initial parameters, changed at random by so much."""
-    experiment = catalogue.resolve(experiment, tokenizers)
+    experiment = catalogue.resolve(experiment, codecs)
     run.mkdir()
-    save_tokenizers(tokenizers, run)
+    save_codecs(codecs, run)
     catalogue.save_experiment(experiment, run / "experiment.json")
     saver = saving.Saver(run, 1)
     random = np.random.default_rng(seed)

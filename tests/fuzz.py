@@ -27,14 +27,17 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from seqlab import catalogue
+from seqlab.codecs.codec import Codecs
+from seqlab.codecs.label import Label
+from seqlab.codecs.marian import Marian
+from seqlab.codecs.sentencepiece import SentencePiece, train_sentencepiece
+from seqlab.codecs.symbols import Symbols
 from seqlab.config import Batching, Text
 from seqlab.data.batches import make_batch
-from seqlab.data.corpus import Corpus, tokenize
+from seqlab.data.codec_files import load_codecs, save_codecs
+from seqlab.data.corpus import Corpus, encode_examples
 from seqlab.data.records import prepare
 from seqlab.data.text_files import make_repairs, read_lines, read_pairs, read_table
-from seqlab.data.tokenizer_files import load_tokenizers, save_tokenizers
-from seqlab.data.tokenizers import Labels, MarianTokenizer, Symbols, Tokenizers
-from seqlab.data.vocabulary import train_tokenizer
 from seqlab.datasets.debian_descriptions import DebianDescriptions
 from seqlab.datasets.tfds import Tfds
 from seqlab.decoding.resumed_output import resumed_output
@@ -140,24 +143,24 @@ BATCHING = Batching(tokens=60, buckets=3, max_length=10)
 PLANNED = {"pairs": Translation(), "packed": LanguageModeling("packed"), "stream": LanguageModeling("stream")}
 
 
-def all_batches(kind: str, corpus: Corpus, tokenizers: Tokenizers) -> None:
+def all_batches(kind: str, corpus: Corpus, codecs: Codecs) -> None:
     """Makes every batch of two epochs, and all of everything once."""
     plan = PLANNED[kind].plan(corpus, BATCHING)
     for epoch in (0, 1, None):
         for batch_plan in plan.batches(3, epoch):
             assert sum(batch_plan.shape) * batch_plan.row_count <= max(BATCHING.tokens, sum(batch_plan.shape))
-            batch = make_batch(PLANNED[kind], corpus, tokenizers, batch_plan)
+            batch = make_batch(PLANNED[kind], corpus, codecs, batch_plan)
             assert batch.weights.any()
-            assert 0 <= batch.targets.min() <= batch.targets.max() < len(tokenizers["target"])
+            assert 0 <= batch.targets.min() <= batch.targets.max() < codecs["target"].size
 
 
 def cached(folder: Path, examples: list[dict[str, str]]) -> None:
-    tokenizers = dict.fromkeys(("source", "target"), tiny_tokenizer())
-    corpus = tokenize(examples, 7, "content", tokenizers, folder)
-    for column, ids in corpus.ids.items():
-        assert sum(len(corpus.row(column, i)) for i in range(7)) == len(ids)
+    codecs = dict.fromkeys(("source", "target"), tiny_tokenizer())
+    corpus = encode_examples(examples, 7, "content", codecs, folder)
+    for column, values in corpus.values.items():
+        assert sum(len(corpus.row(column, i)) for i in range(7)) == len(values)
     for kind in PLANNED:
-        all_batches(kind, corpus, tokenizers)
+        all_batches(kind, corpus, codecs)
 
 
 def write_cache(r: random.Random, folder: Path) -> None:
@@ -178,7 +181,9 @@ def batches_in(folder: Path) -> None:
     ids = {name: np.zeros(at[-1], np.int32) for name, at in columns.items()}
     parts = ((30, 0.4), (10, 0.6)) if folder.name == "pairs" else ()
     all_batches(
-        folder.name, Corpus(ids, columns, parts, folder), dict.fromkeys(("source", "target"), tiny_tokenizer())
+        folder.name,
+        Corpus(ids, columns, parts=parts, folder=folder),
+        dict.fromkeys(("source", "target"), tiny_tokenizer()),
     )
 
 
@@ -195,7 +200,7 @@ def model(kind: str) -> bytes:
     if kind == "unigram":  # with a normalizer, as other people's models have one
         return normalizing_model()
     texts = ["ein Hund läuft", "zwei Hunde laufen über die Wiese", "und noch ein Satz, mit Komma."] * 30
-    return tiny_tokenizer().model if kind == "tiny" else train_tokenizer(texts, Text(kind, 300)).model
+    return tiny_tokenizer().model if kind == "tiny" else train_sentencepiece(texts, Text(kind, 300)).model
 
 
 def normalizing_model() -> bytes:
@@ -210,28 +215,28 @@ def normalizing_model() -> bytes:
 
 
 def write_tokenizer(r: random.Random, folder: Path) -> None:
-    (folder / r.choice(["tokenizer.model", "tokenizer.target.model"])).write_bytes(model(r.choice(["tiny", "bpe"])))
+    save_codecs({"target": SentencePiece(model(r.choice(["tiny", "bpe"])))}, folder)
 
 
 def read_tokenizer(folder: Path) -> None:
-    tokenizer = load_tokenizers(folder, {"target": "text"})["target"]
+    tokenizer = load_codecs(folder, {"target": SentencePiece()})["target"]
     (ids,) = tokenizer.encode(["zwei Hunde\nläuft 東京 ½"])
     assert tokenizer.decode(ids).encode() is not None
-    assert all(0 <= i < len(tokenizer) for i in [*ids, tokenizer.pad, tokenizer.bos, tokenizer.eos, tokenizer.unk])
+    assert all(0 <= i < tokenizer.size for i in [*ids, tokenizer.pad, tokenizer.bos, tokenizer.eos, tokenizer.unk])
 
 
 def write_pieces(r: random.Random, folder: Path) -> None:
     names = ("</s>", "<unk>", "▁", "▁Hund", "e", "n", "<pad>", *(f"n{i}" for i in range(r.randint(0, 5))))
-    save_tokenizers({"target": MarianTokenizer(model("unigram"), names, 6, 6, 0, 1)}, folder)
+    save_codecs({"target": Marian(model("unigram"), names, 6, 6, 0, 1)}, folder)
 
 
 def write_names(r: random.Random, folder: Path) -> None:
     names = tuple(sorted({words(r, 1, 1) for _ in range(r.randint(1, 9))}))
-    save_tokenizers({"label": Labels(names), "symbols": Symbols(names)}, folder)
+    save_codecs({"label": Label(names), "symbols": Symbols(names)}, folder)
 
 
 def read_names(folder: Path) -> None:
-    for tokenizer in load_tokenizers(folder, {"label": "class", "symbols": "symbols"}).values():
+    for tokenizer in load_codecs(folder, {"label": Label(), "symbols": Symbols()}).values():
         assert tokenizer.digest
         assert all(tokenizer.decode([i]) == name for i, name in enumerate(tokenizer.names))
 
@@ -386,7 +391,7 @@ def make_run(variant: int, folder: Path) -> None:
 
 def read_run(folder: Path) -> None:
     run = load(folder)
-    assert len(run.tokenizers["target"]) == run.model.vocabulary
+    assert run.codecs["target"].size == run.model.vocabulary
 
 
 def make_marian(variant: int, folder: Path) -> None:
@@ -400,7 +405,7 @@ def make_marian(variant: int, folder: Path) -> None:
 def read_marian(folder: Path) -> None:
     run = import_marian(folder, folder / "run")
     shutil.rmtree(run.folder)
-    assert len(run.tokenizers["target"]) == run.model.vocabulary
+    assert run.codecs["target"].size == run.model.vocabulary
 
 
 def write_indices(r: random.Random, folder: Path) -> None:

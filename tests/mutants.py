@@ -175,7 +175,7 @@ MUTANTS = (
     Mutant(
         "steps uphill",
         "training.step",
-        "optax.apply_updates(state.params, updates)",
+        "optax.apply_updates(trained, updates)",
         "optax.apply_updates(state.params, jax.tree.map(jnp.negative, updates))",
         "four_examples_can_be_memorized",
         "transformer_lm",

@@ -95,21 +95,21 @@ def test_differences_are_named():
 
 
 def test_resolve():
-    tokenizers = dict.fromkeys(("source", "target"), tiny_tokenizer())
-    size = len(tiny_tokenizer())
-    resolved = catalogue.resolve(tiny_experiment(), tokenizers)
+    codecs = dict.fromkeys(("source", "target"), tiny_tokenizer())
+    size = tiny_tokenizer().size
+    resolved = catalogue.resolve(tiny_experiment(), codecs)
     assert (resolved.model.vocabulary, resolved.model.source_vocabulary) == (size, size)
-    assert catalogue.resolve(resolved, tokenizers) == resolved
+    assert catalogue.resolve(resolved, codecs) == resolved
     wrong = dataclasses.replace(resolved, model=resolved.model.clone(vocabulary=5))
     with pytest.raises(SeqlabError, match=r"model\.vocabulary is 5, but the data has"):
-        catalogue.resolve(wrong, tokenizers)
+        catalogue.resolve(wrong, codecs)
 
 
 def test_a_model_that_does_not_fit_the_task():
-    tokenizers = dict.fromkeys(("source", "target"), tiny_tokenizer())
+    codecs = dict.fromkeys(("source", "target"), tiny_tokenizer())
     lm = catalogue.part_class("models", "transformer_lm")()
     with pytest.raises(SeqlabError, match="does not fit Translation"):
-        catalogue.resolve(dataclasses.replace(tiny_experiment(), model=lm), tokenizers)
+        catalogue.resolve(dataclasses.replace(tiny_experiment(), model=lm), codecs)
     with pytest.raises(SeqlabError, match="reads no source, and Translation has one"):
         catalogue.check_parts(dataclasses.replace(tiny_experiment(), model=lm))
     modeling = catalogue.part_class("tasks", "language_modeling")()

@@ -122,7 +122,7 @@ MUTANTS = (
         ),
         "experiment.json",
     ),
-    (Mutant("any offsets", "data.corpus", "or starts[-1] != len(ids[column])", "", ""), "cache of ids"),
+    (Mutant("any offsets", "data.corpus", "or starts[-1] != len(values[column])", "", ""), "cache of ids"),
     (
         Mutant(
             "any plan",
@@ -135,7 +135,7 @@ MUTANTS = (
     ),
     (Mutant("any order", "data.plan_cache", "and (np.diff(ids) > 0).all()", "", ""), "plan of batches"),
     (Mutant("any id", "data.corpus", "column in self.sizes and", "False and", ""), "cache of ids"),
-    (Mutant("any pieces", "data.tokenizer_files", "and 0 <= values[name] < len(names)", "", ""), "pieces of Marian"),
+    (Mutant("any pieces", "codecs.marian", "and 0 <= i < len(pieces)", "", ""), "pieces of Marian"),
 )
 
 

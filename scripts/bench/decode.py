@@ -82,10 +82,10 @@ def by_seqlab(run, beam: int, rules: str) -> Texts:
 def transformers(folder: Path, lines: list[str], beam: int) -> Texts:
     """By the size of batches that is fastest for a part of these lines."""
     import torch
-    from transformers import MarianMTModel, MarianTokenizer
+    from transformers import Marian, MarianMTModel
 
     torch.set_num_threads(CORES)
-    model, tokenizer = MarianMTModel.from_pretrained(folder).eval(), MarianTokenizer.from_pretrained(folder)
+    model, tokenizer = MarianMTModel.from_pretrained(folder).eval(), Marian.from_pretrained(folder)
     model.generation_config.max_length = None
 
     @torch.inference_mode()
@@ -149,7 +149,7 @@ def compare(run, lines: list[str], ours: Texts, theirs: Texts, *, exact: bool) -
     pairs = [(line, a, b) for line, a, b in zip(lines, ours(lines), theirs(lines), strict=True) if a != b]
 
     def cut(a: str, b: str) -> bool:
-        sizes = map(len, run.tokenizers["target"].encode([a, b]))
+        sizes = map(len, run.codecs["target"].encode([a, b]))
         return (a.startswith(b) or b.startswith(a)) and min(sizes) >= LENGTH - 2
 
     differ = [(line, a, b) for line, a, b in pairs if not cut(a, b)]

@@ -42,9 +42,9 @@ from train import CASES as ON_CPU
 from train import Case, compare, in_float32, matrix_rate
 from tyro.conf import arg
 
+from seqlab.codecs.marian import Marian
 from seqlab.config import Experiment, Optimizer, Search
 from seqlab.data.batches import blank_batch
-from seqlab.data.tokenizers import MarianTokenizer
 from seqlab.models.recurrent_lm import RecurrentLM
 from seqlab.models.transformer import Transformer
 from seqlab.runs.parameters import init_params
@@ -170,7 +170,7 @@ def by_transformers(model: Transformer, params: Params, length: int, device: str
     from seqlab.interop.marian import export_marian
     from seqlab.runs.loading import Run
 
-    pieces = MarianTokenizer(b"", tuple(f"piece {i}" for i in range(model.vocabulary)), PAD, BOS, EOS, UNK)
+    pieces = Marian(b"", tuple(f"piece {i}" for i in range(model.vocabulary)), PAD, BOS, EOS, UNK)
     experiment = Experiment(model, Translation(), None)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / "marian"

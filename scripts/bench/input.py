@@ -14,12 +14,12 @@ from pathlib import Path
 
 import numpy as np
 
+from seqlab.codecs.sentencepiece import train_sentencepiece
 from seqlab.config import Batching, Text
 from seqlab.data.buckets import make_buckets
-from seqlab.data.corpus import Corpus, tokenize
+from seqlab.data.corpus import Corpus, encode_examples
 from seqlab.data.packing import make_packing
 from seqlab.data.records import prepare
-from seqlab.data.vocabulary import train_tokenizer
 from seqlab.datasets.cldr_phrases import CldrPhrases
 from seqlab.tasks.translation import Translation
 
@@ -34,11 +34,13 @@ def lengths_of(examples: int) -> np.ndarray:
 def tokenizing() -> None:
     with tempfile.TemporaryDirectory() as folder:
         examples = list(prepare(CldrPhrases(train=60_000), Path(folder)).read("train"))
-        tokenizer = train_tokenizer((example["source"] for example in examples), Text(size=2000))
+        tokenizer = train_sentencepiece((example["source"] for example in examples), Text(size=2000))
         begun = time.perf_counter()
-        corpus = tokenize(iter(examples * 4), 0, "bench", {"source": tokenizer, "target": tokenizer}, Path(folder))
+        corpus = encode_examples(
+            iter(examples * 4), 0, "bench", {"source": tokenizer, "target": tokenizer}, Path(folder)
+        )
         seconds = time.perf_counter() - begun
-        tokens = sum(len(ids) for ids in corpus.ids.values())
+        tokens = sum(len(ids) for ids in corpus.values.values())
         print(f"tokenizing: {tokens / seconds / 1e6:.2f} M tokens a second on {os.cpu_count()} cores")
 
 
@@ -65,8 +67,8 @@ def collating() -> None:
     offsets = {c: np.concatenate([[0], np.cumsum(lengths[:, j])]) for j, c in enumerate(columns)}
     corpus = Corpus({c: random.integers(4, 8000, offsets[c][-1], np.int32) for c in columns}, offsets)
     task = Translation()
-    tokenizer = train_tokenizer(["a b c"] * 100, Text(kind="char", size=300))
-    collate = functools.partial(task.collate, corpus, tokenizers=dict.fromkeys(columns, tokenizer))
+    tokenizer = train_sentencepiece(["a b c"] * 100, Text(kind="char", size=300))
+    collate = functools.partial(task.collate, corpus, codecs=dict.fromkeys(columns, tokenizer))
     batches = task.plan(corpus, BATCHING).batches(0, 0)
     begun = time.perf_counter()
     made = [collate(batches[i]) for i in range(BATCHES)]

@@ -85,7 +85,7 @@ def train(batches: Sequence[Batch], run: loading.Run, rounds: int) -> None:
     schedule = Schedule("constant", RATE, 1)
     experiment = Experiment(model, run.experiment.task, None, optimizer=ADAM, schedule=schedule)
     params = initial_state(experiment, batches[0]).params
-    tokenizer = run.tokenizers["target"]
+    tokenizer = run.codecs["target"]
     same = [as_joeys(tokenizer, batch) for batch in batches]
     check_equal(experiment, params, batches, twin(model, params, tokenizer, 0.0), same)
     everyone = {"seqlab": our_steps(experiment, batches)}
@@ -145,7 +145,7 @@ def joeys_steps(model: Any, batches: Sequence[JoeyBatch]) -> Callable[[], object
 
 
 def by_joey(run: loading.Run, lines: list[str], beam: int) -> Texts:
-    source, target = run.tokenizers["source"], run.tokenizers["target"]
+    source, target = run.codecs["source"], run.codecs["target"]
     model = twin(run.model, run.params, target, 0.0).eval()
 
     @torch.inference_mode()
@@ -242,7 +242,7 @@ def vocabulary(tokenizer: Any) -> Vocabulary:
     """As many words, which nobody reads, with our special ids: of theirs UNK comes first."""
     names = {name: f"<{name}>" for name in ("unk", "pad", "bos", "eos")}
     special = {f"{name}_token": token for name, token in names.items()} | {f"{n}_id": i for i, n in enumerate(names)}
-    words = [str(i) for i in range(len(names), len(tokenizer))]
+    words = [str(i) for i in range(len(names), tokenizer.size)]
     made = Vocabulary(words, SimpleNamespace(**special, sep_token=None, lang_tags=[]))
     for name in names:
         setattr(made, f"{name}_index", getattr(tokenizer, name))

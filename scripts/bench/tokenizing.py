@@ -22,10 +22,10 @@ from tyro.conf import Positional, arg
 
 from seqlab import catalogue
 from seqlab.cli.options import DATA_DIR
+from seqlab.codecs.sentencepiece import train_sentencepiece
 from seqlab.config import Text
-from seqlab.data.corpus import Corpus, tokenize
+from seqlab.data.corpus import Corpus, encode_examples
 from seqlab.data.records import prepare
-from seqlab.data.vocabulary import train_tokenizer
 
 ROOT = Path(__file__).parents[2]
 STRETCHES = 6  # of a training, told apart by its log
@@ -41,7 +41,7 @@ def main(
     examples = list(prepare(catalogue.dataset(data), DATA_DIR).read("train"))
     texts = [text for example in examples for text in example.values()]
     lines = [line for text in texts for line in text.split("\n")]
-    tokenizer = train_tokenizer(texts, Text())
+    tokenizer = train_sentencepiece(texts, Text())
     columns = dict.fromkeys(examples[0], tokenizer)
     with tempfile.TemporaryDirectory() as name:
         numbers = itertools.count()
@@ -49,7 +49,7 @@ def main(
         def ours() -> Corpus:
             folder = Path(name) / str(next(numbers))
             folder.mkdir()
-            return tokenize(iter(examples), len(examples), "again", columns, folder)
+            return encode_examples(iter(examples), len(examples), "again", columns, folder)
 
         def alone() -> list[list[int]]:
             return tokenizer.processor.encode(lines, num_threads=CORES)
@@ -58,7 +58,7 @@ def main(
         wanted, at = {column: [] for column in columns}, iter(ids)
         for column, text in (pair for example in examples for pair in example.items()):
             wanted[column] += [token for _ in text.split("\n") for token in next(at)]
-        for column, found in corpus.ids.items():
+        for column, found in corpus.values.items():
             assert np.array_equal(found[found != tokenizer.newline], wanted[column]), column
         megabytes = sum(len(line.encode()) for line in lines) / 1e6
         rates = in_turns({"seqlab": ours, "SentencePiece": alone}, megabytes, rounds)

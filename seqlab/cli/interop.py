@@ -22,7 +22,7 @@ def import_run(
     check_new(out)
     start_computing()
     run = import_marian(folder, out)
-    print(f"{out}: {type(run.model).__name__}, {len(run.tokenizers['target']):,} tokens, from {kind}")
+    print(f"{out}: {type(run.model).__name__}, {run.codecs['target'].size:,} tokens, from {kind}")
 
 
 def export(

@@ -1,141 +1,181 @@
-"""Tokenized splits in a memory-mapped cache."""
+"""Splits as arrays, in a memory-mapped cache."""
 
+import contextlib
 import dataclasses
 import hashlib
 import itertools
 import json
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from seqlab.codecs.codec import Codec, Codecs, Value, as_row
 from seqlab.data.records import PreparedData
-from seqlab.data.tokenizers import Numbers, Tokenizers
 from seqlab.system.errors import SeqlabError
 from seqlab.system.files import make_folder_once
 from seqlab.system.progress_bar import progress
 
-CHUNK = 5_000  # examples tokenized at once
-CACHE_FILES = {"ids": "<i4", "offsets": "<i8"}  # the files of a column in the cache, and the type of their numbers
+CHUNK = 5_000  # examples encoded at once
+CACHE_VERSION = 2  # of the files: another one is another cache
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """A tokenized split: for each column all ids in one memory map, and the offset of each example.
+    """An encoded split: for each column the elements of all rows in one memory map, and where each row begins.
 
+    `index`: for a column that stores equal values once, the row of each example; in other columns row i is example i.
     `parts`: for a mixture, the sizes of its consecutive parts and their rates. `folder`: where data derived from the
-    ids may be cached. `sizes`: the vocabulary sizes by column; numbers have none.
+    arrays may be cached. `sizes`: the numbers of ids by column; elements that are not ids have none.
     """
 
-    ids: dict[str, np.ndarray]
+    values: dict[str, np.ndarray]
     offsets: dict[str, np.ndarray]
+    index: dict[str, np.ndarray] = field(default_factory=dict)
     parts: tuple[tuple[int, float], ...] = ()
     folder: Path | None = None
     sizes: dict[str, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
-        return len(next(iter(self.offsets.values()))) - 1
+        column = next(iter(self.offsets))
+        return len(self.index[column]) if column in self.index else len(self.offsets[column]) - 1
 
     def row(self, column: str, i: int | np.integer) -> np.ndarray:
-        return self.checked_ids(column, self.ids[column][self.offsets[column][i] : self.offsets[column][i + 1]])
+        """Returns the row of an example, [N *shape]."""
+        at = self.index[column][i] if column in self.index else i
+        offsets = self.offsets[column]
+        return self.checked_ids(column, self.values[column][offsets[at] : offsets[at + 1]])
 
-    def checked_ids(self, column: str, ids: np.ndarray) -> np.ndarray:
-        """Returns the ids. Raises `SeqlabError` for an id outside the vocabulary, as in a damaged cache."""
+    def checked_ids(self, column: str, values: np.ndarray) -> np.ndarray:
+        """Returns the values. Raises `SeqlabError` for an id outside the vocabulary, as in a damaged cache."""
         # As an unsigned number, a negative id is large.
-        if column in self.sizes and (ids.view(np.uint32) >= self.sizes[column]).any():
-            raise SeqlabError(f"{column}.ids: an id outside the vocabulary of {self.sizes[column]:,}")
-        return ids
+        if column in self.sizes and (values.view(np.uint32) >= self.sizes[column]).any():
+            raise SeqlabError(f"{column}.values: an id outside the vocabulary of {self.sizes[column]:,}")
+        return values
 
     def lengths(self, *columns: str) -> np.ndarray:
-        """Returns the number of tokens of each example, int64 [examples, columns]."""
-        return np.stack([np.diff(self.offsets[column]) for column in columns], axis=1)
+        """Returns the number of elements of each example, int64 [examples, columns]."""
+        lengths = {column: np.diff(self.offsets[column]) for column in columns}
+        return np.stack([lengths[c][self.index[c]] if c in self.index else lengths[c] for c in columns], axis=1)
 
 
-def tokenize(
-    examples: Iterable[dict[str, str]],
-    count: int,
-    content: str,
-    tokenizers: Tokenizers,
-    root: Path,
+def encode_examples(
+    examples: Iterable[dict[str, Any]], count: int, content: str, codecs: Codecs, root: Path
 ) -> Corpus:
-    """Returns the ids of `count` examples, from the cache below `root`, which is written first if it does not exist.
+    """Returns `count` examples as arrays, from the cache below `root`, which is written first if it does not exist.
 
-    `content` identifies the data: equal content and equal tokenizers have the same cache, and then no text is read.
-    Memory is bounded by a chunk of lines. An interrupted run leaves no incomplete cache.
+    `content` identifies the data: equal content and equal codecs have the same cache, and then no example is read.
+    Memory is bounded by a chunk of examples. An interrupted run leaves no incomplete cache.
     """
-    identity = json.dumps([content, {name: t.digest for name, t in sorted(tokenizers.items())}])
+    identity = json.dumps([CACHE_VERSION, content, {name: codec.digest for name, codec in sorted(codecs.items())}])
     folder = Path(root) / "cache" / hashlib.sha256(identity.encode()).hexdigest()[:24]
-    make_folder_once(folder, lambda part: _tokenize_into(part, examples, count, tokenizers))
-    ids, offsets = (
-        {c: memory_map(folder / f"{c}.{end}", kind) for c in tokenizers} for end, kind in CACHE_FILES.items()
-    )
-    for column, starts in offsets.items():
+    make_folder_once(folder, lambda part: _encode_into(part, examples, count, codecs))
+    values, offsets, index = ({} for _ in range(3))
+    for column, codec in codecs.items():
+        values[column] = memory_map(folder / f"{column}.values", codec.dtype, codec.shape)
+        starts = offsets[column] = memory_map(folder / f"{column}.offsets", "<i8")
+        rows = count
+        if codec.stores_once:
+            rows = len(starts) - 1
+            index[column] = memory_map(folder / f"{column}.index", "<i8")
+            if len(index[column]) != count or not ((index[column] >= 0) & (index[column] < rows)).all():
+                raise damaged_cache(folder / f"{column}.index")
         if (
-            len(starts) != count + 1
+            len(starts) != rows + 1
             or starts[0] != 0
-            or starts[-1] != len(ids[column])
+            or starts[-1] != len(values[column])
             or (np.diff(starts) < 0).any()
         ):
             raise damaged_cache(folder / f"{column}.offsets")
-    sizes = {name: len(tokenizer) for name, tokenizer in tokenizers.items() if not isinstance(tokenizer, Numbers)}
-    return Corpus(ids, offsets, folder=folder, sizes=sizes)
+    sizes = {name: codec.size for name, codec in codecs.items() if codec.size is not None}
+    return Corpus(values, offsets, index, folder=folder, sizes=sizes)
 
 
-def _tokenize_into(folder: Path, examples: Iterable[dict[str, str]], count: int, tokenizers: Tokenizers) -> None:
-    files = {c: ((folder / f"{c}.ids").open("wb"), (folder / f"{c}.offsets").open("wb")) for c in tokenizers}
-    ends = dict.fromkeys(tokenizers, 0)
+class ColumnWriter:
+    """Writes the rows of a column into the files of a cache."""
+
+    def __init__(self, folder: Path, column: str, codec: Codec, files: contextlib.ExitStack):
+        def create(name: str) -> Any:
+            return files.enter_context((folder / f"{column}.{name}").open("wb"))
+
+        self.codec, self.end = codec, 0
+        self.values, self.offsets = create("values"), create("offsets")
+        self.index = create("index") if codec.stores_once else None
+        self.rows: dict[bytes, int] = {}  # by the digest of a value that is stored once
+        self.offsets.write(np.zeros(1, "<i8").tobytes())
+
+    def write(self, values: Sequence[Value]) -> None:
+        """Writes the rows of more values; of equal ones only the first, where the codec wants that."""
+        if self.index is not None:
+            digests = [digest_of(value) for value in values]
+            new = {d: value for d, value in zip(digests, values, strict=True) if d not in self.rows}
+            self.rows |= {d: len(self.rows) + i for i, d in enumerate(new)}
+            self.index.write(np.array([self.rows[d] for d in digests], "<i8").tobytes())
+            values = [*new.values()]
+        rows = self.codec.encode(values)
+        stops = self.end + np.cumsum([len(row) for row in rows], dtype="<i8")
+        self.end = int(stops[-1]) if len(stops) else self.end
+        if self.codec.shape or not all(isinstance(row, list) for row in rows):
+            self.values.write(b"".join(as_row(row, self.codec).tobytes() for row in rows))
+        else:
+            self.values.write(np.fromiter(itertools.chain.from_iterable(rows), self.codec.dtype).tobytes())
+        self.offsets.write(stops.tobytes())
+
+
+def digest_of(value: Value) -> bytes:
+    return hashlib.sha256(value if isinstance(value, bytes) else value.encode()).digest()
+
+
+def _encode_into(folder: Path, examples: Iterable[dict[str, Any]], count: int, codecs: Codecs) -> None:
     remaining = iter(examples)
-    try:
-        for _, offsets in files.values():
-            offsets.write(np.zeros(1, "<i8").tobytes())
+    with contextlib.ExitStack() as files:
+        writers = {column: ColumnWriter(folder, column, codec, files) for column, codec in codecs.items()}
         with progress("tokenizing", count) as advance, ThreadPoolExecutor(1) as reader:
 
-            def read() -> list[dict[str, str]]:
+            def read() -> list[dict[str, Any]]:
                 return list(itertools.islice(remaining, CHUNK))
 
             ahead = reader.submit(read)
             while chunk := ahead.result():
                 ahead = reader.submit(read)
-                for column, tokenizer in tokenizers.items():
-                    rows = tokenizer.encode([example[column] for example in chunk])
-                    ids, offsets = files[column]
-                    stops = ends[column] + np.cumsum([len(row) for row in rows], dtype="<i8")
-                    ends[column] = int(stops[-1])
-                    ids.write(np.fromiter(itertools.chain.from_iterable(rows), "<i4").tobytes())
-                    offsets.write(stops.tobytes())
+                for column, writer in writers.items():
+                    writer.write([example[column] for example in chunk])
                 advance(len(chunk))
-    finally:
-        for stream in itertools.chain.from_iterable(files.values()):
-            stream.close()
 
 
-def memory_map(path: Path, dtype: str) -> np.ndarray:
-    """Returns the numbers of a cached file, in a memory map. Raises for a missing file or an invalid size."""
-    if not path.is_file() or path.stat().st_size % np.dtype(dtype).itemsize:
+def memory_map(path: Path, dtype: str, shape: tuple[int, ...] = ()) -> np.ndarray:
+    """Returns the elements in a cached file, [N *shape], in a memory map. Raises for a missing file or an invalid
+    size.
+    """
+    if not path.is_file() or path.stat().st_size % (np.dtype(dtype).itemsize * math.prod(shape)):
         raise damaged_cache(path)
+    if not path.stat().st_size:
+        return np.zeros((0, *shape), dtype)
     # As a plain array: a slice of a np.memmap takes several times as long.
-    return np.asarray(np.memmap(path, dtype, "r")) if path.stat().st_size else np.zeros(0, dtype)
+    return np.asarray(np.memmap(path, dtype, "r")).reshape(-1, *shape)
 
 
 def damaged_cache(path: Path) -> SeqlabError:
     return SeqlabError(f"{path}: damaged; remove {path.parent}, and it is made again")
 
 
-def tokenize_split(
+def encode_split(
     data: PreparedData,
     split: str,
-    tokenizers: Tokenizers,
+    codecs: Codecs,
     data_dir: Path,
     limit: int | None = None,
     rates: tuple[float, ...] = (),
 ) -> Corpus:
-    """Returns the ids of the first `limit` examples of a split. `rates` are those of a mixture, used in training."""
+    """Returns the first `limit` examples of a split as arrays. `rates` are those of a mixture, used in training."""
     count = min(data.size(split), limit or data.size(split))
     content = f"{split} {count} {data.hashes[split]}"
     try:
-        corpus = tokenize(data.read(split, 0, count), count, content, tokenizers, data_dir)
+        corpus = encode_examples(data.read(split, 0, count), count, content, codecs, data_dir)
     except SeqlabError as error:
         raise SeqlabError(f"split {split}: {error}") from None
     return (

@@ -2,7 +2,7 @@
 
 A data set is a frozen dataclass with
 
-- `splits()`, which returns for each split an iterator of examples: dicts of plain strings;
+- `splits()`, which returns for each split an iterator of examples: dicts of strings, or of bytes, by column;
 - `key()`, the folder of its prepared form below the data root: equal data, equal key;
 - `origin`, optional facts about the data, and `part_sizes`, for a mixture. Both are read after the examples and
   stored with them.
@@ -20,11 +20,13 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
-from seqlab.data.tokenizer_files import read_record
+from seqlab.data.codec_files import read_record
 from seqlab.system.errors import SeqlabError, with_advice
 from seqlab.system.files import atomic_folder, locked
 from seqlab.system.progress_bar import progress
 from seqlab.system.untrusted import fits, plain_files, read_json
+
+Example = dict[str, Any]  # of str or bytes, by column
 
 VERSION = "1.1.0"
 CHUNK = 1000
@@ -34,6 +36,7 @@ FACTS = {  # in the record, and of what type
     "hashes": dict[str, str],
     "origin": dict[str, str],
     "part_sizes": dict[str, list[int]],
+    "bytes": list[str],
 }
 
 
@@ -45,12 +48,12 @@ def differing_splits(old: dict[str, str], new: dict[str, str]) -> list[str]:
 @runtime_checkable
 class Dataset(Protocol):
     def key(self) -> str: ...
-    def splits(self) -> dict[str, Iterator[dict[str, str]]]: ...
+    def splits(self) -> dict[str, Iterator[Example]]: ...
 
 
 class PreparedData(NamedTuple):
-    """A prepared data set: its folder, the number of examples and their SHA-256 for each split, its origin, and the
-    sizes of the consecutive parts of a mixture's splits.
+    """A prepared data set: its folder, the number of examples and their SHA-256 for each split, its origin, the
+    sizes of the consecutive parts of a mixture's splits, and the columns that hold bytes.
     """
 
     folder: Path
@@ -58,6 +61,7 @@ class PreparedData(NamedTuple):
     hashes: dict[str, str]
     origin: dict[str, str]
     part_sizes: dict[str, list[int]]
+    bytes_columns: list[str]
 
     def size(self, split: str) -> int:
         """Returns the number of examples of a split. Raises `SeqlabError` if there is no such split."""
@@ -88,8 +92,11 @@ class PreparedData(NamedTuple):
         folder = self.folder.parent
         return SeqlabError(f"{folder}: split {split} is damaged ({reason}): remove {folder}, and prepare it again")
 
-    def read(self, split: str, start: int = 0, stop: int | None = None, stride: int = 1) -> Iterator[dict[str, str]]:
-        """Yields the examples `start` to `stop` as strings, in order, one in `stride`."""
+    def value(self, column: str, content: bytes) -> str | bytes:
+        return content if column in self.bytes_columns else content.decode()
+
+    def read(self, split: str, start: int = 0, stop: int | None = None, stride: int = 1) -> Iterator[Example]:
+        """Yields the examples `start` to `stop` in order, one in `stride`."""
         # Parsing with TFDS takes two and a half times as long.
         from google.protobuf.message import DecodeError
         from tensorflow_datasets.proto import tf_example_pb2
@@ -101,13 +108,13 @@ class PreparedData(NamedTuple):
         for at in range(0, len(indices), CHUNK):  # array_record reads many at once several times as fast
             try:
                 records = [parse(record).features.feature for record in source.__getitems__(indices[at : at + CHUNK])]
-                examples = [{n: f[n].bytes_list.value[0].decode() for n in sorted(f)} for f in records]
+                examples = [{n: self.value(n, f[n].bytes_list.value[0]) for n in sorted(f)} for f in records]
             except (ValueError, RuntimeError, IndexError, DecodeError) as error:
                 raise self.damaged(split, error) from None
             yield from examples
 
 
-def generate_splits(dataset: Any) -> dict[str, Iterator[dict[str, str]]]:
+def generate_splits(dataset: Any) -> dict[str, Iterator[Example]]:
     """Returns the splits of a synthetic set, by its method `examples`. Its fields of their names are the sizes."""
     splits = ("train", "validation", "test")
     rngs = {name: np.random.default_rng([dataset.seed, i]) for i, name in enumerate(splits)}
@@ -134,7 +141,7 @@ def prepare(dataset: Dataset, root: Path) -> PreparedData:
         raise SeqlabError(f"{key} was prepared by another version of seqlab: remove it, and prepare it again")
     remedy = f"remove {key}, and prepare it again"
     with with_advice(remedy):
-        facts = {"origin": {}, "part_sizes": {}, **read_json(record, dict[str, Any])}
+        facts = {"origin": {}, "part_sizes": {}, "bytes": [], **read_json(record, dict[str, Any])}
     complete = all(fits(facts.get(name), kind) for name, kind in FACTS.items())
     if (
         not complete
@@ -155,7 +162,8 @@ def _build(dataset: Dataset, folder: Path) -> None:
     empty = [name for name, example in first.items() if example is None]
     if empty:
         raise SeqlabError(f"{dataset.key()}: no examples in {', '.join(empty)}")
-    columns = list(next(iter(first.values())) or {})
+    example = next(iter(first.values())) or {}
+    columns, of_bytes = list(example), [name for name, value in example.items() if isinstance(value, bytes)]
     counts = dict.fromkeys(splits, 0)
     digests = {name: hashlib.sha256() for name in splits}
 
@@ -173,11 +181,10 @@ def _build(dataset: Dataset, folder: Path) -> None:
             def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
                 return {name: self._generate_examples(name) for name in splits}
 
-            def _generate_examples(self, split: str) -> Iterator[tuple[int, dict[str, str]]]:
+            def _generate_examples(self, split: str) -> Iterator[tuple[int, Example]]:
                 example = first[split]
                 while example is not None:
-                    line = json.dumps(example, ensure_ascii=False, sort_keys=True)
-                    digests[split].update(line.encode() + b"\n")
+                    digests[split].update(line_of(example))
                     yield counts[split], example
                     counts[split] += 1
                     advance()
@@ -196,5 +203,11 @@ def _build(dataset: Dataset, folder: Path) -> None:
     shutil.rmtree(folder / "downloads", ignore_errors=True)
     hashes = {name: digest.hexdigest() for name, digest in digests.items()}
     extra = {name: getattr(dataset, name, {}) for name in ("origin", "part_sizes")}
-    facts = {"counts": counts, "hashes": hashes, **extra}
+    facts = {"counts": counts, "hashes": hashes, **extra, "bytes": of_bytes}
     (folder / PREPARED_RECORD).write_text(json.dumps(facts, indent=1))
+
+
+def line_of(example: Example) -> bytes:
+    """Returns an example as a line of JSON, which its split's hash is of."""
+    line = json.dumps(example, ensure_ascii=False, sort_keys=True, default=lambda value: {"bytes": value.hex()})
+    return line.encode() + b"\n"

@@ -1,7 +1,7 @@
 """The contract of a task: a frozen dataclass that says what an example is, how examples become batches, and what is
 minimized.
 
-A task for generators also has `requests(inputs, tokenizers, max_length)`, what each input asks of the search; a task
+A task for generators also has `requests(inputs, codecs, max_length)`, what each input asks of the search; a task
 that answers without a search has `answer` instead. Two attributes are optional: `separator`, which replaces the
 newlines of a source in a typed line, and `baseline(sources, train)`, the name and the answers of a trivial method.
 """
@@ -9,10 +9,10 @@ newlines of a source in a typed line, and `baseline(sources, train)`, the name a
 from collections.abc import Mapping
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
+from seqlab.codecs.codec import Codecs
 from seqlab.config import Batching
 from seqlab.data.corpus import Corpus
 from seqlab.data.plans import BatchPlan, Plan
-from seqlab.data.tokenizers import Tokenizers
 from seqlab.types import Batch, Context, Loss, Params
 
 
@@ -29,5 +29,5 @@ class Task(Protocol):
         ...
 
     def plan(self, corpus: Corpus, batching: Batching) -> Plan: ...
-    def collate(self, corpus: Corpus, batch_plan: BatchPlan, tokenizers: Tokenizers) -> Batch: ...
+    def collate(self, corpus: Corpus, batch_plan: BatchPlan, codecs: Codecs) -> Batch: ...
     def loss(self, model: Any, params: Params, batch: Batch, context: Context) -> Loss: ...

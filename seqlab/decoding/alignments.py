@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from seqlab.data.tokenizers import BLANK, END
+from seqlab.codecs.codec import BLANK, END
 from seqlab.decoding.decoded_text import Alignment, DecodedText
 from seqlab.decoding.trained import TrainedModel
 from seqlab.search.forced import most_attended
@@ -20,7 +20,7 @@ def with_alignments(
     repeated = [request for request, best in zip(requests, texts, strict=True) for _ in best]
     ids = [text.ids for best in texts for text in best]
     positions = iter(most_attended(trained.model, trained.params, repeated, ids))
-    source, target = trained.tokenizers["source"].piece, trained.tokenizers["target"].piece
+    source, target = trained.codecs["source"].piece, trained.codecs["target"].piece
 
     def aligned(request: Request, text: DecodedText) -> DecodedText:
         best, shares = next(positions)

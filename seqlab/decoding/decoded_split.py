@@ -34,8 +34,7 @@ def decode_split(
     examples = list(data.read(split, 0, count))
     answer = "label" if "label" in task.columns else "target"
     sources, references = ([example[column] for example in examples] for column in ("source", answer))
-    if task.columns[answer] == "symbols":  # the blanks between them do not count
-        references = [" ".join(reference.split()) for reference in references]
+    references = [trained.codecs[answer].canonical(reference) for reference in references]
     lines = Lines(sources, None if corpus is None else [corpus.row("source", i) for i in range(count)])
     begun = time.perf_counter()
     with progress("decoding", count) as advance:

@@ -61,13 +61,13 @@ def decode_here(
     warn: Callable[[str], None],
 ) -> list[list[DecodedText]]:
     """`decode_lines` in this process."""
-    task, model, params, tokenizers = trained
+    task, model, params, codecs = trained
     if hasattr(task, "answer"):
         ids = trained.encode(lines.texts) if lines.ids is None else lines.ids
-        answers = task.answer(model, params, tokenizers, ids)
+        answers = task.answer(model, params, codecs, ids)
         progress(len(answers))
         return [[DecodedText(answer, 0.0, 0.0)] for answer in answers]
-    target = tokenizers["target"]
+    target = codecs["target"]
     settings = resolve_search(search, target, search.beam if search.risk else count)
     rows = [i for i, line in enumerate(lines.texts) if line.strip()]
     requests = constrained_requests(lines.constraints, rows, requests_of(trained, lines, rows, search, warn), target)

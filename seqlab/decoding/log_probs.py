@@ -28,9 +28,9 @@ def forced_pairs(
     trained: TrainedModel, sources: Sequence[str], targets: Sequence[str]
 ) -> tuple[list[Request], list[list[int]]]:
     """The requests of sources, and targets as their answers, EOS last."""
-    tokenizer = trained.tokenizers["target"]
+    tokenizer = trained.codecs["target"]
     answers = [[*ids, tokenizer.eos] for ids in tokenizer.encode(targets)]
-    return trained.task.requests(trained.encode(sources), trained.tokenizers, 0), answers
+    return trained.task.requests(trained.encode(sources), trained.codecs, 0), answers
 
 
 def longest_side(request: Request, answer: Sequence[int]) -> int:
@@ -46,7 +46,7 @@ def is_causal(trained: TrainedModel, sources: Sequence[str], targets: Sequence[s
     short = [pair for pair in pairs if longest_side(*pair) <= max_tokens(trained.model)]
     requests, answers = [request for request, _ in short], [answer for _, answer in short]
     halves = [len(answer) // 2 for answer in answers]
-    size = len(trained.tokenizers["target"])
+    size = trained.codecs["target"].size
     changed = [
         [*answer[:n], *((token + 1) % size for token in answer[n:])]
         for n, answer in zip(halves, answers, strict=True)

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from seqlab.codecs.codec import Codecs, TextCodec
 from seqlab.config import MAX_TOKENS, Search
 from seqlab.data.batches import sentences_of
-from seqlab.data.tokenizers import TextTokenizer, Tokenizers
 from seqlab.decoding.trained import TrainedModel
 from seqlab.search.presets import resolve_preset
 from seqlab.search.requests import Request, max_tokens
@@ -49,12 +49,12 @@ def requests_of(
     trained: TrainedModel, lines: Lines, rows: Sequence[int], search: Search, warn: Callable[[str], None]
 ) -> list[Request]:
     """The requests of some of the lines, by index, with their numbers."""
-    task, model, _, tokenizers = trained
+    task, model, _, codecs = trained
     minimum = max(search.min_length, resolve_preset(search).minimum)
     texts = [lines.texts[i] for i in rows]
     ids = trained.encode(texts) if lines.ids is None else [lines.ids[i] for i in rows]
     requests = []
-    for i, text, request in zip(rows, texts, task.requests(ids, tokenizers, search.max_length), strict=True):
+    for i, text, request in zip(rows, texts, task.requests(ids, codecs, search.max_length), strict=True):
         number = lines.first + i
         request = bound_lengths(cut_to_readable(request, model, f"line {number}", text, warn), search, minimum)
         requests.append(request._replace(number=number))
@@ -83,7 +83,7 @@ def bound_lengths(request: Request, search: Search, minimum: int) -> Request:
 
 
 def constrained_requests(
-    constraints: Constraints, rows: Sequence[int], requests: Sequence[Request], tokenizer: TextTokenizer
+    constraints: Constraints, rows: Sequence[int], requests: Sequence[Request], tokenizer: TextCodec
 ) -> list[Request]:
     """The requests of the lines `rows`, with the prefixes and phrases of these lines."""
     prefixes = tokenizer.encode([constraints.prefixes[i] for i in rows]) if constraints.prefixes else []
@@ -97,13 +97,13 @@ def constrained_requests(
     ]
 
 
-def source_request(ids: Sequence[int] | np.ndarray, tokenizers: Tokenizers, limit: int) -> Request:
+def source_request(ids: Sequence[int] | np.ndarray, codecs: Codecs, limit: int) -> Request:
     """The request for a text of at most `limit` tokens, given a source: x1 .. xn EOS, as in
     `data.batches.pair_batch`.
     """
-    source = [*map(int, ids), tokenizers["source"].eos]
-    sentences = sentences_of(np.array(source), tokenizers["source"].newline).tolist()
-    return Request(source, [tokenizers["target"].bos], limit, sentences)
+    source = [*map(int, ids), codecs["source"].eos]
+    sentences = sentences_of(np.array(source), codecs["source"].newline).tolist()
+    return Request(source, [codecs["target"].bos], limit, sentences)
 
 
 def cut_source(request: Request, source: Sequence[int], maximum: int) -> Request:

@@ -3,14 +3,14 @@
 import dataclasses
 from collections.abc import Sequence
 
+from seqlab.codecs.codec import END, TextCodec
 from seqlab.config import Experiment, Search
-from seqlab.data.tokenizers import END, TextTokenizer
 from seqlab.search.presets import resolve_preset
 from seqlab.search.settings import SearchSettings, split_settings
 from seqlab.system.errors import SeqlabError
 
 
-def resolve_search(search: Search, tokenizer: TextTokenizer, count: int = 1) -> SearchSettings:
+def resolve_search(search: Search, tokenizer: TextCodec, count: int = 1) -> SearchSettings:
     """The settings of a search that returns `count` texts for each line. Raises `SeqlabError` for a text that cannot
     be forbidden, and for a count that the beam cannot hold.
     """
@@ -33,7 +33,7 @@ def validation_search(experiment: Experiment) -> Search:
         raise SeqlabError(f"validation.beam {beam}: {error}") from None
 
 
-def forbidden_ids(words: Sequence[str], tokenizer: TextTokenizer) -> list[int]:
+def forbidden_ids(words: Sequence[str], tokenizer: TextCodec) -> list[int]:
     """The ids of single tokens; "<pad>", "<s>" and "<unk>" are the special ones. Raises `SeqlabError` for a word that
     is not a single token.
     """

@@ -164,7 +164,7 @@ def log_prob_stream(
 
     Raises `SeqlabError` where there are not as many sources as targets; a language model has none.
     """
-    task, tokenizer = trained.task, trained.tokenizers["target"]
+    task, tokenizer = trained.task, trained.codecs["target"]
     if ("source" in task.columns) != (sources is not None):
         mismatch = "a source: give --input" if sources is None else "no source: leave out --input"
         raise SeqlabError(f"{type(task).__name__} has {mismatch}")
@@ -179,7 +179,7 @@ def log_prob_stream(
         for ids, log_probs in line_log_probs(trained, *zip(*window, strict=True), first=number):
             parts = [f"{log_probs.sum():.4f}"]
             if tokens:
-                pieces = map(tokenizer.piece, ids)
+                pieces = map(tokenizer.names.__getitem__, ids)
                 parts += [f"{piece} {value:.4f}" for piece, value in zip(pieces, log_probs, strict=True)]
             yield " ||| ".join(parts)
         number += len(window)

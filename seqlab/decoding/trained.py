@@ -3,18 +3,18 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from seqlab.data.tokenizers import Tokenizers
+from seqlab.codecs.codec import Codecs
 from seqlab.types import Params
 
 
 class TrainedModel(NamedTuple):
-    """A model with its parameters, its task and its tokenizers. `model` may be an ensemble."""
+    """A model with its parameters, its task and its codecs. `model` may be an ensemble."""
 
     task: Any
     model: Any
     params: Params
-    tokenizers: Tokenizers
+    codecs: Codecs
 
     def encode(self, lines: Sequence[str]) -> list[list[int]]:
         """The ids of lines of input: of sources, or of prompts for a task that has none."""
-        return self.tokenizers["source" if "source" in self.task.columns else "target"].encode(lines)
+        return self.codecs["source" if "source" in self.task.columns else "target"].encode(lines)

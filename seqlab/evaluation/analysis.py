@@ -115,7 +115,7 @@ def analyze(
     if not rows:
         raise SeqlabError(f"split {split} has no sources")
     requests = requests_of(run.trained, Lines([example["source"] for example in examples]), rows, search, warn)
-    static = resolve_search(search, run.tokenizers["target"]).static
+    static = resolve_search(search, run.codecs["target"]).static
     if exact and (make_processors(static) or any(request.minimum > 1 for request in requests)):
         raise SeqlabError(
             f"exact search knows no least lengths and nothing forbidden, as the preset {search.preset} may have: "
@@ -172,7 +172,7 @@ def check_search(search: Search) -> None:
 
 def normalized_scores(run: Run, ids: Sequence[Sequence[int]], log_probs: Sequence[float]) -> list[float]:
     """The scores that the run searches for."""
-    static, weights, *_ = resolve_search(run.experiment.search, run.tokenizers["target"])
+    static, weights, *_ = resolve_search(run.experiment.search, run.codecs["target"])
     sums, lengths = jnp.array(log_probs, jnp.float32), jnp.array([*map(len, ids)], jnp.int32)
     return normalized_score(sums, lengths, weights.alpha, weights.word_penalty, static.rules.length_penalty).tolist()
 
@@ -225,7 +225,7 @@ def search_exactly(
     run: Run, requests: Sequence[Request], widest: Sequence[DecodedText], sample: int, budget: int
 ) -> Exact:
     """Exact search for a sample of the sentences, evenly spread, which has to beat the widest beam."""
-    settings = resolve_search(run.experiment.search, run.tokenizers["target"])
+    settings = resolve_search(run.experiment.search, run.codecs["target"])
     rows = np.unique(np.linspace(0, len(requests) - 1, min(sample, len(requests))).astype(int))
     incumbents = [widest[i].score for i in rows]
     optima = exact_search(

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
 from seqlab.catalogue import SIZES, with_vocabulary_size
+from seqlab.codecs.codec import TextCodec
 from seqlab.config import Experiment
 from seqlab.data.batches import blank_batch
 from seqlab.system.errors import SeqlabError
@@ -54,7 +55,7 @@ def with_sizes(experiment: Experiment) -> Experiment:
     """
     model, columns = experiment.model, experiment.task.columns
     for name, column in SIZES.items():
-        if getattr(model, name, None) == 0 and columns[column] != "text":
+        if getattr(model, name, None) == 0 and not isinstance(columns[column], TextCodec):
             raise SeqlabError(f"how many there are is known from the data alone: give --model.{name} N")
     return dataclasses.replace(experiment, model=with_vocabulary_size(model, experiment.text.size))
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from seqlab.config import Search
-from seqlab.data.corpus import Corpus, tokenize_split
+from seqlab.data.codec_files import RUN_RECORD
+from seqlab.data.corpus import Corpus, encode_split
 from seqlab.data.records import PreparedData, prepare
-from seqlab.data.tokenizer_files import RUN_RECORD
 from seqlab.decoding.decoded_split import DecodedSplit, decode_split
 from seqlab.decoding.log_probs import is_causal
 from seqlab.evaluation.doubts import doubts
@@ -48,7 +48,7 @@ def evaluate(run: Run, split: str, data_dir: Path, **search: Any) -> Evaluation:
     run = run.with_search(**search)
     experiment = run.experiment
     data = prepare(experiment.data, data_dir)
-    corpus = tokenize_split(data, split, run.tokenizers, data_dir)
+    corpus = encode_split(data, split, run.codecs, data_dir)
     scores = likelihood_scores(run, data, split, corpus)
     decoded = decode_split(run.trained, experiment.search, data, split, len(corpus), corpus)
     scores += itertools.chain.from_iterable(decoded.scores.values())
@@ -65,7 +65,7 @@ def evaluate(run: Run, split: str, data_dir: Path, **search: Any) -> Evaluation:
 
 def likelihood_scores(run: Run, data: PreparedData, split: str, corpus: Corpus) -> list[Score]:
     """What the probabilities of a split's answers come to: perplexity by token, and for texts, so that other
-    tokenizers can be compared, by word and in bits by character. Of a line, its end counts as a token, a word and a
+    codecs can be compared, by word and in bits by character. Of a line, its end counts as a token, a word and a
     character. Nothing is left out but what is longer than the model can read.
     """
     task, model = run.experiment.task, run.experiment.model
@@ -79,10 +79,10 @@ def likelihood_scores(run: Run, data: PreparedData, split: str, corpus: Corpus) 
             )
     experiment = run.experiment
     if task.plan(corpus, experiment.batching).left_out:
-        longest = max(int(corpus.lengths(column).max()) for column in corpus.ids) + 1
+        longest = max(int(corpus.lengths(column).max()) for column in corpus.values) + 1
         limits = {"max_length": min(longest, max_tokens(model)), "max_ratio": math.inf}
         experiment = dataclasses.replace(experiment, batching=dataclasses.replace(experiment.batching, **limits))
-    values, units, left_out = loss_of_split(experiment, run.tokenizers, corpus)(run.params)
+    values, units, left_out = loss_of_split(experiment, run.codecs, corpus)(run.params)
     unit = "token" if generates or task.model is Tagger else "example"
     signature = f"unit:{unit}|{unit}s:{units}|left-out:{left_out}"
     names = ("loss" if task.model is Tagger else "perplexity", "accuracy")

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from seqlab.data.tokenizers import BLANK
+from seqlab.codecs.codec import BLANK
 from seqlab.decoding.lines import warn
 from seqlab.decoding.log_probs import forced_pairs
 from seqlab.decoding.requests import Lines, requests_of
@@ -28,14 +28,14 @@ def inspect(run: Run, line: str) -> dict[str, Any]:
         raise SeqlabError("there is nothing to inspect: give a text")
     task = run.experiment.task
     if task.model is Classifier:
-        answer = task.answer(run.model, run.params, run.tokenizers, run.trained.encode([line]))[0]
+        answer = task.answer(run.model, run.params, run.codecs, run.trained.encode([line]))[0]
         return {"source": line, "answer": answer, "document": document_map(run, line)}
     if task.model is not Generator:
         raise SeqlabError(f"a {kind_of(task.model)} reads no text that could be inspected")
     search = run.experiment.search
     if search.sample is not None:
         raise SeqlabError("samples have no beam that could be inspected")
-    target = run.tokenizers["target"]
+    target = run.codecs["target"]
     (request,) = requests_of(run.trained, Lines([line]), [0], search, warn)
     beam_trace = trace(run.model, run.params, request, resolve_search(search, target))
     texts = run.write([line], nbest=search.beam)[0]
@@ -57,7 +57,7 @@ def attention_maps(run: Run, sources: Sequence[str], texts: Sequence[Sequence[in
     """
     if not isinstance(run.model, Attentive):
         return [None] * len(sources)
-    source_tokenizer, target_tokenizer = run.tokenizers["source"], run.tokenizers["target"]
+    source_tokenizer, target_tokenizer = run.codecs["source"], run.codecs["target"]
     lines, maximum = Lines(sources), max_tokens(run.model)
     requests = requests_of(run.trained, lines, range(len(sources)), run.experiment.search, warn)
     strings = [text if isinstance(text, str) else "" for text in texts]
@@ -85,8 +85,8 @@ def attention_maps(run: Run, sources: Sequence[str], texts: Sequence[Sequence[in
 
 def document_map(run: Run, line: str) -> dict[str, Any] | None:
     """What a classifier with attention at two levels reads: the weight of each sentence, and of each word in it."""
-    task, tokenizer = run.experiment.task, run.tokenizers["source"]
-    inputs = task.inputs(run.tokenizers, run.trained.encode([line]))
+    task, tokenizer = run.experiment.task, run.codecs["source"]
+    inputs = task.inputs(run.codecs, run.trained.encode([line]))
     intermediates = make_intermediates(run.model)(run.params, inputs)
     if not {"word_attention", "sentence_attention"} <= intermediates.keys():
         return None
@@ -122,7 +122,7 @@ def readable_piece(tokenizer: Any, token: int) -> str:
     """A token as it is read."""
     if token == getattr(tokenizer, "newline", None):
         return "⏎"
-    return tokenizer.piece(token).replace(BLANK, " ")
+    return tokenizer.names[token].replace(BLANK, " ")
 
 
 def format_inspection(inspection: dict[str, Any]) -> str:

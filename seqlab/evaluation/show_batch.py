@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from seqlab import catalogue
+from seqlab.codecs.codec import Codecs
 from seqlab.data.batches import make_batch
+from seqlab.data.codec_files import RUN_RECORD
 from seqlab.data.plans import BatchPlan
-from seqlab.data.tokenizer_files import RUN_RECORD
-from seqlab.data.tokenizers import Tokenizers
 from seqlab.layers.embed import positions_of
 from seqlab.runs import manifest
 from seqlab.runs.trail import TRAIL, digest, read_trail
@@ -32,7 +32,7 @@ class TrainingBatch(NamedTuple):
 
     batch: Batch
     batch_plan: BatchPlan
-    tokenizers: Tokenizers
+    codecs: Codecs
     step: int  # 0: not known
     steps: int
     place: tuple[int, int]  # epoch and index, from 0
@@ -50,7 +50,7 @@ def training_batch(run: Path, step: int, data_dir: Path, place: tuple[int, int] 
         if step > experiment.steps:
             raise SeqlabError(f"--step {step}: {run} has {experiment.steps:,} steps")
     check_experiment(experiment)
-    experiment, data, tokenizers, corpus = prepare_experiment(experiment, data_dir, run, say=quiet)
+    experiment, data, codecs, corpus = prepare_experiment(experiment, data_dir, run, say=quiet)
     plan = plan_batches(experiment, corpus, quiet)
     order = functools.cache(functools.partial(plan.batches, experiment.seed))
     if place is None:
@@ -61,9 +61,9 @@ def training_batch(run: Path, step: int, data_dir: Path, place: tuple[int, int] 
     if not 0 <= place[1] < len(batches):
         raise SeqlabError(f"--batch {place[0]}/{place[1]}: an epoch has {len(batches):,} batches, from 0 on")
     batch_plan = batches[place[1]]
-    batch = make_batch(experiment.task, corpus, tokenizers, batch_plan)
+    batch = make_batch(experiment.task, corpus, codecs, batch_plan)
     changed = data.changed_since(run / RUN_RECORD)
-    return TrainingBatch(batch, batch_plan, tokenizers, step, experiment.steps, place, len(batches), changed)
+    return TrainingBatch(batch, batch_plan, codecs, step, experiment.steps, place, len(batches), changed)
 
 
 def quiet(line: str) -> None:
@@ -116,13 +116,13 @@ def facts(record: TrainingBatch, run: Path, max_rows: int) -> dict[str, Any]:
 
 def row_of(record: TrainingBatch, row: int) -> dict[str, Any]:
     """One row: where it is from; its sides, each a list of values by position; its target, if it has one in all."""
-    batch, tokenizers = record.batch, record.tokenizers
+    batch, codecs = record.batch, record.codecs
     result: dict[str, Any] = {"row": row, **origin(record, row)}
     for name, column in (("inputs", "source"), ("prefix", "target")):
         side = getattr(batch, name)
         if side is not None:
-            result[name] = by_position(side, row, tokenizers[column])
-    label_tokenizer = tokenizers["label"] if "label" in tokenizers else tokenizers["target"]
+            result[name] = by_position(side, row, codecs[column])
+    label_tokenizer = codecs["label"] if "label" in codecs else codecs["target"]
     if batch.targets.ndim == 2:
         result["prefix" if batch.prefix is not None else "inputs"] |= {
             "target id": batch.targets[row].tolist(),
@@ -163,9 +163,9 @@ def by_position(side: Tokens | Series, row: int, tokenizer: Any) -> dict[str, li
     return result
 
 
-def name_of(tokenizer: Any, i: Any) -> str:
-    """A token as its tokenizer writes it, or the name of a class or symbol."""
-    return tokenizer.piece(int(i)) if hasattr(tokenizer, "piece") else tokenizer.names[int(i)]
+def name_of(codec: Any, i: Any) -> str:
+    """A token as its codec writes it, or the name of a class or symbol."""
+    return codec.names[int(i)]
 
 
 def format_batch(data: dict[str, Any], width: int) -> str:

@@ -13,9 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from seqlab import catalogue
+from seqlab.codecs.marian import Marian
+from seqlab.codecs.sentencepiece import SentencePiece
 from seqlab.config import Experiment, Search
-from seqlab.data.tokenizer_files import RUN_RECORD, save_tokenizers, tokenizer_hashes
-from seqlab.data.tokenizers import MarianTokenizer, Tokenizer
+from seqlab.data.codec_files import RUN_RECORD, codec_hashes, save_codecs
 from seqlab.datasets.parallel_text import ParallelText
 from seqlab.layers.embed import sinusoidal
 from seqlab.models.transformer import Transformer
@@ -126,15 +127,15 @@ def import_marian(folder: Path, out: Path) -> Run:
         biases=True,
         tie="all",
     )
-    tokenizers = read_tokenizers(folder, config)
+    codecs = read_tokenizers(folder, config)
     params = read_params(model, arrays, config["decoder_start_token_id"])
     experiment = Experiment(model, Translation(), ParallelText(), search=read_search(folder, config))
     with atomic_folder(out) as part:
-        save_tokenizers(tokenizers, part)
+        save_codecs(codecs, part)
         catalogue.save_experiment(experiment, part / "experiment.json")
-        (part / RUN_RECORD).write_text(json.dumps(tokenizer_hashes(part), indent=1))
+        (part / RUN_RECORD).write_text(json.dumps(codec_hashes(part), indent=1))
         saving.save_alone(part, {"params": params, "step": np.int32(1)}, 1, {"imported": str(folder)})
-    return Run(out, 1, experiment, tokenizers, params, model)
+    return Run(out, 1, experiment, codecs, params, model)
 
 
 def read_params(model: Transformer, arrays: dict[str, np.ndarray], start: int) -> Params:
@@ -208,7 +209,7 @@ def require_array(arrays: dict[str, np.ndarray], name: str, shape: tuple[int, ..
     return arrays[name]
 
 
-def read_tokenizers(folder: Path, config: dict[str, Any]) -> dict[str, MarianTokenizer]:
+def read_tokenizers(folder: Path, config: dict[str, Any]) -> dict[str, Marian]:
     """The SentencePiece models of source and target, with the numbers of vocab.json."""
     numbers = read_json(folder / "vocab.json", dict[str, int])
     if sorted(numbers.values()) != list(range(config["vocab_size"])):
@@ -217,13 +218,13 @@ def read_tokenizers(folder: Path, config: dict[str, Any]) -> dict[str, MarianTok
     special = config["pad_token_id"], config["decoder_start_token_id"], config["eos_token_id"]
     if max(special) >= len(names):
         raise SeqlabError(f"{folder}/config.json: the piece {max(special)} is none of the {len(names)} there are")
-    tokenizers = {}
+    codecs = {}
     for column in ("source", "target"):
         path = folder / f"{column}.spm"
         if not path.exists():
             raise SeqlabError(f"{folder} has no {path.name}")
-        tokenizers[column] = MarianTokenizer(path.read_bytes(), names, *special, numbers.get("<unk>", special[0]))
-    return tokenizers
+        codecs[column] = Marian(path.read_bytes(), names, *special, numbers.get("<unk>", special[0]))
+    return codecs
 
 
 def marian_arrays(model: Transformer, params: dict[str, Any], bos: int) -> dict[str, np.ndarray]:
@@ -280,20 +281,20 @@ def export_marian(run: Run, out: Path) -> None:
     Ids stay; behind them comes a pad, an embedding of zeros, with which their decoding begins, and the embedding of
     ours is in the decoder's first position. Raises `SeqlabError` for what Marian has not.
     """
-    model, source, target = run.model, run.tokenizers.get("source"), run.tokenizers.get("target")
+    model, source, target = run.model, run.codecs.get("source"), run.codecs.get("target")
     wrong = None
     if not isinstance(model, Transformer):
         wrong = f"a {type(model).__name__}, and no Transformer"
     elif model.norm != "post" or model.positions != "sinusoidal" or model.tie != "all":
         wrong = "norm must be 'post', positions 'sinusoidal' and tie 'all'"
-    elif not isinstance(source, Tokenizer | MarianTokenizer) or not isinstance(target, Tokenizer | MarianTokenizer):
+    elif not isinstance(source, SentencePiece | Marian) or not isinstance(target, SentencePiece | Marian):
         wrong = "source and target must be text"
     elif source.names != target.names:
         wrong = "source and target must share a vocabulary: text.joint"
     if wrong is not None or not isinstance(model, Transformer) or source is None or target is None:
         raise SeqlabError(f"{run.folder} cannot be a Marian model: {wrong}")
     arrays = marian_arrays(model, jax.tree.map(np.asarray, run.params["params"]), target.bos)
-    size = len(target) + 1
+    size = target.size + 1
     pad = size - 1
     names = [f"<unused{i}>" if name in ("<pad>", "") else name for i, name in enumerate(target.names)] + ["<pad>"]
     ids = {"pad_token_id": pad, "decoder_start_token_id": pad, "eos_token_id": target.eos}

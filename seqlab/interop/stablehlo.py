@@ -27,7 +27,7 @@ def export_stablehlo(run: Run, out: Path, rows: int, length: int) -> None:
     """
     from safetensors.numpy import save_file
 
-    task, search, target = run.experiment.task, run.search_config(), run.tokenizers["target"]
+    task, search, target = run.experiment.task, run.search_config(), run.codecs["target"]
     if task.model is not Generator:
         raise SeqlabError(f"{run.folder}: a {kind_of(task.model)} does not search")
     settings = resolve_search(search, target)

@@ -7,8 +7,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from seqlab.codecs.sentencepiece import SentencePiece
 from seqlab.config import Search
-from seqlab.data.tokenizers import Tokenizer
 from seqlab.laws.equality import require, require_close
 from seqlab.laws.subject import LENGTHS, SENTENCES, Subject, forced
 from seqlab.search.generate import Result, generate
@@ -17,7 +17,7 @@ from seqlab.search.requests import Request
 from seqlab.search.settings import SearchSettings, split_settings
 
 ALPHAS = (0.0, 0.6, 1.5)
-EOS = Tokenizer.eos
+EOS = SentencePiece.eos
 
 
 def requests_of(s: Subject, limit: int, shortest: int = 1) -> list[Request]:

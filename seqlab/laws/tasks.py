@@ -8,44 +8,51 @@ import jax
 import numpy as np
 
 from seqlab import catalogue
+from seqlab.codecs.codec import Codecs, as_row
+from seqlab.codecs.label import Label
+from seqlab.codecs.numbers import Numbers
+from seqlab.codecs.sentencepiece import SentencePiece, train_sentencepiece
+from seqlab.codecs.symbols import Symbols
 from seqlab.config import Batching, Text
 from seqlab.data.corpus import Corpus
 from seqlab.data.plans import Plan
 from seqlab.data.streams import Streams
-from seqlab.data.tokenizers import Labels, Numbers, Symbols, Tokenizer, Tokenizers
-from seqlab.data.vocabulary import train_tokenizer
 from seqlab.distributed.devices import fill_rows, fit_rows
 from seqlab.laws.equality import require, require_close, require_equal
 from seqlab.runs.parameters import init_params
 from seqlab.types import Context
 
 
-def tiny_corpus(task: Any) -> tuple[Corpus, Tokenizers, list[dict[str, str]]]:
+def tiny_corpus(task: Any) -> tuple[Corpus, Codecs, list[dict[str, str]]]:
     make_text = {
-        ("source", "text"): lambda n: f"{'a b ' * n}c\nb",
-        ("target", "text"): lambda n: f"{'x ' * (n % 3)}yz {n}",
-        ("label", "class"): lambda n: "xyz"[n % 3],
-        ("source", "symbols"): lambda n: " ".join("abc"[(n + i) % 3] for i in range(n)),
-        ("label", "symbols"): lambda n: " ".join("xyz"[(n * i) % 3] for i in range(n)),
-        ("source", "numbers"): lambda n: " ".join(f"{n}.{i}" for i in range(2 * n)),
-        ("target", "numbers"): lambda n: f"-{n}.5",
+        ("source", SentencePiece): lambda n: f"{'a b ' * n}c\nb",
+        ("target", SentencePiece): lambda n: f"{'x ' * (n % 3)}yz {n}",
+        ("label", Label): lambda n: "xyz"[n % 3],
+        ("source", Symbols): lambda n: " ".join("abc"[(n + i) % 3] for i in range(n)),
+        ("label", Symbols): lambda n: " ".join("xyz"[(n * i) % 3] for i in range(n)),
+        ("source", Numbers): lambda n: " ".join(f"{n}.{i}" for i in range(2 * n)),
+        ("target", Numbers): lambda n: f"-{n}.5",
     }
-    examples = [{name: make_text[name, kind](n) for name, kind in task.columns.items()} for n in range(1, 12)]
-    kinds = {"text": tiny_tokenizer(), "class": Labels(("x", "y", "z")), "numbers": Numbers()}
-    kinds["symbols"] = Symbols(("a", "b", "c", "x", "y", "z"))
-    tokenizers = {name: kinds[kind] for name, kind in task.columns.items()}
-    ids: dict[str, np.ndarray] = {}
+    examples = [{name: make_text[name, type(codec)](n) for name, codec in task.columns.items()} for n in range(1, 12)]
+    fitted = {
+        SentencePiece: tiny_tokenizer(),
+        Label: Label(("x", "y", "z")),
+        Symbols: Symbols(("a", "b", "c", "x", "y", "z")),
+        Numbers: Numbers(),
+    }
+    codecs = {name: fitted[type(codec)] for name, codec in task.columns.items()}
+    values: dict[str, np.ndarray] = {}
     offsets: dict[str, np.ndarray] = {}
-    for column, tokenizer in tokenizers.items():
-        rows = tokenizer.encode([example[column] for example in examples])
-        ids[column] = np.concatenate(rows).astype(np.int32)
+    for column, codec in codecs.items():
+        rows = [as_row(row, codec) for row in codec.encode([example[column] for example in examples])]
+        values[column] = np.concatenate(rows)
         offsets[column] = np.cumsum([0, *map(len, rows)])
-    return Corpus(ids, offsets), tokenizers, examples
+    return Corpus(values, offsets), codecs, examples
 
 
 @functools.cache
-def tiny_tokenizer() -> Tokenizer:
-    return train_tokenizer(["a b c xyz yz 0 1 2 3 4 5 6 7 8 9"] * 20, Text("char", 300))
+def tiny_tokenizer() -> SentencePiece:
+    return train_sentencepiece(["a b c xyz yz 0 1 2 3 4 5 6 7 8 9"] * 20, Text("char", 300))
 
 
 def tiny_plan(task: Any, corpus: Corpus) -> Plan:
@@ -56,14 +63,14 @@ def targets_are_the_next_tokens(task: Any) -> None:
     """A batch's targets are the texts, and its prefix is what stands before each: BOS first, and EOS is the last
     target. In a stream the targets are the whole text but its first token.
     """
-    corpus, tokenizers, examples = tiny_corpus(task)
-    tokenizer = tokenizers["target"]
+    corpus, codecs, examples = tiny_corpus(task)
+    tokenizer = codecs["target"]
     texts = [example["target"] for example in examples]
     decoded_texts: list[str] = []
     streams: dict[int, list[int]] = {}
     plan = tiny_plan(task, corpus)
     for batch_plan in plan.batches(0, None):
-        batch = task.collate(corpus, batch_plan, tokenizers)
+        batch = task.collate(corpus, batch_plan, codecs)
         require(len(batch.targets) == batch_plan.row_count, "a batch has not the rows it should")
         require_equal(batch.weights > 0, batch.prefix.mask, "where there is weight, and the prefix's mask")
         marks = batch.prefix.mask if batch.prefix.segments is None else batch.prefix.segments
@@ -87,41 +94,39 @@ def targets_are_the_next_tokens(task: Any) -> None:
 
 def targets_are_the_labels(task: Any) -> None:
     """A batch's targets are its documents' classes; a document is whole, and its sentences are told apart."""
-    corpus, tokenizers, examples = tiny_corpus(task)
+    corpus, codecs, examples = tiny_corpus(task)
     for batch_plan in tiny_plan(task, corpus).batches(0, None):
-        batch = task.collate(corpus, batch_plan, tokenizers)
+        batch = task.collate(corpus, batch_plan, codecs)
         require(batch.weights.sum() == len(batch_plan.indices), "a filled-up row has weight")
         for i, index in enumerate(batch_plan.indices):
             mask, example = batch.inputs.mask[i], examples[index]
             sentences, ids = batch.inputs.sentences[i][mask], batch.inputs.ids[i][mask]
-            ends = np.flatnonzero(ids == tokenizers["source"].newline)
+            ends = np.flatnonzero(ids == codecs["source"].newline)
             require_equal(np.flatnonzero(np.diff(sentences)), ends, "where sentences end, and the newlines")
             decoded_sentences = [
-                tokenizers["source"].decode(ids[sentences == n].tolist()) for n in range(sentences[-1] + 1)
+                codecs["source"].decode(ids[sentences == n].tolist()) for n in range(sentences[-1] + 1)
             ]
             require(decoded_sentences == example["source"].split("\n"), "the sentences are not those of the document")
-            require(
-                tokenizers["label"].decode([int(batch.targets[i])]) == example["label"], "the class is another one"
-            )
+            require(codecs["label"].decode([int(batch.targets[i])]) == example["label"], "the class is another one")
 
 
 def targets_are_the_tags(task: Any) -> None:
     """A batch's targets are the labels, one for each symbol, and its inputs the symbols."""
-    corpus, tokenizers, examples = tiny_corpus(task)
+    corpus, codecs, examples = tiny_corpus(task)
     for batch_plan in tiny_plan(task, corpus).batches(0, None):
-        batch = task.collate(corpus, batch_plan, tokenizers)
+        batch = task.collate(corpus, batch_plan, codecs)
         require_equal(batch.weights > 0, batch.inputs.mask, "where there is weight, and the mask of the inputs")
         for i, index in enumerate(batch_plan.indices):
             for name, ids in (("source", batch.inputs.ids), ("label", batch.targets)):
-                decoded = tokenizers[name].decode(ids[i][batch.inputs.mask[i]].tolist())
+                decoded = codecs[name].decode(ids[i][batch.inputs.mask[i]].tolist())
                 require(decoded == examples[index][name], f"a {name} is another one")
 
 
 def targets_are_the_numbers(task: Any) -> None:
     """A batch's targets are the target's numbers, and its inputs the source's, position by position."""
-    corpus, tokenizers, examples = tiny_corpus(task)
+    corpus, codecs, examples = tiny_corpus(task)
     for batch_plan in tiny_plan(task, corpus).batches(0, None):
-        batch = task.collate(corpus, batch_plan, tokenizers)
+        batch = task.collate(corpus, batch_plan, codecs)
         require(batch.weights.sum() == len(batch_plan.indices), "a filled-up row has weight")
         for i, index in enumerate(batch_plan.indices):
             source, target = (np.array(examples[index][name].split(), np.float32) for name in ("source", "target"))
@@ -131,11 +136,11 @@ def targets_are_the_numbers(task: Any) -> None:
 
 def decoding_reads_what_training_reads(task: Any) -> None:
     """A text's request has the source, the sentences and the first prompt token that it has in a training batch."""
-    corpus, tokenizers, examples = tiny_corpus(task)
+    corpus, codecs, examples = tiny_corpus(task)
     for batch_plan in tiny_plan(task, corpus).batches(0, None):
-        batch = task.collate(corpus, batch_plan, tokenizers)
+        batch = task.collate(corpus, batch_plan, codecs)
         for i, index in enumerate(batch_plan.indices):
-            (request,) = task.requests(tokenizers["source"].encode([examples[index]["source"]]), tokenizers, 0)
+            (request,) = task.requests(codecs["source"].encode([examples[index]["source"]]), codecs, 0)
             mask = batch.inputs.mask[i]
             require_equal(request.source, batch.inputs.ids[i][mask], "the source's ids")
             require_equal(request.sentences, batch.inputs.sentences[i][mask], "the sentences of the source's tokens")
@@ -146,7 +151,7 @@ def every_example_comes_once_an_epoch(task: Any) -> None:
     """An epoch's batches hold each example once, or each token of a stream, in an order that depends on seed and
     epoch alone.
     """
-    corpus, tokenizers, _ = tiny_corpus(task)
+    corpus, codecs, _ = tiny_corpus(task)
     plan = tiny_plan(task, corpus)
     orders = [[batch_plan.indices.tolist() for batch_plan in plan.batches(7, epoch)] for epoch in (0, 0, 1)]
     require(orders[0] == orders[1], "the same epoch twice has two orders")
@@ -154,7 +159,7 @@ def every_example_comes_once_an_epoch(task: Any) -> None:
     if isinstance(plan, Streams):
         for epoch in (0, 1, None):
             weights = [
-                task.collate(corpus, batch_plan, tokenizers).weights.sum() for batch_plan in plan.batches(7, epoch)
+                task.collate(corpus, batch_plan, codecs).weights.sum() for batch_plan in plan.batches(7, epoch)
             ]
             require(sum(weights) == plan.tokens, f"{sum(weights)} of {plan.tokens} tokens come in an epoch")
         return
@@ -165,13 +170,13 @@ def every_example_comes_once_an_epoch(task: Any) -> None:
 
 def rows_come_apart(task: Any) -> None:
     """Some rows of a batch, collated alone, are those of the whole batch; rows behind the last are filled up."""
-    corpus, tokenizers, _ = tiny_corpus(task)
+    corpus, codecs, _ = tiny_corpus(task)
     for batch_plan in tiny_plan(task, corpus).batches(7, 0):
-        batch = task.collate(corpus, batch_plan, tokenizers)
+        batch = task.collate(corpus, batch_plan, codecs)
         whole = jax.tree.leaves(fill_rows(batch, 8))
         for begin in range(3):
             selected = np.arange(begin, len(whole[0]), 3)
-            part = task.collate(corpus, batch_plan.only(selected), tokenizers)
+            part = task.collate(corpus, batch_plan.only(selected), codecs)
             for part_leaf, whole_leaf in zip(jax.tree.leaves(part), whole, strict=True):
                 require_equal(
                     fit_rows(part_leaf, len(selected)), whole_leaf[selected], "rows of a batch, collated alone"
@@ -180,13 +185,13 @@ def rows_come_apart(task: Any) -> None:
 
 def filled_rows_weigh_nothing(task: Any) -> None:
     """Rows added to make a multiple of the devices change no sum of the loss."""
-    corpus, tokenizers, _ = tiny_corpus(task)
-    token_columns = {column for column, tokenizer in tokenizers.items() if not isinstance(tokenizer, Numbers)}
+    corpus, codecs, _ = tiny_corpus(task)
+    token_columns = {column for column, codec in codecs.items() if codec.size is not None}
     size_names = {name for name, column in catalogue.SIZES.items() if column in token_columns}
     model = next(m for m in models_for(task) if {name for name in catalogue.SIZES if hasattr(m, name)} == size_names)
-    sizes = {name: len(tokenizers[column]) for name, column in catalogue.SIZES.items() if name in size_names}
+    sizes = {name: codecs[column].size for name, column in catalogue.SIZES.items() if name in size_names}
     model = dataclasses.replace(model, **sizes)
-    batch = task.collate(corpus, tiny_plan(task, corpus).batches(0, None)[0], tokenizers)
+    batch = task.collate(corpus, tiny_plan(task, corpus).batches(0, None)[0], codecs)
     params = init_params(model, 0, batch)
     sums = jax.jit(lambda params, batch: jax.tree.leaves(task.loss(model, params, batch, Context())[:3]))
     require_close(sums(params, fill_rows(batch, 8)), sums(params, batch), "sums of the loss with filled-up rows")

@@ -32,7 +32,7 @@ def rouge_by_line(
 
 
 class UnicodeTokenizer:
-    """The words of `words`, lower-cased, with the interface of rouge-score's tokenizers."""
+    """The words of `words`, lower-cased, with the interface of rouge-score's codecs."""
 
     def tokenize(self, text: str) -> list[str]:
         return [word.lower() for word in words(text)]

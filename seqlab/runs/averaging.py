@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from seqlab import catalogue
-from seqlab.data.tokenizer_files import RUN_RECORD, load_tokenizers, save_tokenizers
+from seqlab.data.codec_files import RUN_RECORD, load_codecs, save_codecs
 from seqlab.runs import checkpoint, manifest, saving
 from seqlab.system.errors import SeqlabError
 from seqlab.system.files import atomic_folder, check_new
@@ -28,7 +28,7 @@ def average(run: Path, last: int, out: Path) -> list[int]:
         raise SeqlabError(f"{run} keeps its {count} newest checkpoints: train with --checkpoints.last {last}")
     params, steps = mean_parameters(run, last)
     with atomic_folder(out) as part:
-        save_tokenizers(load_tokenizers(run, experiment.task.columns), part)
+        save_codecs(load_codecs(run, experiment.task.columns), part)
         catalogue.save_experiment(experiment, part / "experiment.json")
         shutil.copyfile(resolve_inside(run, RUN_RECORD), part / RUN_RECORD)
         averaged = {"params": params, "step": np.int32(steps[-1])}

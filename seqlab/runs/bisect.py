@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from seqlab import catalogue
+from seqlab.data.codec_files import RUN_RECORD, read_record
 from seqlab.data.records import differing_splits
-from seqlab.data.tokenizer_files import RUN_RECORD, read_record
 from seqlab.runs.trail import PARTS, read_trail
 from seqlab.system.errors import SeqlabError
 

@@ -1,7 +1,7 @@
 """Reading of checkpoints, in the folder of a run.
 
     RUN/experiment.json              the resolved experiment
-    RUN/tokenizer.model              (or one a column)
+    RUN/codecs/source+target.sentencepiece  (one file for each codec, named after its columns)
     RUN/metrics.jsonl                the log
     RUN/curve.png  RUN/tensorboard/  plots of the log
     RUN/checkpoints/STEP/state/      parameters, optimizer, carry, sums and step, written by Orbax

@@ -17,12 +17,12 @@ def combine(runs: Sequence[Run], mean: str = "probabilities", lm: Run | None = N
     if mean not in MEANS:
         raise SeqlabError(f"the mean of an ensemble is one of {', '.join(MEANS)}, not {mean!r}")
     for run in (*members, *([lm] if lm else [])):
-        if run.tokenizers.get("target") != first.tokenizers.get("target"):
+        if run.codecs.get("target") != first.codecs.get("target"):
             raise SeqlabError(
                 f"{run.folder} has another target tokenizer than {first.folder}: train it with --tokenizer"
             )
     for run in members:
-        if run.experiment.task != first.experiment.task or run.tokenizers != first.tokenizers:
+        if run.experiment.task != first.experiment.task or run.codecs != first.codecs:
             raise SeqlabError(f"{run.folder} reads or writes another way than {first.folder}: no ensemble")
     if lm is not None and ("source" in lm.experiment.task.columns or lm.experiment.task.model is not Generator):
         raise SeqlabError(f"{lm.folder} is no language model")

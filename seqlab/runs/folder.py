@@ -5,10 +5,10 @@ import json
 from pathlib import Path
 
 from seqlab import catalogue
+from seqlab.codecs.codec import Codecs
 from seqlab.config import Experiment, Parallel
+from seqlab.data.codec_files import RUN_RECORD, codec_hashes, save_codecs
 from seqlab.data.records import PreparedData
-from seqlab.data.tokenizer_files import RUN_RECORD, TOKENIZER_FILES, save_tokenizers, tokenizer_hashes
-from seqlab.data.tokenizers import Tokenizers
 from seqlab.runs import manifest
 from seqlab.system.errors import SeqlabError
 from seqlab.system.files import write_atomically
@@ -21,7 +21,7 @@ def refuse_other_folder(run: Path) -> None:
         "command.txt*",
         "experiment.json.part",
         ".lock",
-        *TOKENIZER_FILES,
+        "codecs",
     )
     if not run.exists() or (run / "experiment.json").exists():
         return
@@ -30,7 +30,7 @@ def refuse_other_folder(run: Path) -> None:
 
 
 def open_run(
-    experiment: Experiment, tokenizers: Tokenizers, data: PreparedData, run: Path, command: str | None = None
+    experiment: Experiment, codecs: Codecs, data: PreparedData, run: Path, command: str | None = None
 ) -> None:
     """Makes the folder of a run, or checks that the run there has the same experiment and the same data.
 
@@ -57,8 +57,8 @@ def open_run(
             raise SeqlabError(f"the data of {run} has changed since it began: choose another --out")
         return
     run.mkdir(parents=True, exist_ok=True)
-    save_tokenizers(tokenizers, run)
-    write_atomically(hashes, json.dumps({**data.hashes, **tokenizer_hashes(run)}, indent=1))
+    save_codecs(codecs, run)
+    write_atomically(hashes, json.dumps({**data.hashes, **codec_hashes(run)}, indent=1))
     if command is not None:
         write_atomically(run / "command.txt", command + "\n")
     catalogue.save_experiment(experiment, path)

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from seqlab import catalogue
+from seqlab.codecs.codec import Codecs
 from seqlab.config import Experiment, Search
-from seqlab.data.tokenizer_files import load_tokenizers
-from seqlab.data.tokenizers import Tokenizers
+from seqlab.data.codec_files import load_codecs
 from seqlab.decoding.decoded_text import DecodedText
 from seqlab.decoding.lines import decode_lines
 from seqlab.decoding.requests import NO_CONSTRAINTS, Constraints, Lines
@@ -29,7 +29,7 @@ class Run(NamedTuple):
     folder: Path
     step: int
     experiment: Experiment
-    tokenizers: Tokenizers
+    codecs: Codecs
     params: Params
     model: Any
     """The experiment's model, or an ensemble."""
@@ -37,7 +37,7 @@ class Run(NamedTuple):
     @property
     def trained(self) -> TrainedModel:
         """The run as decoding uses it."""
-        return TrainedModel(self.experiment.task, self.model, self.params, self.tokenizers)
+        return TrainedModel(self.experiment.task, self.model, self.params, self.codecs)
 
     def translate(self, lines: Sequence[str], **search: Any) -> list[str]:
         """The best text for each of a list of lines; `search` overrides fields of `config.Search`, such as beam=5.
@@ -84,8 +84,8 @@ def load(run: str | Path, checkpoint: str = "best", dtype: str | None = None) ->
     folder = Path(run)
     experiment = catalogue.load_experiment(folder / "experiment.json")
     step = manifest.choose_step(folder, checkpoint)
-    tokenizers = load_tokenizers(folder, experiment.task.columns)
-    check_run(experiment, tokenizers, folder)
+    codecs = load_codecs(folder, experiment.task.columns)
+    check_run(experiment, codecs, folder)
     expected = parameter_shapes(experiment, folder)
 
     def check(declared: Any) -> None:
@@ -97,14 +97,14 @@ def load(run: str | Path, checkpoint: str = "best", dtype: str | None = None) ->
         if not hasattr(experiment.model, "dtype"):
             raise SeqlabError(f"{type(experiment.model).__name__} has no dtype that could be another")
         experiment = dataclasses.replace(experiment, model=experiment.model.clone(dtype=dtype))
-    return Run(folder, step, experiment, tokenizers, params, experiment.model)
+    return Run(folder, step, experiment, codecs, params, experiment.model)
 
 
-def check_run(experiment: Experiment, tokenizers: Tokenizers, folder: Path) -> None:
+def check_run(experiment: Experiment, codecs: Codecs, folder: Path) -> None:
     """Raises `SeqlabError` where the parts of a run do not fit together."""
     try:
         catalogue.check_parts(experiment)
-        resolved = catalogue.resolve(experiment, tokenizers)
+        resolved = catalogue.resolve(experiment, codecs)
     except SeqlabError as error:
         raise SeqlabError(f"{folder}: {error}") from None
     if resolved != experiment:

@@ -6,13 +6,20 @@ import pkgutil
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from seqlab.system.errors import SeqlabError
 
 # The names that a file of each kind defines.
-REQUIRED_NAMES = {"models": ("TINY",), "datasets": ("DATASET",), "tasks": ("TASK",), "metrics": ("METRICS",)}
+REQUIRED_NAMES = {
+    "models": ("TINY",),
+    "datasets": ("DATASET",),
+    "tasks": ("TASK",),
+    "metrics": ("METRICS",),
+    "codecs": ("CODEC",),
+}
 KINDS = tuple(REQUIRED_NAMES)
-SHARED = {"metrics": ("metric", "registry")}  # files that are not parts
+SHARED = {"metrics": ("metric", "registry"), "codecs": ("codec",)}  # files that are not parts
 _folders: list[Path] = []
 
 
@@ -48,6 +55,11 @@ def module(kind: str, name: str) -> ModuleType:
     if missing:
         raise SeqlabError(f"{loaded.__file__}: a file of {kind} defines {', '.join(missing)}")
     return loaded
+
+
+def part_name(value: Any) -> str:
+    """The name of the part that a value is an instance of."""
+    return type(value).__module__.rpartition(".")[2]
 
 
 def describe(kind: str) -> dict[str, str]:

@@ -13,12 +13,14 @@ from typing import Any
 
 import numpy as np
 
+from seqlab.codecs.codec import Codecs
+from seqlab.codecs.label import Label
+from seqlab.codecs.sentencepiece import SentencePiece
 from seqlab.config import Batching
-from seqlab.data.batches import pad_documents, single_ids
+from seqlab.data.batches import pad_documents, single_values
 from seqlab.data.corpus import Corpus
 from seqlab.data.plan_cache import bucket_plan
 from seqlab.data.plans import BatchPlan, Plan
-from seqlab.data.tokenizers import Tokenizers
 from seqlab.decoding.answers import answers
 from seqlab.layers.losses import cross_entropy, model_outputs
 from seqlab.system.checks import check_fraction, check_minimum
@@ -33,7 +35,7 @@ class Classification:
     """Share of the target distribution that is spread over all classes."""
 
     model = Classifier
-    columns = MappingProxyType({"source": "text", "label": "class"})
+    columns = MappingProxyType({"source": SentencePiece(), "label": Label()})
     metrics = ("accuracy", "macro_f1")
     separator = "\t"
 
@@ -45,12 +47,12 @@ class Classification:
         batching = dataclasses.replace(batching, max_length=self.max_tokens)  # so none is left out
         return bucket_plan(self, corpus, batching, lambda: np.minimum(corpus.lengths("source"), self.max_tokens))
 
-    def collate(self, corpus: Corpus, batch_plan: BatchPlan, tokenizers: Tokenizers) -> Batch:
+    def collate(self, corpus: Corpus, batch_plan: BatchPlan, codecs: Codecs) -> Batch:
         sources = [corpus.row("source", i)[: self.max_tokens] for i in batch_plan.indices]
         targets, weights = np.zeros(batch_plan.row_count, np.int32), np.zeros(batch_plan.row_count, np.float32)
-        targets[: len(batch_plan.indices)] = single_ids(corpus, "label", batch_plan)
+        targets[: len(batch_plan.indices)] = single_values(corpus, "label", batch_plan)
         weights[: len(batch_plan.indices)] = 1.0
-        inputs = pad_documents(sources, tokenizers["source"], batch_plan.shape[0], batch_plan.row_count)
+        inputs = pad_documents(sources, codecs["source"], batch_plan.shape[0], batch_plan.row_count)
         return Batch(inputs, None, targets, weights)
 
     def loss(self, model: Any, params: Params, batch: Batch, context: Context) -> Loss:
@@ -59,18 +61,18 @@ class Classification:
         logits = model_outputs(model, params, batch.inputs, context.key)
         return Loss(*cross_entropy(logits, batch.targets, batch.weights, smoothing))
 
-    def answer(self, model: Any, params: Params, tokenizers: Tokenizers, inputs: Sequence[Any]) -> list[str]:
+    def answer(self, model: Any, params: Params, codecs: Codecs, inputs: Sequence[Any]) -> list[str]:
         """The class of each document, given its ids."""
-        tokenizer = tokenizers["source"]
+        tokenizer = codecs["source"]
         classes = answers(
             model, params, self.cut(inputs), lambda ids, length, count: pad_documents(ids, tokenizer, length, count)
         )
-        return [tokenizers["label"].decode([int(best)]) for best in classes]
+        return [codecs["label"].decode([int(best)]) for best in classes]
 
-    def inputs(self, tokenizers: Tokenizers, inputs: Sequence[Any]) -> Tokens:
+    def inputs(self, codecs: Codecs, inputs: Sequence[Any]) -> Tokens:
         """Documents as the model reads them, given their ids."""
         ids = self.cut(inputs)
-        return pad_documents(ids, tokenizers["source"], 1 << (max(map(len, ids)) - 1).bit_length(), len(ids))
+        return pad_documents(ids, codecs["source"], 1 << (max(map(len, ids)) - 1).bit_length(), len(ids))
 
     def cut(self, inputs: Sequence[Any]) -> list[np.ndarray]:
         return [np.array(ids[: self.max_tokens], np.int32) for ids in inputs]

@@ -10,12 +10,13 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
+from seqlab.codecs.codec import Codecs
+from seqlab.codecs.sentencepiece import SentencePiece
 from seqlab.config import Batching
 from seqlab.data.batches import pair_batch
 from seqlab.data.corpus import Corpus
 from seqlab.data.plan_cache import cut_source_plan
 from seqlab.data.plans import BatchPlan, Plan
-from seqlab.data.tokenizers import Tokenizers
 from seqlab.decoding.requests import source_request
 from seqlab.layers.losses import generator_loss
 from seqlab.search.requests import Request
@@ -35,7 +36,7 @@ class Dialogue:
     """Positions whose logits are held at once, as many of each row and one at least; 0: all."""
 
     model = Generator
-    columns = MappingProxyType({"source": "text", "target": "text"})
+    columns = MappingProxyType({"source": SentencePiece(), "target": SentencePiece()})
     metrics = ("bleu", "chrf")
     separator = "\t"
 
@@ -47,17 +48,17 @@ class Dialogue:
     def plan(self, corpus: Corpus, batching: Batching) -> Plan:
         return cut_source_plan(self, corpus, batching, self.source_tokens)
 
-    def collate(self, corpus: Corpus, batch_plan: BatchPlan, tokenizers: Tokenizers) -> Batch:
+    def collate(self, corpus: Corpus, batch_plan: BatchPlan, codecs: Codecs) -> Batch:
         sources, targets = ([corpus.row(column, i) for i in batch_plan.indices] for column in self.columns)
-        return pair_batch([source[-self.source_tokens :] for source in sources], targets, batch_plan, tokenizers)
+        return pair_batch([source[-self.source_tokens :] for source in sources], targets, batch_plan, codecs)
 
     def loss(self, model: Any, params: Params, batch: Batch, context: Context) -> Loss:
         """Cross-entropy of the reply; see `generator_loss`."""
         return generator_loss(model, params, batch, context, self.label_smoothing, self.loss_chunk)
 
-    def requests(self, inputs: Sequence[Any], tokenizers: Tokenizers, max_length: int) -> list[Request]:
+    def requests(self, inputs: Sequence[Any], codecs: Codecs, max_length: int) -> list[Request]:
         limit = max_length or DEFAULT_LENGTH
-        return [source_request(ids[-self.source_tokens :], tokenizers, limit) for ids in inputs]
+        return [source_request(ids[-self.source_tokens :], codecs, limit) for ids in inputs]
 
     def baseline(self, sources: Sequence[str], train: Iterable[dict[str, str]]) -> tuple[str, list[str]]:
         """The most frequent reply."""

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from seqlab.codecs.codec import Codecs
+from seqlab.codecs.sentencepiece import SentencePiece
 from seqlab.config import Batching
 from seqlab.data.batches import shift_targets
 from seqlab.data.corpus import Corpus
@@ -15,7 +17,6 @@ from seqlab.data.padding import pad
 from seqlab.data.plan_cache import bucket_plan, cached_plan
 from seqlab.data.plans import BatchPlan, Plan
 from seqlab.data.streams import Streams
-from seqlab.data.tokenizers import Tokenizers
 from seqlab.layers.losses import generator_loss
 from seqlab.search.requests import Request
 from seqlab.system.checks import check_fraction, check_minimum
@@ -37,7 +38,7 @@ class LanguageModeling:
     """Positions whose logits are held at once, as many of each row and one at least; 0: all."""
 
     model = Generator
-    columns = MappingProxyType({"target": "text"})
+    columns = MappingProxyType({"target": SentencePiece()})
     metrics = ()
 
     def __post_init__(self) -> None:
@@ -51,7 +52,7 @@ class LanguageModeling:
         if corpus.parts and self.rows != "lines":
             raise SeqlabError(f"the rates of a mixture need task.rows lines, not {self.rows}")
         if self.rows == "stream":
-            tokens = len(corpus.ids["target"]) + len(corpus) - 2
+            tokens = len(corpus.values["target"]) + len(corpus) - 2
             if tokens < 1:
                 raise SeqlabError("a stream needs a text of two tokens or more")
             return Streams(tokens, batching.max_length, count)
@@ -63,9 +64,9 @@ class LanguageModeling:
             return cached_plan(make, self, corpus, batching)
         return bucket_plan(self, corpus, batching, lambda: corpus.lengths("target") + 1)
 
-    def collate(self, corpus: Corpus, batch_plan: BatchPlan, tokenizers: Tokenizers) -> Batch:
+    def collate(self, corpus: Corpus, batch_plan: BatchPlan, codecs: Codecs) -> Batch:
         """prefix: BOS y1 .. ym; targets: y1 .. ym EOS; in a stream, the tokens there and their successors."""
-        tokenizer = tokenizers["target"]
+        tokenizer = codecs["target"]
         if self.rows == "stream":
             ids, real = stretch(corpus, batch_plan.indices, batch_plan.shape[0] + 1, tokenizer.newline)
             mask = real[:, :-1] & real[:, 1:]  # the last token of the text has nothing after it
@@ -81,9 +82,9 @@ class LanguageModeling:
         """Cross-entropy of each next token; see `generator_loss`."""
         return generator_loss(model, params, batch, context, self.label_smoothing, self.loss_chunk)
 
-    def requests(self, inputs: Sequence[Any], tokenizers: Tokenizers, max_length: int) -> list[Request]:
+    def requests(self, inputs: Sequence[Any], codecs: Codecs, max_length: int) -> list[Request]:
         """The inputs are prompts, after BOS. A stream has no BOS, and an empty prompt in it is the end of a line."""
-        tokenizer = tokenizers["target"]
+        tokenizer = codecs["target"]
         begin = [] if self.rows == "stream" else [tokenizer.bos]
         prompts = [[*begin, *ids] or [tokenizer.newline] for ids in inputs]
         return [Request(None, prompt, max_length or DEFAULT_LENGTH) for prompt in prompts]
@@ -93,7 +94,7 @@ def stretch(corpus: Corpus, starts: np.ndarray, count: int, newline: int) -> tup
     """`count` ids from each of some places, [rows, count], and which of them are in the text; a place may lie before
     its beginning.
     """
-    offsets, ids = corpus.offsets["target"], corpus.ids["target"]
+    offsets, ids = corpus.offsets["target"], corpus.values["target"]
     places = starts[:, None] + np.arange(count)
     # Example i begins at place offsets[i] + i, for there is a newline behind each: bisection over i.
     low, high = np.zeros_like(places), np.full_like(places, len(corpus))

@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from seqlab.codecs.codec import Codecs
+from seqlab.codecs.numbers import Numbers
 from seqlab.config import Batching
-from seqlab.data.batches import single_ids
+from seqlab.data.batches import single_values
 from seqlab.data.corpus import Corpus
 from seqlab.data.padding import pad
 from seqlab.data.plan_cache import bucket_plan
 from seqlab.data.plans import BatchPlan, Plan
-from seqlab.data.tokenizers import Tokenizers, values_of
 from seqlab.decoding.answers import answers
 from seqlab.layers.losses import model_outputs
 from seqlab.system.checks import check_minimum
@@ -28,7 +29,7 @@ class Regression:
     """Numbers at a position: the source's numbers are those of the first position, of the second, and so on."""
 
     model = Regressor
-    columns = MappingProxyType({"source": "numbers", "target": "numbers"})
+    columns = MappingProxyType({"source": Numbers(), "target": Numbers()})
     metrics = ("mse",)
 
     def __post_init__(self) -> None:
@@ -49,16 +50,16 @@ class Regression:
 
         return bucket_plan(self, corpus, batching, sizes)
 
-    def collate(self, corpus: Corpus, batch_plan: BatchPlan, tokenizers: Tokenizers) -> Batch:
+    def collate(self, corpus: Corpus, batch_plan: BatchPlan, codecs: Codecs) -> Batch:
         targets, weights = np.zeros((2, batch_plan.row_count), np.float32)
-        targets[: len(batch_plan.indices)] = values_of(single_ids(corpus, "target", batch_plan))
+        targets[: len(batch_plan.indices)] = single_values(corpus, "target", batch_plan)
         weights[: len(batch_plan.indices)] = 1.0
         sources = [self.by_position(corpus.row("source", i)) for i in batch_plan.indices]
         return Batch(self.series(sources, batch_plan.shape[0], batch_plan.row_count), None, targets, weights)
 
-    def by_position(self, ids: Any) -> np.ndarray:
+    def by_position(self, values: Any) -> np.ndarray:
         """A source's numbers [T F]."""
-        values = values_of(ids)
+        values = np.asarray(values, np.float32)
         if len(values) % self.features:
             raise SeqlabError(f"a source has {len(values)} numbers, not a multiple of {self.features}")
         return values.reshape(-1, self.features)
@@ -72,9 +73,9 @@ class Regression:
         numbers = model_outputs(model, params, batch.inputs, context.key)
         return Loss(((numbers - batch.targets) ** 2 * batch.weights).sum(), batch.weights.sum(), {})
 
-    def answer(self, model: Any, params: Params, tokenizers: Tokenizers, inputs: Sequence[Any]) -> list[str]:
-        """The number for each sequence, given its ids."""
-        sources = [self.by_position(ids) for ids in inputs]
+    def answer(self, model: Any, params: Params, codecs: Codecs, inputs: Sequence[Any]) -> list[str]:
+        """The number for each sequence of numbers."""
+        sources = [self.by_position(values) for values in inputs]
         return [str(np.float32(value)) for value in answers(model, params, sources, self.series)]
 
     def baseline(self, sources: Sequence[str], train: Iterable[dict[str, str]]) -> tuple[str, list[str]]:

@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from seqlab.codecs.codec import Codecs
+from seqlab.codecs.symbols import Symbols
 from seqlab.config import Batching
 from seqlab.data.corpus import Corpus
 from seqlab.data.padding import pad
 from seqlab.data.plan_cache import bucket_plan
 from seqlab.data.plans import BatchPlan, Plan
-from seqlab.data.tokenizers import Tokenizers
 from seqlab.decoding.answers import answers
 from seqlab.layers.losses import cross_entropy, model_outputs
 from seqlab.system.errors import SeqlabError
@@ -22,7 +23,7 @@ from seqlab.types import Batch, Context, Loss, Params, Tagger, Tokens
 @dataclass(frozen=True)
 class Tagging:
     model = Tagger
-    columns = MappingProxyType({"source": "symbols", "label": "symbols"})
+    columns = MappingProxyType({"source": Symbols(), "label": Symbols()})
     metrics = ("exact_match",)
 
     def plan(self, corpus: Corpus, batching: Batching) -> Plan:
@@ -36,7 +37,7 @@ class Tagging:
 
         return bucket_plan(self, corpus, batching, sizes)
 
-    def collate(self, corpus: Corpus, batch_plan: BatchPlan, tokenizers: Tokenizers) -> Batch:
+    def collate(self, corpus: Corpus, batch_plan: BatchPlan, codecs: Codecs) -> Batch:
         sources, labels = ([corpus.row(column, i) for i in batch_plan.indices] for column in self.columns)
         targets, mask = pad(labels, batch_plan.shape[0], batch_plan.row_count)
         return Batch(
@@ -48,12 +49,12 @@ class Tagging:
         logits = model_outputs(model, params, batch.inputs, context.key)
         return Loss(*cross_entropy(logits, batch.targets, batch.weights))
 
-    def answer(self, model: Any, params: Params, tokenizers: Tokenizers, inputs: Sequence[Any]) -> list[str]:
+    def answer(self, model: Any, params: Params, codecs: Codecs, inputs: Sequence[Any]) -> list[str]:
         """The labels of each sequence, given its ids."""
         sources = [np.array(ids, np.int32) for ids in inputs]
         labels = answers(model, params, sources, lambda ids, length, count: Tokens(*pad(ids, length, count)))
         tags = [best[: len(source)].tolist() for best, source in zip(labels, sources, strict=True)]
-        return [tokenizers["label"].decode(row) for row in tags]
+        return [codecs["label"].decode(row) for row in tags]
 
 
 TASK = Tagging

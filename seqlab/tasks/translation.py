@@ -5,12 +5,13 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
+from seqlab.codecs.codec import Codecs
+from seqlab.codecs.sentencepiece import SentencePiece
 from seqlab.config import Batching
 from seqlab.data.batches import pair_batch
 from seqlab.data.corpus import Corpus
 from seqlab.data.plan_cache import bucket_plan
 from seqlab.data.plans import BatchPlan, Plan
-from seqlab.data.tokenizers import Tokenizers
 from seqlab.decoding.requests import source_request
 from seqlab.layers.losses import generator_loss
 from seqlab.search.requests import Request
@@ -28,7 +29,7 @@ class Translation:
     """Positions whose logits are held at once, as many of each row and one at least; 0: all."""
 
     model = Generator
-    columns = MappingProxyType({"source": "text", "target": "text"})
+    columns = MappingProxyType({"source": SentencePiece(), "target": SentencePiece()})
 
     def __post_init__(self) -> None:
         check_minimum("task.loss_chunk", self.loss_chunk, 0)
@@ -42,17 +43,17 @@ class Translation:
         """Both sides take one position more than their ids, for EOS, or BOS in the prefix."""
         return bucket_plan(self, corpus, batching, lambda: corpus.lengths(*self.columns) + 1)
 
-    def collate(self, corpus: Corpus, batch_plan: BatchPlan, tokenizers: Tokenizers) -> Batch:
+    def collate(self, corpus: Corpus, batch_plan: BatchPlan, codecs: Codecs) -> Batch:
         sources, targets = ([corpus.row(column, i) for i in batch_plan.indices] for column in self.columns)
-        return pair_batch(sources, targets, batch_plan, tokenizers)
+        return pair_batch(sources, targets, batch_plan, codecs)
 
     def loss(self, model: Any, params: Params, batch: Batch, context: Context) -> Loss:
         """Cross-entropy of the target; see `generator_loss`."""
         return generator_loss(model, params, batch, context, self.label_smoothing, self.loss_chunk)
 
-    def requests(self, inputs: Sequence[Any], tokenizers: Tokenizers, max_length: int) -> list[Request]:
+    def requests(self, inputs: Sequence[Any], codecs: Codecs, max_length: int) -> list[Request]:
         """By default a translation has at most twice the tokens of its source and 10 more."""
-        return [source_request(ids, tokenizers, max_length or 2 * len(ids) + 10) for ids in inputs]
+        return [source_request(ids, codecs, max_length or 2 * len(ids) + 10) for ids in inputs]
 
     def baseline(self, sources: Sequence[str], train: Iterable[dict[str, str]]) -> tuple[str, list[str]]:
         """The source itself."""

@@ -1,36 +1,36 @@
-"""Preparation of an experiment for training: its data, its tokenizers, its corpus and its plan of batches."""
+"""Preparation of an experiment for training: its data, its codecs, its corpus and its plan of batches."""
 
 import hashlib
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from seqlab import catalogue
+from seqlab.codecs.codec import Codec, Codecs, TextCodec, Value
+from seqlab.codecs.sentencepiece import SentencePiece
 from seqlab.config import Experiment, Text
 from seqlab.data.batches import make_batch
-from seqlab.data.corpus import Corpus, tokenize_split
+from seqlab.data.codec_files import load_codecs
+from seqlab.data.corpus import Corpus, encode_split
 from seqlab.data.plans import BatchPlan, Plan
 from seqlab.data.records import PreparedData, prepare
-from seqlab.data.tokenizer_files import load_tokenizers, parse_names, parse_tokenizer
-from seqlab.data.tokenizers import Labels, Numbers, Symbols, Tokenizer, Tokenizers
-from seqlab.data.vocabulary import train_tokenizer
 from seqlab.system.errors import SeqlabError, with_advice
 from seqlab.system.files import read_or_make
+from seqlab.system.parts import part_name
 from seqlab.training.checks import check_columns, check_kernel, check_longest
 
 
 class PreparedExperiment(NamedTuple):
-    """An experiment whose sizes are filled in, its data, its tokenizers, and the ids of its training split."""
+    """An experiment whose sizes are filled in, its data, its codecs, and its training split as arrays."""
 
     experiment: Experiment
     data: PreparedData
-    tokenizers: Tokenizers
+    codecs: Codecs
     corpus: Corpus
 
     def collate(self, batch_plan: BatchPlan) -> Any:
         """Returns the batch of some rows of the training split."""
-        return make_batch(self.experiment.task, self.corpus, self.tokenizers, batch_plan)
+        return make_batch(self.experiment.task, self.corpus, self.codecs, batch_plan)
 
 
 def prepare_experiment(
@@ -41,115 +41,86 @@ def prepare_experiment(
     tokenizer: Path | None = None,
     say: Callable[[str], None] = print,
 ) -> PreparedExperiment:
-    """Prepares the data and the tokenizers of an experiment, each of which is stored and made only once.
+    """Prepares the data and the codecs of an experiment, each of which is stored and made only once.
 
-    The tokenizers are those of the folder `run` if it has some, of the run `init_from`, from the file `tokenizer`, or
-    newly trained. Raises `SeqlabError` for data without the columns of the task.
+    The codecs are those of the folder `run` if it has some, of the run `init_from`, from the file `tokenizer`, or
+    fitted to the training split. Raises `SeqlabError` for data without the columns of the task.
     """
     data = prepare(experiment.data, data_dir)
     check_columns(experiment, data)
     for name, count in data.origin.items():
         if name.startswith("lines mended"):
             say(f"{name}: {count}")
-    tokenizers = make_tokenizers(experiment, data, data_dir, run, init_from, tokenizer)
-    experiment = catalogue.resolve(experiment, tokenizers)
-    corpus = tokenize_split(data, "train", tokenizers, data_dir, rates=getattr(experiment.data, "rates", ()))
-    return PreparedExperiment(experiment, data, tokenizers, corpus)
+    codecs = make_codecs(experiment, data, data_dir, run, init_from, tokenizer)
+    experiment = catalogue.resolve(experiment, codecs)
+    corpus = encode_split(data, "train", codecs, data_dir, rates=getattr(experiment.data, "rates", ()))
+    return PreparedExperiment(experiment, data, codecs, corpus)
 
 
-def make_tokenizers(
+def make_codecs(
     experiment: Experiment,
     data: PreparedData,
     data_dir: Path,
     run: Path,
     init_from: Path | None = None,
     tokenizer: Path | None = None,
-) -> Tokenizers:
-    """Returns the tokenizers of `run` if it has some, of `init_from`, from the file `tokenizer`, or newly trained."""
+) -> Codecs:
+    """Returns the codecs of `run` if it has some, of `init_from`, or fitted to the training split; those of text are
+    the SentencePiece model in the file `tokenizer`, if it is given.
+    """
     columns = experiment.task.columns
-    from_file = None if tokenizer is None else load_text_tokenizer(columns, tokenizer)
+    from_file = {} if tokenizer is None else load_text_codecs(columns, tokenizer)
     if (run / "experiment.json").exists():
-        stored = load_tokenizers(run, columns)
-        if from_file is not None and from_file != {name: stored[name] for name in text_columns(columns)}:
+        stored = load_codecs(run, columns)
+        if any(stored[name] != codec for name, codec in from_file.items()):
             raise SeqlabError(f"{run} has another tokenizer than {tokenizer}: choose another --out")
         return stored
-    if init_from is not None and from_file is None:
+    if init_from is not None and tokenizer is None:
         catalogue.load_experiment(init_from / "experiment.json")
-        return load_tokenizers(init_from, columns)
-    label_tokenizers = make_label_tokenizers(columns, data, data_dir)
-    if from_file is not None:
-        return from_file | label_tokenizers
-    return train_text_tokenizers(columns, experiment.text, data, data_dir) | label_tokenizers
+        return load_codecs(init_from, columns)
+    codecs = from_file | fit_codecs(
+        {name: codec for name, codec in columns.items() if name not in from_file}, experiment.text, data, data_dir
+    )
+    return {name: codecs[name] for name in columns}
 
 
-def text_columns(columns: Mapping[str, str]) -> list[str]:
-    """Returns the names of the columns that are tokenized as text."""
-    return [name for name, kind in columns.items() if kind == "text"]
-
-
-def load_text_tokenizer(columns: Mapping[str, str], path: Path) -> Tokenizers:
-    """Returns the tokenizer in a file for every column of text. Raises `SeqlabError` for a missing file."""
+def load_text_codecs(columns: Mapping[str, Codec], path: Path) -> Codecs:
+    """Returns the SentencePiece model in a file for every column of text. Raises `SeqlabError` for a missing file."""
     if not path.is_file():
         raise SeqlabError(f"no tokenizer {path}")
-    return dict.fromkeys(text_columns(columns), parse_tokenizer(path.read_bytes(), str(path)))
+    loaded = SentencePiece.load(path.read_bytes(), str(path))
+    names = [name for name, codec in columns.items() if isinstance(codec, TextCodec)]
+    for name in names:
+        columns[name].check(loaded)
+    return dict.fromkeys(names, loaded)
 
 
-def make_label_tokenizers(columns: Mapping[str, str], data: PreparedData, data_dir: Path) -> Tokenizers:
-    """Returns the tokenizers of all columns but those of text: they list what occurs in the training split."""
-    tokenizers: Tokenizers = {}
-    for name, kind in columns.items():
-        if kind == "class":
-            tokenizers[name] = Labels(names_in_column(name, kind, data, data_dir))
-        elif kind == "symbols":
-            tokenizers[name] = Symbols(names_in_column(name, kind, data, data_dir))
-        elif kind == "numbers":
-            tokenizers[name] = Numbers()
-    return tokenizers
+def fit_codecs(columns: Mapping[str, Codec], text: Text, data: PreparedData, data_dir: Path) -> Codecs:
+    """Returns the codecs of columns, fitted to the training split. Columns with equal codecs that are shared get a
+    joint one.
+    """
+    groups: dict[Any, list[str]] = {}
+    for name, codec in columns.items():
+        groups.setdefault(codec if codec.shared(text) else name, []).append(name)
+    fitted: Codecs = {}
+    for names in groups.values():
+        codec = columns[names[0]]
+        fitted |= dict.fromkeys(names, fit_codec(codec, names, text, data, data_dir) if codec.learned else codec)
+    return fitted
 
 
-def names_in_column(name: str, kind: str, data: PreparedData, data_dir: Path) -> tuple[str, ...]:
-    """Returns the classes, or the symbols, that occur in a column of the training split, sorted."""
+def fit_codec(codec: Codec, names: Sequence[str], text: Text, data: PreparedData, data_dir: Path) -> Codec:
+    """Returns a codec fitted to some columns of the training split, which is stored in the cache."""
 
-    def make() -> bytes:
-        texts = read_columns(data, [name])
-        names = {part for text in texts for part in (text.split() if kind == "symbols" else [text])}
-        return json.dumps(sorted(names)).encode()
+    def read(sample: int | None) -> Iterator[Value]:
+        stride = -(-data.size("train") // sample) if sample else 1
+        return (example[name] for example in data.read("train", stride=stride) for name in names)
 
-    return made_from_training_split((kind, name), data, data_dir, make, parse_names)
-
-
-def train_text_tokenizers(columns: Mapping[str, str], text: Text, data: PreparedData, data_dir: Path) -> Tokenizers:
-    """Returns the tokenizers of the columns of text, trained on the training split: a joint one, or one for each."""
-    names = text_columns(columns)
-    if text.joint and names:
-        return dict.fromkeys(names, train_on_columns(names, text, data, data_dir))
-    return {name: train_on_columns([name], text, data, data_dir) for name in names}
-
-
-def train_on_columns(names: Sequence[str], text: Text, data: PreparedData, data_dir: Path) -> Tokenizer:
-    """Returns a tokenizer that is trained on at most `text.sample` examples of some columns."""
-
-    def make() -> bytes:
-        stride = -(-data.size("train") // text.sample)
-        return train_tokenizer(read_columns(data, names, stride), text).model
-
-    return made_from_training_split((text, tuple(names)), data, data_dir, make, parse_tokenizer)
-
-
-def read_columns(data: PreparedData, names: Sequence[str], stride: int = 1) -> Iterator[str]:
-    """Yields the texts of some columns of every `stride`-th example of the training split."""
-    return (example[name] for example in data.read("train", stride=stride) for name in names)
-
-
-def made_from_training_split(
-    recipe: Any, data: PreparedData, data_dir: Path, make: Callable[[], bytes], parse: Callable[[bytes, str], Any]
-) -> Any:
-    """Returns the parsed result of `make`, stored in the cache: the training split and `recipe` determine it."""
-    identity = hashlib.sha256(repr((data.hashes["train"], recipe)).encode()).hexdigest()[:24]
-    path = data_dir / "cache" / f"made-{identity}"
-    content = read_or_make(path, make)
+    identity = repr((data.hashes["train"], part_name(codec), codec, text, tuple(names)))
+    path = data_dir / "cache" / f"made-{hashlib.sha256(identity.encode()).hexdigest()[:24]}"
+    content = read_or_make(path, lambda: codec.fit(read, text).save())
     with with_advice("remove it, and it is made again"):
-        return parse(content, str(path))
+        return codec.load(content, str(path))
 
 
 def plan_batches(experiment: Experiment, corpus: Corpus, say: Callable[[str], None]) -> Plan:

@@ -14,7 +14,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from seqlab import catalogue
 from seqlab.config import Experiment
-from seqlab.data.corpus import Corpus, tokenize_split
+from seqlab.data.corpus import Corpus, encode_split
 from seqlab.data.plans import Plan
 from seqlab.distributed.devices import Runner, describe_determinism, describe_devices, fill_rows, make_runner
 from seqlab.distributed.hosts import check_equal_across_processes, is_process_zero, on_process_zero, wait_for_all
@@ -61,22 +61,22 @@ def train(
         prepared = prepare_experiment(experiment, data_dir, run, init_from, tokenizer, say)
         check_processes_agree(prepared)
         examples = prepared.experiment.validation.examples
-        validation_corpus = tokenize_split(prepared.data, "validation", prepared.tokenizers, data_dir, examples)
+        validation_corpus = encode_split(prepared.data, "validation", prepared.codecs, data_dir, examples)
         plan = plan_batches(prepared.experiment, prepared.corpus, say)
         context = make_context(prepared, plan, validation_corpus, run, init_from, say, stop_request)
         with lock_run(run):
-            on_process_zero(lambda: open_run(prepared.experiment, prepared.tokenizers, prepared.data, run, command))
+            on_process_zero(lambda: open_run(prepared.experiment, prepared.codecs, prepared.data, run, command))
             run_training(context)
             wait_for_all()
 
 
 def check_processes_agree(prepared: PreparedExperiment) -> None:
-    """Raises `SeqlabError` where several processes do not have the same experiment, data and tokenizers."""
+    """Raises `SeqlabError` where several processes do not have the same experiment, data and codecs."""
     fields = catalogue.to_json(without_resumable_fields(prepared.experiment))
     check_equal_across_processes("experiment", json.dumps({**fields, "data": None}).encode())
     check_equal_across_processes("data", json.dumps(prepared.data.hashes).encode())
-    digests = [tokenizer.digest for tokenizer in prepared.tokenizers.values()]
-    check_equal_across_processes("tokenizers", "".join(digests).encode())
+    digests = [tokenizer.digest for tokenizer in prepared.codecs.values()]
+    check_equal_across_processes("codecs", "".join(digests).encode())
 
 
 def make_context(
@@ -93,7 +93,7 @@ def make_context(
     `validation_corpus` is the validation split. Raises `SeqlabError` where `init_from` has another model, and where
     no example can be validated; `Stopped` if a stop is requested.
     """
-    experiment, data, tokenizers, _ = prepared
+    experiment, data, codecs, _ = prepared
     runner = make_runner(experiment.parallel, experiment.accumulate)
     first_batch = fill_rows(prepared.collate(plan.batches(experiment.seed, 0)[0]), runner.parts)
     make_state = functools.partial(initial_state, experiment, first_batch)
@@ -118,7 +118,7 @@ def make_context(
         train_step=runner.compile(training_step(experiment, runner.axis)),
         plan=plan,
         collate=prepared.collate,
-        validate=make_validation(experiment, data, tokenizers, validation_corpus),
+        validate=make_validation(experiment, data, codecs, validation_corpus),
         run=run,
         say=say,
         stop_request=stop_request,

@@ -9,11 +9,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from seqlab.codecs.codec import Codecs
 from seqlab.config import Experiment
 from seqlab.data.batches import make_batch
 from seqlab.data.corpus import Corpus
 from seqlab.data.records import PreparedData
-from seqlab.data.tokenizers import Tokenizers
 from seqlab.decoding.decoded_split import decode_split
 from seqlab.decoding.settings import validation_search
 from seqlab.decoding.trained import TrainedModel
@@ -26,7 +26,7 @@ from seqlab.types import Context, Params
 
 
 def loss_of_split(
-    experiment: Experiment, tokenizers: Tokenizers, corpus: Corpus
+    experiment: Experiment, codecs: Codecs, corpus: Corpus
 ) -> Callable[[Params], tuple[dict[str, float], int, int]]:
     """A function from parameters to the losses of a split, the number of its tokens or examples, and the number of
     examples that are left out, by the same limits as in training. The loss is in nats for a token or example, without
@@ -39,7 +39,7 @@ def loss_of_split(
     batches = plan.batches(0, None)
     if not batches:
         raise SeqlabError("no held-out example is short enough: raise batching.max_length")
-    collate = collate_local_rows(runner, functools.partial(make_batch, task, corpus, tokenizers))
+    collate = collate_local_rows(runner, functools.partial(make_batch, task, corpus, codecs))
     sums_of = jax.jit(lambda params, batch, carry: task.loss(experiment.model, params, batch, Context(carry=carry)))
 
     def judge(params: Params) -> tuple[dict[str, float], int, int]:
@@ -63,13 +63,13 @@ def loss_of_split(
 
 
 def make_validation(
-    experiment: Experiment, data: PreparedData, tokenizers: Tokenizers, corpus: Corpus
+    experiment: Experiment, data: PreparedData, codecs: Codecs, corpus: Corpus
 ) -> Callable[[Params], dict[str, float]]:
     """A function from parameters to the loss of the validation split and, if validation.beam is above 0, to the
     task's metrics.
     """
     try:
-        loss_of = loss_of_split(experiment, tokenizers, corpus)
+        loss_of = loss_of_split(experiment, codecs, corpus)
     except SeqlabError as error:
         raise SeqlabError(f"split validation: {error}") from None
     beam, search = experiment.validation.beam, validation_search(experiment)
@@ -77,7 +77,7 @@ def make_validation(
     def validate(params: Params) -> dict[str, float]:
         values, _, _ = loss_of(params)
         if beam and math.isfinite(values["loss"]):
-            trained = TrainedModel(experiment.task, experiment.model, params, tokenizers)
+            trained = TrainedModel(experiment.task, experiment.model, params, codecs)
             decoded = decode_split(trained, search, data, "validation", len(corpus), corpus)
             values |= {metric: scores[0].value for metric, scores in decoded.scores.items()}
         return values

@@ -1,4 +1,4 @@
-"""Text files, tokenizers, the cache of ids."""
+"""Text files, codecs, the cache of ids."""
 
 import bz2
 import gzip
@@ -14,17 +14,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from seqlab.codecs.label import Label
+from seqlab.codecs.numbers import Numbers
+from seqlab.codecs.sentencepiece import SentencePiece, train_sentencepiece
+from seqlab.codecs.symbols import Symbols
 from seqlab.config import Text
-from seqlab.data.corpus import tokenize
+from seqlab.data.codec_files import load_codecs, save_codecs
+from seqlab.data.corpus import encode_examples
 from seqlab.data.text_files import MAGIC, read_lines, read_pairs, read_table
-from seqlab.data.tokenizer_files import load_tokenizers, save_tokenizers
-from seqlab.data.tokenizers import Labels, Numbers, Symbols, Tokenizer, values_of
-from seqlab.data.vocabulary import train_tokenizer
 from seqlab.laws.tasks import tiny_tokenizer
 from seqlab.system.errors import SeqlabError
 from seqlab.system.files import open_output
 
-PAIR = {"source": "text", "target": "text"}
+PAIR = {"source": SentencePiece(), "target": SentencePiece()}
 
 
 def write(path, data: bytes):
@@ -85,11 +87,11 @@ TRAINING = ["ein Hund läuft", "zwei Hunde laufen über die Wiese", "und noch ei
 
 @pytest.fixture(scope="module")
 def bpe():
-    return train_tokenizer(TRAINING, Text("bpe", 300))
+    return train_sentencepiece(TRAINING, Text("bpe", 300))
 
 
 def test_tokenizer_is_deterministic(bpe):
-    assert train_tokenizer(TRAINING, Text("bpe", 300)).digest == bpe.digest
+    assert train_sentencepiece(TRAINING, Text("bpe", 300)).digest == bpe.digest
     assert (bpe.pad, bpe.bos, bpe.eos, bpe.unk) == tuple(
         getattr(bpe.processor, f"{name}_id")() for name in ("pad", "bos", "eos", "unk")
     )
@@ -111,7 +113,7 @@ def test_any_text_comes_back(text):
 
 @pytest.mark.parametrize("kind", ["bpe", "char", "word"])
 def test_kinds(kind, bpe):
-    tokenizer = train_tokenizer(TRAINING, Text(kind, 300))
+    tokenizer = train_sentencepiece(TRAINING, Text(kind, 300))
     ids = tokenizer.encode(["ein Satz, unbekannt 東京"])[0]
     assert tokenizer.decode(ids) == "ein Satz, unbekannt 東京"
     assert tokenizer.unk not in ids
@@ -123,12 +125,12 @@ def test_kinds(kind, bpe):
 )
 def test_tokenizers_that_cannot_be(text, message):
     with pytest.raises(SeqlabError, match=message):
-        train_tokenizer(TRAINING, Text(*text))
+        train_sentencepiece(TRAINING, Text(*text))
 
 
 def test_not_a_tokenizer():
     with pytest.raises(SeqlabError, match="not a SentencePiece model"):
-        Tokenizer(b"garbage").encode(["x"])
+        SentencePiece(b"garbage").encode(["x"])
 
 
 def test_a_tokenizer_of_another_kind():
@@ -139,17 +141,17 @@ def test_a_tokenizer_of_another_kind():
         sentence_iterator=iter(TRAINING), model_writer=output, model_type="char", vocab_size=30, minloglevel=2
     )
     with pytest.raises(SeqlabError, match="0, 1, 2, 3 are needed"):
-        Tokenizer(output.getvalue()).encode(["x"])
+        SentencePiece(output.getvalue()).encode(["x"])
 
 
-def test_saved_tokenizers(tmp_path, bpe):
-    save_tokenizers({"source": bpe, "target": bpe}, tmp_path)
-    assert [p.name for p in tmp_path.iterdir()] == ["tokenizer.model"]
-    assert load_tokenizers(tmp_path, PAIR)["source"].digest == bpe.digest
+def test_saved_codecs(tmp_path, bpe):
+    save_codecs({"source": bpe, "target": bpe}, tmp_path)
+    assert [p.name for p in (tmp_path / "codecs").iterdir()] == ["source+target.sentencepiece"]
+    assert load_codecs(tmp_path, PAIR)["source"].digest == bpe.digest
     apart = tmp_path / "apart"
     apart.mkdir()
-    save_tokenizers({"source": bpe, "target": tiny_tokenizer()}, apart)
-    loaded = load_tokenizers(apart, PAIR)
+    save_codecs({"source": bpe, "target": tiny_tokenizer()}, apart)
+    loaded = load_codecs(apart, PAIR)
     assert (loaded["source"].digest, loaded["target"].digest) == (bpe.digest, tiny_tokenizer().digest)
 
 
@@ -157,7 +159,7 @@ COLUMNS = ("source", "target")
 
 
 def test_cache(tmp_path):
-    tokenizers = {"source": tiny_tokenizer(), "target": tiny_tokenizer()}
+    codecs = {"source": tiny_tokenizer(), "target": tiny_tokenizer()}
     examples = [{"source": "a b", "target": ""}, {"source": "c", "target": "xyz"}]
 
     def broken():
@@ -165,10 +167,10 @@ def test_cache(tmp_path):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        tokenize(broken(), 2, "data", tokenizers, tmp_path)
+        encode_examples(broken(), 2, "data", codecs, tmp_path)
     assert [path.name for path in (tmp_path / "cache").iterdir()] == [".lock"]
-    first = tokenize(iter(examples), 2, "data", tokenizers, tmp_path)
-    again = tokenize(broken(), 2, "data", tokenizers, tmp_path)  # reads no text
+    first = encode_examples(iter(examples), 2, "data", codecs, tmp_path)
+    again = encode_examples(broken(), 2, "data", codecs, tmp_path)  # reads no text
     assert np.array_equal(first.lengths(*COLUMNS), again.lengths(*COLUMNS))
     assert again.lengths(*COLUMNS)[0, 1] == 0
     assert tiny_tokenizer().decode(again.row("target", 1).tolist()) == "xyz"
@@ -312,7 +314,7 @@ def test_any_text_is_a_table_or_an_error(tmp_path_factory, content, ending):
 
 @pytest.mark.parametrize("kind", ["bpe", "char", "word"])
 def test_newlines_survive(kind):
-    tokenizer = train_tokenizer(TRAINING, Text(kind, 380))
+    tokenizer = train_sentencepiece(TRAINING, Text(kind, 380))
     for text in ("a\nb", "one\n\ntwo three\nfour"):
         ids = tokenizer.encode([text])[0]
         assert ids.count(tokenizer.newline) == text.count("\n")
@@ -321,14 +323,14 @@ def test_newlines_survive(kind):
 
 def test_a_character_is_a_token():
     text = "  to be,  or\nnot "
-    tokenizer = train_tokenizer([text], Text("char", 300))
+    tokenizer = train_sentencepiece([text], Text("char", 300))
     assert len(tokenizer.encode([text])[0]) == len(text)
 
 
 def test_labels(tmp_path):
-    labels = Labels(("no", "yes\u00df"))
-    save_tokenizers({"source": tiny_tokenizer(), "label": labels}, tmp_path)
-    assert load_tokenizers(tmp_path, {"source": "text", "label": "class"}) == {
+    labels = Label(("no", "yes\u00df"))
+    save_codecs({"source": tiny_tokenizer(), "label": labels}, tmp_path)
+    assert load_codecs(tmp_path, {"source": SentencePiece(), "label": Label()}) == {
         "source": tiny_tokenizer(),
         "label": labels,
     }
@@ -344,14 +346,14 @@ def test_symbols_and_numbers(tmp_path):
     with pytest.raises(SeqlabError, match="the symbol 'c' is none of the 2 that training knows"):
         symbols.encode(["a c"])
     numbers = Numbers()
-    (ids,) = numbers.encode(["0.25 -1e3\n7"])
-    assert values_of(ids).tolist() == [0.25, -1000.0, 7.0]
-    assert numbers.decode(ids) == "0.25 -1000.0 7.0"
+    (values,) = numbers.encode(["0.25 -1e3\n7"])
+    assert values.tolist() == [0.25, -1000.0, 7.0]
+    assert numbers.decode(values) == "0.25 -1000.0 7.0"
     for text in ("1 x", "nan", "1e99"):
-        with pytest.raises(SeqlabError, match="these are no numbers"):
+        with pytest.raises(SeqlabError, match="not all of these are finite numbers"):
             numbers.encode([text])
-    save_tokenizers({"source": numbers, "label": symbols}, tmp_path)
-    loaded = load_tokenizers(tmp_path, {"source": "numbers", "label": "symbols"})
+    save_codecs({"source": numbers, "label": symbols}, tmp_path)
+    loaded = load_codecs(tmp_path, {"source": Numbers(), "label": Symbols()})
     assert loaded == {"source": numbers, "label": symbols}
 
 

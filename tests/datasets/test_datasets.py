@@ -19,6 +19,7 @@ from seqlab.datasets.multi30k import Multi30k
 from seqlab.datasets.parallel_text import ParallelText
 from seqlab.datasets.tfds import Tfds, _complement
 from seqlab.datasets.tiny_shakespeare import TinyShakespeare
+from seqlab.system import parts
 from seqlab.system.errors import SeqlabError
 
 
@@ -117,7 +118,7 @@ def test_the_same_data_has_the_same_hash(tmp_path):
 def test_every_data_set_is_found_by_its_file_name(name):
     cls = catalogue.part_class("datasets", name)
     assert cls.__module__.endswith(name)
-    assert catalogue.describe("datasets")[name]
+    assert parts.describe("datasets")[name]
 
 
 # Multi30k. The real files are not part of the project: a wrong line here stands for a damaged copy.

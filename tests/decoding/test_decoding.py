@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 import seqlab
-from seqlab.data.tokenizer_files import load_tokenizers
+from seqlab.codecs.sentencepiece import SentencePiece
+from seqlab.data.codec_files import load_codecs
 from seqlab.decoding.alignments import words_of
 from seqlab.decoding.output_format import Format
 from seqlab.decoding.stream import LineStreams, decode_stream, shard_range
@@ -50,7 +51,7 @@ def test_decode_and_its_files(home, capsys):
 
 def test_where_nothing_can_be_written(home):
     """More tokens are asked for than there are, and none may come twice: an empty text, and no error."""
-    vocabulary = len(load_tokenizers(home / "run", {"target": "text"})["target"])
+    vocabulary = load_codecs(home / "run", {"target": SentencePiece()})["target"].size
     options = ("--beam", "2", "--no-repeat", "1", "--scores", "--output", "nothing.txt")
     lengths = ("--min-length", str(vocabulary + 2), "--max-length", str(vocabulary + 3))
     assert call(home, "decode", "run", *options, *lengths, "--preset", "hf", stdin="one\n") == 0

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from seqlab import catalogue
+from seqlab.codecs.label import Label
 from seqlab.config import Search
 from seqlab.data.records import prepare
-from seqlab.data.tokenizers import Labels
 from seqlab.datasets.local_files import LocalFiles
 from seqlab.decoding.log_probs import is_causal, line_log_probs
 from seqlab.evaluation import analysis, evaluate
@@ -51,8 +51,8 @@ def home(tmp_path_factory):
     (home / "latin.txt").write_bytes("Zw\xf6lf\n".encode("latin-1") * 5)
     experiment = dataclasses.replace(tiny_experiment(), search=Search(beam=2, max_length=9))
     for seed, name in enumerate(("one", "two")):
-        tokenizers = dict.fromkeys(("source", "target"), tiny_tokenizer())
-        save_untrained(experiment, tokenizers, home / name, seed, 0.3)
+        codecs = dict.fromkeys(("source", "target"), tiny_tokenizer())
+        save_untrained(experiment, codecs, home / name, seed, 0.3)
         (home / name / "data.json").write_text("{}")
     prepare(experiment.data, home / "data")
     return home
@@ -221,15 +221,15 @@ def test_faults_where_the_truth_is_known(tmp_path):
     written is the search's fault, and exact search finds what greedy search has missed.
     """
     seed = 7  # with which greedy search makes some errors, and not only errors
-    tokenizers = dict.fromkeys(("source", "target"), tiny_tokenizer())
-    save_untrained(tiny_experiment(), tokenizers, tmp_path / "toy", seed, 1.0)
+    codecs = dict.fromkeys(("source", "target"), tiny_tokenizer())
+    save_untrained(tiny_experiment(), codecs, tmp_path / "toy", seed, 1.0)
     run = loading.load(tmp_path / "toy").with_search(beam=1, max_length=2)
-    target = run.tokenizers["target"]
+    target = run.codecs["target"]
     sources = [f"{n} days and {word}" for n in range(4) for word in ("x", "hours", "Montag")]
     answers = [[target.eos], *([token, target.eos] for token in range(len(target)))]
     rows, truth = [], []
     for source, request in zip(
-        sources, run.experiment.task.requests(run.trained.encode(sources), run.tokenizers, 2), strict=True
+        sources, run.experiment.task.requests(run.trained.encode(sources), run.codecs, 2), strict=True
     ):
         log_probs = token_log_probs(run.model, run.params, [request] * len(answers), answers)
         scores = [x.sum() / ((5 + len(x)) / 6) ** 0.6 for x in log_probs]
@@ -329,8 +329,8 @@ def test_attention_is_the_models(home):
     (result,) = attention_maps(run, ["3 days and more"], ["drei Tage"])
     weights = np.frombuffer(base64.b64decode(result["weights"]), np.uint8) / 255
     weights = weights.reshape(result["layers"], result["heads"], len(result["target"]), len(result["source"]))
-    target = run.tokenizers["target"]
-    pieces = [target.piece(token) for token in [*target.encode(["drei Tage"])[0], target.eos]]
+    target = run.codecs["target"]
+    pieces = [target.names[token] for token in [*target.encode(["drei Tage"])[0], target.eos]]
     assert result["target"] == [piece.replace("\u2581", " ") for piece in pieces]
     np.testing.assert_allclose(weights.sum(-1), 1, atol=len(result["source"]) / 255)
     assert result["sentences"] is None
@@ -350,7 +350,7 @@ def test_what_a_classifier_reads(tmp_path):
         task=Classification(),
         data=LocalFiles(**files, source="text", label="kind"),
     )
-    save_untrained(experiment, {"source": tiny_tokenizer(), "label": Labels(("a", "b"))}, tmp_path / "run", 0, 0.5)
+    save_untrained(experiment, {"source": tiny_tokenizer(), "label": Label(("a", "b"))}, tmp_path / "run", 0, 0.5)
     run = loading.load(tmp_path / "run")
     result = document_map(run, "day 3.\nSee it.\nNo.")
     assert len(result["sentences"]) == 3
@@ -358,7 +358,7 @@ def test_what_a_classifier_reads(tmp_path):
     for sentence in result["sentences"]:
         assert sum(weight for _, weight in sentence["words"]) == pytest.approx(1, abs=1e-5)
     assert [len(sentence["words"]) for sentence in result["sentences"]] == [
-        len(run.tokenizers["source"].encode([line])[0]) for line in ("day 3.\n", "See it.\n", "No.")
+        len(run.codecs["source"].encode([line])[0]) for line in ("day 3.\n", "See it.\n", "No.")
     ]
 
 
@@ -452,8 +452,8 @@ def test_forced_passes_of_a_stream_without_a_prompt(tmp_path):
     run = loading.load(tmp_path / "run")
     ((ids, log_probs),) = line_log_probs(run.trained, [""], ["3 Tage"])
     assert len(ids) == len(log_probs)
-    (request,) = run.experiment.task.requests([""], run.tokenizers, 0)
-    assert request.prompt == [run.tokenizers["target"].newline]
+    (request,) = run.experiment.task.requests([""], run.codecs, 0)
+    assert request.prompt == [run.codecs["target"].newline]
     np.testing.assert_allclose(token_log_probs(run.model, run.params, [request], [ids])[0], log_probs)
 
 

@@ -51,10 +51,10 @@ def home(tmp_path_factory):
         text=Text("char", 400),
         batching=Batching(tokens=900, buckets=2, max_length=120),
     )
-    experiment, data, tokenizers, corpus = prepare_experiment(experiment, home / "data", home / "run")
-    open_run(experiment, tokenizers, data, home / "run")
+    experiment, data, codecs, corpus = prepare_experiment(experiment, home / "data", home / "run")
+    open_run(experiment, codecs, data, home / "run")
     plan = plan_batches(experiment, corpus, quiet)
-    collate = functools.partial(experiment.task.collate, corpus, tokenizers=tokenizers)
+    collate = functools.partial(experiment.task.collate, corpus, codecs=codecs)
     fed = list(itertools.islice(stream_batches(plan, experiment.seed, collate, 0, 0), 24))
     assert fed[-1][0] > 1  # several epochs
     return home, [batch for _, _, batch in fed]
@@ -103,11 +103,11 @@ def test_place_of_step(seed):
 def fed_of(name: str) -> tuple[show_batch.TrainingBatch, list[dict[str, str]]]:
     """The fullest batch of a task on a tiny corpus, and the examples."""
     task = TASKS[name]
-    corpus, tokenizers, examples = tiny_corpus(task)
+    corpus, codecs, examples = tiny_corpus(task)
     batches = tiny_plan(task, corpus).batches(0, 0)
     batch_plan = max(batches, key=lambda batch_plan: len(batch_plan.indices))
-    batch = task.collate(corpus, batch_plan, tokenizers)
-    return show_batch.TrainingBatch(batch, batch_plan, tokenizers, 1, 1, (0, 0), len(batches), []), examples
+    batch = task.collate(corpus, batch_plan, codecs)
+    return show_batch.TrainingBatch(batch, batch_plan, codecs, 1, 1, (0, 0), len(batches), []), examples
 
 
 def rebuilt(facts: dict, like: Batch) -> Batch:
@@ -159,7 +159,7 @@ def test_rows_say_which_examples_they_hold(tmp_path, name):
     fed, examples = fed_of(name)
     rows = show_batch.facts(fed, tmp_path, 10**6)["rows"]
     column = "target" if fed.batch.inputs is None else "source"
-    tokenizer, side = fed.tokenizers[column], "prefix" if column == "target" else "inputs"
+    tokenizer, side = fed.codecs[column], "prefix" if column == "target" else "inputs"
     whole = tokenizer.encode(["\n".join(example[column] for example in examples)])[0] if "place" in rows[0] else []
     seen = []
     for row in rows:

@@ -26,8 +26,8 @@ def home(tmp_path_factory):
     for name, more in (("run", {}), ("biased", {"biases": True, "activation": "swish"})):
         experiment = tiny_experiment()
         experiment = dataclasses.replace(experiment, model=experiment.model.clone(norm="post", **more))
-        tokenizers = dict.fromkeys(("source", "target"), tiny_tokenizer())
-        save_untrained(experiment, tokenizers, home / name, deviation=0.3)
+        codecs = dict.fromkeys(("source", "target"), tiny_tokenizer())
+        save_untrained(experiment, codecs, home / name, deviation=0.3)
         assert call(home, "export", name, "--to", "marian", "--out", f"{name}-marian") == 0
     return home
 
@@ -38,7 +38,7 @@ def test_what_is_exported_is_the_model(home, name):
     targets = ["two", "", "drei 4"]
     forced = line_log_probs(run.trained, LINES, targets)
     for line, (ids, values) in zip(LINES, forced, strict=True):
-        source = [*run.tokenizers["source"].encode([line])[0], run.tokenizers["source"].eos]
+        source = [*run.codecs["source"].encode([line])[0], run.codecs["source"].eos]
         np.testing.assert_allclose(values, log_probs(home / f"{name}-marian", source, ids), atol=1e-4)
 
 
@@ -71,8 +71,8 @@ def test_what_is_imported_is_the_model(home, tmp_path, activation):
     forced = line_log_probs(run.trained, LINES, targets)
     for line, target, (ids, values) in zip(LINES, targets, forced, strict=True):
         assert ids[-1] == eos
-        assert run.tokenizers["target"].decode(ids) == target
-        source = [*run.tokenizers["source"].encode([line])[0], eos]
+        assert run.codecs["target"].decode(ids) == target
+        source = [*run.codecs["source"].encode([line])[0], eos]
         np.testing.assert_allclose(values, log_probs(folder, source, ids), atol=1e-4)
 
 
@@ -100,7 +100,7 @@ def test_a_search_as_a_program(home):
     signature = json.loads((home / "program" / "signature.json").read_text())
     run = loading.load(home / "run")
     arrays = load_file(home / "program" / "parameters.safetensors")
-    tokenizer = run.tokenizers["source"]
+    tokenizer = run.codecs["source"]
     sources = [[*ids, tokenizer.eos] for ids in tokenizer.encode(LINES)]
     given = {f"['parameters']{name}": array for name, array in arrays.items()}
     given |= {"['requests'].inputs.ids": np.array([ids + [0] * (16 - len(ids)) for ids in sources], np.int32)}

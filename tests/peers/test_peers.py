@@ -46,8 +46,8 @@ def home(tmp_path_factory):
     home = tmp_path_factory.mktemp("home")
     experiment = tiny_experiment()
     experiment = dataclasses.replace(experiment, model=experiment.model.clone(norm="post"))
-    tokenizers = dict.fromkeys(("source", "target"), tiny_tokenizer())
-    save_untrained(experiment, tokenizers, home / "ours", deviation=0.3)
+    codecs = dict.fromkeys(("source", "target"), tiny_tokenizer())
+    save_untrained(experiment, codecs, home / "ours", deviation=0.3)
     assert call(home, "export", "ours", "--to", "marian", "--out", "ours-marian") == 0
     make_marian(home / "theirs-marian")
     assert call(home, "import", "marian", "theirs-marian", "--out", "theirs") == 0
@@ -57,7 +57,7 @@ def home(tmp_path_factory):
 def make_marian(folder):
     """A MarianMTModel of random weights, large enough that near-ties are rare; its own order of ids, the pad last."""
     import torch
-    from transformers import MarianConfig, MarianMTModel, MarianTokenizer
+    from transformers import Marian, MarianConfig, MarianMTModel
 
     folder.mkdir()
     tokenizer = tiny_tokenizer()
@@ -66,7 +66,7 @@ def make_marian(folder):
     (folder / "vocab.json").write_text(json.dumps({name: i for i, name in enumerate(names)}))
     (folder / "model.spm").write_bytes(tokenizer.model)
     sides = [str(folder / "model.spm")] * 2
-    MarianTokenizer(*sides, str(folder / "vocab.json"), model_max_length=64).save_pretrained(folder)
+    Marian(*sides, str(folder / "vocab.json"), model_max_length=64).save_pretrained(folder)
     pad = len(names) - 1
     torch.manual_seed(0)
     model = MarianMTModel(
@@ -89,9 +89,9 @@ def make_marian(folder):
 
 def by_transformers(folder, beam, alpha):
     import torch
-    from transformers import MarianMTModel, MarianTokenizer
+    from transformers import Marian, MarianMTModel
 
-    model, tokenizer = MarianMTModel.from_pretrained(folder).eval(), MarianTokenizer.from_pretrained(folder)
+    model, tokenizer = MarianMTModel.from_pretrained(folder).eval(), Marian.from_pretrained(folder)
     model.generation_config.forced_eos_token_id = None
     model.generation_config.max_length = None
     found = []
@@ -121,11 +121,11 @@ def test_transformers(home, name, beam, alpha):
 def test_ctranslate2(home, name, beam, alpha):
     import ctranslate2
     from ctranslate2.converters import TransformersConverter
-    from transformers import MarianTokenizer
+    from transformers import Marian
 
     folder = home / f"{name}-marian"
     TransformersConverter(str(folder)).convert(str(home / "converted"), force=True)
-    tokenizer = MarianTokenizer.from_pretrained(folder)
+    tokenizer = Marian.from_pretrained(folder)
     translator = ctranslate2.Translator(str(home / "converted"), compute_type="float32", intra_threads=1)
     found = []
     for sentence in SENTENCES:

@@ -135,6 +135,7 @@ def change_a_parameter(run: Path) -> None:
     saver.close()
 
 
+TOKENIZER = "run/codecs/source+target.sentencepiece"
 LOSSES = {
     "the cursor": (lambda home: lose_progress(home / "run", index=0), "progress at step 1"),
     "patience": (lambda home: lose_progress(home / "run", waited=0), "progress at step 1"),
@@ -145,8 +146,8 @@ LOSSES = {
         "run/metrics.jsonl",
     ),
     "a hash": (lambda home: (home / "run/hashes.jsonl").write_text('{"step": 2}\n'), "run/hashes.jsonl"),
-    "the tokenizer": (lambda home: (home / "run/tokenizer.model").write_bytes(b""), "run/tokenizer.model"),
-    "an id": (lambda home: np.zeros(9, "<i4").tofile(home / "data/cache/source.ids"), "data/cache/source.ids"),
+    "the tokenizer": (lambda home: (home / TOKENIZER).write_bytes(b""), TOKENIZER),
+    "an id": (lambda home: np.zeros(9, "<i4").tofile(home / "data/cache/source.values"), "data/cache/source.values"),
     "half of something left": (lambda home: write_atomically(home / "data/cache/x.part", ""), "data/cache/x.part"),
     "a bit of a parameter": (lambda home: change_a_parameter(home / "run"), "fingerprint of step 1"),
 }

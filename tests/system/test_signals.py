@@ -130,7 +130,7 @@ def test_a_broken_text_is_not_blamed_on_the_tokenizer():
         raise SeqlabError("line 2: what is this?")
 
     with pytest.raises(SeqlabError, match="^line 2: what is this"):
-        vocabulary.train_tokenizer(texts(), tiny_experiment().text)
+        vocabulary.train_sentencepiece(texts(), tiny_experiment().text)
 
 
 def test_the_command_says_try_again(capsys):

@@ -195,7 +195,7 @@ def changed(run: Path, **fields: Any) -> None:
         ({"model__vocabulary": 5}, "model.vocabulary is 5, but the data has"),
         ({"model__vocabulary": 0, "model__source_vocabulary": 0}, "lacks the size of a vocabulary; restore it"),
         ({"task": {"part": "language_modeling"}}, "reads a source, and LanguageModeling has none"),
-        ({"task": {"part": "classification"}}, "no tokenizer for the column 'label'"),
+        ({"task": {"part": "classification"}}, "no codec for the column 'label'"),
         ({"extra": "x"}, "experiment has no 'extra'"),
     ],
 )
@@ -273,9 +273,10 @@ def test_links_and_pipes_in_a_checkpoint(run, tmp_path):
 
 
 def test_a_tokenizer_elsewhere(run, tmp_path):
-    shutil.move(run / "tokenizer.model", tmp_path / "tokenizer.model")
-    (run / "tokenizer.model").symlink_to(tmp_path / "tokenizer.model")
-    with pytest.raises(SeqlabError, match="leads out of its folder"):
+    (path,) = (run / "codecs").iterdir()
+    shutil.move(path, tmp_path / "elsewhere")
+    path.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(SeqlabError, match="sentencepiece: no plain file"):
         loading.load(run)
 
 

@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import json
 import re
+import shutil
 
 import jax
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 
 from seqlab import catalogue
 from seqlab.config import Batching, Parallel, Schedule, Search, Text, Validation
-from seqlab.data.corpus import tokenize_split
+from seqlab.data.corpus import encode_split
 from seqlab.data.plans import BatchPlan
 from seqlab.data.records import PreparedData, prepare
 from seqlab.datasets.adding_problem import AddingProblem
@@ -179,11 +180,11 @@ def test_a_stream_carries_its_state(tmp_path, parallel, rows):
 
     run = loading.load(tmp_path / "run")
     data = prepare(experiment.data, tmp_path / "data")
-    corpus = tokenize_split(data, "test", run.tokenizers, tmp_path / "data")
+    corpus = encode_split(data, "test", run.codecs, tmp_path / "data")
     losses = []
     for length in (7, 1000):
         one_row = dataclasses.replace(run.experiment, batching=Batching(tokens=length, max_length=length))
-        losses.append(loss_of_split(one_row, run.tokenizers, corpus)(run.params)[0]["loss"])
+        losses.append(loss_of_split(one_row, run.codecs, corpus)(run.params)[0]["loss"])
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
@@ -287,10 +288,10 @@ def test_the_first_sentence_is_the_baseline():
 def test_streams_hold_the_text():
     """Any stretch, from any place, against the text itself."""
     task = LanguageModeling("stream")
-    corpus, tokenizers, examples = tiny_corpus(task)
-    text = np.array(tokenizers["target"].encode(["\n".join(e["target"] for e in examples)])[0])
+    corpus, codecs, examples = tiny_corpus(task)
+    text = np.array(codecs["target"].encode(["\n".join(e["target"] for e in examples)])[0])
     for start, length in itertools.product((0, 1, 17, len(text) - 2, -3), (5, 1, 30)):
-        batch = task.collate(corpus, BatchPlan(np.array([start]), (length,), 1), tokenizers)
+        batch = task.collate(corpus, BatchPlan(np.array([start]), (length,), 1), codecs)
         real = np.arange(max(start, 0), max(min(start + length, len(text) - 1), 0))
         mask = batch.prefix.mask[0]
         assert mask.tolist() == (batch.weights[0] > 0).tolist()
@@ -349,9 +350,7 @@ def test_a_run_cut_off_at_its_birth(tmp_path):
     model, task, columns = CASES["classification"]
     experiment = experiment_on(tmp_path, model, task, **columns)
     train(experiment, tmp_path / "run", tmp_path / "data", say=quiet)
-    (tmp_path / "cut").mkdir()
-    for name in ("label.names.json", "tokenizer.model"):
-        (tmp_path / "cut" / name).write_bytes((tmp_path / "run" / name).read_bytes())
+    shutil.copytree(tmp_path / "run" / "codecs", tmp_path / "cut" / "codecs")
     train(experiment, tmp_path / "cut", tmp_path / "data", say=quiet)
     assert fingerprint(tmp_path / "cut", 4) == fingerprint(tmp_path / "run", 4)
 

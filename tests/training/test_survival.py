@@ -851,8 +851,8 @@ def test_parameters_alone_do_not_train_on(tmp_path):
 
 def test_the_average_is_what_others_take_from_a_run(tmp_path):
     """Decoding, and a run that starts from it; unless its arrays are not those of the model."""
-    tokenizers = dict.fromkeys(("source", "target"), tiny_tokenizer())
-    save_untrained(tiny_experiment(), tokenizers, tmp_path / "run")
+    codecs = dict.fromkeys(("source", "target"), tiny_tokenizer())
+    save_untrained(tiny_experiment(), codecs, tmp_path / "run")
     params = checkpoint.restore(tmp_path / "run", 1)["params"]
     average = jax.tree.map(lambda x: x + 1, params)
     saving.save_alone(tmp_path / "run", {"params": params, "average": average}, 2, {"best_step": 2})

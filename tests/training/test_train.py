@@ -282,8 +282,8 @@ def test_other_data_under_a_run_is_seen(home, capsys):
 @pytest.mark.parametrize(
     ("file", "change", "message"),
     [
-        ("source.ids", lambda ids: ids ^ (1 << 30), "source.ids: an id outside the vocabulary"),
-        ("target.ids", lambda ids: ids | -(1 << 31), "target.ids: an id outside the vocabulary"),
+        ("source.values", lambda ids: ids ^ (1 << 30), "source.values: an id outside the vocabulary"),
+        ("target.values", lambda ids: ids | -(1 << 31), "target.values: an id outside the vocabulary"),
         ("target.offsets", lambda at: np.where(at > 0, at[-1], 0), "positions where there is room for"),
         ("plan-*/arrays", lambda members: members ^ (members == members[3]), ": a damaged plan; remove it"),
         ("plan-*/plan.json", lambda content: content[: len(content) // 2], ": a damaged plan; remove it"),
@@ -294,7 +294,7 @@ def test_damaged_caches_are_one_line(home, capsys, file, change, message):
     shutil.rmtree(home / "damaged", ignore_errors=True)
     shutil.copytree(home / "data", home / "damaged")
     (path,) = (home / "damaged" / "cache").glob(f"{training_ids(home)}/{file}")
-    kind = {".ids": "<i4", ".json": "u1"}.get(path.suffix, "<i8")
+    kind = {".values": "<i4", ".json": "u1"}.get(path.suffix, "<i8")
     change(np.fromfile(path, kind)).astype(kind).tofile(path)
     assert call(home, "train", "tiny.py", "--out", "x", "--data-dir", "damaged") == 2
     error = capsys.readouterr().err
@@ -334,10 +334,10 @@ def changed_tokenizer(run, content):
 @pytest.mark.parametrize(
     ("file", "change"),
     [
-        ("tokenizer.model", changed_tokenizer),
-        ("tokenizer.model", lambda run, content: content[: len(content) // 2]),
-        ("tokenizer.model", lambda run, content: None),
-        ("tokenizer.target.model", changed_tokenizer),
+        ("codecs/source+target.sentencepiece", changed_tokenizer),
+        ("codecs/source+target.sentencepiece", lambda run, content: content[: len(content) // 2]),
+        ("codecs/source+target.sentencepiece", lambda run, content: None),
+        ("codecs/target.sentencepiece", changed_tokenizer),
         ("experiment.json", lambda run, content: content[: len(content) // 2]),
         ("data.json", lambda run, content: content[: len(content) // 2]),
         ("data.json", lambda run, content: b'{"train": 1}'),
@@ -359,12 +359,12 @@ def test_damaged_files_of_a_run(home, capsys, file, change):
         assert error.count("\n") == 1
 
 
-def test_a_run_without_hashes_of_its_tokenizers(home, capsys):
+def test_a_run_without_hashes_of_its_codecs(home, capsys):
     """An older one goes on."""
     shutil.rmtree(home / "older", ignore_errors=True)
     record = Path(shutil.copytree(home / "run", home / "older")) / "data.json"
     hashes = json.loads(record.read_text())
-    assert set(hashes) == {"train", "validation", "test", "tokenizer.model"}
+    assert set(hashes) == {"train", "validation", "test", "codecs/source+target.sentencepiece"}
     record.write_text(json.dumps({name: hashes[name] for name in ("train", "validation", "test")}))
     assert call(home, "train", "tiny.py", "--out", "older", "--data-dir", "data") == 0
     assert "is trained: 4 steps" in capsys.readouterr().out
@@ -372,15 +372,15 @@ def test_a_run_without_hashes_of_its_tokenizers(home, capsys):
 
 def test_a_damaged_id_is_seen_in_the_threads(tmp_path):
     """What a thread of grain raises is what the loop raises."""
-    experiment, _, tokenizers, corpus = prepare_experiment(tiny_experiment(), tmp_path, tmp_path / "run", say=str)
+    experiment, _, codecs, corpus = prepare_experiment(tiny_experiment(), tmp_path, tmp_path / "run", say=str)
     plan = plan_batches(experiment, corpus, str)
     last = plan.batches(experiment.seed, 0)[-1].indices[0]
-    ids = corpus.ids["source"].copy()
-    ids[corpus.offsets["source"][last]] = len(tokenizers["source"])
-    corpus = dataclasses.replace(corpus, ids={**corpus.ids, "source": ids})
-    collate = functools.partial(make_batch, experiment.task, corpus, tokenizers)
+    ids = corpus.values["source"].copy()
+    ids[corpus.offsets["source"][last]] = codecs["source"].size
+    corpus = dataclasses.replace(corpus, values={**corpus.values, "source": ids})
+    collate = functools.partial(make_batch, experiment.task, corpus, codecs)
     stream = stream_batches(plan, experiment.seed, collate, 0, 0)
-    with pytest.raises(SeqlabError, match=r"damaged \(source\.ids: an id outside") as caught:
+    with pytest.raises(SeqlabError, match=r"damaged \(source\.values: an id outside") as caught:
         for _ in range(len(plan.batches(experiment.seed, 0))):
             next(stream)
     assert "\n" not in str(caught.value)

@@ -44,9 +44,9 @@ def diagnose(
     check_new(out)
     check_minimum("--first", first, 1)
     check_experiment(experiment)
-    experiment, _, tokenizers, corpus = prepare_experiment(experiment, data_dir, out, say=say)
+    experiment, _, codecs, corpus = prepare_experiment(experiment, data_dir, out, say=say)
     plan = plan_batches(experiment, corpus, say)
-    collate = functools.partial(make_batch, experiment.task, corpus, tokenizers)
+    collate = functools.partial(make_batch, experiment.task, corpus, codecs)
     loss = functools.partial(experiment.task.loss, experiment.model)
     longest = max(
         itertools.islice(plan.batches(experiment.seed, 0), 20), key=lambda batch_plan: sum(batch_plan.shape)

@@ -1,0 +1,121 @@
+"""The contract of a codec: what the values of a column are as arrays.
+
+A codec is a frozen dataclass, one file each. A task has an unfitted codec for each of its columns; `fit` returns the
+codec that training uses, and a run stores the bytes of `save`.
+"""
+
+import functools
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol, Self, runtime_checkable
+
+import numpy as np
+
+from seqlab.config import Text
+from seqlab.system.errors import SeqlabError
+
+Value = str | bytes  # of a column in an example
+Read = Callable[[int | None], Iterator[Value]]  # the values of at most so many training examples, evenly spread
+BLANK, END = "\u2581", "</s>"  # a blank and the end of a text, as pieces
+
+
+@runtime_checkable
+class Codec(Protocol):
+    """Values of a column to arrays and back. A value becomes a row of elements: an array [N *shape] of `dtype`."""
+
+    @property
+    def dtype(self) -> str:
+        """The NumPy type of an element in the corpus."""
+        return "<i4"
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of an element."""
+        return ()
+
+    @property
+    def size(self) -> int | None:
+        """The number of ids, which are 0 .. size - 1; None if elements are not ids."""
+        return None
+
+    @property
+    def stores_once(self) -> bool:
+        """Whether the corpus stores equal values once, as large ones that several examples share."""
+        return False
+
+    @property
+    def learned(self) -> bool:
+        """Whether `fit` reads the training data."""
+        return True
+
+    def shared(self, text: Text) -> bool:
+        """Whether all columns of a task with this codec share one fitted codec."""
+        return False
+
+    def fit(self, read: Read, text: Text) -> Self:
+        """Returns the codec fitted to the values that `read` yields."""
+        return self
+
+    def check(self, fitted: "Codec") -> None:
+        """Raises `SeqlabError` for a fitted codec that cannot take the place of this unfitted one."""
+        if type(fitted) is not type(self):
+            raise SeqlabError(f"{type(fitted).__name__} in place of {type(self).__name__}")
+
+    def encode(self, values: Sequence[Any]) -> list[Any]:
+        """Returns a row for each value. Raises `SeqlabError` for a value that has none."""
+        ...
+
+    def decode(self, row: Sequence[Any]) -> str:
+        """Returns the text of a row."""
+        ...
+
+    def canonical(self, value: str) -> str:
+        """Returns the value as `decode` would write it, where texts are compared."""
+        return value
+
+    def save(self) -> bytes:
+        """Returns the content of the file that a run stores."""
+        return b""
+
+    @classmethod
+    def load(cls, content: bytes, place: str) -> Self:
+        """Returns the codec whose `save` gave `content`. Raises `SeqlabError`, which names the `place`."""
+        return cls()
+
+    @property
+    def digest(self) -> str:
+        """Identifies the codec: equal digests give equal rows."""
+        return hashlib.sha256(type(self).__name__.encode() + self.save()).hexdigest()
+
+
+@runtime_checkable
+class TextCodec(Codec, Protocol):
+    """A codec of text that a generator reads and writes, with the ids of its special tokens."""
+
+    pad: int
+    bos: int
+    eos: int
+    unk: int
+
+    @functools.cached_property
+    def newline(self) -> int:
+        """The id between the lines of a text; -1: lines are not distinguished."""
+        return -1
+
+    @functools.cached_property
+    def names(self) -> tuple[str, ...]:
+        """The tokens by id, "\u2581" for a blank before one."""
+        ...
+
+    def check(self, fitted: Codec) -> None:
+        """Another text codec may take the place of this one: a run from elsewhere has a tokenizer of its own."""
+        if not isinstance(fitted, TextCodec):
+            raise SeqlabError(f"{type(fitted).__name__} is not a codec of text")
+
+
+Codecs = dict[str, Any]  # by column of the data ("source", "target", "label")
+
+
+def as_row(row: Any, codec: Codec) -> np.ndarray:
+    """Returns a row of a codec as an array of its type."""
+    return np.asarray(row, codec.dtype).reshape(-1, *codec.shape)

@@ -1,0 +1,53 @@
+"""The class of an example, by name: a value is one id."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from seqlab.codecs.codec import Codec, Read
+from seqlab.config import Text
+from seqlab.system.errors import SeqlabError
+from seqlab.system.untrusted import parse_json
+
+
+@dataclass(frozen=True)
+class Label(Codec):
+    """The classes that occur in the training data."""
+
+    names: tuple[str, ...] = ()
+
+    @property
+    def size(self) -> int:
+        return len(self.names)
+
+    def fit(self, read: Read, text: Text) -> "Label":
+        return Label(tuple(sorted({str(value) for value in read(None)})))
+
+    def encode(self, values: Sequence[str]) -> list[list[int]]:
+        """Raises `SeqlabError` for a label that the training data does not have."""
+        ids = {name: i for i, name in enumerate(self.names)}
+        unknown = next((value for value in values if value not in ids), None)
+        if unknown is not None:
+            raise SeqlabError(f"the label {unknown!r} is none of the {len(ids)} that training knows")
+        return [[ids[value]] for value in values]
+
+    def decode(self, row: Sequence[int]) -> str:
+        return self.names[row[0]]
+
+    def save(self) -> bytes:
+        return json.dumps(self.names, indent=0).encode()
+
+    @classmethod
+    def load(cls, content: bytes, place: str) -> "Label":
+        return cls(parse_names(content, place))
+
+
+def parse_names(content: bytes, place: str) -> tuple[str, ...]:
+    """Returns distinct names from JSON. Errors name the `place`."""
+    names = parse_json(content, place, list[str])
+    if not names or len(set(names)) < len(names):
+        raise SeqlabError(f"{place}: there must be names of classes, and no name twice")
+    return tuple(names)
+
+
+CODEC = Label

@@ -1,0 +1,88 @@
+"""Text as a Marian model has it: the pieces of a SentencePiece model, with ids from a vocabulary of their own."""
+
+import base64
+import binascii
+import dataclasses
+import functools
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from seqlab.codecs.codec import TextCodec
+from seqlab.codecs.sentencepiece import check_model
+from seqlab.system.errors import SeqlabError
+from seqlab.system.untrusted import parse_json
+
+SPECIAL = ("pad", "bos", "eos", "unk")
+
+
+@dataclass(frozen=True)
+class Marian(TextCodec):
+    """A SentencePiece model, the pieces by id, and the special ids."""
+
+    model: bytes
+    pieces: tuple[str, ...]
+    pad: int
+    bos: int
+    eos: int
+    unk: int
+
+    @functools.cached_property
+    def processor(self) -> Any:
+        import sentencepiece
+
+        try:
+            return sentencepiece.SentencePieceProcessor(model_proto=self.model)
+        except RuntimeError:
+            raise SeqlabError("not a SentencePiece model") from None
+
+    @property
+    def size(self) -> int:
+        return len(self.pieces)
+
+    @functools.cached_property
+    def names(self) -> tuple[str, ...]:
+        return self.pieces
+
+    @functools.cached_property
+    def ids(self) -> dict[str, int]:
+        """The id of each piece."""
+        return {name: i for i, name in enumerate(self.pieces)}
+
+    def encode(self, values: Sequence[str]) -> list[list[int]]:
+        """Returns ids without BOS and EOS."""
+        lines = [text.replace("\n", " ") for text in values]
+        rows = self.processor.encode(lines, out_type=str, num_threads=os.cpu_count() or 1)
+        return [[self.ids.get(piece, self.unk) for piece in row] for row in rows]
+
+    def decode(self, row: Sequence[int]) -> str:
+        """Returns the text of ids without the special ones."""
+        pieces = [self.pieces[i] for i in row if i not in (self.pad, self.bos, self.eos)]
+        return self.processor.decode_pieces(pieces).replace("\u2581", " ").strip()
+
+    def save(self) -> bytes:
+        model = base64.b64encode(self.model).decode()
+        return json.dumps({**dataclasses.asdict(self), "model": model}, indent=0).encode()
+
+    @classmethod
+    def load(cls, content: bytes, place: str) -> "Marian":
+        values = parse_json(content, place, dict[str, str | int | list[str]])
+        pieces, model = values.get("pieces"), values.get("model")
+        if values.keys() != {"model", "pieces", *SPECIAL} or not (
+            isinstance(pieces, list) and isinstance(model, str)
+        ):
+            raise SeqlabError(f"{place}: the keys are model, pieces, {', '.join(SPECIAL)}")
+        ids = [values[name] for name in SPECIAL]
+        if not all(isinstance(i, int) and 0 <= i < len(pieces) for i in ids):
+            raise SeqlabError(f"{place}: {', '.join(SPECIAL)} are ids of its {len(pieces)} pieces")
+        try:
+            codec = cls(base64.b64decode(model, validate=True), tuple(pieces), *map(int, ids))
+        except binascii.Error:
+            raise SeqlabError(f"{place}: the model is not base64") from None
+        check_model(codec.model, lambda: codec.processor, place)
+        return codec
+
+
+CODEC = Marian

@@ -1,0 +1,182 @@
+"""Text as the pieces of a SentencePiece model (Kudo & Richardson 2018), which is learned from the training data."""
+
+import functools
+import io
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from seqlab.codecs.codec import Codec, Read, TextCodec
+from seqlab.config import Text
+from seqlab.system.errors import SeqlabError, Stopped
+from seqlab.system.progress_bar import progress
+
+
+@dataclass(frozen=True)
+class SentencePiece(TextCodec):
+    """A SentencePiece model and its special ids. Each line of a text is encoded by itself."""
+
+    model: bytes = b""
+    reserved: tuple[str, ...] = ()
+    """Special tokens besides pad, bos, eos and unk, which no text contains, such as [MASK]."""
+
+    pad = 0
+    bos = 1
+    eos = 2
+    unk = 3
+
+    @functools.cached_property
+    def processor(self) -> Any:
+        import sentencepiece
+
+        try:
+            processor = sentencepiece.SentencePieceProcessor(model_proto=self.model)
+        except RuntimeError:
+            raise SeqlabError("not a SentencePiece model") from None
+        special_ids = processor.pad_id(), processor.bos_id(), processor.eos_id(), processor.unk_id()
+        if processor.piece_to_id("<0x0A>") == self.unk:
+            raise SeqlabError("this SentencePiece model has no byte fallback, which is needed")
+        if special_ids != (self.pad, self.bos, self.eos, self.unk):
+            raise SeqlabError(
+                f"this SentencePiece model has pad, bos, eos, unk at {special_ids}; 0, 1, 2, 3 are needed"
+            )
+        return processor
+
+    @property
+    def size(self) -> int:
+        return self.processor.get_piece_size()
+
+    @functools.cached_property
+    def names(self) -> tuple[str, ...]:
+        return tuple(map(self.processor.id_to_piece, range(self.size)))
+
+    @functools.cached_property
+    def newline(self) -> int:
+        """The id of the byte of a newline."""
+        return self.processor.piece_to_id("<0x0A>")
+
+    def shared(self, text: Text) -> bool:
+        return text.joint
+
+    def fit(self, read: Read, text: Text) -> "SentencePiece":
+        return train_sentencepiece((str(value) for value in read(text.sample)), text, self.reserved)
+
+    def check(self, fitted: Codec) -> None:
+        TextCodec.check(self, fitted)
+        for name in self.reserved:
+            self.reserved_id(name, fitted)
+
+    def reserved_id(self, name: str, fitted: Codec) -> int:
+        """Returns the id of a reserved token. Raises `SeqlabError` for a fitted codec without it."""
+        if not isinstance(fitted, SentencePiece) or not fitted.processor.is_control(
+            fitted.processor.piece_to_id(name)
+        ):
+            raise SeqlabError(f"the tokenizer has no special token {name}: train one, without --tokenizer")
+        return fitted.processor.piece_to_id(name)
+
+    def encode(self, values: Sequence[str]) -> list[list[int]]:
+        """Returns ids without BOS and EOS, on all cores."""
+        parts = [text.split("\n") for text in values]
+        lines = [line for part in parts for line in part]
+        rows = iter(self.processor.encode(lines, num_threads=os.cpu_count() or 1))
+        encoded = []
+        for part in parts:
+            ids = next(rows)
+            for _ in part[1:]:
+                ids.append(self.newline)
+                ids.extend(next(rows))
+            encoded.append(ids)
+        return encoded
+
+    def decode(self, row: Sequence[int]) -> str:
+        """Returns the text of ids without the special ones. An id outside the vocabulary is an error."""
+        lines: list[list[int]] = [[]]
+        for i in row:
+            if i == self.newline:
+                lines.append([])
+            elif i not in (self.pad, self.bos, self.eos):
+                lines[-1].append(i)
+        # A word missing from a vocabulary of words keeps SentencePiece's mark for a blank.
+        return "\n".join(
+            text.removeprefix("\u2581").replace("\u2581", " ") for text in self.processor.decode(lines)
+        ).strip()
+
+    def save(self) -> bytes:
+        return self.model
+
+    @classmethod
+    def load(cls, content: bytes, place: str) -> "SentencePiece":
+        codec = cls(content)
+        check_model(codec.model, lambda: codec.processor, place)
+        return codec
+
+
+def check_model(model: bytes, open_processor: Any, place: str) -> None:
+    """Raises `SeqlabError` for a malformed SentencePiece model, and names the `place`."""
+    if not model:  # SentencePiece takes nothing for a model
+        raise SeqlabError(f"{place} is empty")
+    try:
+        processor = open_processor()
+        for i in range(processor.get_piece_size()):
+            processor.id_to_piece(i)
+    except UnicodeDecodeError as error:
+        raise SeqlabError(f"{place}: a piece that is not UTF-8 ({error.reason})") from None
+    except SeqlabError as error:
+        raise SeqlabError(f"{place}: {error}") from None
+
+
+def train_sentencepiece(texts: Iterable[str], text: Text, reserved: Sequence[str] = ()) -> SentencePiece:
+    """Returns a model with byte fallback, trained on `texts`; the same texts give the same model.
+
+    Text is not normalized: decoding restores the encoded text, except runs of blanks and blanks at the ends of lines.
+    With characters as tokens, these are restored too.
+    """
+    import sentencepiece
+
+    if text.size < 300:  # where a tokenizer is given, the size does not matter
+        raise SeqlabError(f"text.size is {text.size}: give 300 or more: 256 bytes, 4 special tokens, some text")
+    output = io.BytesIO()
+    with progress(f"training a tokenizer ({text.kind}, {text.size})", None) as advance:
+        raised: list[BaseException] = []  # by the texts: the trainer would replace it by its own error
+
+        def lines_of_texts() -> Iterator[str]:
+            try:
+                for example in texts:
+                    advance()
+                    yield from example.split("\n")
+            except (Exception, KeyboardInterrupt, Stopped) as error:
+                raised.append(error)
+                raise
+
+        try:
+            sentencepiece.SentencePieceTrainer.train(
+                sentence_iterator=lines_of_texts(),
+                model_writer=output,
+                model_type=text.kind,
+                vocab_size=text.size,
+                character_coverage=1.0,
+                byte_fallback=True,
+                normalization_rule_name="identity",
+                add_dummy_prefix=text.kind != "char",
+                remove_extra_whitespaces=text.kind != "char",
+                max_sentence_length=1 << 20,
+                hard_vocab_limit=text.kind == "bpe",
+                control_symbols=list(reserved),
+                pad_id=SentencePiece.pad,
+                bos_id=SentencePiece.bos,
+                eos_id=SentencePiece.eos,
+                unk_id=SentencePiece.unk,
+                minloglevel=2,
+            )
+        except RuntimeError as error:
+            if raised:
+                raise raised[0] from None
+            reason = str(error).rsplit(") ", 1)[-1].strip()
+            raise SeqlabError(
+                f"no {text.kind} vocabulary of {text.size} entries could be trained: {reason}; try another text.size"
+            ) from None
+    return SentencePiece(output.getvalue())
+
+
+CODEC = SentencePiece

@@ -1,0 +1,48 @@
+"""Words of a small, closed set, by name: each word of a value is one id."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from seqlab.codecs.codec import Codec, Read
+from seqlab.codecs.label import parse_names
+from seqlab.config import Text
+from seqlab.system.errors import SeqlabError
+
+
+@dataclass(frozen=True)
+class Symbols(Codec):
+    """The symbols that occur in the training data."""
+
+    names: tuple[str, ...] = ()
+
+    @property
+    def size(self) -> int:
+        return len(self.names)
+
+    def fit(self, read: Read, text: Text) -> "Symbols":
+        return Symbols(tuple(sorted({name for value in read(None) for name in str(value).split()})))
+
+    def encode(self, values: Sequence[str]) -> list[list[int]]:
+        """Raises `SeqlabError` for a symbol that the training data does not have."""
+        ids = {name: i for i, name in enumerate(self.names)}
+        try:
+            return [[ids[name] for name in value.split()] for value in values]
+        except KeyError as error:
+            raise SeqlabError(f"the symbol {error} is none of the {len(ids)} that training knows") from None
+
+    def decode(self, row: Sequence[int]) -> str:
+        return " ".join(self.names[i] for i in row)
+
+    def canonical(self, value: str) -> str:
+        return " ".join(value.split())
+
+    def save(self) -> bytes:
+        return json.dumps(self.names, indent=0).encode()
+
+    @classmethod
+    def load(cls, content: bytes, place: str) -> "Symbols":
+        return cls(parse_names(content, place))
+
+
+CODEC = Symbols

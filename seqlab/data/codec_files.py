@@ -1,0 +1,66 @@
+"""The files of codecs in a run: codecs/COLUMNS.PART, such as codecs/source+target.sentencepiece."""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+from seqlab.codecs.codec import Codec, Codecs
+from seqlab.system.errors import RESTORE, SeqlabError, with_advice
+from seqlab.system.parts import module, part_name
+from seqlab.system.untrusted import plain_files, read_json, read_whole, resolve_inside
+
+FOLDER = "codecs"
+RUN_RECORD = "data.json"
+
+
+def codec_hashes(run: Path) -> dict[str, str]:
+    """Returns the SHA-256 of each codec file of a run, by its path in the run."""
+    folder = run / FOLDER
+    paths = plain_files(resolve_inside(run, FOLDER)) if folder.exists() else ()
+    return {f"{FOLDER}/{path.name}": hashlib.sha256(read_whole(path)).hexdigest() for path in paths}
+
+
+def save_codecs(codecs: Codecs, run: Path) -> None:
+    """Writes a file for each codec, named after the columns that share it. Removes other codec files."""
+    folder = run / FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.iterdir():
+        old.unlink()
+    columns: dict[Codec, list[str]] = {}
+    for column, codec in codecs.items():
+        columns.setdefault(codec, []).append(column)
+    for codec, names in columns.items():
+        (folder / f"{'+'.join(names)}.{part_name(codec)}").write_bytes(codec.save())
+
+
+def load_codecs(run: Path, columns: Mapping[str, Codec]) -> Codecs:
+    """Returns the codecs that `save_codecs` wrote, for the columns of a task and their unfitted codecs. Raises
+    `SeqlabError` for a missing file, and for a file that differs from the run's record, if it has one.
+    """
+    record = read_record(run / RUN_RECORD)[1] if (run / RUN_RECORD).exists() else {}
+    held = codec_hashes(run)
+    changed = [name for name in {**record, **held} if record and record.get(name) != held.get(name)]
+    if changed:
+        raise SeqlabError(f"{run / changed[0]}: not what the run was trained with; {RESTORE}")
+    codecs: Codecs = {}
+    for name in held:
+        path = resolve_inside(run, name)
+        names, _, part = path.name.rpartition(".")
+        with with_advice(RESTORE):
+            codec = module("codecs", part).CODEC.load(read_whole(path), str(path))
+            for column in names.split("+"):
+                if column in columns:
+                    columns[column].check(codec)
+                    codecs[column] = codec
+    missing = [column for column in columns if column not in codecs]
+    if missing:
+        raise SeqlabError(f"{run / FOLDER} has no codec for the column {missing[0]!r}; {RESTORE}")
+    return {column: codecs[column] for column in columns}
+
+
+def read_record(path: Path) -> tuple[dict[str, str], dict[str, str]]:
+    """Returns the SHA-256 of each split and of each codec file in data.json; old runs have only splits."""
+    with with_advice(RESTORE):
+        hashes = read_json(resolve_inside(path.parent, path.name), dict[str, str])
+    files = {name: value for name, value in hashes.items() if name.startswith(f"{FOLDER}/")}
+    return {name: value for name, value in hashes.items() if name not in files}, files
