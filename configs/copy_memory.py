@@ -1,22 +1,22 @@
 """Copying memory (Hochreiter & Schmidhuber 1997): ten symbols, said again after a delay of 500.
 
     seqlab train configs/copy_memory.py --out runs/copy-tcn
-    seqlab train configs/copy_memory.py --out runs/copy-gru --model.layer gru --model.layers 1 --model.dim 60
     seqlab evaluate runs/copy-tcn
 
 10,000 sequences, batches of 32, Adam with clipping at 1; the TCN has 13,000 parameters (Bai et al. 2018, table 1:
-16,000). A model without memory has a loss of 10 ln 8 / 520 = 0.040.
+16,000). A model without memory has a loss of 10 ln 8 / 520 = 0.040. `copy_memory_recurrent.py` has a recurrent layer.
 """
 
 from seqlab.config import Batching, Experiment, Optimizer, Schedule, Validation
 from seqlab.datasets.copy_memory import CopyMemory
-from seqlab.models.sequence_tagger import SequenceTagger
+from seqlab.encoders.dilated import DilatedEncoder
+from seqlab.models.tagger_head import TaggerHead
 from seqlab.tasks.tagging import Tagging
 
 DELAY = 500
 
 experiment = Experiment(
-    model=SequenceTagger(layer="tcn", layers=8, dim=10, kernel=8),
+    model=TaggerHead(DilatedEncoder(layers=8, dim=10, kernel=8)),
     task=Tagging(),
     data=CopyMemory(DELAY),
     steps=3000,

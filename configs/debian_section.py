@@ -8,11 +8,12 @@
 
 from seqlab.config import Batching, Experiment, Schedule, Text, Validation
 from seqlab.datasets.debian_descriptions import DebianDescriptions
-from seqlab.models.mean_embeddings import MeanEmbeddings
+from seqlab.encoders.mean import MeanEncoder
+from seqlab.models.classifier_head import ClassifierHead
 from seqlab.tasks.classification import Classification
 
 experiment = Experiment(
-    model=MeanEmbeddings(dim=256, hidden=256, dropout=0.3),
+    model=ClassifierHead(MeanEncoder(dim=256, hidden=256, dropout=0.3), dropout=0.3),
     task=Classification(max_tokens=256),
     data=DebianDescriptions("section"),
     steps=3000,

@@ -8,11 +8,14 @@ Hierarchical attention (Yang et al. 2016) on the data of configs/debian_section.
 
 from seqlab.config import Batching, Experiment, Schedule, Text, Validation
 from seqlab.datasets.debian_descriptions import DebianDescriptions
-from seqlab.models.hierarchical_attention import HierarchicalAttention
+from seqlab.encoders.hierarchical import HierarchicalEncoder
+from seqlab.models.classifier_head import ClassifierHead
 from seqlab.tasks.classification import Classification
 
 experiment = Experiment(
-    model=HierarchicalAttention(dim=200, hidden=100, dropout=0.5, dtype="bfloat16"),
+    model=ClassifierHead(
+        HierarchicalEncoder(dim=200, hidden=100, dropout=0.5, dtype="bfloat16"), dropout=0.5, dtype="bfloat16"
+    ),
     task=Classification(max_tokens=256, label_smoothing=0.1),
     data=DebianDescriptions("section"),
     steps=4000,

@@ -76,10 +76,18 @@ def captions(config: str, pair: str = "en-de", version: str = "raw", average: in
 
 
 def adding(length: int) -> Row:
-    def layer(name: str, layers: int, dim: int, *options: str) -> tuple[Command, ...]:
-        sizes = ("--model.layer", name, "--model.layers", str(layers), "--model.dim", str(dim))
-        tokens = ("--batching.tokens", str(32 * length), "--batching.max-length", str(length))
-        return trained("adding_problem", "--data.length", str(length), *tokens, *sizes, *options)
+    lengths = (
+        "--data.length",
+        str(length),
+        "--batching.tokens",
+        str(32 * length),
+        "--batching.max-length",
+        str(length),
+    )
+
+    def recurrent(cell: str, dim: int, *options: str) -> tuple[Command, ...]:
+        sizes = ("--model.encoder.cell", cell, "--model.encoder.dim", str(dim))
+        return trained("adding_problem", *lengths, *sizes, *options)
 
     small_steps = ("--optimizer.name", "sgd", "--schedule.peak", "0.01", "--optimizer.clip", "1")
     return Row(
@@ -87,11 +95,11 @@ def adding(length: int) -> Row:
         published="always 1: 1/6 (0.1767 in Le et al. 2015, where IRNN and LSTM learn it with many more updates); at "
         "600 positions TCN 5.8e-5, GRU 5.3e-5, LSTM 0.164, RNN 0.177 (Bai et al. 2018, table 1)",
         runs={
-            "rnn": layer("rnn", 1, 225),
-            "irnn": layer("irnn", 1, 225, *small_steps),
-            "lstm": layer("lstm", 1, 110),
-            "gru": layer("gru", 1, 130),
-            "tcn": layer("tcn", 7, 27),
+            "rnn": recurrent("rnn", 225),
+            "irnn": recurrent("irnn", 225, *small_steps),
+            "lstm": recurrent("lstm", 110),
+            "gru": recurrent("gru", 130),
+            "tcn": trained("adding_problem_tcn", *lengths),
         },
         scores=("mean squared error", "mean squared error (mean)"),
         curve="validation mse",
@@ -106,8 +114,8 @@ ROWS = {
         published="without memory 0.040; at a delay of 1,000 TCN 3.5e-5, LSTM and GRU 0.020, without memory 0.020 "
         "(Bai et al. 2018, table 1)",
         runs={
-            "lstm": trained("copy_memory", "--model.layer", "lstm", "--model.layers", "1", "--model.dim", "50"),
-            "gru": trained("copy_memory", "--model.layer", "gru", "--model.layers", "1", "--model.dim", "60"),
+            "lstm": trained("copy_memory_recurrent", "--model.encoder.cell", "lstm", "--model.encoder.dim", "50"),
+            "gru": trained("copy_memory_recurrent"),
             "tcn": trained("copy_memory"),
         },
         scores=("loss",),

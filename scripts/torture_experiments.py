@@ -12,6 +12,7 @@ from seqlab.datasets.adding_problem import AddingProblem
 from seqlab.datasets.cldr_phrases import CldrPhrases
 from seqlab.datasets.copy_memory import CopyMemory
 from seqlab.datasets.local_files import LocalFiles
+from seqlab.layers.nesting import readers_of, with_fields
 from seqlab.tasks.classification import Classification
 from seqlab.tasks.dialogue import Dialogue
 from seqlab.tasks.language_modeling import LanguageModeling
@@ -28,12 +29,11 @@ def experiment_of(name: str, documents: str) -> Experiment:
     `documents` is the folder that `write_documents` has filled.
     """
     model = catalogue.module("models", name).TINY
-    sizes = {size: 0 for size in catalogue.SIZES if hasattr(model, size)}
-    model = model.clone(**sizes, **({"dropout": 0.2} if hasattr(model, "dropout") else {}))
+    model = with_fields(catalogue.without_sizes(model), dropout=0.2)
     counts = {"train": 120, "validation": 16, "test": 6}
     phrases = CldrPhrases(**counts)
     texts = LocalFiles(f"{documents}/train.jsonl", f"{documents}/validation.jsonl", source="document", label="topic")
-    generation = Translation() if "source_vocabulary" in sizes else LanguageModeling()
+    generation = Translation() if readers_of(model) else LanguageModeling()
     pairs = (
         (generation, phrases),
         (Classification(), texts),
@@ -60,9 +60,8 @@ def experiment_of(name: str, documents: str) -> Experiment:
     changes: dict[str, dict[str, Any]] = {
         "bahdanau": {"optimizer": averaged},
         "conv_seq2seq": {"accumulate": 2},
-        "hierarchical_attention": {"accumulate": 2},
         "hierarchical_seq2seq": {"task": Dialogue(), "data": dialogue},
-        "mean_embeddings": {"optimizer": averaged},
+        "classifier_head": {"accumulate": 2, "optimizer": averaged},
         "recurrent_lm": {"task": LanguageModeling("stream"), "batching": Batching(tokens=128, max_length=16)},
         "sutskever": {"nonfinite": "skip"},
         "tcn_lm": {"task": LanguageModeling("packed"), "batching": Batching(tokens=1024, max_length=128)},

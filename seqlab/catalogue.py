@@ -7,36 +7,35 @@ import reprlib
 import runpy
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any, get_type_hints
 
 from flax import linen as nn
 
-from seqlab.codecs.codec import Codecs
+from seqlab.codecs.codec import Codec, Codecs
 from seqlab.config import Experiment
+from seqlab.layers.nesting import inner_modules, modules_in, readers_of, with_fields
 from seqlab.system.errors import RESTORE, SeqlabError, with_advice
 from seqlab.system.files import write_atomically
-from seqlab.system.parts import module, names
+from seqlab.system.parts import REQUIRED_NAMES, module, names
 from seqlab.system.untrusted import fits, read_json, resolve_inside
-from seqlab.types import Generator, kind_of
+from seqlab.types import Generator, Reader, kind_of
 
-KINDS = ("models", "datasets", "tasks")  # of the parts of an experiment
-# Fields of a model that are 0 in a config, and the column whose codec fills each in.
-SIZES = {"vocabulary": "target", "source_vocabulary": "source", "classes": "label"}
+KINDS = ("models", "datasets", "tasks", "encoders", "readers", "codecs")  # of the parts of an experiment
+TOP_KINDS = ("models", "datasets", "tasks")  # of its three fields; other parts lie within these
+# Fields of a model that are 0 in a config, and the column whose codec fills each in; a reader names its own column.
+SIZES = {"vocabulary": "target", "classes": "label"}
 # Of what is read from a run, and in no config, sizes are bounded: what is built from them must not fill the machine.
 MAX_LAYERS = 1000
 MAX_SIZE = 1 << 24
 
 
 def part_class(kind: str, name: str) -> type:
-    """The class of a part: the type of a model's TINY, a data set's DATASET, a task's TASK."""
-    loaded = module(kind, name)
-    return {
-        "models": lambda: type(loaded.TINY),
-        "datasets": lambda: loaded.DATASET,
-        "tasks": lambda: loaded.TASK,
-    }[kind]()
+    """The class of a part: DATASET, TASK or CODEC of its file, or the type of its TINY."""
+    loaded, (required, *_) = module(kind, name), REQUIRED_NAMES[kind]
+    return type(loaded.TINY) if required == "TINY" else getattr(loaded, required)
 
 
 def module_of(value: Any) -> ModuleType:
@@ -72,30 +71,70 @@ def load_config(path: Path) -> Experiment:
 
 
 def resolve(experiment: Experiment, codecs: Codecs) -> Experiment:
-    """Fills in the model's vocabulary sizes and classes from the codecs. Raises if a config says otherwise."""
-    model = experiment.model
-    sizes = {
-        name: codecs[column].size
-        for name, column in SIZES.items()
-        if column in codecs and codecs[column].size is not None
-    }
-    for name, size in sizes.items():
-        stated = getattr(model, name, None)
-        if stated is None:
-            raise SeqlabError(
-                f"{type(model).__name__} has no {name}: it does not fit {type(experiment.task).__name__}"
-            )
-        if stated not in (0, size):
-            raise SeqlabError(f"model.{name} is {stated}, but the data has {size}: leave it 0")
-    if getattr(model, "tie", None) == "all" and codecs["source"] != codecs["target"]:
+    """Fills in the sizes of the model and of its readers from the codecs. Raises if a config says otherwise."""
+    model, task = experiment.model, type(experiment.task).__name__
+    for name, column in SIZES.items():
+        if column in codecs and codecs[column].size is not None and not hasattr(model, name):
+            raise SeqlabError(f"{type(model).__name__} has no {name}: it does not fit {task}")
+    tables = [reader.column for reader in readers_of(model).values() if hasattr(reader, "vocabulary")]
+    if getattr(model, "tie", None) == "all" and any(codecs[column] != codecs["target"] for column in tables):
         raise SeqlabError("model.tie 'all' needs one joint vocabulary: set text.joint, or model.tie to 'target'")
-    return dataclasses.replace(experiment, model=dataclasses.replace(model, **sizes))
+
+    def size(column: str, name: str) -> int | None:
+        return size_of(codecs[column], name) if column in codecs else None
+
+    return dataclasses.replace(experiment, model=with_sizes(model, size))
 
 
-def with_vocabulary_size(model: nn.Module, size: int) -> nn.Module:
-    """The model with `size` where a config has 0 and leaves it to the codecs: enough to build it."""
-    unknown = [name for name in SIZES if getattr(model, name, None) == 0]
-    return dataclasses.replace(model, **dict.fromkeys(unknown, size))
+def without_sizes(model: Any) -> Any:
+    """Returns the model as a config has it, with 0 for the sizes that come from codecs."""
+    return with_fields(model, vocabulary=0, classes=0, features=0)
+
+
+def size_of(codec: Codec, name: str) -> int | None:
+    """Returns the size of a codec that a field of this name takes; None if it has none yet."""
+    if name == "features":
+        return codec.shape[-1] if codec.shape else None
+    return codec.size
+
+
+def sizes_of(module: nn.Module) -> dict[str, str]:
+    """Returns the fields of a model or a reader that take a size from a codec, with their columns."""
+    if isinstance(module, Reader):
+        return {name: module.column for name in ("vocabulary", "features") if hasattr(module, name)}
+    return {name: column for name, column in SIZES.items() if hasattr(module, name)}
+
+
+def with_sizes(module: Any, size: Callable[[str, str], int | None], place: str = "model") -> Any:
+    """Returns the module with the sizes that `size(column, field)` gives where a config has 0, in it and in
+    the modules within it. Raises `SeqlabError` where a config has another size.
+    """
+    fields = {}
+    for name, column in sizes_of(module).items():
+        actual, stated = size(column, name), getattr(module, name)
+        if actual is not None and stated not in (0, actual):
+            raise SeqlabError(f"{place}.{name} is {stated}, but the data has {actual}: leave it 0")
+        fields[name] = stated if actual is None else actual
+    inner = {name: with_sizes(value, size, f"{place}.{name}") for name, value in inner_modules(module).items()}
+    return module.clone(**fields, **inner)
+
+
+def with_expected_sizes(experiment: Experiment) -> Experiment:
+    """Returns the experiment with sizes that are enough to build its model before its data is known: `text.size` for
+    what a codec will learn.
+    """
+
+    def expected_size(column: str, name: str) -> int:
+        codec = experiment.task.columns.get(column)
+        known = None if codec is None or (codec.learned and name != "features") else size_of(codec, name)
+        return known or experiment.text.size
+
+    def expected(module: Any) -> Any:
+        unknown = {name: column for name, column in sizes_of(module).items() if not getattr(module, name)}
+        fields = {name: expected_size(column, name) for name, column in unknown.items()}
+        return module.clone(**fields, **{name: expected(value) for name, value in inner_modules(module).items()})
+
+    return dataclasses.replace(experiment, model=expected(experiment.model))
 
 
 def to_json(experiment: Experiment) -> dict[str, Any]:
@@ -111,8 +150,10 @@ def part_to_json(value: Any) -> Any:
     linen_fields = ("parent", "name") if isinstance(value, nn.Module) else ()
     names = [field.name for field in dataclasses.fields(value) if field.name not in linen_fields]
     encoded = {name: part_to_json(getattr(value, name)) for name in names}
-    module_path = type(value).__module__.split(".")
-    return {"part": module_path[-1], **encoded} if module_path[-2] in KINDS else encoded
+    *_, kind, name = type(value).__module__.split(".")
+    if kind not in KINDS:
+        return encoded
+    return {"part": name if kind in TOP_KINDS else f"{kind}/{name}", **encoded}
 
 
 def from_json(values: dict[str, Any]) -> Experiment:
@@ -143,12 +184,17 @@ def part_from_json(kind: str, value: Any, place: str) -> Any:
         return tuple(part_from_json(kind, element, place) for element in value)
     if not isinstance(value, dict):
         return value
-    if kind not in KINDS or not isinstance(value.get("part"), str):
+    part = value.get("part")
+    if kind not in KINDS or not isinstance(part, str):
         raise SeqlabError(f"{place} names no part of seqlab")
+    if "/" in part:
+        kind, _, part = part.partition("/")
+        if kind not in KINDS:
+            raise SeqlabError(f"{place} names no part of seqlab")
     fields = {
         name: part_from_json(kind, element, f"{place}.{name}") for name, element in value.items() if name != "part"
     }
-    built = build_checked(part_class(kind, value["part"]), fields, place)
+    built = build_checked(part_class(kind, part), fields, place)
     for name, size in fields.items() if kind != "datasets" else ():
         limit = MAX_LAYERS if name.endswith("layers") else MAX_SIZE
         if isinstance(size, int) and abs(size) > limit:
@@ -205,11 +251,17 @@ def check_parts(experiment: Experiment) -> None:
         name = type(value).__module__.split(".")[-1]
         if name not in names(kind) or part_class(kind, name) is not type(value):
             raise SeqlabError(f"{type(value).__name__} is none of the {kind}: it must live in {kind}/, see --parts")
+    for path, inner in modules_in(experiment.model):
+        *_, kind, name = type(inner).__module__.split(".")
+        if path and (kind not in KINDS or name not in names(kind) or part_class(kind, name) is not type(inner)):
+            raise SeqlabError(f"model.{path}: {type(inner).__name__} must live in encoders/ or readers/, see --parts")
     model, task, protocol = type(experiment.model).__name__, type(experiment.task).__name__, experiment.task.model
     if not isinstance(experiment.model, protocol):
         raise SeqlabError(f"{task} needs a {kind_of(protocol)}, and {model} is not one")
-    reads, has = hasattr(experiment.model, "source_vocabulary"), "source" in experiment.task.columns
-    if protocol is Generator and reads and not has:
-        raise SeqlabError(f"{model} reads a source, and {task} has none")
-    if protocol is Generator and has and not reads:
+    readers = readers_of(experiment.model)
+    for path, reader in readers.items():
+        if reader.column not in experiment.task.columns:
+            columns = ", ".join(experiment.task.columns)
+            raise SeqlabError(f"model.{path} reads the column {reader.column!r}, and {task} has {columns}")
+    if protocol is Generator and "source" in experiment.task.columns and not readers:
         raise SeqlabError(f"{model} reads no source, and {task} has one")

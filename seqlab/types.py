@@ -2,13 +2,14 @@
 
 Axes, as they appear in every shape annotation:
 
-    B sentences    K hypotheses of a sentence    S source positions    T target positions
+    B sentences    K hypotheses of a sentence    S source positions    T target positions    P encoder outputs
     D width        H heads                       V vocabulary          C classes    F features
 """
 
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
+import jax.numpy as jnp
 from flax import struct
 
 AnyArray = Any  # NumPy on the host, JAX on a device
@@ -24,20 +25,45 @@ class Tokens:
 
     `segments` int [B T], where a row holds several texts: which one a token is of, from 1 on; nothing passes from
     one to another. `sentences` int [B T], where a row is a document: which sentence a token is of, from 0 on.
+    `types` int [B T], where a row is a pair of texts: which of the two a token is of, 0 or 1.
     """
 
     ids: AnyArray
     mask: AnyArray
     segments: AnyArray | None = None
     sentences: AnyArray | None = None
+    types: AnyArray | None = None
 
 
 @struct.dataclass
-class Series:
-    """A padded batch of sequences of numbers: `values` float32 [B T F]; `mask` bool [B T], true where one is real."""
+class Frames:
+    """A padded batch of sequences of vectors: `values` float32 [B T F]; `mask` bool [B T], true where one is real."""
 
     values: AnyArray
     mask: AnyArray
+
+
+@struct.dataclass
+class Pixels:
+    """A batch of images of one size: `values` [B rows columns channels]."""
+
+    values: AnyArray
+
+
+Inputs = Any  # Tokens, Frames, Pixels, or a tuple of them: every leaf [B ...]; None: a language model has none
+
+
+@struct.dataclass
+class Encoded:
+    """What an encoder makes of inputs: `values` [B P D], one vector per position; `mask` bool [B P], true where a
+    position is real; `summary` [B D], one vector for each row; `layers` [L B P D], the outputs of all layers, for an
+    encoder that gives them.
+    """
+
+    values: AnyArray
+    mask: AnyArray
+    summary: AnyArray
+    layers: AnyArray | None = None
 
 
 @struct.dataclass
@@ -50,7 +76,7 @@ class Batch:
     begin one, so that no carry comes with them.
     """
 
-    inputs: Tokens | Series | None
+    inputs: Inputs
     prefix: Tokens | None
     targets: AnyArray
     weights: AnyArray
@@ -82,12 +108,45 @@ class Model(Protocol):
 
 
 @runtime_checkable
+class Reader(Protocol):
+    """A module that turns raw inputs into one vector per position, as the first part of a model or an encoder."""
+
+    column: str
+    """The column of the data that it reads. Sizes that are 0 in a config come from the column's codec: `vocabulary`,
+    the number of its ids, and `features`, the last axis of its elements."""
+
+    def read(self, inputs: Any, width: int, *, embed: Any = None) -> Any:
+        """Returns vectors [B P D] and the mask of their positions [B P].
+
+        D is `width` unless the reader has a width of its own. `embed`, a function from ids to vectors, takes the
+        place of the reader's own table, where a model shares a table between source and target.
+        """
+        ...
+
+    def blank(self, rows: int, length: int) -> Any:
+        """Returns inputs of zeros, all real: enough to build a model with."""
+        ...
+
+
+@runtime_checkable
+class Encoder(Model, Protocol):
+    """A module that reads inputs, and is given a head to be a model."""
+
+    @property
+    def causal(self) -> bool:
+        """Whether a position sees itself and the past alone."""
+        ...
+
+    def encode(self, inputs: Any, *, train: bool) -> Encoded: ...
+
+
+@runtime_checkable
 class Generator(Model, Protocol):
     """A model that writes: language model, translation, summarization, dialogue.
 
     Every leaf of memory and state has B as its first axis, so that a sentence can leave the batch by one
     gather. Prompts are right-aligned, so the position `t` of a step is one scalar for the whole batch. `inputs` are
-    the `Tokens` of a source, or None for a language model.
+    those of a source, or None for a language model.
     """
 
     vocabulary: int
@@ -128,7 +187,7 @@ class Classifier(Model, Protocol):
     classes: int
 
     def classify(self, inputs: Any, *, train: bool) -> jax.Array:
-        """`Tokens` [B S] to float32 logits [B C]."""
+        """Returns float32 logits [B C]."""
         ...
 
     def outputs(self, inputs: Any, prefix: None = None, *, train: bool) -> jax.Array:
@@ -137,24 +196,26 @@ class Classifier(Model, Protocol):
 
 @runtime_checkable
 class Tagger(Model, Protocol):
-    """A model that names a class at every position: copy memory."""
+    """A model that names a class at every position of its inputs: copy memory."""
 
     classes: int
 
-    def tag(self, inputs: Any, *, train: bool) -> jax.Array:
-        """`Tokens` [B S] to float32 logits [B S C]; a position sees itself and the past."""
+    def tag(self, inputs: Any, *, train: bool) -> Any:
+        """Returns float32 logits [B P C], and which positions are real [B P]."""
         ...
 
     def outputs(self, inputs: Any, prefix: None = None, *, train: bool) -> jax.Array:
-        return self.tag(inputs, train=train)
+        """Returns the logits, zero where a position is not real."""
+        logits, mask = self.tag(inputs, train=train)
+        return jnp.where(mask[..., None], logits, 0.0)
 
 
 @runtime_checkable
 class Regressor(Model, Protocol):
-    """A model that reads numbers and gives one: the adding problem."""
+    """A model that gives a number: the adding problem."""
 
     def regress(self, inputs: Any, *, train: bool) -> jax.Array:
-        """`Series` [B T F] to float32 [B]."""
+        """Returns float32 [B]."""
         ...
 
     def outputs(self, inputs: Any, prefix: None = None, *, train: bool) -> jax.Array:
@@ -166,11 +227,11 @@ class Attentive(Generator, Protocol):
     """A generator that can tell its attention over the source."""
 
     def attention_weights(self, inputs: Tokens, prefix: Tokens) -> jax.Array:
-        """The weights of a forced pass [L B H T S]."""
+        """The weights of a forced pass [L B H T P]."""
         ...
 
     def attentive_step(self, memory: Memory, state: State, token: jax.Array, t: jax.Array) -> Any:
-        """`step`, and the mean weights [B K S] of its position."""
+        """`step`, and the mean weights [B K P] of its position."""
         ...
 
 

@@ -22,7 +22,7 @@ from seqlab.system.signals import StopRequest
 from seqlab.training.context import TrainingContext
 from seqlab.training.optimizer import make_optimizer
 from seqlab.training.step import make_step
-from seqlab.types import Batch, Context, Loss, Series, TrainState
+from seqlab.types import Batch, Context, Frames, Loss, TrainState
 
 EXAMPLES, ROWS, SEED = 37, 8, 5  # five batches an epoch, the last of them of five rows, filled up
 VALUES = np.random.default_rng(0).normal(size=(EXAMPLES, 3)).astype(np.float32)
@@ -73,7 +73,7 @@ def collate(batch_plan: BatchPlan) -> Batch:
     values[:real, 0], targets[:real], weights[:real] = VALUES[batch_plan.indices], TARGETS[batch_plan.indices], 1
     mask = np.broadcast_to(weights[:, None] > 0, (count, 1))
     values, targets, weights = (x.astype(np.float32) for x in (values, targets, weights))
-    return Batch(Series(values, mask), None, targets, weights)
+    return Batch(Frames(values, mask), None, targets, weights)
 
 
 def spoiled(*places: list[int], value: float = np.nan) -> Callable[[BatchPlan], Batch]:

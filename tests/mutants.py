@@ -300,7 +300,7 @@ MUTANTS = (
         "& inputs.mask[:, None, :]",
         "& (inputs.mask | True)[:, None, :]",
         "pads_are_inert",
-        "hierarchical_attention",
+        "encoders/hierarchical",
     ),
     Mutant(
         "hypotheses keep their own state",
@@ -328,23 +328,23 @@ MUTANTS = (
     ),
     Mutant(
         "numbers in reverse",
-        "tasks.regression",
-        "values.reshape(-1, self.features)",
-        "values[::-1].reshape(-1, self.features)",
+        "codecs.numbers",
+        "row.reshape(-1, *self.shape)",
+        "row[::-1].reshape(-1, *self.shape)",
         "targets_are_the_numbers",
         "regression",
     ),
     Mutant(
         "the last position instead of the last real one",
-        "models.sequence_regressor",
-        "jnp.maximum(inputs.mask.sum(axis=1) - 1, 0)",
-        "jnp.full(inputs.mask.shape[:1], inputs.mask.shape[1] - 1)",
+        "layers.summary",
+        "jnp.maximum(mask.sum(axis=1) - 1, 0)",
+        "jnp.full(mask.shape[:1], mask.shape[1] - 1)",
         "longer_padding_changes_nothing",
-        "sequence_regressor",
+        "regressor_head",
     ),
     Mutant(
         "a newline begins the next sentence",
-        "data.batches",
+        "data.padding",
         "(np.cumsum(ends, axis=-1) - ends)",
         "np.cumsum(ends, axis=-1)",
         "targets_are_the_labels",
@@ -372,7 +372,7 @@ MUTANTS = (
         "masked_softmax((jnp.tanh(dense(x)) @ vector)[:, None, :], members)",
         "nn.softmax(jnp.where(members, (jnp.tanh(dense(x)) @ vector)[:, None, :], -jnp.inf))",
         "empty_rows_are_finite",
-        "hierarchical_attention",
+        "encoders/hierarchical",
     ),
     Mutant(
         "every tap the same",
@@ -404,15 +404,15 @@ MUTANTS = (
         'return jnp.einsum("bns,bse->bne", weights, x)',
         'return 0 * jnp.einsum("bns,bse->bne", weights, x)',
         "four_examples_can_be_memorized",
-        "hierarchical_attention",
+        "encoders/hierarchical",
     ),
     Mutant(
         "a document that says nothing",
-        "models.mean_embeddings",
-        "total = (table[inputs.ids] * mask).sum(axis=1)",
-        "total = 0 * (table[inputs.ids] * mask).sum(axis=1)",
+        "encoders.mean",
+        "(x * mask[..., None]).sum(axis=1)",
+        "(0 * x * mask[..., None]).sum(axis=1)",
         "input_matters",
-        "mean_embeddings",
+        "encoders/mean",
     ),
     Mutant(
         "dropout in evaluation too",
@@ -458,7 +458,7 @@ class _Finder(importlib.abc.MetaPathFinder):
         )
 
 
-LAWS = tuple(f"seqlab.laws.{name}" for name in ("equality", "subject", "registry", "certificate"))
+LAWS = tuple(f"seqlab.laws.{name}" for name in ("equality", "subject", "registry", "certificate", "tasks"))
 
 
 @contextlib.contextmanager

@@ -44,9 +44,10 @@ from tyro.conf import arg
 
 from seqlab.codecs.marian import Marian
 from seqlab.config import Experiment, Optimizer, Search
-from seqlab.data.batches import blank_batch
+from seqlab.layers.nesting import with_fields
 from seqlab.models.recurrent_lm import RecurrentLM
 from seqlab.models.transformer import Transformer
+from seqlab.readers.words import Words
 from seqlab.runs.parameters import init_params
 from seqlab.search.forced import token_log_probs
 from seqlab.search.generate import generate
@@ -59,7 +60,7 @@ NEAR = 1e-4  # of two mean log-probabilities of a token
 OTHERS = 0.05  # of the texts, at most: with random weights words are nearly as likely as each other
 NO_GPU = 69  # the exit code; no other error's
 BEAM, PAD, BOS, EOS, UNK = 5, 0, 1, 2, 3
-WORDS = {"source_vocabulary": 32_768, "vocabulary": 32_768}
+WORDS: dict[str, Any] = {"reader": Words(32_768), "vocabulary": 32_768}
 BIG = Transformer(**WORDS, dim=1024, heads=16, hidden=4096, dropout=0.0, biases=True, dtype="bfloat16")
 CASES = {
     "transformer_big": Case(BIG, Optimizer("adam", clip=0.0), 64, 64, 64, 20),
@@ -77,7 +78,7 @@ class Decoding(NamedTuple):
 
 DECODING = Decoding(Transformer(**WORDS, norm="post"), (1, 64, 1024), 32)
 SMALL = {
-    **dict.fromkeys(("source_vocabulary", "vocabulary"), 64),
+    "vocabulary": 64,
     **dict.fromkeys(("encoder_layers", "decoder_layers"), 1),
     **{"dim": 32, "heads": 2, "hidden": 64},
 }
@@ -124,7 +125,7 @@ def find_device(tiny: bool) -> str:
 
 
 def small(model: Any) -> Any:
-    return model.clone(**{name: size for name, size in SMALL.items() if hasattr(model, name)})
+    return with_fields(model, **SMALL)
 
 
 def smaller(case: Case) -> Case:
@@ -138,7 +139,7 @@ def decode(decoding: Decoding, rounds: int, device: str) -> None:
     sources = [
         random.integers(UNK + 1, model.vocabulary, random.integers(20, 31)).tolist() for _ in range(max(counts))
     ]
-    params = init_params(model, 0, blank_batch(Translation()))
+    params = init_params(model, 0)
     everyone, peer = {"seqlab": by_seqlab(model, params, length)}, None
     notes = "transformers is not installed"
     if importlib.util.find_spec("transformers"):

@@ -33,7 +33,7 @@ def main(sentences: int = 512, rounds: int = 5) -> None:
 
     model = CASES["gru_attention"].model
     params = initial_params(CASES["gru_attention"])
-    sources = np.random.default_rng(0).integers(4, model.source_vocabulary, (sentences, SOURCE))
+    sources = np.random.default_rng(0).integers(4, model.reader.vocabulary, (sentences, SOURCE))
     requests = [Request(source.tolist(), [BOS], ANSWER, minimum=ANSWER) for source in sources]
     torch.set_num_threads(CORES)
     theirs = twin(model, params).eval()

@@ -15,6 +15,7 @@ from rounds import grown, run_main
 
 from seqlab import catalogue
 from seqlab.evaluation.cost import Costs, costs, parameters
+from seqlab.layers.nesting import with_fields
 from seqlab.models.bahdanau import Bahdanau
 from seqlab.models.conv_seq2seq import ConvSeq2Seq
 from seqlab.models.sutskever import Sutskever
@@ -78,7 +79,7 @@ def main() -> None:
     found: dict[str, list[Costs]] = {}
     sizes = {}
     for name, model in MODELS.items():
-        experiment = dataclasses.replace(base, model=catalogue.with_vocabulary_size(model, 1000))
+        experiment = dataclasses.replace(base, model=with_fields(model, vocabulary=1000))
         sizes[name], found[name] = parameters(experiment), []
         for length in LENGTHS:
             found[name].append(costs(experiment, length, rows=1))

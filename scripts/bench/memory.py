@@ -16,13 +16,14 @@ from seqlab.data.batches import blank_batch
 from seqlab.models.recurrent_lm import RecurrentLM
 from seqlab.models.transformer import Transformer
 from seqlab.models.transformer_lm import TransformerLM
+from seqlab.readers.words import Words
 from seqlab.runs.parameters import init_params
 from seqlab.tasks.language_modeling import LanguageModeling
 from seqlab.tasks.translation import Translation
 from seqlab.types import Context
 
 DEEP = TransformerLM(vocabulary=32_000, layers=6, dim=512, heads=8, hidden=2048)
-BASE = Transformer(source_vocabulary=37_000, vocabulary=37_000)
+BASE = Transformer(Words(37_000), vocabulary=37_000)
 LSTM = RecurrentLM(vocabulary=10_000, layers=2, dim=650)
 SMALL = TransformerLM(vocabulary=100, layers=8, dim=64, heads=4, hidden=256)
 WIDE = TransformerLM(vocabulary=32_000, layers=1, dim=64, heads=4, hidden=256)
@@ -31,8 +32,8 @@ LINES, PAIRS = LanguageModeling(), Translation()
 
 def loss_of(model: Any, task: Any, rows: int, length: int) -> Any:
     """(loss as a function of the parameters, their shapes)."""
-    batch = blank_batch(task, rows, length)
-    params = jax.eval_shape(functools.partial(init_params, model, 0), batch)
+    batch = blank_batch(model, rows, length)
+    params = jax.eval_shape(functools.partial(init_params, model, 0))
     return lambda p: task.loss(model, p, batch, Context(jax.random.key(0)))[0], params
 
 

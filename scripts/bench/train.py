@@ -34,6 +34,7 @@ from seqlab.models.bahdanau import Bahdanau
 from seqlab.models.recurrent_lm import RecurrentLM
 from seqlab.models.tcn_lm import TCNLM
 from seqlab.models.transformer import Transformer
+from seqlab.readers.words import Words
 from seqlab.system.memory import keep_freed_memory
 from seqlab.tasks.language_modeling import LanguageModeling
 from seqlab.tasks.translation import Translation
@@ -59,7 +60,7 @@ class Case(NamedTuple):
     """In a turn."""
 
 
-WORDS = {"source_vocabulary": 8000, "vocabulary": 8000}
+WORDS: dict[str, Any] = {"reader": Words(8000), "vocabulary": 8000}
 CASES = {
     "transformer": Case(
         Transformer(

@@ -28,14 +28,13 @@ def check(
         from seqlab.runs.loading import load
 
         loaded = load(path, checkpoint)
-        model, task, params = loaded.experiment.model, loaded.experiment.task, loaded.params
+        model, params = loaded.experiment.model, loaded.params
     else:
         experiment = catalogue.load_config(path)
         catalogue.check_parts(experiment)
-        model = catalogue.with_vocabulary_size(experiment.model, experiment.text.size)
-        task, params = experiment.task, None
+        model, params = catalogue.with_expected_sizes(experiment).model, None
     laws = []
-    for name, holds, more in certificate.certificate(model, task, params):
+    for name, holds, more in certificate.certificate(model, params):
         laws.append({"name": name, "holds": holds, "more": more})
         if not json:
             print(f"{name:24} {'yes' if holds else 'NO'}{f'  {more}' if more else ''}", flush=True)

@@ -4,10 +4,11 @@ A codec is a frozen dataclass, one file each. A task has an unfitted codec for e
 codec that training uses, and a run stores the bytes of `save`.
 """
 
+import abc
 import functools
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol, Self, runtime_checkable
+from typing import Any, Self
 
 import numpy as np
 
@@ -19,8 +20,7 @@ Read = Callable[[int | None], Iterator[Value]]  # the values of at most so many 
 BLANK, END = "\u2581", "</s>"  # a blank and the end of a text, as pieces
 
 
-@runtime_checkable
-class Codec(Protocol):
+class Codec(abc.ABC):
     """Values of a column to arrays and back. A value becomes a row of elements: an array [N *shape] of `dtype`."""
 
     @property
@@ -61,13 +61,13 @@ class Codec(Protocol):
         if type(fitted) is not type(self):
             raise SeqlabError(f"{type(fitted).__name__} in place of {type(self).__name__}")
 
+    @abc.abstractmethod
     def encode(self, values: Sequence[Any]) -> list[Any]:
         """Returns a row for each value. Raises `SeqlabError` for a value that has none."""
-        ...
 
     def decode(self, row: Sequence[Any]) -> str:
         """Returns the text of a row."""
-        ...
+        raise SeqlabError(f"{type(self).__name__} does not write text")
 
     def canonical(self, value: str) -> str:
         """Returns the value as `decode` would write it, where texts are compared."""
@@ -88,8 +88,7 @@ class Codec(Protocol):
         return hashlib.sha256(type(self).__name__.encode() + self.save()).hexdigest()
 
 
-@runtime_checkable
-class TextCodec(Codec, Protocol):
+class TextCodec(Codec):
     """A codec of text that a generator reads and writes, with the ids of its special tokens."""
 
     pad: int
@@ -105,7 +104,7 @@ class TextCodec(Codec, Protocol):
     @functools.cached_property
     def names(self) -> tuple[str, ...]:
         """The tokens by id, "\u2581" for a blank before one."""
-        ...
+        raise NotImplementedError
 
     def check(self, fitted: Codec) -> None:
         """Another text codec may take the place of this one: a run from elsewhere has a tokenizer of its own."""

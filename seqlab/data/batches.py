@@ -5,13 +5,14 @@ from typing import Any
 
 import numpy as np
 
-from seqlab.codecs.codec import Codecs, TextCodec
+from seqlab.codecs.codec import Codec, Codecs, TextCodec
 from seqlab.data.corpus import Corpus
-from seqlab.data.padding import pad
+from seqlab.data.padding import pad, pad_inputs
 from seqlab.data.plans import BatchPlan
 from seqlab.data.task import Task
+from seqlab.layers.nesting import blank_inputs, blank_tokens
 from seqlab.system.errors import SeqlabError
-from seqlab.types import Batch, Classifier, Generator, Series, Tagger, Tokens
+from seqlab.types import Batch, Classifier, Generator, Tagger, Tokens
 
 
 def make_batch(task: Task, corpus: Corpus, codecs: Codecs, batch_plan: BatchPlan) -> Batch:
@@ -33,11 +34,11 @@ def single_values(corpus: Corpus, column: str, batch_plan: BatchPlan) -> np.ndar
 
 
 def pair_batch(sources: Sequence[Any], targets: Sequence[np.ndarray], batch_plan: BatchPlan, codecs: Codecs) -> Batch:
-    """source: x1 .. xn EOS; prefix: BOS y1 .. ym; targets: y1 .. ym EOS."""
+    """source: x1 .. xn, and EOS if it is text; prefix: BOS y1 .. ym; targets: y1 .. ym EOS."""
     source_length, target_length = batch_plan.shape
-    ended = [np.append(source, codecs["source"].eos) for source in sources]
+    ended = [with_end(source, codecs["source"]) for source in sources]
     return Batch(
-        pad_documents(ended, codecs["source"], source_length, batch_plan.row_count),
+        pad_inputs(ended, codecs["source"], source_length, batch_plan.row_count),
         *shift_targets(targets, codecs["target"], target_length, batch_plan.row_count),
     )
 
@@ -52,27 +53,17 @@ def shift_targets(
     return Tokens(*pad(prefixes, length, count)), ids, mask.astype(np.float32)
 
 
-def sentences_of(ids: np.ndarray, newline: int) -> np.ndarray:
-    """Which sentence each token of a document is of, [... S]; a newline counts to the sentence it ends."""
-    ends = ids == newline
-    return (np.cumsum(ends, axis=-1) - ends).astype(np.int32)
+def with_end(row: Any, codec: Codec) -> Any:
+    """The row of a source as a model reads it: text ends with EOS."""
+    return np.append(row, codec.eos) if isinstance(codec, TextCodec) else row
 
 
-def pad_documents(ids: Sequence[np.ndarray], tokenizer: TextCodec, length: int, count: int) -> Tokens:
-    """Padded documents with the sentences of their tokens; filled up with empty rows."""
-    padded, mask = pad(ids, length, count)
-    return Tokens(padded, mask, sentences=sentences_of(padded, tokenizer.newline))
-
-
-def blank_batch(task: Any, rows: int = 2, length: int = 2) -> Batch:
-    """Rows of ones in the structs of a task's batches: enough to build a model with, or to measure it."""
-    tokens = Tokens(np.ones((rows, length), np.int32), np.ones((rows, length), bool))
+def blank_batch(model: Any, rows: int = 2, length: int = 2) -> Batch:
+    """Returns rows of zeros as a model is trained on them: enough to measure it."""
+    inputs, tokens = blank_inputs(model, rows, length), blank_tokens(rows, length)
     by_position, by_row = np.ones((rows, length), np.float32), np.ones(rows, np.float32)
-    if task.model is Generator:
-        return Batch(tokens if "source" in task.columns else None, tokens, tokens.ids, by_position)
-    if task.model is Tagger:
-        return Batch(tokens, None, tokens.ids, by_position)
-    if task.model is Classifier:
-        return Batch(tokens, None, by_row.astype(np.int32), by_row)
-    values = np.ones((rows, length, task.features), np.float32)
-    return Batch(Series(values, tokens.mask), None, by_row, by_row)
+    if isinstance(model, Generator):
+        return Batch(inputs, tokens, tokens.ids, by_position)
+    if isinstance(model, Tagger):
+        return Batch(inputs, None, tokens.ids, by_position)
+    return Batch(inputs, None, by_row.astype(np.int32) if isinstance(model, Classifier) else by_row, by_row)

@@ -24,7 +24,7 @@ def with_alignments(
 
     def aligned(request: Request, text: DecodedText) -> DecodedText:
         best, shares = next(positions)
-        pieces = [*map(source, request.source or ())], [*map(target, text.ids)]
+        pieces = [*map(source, () if request.source is None else request.source)], [*map(target, text.ids)]
         return text._replace(alignment=Alignment(*pieces, best.tolist(), shares.tolist()))
 
     return [[aligned(request, text) for text in best] for request, best in zip(requests, texts, strict=True)]

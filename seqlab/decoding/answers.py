@@ -7,8 +7,10 @@ from typing import Any
 import jax
 import numpy as np
 
+from seqlab.codecs.codec import Codec
+from seqlab.data.padding import pad_inputs
 from seqlab.layers.losses import model_outputs
-from seqlab.types import Params, Series, Tokens
+from seqlab.types import Params
 
 ROWS = 64  # sequences in a batch
 
@@ -16,17 +18,15 @@ ROWS = 64  # sequences in a batch
 def answers(
     model: Any,
     params: Params,
-    sequences: Sequence[np.ndarray],
-    collate: Callable[[Sequence[np.ndarray], int, int], Tokens | Series],
+    sequences: Sequence[Any],
+    codec: Codec,
 ) -> list[Any]:
-    """The likeliest class, or classes, or the number, for each of many sequences, in batches of few shapes;
-    `collate(sequences, length, rows)` pads them.
-    """
+    """The likeliest class, or classes, or the number, for each of many rows of a codec, in batches of few shapes."""
     answer, results = make_answer(model), []
     for at in range(0, len(sequences), ROWS):
         batch = sequences[at : at + ROWS]
         length = 1 << max(max(map(len, batch)) - 1, 1).bit_length()
-        results += [*np.asarray(answer(params, collate(batch, length, ROWS)))[: len(batch)]]
+        results += [*np.asarray(answer(params, pad_inputs(batch, codec, length, ROWS)))[: len(batch)]]
     return results
 
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from seqlab.decoding.trained import TrainedModel
 from seqlab.search.forced import token_log_probs
-from seqlab.search.requests import Request, max_tokens
+from seqlab.search.requests import Request, max_tokens, source_length
 from seqlab.system.errors import SeqlabError
 
 
@@ -35,7 +35,7 @@ def forced_pairs(
 
 def longest_side(request: Request, answer: Sequence[int]) -> int:
     """The number of positions of a forced pass, in the source or in the target."""
-    return max(len(request.source or ()), len(request.prompt) + len(answer) - 1)
+    return max(source_length(request), len(request.prompt) + len(answer) - 1)
 
 
 def is_causal(trained: TrainedModel, sources: Sequence[str], targets: Sequence[str]) -> bool:

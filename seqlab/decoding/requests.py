@@ -7,12 +7,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from seqlab.codecs.codec import Codecs, TextCodec
+from seqlab.codecs.codec import Codecs, TextCodec, as_row
 from seqlab.config import MAX_TOKENS, Search
-from seqlab.data.batches import sentences_of
+from seqlab.data.batches import with_end
+from seqlab.data.padding import sentences_of
 from seqlab.decoding.trained import TrainedModel
 from seqlab.search.presets import resolve_preset
-from seqlab.search.requests import Request, max_tokens
+from seqlab.search.requests import Request, max_tokens, source_length
 from seqlab.system.errors import SeqlabError
 
 
@@ -74,7 +75,7 @@ def cut_to_readable(request: Request, model: Any, name: str, line: str, warn: Ca
 
 def bound_lengths(request: Request, search: Search, minimum: int) -> Request:
     """The request with the minimum and maximum lengths of a search."""
-    limit, size = request.limit, len(request.source or ())
+    limit, size = request.limit, source_length(request)
     if search.max_ratio and size:
         by_ratio = math.ceil(min(search.max_ratio * size, MAX_TOKENS))
         limit = min(limit, by_ratio) if search.max_length else by_ratio
@@ -98,12 +99,13 @@ def constrained_requests(
 
 
 def source_request(ids: Sequence[int] | np.ndarray, codecs: Codecs, limit: int) -> Request:
-    """The request for a text of at most `limit` tokens, given a source: x1 .. xn EOS, as in
-    `data.batches.pair_batch`.
-    """
-    source = [*map(int, ids), codecs["source"].eos]
-    sentences = sentences_of(np.array(source), codecs["source"].newline).tolist()
-    return Request(source, [codecs["target"].bos], limit, sentences)
+    """The request for a text of at most `limit` tokens, given a source as the model is trained on it."""
+    codec, prompt = codecs["source"], [codecs["target"].bos]
+    source = with_end(as_row(ids, codec), codec)
+    if codec.size is None:
+        return Request(source, prompt, limit)
+    sentences = sentences_of(source, codec.newline).tolist() if isinstance(codec, TextCodec) else None
+    return Request(source.tolist(), prompt, limit, sentences)
 
 
 def cut_source(request: Request, source: Sequence[int], maximum: int) -> Request:

@@ -28,17 +28,17 @@ RULES: dict[str, dict[str, Axes]] = {
         r"(self|cross)_attention/out/bias": (None,),
     },
     "feed-forward": {
-        r"(feed_forward|params)/inner/kernel": (F, T),
-        r"(feed_forward|params)/inner/bias": (T,),
-        r"(feed_forward|params)/outer/kernel": (T, F),
-        r"(feed_forward|params)/outer/bias": (None,),
+        r"(feed_forward|encoder)/inner/kernel": (F, T),
+        r"(feed_forward|encoder)/inner/bias": (T,),
+        r"feed_forward/outer/kernel": (T, F),
+        r"feed_forward/outer/bias": (None,),
     },
     "vocabulary": {
-        r"(words|source_words|symbols|params)/table": (T, F),
+        r"words/table": (T, F),
         r"words/output/kernel": (F, T),
         r"words/bias": (T,),
     },
-    "positions": {r"(where|source_positions|target_positions)/table": (None, F)},
+    "positions": {r"(where|\w*positions)/table": (None, F)},
     "answer": {r"params/output/kernel": (F, None), r"params/output/bias": (None,)},
     "recurrent": {
         r"(stack_\d+|forward_\d+|backward_\d+|layer)/input/kernel": (F, None),

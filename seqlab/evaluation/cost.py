@@ -4,7 +4,6 @@ The compiler's own count includes a loop's body once. So the traced program is c
 operations for each multiplication, and a loop's body as often as it runs.
 """
 
-import dataclasses
 import functools
 import math
 import time
@@ -15,10 +14,11 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
-from seqlab.catalogue import SIZES, with_vocabulary_size
+from seqlab.catalogue import sizes_of, with_expected_sizes
 from seqlab.codecs.codec import TextCodec
 from seqlab.config import Experiment
 from seqlab.data.batches import blank_batch
+from seqlab.layers.nesting import modules_in
 from seqlab.system.errors import SeqlabError
 from seqlab.training.state import initial_state, training_step
 from seqlab.types import Batch, Generator, Params, Tokens
@@ -53,15 +53,22 @@ def with_sizes(experiment: Experiment) -> Experiment:
     """Returns the experiment with vocabularies of the configured size. Raises for a number of classes or symbols that
     neither the model nor the config states.
     """
-    model, columns = experiment.model, experiment.task.columns
-    for name, column in SIZES.items():
-        if getattr(model, name, None) == 0 and not isinstance(columns[column], TextCodec):
-            raise SeqlabError(f"how many there are is known from the data alone: give --model.{name} N")
-    return dataclasses.replace(experiment, model=with_vocabulary_size(model, experiment.text.size))
+    for path, module in modules_in(experiment.model):
+        for name, column in sizes_of(module).items():
+            codec = experiment.task.columns.get(column)
+            if (
+                getattr(module, name) == 0
+                and codec is not None
+                and codec.learned
+                and not isinstance(codec, TextCodec)
+            ):
+                option = ".".join(filter(None, ("--model", path, name)))
+                raise SeqlabError(f"how many there are is known from the data alone: give {option} N")
+    return with_expected_sizes(experiment)
 
 
 def parameters(experiment: Experiment) -> int:
-    state = jax.eval_shape(functools.partial(initial_state, experiment), blank_batch(experiment.task))
+    state = jax.eval_shape(functools.partial(initial_state, experiment), blank_batch(experiment.model))
     return sum(x.size for x in jax.tree.leaves(state.params))
 
 
@@ -69,10 +76,10 @@ def costs(experiment: Experiment, length: int, rows: int) -> Costs:
     """Returns the costs of one training step on `rows` rows of `length` positions, source and target alike, and, for
     a generator, of one decoding step at the last position with the experiment's beam.
     """
-    model, task = experiment.model, experiment.task
-    batch = jax.tree.map(jnp.asarray, blank_batch(task, rows, length))
+    model = experiment.model
+    batch = jax.tree.map(jnp.asarray, blank_batch(model, rows, length))
     state = initial_state(experiment, batch)
-    decoding = decoding_cost(experiment, state.params, batch, length) if task.model is Generator else None
+    decoding = decoding_cost(experiment, state.params, batch, length) if isinstance(model, Generator) else None
     paths = model.paths(length)
     return Costs(length, paths, measure(training_step(experiment), state, batch), decoding)
 

@@ -22,7 +22,7 @@ from seqlab.system.errors import SeqlabError
 from seqlab.system.terminal import grid, printable
 from seqlab.training.checks import check_experiment
 from seqlab.training.prepare import plan_batches, prepare_experiment
-from seqlab.types import Batch, Series, Tokens
+from seqlab.types import Batch, Frames, Tokens
 
 PAD = "·"
 
@@ -148,12 +148,12 @@ def origin(record: TrainingBatch, row: int) -> dict[str, Any]:
     return {"examples": indices}
 
 
-def by_position(side: Tokens | Series, row: int, tokenizer: Any) -> dict[str, list[Any]]:
+def by_position(side: Tokens | Frames, row: int, tokenizer: Any) -> dict[str, list[Any]]:
     """What stands at each position of a row: the position, as a model counts it, the mask, and what is read."""
-    segments = None if isinstance(side, Series) or side.segments is None else jnp.asarray(side.segments[row][None])
+    segments = None if isinstance(side, Frames) or side.segments is None else jnp.asarray(side.segments[row][None])
     positions = positions_of(jnp.asarray(side.mask[row][None]), segments)
     result = {"position": np.asarray(positions)[0].tolist(), "mask": side.mask[row].tolist()}
-    if isinstance(side, Series):
+    if isinstance(side, Frames):
         values = side.values[row].T.tolist()
         return result | {f"value {n}" if len(values) > 1 else "value": column for n, column in enumerate(values, 1)}
     result |= {"id": side.ids[row].tolist(), "token": [name_of(tokenizer, i) for i in side.ids[row]]}

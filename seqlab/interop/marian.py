@@ -20,6 +20,7 @@ from seqlab.data.codec_files import RUN_RECORD, codec_hashes, save_codecs
 from seqlab.datasets.parallel_text import ParallelText
 from seqlab.layers.embed import sinusoidal
 from seqlab.models.transformer import Transformer
+from seqlab.readers.words import Words
 from seqlab.runs import saving
 from seqlab.runs.loading import Run
 from seqlab.system.errors import SeqlabError
@@ -114,7 +115,7 @@ def import_marian(folder: Path, out: Path) -> Run:
         raise SeqlabError(f"{folder}: encoder and decoder differ in width or heads")
     size = config["vocab_size"]
     model = Transformer(
-        source_vocabulary=size,
+        reader=Words(size),
         vocabulary=size,
         encoder_layers=config["encoder_layers"],
         decoder_layers=config["decoder_layers"],

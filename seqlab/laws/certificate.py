@@ -21,6 +21,7 @@ from seqlab.laws.models import (
 )
 from seqlab.laws.registry import Law, model_laws
 from seqlab.laws.subject import LENGTHS, make_subject
+from seqlab.layers.nesting import with_fields
 from seqlab.types import Params
 
 MAX_LENGTH = 64  # the longest row of a certificate
@@ -37,7 +38,7 @@ CERTIFIED: dict[str, tuple[Law, ...]] = {
 }
 
 
-def certificate(model: Any, task: Any, params: Params | None = None) -> Iterator[tuple[str, bool, str]]:
+def certificate(model: Any, params: Params | None = None) -> Iterator[tuple[str, bool, str]]:
     """Yields the results of the laws for a model at its full size, on a few rows of up to 64 positions: a name,
     whether it holds, and details. "The past matters" is checked on rows as long as the receptive field of
     convolutions, or on short rows, since the effect of the far past on a recurrent layer is smaller than rounding
@@ -45,12 +46,10 @@ def certificate(model: Any, task: Any, params: Params | None = None) -> Iterator
 
     `params` are initialized if they are None. Products are float32, whatever the model's dtype.
     """
-    if hasattr(model, "dtype"):
-        model = model.clone(dtype="float32")
+    model = with_fields(model, dtype="float32")
     longest = min(MAX_LENGTH, model.longest or MAX_LENGTH)
     short_length = min(max((model.receptive_field or 0) + 2, max(LENGTHS)), longest)
-    features = getattr(task, "features", 0)
-    long, short = (make_subject(model, source=longest, target=n, features=features) for n in (longest, short_length))
+    long, short = (make_subject(model, source=longest, target=n) for n in (longest, short_length))
     if params is not None:
         long, short = long._replace(params=params), short._replace(params=params)
     required_laws = model_laws(model)

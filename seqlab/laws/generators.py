@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from seqlab.laws.equality import require, require_close, require_equal
+from seqlab.laws.models import changed_inputs
 from seqlab.laws.subject import LENGTHS, Subject, columns_of, features_of, first_prompt, forced, outputs, rows_of
 from seqlab.types import Params, Tokens
 
@@ -17,14 +18,15 @@ HYPOTHESES = 3  # of a sentence, where a law takes single steps
 def future_is_unseen(s: Subject) -> None:
     """A changed id leaves all logits before it as they were, to the bit."""
     before = np.asarray(s.forward(s.params, s.inputs, s.prefix))
-    changed_side, vocabulary = (
-        (s.inputs, s.model.source_vocabulary) if s.prefix is None else (s.prefix, s.model.vocabulary)
-    )
-    for t in range(1, changed_side.ids.shape[1]):
-        ids = changed_side.ids.copy()
-        ids[:, t:] = (ids[:, t:] + 1) % vocabulary
-        changed = changed_side.replace(ids=ids)
-        after = s.forward(s.params, *((changed, None) if s.prefix is None else (s.inputs, changed)))
+    for t in range(1, before.shape[1]):
+        inputs, prefix = s.inputs, s.prefix
+        if prefix is None:
+            inputs = changed_inputs(s, slice(t, None))
+        else:
+            ids = prefix.ids.copy()
+            ids[:, t:] = (ids[:, t:] + 1) % s.model.vocabulary
+            prefix = prefix.replace(ids=ids)
+        after = s.forward(s.params, inputs, prefix)
         require_equal(
             before[:, :t], np.asarray(after)[:, :t], f"logits before position {t} when ids from there on change"
         )

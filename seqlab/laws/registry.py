@@ -46,8 +46,10 @@ from seqlab.laws.tasks import (
     targets_are_the_tags,
 )
 from seqlab.laws.training import devices_agree, resuming_changes_nothing
+from seqlab.layers.head import EncoderHead
+from seqlab.layers.nesting import readers_of
 from seqlab.runs.parameters import init_params
-from seqlab.types import Batch, Classifier, Generator, Regressor, Tagger, Tokens
+from seqlab.types import Classifier, Encoder, Generator, Regressor, Tagger, Tokens
 
 Law = Callable[..., Any]  # some return the largest difference that they measured
 
@@ -88,15 +90,21 @@ RUN_LAWS: tuple[Law, ...] = (resuming_changes_nothing,)
 def model_laws(model: Any) -> tuple[Law, ...]:
     """The laws that a model must obey."""
     if not isinstance(model, Generator):
-        return ANY_MODEL_LAWS + ANSWER_LAWS + ((future_is_unseen,) if isinstance(model, Tagger) else ())
-    if hasattr(model, "source_vocabulary"):
+        return ANY_MODEL_LAWS + ANSWER_LAWS + ((future_is_unseen,) if is_causal(model) else ())
+    if readers_of(model):
         return ANY_MODEL_LAWS + GENERATOR_LAWS
 
     def carry_of(prefix: Tokens) -> Any:
-        return features_of(model, init_params(model, 0, Batch(None, prefix, None, None)), prefix, None)[1]
+        return features_of(model, init_params(model, 0), prefix, None)[1]
 
     carry = jax.eval_shape(carry_of, first_prompt(1))
     return ANY_MODEL_LAWS + GENERATOR_LAWS + LANGUAGE_MODEL_LAWS + (() if carry is None else CARRY_LAWS)
+
+
+def is_causal(model: Any) -> bool:
+    """Whether the outputs of a tagger, or of an encoder, see the past alone."""
+    encoder = model.encoder if isinstance(model, Tagger) and isinstance(model, EncoderHead) else model
+    return isinstance(encoder, Encoder) and encoder.causal
 
 
 def task_laws(task: Any) -> tuple[Law, ...]:

@@ -1,5 +1,6 @@
 """The subject of a model's laws: a small model with parameters, ragged inputs and jitted passes."""
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -8,8 +9,12 @@ import jax
 import numpy as np
 import optax
 
+from seqlab.encoders.recurrent import RecurrentEncoder
+from seqlab.layers.nesting import readers_of
+from seqlab.models.classifier_head import ClassifierHead
+from seqlab.models.tagger_head import TaggerHead
 from seqlab.runs.parameters import init_params
-from seqlab.types import Batch, Generator, Params, Regressor, Series, Tagger, Tokens
+from seqlab.types import Batch, Encoder, Frames, Generator, Params, Pixels, Reader, Regressor, Tagger, Tokens
 
 LENGTHS = (8, 1, 4, 3, 2)  # of the rows in a subject's inputs, as a rule
 SENTENCES = ((0, 0, 1, 3, 3, 3, 3, 3), (0,), (0, 1, 1, 2), (0, 2, 2), (1, 1))  # of their tokens; some are empty
@@ -33,11 +38,9 @@ class Subject(NamedTuple):
     gradient: Callable[..., Params]
 
 
-def make_subject(
-    model: Any, seed: int = 0, *, source: int = max(LENGTHS), target: int = max(LENGTHS), features: int = 2
-) -> Subject:
+def make_subject(model: Any, seed: int = 0, *, source: int = max(LENGTHS), target: int = max(LENGTHS)) -> Subject:
     """A subject with ragged rows, no two alike, and parameters drawn with `seed`: the longest source has `source`
-    positions, the longest prefix `target`, and a position of a regressor `features` numbers.
+    positions, the longest prefix `target`.
     """
     random = np.random.default_rng(seed)
 
@@ -48,30 +51,41 @@ def make_subject(
         ids = np.where(mask, random.integers(min(3, vocabulary - 2), vocabulary, mask.shape), 0)
         return Tokens(ids.astype(np.int32), mask)
 
-    sources, prefix, is_regressor = getattr(model, "source_vocabulary", 0), None, isinstance(model, Regressor)
-    inputs: Any = None
-    mask = ragged(source)
-    if sources:
-        inputs = tokens(sources, mask)
+    def random_inputs(reader: Any) -> Any:
+        blank, mask = reader.blank(len(LENGTHS), source), ragged(source)
+        if not isinstance(blank, Tokens):
+            values = np.float32(random.normal(size=blank.values.shape))
+            return Frames(values, mask) if isinstance(blank, Frames) else Pixels(values)
         sentences = np.zeros(mask.shape, np.int32)
         beyond = range(SENTENCES[0][-1] + 1, SENTENCES[0][-1] + 1 + source - len(SENTENCES[0]))  # of one word each
         sentences[mask] = [*SENTENCES[0], *beyond, *(n for row in SENTENCES[1:] for n in row)]
-        inputs = inputs.replace(sentences=sentences)
+        return dataclasses.replace(tokens(reader.vocabulary, mask), sentences=sentences)
+
+    prefix, is_regressor = None, isinstance(model, Regressor)
+    sides = [random_inputs(reader) for reader in readers_of(model).values()]
+    inputs: Any = sides[0] if len(sides) == 1 else tuple(sides) or None
     if isinstance(model, Generator):
         prefix = tokens(model.vocabulary, ragged(target)[::-1])
         targets = (prefix.ids * 3 + np.arange(len(LENGTHS))[:, None] + 1) % model.vocabulary
         weights = prefix.mask
     elif isinstance(model, Tagger):
-        targets = np.cumsum(inputs.ids, axis=1) % model.classes
-        weights = inputs.mask
+        symbols = inputs.ids if isinstance(inputs, Tokens) else np.arange(source)
+        targets, weights = np.cumsum(symbols * inputs.mask, axis=1) % model.classes, inputs.mask
     else:
         targets, weights = np.arange(len(LENGTHS)), np.ones(len(LENGTHS))
         targets = np.float32(targets / 2) if is_regressor else targets % model.classes
-    if is_regressor:
-        inputs = Series(np.float32(random.normal(size=(*mask.shape, features))), mask)
     batch = Batch(inputs, prefix, targets if is_regressor else np.int32(targets), np.float32(weights))
-    params = init_params(model, seed, batch)
+    params = init_params(model, seed)
     return Subject(model, params, inputs, prefix, batch.targets, batch.weights, *passes(model))
+
+
+def models_with(part: Any) -> list[Any]:
+    """Returns small models with a part, which obey the laws if the part does: heads on an encoder, or on an encoder
+    with a reader. A model stands for itself.
+    """
+    if isinstance(part, Reader):
+        part = RecurrentEncoder(part, dim=8)
+    return [ClassifierHead(part, classes=3), TaggerHead(part, classes=3)] if isinstance(part, Encoder) else [part]
 
 
 @functools.lru_cache(maxsize=64)
@@ -89,9 +103,11 @@ def logits_of(
 
 
 def outputs(s: Subject, inputs: Any, prefix: Any) -> np.ndarray:
-    """What `forward` gives, where there is an output for each position: of the real ones."""
+    """What `forward` gives, where there is an output for each position: of the real ones. A tagger's others are 0."""
     result = np.asarray(s.forward(s.params, inputs, prefix))
-    return result[np.asarray((inputs if prefix is None else prefix).mask)] if result.ndim == 3 else result
+    if result.ndim < 3:
+        return result
+    return result[(result != 0).any(-1) if prefix is None else np.asarray(prefix.mask)]
 
 
 def loss_of(model: Any, params: Params, inputs: Any, prefix: Any, targets: Any, weights: Any) -> jax.Array:

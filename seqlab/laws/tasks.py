@@ -1,6 +1,5 @@
 """Laws of tasks: what their batches hold, and how batches split."""
 
-import dataclasses
 import functools
 from typing import Any
 
@@ -13,12 +12,13 @@ from seqlab.codecs.label import Label
 from seqlab.codecs.numbers import Numbers
 from seqlab.codecs.sentencepiece import SentencePiece, train_sentencepiece
 from seqlab.codecs.symbols import Symbols
-from seqlab.config import Batching, Text
+from seqlab.config import Batching, Experiment, Text
 from seqlab.data.corpus import Corpus
 from seqlab.data.plans import Plan
 from seqlab.data.streams import Streams
 from seqlab.distributed.devices import fill_rows, fit_rows
 from seqlab.laws.equality import require, require_close, require_equal
+from seqlab.layers.nesting import readers_of
 from seqlab.runs.parameters import init_params
 from seqlab.types import Context
 
@@ -38,9 +38,8 @@ def tiny_corpus(task: Any) -> tuple[Corpus, Codecs, list[dict[str, str]]]:
         SentencePiece: tiny_tokenizer(),
         Label: Label(("x", "y", "z")),
         Symbols: Symbols(("a", "b", "c", "x", "y", "z")),
-        Numbers: Numbers(),
     }
-    codecs = {name: fitted[type(codec)] for name, codec in task.columns.items()}
+    codecs = {name: fitted.get(type(codec), codec) for name, codec in task.columns.items()}
     values: dict[str, np.ndarray] = {}
     offsets: dict[str, np.ndarray] = {}
     for column, codec in codecs.items():
@@ -186,17 +185,21 @@ def rows_come_apart(task: Any) -> None:
 def filled_rows_weigh_nothing(task: Any) -> None:
     """Rows added to make a multiple of the devices change no sum of the loss."""
     corpus, codecs, _ = tiny_corpus(task)
-    token_columns = {column for column, codec in codecs.items() if codec.size is not None}
-    size_names = {name for name, column in catalogue.SIZES.items() if column in token_columns}
-    model = next(m for m in models_for(task) if {name for name in catalogue.SIZES if hasattr(m, name)} == size_names)
-    sizes = {name: codecs[column].size for name, column in catalogue.SIZES.items() if name in size_names}
-    model = dataclasses.replace(model, **sizes)
+    model = catalogue.without_sizes(models_for(task)[0])
+    model = catalogue.resolve(Experiment(model, task, None), codecs).model
     batch = task.collate(corpus, tiny_plan(task, corpus).batches(0, None)[0], codecs)
-    params = init_params(model, 0, batch)
+    params = init_params(model, 0)
     sums = jax.jit(lambda params, batch: jax.tree.leaves(task.loss(model, params, batch, Context())[:3]))
     require_close(sums(params, fill_rows(batch, 8)), sums(params, batch), "sums of the loss with filled-up rows")
 
 
 def models_for(task: Any) -> list[Any]:
-    modules = [catalogue.module("models", name) for name in catalogue.names("models")]
-    return [module.TINY for module in modules if isinstance(module.TINY, task.model)]
+    """Returns the tiny models that a task can train."""
+    models = [catalogue.module("models", name).TINY for name in catalogue.names("models")]
+    return [model for model in models if isinstance(model, task.model) and reads_columns(model, task)]
+
+
+def reads_columns(model: Any, task: Any) -> bool:
+    """Whether the columns that a model reads are the task's, and a generator reads the source if there is one."""
+    columns = {reader.column for reader in readers_of(model).values()}
+    return columns <= task.columns.keys() and ("source" in columns or "source" not in task.columns)

@@ -18,6 +18,7 @@ from seqlab.distributed.devices import fill_rows, make_runner
 from seqlab.laws.equality import LawBroken, require, require_close, require_equal
 from seqlab.laws.models import first_state
 from seqlab.laws.subject import make_subject
+from seqlab.readers.words import Words
 from seqlab.runs.checkpoint import restore
 from seqlab.runs.manifest import checkpoint_steps, read_manifest
 from seqlab.training.step import make_step
@@ -75,7 +76,7 @@ def tiny_experiment() -> Experiment:
     """Ten steps on a handful of phrases; a checkpoint every second."""
     return Experiment(
         model=catalogue.module("models", "transformer").TINY.clone(
-            vocabulary=0, source_vocabulary=0, encoder_layers=1, decoder_layers=1, tie="all", dropout=0.2
+            reader=Words(), vocabulary=0, encoder_layers=1, decoder_layers=1, tie="all", dropout=0.2
         ),
         task=catalogue.part_class("tasks", "translation")(),
         data=CldrPhrases(train=60, validation=6, test=6),

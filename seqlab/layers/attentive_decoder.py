@@ -18,7 +18,7 @@ from seqlab.layers.embed import TiedEmbedding
 from seqlab.layers.hypotheses import reorder, repeat
 from seqlab.layers.recurrent import GATES, Recurrent
 from seqlab.layers.scan import Kernels, Multiply, multiplier, scan
-from seqlab.types import Generator, Tokens
+from seqlab.types import Generator, Inputs, Tokens
 
 # query [B K D] -> context [B K E], and the attention weights [B K S] that made it
 Attend = Callable[[jax.Array], tuple[jax.Array, jax.Array]]
@@ -89,7 +89,7 @@ class AttentiveDecoder(nn.Module):
 
     def __call__(
         self, prefix: Tokens, state: Any, attend: Attend, *, train: bool = False
-    ) -> tuple[Float[Array, "B T D"], Any, Float[Array, "B T S"]]:
+    ) -> tuple[Float[Array, "B T D"], Any, Float[Array, "B T P"]]:
         """All positions after `state`: features, the last state, attention weights. A pad leaves a state as it is."""
         y = self.drop(self.words.embed(prefix.ids), train=train)
         gates = self.layer.project(y).swapaxes(0, 1)[:, :, None]
@@ -121,7 +121,7 @@ class AttentiveDecoder(nn.Module):
 
     def step(
         self, token: Int[Array, "B K"], state: Any, attend: Attend
-    ) -> tuple[Float[Array, "B K V"], Any, Float[Array, "B K S"]]:
+    ) -> tuple[Float[Array, "B K V"], Any, Float[Array, "B K P"]]:
         """One position of K hypotheses: logits, the state after it, attention weights."""
         y = self.words.embed(token)
         state, context, weights = self.advance(self.layer.project(y), state, attend, self.multiplier())
@@ -133,31 +133,31 @@ class AttentiveGenerator(nn.Module, Generator):
     is read: `encode_memory` and `attend`. (`self` is Any where it uses the decoder, which the model's setup makes.)
     """
 
-    def encode_memory(self, inputs: Tokens, *, train: bool = False) -> tuple[Any, Any]:
+    def encode_memory(self, inputs: Inputs, *, train: bool = False) -> tuple[Any, Any]:
         """The memory, and the decoder's state before the first step."""
         raise NotImplementedError
 
     def attend(self, memory: Any) -> Attend:
         raise NotImplementedError
 
-    def decode(self: Any, inputs: Tokens, prefix: Tokens, *, train: bool = False) -> tuple[jax.Array, Any, jax.Array]:
+    def decode(self: Any, inputs: Inputs, prefix: Tokens, *, train: bool = False) -> tuple[jax.Array, Any, jax.Array]:
         """Features, the decoder's last state, attention weights."""
         memory, state = self.encode_memory(inputs, train=train)
         return self.decoder(prefix, state, self.attend(memory), train=train)
 
     def features(
-        self, inputs: Tokens, prefix: Tokens, carry: Any = None, *, train: bool
+        self, inputs: Inputs, prefix: Tokens, carry: Any = None, *, train: bool
     ) -> tuple[Float[Array, "B T D"], Any]:
         return self.decode(inputs, prefix, train=train)[0], carry
 
-    def attention_weights(self, inputs: Tokens, prefix: Tokens) -> Float[Array, "L B H T S"]:
+    def attention_weights(self, inputs: Inputs, prefix: Tokens) -> Float[Array, "L B H T P"]:
         """Attention over the tokens of the source in a forced pass; there is one layer with one head."""
         return self.decode(inputs, prefix)[2][None, :, None]
 
     def project(self: Any, features: Float[Array, "... D"]) -> Float[Array, "... V"]:
         return self.decoder.project(features)
 
-    def start(self: Any, inputs: Tokens, prompt: Tokens, capacity: int, hypotheses: int) -> tuple[Any, Any]:
+    def start(self: Any, inputs: Inputs, prompt: Tokens, capacity: int, hypotheses: int) -> tuple[Any, Any]:
         memory, state = self.encode_memory(inputs)
         return memory, self.decoder.start(prompt, state, self.attend(memory), hypotheses)
 
@@ -168,7 +168,7 @@ class AttentiveGenerator(nn.Module, Generator):
 
     def attentive_step(
         self: Any, memory: Any, state: Any, token: Int[Array, "B K"], t: Int[Array, ""]
-    ) -> tuple[Float[Array, "B K V"], Any, Float[Array, "B K S"]]:
+    ) -> tuple[Float[Array, "B K V"], Any, Float[Array, "B K P"]]:
         """A step, and the attention over the tokens of the source."""
         return self.decoder.step(token, state, self.attend(memory))
 

@@ -1,5 +1,7 @@
 """Token embeddings and positions."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -30,12 +32,20 @@ def sinusoidal(positions: Int[Array, "..."], dim: int) -> Float[Array, "... D"]:
     return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
 
 
-def check_tie(tie: str, source_vocabulary: int, vocabulary: int) -> None:
+def check_tie(tie: str, reader: Any, vocabulary: int) -> None:
     """Raises unless `tie` says which of source, target and output share a table, and they can: "all" (a joint
     vocabulary), "target", the output with the target, or "none".
+
+    The shared table is that of the decoder. With "all", a model gives its `embed` to the source's reader, which then
+    makes no table of its own.
     """
+    source_vocabulary = getattr(reader, "vocabulary", None)
     if tie not in ("all", "target", "none"):
         raise SeqlabError(f"tie must be 'all', 'target' or 'none', not {tie!r}")
+    if tie == "all" and source_vocabulary is None:
+        raise SeqlabError(f"tie='all' needs a source of tokens, which {type(reader).__name__} does not read")
+    if tie == "all" and getattr(reader, "dim", 0):
+        raise SeqlabError("tie='all' gives the source the width of the target: leave model.reader.dim 0")
     if tie == "all" and source_vocabulary != vocabulary:
         raise SeqlabError(
             f"tie='all' needs one joint vocabulary, not {source_vocabulary} and {vocabulary} entries: "

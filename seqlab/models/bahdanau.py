@@ -7,10 +7,11 @@ from jaxtyping import Array, Float
 
 from seqlab.layers.attention import Alignment, masked_softmax
 from seqlab.layers.attentive_decoder import Attend, AttentiveDecoder, AttentiveGenerator
-from seqlab.layers.embed import Embedding, check_tie
+from seqlab.layers.embed import check_tie
 from seqlab.layers.recurrent import Bidirectional
+from seqlab.readers.words import Words
 from seqlab.system.errors import SeqlabError
-from seqlab.types import Tokens
+from seqlab.types import Inputs, Reader
 
 
 class Bahdanau(AttentiveGenerator):
@@ -21,7 +22,7 @@ class Bahdanau(AttentiveGenerator):
     both ways, and the decoder has one layer, whose first state is a learned map of the encoder's last ones.
     """
 
-    source_vocabulary: int = 0
+    reader: Reader = Words()
     vocabulary: int = 0
     cell: str = "gru"
     """rnn, irnn, lstm or gru."""
@@ -37,36 +38,34 @@ class Bahdanau(AttentiveGenerator):
     """What the operands of products with parameters are rounded to; all else is float32."""
 
     def setup(self):
-        check_tie(self.tie, self.source_vocabulary, self.vocabulary)
+        check_tie(self.tie, self.reader, self.vocabulary)
         if self.dim % 2:
             raise SeqlabError(f"the width must be even for the two directions of the encoder, not {self.dim}")
         dim, dtype = self.dim, self.dtype
-        if self.tie != "all":
-            self.source_words = Embedding(self.source_vocabulary, dim)
         self.encoder = Bidirectional(self.cell, self.encoder_layers, dim, dim // 2, self.dropout, dtype)
         early, tie = self.attention == "additive", self.tie != "none"
         self.decoder = AttentiveDecoder(self.vocabulary, self.cell, dim, dim, early, self.dropout, tie, dtype)
         self.alignment = Alignment(self.attention, dim, dim, dtype)
 
-    def encode_memory(self, inputs: Tokens, *, train: bool = False) -> tuple[Any, Any]:
+    def encode_memory(self, inputs: Inputs, *, train: bool = False) -> tuple[Any, Any]:
         """The memory, and the decoder's state before the first step."""
-        x = self.decoder.embed(inputs.ids) if self.tie == "all" else self.source_words(inputs.ids)
-        values, ends = self.encoder(x, inputs.mask, train=train)
+        x, mask = self.reader.read(inputs, self.dim, embed=self.decoder.embed if self.tie == "all" else None)
+        values, ends = self.encoder(x, mask, train=train)
         summary = jnp.concatenate([side[0] for side in ends[-1]], axis=-1)
-        memory = {"keys": self.alignment.keys(values), "values": values, "mask": inputs.mask}
+        memory = {"keys": self.alignment.keys(values), "values": values, "mask": mask}
         return memory, self.decoder.begin(summary)
 
     def attend(self, memory: Any) -> Attend:
         """Attention over the source's outputs."""
 
-        def attend(query: Float[Array, "B K D"]) -> tuple[Float[Array, "B K D"], Float[Array, "B K S"]]:
+        def attend(query: Float[Array, "B K D"]) -> tuple[Float[Array, "B K D"], Float[Array, "B K P"]]:
             weights = masked_softmax(self.alignment.scores(query, memory["keys"]), memory["mask"][:, None])
             return jnp.einsum("bks,bse->bke", weights, memory["values"]), weights
 
         return attend
 
 
-TINY = Bahdanau(source_vocabulary=9, vocabulary=7, dim=8, tie="target")
+TINY = Bahdanau(Words(vocabulary=9), vocabulary=7, dim=8, tie="target")
 VARIANTS = (
     TINY.clone(cell="lstm", encoder_layers=2, attention="general", tie="none"),
     TINY.clone(attention="dot"),

@@ -11,11 +11,12 @@ from seqlab.layers.attention import masked_softmax
 from seqlab.layers.convolution import GatedBlock, Run, dilations, max_moves, run_one_step, run_over_all
 from seqlab.layers.dense import Dense
 from seqlab.layers.dropout import Dropout
-from seqlab.layers.embed import Embedding, Positions, TiedEmbedding, check_tie
+from seqlab.layers.embed import Positions, TiedEmbedding, check_tie
 from seqlab.layers.hypotheses import reorder, repeat
+from seqlab.readers.words import Words
 from seqlab.system.checks import check_minimum
 from seqlab.system.errors import SeqlabError
-from seqlab.types import Generator, Tokens
+from seqlab.types import Generator, Inputs, Reader, Tokens
 
 SMALL = 0.1  # deviation of embeddings and positions, at first: attention begins nearly even (section 3.5)
 HALF = 0.5**0.5  # a sum of two, scaled back to the variance of one (section 3.4)
@@ -27,7 +28,7 @@ class ConvSeq2Seq(nn.Module, Generator):
     Unlike the paper's: the gradient that the decoder's layers send to the encoder is not divided by their number.
     """
 
-    source_vocabulary: int = 0
+    reader: Reader = Words()
     vocabulary: int = 0
     encoder_layers: int = 4
     decoder_layers: int = 3
@@ -48,7 +49,7 @@ class ConvSeq2Seq(nn.Module, Generator):
     """What the operands of products with parameters are rounded to; all else is float32."""
 
     def setup(self):
-        check_tie(self.tie, self.source_vocabulary, self.vocabulary)
+        check_tie(self.tie, self.reader, self.vocabulary)
         if self.kernel % 2 == 0:
             raise SeqlabError(f"kernel must be odd, so that it has a middle, not {self.kernel}")
         check_minimum("kernel", self.kernel, 3)
@@ -57,8 +58,6 @@ class ConvSeq2Seq(nn.Module, Generator):
         check_minimum("decoder_layers", self.decoder_layers, 1)
         dim, dtype = self.dim, self.dtype
         self.words = TiedEmbedding(self.vocabulary, dim, self.tie != "none", dtype)
-        if self.tie != "all":
-            self.source_words = Embedding(self.source_vocabulary, dim)
         self.source_positions = Positions(self.positions, dim, self.max_length, 1.0)
         self.target_positions = Positions(self.positions, dim, self.max_length, 1.0)
         ahead, settings = self.kernel // 2, (self.dropout, dtype)
@@ -83,14 +82,14 @@ class ConvSeq2Seq(nn.Module, Generator):
         """Most positions of a source, or of a prompt and what follows it; None: no bound."""
         return self.max_length if self.positions == "learned" else None
 
-    def encode(self, inputs: Tokens, *, train: bool = False) -> dict[str, jax.Array]:
+    def encode(self, inputs: Inputs, *, train: bool = False) -> dict[str, jax.Array]:
         """Keys, the last layer's outputs; values, with the embeddings added; which of them are real."""
-        words = self.words.embed(inputs.ids) if self.tie == "all" else self.source_words(inputs.ids)
-        embedded = self.drop(SMALL * (words + self.source_positions.of_rows(inputs.mask)), train=train)
-        x, run = embedded, run_over_all(inputs.mask)
+        words, mask = self.reader.read(inputs, self.dim, embed=self.words.embed if self.tie == "all" else None)
+        embedded = self.drop(SMALL * (words + self.source_positions.of_rows(mask)), train=train)
+        x, run = embedded, run_over_all(mask)
         for block in self.encoder:
             x = HALF * (x + block(x, run, train=train))
-        return {"keys": x, "values": HALF * (x + embedded), "mask": inputs.mask}
+        return {"keys": x, "values": HALF * (x + embedded), "mask": mask}
 
     def stack(
         self, embedded: Float[Array, "B T D"], memory: Any, run: Run, *, train: bool = False
@@ -117,18 +116,18 @@ class ConvSeq2Seq(nn.Module, Generator):
         return self.stack(x, memory, run_over_all(prefix.mask, buffers=buffers), train=train)
 
     def features(
-        self, inputs: Tokens, prefix: Tokens, carry: Any = None, *, train: bool
+        self, inputs: Inputs, prefix: Tokens, carry: Any = None, *, train: bool
     ) -> tuple[Float[Array, "B T D"], Any]:
         return self.decode(self.encode(inputs, train=train), prefix, train=train)[0], carry
 
-    def attention_weights(self, inputs: Tokens, prefix: Tokens) -> Float[Array, "L B H T S"]:
+    def attention_weights(self, inputs: Inputs, prefix: Tokens) -> Float[Array, "L B H T P"]:
         """Attention weights of a forced pass, by decoder layer; there is one head."""
         return jnp.stack(self.decode(self.encode(inputs), prefix)[1])[:, :, None]
 
     def project(self, features: Float[Array, "... D"]) -> Float[Array, "... V"]:
         return self.words.project(features)
 
-    def start(self, inputs: Tokens, prompt: Tokens, capacity: int, hypotheses: int) -> tuple[Any, Any]:
+    def start(self, inputs: Inputs, prompt: Tokens, capacity: int, hypotheses: int) -> tuple[Any, Any]:
         self.target_positions.check_length(capacity)
         memory = self.encode(inputs)
         buffers: list[jax.Array] = []
@@ -143,7 +142,7 @@ class ConvSeq2Seq(nn.Module, Generator):
 
     def attentive_step(
         self, memory: Any, state: Any, token: Int[Array, "B K"], t: Int[Array, ""]
-    ) -> tuple[Float[Array, "B K V"], Any, Float[Array, "B K S"]]:
+    ) -> tuple[Float[Array, "B K V"], Any, Float[Array, "B K P"]]:
         """A step, and the last layer's attention over the source."""
         run, state = run_one_step(state, t)
         x = self.words.embed(token) + self.target_positions((t - memory["offset"])[:, None])
@@ -160,5 +159,5 @@ class ConvSeq2Seq(nn.Module, Generator):
         return reorder(state, parents)
 
 
-TINY = ConvSeq2Seq(source_vocabulary=9, vocabulary=7, encoder_layers=2, decoder_layers=2, dim=8, tie="target")
+TINY = ConvSeq2Seq(Words(vocabulary=9), vocabulary=7, encoder_layers=2, decoder_layers=2, dim=8, tie="target")
 VARIANTS = (TINY.clone(cycle=2, positions="sinusoidal", tie="none"),)

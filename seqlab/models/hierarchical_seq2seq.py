@@ -11,18 +11,19 @@ from jaxtyping import Array, Float
 
 from seqlab.layers.attention import Alignment, masked_softmax
 from seqlab.layers.attentive_decoder import Attend, AttentiveDecoder, AttentiveGenerator
-from seqlab.layers.embed import Embedding, check_tie
+from seqlab.layers.embed import check_tie
 from seqlab.layers.hierarchy import Pool, members, segments_of
 from seqlab.layers.recurrent import Bidirectional
+from seqlab.readers.words import Words
 from seqlab.system.checks import check_minimum
 from seqlab.system.errors import SeqlabError
-from seqlab.types import Tokens
+from seqlab.types import Reader, Tokens
 
 
 class HierarchicalSeq2Seq(AttentiveGenerator):
     """From a document, or the turns of a dialogue, to a text. The vocabulary sizes are 0 in a config."""
 
-    source_vocabulary: int = 0
+    reader: Reader = Words()
     vocabulary: int = 0
     cell: str = "gru"
     """rnn, irnn, lstm or gru."""
@@ -37,13 +38,11 @@ class HierarchicalSeq2Seq(AttentiveGenerator):
     """What the operands of products with parameters are rounded to; all else is float32."""
 
     def setup(self):
-        check_tie(self.tie, self.source_vocabulary, self.vocabulary)
+        check_tie(self.tie, self.reader, self.vocabulary)
         if self.dim % 2:
             raise SeqlabError(f"the width must be even for the two directions of an encoder, not {self.dim}")
         check_minimum("sentences", self.sentences, 1)
         dim, dtype = self.dim, self.dtype
-        if self.tie != "all":
-            self.source_words = Embedding(self.source_vocabulary, dim)
         self.word_encoder = Bidirectional(self.cell, 1, dim, dim // 2, self.dropout, dtype)
         self.pool = Pool(dim, dtype)
         self.sentence_encoder = Bidirectional(self.cell, 1, dim, dim // 2, self.dropout, dtype)
@@ -54,8 +53,8 @@ class HierarchicalSeq2Seq(AttentiveGenerator):
 
     def encode_memory(self, inputs: Tokens, *, train: bool = False) -> tuple[Any, Any]:
         """The memory, and the decoder's state before the first step."""
-        x = self.decoder.embed(inputs.ids) if self.tie == "all" else self.source_words(inputs.ids)
-        x, _ = self.word_encoder(x, inputs.mask, segments=segments_of(inputs), train=train)
+        x, mask = self.reader.read(inputs, self.dim, embed=self.decoder.embed if self.tie == "all" else None)
+        x, _ = self.word_encoder(x, mask, segments=segments_of(inputs), train=train)
         parts = members(inputs, self.sentences)
         sentences, ends = self.sentence_encoder(self.pool(x, parts), parts.any(-1), train=train)
         memory = {
@@ -70,7 +69,7 @@ class HierarchicalSeq2Seq(AttentiveGenerator):
     def attend(self, memory: Any) -> Attend:
         """Attention over the words, those of a sentence that fits well before others."""
 
-        def attend(query: Float[Array, "B K D"]) -> tuple[Float[Array, "B K D"], Float[Array, "B K S"]]:
+        def attend(query: Float[Array, "B K D"]) -> tuple[Float[Array, "B K D"], Float[Array, "B K P"]]:
             by_sentence = self.sentence_alignment.scores(query, memory["sentences"])
             scores = self.word_alignment.scores(query, memory["words"])
             scores += jnp.einsum("bns,bkn->bks", memory["parts"], by_sentence)
@@ -80,5 +79,5 @@ class HierarchicalSeq2Seq(AttentiveGenerator):
         return attend
 
 
-TINY = HierarchicalSeq2Seq(source_vocabulary=9, vocabulary=7, dim=8, sentences=4, tie="target")
+TINY = HierarchicalSeq2Seq(Words(vocabulary=9), vocabulary=7, dim=8, sentences=4, tie="target")
 VARIANTS = (TINY.clone(cell="lstm", dim=16, tie="none"),)

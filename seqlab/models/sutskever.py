@@ -6,16 +6,17 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
 from seqlab.layers.dropout import Dropout
-from seqlab.layers.embed import Embedding, TiedEmbedding, check_tie
+from seqlab.layers.embed import TiedEmbedding, check_tie
 from seqlab.layers.hypotheses import reorder, repeat
 from seqlab.layers.recurrent import RecurrentStack
-from seqlab.types import Generator, Tokens
+from seqlab.readers.words import Words
+from seqlab.types import Generator, Inputs, Reader, Tokens
 
 
 class Sutskever(nn.Module, Generator):
     """The last state of the encoder is all that the decoder knows of the source."""
 
-    source_vocabulary: int = 0
+    reader: Reader = Words()
     vocabulary: int = 0
     cell: str = "lstm"
     """rnn, irnn, lstm or gru."""
@@ -32,22 +33,20 @@ class Sutskever(nn.Module, Generator):
     for CPU keeps them all the same."""
 
     def setup(self):
-        check_tie(self.tie, self.source_vocabulary, self.vocabulary)
+        check_tie(self.tie, self.reader, self.vocabulary)
         self.words = TiedEmbedding(self.vocabulary, self.dim, self.tie != "none", self.dtype)
-        if self.tie != "all":
-            self.source_words = Embedding(self.source_vocabulary, self.dim)
         sizes = (self.cell, self.layers, self.dim, self.dim, self.dropout)
         self.encoder = RecurrentStack(*sizes, dtype=self.dtype, remat=self.remat)
         self.decoder = RecurrentStack(*sizes, dtype=self.dtype, remat=self.remat)
         self.drop = Dropout(self.dropout)
 
-    def encode(self, inputs: Tokens, *, train: bool = False) -> Any:
+    def encode(self, inputs: Inputs, *, train: bool = False) -> Any:
         """The states after the first token, which is the last one read."""
-        x = self.words.embed(inputs.ids) if self.tie == "all" else self.source_words(inputs.ids)
-        return self.encoder(x, inputs.mask, reverse=True, train=train)[1]
+        x, mask = self.reader.read(inputs, self.dim, embed=self.words.embed if self.tie == "all" else None)
+        return self.encoder(x, mask, reverse=True, train=train)[1]
 
     def features(
-        self, inputs: Tokens, prefix: Tokens, carry: Any = None, *, train: bool
+        self, inputs: Inputs, prefix: Tokens, carry: Any = None, *, train: bool
     ) -> tuple[Float[Array, "B T D"], Any]:
         states = self.encode(inputs, train=train)
         x, _ = self.decoder(self.words.embed(prefix.ids), prefix.mask, states, train=train)
@@ -56,7 +55,7 @@ class Sutskever(nn.Module, Generator):
     def project(self, features: Float[Array, "... D"]) -> Float[Array, "... V"]:
         return self.words.project(features)
 
-    def start(self, inputs: Tokens, prompt: Tokens, capacity: int, hypotheses: int) -> tuple[Any, Any]:
+    def start(self, inputs: Inputs, prompt: Tokens, capacity: int, hypotheses: int) -> tuple[Any, Any]:
         past = self.words.embed(prompt.ids[:, :-1])
         _, states = self.decoder(past, prompt.mask[:, :-1], self.encode(inputs))
         return {}, repeat(states, hypotheses)
@@ -76,5 +75,5 @@ class Sutskever(nn.Module, Generator):
         return reorder(state, parents)
 
 
-TINY = Sutskever(source_vocabulary=9, vocabulary=7, dim=8, tie="target")
+TINY = Sutskever(Words(vocabulary=9), vocabulary=7, dim=8, tie="target")
 VARIANTS = (TINY.clone(cell="gru", layers=1, tie="none"),)

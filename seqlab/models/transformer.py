@@ -4,12 +4,13 @@ from typing import Any
 
 import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from seqlab.layers.attention import to_cache_layout
-from seqlab.layers.embed import Embedding, Positions, TiedEmbedding, check_tie
+from seqlab.layers.embed import Positions, TiedEmbedding, check_tie
 from seqlab.layers.transformer import Stack, grow, reorder
-from seqlab.types import Generator, Tokens
+from seqlab.readers.words import Words
+from seqlab.types import Generator, Inputs, Reader, Tokens
 
 ZERO_GRADIENTS = ("['key']['bias']",)  # the same is added to all scores of a query: softmax takes it away
 
@@ -17,7 +18,7 @@ ZERO_GRADIENTS = ("['key']['bias']",)  # the same is added to all scores of a qu
 class Transformer(nn.Module, Generator):
     """Sequence to sequence. The vocabulary sizes are 0 in a config and come from the tokenizer."""
 
-    source_vocabulary: int = 0
+    reader: Reader = Words()
     vocabulary: int = 0
     encoder_layers: int = 6
     decoder_layers: int = 6
@@ -50,10 +51,8 @@ class Transformer(nn.Module, Generator):
     """Whether the layers are compiled once, as a loop, however many there are."""
 
     def setup(self):
-        check_tie(self.tie, self.source_vocabulary, self.vocabulary)
+        check_tie(self.tie, self.reader, self.vocabulary)
         self.words = TiedEmbedding(self.vocabulary, self.dim, self.tie != "none", self.dtype, bias=self.biases)
-        if self.tie != "all":
-            self.source_words = Embedding(self.source_vocabulary, self.dim)
         self.source_positions = Positions(self.positions, self.dim, self.max_length)
         self.target_positions = Positions(self.positions, self.dim, self.max_length)
         inner = self.dropout if self.inner_dropout is None else self.inner_dropout
@@ -62,37 +61,40 @@ class Transformer(nn.Module, Generator):
         self.encoder = Stack(self.encoder_layers, *sizes, **stack_settings)
         self.decoder = Stack(self.decoder_layers, *sizes, cross=True, **stack_settings)
 
-    def encode(self, inputs: Tokens, *, train: bool = False) -> Float[Array, "B S D"]:
-        x = self.words.embed(inputs.ids) if self.tie == "all" else self.source_words(inputs.ids)
-        x += self.source_positions.of_rows(inputs.mask)
-        return self.encoder.encode(x, inputs.mask, train=train)
+    def encode(self, inputs: Inputs, *, train: bool = False) -> tuple[Float[Array, "B P D"], Bool[Array, "B P"]]:
+        """The memory, and which of its positions are real."""
+        x, mask = self.reader.read(inputs, self.dim, embed=self.words.embed if self.tie == "all" else None)
+        x += self.source_positions.of_rows(mask)
+        return self.encoder.encode(x, mask, train=train), mask
 
     @nn.nowrap
-    def embed(self, prefix: Tokens) -> Float[Array, "B T D"]:
+    def embed_prefix(self, prefix: Tokens) -> Float[Array, "B T D"]:
         return self.words.embed(prefix.ids) + self.target_positions.of_rows(prefix.mask)
 
     def features(
-        self, inputs: Tokens, prefix: Tokens, carry: Any = None, *, train: bool
+        self, inputs: Inputs, prefix: Tokens, carry: Any = None, *, train: bool
     ) -> tuple[Float[Array, "B T D"], Any]:
-        memory = self.encode(inputs, train=train)
-        return self.decoder.decode(self.embed(prefix), prefix.mask, memory, inputs.mask, train=train), carry
+        memory, mask = self.encode(inputs, train=train)
+        return self.decoder.decode(self.embed_prefix(prefix), prefix.mask, memory, mask, train=train), carry
 
-    def attention_weights(self, inputs: Tokens, prefix: Tokens) -> Float[Array, "L B H T S"]:
+    def attention_weights(self, inputs: Inputs, prefix: Tokens) -> Float[Array, "L B H T P"]:
         """Cross-attention weights of a forced pass, by decoder layer and head."""
-        memory = self.decoder.encode_memory(self.encode(inputs))
-        return jnp.stack(self.decoder.forced(self.embed(prefix), prefix.mask, memory, inputs.mask)[1])
+        memory, mask = self.encode(inputs)
+        memory = self.decoder.encode_memory(memory)
+        return jnp.stack(self.decoder.forced(self.embed_prefix(prefix), prefix.mask, memory, mask)[1])
 
     def project(self, features: Float[Array, "... D"]) -> Float[Array, "... V"]:
         return self.words.project(features)
 
-    def start(self, inputs: Tokens, prompt: Tokens, capacity: int, hypotheses: int) -> tuple[Any, Any]:
+    def start(self, inputs: Inputs, prompt: Tokens, capacity: int, hypotheses: int) -> tuple[Any, Any]:
         self.target_positions.check_length(capacity)
-        memory = self.decoder.encode_memory(self.encode(inputs))
+        memory, mask = self.encode(inputs)
+        memory = self.decoder.encode_memory(memory)
         past, caches = Tokens(prompt.ids[:, :-1], prompt.mask[:, :-1]), None
         if past.ids.shape[1]:
-            caches, _ = self.decoder.forced(self.embed(past), past.mask, memory, inputs.mask)
+            caches, _ = self.decoder.forced(self.embed_prefix(past), past.mask, memory, mask)
         state = self.decoder.start(caches, prompt.mask, capacity, hypotheses)
-        return {"layers": [to_cache_layout(*keys_values) for keys_values in memory], "mask": inputs.mask}, state
+        return {"layers": [to_cache_layout(*keys_values) for keys_values in memory], "mask": mask}, state
 
     def step(
         self, memory: Any, state: Any, token: Int[Array, "B K"], t: Int[Array, ""]
@@ -101,7 +103,7 @@ class Transformer(nn.Module, Generator):
 
     def attentive_step(
         self, memory: Any, state: Any, token: Int[Array, "B K"], t: Int[Array, ""]
-    ) -> tuple[Float[Array, "B K V"], Any, Float[Array, "B K S"]]:
+    ) -> tuple[Float[Array, "B K V"], Any, Float[Array, "B K P"]]:
         """A step, and the last layer's attention over the source, the mean of its heads."""
         x = self.words.embed(token) + self.target_positions((t - state["offset"])[:, None])
         x, state, weights = self.decoder.step(x, state, t, memory["layers"], memory["mask"])
@@ -126,7 +128,7 @@ class Transformer(nn.Module, Generator):
 
 
 TINY = Transformer(
-    source_vocabulary=9, vocabulary=7, encoder_layers=2, decoder_layers=2, dim=8, heads=2, hidden=12, tie="target"
+    Words(vocabulary=9), vocabulary=7, encoder_layers=2, decoder_layers=2, dim=8, heads=2, hidden=12, tie="target"
 )
 VARIANTS = (
     TINY.clone(norm="post", positions="learned", max_length=16, tie="none"),

@@ -15,6 +15,7 @@ from seqlab.decoding.decoded_text import DecodedText
 from seqlab.decoding.lines import decode_lines
 from seqlab.decoding.requests import NO_CONSTRAINTS, Constraints, Lines
 from seqlab.decoding.trained import TrainedModel
+from seqlab.layers.nesting import has_field, with_fields
 from seqlab.runs import manifest
 from seqlab.runs.checkpoint import check_shapes, parameters_of, restore
 from seqlab.runs.parameters import parameter_shapes
@@ -94,9 +95,9 @@ def load(run: str | Path, checkpoint: str = "best", dtype: str | None = None) ->
 
     params = parameters_of(restore(folder, step, check=check))
     if dtype is not None:
-        if not hasattr(experiment.model, "dtype"):
+        if not has_field(experiment.model, "dtype"):
             raise SeqlabError(f"{type(experiment.model).__name__} has no dtype that could be another")
-        experiment = dataclasses.replace(experiment, model=experiment.model.clone(dtype=dtype))
+        experiment = dataclasses.replace(experiment, model=with_fields(experiment.model, dtype=dtype))
     return Run(folder, step, experiment, codecs, params, experiment.model)
 
 

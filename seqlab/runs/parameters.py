@@ -8,10 +8,10 @@ from typing import Any
 import jax
 
 from seqlab.config import Experiment
-from seqlab.data.batches import blank_batch
+from seqlab.layers.nesting import blank_inputs, blank_tokens
 from seqlab.runs import checkpoint, manifest
 from seqlab.system.errors import SeqlabError
-from seqlab.types import Params
+from seqlab.types import Generator, Params
 
 
 def parameter_shapes(experiment: Experiment, folder: Path) -> Params:
@@ -20,16 +20,16 @@ def parameter_shapes(experiment: Experiment, folder: Path) -> Params:
     Raises `SeqlabError`, naming the `folder`, for a model that cannot be built.
     """
     try:
-        return jax.eval_shape(lambda: init_params(experiment.model, 0, blank_batch(experiment.task)))
+        return jax.eval_shape(lambda: init_params(experiment.model, 0))
     except Exception as error:  # whatever layers make of sizes that nobody would choose
         reason = str(error).partition("\n")[0]
         raise SeqlabError(f"{folder}: the model of its experiment cannot be built: {reason}") from None
 
 
-def init_params(model: Any, seed: int, batch: Any) -> Params:
-    """Returns initial parameters of a model. The batch is cut, since no parameter depends on its rows or lengths."""
-    inputs, prefix = jax.tree.map(lambda x: x[:1, :2], (batch.inputs, batch.prefix))
-    return make_initializer(model)(jax.random.key(seed), inputs, prefix)
+def init_params(model: Any, seed: int) -> Params:
+    """Returns initial parameters of a model, which do not depend on the rows or lengths of its inputs."""
+    prefix = blank_tokens(1, 2) if isinstance(model, Generator) else None
+    return make_initializer(model)(jax.random.key(seed), blank_inputs(model, 1, 2), prefix)
 
 
 @functools.lru_cache(maxsize=64)

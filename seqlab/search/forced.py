@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int
 
 from seqlab.config import MAX_POSITIONS
 from seqlab.data.padding import pad
-from seqlab.search.requests import Request, max_tokens, padded_sources, round_up
+from seqlab.search.requests import Request, max_tokens, padded_sources, round_up, source_length
 from seqlab.types import Generator, Params, Tokens
 
 
@@ -78,7 +78,7 @@ def attention_weights(
     results = run_by_target(
         lambda inputs, prefix, _: (run(params, inputs, prefix),), requests, targets, max_tokens(model)
     )
-    return [weights[..., : len(request.source or ())] for request, (weights,) in zip(requests, results, strict=True)]
+    return [weights[..., : source_length(request)] for request, (weights,) in zip(requests, results, strict=True)]
 
 
 def most_attended(

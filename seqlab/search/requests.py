@@ -10,7 +10,7 @@ from seqlab.config import MAX_TOKENS
 from seqlab.data.padding import pad
 from seqlab.search.settings import StaticSettings
 from seqlab.system.errors import SeqlabError
-from seqlab.types import AnyArray, Tokens
+from seqlab.types import AnyArray, Frames, Inputs, Pixels, Tokens
 
 # sentences a batch, on each device; the smallest that holds what is left is taken
 BATCH_SIZES = (1, 8, 24, 64, 128, 256)
@@ -19,12 +19,13 @@ BATCH_SIZES = (1, 8, 24, 64, 128, 256)
 class Request(NamedTuple):
     """One text to decode.
 
-    `source` are its ids (None for a language model), `sentences` the sentence of each of its tokens, from 0. The text
+    `source` are its ids, or an array [S F] or [rows columns channels] (None for a language model); `sentences` the
+    sentence of each of its tokens, from 0. The text
     follows `prompt`, has `minimum` to `limit` tokens, EOS included, begins with `prefix` and contains `phrases`. The
     draws of samples depend on `number`.
     """
 
-    source: Sequence[int] | None
+    source: Any
     prompt: Sequence[int]
     limit: int
     sentences: Sequence[int] | None = None
@@ -57,7 +58,7 @@ class RequestBatch(NamedTuple):
     is -1 behind the ends of phrases; both are None where no request has any.
     """
 
-    inputs: Tokens | None
+    inputs: Inputs
     prompt: Tokens
     limit: AnyArray
     minimum: AnyArray
@@ -74,7 +75,7 @@ def max_tokens(model: Any) -> int:
 def check_request(name: str, request: Request, model: Any, static: StaticSettings) -> None:
     """Raises `SeqlabError` for a request that cannot be read, or whose prefix and phrases cannot be written."""
     readable = max_tokens(model)
-    if max(len(request.source or ()), len(request.prompt)) > readable:
+    if max(source_length(request), len(request.prompt)) > readable:
         raise SeqlabError(f"{name} has more than the {readable} tokens that can be read")
     phrases = distinct(request.phrases)
     forced, tokens = [*request.prefix, *itertools.chain(*phrases)], sum(map(len, phrases))
@@ -117,7 +118,10 @@ def shapes(requests: Sequence[Request], model: Any) -> dict[Shape, list[int]]:
     for i, request in enumerate(requests):
         # A prompt of one token, BOS, stays one: nothing of it has to be read ahead of the first step.
         prompt = 1 if len(request.prompt) == 1 else 1 + round_up(len(request.prompt) - 1, maximum - 1)
-        source = 0 if request.source is None else round_up(len(request.source), maximum)
+        # The size of an image is part of its content, and is not rounded.
+        exact = np.ndim(request.source) == 3
+        length = source_length(request)
+        source = length if exact or request.source is None else round_up(length, maximum)
         phrases = distinct(request.phrases)
         count, size = len(phrases), max(map(len, phrases), default=0)
         room = (1 << (count - 1).bit_length(), 1 << (size - 1).bit_length()) if count else (0, 0)
@@ -125,7 +129,7 @@ def shapes(requests: Sequence[Request], model: Any) -> dict[Shape, list[int]]:
     indices = {}
     for shape, members in sorted(groups.items()):
         # Texts of like sources are of like length, and are done at about the same time.
-        members.sort(key=lambda i: (len(requests[i].source or ()), len(requests[i].prompt), requests[i].limit))
+        members.sort(key=lambda i: (source_length(requests[i]), len(requests[i].prompt), requests[i].limit))
         text = round_up(max(requests[i].limit for i in members), maximum - shape.prompt + 1)
         indices[shape._replace(text=text)] = members
     return indices
@@ -141,13 +145,21 @@ def max_rows(shape: Shape, beam: int, positions: int) -> int:
     return max((rows for rows in BATCH_SIZES if rows * positions_of(shape, beam) <= positions), default=1)
 
 
-def padded_sources(requests: Sequence[Request], rows: int, length: int) -> Tokens | None:
+def source_length(request: Request) -> int:
+    return 0 if request.source is None else len(request.source)
+
+
+def padded_sources(requests: Sequence[Request], rows: int, length: int) -> Inputs:
     """Sources, left-aligned and filled up with empty rows; None if they have no length."""
     if not length:
         return None
-    sources = [request.source or () for request in requests]
+    sources = [request.source for request in requests]
+    shape = np.shape(sources[0])[1:]
+    if shape:
+        values, mask = pad(sources, length, rows, shape=shape, dtype=sources[0].dtype)
+        return Frames(values, mask) if len(shape) == 1 else Pixels(values)
     ids, mask = pad(sources, length, rows)
-    sentences, _ = pad([request.sentences or [0] * len(request.source or ()) for request in requests], length, rows)
+    sentences, _ = pad([request.sentences or [0] * len(request.source) for request in requests], length, rows)
     return Tokens(ids, mask, sentences=sentences)
 
 

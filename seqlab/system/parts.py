@@ -17,6 +17,8 @@ REQUIRED_NAMES = {
     "tasks": ("TASK",),
     "metrics": ("METRICS",),
     "codecs": ("CODEC",),
+    "readers": ("TINY",),
+    "encoders": ("TINY",),
 }
 KINDS = tuple(REQUIRED_NAMES)
 SHARED = {"metrics": ("metric", "registry"), "codecs": ("codec",)}  # files that are not parts

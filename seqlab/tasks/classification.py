@@ -17,14 +17,15 @@ from seqlab.codecs.codec import Codecs
 from seqlab.codecs.label import Label
 from seqlab.codecs.sentencepiece import SentencePiece
 from seqlab.config import Batching
-from seqlab.data.batches import pad_documents, single_values
+from seqlab.data.batches import single_values
 from seqlab.data.corpus import Corpus
+from seqlab.data.padding import pad_inputs
 from seqlab.data.plan_cache import bucket_plan
 from seqlab.data.plans import BatchPlan, Plan
 from seqlab.decoding.answers import answers
 from seqlab.layers.losses import cross_entropy, model_outputs
 from seqlab.system.checks import check_fraction, check_minimum
-from seqlab.types import Batch, Classifier, Context, Loss, Params, Tokens
+from seqlab.types import Batch, Classifier, Context, Inputs, Loss, Params
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class Classification:
         targets, weights = np.zeros(batch_plan.row_count, np.int32), np.zeros(batch_plan.row_count, np.float32)
         targets[: len(batch_plan.indices)] = single_values(corpus, "label", batch_plan)
         weights[: len(batch_plan.indices)] = 1.0
-        inputs = pad_documents(sources, codecs["source"], batch_plan.shape[0], batch_plan.row_count)
+        inputs = pad_inputs(sources, codecs["source"], batch_plan.shape[0], batch_plan.row_count)
         return Batch(inputs, None, targets, weights)
 
     def loss(self, model: Any, params: Params, batch: Batch, context: Context) -> Loss:
@@ -63,16 +64,13 @@ class Classification:
 
     def answer(self, model: Any, params: Params, codecs: Codecs, inputs: Sequence[Any]) -> list[str]:
         """The class of each document, given its ids."""
-        tokenizer = codecs["source"]
-        classes = answers(
-            model, params, self.cut(inputs), lambda ids, length, count: pad_documents(ids, tokenizer, length, count)
-        )
+        classes = answers(model, params, self.cut(inputs), codecs["source"])
         return [codecs["label"].decode([int(best)]) for best in classes]
 
-    def inputs(self, codecs: Codecs, inputs: Sequence[Any]) -> Tokens:
+    def inputs(self, codecs: Codecs, inputs: Sequence[Any]) -> Inputs:
         """Documents as the model reads them, given their ids."""
         ids = self.cut(inputs)
-        return pad_documents(ids, codecs["source"], 1 << (max(map(len, ids)) - 1).bit_length(), len(ids))
+        return pad_inputs(ids, codecs["source"], 1 << (max(map(len, ids)) - 1).bit_length(), len(ids))
 
     def cut(self, inputs: Sequence[Any]) -> list[np.ndarray]:
         return [np.array(ids[: self.max_tokens], np.int32) for ids in inputs]

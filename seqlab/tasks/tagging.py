@@ -11,13 +11,13 @@ from seqlab.codecs.codec import Codecs
 from seqlab.codecs.symbols import Symbols
 from seqlab.config import Batching
 from seqlab.data.corpus import Corpus
-from seqlab.data.padding import pad
+from seqlab.data.padding import pad, pad_inputs
 from seqlab.data.plan_cache import bucket_plan
 from seqlab.data.plans import BatchPlan, Plan
 from seqlab.decoding.answers import answers
 from seqlab.layers.losses import cross_entropy, model_outputs
 from seqlab.system.errors import SeqlabError
-from seqlab.types import Batch, Context, Loss, Params, Tagger, Tokens
+from seqlab.types import Batch, Context, Loss, Params, Tagger
 
 
 @dataclass(frozen=True)
@@ -40,19 +40,20 @@ class Tagging:
     def collate(self, corpus: Corpus, batch_plan: BatchPlan, codecs: Codecs) -> Batch:
         sources, labels = ([corpus.row(column, i) for i in batch_plan.indices] for column in self.columns)
         targets, mask = pad(labels, batch_plan.shape[0], batch_plan.row_count)
-        return Batch(
-            Tokens(*pad(sources, batch_plan.shape[0], batch_plan.row_count)), None, targets, mask.astype(np.float32)
-        )
+        inputs = pad_inputs(sources, codecs["source"], batch_plan.shape[0], batch_plan.row_count)
+        return Batch(inputs, None, targets, mask.astype(np.float32))
 
     def loss(self, model: Any, params: Params, batch: Batch, context: Context) -> Loss:
         """Cross-entropy of every label."""
         logits = model_outputs(model, params, batch.inputs, context.key)
+        if logits.shape[:2] != batch.targets.shape:
+            raise SeqlabError(f"{logits.shape[1]} outputs for {batch.targets.shape[1]} labels: tag every position")
         return Loss(*cross_entropy(logits, batch.targets, batch.weights))
 
     def answer(self, model: Any, params: Params, codecs: Codecs, inputs: Sequence[Any]) -> list[str]:
         """The labels of each sequence, given its ids."""
         sources = [np.array(ids, np.int32) for ids in inputs]
-        labels = answers(model, params, sources, lambda ids, length, count: Tokens(*pad(ids, length, count)))
+        labels = answers(model, params, sources, codecs["source"])
         tags = [best[: len(source)].tolist() for best, source in zip(labels, sources, strict=True)]
         return [codecs["label"].decode(row) for row in tags]
 

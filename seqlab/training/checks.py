@@ -4,7 +4,6 @@ import jax
 
 from seqlab import catalogue
 from seqlab.config import Experiment
-from seqlab.data.batches import blank_batch
 from seqlab.data.plans import Plan
 from seqlab.data.records import PreparedData
 from seqlab.decoding.settings import validation_search
@@ -35,9 +34,9 @@ def check_experiment(experiment: Experiment) -> None:
             f"validation.metric {experiment.validation.metric!r} is none of this task's: {', '.join(names)}"
         )
     validation_search(experiment)
-    model = catalogue.with_vocabulary_size(experiment.model, experiment.text.size)
+    model = catalogue.with_expected_sizes(experiment).model
     try:
-        jax.eval_shape(lambda: init_params(model, experiment.seed, blank_batch(experiment.task)))
+        jax.eval_shape(lambda: init_params(model, experiment.seed))
     except SeqlabError:
         raise
     except (TypeError, ValueError, ZeroDivisionError) as error:

@@ -1,6 +1,5 @@
 """A description of how the training state is sharded over the devices."""
 
-import dataclasses
 from collections.abc import Iterator
 
 import jax
@@ -17,9 +16,8 @@ from seqlab.training.state import initial_state
 def describe_sharding(experiment: Experiment) -> Iterator[str]:
     """Yields lines that say on which axes of the mesh the state is sharded, and how much of it a device holds."""
     check_experiment(experiment)
-    model = catalogue.with_vocabulary_size(experiment.model, experiment.text.size)
-    experiment = dataclasses.replace(experiment, model=model)
-    state = jax.eval_shape(lambda: initial_state(experiment, blank_batch(experiment.task)))
+    experiment = catalogue.with_expected_sizes(experiment)
+    state = jax.eval_shape(lambda: initial_state(experiment, blank_batch(experiment.model)))
     parallel = experiment.parallel
     yield describe_devices(parallel)
     sizes = (parallel.fsdp, parallel.tensor)

@@ -35,7 +35,7 @@ def initial_state(experiment: Experiment, batch: Any) -> TrainState:
 
     Raises `SeqlabError` for a model that cannot be built, and for patterns of the optimizer that match no parameter.
     """
-    params = init_params(experiment.model, experiment.seed, batch)
+    params = init_params(experiment.model, experiment.seed)
     settings = experiment.optimizer
     check_patterns(params, "optimizer.trainable", [settings.trainable])
     check_patterns(params, "optimizer.rates", [pattern for pattern, _ in settings.rates])

@@ -73,7 +73,7 @@ def test_a_damaged_index(tmp_path):
 
 MUTANTS = (
     Mutant("rows by example", "data.corpus", "self.index[column][i] if column in self.index else i", "i", ""),
-    Mutant("a value counted anew", "data.corpus", "if d not in self.rows}", "}", ""),
+    Mutant("a value counted anew", "data.corpus", "if d not in self.rows}", "if True}", ""),
     Mutant("lengths of stored rows", "data.corpus", "lengths[c][self.index[c]] if c in self.index else", "", ""),
 )
 

@@ -11,11 +11,11 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from seqlab import catalogue
-from seqlab.data.batches import blank_batch
 from seqlab.distributed.devices import fill_rows
 from seqlab.distributed.sharding import SMALLEST, explain, name_of, rule_of, spec_of, specs
 from seqlab.laws.equality import require_close
 from seqlab.laws.subject import make_subject
+from seqlab.readers.words import Words
 from seqlab.runs.parameters import init_params
 from seqlab.types import Batch, Context
 from tests.subjects import subject
@@ -33,11 +33,8 @@ def trees():
             result[f"{name} {i}"] = jax.eval_shape(lambda model=model: make_subject(model).params)
     for config in CONFIGS:
         experiment = catalogue.load_config(config)
-        model, batch = (
-            catalogue.with_vocabulary_size(experiment.model, experiment.text.size),
-            blank_batch(experiment.task),
-        )
-        result[config.stem] = jax.eval_shape(functools.partial(init_params, model, 0), batch)
+        model = catalogue.with_expected_sizes(experiment).model
+        result[config.stem] = jax.eval_shape(functools.partial(init_params, model, 0))
     return result
 
 
@@ -125,9 +122,9 @@ def test_the_table_tells_sizes():
 
 
 WIDE = {
-    "transformer": {"dim": 64, "hidden": 128, "vocabulary": 70, "source_vocabulary": 90, "encoder_layers": 1},
+    "transformer": {"dim": 64, "hidden": 128, "vocabulary": 70, "reader": Words(90), "encoder_layers": 1},
     "recurrent_lm": {"dim": 64, "vocabulary": 70, "layers": 1},
-    "conv_seq2seq": {"dim": 64, "vocabulary": 70, "source_vocabulary": 90, "encoder_layers": 1},
+    "conv_seq2seq": {"dim": 64, "vocabulary": 70, "reader": Words(90), "encoder_layers": 1},
     "tcn_lm": {"dim": 64, "vocabulary": 70},
 }
 

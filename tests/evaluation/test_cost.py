@@ -16,6 +16,7 @@ from seqlab.data.batches import blank_batch
 from seqlab.evaluation.cost import costs, count, parameters
 from seqlab.laws.training import tiny_experiment
 from seqlab.layers.convolution import max_moves
+from seqlab.layers.nesting import readers_of, with_fields
 from seqlab.runs.parameters import init_params
 from seqlab.tasks.language_modeling import LanguageModeling
 from seqlab.types import Generator
@@ -89,11 +90,11 @@ IN_A_ROW = {"recurrent_lm", "sutskever", "bahdanau", "hierarchical_seq2seq"}
 @pytest.mark.parametrize("name", GENERATORS)
 def test_what_waits_grows_with_recurrent_layers_alone(name):
     model = catalogue.module("models", name).TINY
-    task = tiny_experiment().task if hasattr(model, "source_vocabulary") else LanguageModeling()
+    tiny_experiment().task if readers_of(model) else LanguageModeling()
 
     def deep(length):
-        batch = jax.tree.map(jnp.asarray, blank_batch(task, 1, length))
-        params = init_params(model, 0, batch)
+        batch = jax.tree.map(jnp.asarray, blank_batch(model, 1, length))
+        params = init_params(model, 0)
         call = functools.partial(
             model.apply, inputs=batch.inputs, prefix=batch.prefix, train=False, method="features"
         )
@@ -133,7 +134,7 @@ def test_most_moves(kernel, layer_dilations):
 
 def test_costs():
     experiment = tiny_experiment()
-    experiment = dataclasses.replace(experiment, model=catalogue.with_vocabulary_size(experiment.model, 40))
+    experiment = dataclasses.replace(experiment, model=with_fields(experiment.model, vocabulary=40))
     result = costs(experiment, 5, rows=2)
     assert result.decoding is not None
     # Parameters and Adam's two moments are arguments, and their new values stand in the same place.
@@ -145,11 +146,14 @@ def test_costs():
 
 def test_command(capsys, tmp_path):
     (tmp_path / "config.py").write_text(
-        "from seqlab.models.sequence_regressor import SequenceRegressor\n"
+        "from seqlab.encoders.recurrent import RecurrentEncoder\n"
+        "from seqlab.readers.numbers import Numbers\n"
+        "from seqlab.models.regressor_head import RegressorHead\n"
         "from seqlab.config import Experiment\n"
         "from seqlab.datasets.adding_problem import AddingProblem\n"
         "from seqlab.tasks.regression import Regression\n"
-        "experiment = Experiment(SequenceRegressor(dim=8), Regression(features=2), AddingProblem(9))\n"
+        "model = RegressorHead(RecurrentEncoder(Numbers(), dim=8))\n"
+        "experiment = Experiment(model, Regression(features=2), AddingProblem(9))\n"
     )
     assert call(tmp_path, "cost", "config.py", "--lengths", "4", "9") == 0
     told = capsys.readouterr().out
@@ -158,6 +162,6 @@ def test_command(capsys, tmp_path):
     assert call(tmp_path, "cost", "config.py", "--lengths", "4", "--json") == 0
     assert json.loads(capsys.readouterr().out)["costs"][0]["decoding"] is None
     assert call(tmp_path, "cost", str(ROOT / "configs" / "copy_memory.py")) == 2
-    assert capsys.readouterr().err.endswith("give --model.source_vocabulary N\n")
+    assert capsys.readouterr().err.endswith("give --model.encoder.reader.vocabulary N\n")
     assert call(tmp_path, "cost", "config.py", "--lengths", "1") == 2
     assert capsys.readouterr().err == "seqlab: --lengths must be at least 2, not 1\n"

@@ -12,6 +12,7 @@ import pytest
 
 from seqlab import catalogue
 from seqlab.config import Experiment, Optimizer
+from seqlab.encoders.recurrent import RecurrentEncoder
 from seqlab.evaluation.diagnosis.activations import activations, gates, statistics
 from seqlab.evaluation.diagnosis.gradient_check import WRONG, gradient_check, in_float64
 from seqlab.evaluation.diagnosis.gradients import (
@@ -27,6 +28,7 @@ from seqlab.evaluation.diagnosis.rates import WINDOW, range_test, smooth, sugges
 from seqlab.evaluation.diagnosis.updates import with_update_ratios
 from seqlab.laws.subject import make_subject
 from seqlab.layers.recurrent import Recurrent
+from seqlab.readers.numbers import Numbers
 from seqlab.types import Batch, Context, Loss, Tokens, TrainState
 from tests.command import call
 from tests.mutants import Mutant, planted
@@ -35,9 +37,9 @@ from tests.oracles import layers as oracle
 TASKS = {
     "recurrent_lm": "language_modeling",
     "transformer": "translation",
-    "mean_embeddings": "classification",
-    "sequence_tagger": "tagging",
-    "sequence_regressor": "regression",
+    "classifier_head": "classification",
+    "tagger_head": "tagging",
+    "regressor_head": "regression",
 }
 
 
@@ -58,12 +60,12 @@ def loss_of(experiment):
 
 def test_gradients_over_time_of_a_linear_layer():
     """An IRNN of positive numbers is linear: d h[last] / d x[t] = W U^lag."""
-    experiment, params, batch = case("sequence_regressor", layer="irnn", layers=1)
+    experiment, params, batch = case("regressor_head", encoder=RecurrentEncoder(Numbers(2), dim=8, cell="irnn"))
     params = jax.tree.map(np.abs, params)
     batch = batch.replace(inputs=batch.inputs.replace(values=np.abs(batch.inputs.values)))
     (result,) = gradients_over_time(loss_of(experiment), params, batch).values()
 
-    stack = params["params"]["stack"]["RecurrentStack_0"]["stack_0"]
+    stack = params["params"]["encoder"]["stack"]["stack_0"]
     w, u, out = stack["input"]["kernel"], stack["recurrent"], params["params"]["output"]
     norms: dict[int, list[float]] = {}
     for x, mask, target in zip(batch.inputs.values, batch.inputs.mask, batch.targets, strict=True):
@@ -269,7 +271,7 @@ def test_gradients_are_right(name):
 
 def test_a_wrong_gradient():
     """Of a recurrent matrix that gets none."""
-    experiment, params, batch = case("sequence_regressor", layer="gru", layers=1)
+    experiment, params, batch = case("regressor_head", encoder=RecurrentEncoder(Numbers(2), dim=8))
     errors = gradient_check(in_float64(experiment), params, batch)
     assert max(errors.values()) < WRONG
 
@@ -316,10 +318,13 @@ def test_mutant_is_caught(mutant):
 CONFIG = """
 from seqlab.config import Experiment, Schedule
 from seqlab.datasets.adding_problem import AddingProblem
-from seqlab.models.sequence_regressor import SequenceRegressor
+from seqlab.encoders.recurrent import RecurrentEncoder
+from seqlab.models.regressor_head import RegressorHead
+from seqlab.readers.numbers import Numbers
 from seqlab.tasks.regression import Regression
 data = AddingProblem(9, 400, 20, 20)
-experiment = Experiment(SequenceRegressor(layer="lstm", dim=8), Regression(features=2), data, steps=7)
+model = RegressorHead(RecurrentEncoder(Numbers(), cell="lstm", dim=8))
+experiment = Experiment(model, Regression(features=2), data, steps=7)
 """
 
 

@@ -100,7 +100,7 @@ def test_doubts_are_told(home, capsys):
         (["score", "empty.txt", "--references", "ref.txt"], "empty.txt is empty"),
         (["score", "latin.txt", "--references", "ref.txt"], "latin.txt:1"),
         (["score", "none.txt", "--references", "ref.txt"], "no file none.txt"),
-        (["score", "good.txt", "--references", "ref.txt", "--metrics", "blue"], "one of bleu"),
+        (["score", "good.txt", "--references", "ref.txt", "--metrics", "blue"], "one of accuracy, bleu"),
         (["compare", "good.txt", "bad.txt"], "give --references"),
         (["compare", "good.txt", "short.txt", "--references", "ref.txt"], "short.txt has 2 lines, and ref.txt has 5"),
         (["compare", "good.txt", "--references", "src.txt", "--source", "src.txt"], "src.txt is the source itself"),
@@ -121,7 +121,7 @@ def test_doubts_are_told(home, capsys):
         (["score", "src.txt", "--references", "nan.txt", "--metrics", "mse"], "lines that are numbers"),
         (["score", "nan.txt", "--references", "nan.txt", "--metrics", "mse"], "finite numbers"),
         (["compare", "good.txt,,bad.txt", "bad.txt", "--references", "ref.txt"], "nothing at one of the commas"),
-        (["compare", "one", "--metrics", "blue", "--data-dir", "data"], "one of bleu"),
+        (["compare", "one", "--metrics", "blue", "--data-dir", "data"], "one of accuracy, bleu"),
         (["inspect", "one", "--text", " "], "give a text"),
         (["report", "one", "--out", "nowhere/page.html"], "no folder nowhere"),
         (["report", "--out", "page.html"], "name the runs"),
@@ -346,7 +346,7 @@ def test_what_a_classifier_reads(tmp_path):
     files = {split: str(tmp_path / f"{split}.jsonl") for split in ("train", "validation", "test")}
     experiment = dataclasses.replace(
         tiny_experiment(),
-        model=catalogue.module("models", "hierarchical_attention").TINY.clone(source_vocabulary=0, classes=0),
+        model=catalogue.without_sizes(catalogue.module("models", "classifier_head").VARIANTS[0]),
         task=Classification(),
         data=LocalFiles(**files, source="text", label="kind"),
     )

@@ -23,7 +23,7 @@ from seqlab.system.errors import SeqlabError
 from seqlab.system.terminal import grid, printable, width_of
 from seqlab.training.feed import stream_batches
 from seqlab.training.prepare import plan_batches, prepare_experiment
-from seqlab.types import Batch, Series, Tokens
+from seqlab.types import Batch, Frames, Tokens
 from tests.command import call
 from tests.mutants import Mutant, planted
 
@@ -120,9 +120,9 @@ def rebuilt(facts: dict, like: Batch) -> Batch:
         if like is None:
             return None
         mask = stack(name, "mask", bool)
-        if isinstance(like, Series):
+        if isinstance(like, Frames):
             names = [key for key in facts["rows"][0][name] if key.startswith("value")]
-            return Series(np.stack([stack(name, key, np.float32) for key in names], axis=-1), mask)
+            return Frames(np.stack([stack(name, key, np.float32) for key in names], axis=-1), mask)
         marks = {
             field: None if getattr(like, field) is None else stack(name, mark, getattr(like, field).dtype)
             for field, mark in (("segments", "segment"), ("sentences", "sentence"))

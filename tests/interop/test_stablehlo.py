@@ -11,6 +11,7 @@ import pytest
 from seqlab import catalogue
 from seqlab.config import Search
 from seqlab.decoding.answers import make_answer
+from seqlab.layers.nesting import with_fields
 from seqlab.runs.parameters import init_params
 from seqlab.search.requests import RequestBatch
 from seqlab.search.searcher import make_mesh, make_searcher, whole_search
@@ -24,7 +25,7 @@ CONFIG = Path(__file__).parents[2] / "configs" / "quickstart.py"
 @pytest.fixture(scope="module")
 def quickstart():
     experiment = catalogue.load_config(CONFIG)
-    return with_model(experiment, catalogue.with_vocabulary_size(experiment.model, experiment.text.size))
+    return catalogue.with_expected_sizes(experiment)
 
 
 def with_model(experiment, model):
@@ -51,8 +52,8 @@ def test_training_step(quickstart, platform, dtype):
 @pytest.mark.parametrize("beam", [1, 5])
 def test_search(quickstart, platform, beam):
     model = quickstart.model
-    batch = Batch(tokens(1, 2), tokens(1, 2), tokens(1, 2).ids, np.ones((1, 2), np.float32))
-    params = jax.eval_shape(functools.partial(init_params, model, 0), batch)
+    Batch(tokens(1, 2), tokens(1, 2), tokens(1, 2).ids, np.ones((1, 2), np.float32))
+    params = jax.eval_shape(functools.partial(init_params, model, 0))
     settings = split_settings(Search(beam=beam), eos=2)
     searcher = make_searcher(model, settings.static, make_mesh(jax.devices()[:1]))
     search = functools.partial(whole_search, searcher, length=48)
@@ -70,7 +71,7 @@ def test_search(quickstart, platform, beam):
 def test_answer(platform):
     """The classifier's counterpart of the search, and its step."""
     experiment = catalogue.load_config(CONFIG.with_name("debian_section.py"))
-    experiment = with_model(experiment, experiment.model.clone(source_vocabulary=experiment.text.size, classes=58))
+    experiment = with_model(experiment, with_fields(experiment.model, vocabulary=experiment.text.size, classes=58))
     inputs = tokens(64, 128).replace(sentences=np.zeros((64, 128), np.int32))
     batch = Batch(inputs, None, np.zeros(64, np.int32), np.ones(64, np.float32))
     state = jax.eval_shape(functools.partial(initial_state, experiment), batch)

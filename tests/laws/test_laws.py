@@ -13,9 +13,16 @@ from seqlab.laws.generators import (
     segments_are_apart,
     step_agrees_with_features,
 )
-from seqlab.laws.models import empty_rows_are_finite, gradients_reach_every_parameter, pads_are_inert
+from seqlab.laws.models import (
+    dropout_acts_only_in_training,
+    empty_rows_are_finite,
+    four_examples_can_be_memorized,
+    gradients_reach_every_parameter,
+    pads_are_inert,
+)
 from seqlab.laws.registry import RUN_LAWS, STEP_LAWS, model_laws, task_laws
-from seqlab.laws.subject import make_subject
+from seqlab.laws.subject import make_subject, models_with
+from seqlab.types import Tagger
 
 # A model's VARIANTS have other values in fields that TINY leaves at their defaults: the laws that hinge on them.
 VARIANT_LAWS = {
@@ -34,14 +41,35 @@ VARIANT_LAWS = {
 def parts(kind):
     for name in catalogue.names(kind):
         module = catalogue.module(kind, name)
-        yield name, 0, module.TINY if kind == "models" else module.TASK()
+        yield name, 0, module.TASK() if kind == "tasks" else module.TINY
         for index, variant in enumerate(getattr(module, "VARIANTS", ()), 1):
             yield name, index, variant
 
 
+def models():
+    """Every model, and small models with every encoder and every reader."""
+    for kind in ("models", "encoders", "readers"):
+        for name, index, part in parts(kind):
+            for model in models_with(part):
+                head = "" if kind == "models" else f" {type(model).__name__}"
+                yield f"{kind[:-1]} {name}{head}", index, model
+
+
+MODELS = {(name, index): model for name, index, model in models()}
+
+
+# Of what a tagger makes of an encoder's values, which need not depend on all parameters, and which one label may fit.
+SUMMARY_LAWS = {gradients_reach_every_parameter, four_examples_can_be_memorized, dropout_acts_only_in_training}
+
+
+def laws_of(name, model):
+    left_out = SUMMARY_LAWS if name.startswith("encoder") and isinstance(model, Tagger) else ()
+    return [law for law in model_laws(model) if law not in left_out]
+
+
 @functools.cache
 def subject(name, index):
-    return make_subject(next(model for *key, model in parts("models") if key == [name, index]))
+    return make_subject(MODELS[name, index])
 
 
 @pytest.mark.parametrize(
@@ -54,8 +82,8 @@ def subject(name, index):
             id=f"{law.__name__}-{name}-{index}",
             marks=[pytest.mark.sample(2, of=law.__name__)] if index else [],
         )
-        for name, index, model in parts("models")
-        for law in model_laws(model)
+        for (name, index), model in MODELS.items()
+        for law in laws_of(name, model)
         if index == 0 or law in VARIANT_LAWS
     ],
 )

@@ -51,8 +51,8 @@ def test_a_certificate_names_what_is_broken():
     mutant = next(mutant for mutant in MUTANTS if mutant.bug == "causal mask dropped")
     with planted(mutant) as mutated:
         model = mutated.catalogue.module("models", "transformer_lm").TINY
-        task = mutated.catalogue.part_class("tasks", "language_modeling")()
-        result = {name: (holds, more) for name, holds, more in mutated.certificate(model, task)}
+        mutated.catalogue.part_class("tasks", "language_modeling")()
+        result = {name: (holds, more) for name, holds, more in mutated.certificate(model)}
     assert result["padding-inert"] == (True, "")
     assert not result["causal"][0]
     assert result["causal"][1].startswith("logits before position 1 when ids from there on change")
@@ -71,8 +71,8 @@ def test_a_certificate_looks_as_far_as_the_model():
     )
     with planted(mutant) as mutated:
         model = mutated.catalogue.module("models", "tcn_lm").TINY.clone(layers=4, dim=4, kernel=3)
-        task = mutated.catalogue.part_class("tasks", "language_modeling")()
-        result = {name: holds for name, holds, _ in mutated.certificate(model, task)}
+        mutated.catalogue.part_class("tasks", "language_modeling")()
+        result = {name: holds for name, holds, _ in mutated.certificate(model)}
     assert [name for name, holds in result.items() if not holds] == [
         "step against forward",
         "reorder follows parents",
@@ -85,7 +85,9 @@ def test_mutant_is_caught(mutant, tmp_path):
     with planted(mutant) as mutated:
         law, catalogue = getattr(mutated, mutant.law), mutated.catalogue
         if kind == "model":
-            argument = [mutated.make_subject(catalogue.module("models", mutant.part).TINY)]
+            kind, _, name = mutant.part.rpartition("/")
+            model, *_ = mutated.models_with(catalogue.module(kind or "models", name).TINY)
+            argument = [mutated.make_subject(model)]
         elif kind == "task":
             argument = [catalogue.part_class("tasks", mutant.part)()]
         else:

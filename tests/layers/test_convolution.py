@@ -7,6 +7,7 @@ import pytest
 
 from seqlab.layers.convolution import Convolution, GatedBlock, TCNBlock, WaveNetBlock, run_over_all
 from seqlab.models.conv_seq2seq import ConvSeq2Seq
+from seqlab.readers.words import Words
 from seqlab.types import Tokens
 from tests.layers.test_recurrent import jiggled
 from tests.oracles import layers as oracle
@@ -95,7 +96,7 @@ def test_blocks(block, expected):
 
 def test_conv_seq2seq():
     random = np.random.default_rng(0)
-    model = ConvSeq2Seq(source_vocabulary=9, vocabulary=7, encoder_layers=2, decoder_layers=2, dim=6, tie="none")
+    model = ConvSeq2Seq(Words(9), vocabulary=7, encoder_layers=2, decoder_layers=2, dim=6, tie="none")
     inputs = Tokens(jnp.asarray(random.integers(3, 9, (3, 7))), MASK)
     prefix = Tokens(jnp.asarray(random.integers(3, 7, (3, 7))), MASK[::-1])
     params = jiggled(model.init(jax.random.key(0), inputs, prefix, train=False, method="features"))

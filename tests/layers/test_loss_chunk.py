@@ -114,8 +114,8 @@ def test_a_carry_goes_on():
 def test_less_memory_with_a_large_vocabulary():
     task = catalogue.part_class("tasks", "language_modeling")(label_smoothing=0.1)
     model = catalogue.module("models", "transformer_lm").TINY.clone(vocabulary=4000, layers=1)
-    batch = jax.tree.map(jnp.asarray, blank_batch(task, 8, 32))
-    params = jax.eval_shape(functools.partial(init_params, model, 0), batch)
+    batch = jax.tree.map(jnp.asarray, blank_batch(model, 8, 32))
+    params = jax.eval_shape(functools.partial(init_params, model, 0))
 
     def memory(chunk):
         loss = functools.partial(dataclasses.replace(task, loss_chunk=chunk).loss, model)

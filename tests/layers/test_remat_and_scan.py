@@ -12,6 +12,7 @@ from seqlab.data.batches import blank_batch
 from seqlab.laws.equality import require_close, require_equal
 from seqlab.laws.subject import make_subject
 from seqlab.layers.losses import generator_loss
+from seqlab.layers.nesting import readers_of
 from seqlab.runs.parameters import init_params
 from seqlab.types import Context
 from tests.mutants import Mutant, planted
@@ -98,11 +99,9 @@ def lowered(name, deep=2, **changed):
     """A step's gradients of a model of some depth and width, ready to be compiled; and its parameters."""
     depth = {"encoder_layers": deep, "decoder_layers": deep} if name == "transformer" else {"layers": deep}
     model = subject(name).model.clone(**depth, dim=16, dropout=0.1, **changed)
-    task = catalogue.part_class(
-        "tasks", "translation" if hasattr(model, "source_vocabulary") else "language_modeling"
-    )()
-    batch = jax.tree.map(jnp.asarray, blank_batch(task, 8, 32))
-    params = jax.eval_shape(functools.partial(init_params, model, 0), batch)
+    catalogue.part_class("tasks", "translation" if readers_of(model) else "language_modeling")()
+    batch = jax.tree.map(jnp.asarray, blank_batch(model, 8, 32))
+    params = jax.eval_shape(functools.partial(init_params, model, 0))
     return functools.partial(loss_of, model, batch), params
 
 

@@ -162,7 +162,7 @@ def test_what_is_lost_is_seen(homes, tmp_path, lose, name):
 
 @pytest.mark.long
 def test_five_kills(tmp_path, capsys):
-    assert torture.main(["5", "--only", "sequence_tagger", "--folder", str(tmp_path / "folder")]) == 0
+    assert torture.main(["5", "--only", "tagger_head", "--folder", str(tmp_path / "folder")]) == 0
     printed = capsys.readouterr().out
     assert "| all | 5 | 5 | 5 | 0 |" in printed
     assert "LOST" not in printed
@@ -175,7 +175,7 @@ def test_planted_bugs_are_found(tmp_path, bug, reason):
     write_documents(tmp_path / "documents")
     messages: list[str] = []
     targets = ["evaluation"] * 4
-    result = Campaign("sequence_tagger", "jit", tmp_path, random.Random(1), bug, messages.append).run(targets)
+    result = Campaign("tagger_head", "jit", tmp_path, random.Random(1), bug, messages.append).run(targets)
     assert result.lost
     assert reason in result.reasons[0]
     assert any(line.startswith("LOST") for line in messages)

@@ -10,7 +10,7 @@ from unittest import mock
 import pytest
 
 from seqlab.cli import main
-from seqlab.data import vocabulary
+from seqlab.codecs import sentencepiece
 from seqlab.data.records import PreparedData
 from seqlab.datasets.cldr_phrases import CldrPhrases
 from seqlab.laws.training import tiny_experiment
@@ -130,7 +130,7 @@ def test_a_broken_text_is_not_blamed_on_the_tokenizer():
         raise SeqlabError("line 2: what is this?")
 
     with pytest.raises(SeqlabError, match="^line 2: what is this"):
-        vocabulary.train_sentencepiece(texts(), tiny_experiment().text)
+        sentencepiece.train_sentencepiece(texts(), tiny_experiment().text)
 
 
 def test_the_command_says_try_again(capsys):

@@ -21,9 +21,13 @@ from seqlab.datasets.mixture import Mixture
 from seqlab.decoding.output_format import Format
 from seqlab.decoding.stream import LineStreams, decode_stream
 from seqlab.distributed.devices import fit_rows
+from seqlab.encoders.dilated import DilatedEncoder
+from seqlab.encoders.recurrent import RecurrentEncoder
 from seqlab.evaluation import evaluate
 from seqlab.laws.tasks import tiny_corpus, tiny_tokenizer
 from seqlab.laws.training import Killed, tiny_experiment
+from seqlab.layers.nesting import readers_of
+from seqlab.readers.numbers import Numbers
 from seqlab.runs import loading
 from seqlab.runs.checkpoint import fingerprint, restore
 from seqlab.tasks.classification import Classification
@@ -56,11 +60,11 @@ def experiment_on(tmp_path, model, task, **columns):
     counts = {"train": 40, "validation": 5, "test": 7}
     splits = {split: table(tmp_path / f"{split}.jsonl", count) for split, count in counts.items()}
     tiny = catalogue.module("models", model).TINY
-    sizes = {name: 0 for name in catalogue.SIZES if hasattr(tiny, name)}
+    tie = {"tie": "all"} if readers_of(tiny) and hasattr(tiny, "tie") else {}
     layers = {name: 1 for name in ("layers", "encoder_layers", "decoder_layers") if hasattr(tiny, name)}
     return dataclasses.replace(
         tiny_experiment(),
-        model=tiny.clone(**layers, **sizes, **({"tie": "all"} if len(sizes) == 2 and "vocabulary" in sizes else {})),
+        model=catalogue.without_sizes(tiny).clone(**layers, **tie),
         task=task,
         data=LocalFiles(**splits, **columns),
         steps=4,
@@ -72,7 +76,7 @@ def experiment_on(tmp_path, model, task, **columns):
 
 
 CASES = {
-    "classification": ("mean_embeddings", Classification(max_tokens=12), {"source": "text", "label": "kind"}),
+    "classification": ("classifier_head", Classification(max_tokens=12), {"source": "text", "label": "kind"}),
     "summarization": (
         "transformer",
         Summarization(source_tokens=9, keep="ends"),
@@ -91,7 +95,7 @@ GENERATORS = [n for n in catalogue.names("models") if isinstance(catalogue.modul
 @pytest.mark.parametrize("model", GENERATORS)
 def test_the_command_decodes_every_generator(tmp_path, model):
     """The same command, from a run of untrained parameters: a line each, and an empty one for an empty one."""
-    reads = hasattr(catalogue.part_class("models", model), "source_vocabulary")
+    reads = readers_of(catalogue.module("models", model).TINY)
     task, columns = (Translation(), {"source": "text"}) if reads else (LanguageModeling(), {})
     experiment = experiment_on(tmp_path, model, task, target="title", **columns)
     save_untrained(experiment, dict.fromkeys(task.columns, tiny_tokenizer()), tmp_path / "run")
@@ -137,7 +141,7 @@ def test_trains_and_is_judged(tmp_path, case):
 @pytest.mark.parametrize("name", GENERATORS)
 def test_every_generator_trains_and_decodes(tmp_path, name):
     """By the same lines, whatever the model."""
-    reads = hasattr(catalogue.part_class("models", name), "source_vocabulary")
+    reads = readers_of(catalogue.module("models", name).TINY)
     columns = {"source": "text", "target": "title"} if reads else {"target": "text"}
     experiment = experiment_on(tmp_path, name, Translation() if reads else LanguageModeling(), **columns)
     train(experiment, tmp_path / "run", tmp_path / "data", say=quiet)
@@ -204,7 +208,7 @@ def test_labels_may_stand_wide_apart(tmp_path):
     path = tmp_path / "t.tsv"
     path.write_text("text\tkind\n" + "".join(f"{'a b ' * n}\t{'x  y ' * n}\n" for n in (1, 2, 3)))
     experiment = dataclasses.replace(
-        experiment_on(tmp_path, "sequence_tagger", Tagging(), source="text", label="kind"),
+        experiment_on(tmp_path, "tagger_head", Tagging(), source="text", label="kind"),
         data=LocalFiles(str(path), str(path), str(path), source="text", label="kind"),
         steps=60,
         schedule=Schedule(name="constant", peak=3e-2, warmup=0),
@@ -220,7 +224,7 @@ def test_labels_may_stand_wide_apart(tmp_path):
 
 def test_a_regression_trains(tmp_path):
     experiment = dataclasses.replace(
-        experiment_on(tmp_path, "sequence_regressor", Regression(features=2), source="text", target="title"),
+        experiment_on(tmp_path, "regressor_head", Regression(features=2), source="text", target="title"),
         data=AddingProblem(length=5, train=40, validation=7, test=7),
         steps=4,
     )
@@ -246,11 +250,12 @@ def test_a_batch_longer_than_the_model(tmp_path):
 
 def test_a_kernel_wider_than_the_batches(tmp_path):
     """Is refused before there is a run; a layer without one takes no notice."""
-    experiment = experiment_on(tmp_path, "sequence_regressor", Regression(features=2), source="text", target="title")
+    experiment = experiment_on(tmp_path, "regressor_head", Regression(features=2), source="text", target="title")
     experiment = dataclasses.replace(
         experiment, data=AddingProblem(length=5, train=40, validation=7, test=7), steps=2
     )
-    wide = [experiment.model.clone(layer=layer, kernel=9) for layer in ("tcn", "gru")]
+    encoders = DilatedEncoder(Numbers(), layers=2, dim=8, kernel=9), RecurrentEncoder(Numbers(), dim=8)
+    wide = [experiment.model.clone(encoder=encoder) for encoder in encoders]
     with pytest.raises(ValueError, match="a kernel of 9 positions is wider .* up to 5"):
         train(dataclasses.replace(experiment, model=wide[0]), tmp_path / "run", tmp_path / "data", say=quiet)
     assert not (tmp_path / "run").exists()

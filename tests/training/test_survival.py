@@ -865,7 +865,7 @@ def test_the_average_is_what_others_take_from_a_run(tmp_path):
 
 def test_what_may_change_from_one_part_of_a_run_to_the_next(tmp_path):
     """How a run is spread over devices and watched; nothing that its numbers hang on."""
-    data = PreparedData(tmp_path, {"train": 1}, {"train": "0" * 64}, {}, {})
+    data = PreparedData(tmp_path, {"train": 1}, {"train": "0" * 64}, {}, {}, [])
 
     def open_again(**changes: Any) -> None:
         open_run(dataclasses.replace(tiny_experiment(), **changes), {}, data, tmp_path / "run", "seqlab train x")

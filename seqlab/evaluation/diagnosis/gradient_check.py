@@ -9,6 +9,7 @@ import numpy as np
 
 from seqlab.config import Experiment
 from seqlab.evaluation.diagnosis.gradients import leaf_names
+from seqlab.layers.nesting import with_fields
 from seqlab.training.step import LossFunction
 from seqlab.types import Batch, Context, Params
 
@@ -19,7 +20,7 @@ WRONG = 1e-4  # relative error of a gradient, where there are kinks: CS231n's no
 def in_float64(experiment: Experiment) -> LossFunction:
     """The experiment's loss, its model to be run in float64."""
     model = experiment.model
-    return functools.partial(experiment.task.loss, model.clone(dtype="float64") if hasattr(model, "dtype") else model)
+    return functools.partial(experiment.task.loss, with_fields(model, dtype="float64"))
 
 
 def gradient_check(

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int
 
 from seqlab.layers.embed import Embedding, TiedEmbedding
 from seqlab.training.step import LossFunction, zeros_like
-from seqlab.types import Batch, Context, Params, Series, Tokens
+from seqlab.types import Batch, Context, Frames, Params, Tokens
 
 VANISHED = 1e-3  # of a gradient is left at the far end: beside that of the near one it moves no parameter
 BEFORE, AFTER = "at initialization", "after the steps"
@@ -89,7 +89,7 @@ def entry_gradients(loss: LossFunction, params: Params, batch: Batch) -> dict[st
             return embedded
 
         inputs = batch.inputs
-        if isinstance(inputs, Series):
+        if isinstance(inputs, Frames):
             inputs = dataclasses.replace(inputs, values=replace_input("source", inputs.values))
         with nn.intercept_methods(replace_embedded):
             return loss(params, dataclasses.replace(batch, inputs=inputs), Context())[0]

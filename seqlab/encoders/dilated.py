@@ -1,0 +1,54 @@
+"""Causal convolutions with dilations 1, 2, 4, ...: a temporal convolutional network (Bai et al. 2018)."""
+
+from flax import linen as nn
+
+from seqlab.layers.convolution import TCNBlock, dilations, max_moves, run_over_all
+from seqlab.layers.summary import last_real
+from seqlab.readers.words import Words
+from seqlab.system.checks import check_minimum
+from seqlab.types import Encoded, Encoder, Inputs, Reader
+
+
+class DilatedEncoder(nn.Module, Encoder):
+    """A position sees itself and the past; the summary is the output at the last real one."""
+
+    reader: Reader = Words()
+    layers: int = 4
+    dim: int = 128
+    kernel: int = 7
+    dropout: float = 0.0
+    """Within the blocks."""
+    dtype: str = "float32"
+    """What the operands of products with parameters are rounded to; all else is float32."""
+
+    @property
+    def causal(self) -> bool:
+        return True
+
+    @property
+    def widest_kernel(self) -> int:
+        return self.kernel
+
+    @property
+    def receptive_field(self) -> int:
+        return 1 + 2 * (self.kernel - 1) * sum(dilations(self.layers, self.layers))
+
+    @nn.nowrap
+    def paths(self, length: int) -> dict[str, int | None]:
+        return {"source": max_moves(2 * dilations(self.layers, self.layers), self.kernel, length - 1)}
+
+    @nn.compact
+    def encode(self, inputs: Inputs, *, train: bool) -> Encoded:
+        check_minimum("layers", self.layers, 1)
+        check_minimum("kernel", self.kernel, 2)
+        x, mask = self.reader.read(inputs, self.dim)
+        run = run_over_all(mask)
+        for i, dilation in enumerate(dilations(self.layers, self.layers)):
+            block = TCNBlock(
+                x.shape[-1], self.dim, self.kernel, dilation, self.dropout, self.dtype, name=f"blocks_{i}"
+            )
+            x = block(x, run, train=train)
+        return Encoded(x, mask, last_real(x, mask))
+
+
+TINY = DilatedEncoder(Words(vocabulary=9), layers=2, dim=8, kernel=3)

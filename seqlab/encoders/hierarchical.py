@@ -1,0 +1,53 @@
+"""Words to sentences to a document, with attention at both levels (Yang et al. 2016)."""
+
+from flax import linen as nn
+
+from seqlab.layers.hierarchy import Pool, members, segments_of
+from seqlab.layers.recurrent import Bidirectional
+from seqlab.readers.words import Words
+from seqlab.system.checks import check_minimum
+from seqlab.types import Encoded, Encoder, Reader, Tokens
+
+
+class HierarchicalEncoder(nn.Module, Encoder):
+    """The values are those of the words within their sentences; the summary is that of the document."""
+
+    reader: Reader = Words()
+    cell: str = "gru"
+    """rnn, irnn, lstm or gru."""
+    dim: int = 200
+    """Width of the embeddings."""
+    hidden: int = 50
+    """Width of one direction of an encoder."""
+    sentences: int = 32
+    """Most sentences of a document; what follows counts to the last one."""
+    dropout: float = 0.3
+    dtype: str = "float32"
+    """What the operands of products with parameters are rounded to; all else is float32."""
+
+    @property
+    def causal(self) -> bool:
+        return False
+
+    @nn.nowrap
+    def paths(self, length: int) -> dict[str, int | None]:
+        return {"source": 2}
+
+    @nn.compact
+    def encode(self, inputs: Tokens, *, train: bool) -> Encoded:
+        check_minimum("sentences", self.sentences, 1)
+        x, mask = self.reader.read(inputs, self.dim)
+        width = 2 * self.hidden
+        sizes = (self.cell, 1, x.shape[-1], self.hidden, self.dropout, self.dtype)
+        words, _ = Bidirectional(*sizes, name="word_encoder")(x, mask, segments=segments_of(inputs), train=train)
+        parts = members(inputs, self.sentences)
+        x = Pool(width, self.dtype, name="word_attention")(words, parts)
+        real = parts.any(-1)
+        sizes = (self.cell, 1, width, self.hidden, self.dropout, self.dtype)
+        x, _ = Bidirectional(*sizes, name="sentence_encoder")(x, real, train=train)
+        summary = Pool(width, self.dtype, name="sentence_attention")(x, real[:, None, :])[:, 0]
+        return Encoded(words, mask, summary)
+
+
+TINY = HierarchicalEncoder(Words(vocabulary=9), dim=8, hidden=6, sentences=4)
+VARIANTS = (TINY.clone(cell="lstm", sentences=2),)

@@ -1,0 +1,42 @@
+"""The mean of a document's embeddings and a dense layer (Iyyer et al. 2015, deep averaging network)."""
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from seqlab.layers.dense import Dense
+from seqlab.layers.dropout import Dropout
+from seqlab.readers.words import Words
+from seqlab.types import Encoded, Encoder, Inputs, Reader
+
+
+class MeanEncoder(nn.Module, Encoder):
+    """The summary knows which words there are, and not their order; the values are the embeddings."""
+
+    reader: Reader = Words()
+    dim: int = 256
+    """Width of the embeddings."""
+    hidden: int = 256
+    """Width of the summary."""
+    dropout: float = 0.3
+    dtype: str = "float32"
+    """What the operands of products with parameters are rounded to; all else is float32."""
+
+    @property
+    def causal(self) -> bool:
+        return False
+
+    @nn.nowrap
+    def paths(self, length: int) -> dict[str, int | None]:
+        return {"source": 1}
+
+    @nn.compact
+    def encode(self, inputs: Inputs, *, train: bool) -> Encoded:
+        x, mask = self.reader.read(inputs, self.dim)
+        mean = (x * mask[..., None]).sum(axis=1) / jnp.maximum(mask.sum(axis=1), 1)[:, None]
+        mean = Dropout(self.dropout)(mean, train=train)
+        inner = Dense("bd,dh->bh", (x.shape[-1], self.hidden), bias=True, dtype=self.dtype, name="inner")
+        return Encoded(x, mask, jax.nn.relu(inner(mean)))
+
+
+TINY = MeanEncoder(Words(vocabulary=9), dim=8, hidden=12)

@@ -1,0 +1,55 @@
+"""Recurrent layers that read one way (Elman 1990), or both ways (Schuster & Paliwal 1997)."""
+
+import jax.numpy as jnp
+from flax import linen as nn
+
+from seqlab.layers.recurrent import Bidirectional, RecurrentStack
+from seqlab.layers.summary import last_real
+from seqlab.readers.words import Words
+from seqlab.system.checks import check_minimum
+from seqlab.system.errors import SeqlabError
+from seqlab.types import Encoded, Encoder, Inputs, Reader
+
+
+class RecurrentEncoder(nn.Module, Encoder):
+    """The summary is the output at the last real position; of both ways, the two last outputs side by side."""
+
+    reader: Reader = Words()
+    cell: str = "gru"
+    """rnn, irnn, lstm or gru."""
+    layers: int = 1
+    dim: int = 128
+    """Width of the outputs, those of both ways together."""
+    both_ways: bool = False
+    dropout: float = 0.0
+    """Of what a layer reads."""
+    dtype: str = "float32"
+    """What the operands of products with parameters are rounded to; all else is float32."""
+
+    @property
+    def causal(self) -> bool:
+        return not self.both_ways
+
+    @nn.nowrap
+    def paths(self, length: int) -> dict[str, int | None]:
+        return {"source": length - 1}
+
+    @nn.compact
+    def encode(self, inputs: Inputs, *, train: bool) -> Encoded:
+        check_minimum("layers", self.layers, 1)
+        x, mask = self.reader.read(inputs, self.dim)
+        if not self.both_ways:
+            stack = RecurrentStack(
+                self.cell, self.layers, x.shape[-1], self.dim, self.dropout, dtype=self.dtype, name="stack"
+            )
+            x, _ = stack(x, mask, train=train)
+            return Encoded(x, mask, last_real(x, mask))
+        if self.dim % 2:
+            raise SeqlabError(f"the width must be even for the two directions of the encoder, not {self.dim}")
+        sizes = (self.cell, self.layers, x.shape[-1], self.dim // 2, self.dropout, self.dtype)
+        x, ends = Bidirectional(*sizes, name="stack")(x, mask, train=train)
+        return Encoded(x, mask, jnp.concatenate([side[0] for side in ends[-1]], axis=-1))
+
+
+TINY = RecurrentEncoder(Words(vocabulary=9), dim=8)
+VARIANTS = (TINY.clone(cell="irnn"), TINY.clone(cell="lstm", layers=2, both_ways=True))

@@ -1,0 +1,59 @@
+"""The encoder of a Transformer (Vaswani et al. 2017)."""
+
+from flax import linen as nn
+
+from seqlab.layers.embed import Positions
+from seqlab.layers.transformer import Stack
+from seqlab.readers.words import Words
+from seqlab.types import Encoded, Encoder, Inputs, Reader
+
+ZERO_GRADIENTS = ("['key']['bias']",)  # the same is added to all scores of a query: softmax takes it away
+
+
+class TransformerEncoder(nn.Module, Encoder):
+    """Every position sees all others; the summary is the output at the first position."""
+
+    reader: Reader = Words()
+    layers: int = 6
+    dim: int = 512
+    heads: int = 8
+    hidden: int = 2048
+    """Width of the feed-forward layer."""
+    dropout: float = 0.1
+    norm: str = "pre"
+    """"pre" or "post": where layer normalization stands in a residual branch."""
+    activation: str = "relu"
+    """Of the feed-forward layer: relu, gelu or swish."""
+    biases: bool = False
+    """Whether the projections of attention have biases."""
+    positions: str = "sinusoidal"
+    """"sinusoidal" or "learned"."""
+    max_length: int = 1024
+    """How many positions there are, if they are learned."""
+    dtype: str = "float32"
+    """What the operands of products with parameters are rounded to; all else is float32."""
+
+    @property
+    def causal(self) -> bool:
+        return False
+
+    @property
+    def longest(self) -> int | None:
+        return self.max_length if self.positions == "learned" else None
+
+    @nn.nowrap
+    def paths(self, length: int) -> dict[str, int | None]:
+        return {"source": 1}
+
+    @nn.compact
+    def encode(self, inputs: Inputs, *, train: bool) -> Encoded:
+        x, mask = self.reader.read(inputs, self.dim)
+        x = x + Positions(self.positions, self.dim, self.max_length, name="source_positions").of_rows(mask)
+        sizes = (self.layers, self.dim, self.heads, self.hidden, self.dropout, self.dropout)
+        settings = (self.norm, self.activation, self.biases)
+        x = Stack(*sizes, *settings, dtype=self.dtype, name="stack").encode(x, mask, train=train)
+        return Encoded(x, mask, x[:, 0])
+
+
+TINY = TransformerEncoder(Words(vocabulary=9), layers=2, dim=8, heads=2, hidden=12)
+VARIANTS = (TINY.clone(norm="post", positions="learned", max_length=16, biases=True),)

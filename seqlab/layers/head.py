@@ -1,0 +1,27 @@
+"""What models that are a head on an encoder share."""
+
+from typing import Any
+
+from flax import linen as nn
+
+
+class EncoderHead(nn.Module):
+    """Lengths and paths are those of the encoder."""
+
+    encoder: Any
+
+    @property
+    def longest(self) -> int | None:
+        return self.encoder.longest
+
+    @property
+    def receptive_field(self) -> int | None:
+        return self.encoder.receptive_field
+
+    @property
+    def widest_kernel(self) -> int:
+        return self.encoder.widest_kernel
+
+    @nn.nowrap
+    def paths(self, length: int) -> dict[str, int | None]:
+        return self.encoder.paths(length)

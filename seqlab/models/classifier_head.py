@@ -1,0 +1,32 @@
+"""The class of a sequence: a dense layer on the summary of an encoder."""
+
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+from seqlab.encoders.hierarchical import HierarchicalEncoder
+from seqlab.encoders.mean import MeanEncoder
+from seqlab.layers.dense import Dense
+from seqlab.layers.dropout import Dropout
+from seqlab.layers.head import EncoderHead
+from seqlab.readers.words import Words
+from seqlab.types import Classifier, Encoder, Inputs
+
+
+class ClassifierHead(EncoderHead, Classifier):
+    """The number of classes is 0 in a config."""
+
+    encoder: Encoder = MeanEncoder()
+    classes: int = 0
+    dropout: float = 0.3
+    """Of the summary."""
+    dtype: str = "float32"
+    """What the operands of products with parameters are rounded to; all else is float32."""
+
+    @nn.compact
+    def classify(self, inputs: Inputs, *, train: bool) -> Float[Array, "B C"]:
+        x = Dropout(self.dropout)(self.encoder.encode(inputs, train=train).summary, train=train)
+        return Dense("bd,dc->bc", (x.shape[-1], self.classes), bias=True, dtype=self.dtype, name="output")(x)
+
+
+TINY = ClassifierHead(MeanEncoder(Words(vocabulary=9), dim=8, hidden=12), classes=3)
+VARIANTS = (TINY.clone(encoder=HierarchicalEncoder(Words(vocabulary=9), dim=8, hidden=6, sentences=4)),)

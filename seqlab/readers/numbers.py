@@ -1,0 +1,33 @@
+"""Vectors as they are."""
+
+from typing import Any
+
+import numpy as np
+from flax import linen as nn
+from jaxtyping import Array, Bool, Float
+
+from seqlab.system.errors import SeqlabError
+from seqlab.types import Frames, Reader
+
+
+class Numbers(nn.Module, Reader):
+    """The numbers of each position, without parameters. The number of features is 0 in a config."""
+
+    features: int = 0
+    """Numbers at a position."""
+    column: str = "source"
+
+    @nn.nowrap
+    def read(
+        self, inputs: Frames, width: int, *, embed: Any = None
+    ) -> tuple[Float[Array, "B P F"], Bool[Array, "B P"]]:
+        if embed is not None:
+            raise SeqlabError("numbers have no table of embeddings to share: set model.tie to 'target'")
+        return inputs.values, inputs.mask
+
+    @nn.nowrap
+    def blank(self, rows: int, length: int) -> Frames:
+        return Frames(np.zeros((rows, length, self.features), np.float32), np.ones((rows, length), bool))
+
+
+TINY = Numbers(features=2)

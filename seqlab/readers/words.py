@@ -1,0 +1,35 @@
+"""An embedding for each token."""
+
+from collections.abc import Callable
+
+import jax
+from flax import linen as nn
+from jaxtyping import Array, Bool, Float
+
+from seqlab.layers.embed import Embedding
+from seqlab.layers.nesting import blank_tokens
+from seqlab.types import Reader, Tokens
+
+
+class Words(nn.Module, Reader):
+    """Token embeddings without positions. The vocabulary size is 0 in a config."""
+
+    vocabulary: int = 0
+    dim: int = 0
+    """Width of the embeddings; 0: that of the model."""
+    column: str = "source"
+
+    @nn.compact
+    def read(
+        self, inputs: Tokens, width: int, *, embed: Callable[[jax.Array], jax.Array] | None = None
+    ) -> tuple[Float[Array, "B P D"], Bool[Array, "B P"]]:
+        if embed is not None:
+            return embed(inputs.ids), inputs.mask
+        return Embedding(self.vocabulary, self.dim or width, name="words")(inputs.ids), inputs.mask
+
+    @nn.nowrap
+    def blank(self, rows: int, length: int) -> Tokens:
+        return blank_tokens(rows, length)
+
+
+TINY = Words(vocabulary=9, dim=8)
