@@ -44,7 +44,7 @@ def main() -> None:
         made = prepare_experiment(dataclasses.replace(base, model=model), DATA_DIR, ROOT)  # which is no run
         task = made.experiment.task
         plan = task.plan(made.corpus, made.experiment.batching)
-        batch = task.collate(made.corpus, plan.batches(0, 0)[1], made.codecs)
+        batch = made.collate(plan.batches(0, 0)[1], 0)
         loss = functools.partial(task.loss, made.experiment.model)
         found = gradients_over_time(loss, initial_state(made.experiment, batch).params, batch)["target"]
         print(f"{name:12} x {found.factor:.3g} a position, x {found.left:.2g} in all: {found.verdict}", flush=True)

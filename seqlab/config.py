@@ -321,6 +321,9 @@ class Experiment:
     """Steps between fingerprints of batch and state, for `seqlab bisect`; 0: none."""
     initialize: tuple[tuple[str, str, str], ...] = ()
     """Triples: a part of the model, such as encoder; the run that it starts from; the part of that run's model."""
+    references: tuple[tuple[str, str], ...] = ()
+    """Pairs: a name, and the run whose frozen model the loss uses by that name. Paths are relative to the run's
+    folder."""
     text: Text = field(default_factory=Text)
     batching: Batching = field(default_factory=Batching)
     optimizer: Optimizer = field(default_factory=Optimizer)

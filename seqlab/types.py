@@ -241,13 +241,22 @@ def kind_of(protocol: type) -> str:
 
 
 @struct.dataclass
+class Reference:
+    """A frozen model with its parameters."""
+
+    model: Any = struct.field(pytree_node=False)
+    params: Params
+
+
+@struct.dataclass
 class Context:
-    """What a loss depends on besides parameters and batch: the `key` that drives dropout, None in evaluation; and the
-    `carry` of the stretch before, if rows are stretches of a stream.
+    """What a loss depends on besides parameters and batch: the `key` that drives dropout, None in evaluation; the
+    `carry` of the stretch before, if rows are stretches of a stream; and frozen models by name.
     """
 
     key: Any = None
     carry: Carry = None
+    references: dict[str, Reference] = struct.field(default_factory=dict)
 
 
 class Loss(NamedTuple):

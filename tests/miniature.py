@@ -66,7 +66,7 @@ def batch_at(step: int, left_out: Any = ()) -> list[int]:
     return [place for place in places if place not in list(left_out)][step - 1]
 
 
-def collate(batch_plan: BatchPlan) -> Batch:
+def collate(batch_plan: BatchPlan, epoch: int = 0) -> Batch:
     """Filled up to the batch's rows, with weight zero."""
     real, count = len(batch_plan.indices), batch_plan.row_count
     values, targets, weights = np.zeros((count, 1, 3)), np.zeros(count), np.zeros(count)
@@ -80,7 +80,7 @@ def spoiled(*places: list[int], value: float = np.nan) -> Callable[[BatchPlan], 
     """`collate`, but for batches at some (epoch, index) that have a target which is not finite."""
     bad = [Plan().batches(SEED, epoch)[index].indices.tolist() for epoch, index in places]
 
-    def spoil(batch_plan: BatchPlan) -> Batch:
+    def spoil(batch_plan: BatchPlan, epoch: int = 0) -> Batch:
         batch = collate(batch_plan)
         if batch_plan.indices.tolist() in bad:
             batch.targets[len(batch_plan.indices) // 2] = value

@@ -10,6 +10,7 @@ from tyro.conf import arg
 
 from seqlab.cli.options import NO_SEARCH, SINGLE_PROCESS, Checkpoint, Parts, ProcessOptions, RunFolder, SearchOptions
 from seqlab.cli.start import check_output, load_generator, start_computing, use_parts
+from seqlab.system.checks import check_minimum
 from seqlab.system.errors import SeqlabError
 
 
@@ -96,7 +97,7 @@ def check_files(files: Files, is_cluster: bool) -> None:
     for name in ("input", "prefixes", "constraints"):
         path = getattr(files, name)
         if path is not None and (path.is_dir() or not path.exists()):
-            raise SeqlabError(f"--{name} {path}: no such file")
+            raise SeqlabError(f"--{name} {path}: {'this is a folder' if path.is_dir() else 'no such file'}")
     if (files.resume or files.shard != "1/1") and (files.input is None or not files.input.is_file()):
         raise SeqlabError(f"--{'resume' if files.resume else 'shard'} is of a file: give --input")
     if files.resume and files.output is None:
@@ -126,6 +127,37 @@ def read_typed() -> str | None:
         return input("> ")
     except EOFError:
         return None
+
+
+def predict(
+    run: RunFolder,
+    input: Annotated[
+        Path | None,
+        arg(metavar="F", help="Text, a line each; or .tsv or .jsonl with the task's columns. Default: stdin."),
+    ] = None,
+    output: Annotated[Path | None, arg(metavar="F", help="Where to; .gz is written. Default: stdout.")] = None,
+    nbest: Annotated[int, arg(help='N lines "line ||| text ||| score" for each example.')] = 1,
+    json: Annotated[bool, arg(help="Lines of JSON, with all that is known.")] = False,
+    checkpoint: Checkpoint = "best",
+    parts: Parts = None,
+) -> None:
+    """Writes the predictions of a model that does not search: classes, tags, numbers."""
+    use_parts(parts)
+    from seqlab.decoding.predictions import examples_in, prediction_lines
+    from seqlab.runs.loading import load
+    from seqlab.system.files import open_output
+
+    check_output(output, input)
+    check_minimum("--nbest", nbest, 1)
+    if input is not None and not input.is_file():
+        raise SeqlabError(f"--input {input}: {'this is a folder' if input.is_dir() else 'no such file'}")
+    start_computing()
+    loaded = load(run, checkpoint)
+    if loaded.experiment.task.searches:
+        raise SeqlabError(f"{run} writes texts: use seqlab decode")
+    examples = examples_in(loaded.trained.task, sys.stdin.buffer if input is None else input)
+    with open_output(output) as stream:
+        stream.writelines(line + "\n" for line in prediction_lines(loaded.trained, examples, nbest, json))
 
 
 def logprob(

@@ -11,6 +11,7 @@ from tyro.conf import Positional, arg
 from seqlab.cli.options import (
     DEFAULT_ANALYSIS,
     DEFAULT_PLACES,
+    DEFAULT_REFERENCE_PLACES,
     NO_SEARCH,
     SINGLE_PROCESS,
     AnalysisOptions,
@@ -18,6 +19,7 @@ from seqlab.cli.options import (
     Parts,
     PlaceOptions,
     ProcessOptions,
+    ReferencePlaces,
     RunFolder,
     SearchOptions,
 )
@@ -33,7 +35,7 @@ def evaluate(
     output: Annotated[Path | None, arg(metavar="F", help="Writes the decoded lines there too.")] = None,
     json: bool = False,
     cluster: ProcessOptions = SINGLE_PROCESS,
-    places: PlaceOptions = DEFAULT_PLACES,
+    places: Annotated[ReferencePlaces, arg(name="")] = DEFAULT_REFERENCE_PLACES,
 ) -> None:
     """Decodes a split and prints the task's scores with their signatures."""
     use_parts(places.parts)
@@ -43,15 +45,15 @@ def evaluate(
     from seqlab.runs.checkpoint import fingerprint
     from seqlab.runs.loading import load
     from seqlab.system.files import open_output
-    from seqlab.types import Generator, kind_of
+    from seqlab.types import kind_of
 
     check_output(output)
     start_computing(cluster)
     loaded = load(run, checkpoint)
-    protocol = loaded.experiment.task.model
-    if protocol is not Generator and search != NO_SEARCH:
-        raise SeqlabError(f"a {kind_of(protocol)} does not search: leave out --beam and the like")
-    result = evaluate(loaded, split, places.data_dir, **dataclasses.asdict(search))
+    task = loaded.experiment.task
+    if not task.searches and search != NO_SEARCH:
+        raise SeqlabError(f"a {kind_of(task.model)} does not search: leave out --beam and the like")
+    result = evaluate(loaded, split, places.data_dir, places.base, **dataclasses.asdict(search))
     if output is not None and is_process_zero():
         with open_output(output) as stream:
             stream.writelines(line.replace("\n", " ") + "\n" for line in result.decoded.texts)
@@ -71,7 +73,7 @@ def evaluate(
     }
     show_scores(result.scores, json, facts)
     if not json:
-        print("\n".join(describe_evaluation(facts, protocol is Generator)))
+        print("\n".join(describe_evaluation(facts, task.searches)))
 
 
 def describe_evaluation(facts: dict[str, Any], searches: bool) -> Iterable[str]:

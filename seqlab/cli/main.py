@@ -5,7 +5,7 @@ import sys
 import traceback
 
 from seqlab.cli.checking import check, cost, diagnose
-from seqlab.cli.decoding import decode, logprob
+from seqlab.cli.decoding import decode, logprob, predict
 from seqlab.cli.evaluation import analyze, compare, evaluate, score
 from seqlab.cli.inspection import inspect, report, show_batch
 from seqlab.cli.interop import export, import_run
@@ -20,6 +20,7 @@ COMMANDS = {
     "train": train,
     "launch": launch,
     "decode": decode,
+    "predict": predict,
     "logprob": logprob,
     "evaluate": evaluate,
     "score": score,

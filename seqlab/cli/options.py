@@ -45,7 +45,20 @@ class Places:
     parts: Parts = None
 
 
+BaseFolder = Annotated[
+    Path | None, arg(metavar="DIR", help="The folder that paths of references are relative to. Default: the run.")
+]
+
+
+@dataclasses.dataclass(frozen=True)
+class ReferencePlaces(Places):
+    """The same, and where the references of a loss are."""
+
+    base: BaseFolder = None
+
+
 DEFAULT_PLACES = Places()
+DEFAULT_REFERENCE_PLACES = ReferencePlaces()
 PlaceOptions = Annotated[Places, arg(name="")]
 
 

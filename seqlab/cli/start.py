@@ -61,14 +61,12 @@ def first_argument(arguments: list[str], name: str, usage: str) -> tuple[str, li
 def load_generator(run: Path, checkpoint: str, dtype: str | None = None) -> Any:
     """A run of a generator. Raises `SeqlabError` for another model."""
     from seqlab.runs.loading import load
-    from seqlab.types import Generator, kind_of
+    from seqlab.types import kind_of
 
     loaded = load(run, checkpoint, dtype)
-    protocol = loaded.experiment.task.model
-    if protocol is not Generator:
-        raise SeqlabError(
-            f"a {kind_of(protocol)} writes no text, and search is for generators: judge it by seqlab evaluate"
-        )
+    task = loaded.experiment.task
+    if not task.searches:
+        raise SeqlabError(f"a {kind_of(task.model)} writes no text: use seqlab predict")
     return loaded
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from tyro.conf import arg
 
-from seqlab.cli.options import DATA_DIR, SINGLE_PROCESS, DataDir, Parts, ProcessOptions
+from seqlab.cli.options import DATA_DIR, SINGLE_PROCESS, BaseFolder, DataDir, Parts, ProcessOptions
 from seqlab.cli.parsing import run_parsed
 from seqlab.cli.start import first_argument, start_computing, without_processes
 from seqlab.system.errors import SeqlabError
@@ -26,6 +26,7 @@ def train(arguments: list[str]) -> None:
         experiment: Annotated[Any, arg(name="")] = config,
         init_from: Annotated[Path | None, arg(metavar="RUN", help="Another run, to start from its best.")] = None,
         tokenizer: Annotated[Path | None, arg(metavar="FILE", help="A SentencePiece model to use.")] = None,
+        base: BaseFolder = None,
         explain: Annotated[bool, arg(help="Prints which part of the state lies on which axis, and ends.")] = False,
         cluster: ProcessOptions = SINGLE_PROCESS,
         data_dir: DataDir = DATA_DIR,
@@ -42,7 +43,7 @@ def train(arguments: list[str]) -> None:
                 print("\n".join(describe_sharding(experiment)))
                 return
             command = command_line(Path.cwd(), ["seqlab", "train", *without_processes(arguments)])
-            train(experiment, out, data_dir, init_from, tokenizer, command=command)
+            train(experiment, out, data_dir, init_from, tokenizer, base, command=command)
 
     run_parsed(run, f"seqlab train {name}", rest)
 

@@ -9,18 +9,18 @@ from seqlab.codecs.codec import Codec, Codecs, TextCodec
 from seqlab.data.corpus import Corpus
 from seqlab.data.padding import pad, pad_inputs
 from seqlab.data.plans import BatchPlan
-from seqlab.data.task import Task
+from seqlab.data.task import Draw, Task
 from seqlab.layers.nesting import blank_inputs, blank_tokens
 from seqlab.system.errors import SeqlabError
 from seqlab.types import Batch, Classifier, Generator, Tagger, Tokens
 
 
-def make_batch(task: Task, corpus: Corpus, codecs: Codecs, batch_plan: BatchPlan) -> Batch:
+def make_batch(task: Task, corpus: Corpus, codecs: Codecs, batch_plan: BatchPlan, draw: Draw = None) -> Any:
     """The task's batch of some rows. Raises `SeqlabError` naming the corpus's folder, where ids and plan are cached,
     if they do not make a batch.
     """
     try:
-        return task.collate(corpus, batch_plan, codecs)
+        return task.collate(corpus, batch_plan, codecs, draw)
     except SeqlabError as error:
         raise SeqlabError(f"{corpus.folder}: damaged ({error}); remove it, and it is made again") from None
 

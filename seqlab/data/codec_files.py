@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from seqlab.codecs.codec import Codec, Codecs
 from seqlab.system.errors import RESTORE, SeqlabError, with_advice
@@ -37,7 +38,7 @@ def load_codecs(run: Path, columns: Mapping[str, Codec]) -> Codecs:
     """Returns the codecs that `save_codecs` wrote, for the columns of a task and their unfitted codecs. Raises
     `SeqlabError` for a missing file, and for a file that differs from the run's record, if it has one.
     """
-    record = read_record(run / RUN_RECORD)[1] if (run / RUN_RECORD).exists() else {}
+    record = read_record(run / RUN_RECORD).codecs if (run / RUN_RECORD).exists() else {}
     held = codec_hashes(run)
     changed = [name for name in {**record, **held} if record and record.get(name) != held.get(name)]
     if changed:
@@ -58,9 +59,20 @@ def load_codecs(run: Path, columns: Mapping[str, Codec]) -> Codecs:
     return {column: codecs[column] for column in columns}
 
 
-def read_record(path: Path) -> tuple[dict[str, str], dict[str, str]]:
-    """Returns the SHA-256 of each split and of each codec file in data.json; old runs have only splits."""
+class Record(NamedTuple):
+    """The SHA-256 of each split, of each codec file and of the parameters of each reference of a run."""
+
+    splits: dict[str, str]
+    codecs: dict[str, str]
+    references: dict[str, str]
+
+
+def read_record(path: Path) -> Record:
+    """Returns the content of a run's data.json."""
     with with_advice(RESTORE):
         hashes = read_json(resolve_inside(path.parent, path.name), dict[str, str])
-    files = {name: value for name, value in hashes.items() if name.startswith(f"{FOLDER}/")}
-    return {name: value for name, value in hashes.items() if name not in files}, files
+
+    def below(folder: str) -> dict[str, str]:
+        return {name: value for name, value in hashes.items() if name.rpartition("/")[0] == folder}
+
+    return Record(below(""), below(FOLDER), below("references"))

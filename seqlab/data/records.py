@@ -40,9 +40,9 @@ FACTS = {  # in the record, and of what type
 }
 
 
-def differing_splits(old: dict[str, str], new: dict[str, str]) -> list[str]:
-    """Returns the splits whose hashes differ."""
-    return [split for split in {**old, **new} if old.get(split) != new.get(split)]
+def differing(old: dict[str, str], new: dict[str, str]) -> list[str]:
+    """Returns the names whose hashes differ."""
+    return [name for name in {**old, **new} if old.get(name) != new.get(name)]
 
 
 @runtime_checkable
@@ -71,7 +71,7 @@ class PreparedData(NamedTuple):
 
     def changed_since(self, record: Path) -> list[str]:
         """Returns the splits whose content differs from that in `record`, a run's data.json."""
-        return differing_splits(read_record(record)[0], self.hashes)
+        return differing(read_record(record).splits, self.hashes)
 
     def source(self, split: str) -> Any:
         """Returns random access to a split's records, each a serialized `tf.train.Example`."""

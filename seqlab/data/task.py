@@ -1,33 +1,83 @@
-"""The contract of a task: a frozen dataclass that says what an example is, how examples become batches, and what is
-minimized.
+"""The contract of a task: what an example is, how examples become batches, what is minimized, and what is predicted.
 
-A task for generators also has `requests(inputs, codecs, max_length)`, what each input asks of the search; a task
-that answers without a search has `answer` instead. Two attributes are optional: `separator`, which replaces the
-newlines of a source in a typed line, and `baseline(sources, train)`, the name and the answers of a trivial method.
+A task is a frozen dataclass in a file of its own, whose fields are hyperparameters.
 """
 
-from collections.abc import Mapping
-from typing import Any, ClassVar, Protocol, runtime_checkable
+import abc
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple
 
 from seqlab.codecs.codec import Codecs
 from seqlab.config import Batching
 from seqlab.data.corpus import Corpus
 from seqlab.data.plans import BatchPlan, Plan
-from seqlab.types import Batch, Context, Loss, Params
+from seqlab.types import Context, Generator, Loss, Params
+
+Draw = tuple[int, int] | None
+"""The seed of a run and an epoch, which random masks and augmentation of an example depend on; None in evaluation."""
 
 
-@runtime_checkable
-class Task(Protocol):
+class Prediction(NamedTuple):
+    """One prediction for an example: its text, its score, and what else `seqlab predict --json` shows of it."""
+
+    text: str
+    score: float | None = None
+    details: Mapping[str, Any] = {}
+
+
+class Task(abc.ABC):
+    """What is trained. A task whose predictions are texts that a search writes defines `requests`; others `predict`.
+
+    Optional: `baseline(sources, train)`, the name and the answers of a trivial method that a model must beat.
+    """
+
     model: ClassVar[type]
     """The protocol in `seqlab.types` of the models that it trains."""
-    columns: Mapping[str, str]
-    """The columns of an example, and what each holds: "text", the name of a "class", "symbols" or "numbers"."""
+    columns: Any
+    """A mapping from the columns of an example to their unfitted codecs."""
+    metrics: Any = ()
+    """The names of the metrics that judge predictions; none: the task is judged by its loss alone."""
+    whole_batch: ClassVar[bool] = False
+    """Whether the loss of an example depends on the others of its batch, which is then never worked on in parts."""
+    separator: ClassVar[str | None] = None
+    """What stands for the newlines of a source in a line of text."""
 
     @property
-    def metrics(self) -> tuple[str, ...]:
-        """The names in `seqlab.metrics.registry` that judge answers; none: the task is judged by its loss alone."""
-        ...
+    def inputs(self) -> tuple[str, ...]:
+        """The columns that a prediction is made from."""
+        return ("source",) if "source" in self.columns else ("target",)
 
+    @property
+    def answer(self) -> str:
+        """The column that predictions are compared with."""
+        return "label" if "label" in self.columns else "target"
+
+    @property
+    def searches(self) -> bool:
+        """Whether predictions are texts that a search writes."""
+        return type(self).requests is not Task.requests
+
+    @abc.abstractmethod
     def plan(self, corpus: Corpus, batching: Batching) -> Plan: ...
-    def collate(self, corpus: Corpus, batch_plan: BatchPlan, codecs: Codecs) -> Batch: ...
-    def loss(self, model: Any, params: Params, batch: Batch, context: Context) -> Loss: ...
+
+    @abc.abstractmethod
+    def collate(self, corpus: Corpus, batch_plan: BatchPlan, codecs: Codecs, draw: Draw = None) -> Any:
+        """Returns the batch of some rows: any struct of NumPy arrays [B ...]. Randomness is a pure function of `draw`
+        and an example's index.
+        """
+
+    @abc.abstractmethod
+    def loss(self, model: Any, params: Params, batch: Any, context: Context) -> Loss: ...
+
+    def requests(self, inputs: Sequence[Any], codecs: Codecs, max_length: int) -> list[Any]:
+        """Returns what is asked of the search for each row of the input column. `max_length` 0: the task's own."""
+        raise NotImplementedError
+
+    def predict(self, trained: Any, examples: Mapping[str, Sequence[Any]]) -> list[list[Prediction]]:
+        """Returns the predictions for examples, best first, given the rows of each of their `inputs` columns."""
+        raise NotImplementedError
+
+
+def generates(task: Task) -> bool:
+    """Whether the models of a task are generators."""
+    return Generator in task.model.__mro__

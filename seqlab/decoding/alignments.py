@@ -20,7 +20,7 @@ def with_alignments(
     repeated = [request for request, best in zip(requests, texts, strict=True) for _ in best]
     ids = [text.ids for best in texts for text in best]
     positions = iter(most_attended(trained.model, trained.params, repeated, ids))
-    source, target = trained.codecs["source"].piece, trained.codecs["target"].piece
+    source, target = (trained.codecs[column].names.__getitem__ for column in ("source", "target"))
 
     def aligned(request: Request, text: DecodedText) -> DecodedText:
         best, shares = next(positions)

@@ -7,6 +7,7 @@ from seqlab.config import Search
 from seqlab.data.corpus import Corpus
 from seqlab.data.records import PreparedData
 from seqlab.decoding.lines import decode_lines
+from seqlab.decoding.predictions import predict
 from seqlab.decoding.requests import Lines
 from seqlab.decoding.trained import TrainedModel
 from seqlab.metrics.metric import Score
@@ -32,14 +33,21 @@ def decode_split(
     if not task.metrics:
         return DecodedSplit([], [], [], {}, 0.0)
     examples = list(data.read(split, 0, count))
-    answer = "label" if "label" in task.columns else "target"
-    sources, references = ([example[column] for example in examples] for column in ("source", answer))
-    references = [trained.codecs[answer].canonical(reference) for reference in references]
-    lines = Lines(sources, None if corpus is None else [corpus.row("source", i) for i in range(count)])
+    sources = [readable(example[task.inputs[0]]) for example in examples]
+    references = [trained.codecs[task.answer].canonical(example[task.answer]) for example in examples]
     begun = time.perf_counter()
     with progress("decoding", count) as advance:
-        decoded = decode_lines(trained, lines, search, progress=advance)
+        if task.searches:
+            rows = None if corpus is None else [corpus.row(task.inputs[0], i) for i in range(count)]
+            texts = [best[0].text for best in decode_lines(trained, Lines(sources, rows), search, progress=advance)]
+        else:
+            texts = [best[0].text for best in predict(trained, examples)]
+            advance(count)
     seconds = time.perf_counter() - begun
-    texts = [best[0].text for best in decoded]
     scores = {metric: score(metric, texts, [references]) for metric in task.metrics}
     return DecodedSplit(sources, texts, references, scores, seconds)
+
+
+def readable(value: str | bytes) -> str:
+    """A source as reports show it."""
+    return value if isinstance(value, str) else f"{len(value):,} bytes"

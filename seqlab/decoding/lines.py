@@ -62,11 +62,11 @@ def decode_here(
 ) -> list[list[DecodedText]]:
     """`decode_lines` in this process."""
     task, model, params, codecs = trained
-    if hasattr(task, "answer"):
-        ids = trained.encode(lines.texts) if lines.ids is None else lines.ids
-        answers = task.answer(model, params, codecs, ids)
-        progress(len(answers))
-        return [[DecodedText(answer, 0.0, 0.0)] for answer in answers]
+    if not task.searches:
+        rows = trained.encode(lines.texts) if lines.ids is None else lines.ids
+        predictions = task.predict(trained, {task.inputs[0]: rows})
+        progress(len(predictions))
+        return [[DecodedText(p.text, p.score or 0.0, 0.0) for p in best[:count]] for best in predictions]
     target = codecs["target"]
     settings = resolve_search(search, target, search.beam if search.risk else count)
     rows = [i for i, line in enumerate(lines.texts) if line.strip()]

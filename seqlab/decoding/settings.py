@@ -24,7 +24,7 @@ def validation_search(experiment: Experiment) -> Search:
     that the groups of the search do not divide.
     """
     task, beam, search = experiment.task, experiment.validation.beam, experiment.search
-    if not (beam and task.metrics and hasattr(task, "requests")):
+    if not (beam and task.metrics and task.searches):
         return search
     greedy = {"groups": 1, "coverage": 0.0} if beam == 1 else {}
     try:

@@ -55,7 +55,7 @@ class LineStreams(NamedTuple):
 
 def sources_in(task: Any, lines: Iterable[str]) -> Iterator[str]:
     """Lines as sources: the task's separator, if it has one, becomes the newlines of a source."""
-    separator = getattr(task, "separator", None)
+    separator = task.separator
     return (line.replace(separator, "\n") for line in lines) if separator else iter(lines)
 
 

@@ -4,17 +4,26 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from seqlab.codecs.codec import Codecs
+from seqlab.data.task import Task
+from seqlab.system.errors import SeqlabError
 from seqlab.types import Params
 
 
 class TrainedModel(NamedTuple):
     """A model with its parameters, its task and its codecs. `model` may be an ensemble."""
 
-    task: Any
+    task: Task
     model: Any
     params: Params
     codecs: Codecs
 
-    def encode(self, lines: Sequence[str]) -> list[list[int]]:
-        """The ids of lines of input: of sources, or of prompts for a task that has none."""
-        return self.codecs["source" if "source" in self.task.columns else "target"].encode(lines)
+    def encode(self, lines: Sequence[str]) -> list[Any]:
+        """The rows of lines of input: of sources, or of prompts for a task that has none. Raises `SeqlabError` for a
+        task whose inputs have several columns.
+        """
+        column, *more = self.task.inputs
+        if more:
+            raise SeqlabError(
+                f"{type(self.task).__name__} reads the columns {', '.join(self.task.inputs)}: use `seqlab predict`"
+            )
+        return self.codecs[column].encode(lines)

@@ -69,12 +69,12 @@ def check_devices(parallel: Parallel) -> None:
         )
 
 
-def collate_local_rows(runner: Runner, collate: Callable[[BatchPlan], Any]) -> Callable[[BatchPlan], Any]:
-    """Returns a function that collates this process's rows of a batch, padded."""
+def collate_local_rows(runner: Runner, collate: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns a function that collates this process's rows of a batch plan, padded; it passes on other arguments."""
 
-    def collate_rows(batch_plan: BatchPlan) -> Any:
+    def collate_rows(batch_plan: BatchPlan, **options: Any) -> Any:
         indices = runner.local_rows(-(-batch_plan.row_count // runner.parts) * runner.parts)
-        return jax.tree.map(lambda x: fit_rows(x, len(indices)), collate(batch_plan.only(indices)))
+        return jax.tree.map(lambda x: fit_rows(x, len(indices)), collate(batch_plan.only(indices), **options))
 
     return collate_rows
 
@@ -117,8 +117,8 @@ def make_jit_runner(parallel: Parallel, accumulate: int) -> Runner:
         )
 
     def constrained(step: Callable[..., Any]) -> Callable[..., Any]:
-        def run(state: TrainState, batch: Any) -> Any:
-            after, metrics = step(state, batch)
+        def run(state: TrainState, batch: Any, *references: Any) -> Any:
+            after, metrics = step(state, batch, *references)
             metrics = jax.lax.with_sharding_constraint(metrics, everywhere)
             return jax.lax.with_sharding_constraint(after, shardings(after)), metrics
 

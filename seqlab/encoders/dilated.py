@@ -6,13 +6,13 @@ from seqlab.layers.convolution import TCNBlock, dilations, max_moves, run_over_a
 from seqlab.layers.summary import last_real
 from seqlab.readers.words import Words
 from seqlab.system.checks import check_minimum
-from seqlab.types import Encoded, Encoder, Inputs, Reader
+from seqlab.types import Encoded, Encoder, Inputs
 
 
 class DilatedEncoder(nn.Module, Encoder):
     """A position sees itself and the past; the summary is the output at the last real one."""
 
-    reader: Reader = Words()
+    reader: nn.Module = Words()
     layers: int = 4
     dim: int = 128
     kernel: int = 7

@@ -6,13 +6,13 @@ from seqlab.layers.hierarchy import Pool, members, segments_of
 from seqlab.layers.recurrent import Bidirectional
 from seqlab.readers.words import Words
 from seqlab.system.checks import check_minimum
-from seqlab.types import Encoded, Encoder, Reader, Tokens
+from seqlab.types import Encoded, Encoder, Tokens
 
 
 class HierarchicalEncoder(nn.Module, Encoder):
     """The values are those of the words within their sentences; the summary is that of the document."""
 
-    reader: Reader = Words()
+    reader: nn.Module = Words()
     cell: str = "gru"
     """rnn, irnn, lstm or gru."""
     dim: int = 200

@@ -7,13 +7,13 @@ from flax import linen as nn
 from seqlab.layers.dense import Dense
 from seqlab.layers.dropout import Dropout
 from seqlab.readers.words import Words
-from seqlab.types import Encoded, Encoder, Inputs, Reader
+from seqlab.types import Encoded, Encoder, Inputs
 
 
 class MeanEncoder(nn.Module, Encoder):
     """The summary knows which words there are, and not their order; the values are the embeddings."""
 
-    reader: Reader = Words()
+    reader: nn.Module = Words()
     dim: int = 256
     """Width of the embeddings."""
     hidden: int = 256

@@ -8,13 +8,13 @@ from seqlab.layers.summary import last_real
 from seqlab.readers.words import Words
 from seqlab.system.checks import check_minimum
 from seqlab.system.errors import SeqlabError
-from seqlab.types import Encoded, Encoder, Inputs, Reader
+from seqlab.types import Encoded, Encoder, Inputs
 
 
 class RecurrentEncoder(nn.Module, Encoder):
     """The summary is the output at the last real position; of both ways, the two last outputs side by side."""
 
-    reader: Reader = Words()
+    reader: nn.Module = Words()
     cell: str = "gru"
     """rnn, irnn, lstm or gru."""
     layers: int = 1

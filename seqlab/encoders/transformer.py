@@ -5,7 +5,7 @@ from flax import linen as nn
 from seqlab.layers.embed import Positions
 from seqlab.layers.transformer import Stack
 from seqlab.readers.words import Words
-from seqlab.types import Encoded, Encoder, Inputs, Reader
+from seqlab.types import Encoded, Encoder, Inputs
 
 ZERO_GRADIENTS = ("['key']['bias']",)  # the same is added to all scores of a query: softmax takes it away
 
@@ -13,7 +13,7 @@ ZERO_GRADIENTS = ("['key']['bias']",)  # the same is added to all scores of a qu
 class TransformerEncoder(nn.Module, Encoder):
     """Every position sees all others; the summary is the output at the first position."""
 
-    reader: Reader = Words()
+    reader: nn.Module = Words()
     layers: int = 6
     dim: int = 512
     heads: int = 8

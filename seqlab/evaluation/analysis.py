@@ -30,7 +30,6 @@ from seqlab.search.processors import make_processors
 from seqlab.search.requests import Request, max_tokens
 from seqlab.system.checks import check_minimum
 from seqlab.system.errors import SeqlabError
-from seqlab.types import Generator
 
 
 class Preference(NamedTuple):
@@ -104,7 +103,7 @@ def analyze(
     searches for nothing.
     """
     task, search = run.experiment.task, run.experiment.search
-    if task.model is not Generator or not task.metrics:
+    if not task.searches or not task.metrics:
         raise SeqlabError(f"{type(task).__name__} writes no texts that search could miss")
     check_search(search)
     check_effort(lines, beams, exact, nodes)

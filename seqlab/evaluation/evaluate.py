@@ -11,6 +11,7 @@ from seqlab.config import Search
 from seqlab.data.codec_files import RUN_RECORD
 from seqlab.data.corpus import Corpus, encode_split
 from seqlab.data.records import PreparedData, prepare
+from seqlab.data.task import generates
 from seqlab.decoding.decoded_split import DecodedSplit, decode_split
 from seqlab.decoding.log_probs import is_causal
 from seqlab.evaluation.doubts import doubts
@@ -18,12 +19,13 @@ from seqlab.evaluation.significance import compare
 from seqlab.metrics.metric import Score
 from seqlab.metrics.registry import count
 from seqlab.runs.loading import Run
+from seqlab.runs.references import load_references
 from seqlab.search.requests import max_tokens
 from seqlab.system.errors import SeqlabError
 from seqlab.system.untrusted import resolve_inside
 from seqlab.training.meter import perplexity
 from seqlab.training.validation import loss_of_split
-from seqlab.types import Generator, Tagger
+from seqlab.types import Reference, Tagger
 
 CAUSALITY_EXAMPLES = 8  # examples that causality is tried on
 
@@ -41,7 +43,7 @@ class Evaluation(NamedTuple):
     doubts: list[str]
 
 
-def evaluate(run: Run, split: str, data_dir: Path, **search: Any) -> Evaluation:
+def evaluate(run: Run, split: str, data_dir: Path, base: Path | None = None, **search: Any) -> Evaluation:
     """Perplexity of a split, the task's metrics over its decoded texts, and over those of the task's baseline. Raises
     for a generator that sees what comes next, of which there is no perplexity.
     """
@@ -49,7 +51,8 @@ def evaluate(run: Run, split: str, data_dir: Path, **search: Any) -> Evaluation:
     experiment = run.experiment
     data = prepare(experiment.data, data_dir)
     corpus = encode_split(data, split, run.codecs, data_dir)
-    scores = likelihood_scores(run, data, split, corpus)
+    references = load_references(experiment, run.folder, run.codecs, base)
+    scores = likelihood_scores(run, data, split, corpus, references)
     decoded = decode_split(run.trained, experiment.search, data, split, len(corpus), corpus)
     scores += itertools.chain.from_iterable(decoded.scores.values())
     if decoded.texts and hasattr(experiment.task, "baseline"):
@@ -63,14 +66,16 @@ def evaluate(run: Run, split: str, data_dir: Path, **search: Any) -> Evaluation:
     return Evaluation(scores, decoded, experiment.search, data, changed, text_doubts)
 
 
-def likelihood_scores(run: Run, data: PreparedData, split: str, corpus: Corpus) -> list[Score]:
+def likelihood_scores(
+    run: Run, data: PreparedData, split: str, corpus: Corpus, references: dict[str, Reference]
+) -> list[Score]:
     """What the probabilities of a split's answers come to: perplexity by token, and for texts, so that other
     codecs can be compared, by word and in bits by character. Of a line, its end counts as a token, a word and a
     character. Nothing is left out but what is longer than the model can read.
     """
     task, model = run.experiment.task, run.experiment.model
-    generates = task.model is Generator
-    if generates:
+    writes = generates(task)
+    if writes:
         examples = list(data.read(split, 0, CAUSALITY_EXAMPLES))
         sources, targets = ([example.get(column, "") for example in examples] for column in ("source", "target"))
         if not is_causal(run.trained, sources, targets):
@@ -82,12 +87,12 @@ def likelihood_scores(run: Run, data: PreparedData, split: str, corpus: Corpus) 
         longest = max(int(corpus.lengths(column).max()) for column in corpus.values) + 1
         limits = {"max_length": min(longest, max_tokens(model)), "max_ratio": math.inf}
         experiment = dataclasses.replace(experiment, batching=dataclasses.replace(experiment.batching, **limits))
-    values, units, left_out = loss_of_split(experiment, run.codecs, corpus)(run.params)
-    unit = "token" if generates or task.model is Tagger else "example"
+    values, units, left_out = loss_of_split(experiment, run.codecs, corpus, references)(run.params)
+    unit = "token" if writes or task.model is Tagger else "example"
     signature = f"unit:{unit}|{unit}s:{units}|left-out:{left_out}"
     names = ("loss" if task.model is Tagger else "perplexity", "accuracy")
     scores = [Score(n, values[n], signature) for n in names if n in values and n not in task.metrics]
-    if generates and not left_out:
+    if writes and not left_out:
         texts = [example["target"] for example in data.read(split)]
         words, characters = (
             sum(map(len, units_of_texts)) + len(texts) for units_of_texts in (map(str.split, texts), texts)

@@ -19,7 +19,8 @@ from seqlab.search.forced import attention_weights
 from seqlab.search.requests import max_tokens
 from seqlab.search.trace import Node, trace
 from seqlab.system.errors import SeqlabError
-from seqlab.types import Attentive, Classifier, Generator, Params, Tokens, kind_of
+from seqlab.tasks.classification import Classification
+from seqlab.types import Attentive, Params, Tokens, kind_of
 
 
 def inspect(run: Run, line: str) -> dict[str, Any]:
@@ -27,10 +28,10 @@ def inspect(run: Run, line: str) -> dict[str, Any]:
     if not line.strip():
         raise SeqlabError("there is nothing to inspect: give a text")
     task = run.experiment.task
-    if task.model is Classifier:
-        answer = task.answer(run.model, run.params, run.codecs, run.trained.encode([line]))[0]
-        return {"source": line, "answer": answer, "document": document_map(run, line)}
-    if task.model is not Generator:
+    if isinstance(task, Classification):
+        (best, *_), *_ = task.predict(run.trained, {"source": run.trained.encode([line])})
+        return {"source": line, "answer": best.text, "document": document_map(run, task, line)}
+    if not task.searches:
         raise SeqlabError(f"a {kind_of(task.model)} reads no text that could be inspected")
     search = run.experiment.search
     if search.sample is not None:
@@ -83,16 +84,15 @@ def attention_maps(run: Run, sources: Sequence[str], texts: Sequence[Sequence[in
     return maps
 
 
-def document_map(run: Run, line: str) -> dict[str, Any] | None:
+def document_map(run: Run, task: Classification, line: str) -> dict[str, Any] | None:
     """What a classifier with attention at two levels reads: the weight of each sentence, and of each word in it."""
-    task, tokenizer = run.experiment.task, run.codecs["source"]
-    inputs = task.inputs(run.codecs, run.trained.encode([line]))
+    tokenizer = run.codecs["source"]
+    inputs: Any = task.read(run.codecs, run.trained.encode([line]))
     intermediates = make_intermediates(run.model)(run.params, inputs)
-    if not {"word_attention", "sentence_attention"} <= intermediates.keys():
+    attention = [intermediates.get("encoder", {}).get(f"{level}_attention") for level in ("word", "sentence")]
+    if None in attention:
         return None
-    by_word, by_sentence = (
-        np.asarray(intermediates[level]["weights"][0])[0] for level in ("word_attention", "sentence_attention")
-    )  # [N S], [1 N]
+    by_word, by_sentence = (np.asarray(level["weights"][0])[0] for level in attention)  # [N S], [1 N]
     names = [readable_piece(tokenizer, token) for token in inputs.ids[0].tolist()]
     sentences = [
         {

@@ -19,7 +19,7 @@ from seqlab.evaluation.versions import versions
 from seqlab.metrics.registry import find_metric, score_lines
 from seqlab.runs.loading import Run
 from seqlab.runs.log import read_log
-from seqlab.types import Classifier, Generator
+from seqlab.tasks.classification import Classification
 
 SENTENCES_PER_GROUP = 12  # sentences
 POINTS = 500  # of a curve, about
@@ -41,7 +41,7 @@ def report(runs: Sequence[Run], split: str, data_dir: Path, **effort: Any) -> st
         data["comparison"] = to_plain(comparison)
         data["sentences"] = sentences(runs, texts)
         data["facts"] = comparison.facts
-        if runs[0].experiment.task.model is Generator:
+        if runs[0].experiment.task.searches:
             analyses = [analyze(run, split, data_dir, **effort) for run in runs]
             data["analyses"] = [
                 analysis_facts(name, analysis) for name, analysis in zip(names, analyses, strict=True)
@@ -81,7 +81,7 @@ def run_facts(run: Run) -> dict[str, Any]:
         "model": type(run.experiment.model).__name__,
         "parameters": sum(x.size for x in jax.tree.leaves(run.params)),
         "step": run.step,
-        "search": f"beam {search.beam}, {search.preset}" if run.experiment.task.model is Generator else "",
+        "search": f"beam {search.beam}, {search.preset}" if run.experiment.task.searches else "",
         "curves": curves,
     }
 
@@ -143,10 +143,11 @@ def sentences(runs: Sequence[Run], texts: Texts) -> dict[str, list[Any]]:
 
 def attention_facts(run: Run, sources: Sequence[str], lines: Sequence[str]) -> list[dict[str, Any]]:
     """Returns the attention of a run, in the form that the page needs."""
-    if run.experiment.task.model is Generator:
+    if run.experiment.task.searches:
         return [{"attention": attention} for attention in attention_maps(run, sources, lines)]
-    if run.experiment.task.model is Classifier:
-        return [{"document": document_map(run, source)} for source in sources]
+    task = run.experiment.task
+    if isinstance(task, Classification):
+        return [{"document": document_map(run, task, source)} for source in sources]
     return [{} for _ in sources]
 
 

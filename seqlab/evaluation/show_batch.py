@@ -61,7 +61,7 @@ def training_batch(run: Path, step: int, data_dir: Path, place: tuple[int, int] 
     if not 0 <= place[1] < len(batches):
         raise SeqlabError(f"--batch {place[0]}/{place[1]}: an epoch has {len(batches):,} batches, from 0 on")
     batch_plan = batches[place[1]]
-    batch = make_batch(experiment.task, corpus, codecs, batch_plan)
+    batch = make_batch(experiment.task, corpus, codecs, batch_plan, (experiment.seed, place[0]))
     changed = data.changed_since(run / RUN_RECORD)
     return TrainingBatch(batch, batch_plan, codecs, step, experiment.steps, place, len(batches), changed)
 

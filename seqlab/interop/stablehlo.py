@@ -14,7 +14,7 @@ from seqlab.search.requests import Request, Shape, collate
 from seqlab.search.searcher import make_mesh, make_searcher, whole_search
 from seqlab.system.errors import SeqlabError
 from seqlab.system.files import atomic_folder
-from seqlab.types import Generator, kind_of
+from seqlab.types import kind_of
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 
@@ -28,7 +28,7 @@ def export_stablehlo(run: Run, out: Path, rows: int, length: int) -> None:
     from safetensors.numpy import save_file
 
     task, search, target = run.experiment.task, run.search_config(), run.codecs["target"]
-    if task.model is not Generator:
+    if not task.searches:
         raise SeqlabError(f"{run.folder}: a {kind_of(task.model)} does not search")
     settings = resolve_search(search, target)
     searcher = make_searcher(run.model, settings.static, make_mesh(jax.local_devices()[:1]))

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import optax
+from flax import linen as nn
 
 from seqlab.encoders.recurrent import RecurrentEncoder
 from seqlab.layers.nesting import readers_of
@@ -79,13 +80,16 @@ def make_subject(model: Any, seed: int = 0, *, source: int = max(LENGTHS), targe
     return Subject(model, params, inputs, prefix, batch.targets, batch.weights, *passes(model))
 
 
-def models_with(part: Any) -> list[Any]:
+def models_with(part: nn.Module) -> list[Any]:
     """Returns small models with a part, which obey the laws if the part does: heads on an encoder, or on an encoder
     with a reader. A model stands for itself.
     """
-    if isinstance(part, Reader):
-        part = RecurrentEncoder(part, dim=8)
-    return [ClassifierHead(part, classes=3), TaggerHead(part, classes=3)] if isinstance(part, Encoder) else [part]
+    kinds: Any = Reader, Encoder  # so that the type of the part stays what it is
+    is_reader, is_encoder = (isinstance(part, kind) for kind in kinds)
+    if not is_reader and not is_encoder:
+        return [part]
+    encoder = RecurrentEncoder(part, dim=8) if is_reader else part
+    return [ClassifierHead(encoder, classes=3), TaggerHead(encoder, classes=3)]
 
 
 @functools.lru_cache(maxsize=64)

@@ -1,14 +1,12 @@
 """What models that are a head on an encoder share."""
 
-from typing import Any
-
 from flax import linen as nn
 
 
 class EncoderHead(nn.Module):
     """Lengths and paths are those of the encoder."""
 
-    encoder: Any
+    encoder: nn.Module
 
     @property
     def longest(self) -> int | None:

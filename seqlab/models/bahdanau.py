@@ -3,6 +3,7 @@
 from typing import Any
 
 import jax.numpy as jnp
+from flax import linen as nn
 from jaxtyping import Array, Float
 
 from seqlab.layers.attention import Alignment, masked_softmax
@@ -11,7 +12,7 @@ from seqlab.layers.embed import check_tie
 from seqlab.layers.recurrent import Bidirectional
 from seqlab.readers.words import Words
 from seqlab.system.errors import SeqlabError
-from seqlab.types import Inputs, Reader
+from seqlab.types import Inputs
 
 
 class Bahdanau(AttentiveGenerator):
@@ -22,7 +23,7 @@ class Bahdanau(AttentiveGenerator):
     both ways, and the decoder has one layer, whose first state is a learned map of the encoder's last ones.
     """
 
-    reader: Reader = Words()
+    reader: nn.Module = Words()
     vocabulary: int = 0
     cell: str = "gru"
     """rnn, irnn, lstm or gru."""

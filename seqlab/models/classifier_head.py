@@ -9,13 +9,13 @@ from seqlab.layers.dense import Dense
 from seqlab.layers.dropout import Dropout
 from seqlab.layers.head import EncoderHead
 from seqlab.readers.words import Words
-from seqlab.types import Classifier, Encoder, Inputs
+from seqlab.types import Classifier, Inputs
 
 
 class ClassifierHead(EncoderHead, Classifier):
     """The number of classes is 0 in a config."""
 
-    encoder: Encoder = MeanEncoder()
+    encoder: nn.Module = MeanEncoder()
     classes: int = 0
     dropout: float = 0.3
     """Of the summary."""

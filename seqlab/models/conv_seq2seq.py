@@ -16,7 +16,7 @@ from seqlab.layers.hypotheses import reorder, repeat
 from seqlab.readers.words import Words
 from seqlab.system.checks import check_minimum
 from seqlab.system.errors import SeqlabError
-from seqlab.types import Generator, Inputs, Reader, Tokens
+from seqlab.types import Generator, Inputs, Tokens
 
 SMALL = 0.1  # deviation of embeddings and positions, at first: attention begins nearly even (section 3.5)
 HALF = 0.5**0.5  # a sum of two, scaled back to the variance of one (section 3.4)
@@ -28,7 +28,7 @@ class ConvSeq2Seq(nn.Module, Generator):
     Unlike the paper's: the gradient that the decoder's layers send to the encoder is not divided by their number.
     """
 
-    reader: Reader = Words()
+    reader: nn.Module = Words()
     vocabulary: int = 0
     encoder_layers: int = 4
     decoder_layers: int = 3

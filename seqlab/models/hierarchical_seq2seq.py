@@ -7,6 +7,7 @@ al. 2016, section 2.4).
 from typing import Any
 
 import jax.numpy as jnp
+from flax import linen as nn
 from jaxtyping import Array, Float
 
 from seqlab.layers.attention import Alignment, masked_softmax
@@ -17,13 +18,13 @@ from seqlab.layers.recurrent import Bidirectional
 from seqlab.readers.words import Words
 from seqlab.system.checks import check_minimum
 from seqlab.system.errors import SeqlabError
-from seqlab.types import Reader, Tokens
+from seqlab.types import Tokens
 
 
 class HierarchicalSeq2Seq(AttentiveGenerator):
     """From a document, or the turns of a dialogue, to a text. The vocabulary sizes are 0 in a config."""
 
-    reader: Reader = Words()
+    reader: nn.Module = Words()
     vocabulary: int = 0
     cell: str = "gru"
     """rnn, irnn, lstm or gru."""

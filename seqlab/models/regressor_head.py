@@ -8,11 +8,11 @@ from seqlab.encoders.recurrent import RecurrentEncoder
 from seqlab.layers.dense import Dense
 from seqlab.layers.head import EncoderHead
 from seqlab.readers.numbers import Numbers
-from seqlab.types import Encoder, Inputs, Regressor
+from seqlab.types import Inputs, Regressor
 
 
 class RegressorHead(EncoderHead, Regressor):
-    encoder: Encoder = RecurrentEncoder(Numbers())
+    encoder: nn.Module = RecurrentEncoder(Numbers())
     dtype: str = "float32"
     """What the operands of products with parameters are rounded to; all else is float32."""
 

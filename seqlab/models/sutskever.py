@@ -10,13 +10,13 @@ from seqlab.layers.embed import TiedEmbedding, check_tie
 from seqlab.layers.hypotheses import reorder, repeat
 from seqlab.layers.recurrent import RecurrentStack
 from seqlab.readers.words import Words
-from seqlab.types import Generator, Inputs, Reader, Tokens
+from seqlab.types import Generator, Inputs, Tokens
 
 
 class Sutskever(nn.Module, Generator):
     """The last state of the encoder is all that the decoder knows of the source."""
 
-    reader: Reader = Words()
+    reader: nn.Module = Words()
     vocabulary: int = 0
     cell: str = "lstm"
     """rnn, irnn, lstm or gru."""

@@ -8,13 +8,13 @@ from seqlab.encoders.recurrent import RecurrentEncoder
 from seqlab.layers.dense import Dense
 from seqlab.layers.head import EncoderHead
 from seqlab.readers.words import Words
-from seqlab.types import Encoder, Inputs, Tagger
+from seqlab.types import Inputs, Tagger
 
 
 class TaggerHead(EncoderHead, Tagger):
     """The number of classes is 0 in a config."""
 
-    encoder: Encoder = RecurrentEncoder()
+    encoder: nn.Module = RecurrentEncoder()
     classes: int = 0
     dtype: str = "float32"
     """What the operands of products with parameters are rounded to; all else is float32."""

@@ -10,7 +10,7 @@ from seqlab.layers.attention import to_cache_layout
 from seqlab.layers.embed import Positions, TiedEmbedding, check_tie
 from seqlab.layers.transformer import Stack, grow, reorder
 from seqlab.readers.words import Words
-from seqlab.types import Generator, Inputs, Reader, Tokens
+from seqlab.types import Generator, Inputs, Tokens
 
 ZERO_GRADIENTS = ("['key']['bias']",)  # the same is added to all scores of a query: softmax takes it away
 
@@ -18,7 +18,7 @@ ZERO_GRADIENTS = ("['key']['bias']",)  # the same is added to all scores of a qu
 class Transformer(nn.Module, Generator):
     """Sequence to sequence. The vocabulary sizes are 0 in a config and come from the tokenizer."""
 
-    reader: Reader = Words()
+    reader: nn.Module = Words()
     vocabulary: int = 0
     encoder_layers: int = 6
     decoder_layers: int = 6

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from seqlab import catalogue
 from seqlab.data.codec_files import RUN_RECORD, read_record
-from seqlab.data.records import differing_splits
+from seqlab.data.records import differing
 from seqlab.runs.trail import PARTS, read_trail
 from seqlab.system.errors import SeqlabError
 
@@ -28,13 +28,13 @@ def bisect(first: Path, second: Path) -> Bisection:
     """Compares the trails of two runs at their common steps. Raises `SeqlabError` if there is no common step."""
     runs = (first, second)
     experiments = [catalogue.load_experiment(run / "experiment.json") for run in runs]
-    hashes = [read_record(run / RUN_RECORD)[0] for run in runs]
+    hashes = [read_record(run / RUN_RECORD).splits for run in runs]
     trails = [read_trail(run) for run in runs]
     before, step, parts = first_difference(*trails)
     if not before and step is None:
         lengths = "; ".join(f"{run}: {describe_steps(trail)}" for run, trail in zip(runs, trails, strict=True))
         raise SeqlabError(f"the trails have no step in common ({lengths}): choose values of hash_every that meet")
-    return Bisection(catalogue.differences(*experiments), differing_splits(*hashes), before, step, parts)
+    return Bisection(catalogue.differences(*experiments), differing(*hashes), before, step, parts)
 
 
 def first_difference(

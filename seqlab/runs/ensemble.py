@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from seqlab.runs.loading import Run
 from seqlab.search.ensemble import MEANS, Ensemble
 from seqlab.system.errors import SeqlabError
-from seqlab.types import Generator
 
 
 def combine(runs: Sequence[Run], mean: str = "probabilities", lm: Run | None = None, weight: float = 0.0) -> Run:
@@ -24,7 +23,7 @@ def combine(runs: Sequence[Run], mean: str = "probabilities", lm: Run | None = N
     for run in members:
         if run.experiment.task != first.experiment.task or run.codecs != first.codecs:
             raise SeqlabError(f"{run.folder} reads or writes another way than {first.folder}: no ensemble")
-    if lm is not None and ("source" in lm.experiment.task.columns or lm.experiment.task.model is not Generator):
+    if lm is not None and ("source" in lm.experiment.task.columns or not lm.experiment.task.searches):
         raise SeqlabError(f"{lm.folder} is no language model")
     if not 0 <= weight < math.inf:
         raise SeqlabError(f"the weight of a language model is 0 or more, not {weight}")

@@ -7,8 +7,8 @@ from pathlib import Path
 from seqlab import catalogue
 from seqlab.codecs.codec import Codecs
 from seqlab.config import Experiment, Parallel
-from seqlab.data.codec_files import RUN_RECORD, codec_hashes, save_codecs
-from seqlab.data.records import PreparedData
+from seqlab.data.codec_files import RUN_RECORD, codec_hashes, read_record, save_codecs
+from seqlab.data.records import differing
 from seqlab.runs import manifest
 from seqlab.system.errors import SeqlabError
 from seqlab.system.files import write_atomically
@@ -30,9 +30,10 @@ def refuse_other_folder(run: Path) -> None:
 
 
 def open_run(
-    experiment: Experiment, codecs: Codecs, data: PreparedData, run: Path, command: str | None = None
+    experiment: Experiment, codecs: Codecs, content: dict[str, str], run: Path, command: str | None = None
 ) -> None:
-    """Makes the folder of a run, or checks that the run there has the same experiment and the same data.
+    """Makes the folder of a run, or checks that the run there has the same experiment and the same `content`, the
+    hashes of its data and of its references.
 
     Raises `SeqlabError` where it has not.
     """
@@ -53,12 +54,15 @@ def open_run(
                 + "\n  ".join(changed)
                 + f"\nchoose another --out, or {remedy}"
             )
-        if hashes.exists() and data.changed_since(hashes):
-            raise SeqlabError(f"the data of {run} has changed since it began: choose another --out")
+        if hashes.exists():
+            record = read_record(hashes)
+            if changed := differing({**record.splits, **record.references}, content):
+                part = f"the {changed[0].replace('s/', ' ')}" if "/" in changed[0] else "the data"
+                raise SeqlabError(f"{part} of {run} has changed since it began: choose another --out")
         return
     run.mkdir(parents=True, exist_ok=True)
     save_codecs(codecs, run)
-    write_atomically(hashes, json.dumps({**data.hashes, **codec_hashes(run)}, indent=1))
+    write_atomically(hashes, json.dumps({**content, **codec_hashes(run)}, indent=1))
     if command is not None:
         write_atomically(run / "command.txt", command + "\n")
     catalogue.save_experiment(experiment, path)

@@ -6,7 +6,7 @@ models that care.
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -22,14 +22,16 @@ from seqlab.data.corpus import Corpus
 from seqlab.data.padding import pad_inputs
 from seqlab.data.plan_cache import bucket_plan
 from seqlab.data.plans import BatchPlan, Plan
-from seqlab.decoding.answers import answers
+from seqlab.data.task import Draw, Prediction, Task
+from seqlab.decoding.outputs import outputs_of
+from seqlab.decoding.trained import TrainedModel
 from seqlab.layers.losses import cross_entropy, model_outputs
 from seqlab.system.checks import check_fraction, check_minimum
 from seqlab.types import Batch, Classifier, Context, Inputs, Loss, Params
 
 
 @dataclass(frozen=True)
-class Classification:
+class Classification(Task):
     max_tokens: int = 512
     """A longer document is cut."""
     label_smoothing: float = 0.0
@@ -48,7 +50,7 @@ class Classification:
         batching = dataclasses.replace(batching, max_length=self.max_tokens)  # so none is left out
         return bucket_plan(self, corpus, batching, lambda: np.minimum(corpus.lengths("source"), self.max_tokens))
 
-    def collate(self, corpus: Corpus, batch_plan: BatchPlan, codecs: Codecs) -> Batch:
+    def collate(self, corpus: Corpus, batch_plan: BatchPlan, codecs: Codecs, draw: Draw = None) -> Batch:
         sources = [corpus.row("source", i)[: self.max_tokens] for i in batch_plan.indices]
         targets, weights = np.zeros(batch_plan.row_count, np.int32), np.zeros(batch_plan.row_count, np.float32)
         targets[: len(batch_plan.indices)] = single_values(corpus, "label", batch_plan)
@@ -62,12 +64,17 @@ class Classification:
         logits = model_outputs(model, params, batch.inputs, context.key)
         return Loss(*cross_entropy(logits, batch.targets, batch.weights, smoothing))
 
-    def answer(self, model: Any, params: Params, codecs: Codecs, inputs: Sequence[Any]) -> list[str]:
-        """The class of each document, given its ids."""
-        classes = answers(model, params, self.cut(inputs), codecs["source"])
-        return [codecs["label"].decode([int(best)]) for best in classes]
+    def predict(self, trained: TrainedModel, examples: Mapping[str, Sequence[Any]]) -> list[list[Prediction]]:
+        """All classes of each document with their probabilities, the likeliest first."""
+        names = trained.codecs["label"].names
+        predictions = []
+        for logits in outputs_of(trained, self.cut(examples["source"])):
+            probabilities = np.exp(logits - np.logaddexp.reduce(logits)).tolist()
+            order = np.argsort(-logits, kind="stable")
+            predictions.append([Prediction(names[i], probabilities[i]) for i in order])
+        return predictions
 
-    def inputs(self, codecs: Codecs, inputs: Sequence[Any]) -> Inputs:
+    def read(self, codecs: Codecs, inputs: Sequence[Any]) -> Inputs:
         """Documents as the model reads them, given their ids."""
         ids = self.cut(inputs)
         return pad_inputs(ids, codecs["source"], 1 << (max(map(len, ids)) - 1).bit_length(), len(ids))

@@ -17,6 +17,7 @@ from seqlab.data.batches import pair_batch
 from seqlab.data.corpus import Corpus
 from seqlab.data.plan_cache import cut_source_plan
 from seqlab.data.plans import BatchPlan, Plan
+from seqlab.data.task import Draw, Task
 from seqlab.decoding.requests import source_request
 from seqlab.layers.losses import generator_loss
 from seqlab.search.requests import Request
@@ -27,7 +28,7 @@ DEFAULT_LENGTH = 64  # maximum tokens of a reply
 
 
 @dataclass(frozen=True)
-class Dialogue:
+class Dialogue(Task):
     source_tokens: int = 256
     """Tokens of the turns so far that are read, the last ones."""
     label_smoothing: float = 0.1
@@ -48,7 +49,7 @@ class Dialogue:
     def plan(self, corpus: Corpus, batching: Batching) -> Plan:
         return cut_source_plan(self, corpus, batching, self.source_tokens)
 
-    def collate(self, corpus: Corpus, batch_plan: BatchPlan, codecs: Codecs) -> Batch:
+    def collate(self, corpus: Corpus, batch_plan: BatchPlan, codecs: Codecs, draw: Draw = None) -> Batch:
         sources, targets = ([corpus.row(column, i) for i in batch_plan.indices] for column in self.columns)
         return pair_batch([source[-self.source_tokens :] for source in sources], targets, batch_plan, codecs)
 

@@ -17,6 +17,7 @@ from seqlab.data.padding import pad
 from seqlab.data.plan_cache import bucket_plan, cached_plan
 from seqlab.data.plans import BatchPlan, Plan
 from seqlab.data.streams import Streams
+from seqlab.data.task import Draw, Task
 from seqlab.layers.losses import generator_loss
 from seqlab.search.requests import Request
 from seqlab.system.checks import check_fraction, check_minimum
@@ -27,7 +28,7 @@ DEFAULT_LENGTH = 128  # maximum tokens after a prompt
 
 
 @dataclass(frozen=True)
-class LanguageModeling:
+class LanguageModeling(Task):
     rows: str = "lines"
     """What a row of a batch is. lines: one example. packed: as many examples as fit into batching.max_length, none of
     which sees another. stream: the next batching.max_length tokens of one of several stretches of the whole text, its
@@ -64,7 +65,7 @@ class LanguageModeling:
             return cached_plan(make, self, corpus, batching)
         return bucket_plan(self, corpus, batching, lambda: corpus.lengths("target") + 1)
 
-    def collate(self, corpus: Corpus, batch_plan: BatchPlan, codecs: Codecs) -> Batch:
+    def collate(self, corpus: Corpus, batch_plan: BatchPlan, codecs: Codecs, draw: Draw = None) -> Batch:
         """prefix: BOS y1 .. ym; targets: y1 .. ym EOS; in a stream, the tokens there and their successors."""
         tokenizer = codecs["target"]
         if self.rows == "stream":

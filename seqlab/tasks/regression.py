@@ -1,7 +1,7 @@
 """Regression: a sequence of numbers to one number; judged by the mean squared error."""
 
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,9 @@ from seqlab.data.corpus import Corpus
 from seqlab.data.padding import pad_inputs
 from seqlab.data.plan_cache import bucket_plan
 from seqlab.data.plans import BatchPlan, Plan
-from seqlab.decoding.answers import answers
+from seqlab.data.task import Draw, Prediction, Task
+from seqlab.decoding.outputs import outputs_of
+from seqlab.decoding.trained import TrainedModel
 from seqlab.layers.losses import model_outputs
 from seqlab.system.checks import check_minimum
 from seqlab.system.errors import SeqlabError
@@ -23,7 +25,7 @@ from seqlab.types import Batch, Context, Loss, Params, Regressor
 
 
 @dataclass(frozen=True)
-class Regression:
+class Regression(Task):
     features: int = 1
     """Numbers at a position: the source's numbers are those of the first position, of the second, and so on."""
 
@@ -52,7 +54,7 @@ class Regression:
 
         return bucket_plan(self, corpus, batching, sizes)
 
-    def collate(self, corpus: Corpus, batch_plan: BatchPlan, codecs: Codecs) -> Batch:
+    def collate(self, corpus: Corpus, batch_plan: BatchPlan, codecs: Codecs, draw: Draw = None) -> Batch:
         targets, weights = np.zeros((2, batch_plan.row_count), np.float32)
         targets[: len(batch_plan.indices)] = single_values(corpus, "target", batch_plan)
         weights[: len(batch_plan.indices)] = 1.0
@@ -65,9 +67,10 @@ class Regression:
         numbers = model_outputs(model, params, batch.inputs, context.key)
         return Loss(((numbers - batch.targets) ** 2 * batch.weights).sum(), batch.weights.sum(), {})
 
-    def answer(self, model: Any, params: Params, codecs: Codecs, inputs: Sequence[Any]) -> list[str]:
+    def predict(self, trained: TrainedModel, examples: Mapping[str, Sequence[Any]]) -> list[list[Prediction]]:
         """The number for each sequence of numbers."""
-        return [str(np.float32(value)) for value in answers(model, params, inputs, codecs["source"])]
+        numbers = outputs_of(trained, examples["source"])
+        return [[Prediction(str(np.float32(number)), details={"value": float(number)})] for number in numbers]
 
     def baseline(self, sources: Sequence[str], train: Iterable[dict[str, str]]) -> tuple[str, list[str]]:
         """The mean of the training targets."""

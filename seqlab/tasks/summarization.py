@@ -19,6 +19,7 @@ from seqlab.data.batches import pair_batch
 from seqlab.data.corpus import Corpus
 from seqlab.data.plan_cache import cut_source_plan
 from seqlab.data.plans import BatchPlan, Plan
+from seqlab.data.task import Draw, Task
 from seqlab.decoding.requests import source_request
 from seqlab.layers.losses import generator_loss
 from seqlab.search.requests import Request
@@ -30,7 +31,7 @@ DEFAULT_LENGTH = 128  # maximum tokens of a summary
 
 
 @dataclass(frozen=True)
-class Summarization:
+class Summarization(Task):
     source_tokens: int = 400
     """Tokens of a document that are read."""
     keep: str = "head"
@@ -73,7 +74,7 @@ class Summarization:
             return np.concatenate([ids[: size - size // 2], ids[-(size // 2) :]])
         return ids[:size] if self.keep == "head" else ids[-size:]
 
-    def collate(self, corpus: Corpus, batch_plan: BatchPlan, codecs: Codecs) -> Batch:
+    def collate(self, corpus: Corpus, batch_plan: BatchPlan, codecs: Codecs, draw: Draw = None) -> Batch:
         sources, targets = ([corpus.row(column, i) for i in batch_plan.indices] for column in self.columns)
         return pair_batch([self.cut(source) for source in sources], targets, batch_plan, codecs)
 

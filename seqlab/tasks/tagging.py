@@ -1,6 +1,6 @@
 """Tagging: a class for every symbol of a sequence; judged by cross-entropy and by the share that is right."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -14,14 +14,16 @@ from seqlab.data.corpus import Corpus
 from seqlab.data.padding import pad, pad_inputs
 from seqlab.data.plan_cache import bucket_plan
 from seqlab.data.plans import BatchPlan, Plan
-from seqlab.decoding.answers import answers
+from seqlab.data.task import Draw, Prediction, Task
+from seqlab.decoding.outputs import outputs_of
+from seqlab.decoding.trained import TrainedModel
 from seqlab.layers.losses import cross_entropy, model_outputs
 from seqlab.system.errors import SeqlabError
 from seqlab.types import Batch, Context, Loss, Params, Tagger
 
 
 @dataclass(frozen=True)
-class Tagging:
+class Tagging(Task):
     model = Tagger
     columns = MappingProxyType({"source": Symbols(), "label": Symbols()})
     metrics = ("exact_match",)
@@ -37,7 +39,7 @@ class Tagging:
 
         return bucket_plan(self, corpus, batching, sizes)
 
-    def collate(self, corpus: Corpus, batch_plan: BatchPlan, codecs: Codecs) -> Batch:
+    def collate(self, corpus: Corpus, batch_plan: BatchPlan, codecs: Codecs, draw: Draw = None) -> Batch:
         sources, labels = ([corpus.row(column, i) for i in batch_plan.indices] for column in self.columns)
         targets, mask = pad(labels, batch_plan.shape[0], batch_plan.row_count)
         inputs = pad_inputs(sources, codecs["source"], batch_plan.shape[0], batch_plan.row_count)
@@ -50,12 +52,13 @@ class Tagging:
             raise SeqlabError(f"{logits.shape[1]} outputs for {batch.targets.shape[1]} labels: tag every position")
         return Loss(*cross_entropy(logits, batch.targets, batch.weights))
 
-    def answer(self, model: Any, params: Params, codecs: Codecs, inputs: Sequence[Any]) -> list[str]:
-        """The labels of each sequence, given its ids."""
-        sources = [np.array(ids, np.int32) for ids in inputs]
-        labels = answers(model, params, sources, codecs["source"])
-        tags = [best[: len(source)].tolist() for best, source in zip(labels, sources, strict=True)]
-        return [codecs["label"].decode(row) for row in tags]
+    def predict(self, trained: TrainedModel, examples: Mapping[str, Sequence[Any]]) -> list[list[Prediction]]:
+        """The likeliest label of each symbol."""
+        codec, predictions = trained.codecs["label"], []
+        for source, logits in zip(examples["source"], outputs_of(trained, examples["source"]), strict=True):
+            tags = logits[: len(source)].argmax(-1).tolist()
+            predictions.append([Prediction(codec.decode(tags), details={"tags": [codec.names[i] for i in tags]})])
+        return predictions
 
 
 TASK = Tagging

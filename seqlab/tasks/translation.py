@@ -12,6 +12,7 @@ from seqlab.data.batches import pair_batch
 from seqlab.data.corpus import Corpus
 from seqlab.data.plan_cache import bucket_plan
 from seqlab.data.plans import BatchPlan, Plan
+from seqlab.data.task import Draw, Task
 from seqlab.decoding.requests import source_request
 from seqlab.layers.losses import generator_loss
 from seqlab.search.requests import Request
@@ -20,7 +21,7 @@ from seqlab.types import Batch, Context, Generator, Loss, Params
 
 
 @dataclass(frozen=True)
-class Translation:
+class Translation(Task):
     label_smoothing: float = 0.1
     """Share of the target distribution that is spread over the whole vocabulary."""
     tokenized: bool = False
@@ -43,7 +44,7 @@ class Translation:
         """Both sides take one position more than their ids, for EOS, or BOS in the prefix."""
         return bucket_plan(self, corpus, batching, lambda: corpus.lengths(*self.columns) + 1)
 
-    def collate(self, corpus: Corpus, batch_plan: BatchPlan, codecs: Codecs) -> Batch:
+    def collate(self, corpus: Corpus, batch_plan: BatchPlan, codecs: Codecs, draw: Draw = None) -> Batch:
         sources, targets = ([corpus.row(column, i) for i in batch_plan.indices] for column in self.columns)
         return pair_batch(sources, targets, batch_plan, codecs)
 

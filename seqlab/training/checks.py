@@ -33,6 +33,11 @@ def check_experiment(experiment: Experiment) -> None:
         raise SeqlabError(
             f"validation.metric {experiment.validation.metric!r} is none of this task's: {', '.join(names)}"
         )
+    if experiment.task.whole_batch and (experiment.accumulate > 1 or experiment.parallel.name == "pmap"):
+        raise SeqlabError(
+            f"the loss of {type(experiment.task).__name__} depends on the whole batch: set accumulate to 1 and "
+            "parallel.name to jit"
+        )
     validation_search(experiment)
     model = catalogue.with_expected_sizes(experiment).model
     try:

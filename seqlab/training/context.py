@@ -25,8 +25,8 @@ class TrainingContext(NamedTuple):
     train_step: Callable[[TrainState, Any], tuple[TrainState, dict[str, jax.Array]]]
     """The compiled training step. It donates the state."""
     plan: Plan
-    collate: Callable[[BatchPlan], Any]
-    """Returns the batch of some rows."""
+    collate: Callable[[BatchPlan, int], Any]
+    """Returns the batch of some rows in an epoch."""
     validate: Callable[[Params], dict[str, float]]
     """Returns the validation loss, and other scores, of parameters."""
     run: Path

@@ -1,11 +1,12 @@
 """The stream of batches that training is fed. Threads make the batches ahead."""
 
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import grain
 
-from seqlab.data.plans import BatchPlan, Plan
+from seqlab.data.plans import Plan
 from seqlab.distributed.devices import collate_local_rows
 from seqlab.system.errors import SeqlabError
 from seqlab.training.context import TrainingContext
@@ -25,14 +26,18 @@ def stream_own_batches(context: TrainingContext, progress: Progress) -> Iterator
 
 
 def stream_batches(
-    plan: Plan, seed: int, collate: Callable[[BatchPlan], Any], epoch: int, index: int
+    plan: Plan, seed: int, collate: Callable[..., Any], epoch: int, index: int
 ) -> Iterator[tuple[int, int, Any]]:
-    """Yields the batches from an epoch and index on, without end: (epoch and index of the next batch, batch)."""
+    """Yields the batches from an epoch and index on, without end: (epoch and index of the next batch, batch).
+
+    `collate(batch_plan, epoch=epoch)` makes a batch.
+    """
     ahead = grain.ReadOptions(num_threads=2, prefetch_buffer_size=8)
     while True:
         batch_plans = grain.MapDataset.source(plan.batches(seed, epoch))
         try:
-            for batch in batch_plans.slice(slice(index, None)).map(collate).to_iter_dataset(ahead):
+            make: Any = functools.partial(collate, epoch=epoch)
+            for batch in batch_plans.slice(slice(index, None)).map(make).to_iter_dataset(ahead):
                 index += 1
                 yield epoch, index, batch
         except SeqlabError as error:  # Grain adds lines of its own

@@ -157,7 +157,7 @@ class TrainingLoop:
             batch_plan = context.plan.batches(experiment.seed, self.progress.epoch)[self.progress.index - 1]
             state = context.runner.fetch(self.state)
             if self.outputs.trail is not None:
-                self.outputs.trail.write(self.step, context.collate(batch_plan), state)
+                self.outputs.trail.write(self.step, context.collate(batch_plan, self.progress.epoch), state)
 
     def save_if_due(self, stopping: bool) -> None:
         """Saves the state and validates it, where that is due; or only saves it, before a stop or for a failed save.

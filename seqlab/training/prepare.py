@@ -28,9 +28,9 @@ class PreparedExperiment(NamedTuple):
     codecs: Codecs
     corpus: Corpus
 
-    def collate(self, batch_plan: BatchPlan) -> Any:
-        """Returns the batch of some rows of the training split."""
-        return make_batch(self.experiment.task, self.corpus, self.codecs, batch_plan)
+    def collate(self, batch_plan: BatchPlan, epoch: int) -> Any:
+        """Returns the batch of some rows of the training split, as an epoch of training sees it."""
+        return make_batch(self.experiment.task, self.corpus, self.codecs, batch_plan, (self.experiment.seed, epoch))
 
 
 def prepare_experiment(

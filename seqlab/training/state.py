@@ -13,7 +13,7 @@ from seqlab.runs.parameters import init_params
 from seqlab.training.optimizer import make_optimizer
 from seqlab.training.step import make_step, zeros_like
 from seqlab.training.trainable import check_patterns, split
-from seqlab.types import Context, TrainState
+from seqlab.types import Context, Reference, TrainState
 
 
 def training_step(experiment: Experiment, axis: str | None = None) -> Callable[..., Any]:
@@ -30,7 +30,7 @@ def training_step(experiment: Experiment, axis: str | None = None) -> Callable[.
     )
 
 
-def initial_state(experiment: Experiment, batch: Any) -> TrainState:
+def initial_state(experiment: Experiment, batch: Any, references: dict[str, Reference] | None = None) -> TrainState:
     """Returns the state of step 0, for batches of the shape of `batch`.
 
     Raises `SeqlabError` for a model that cannot be built, and for patterns of the optimizer that match no parameter.
@@ -40,7 +40,7 @@ def initial_state(experiment: Experiment, batch: Any) -> TrainState:
     check_patterns(params, "optimizer.trainable", [settings.trainable])
     check_patterns(params, "optimizer.rates", [pattern for pattern, _ in settings.rates])
     loss = functools.partial(experiment.task.loss, experiment.model)
-    value = jax.eval_shape(loss, params, batch, Context(jax.random.key(0)))
+    value = jax.eval_shape(loss, params, batch, Context(jax.random.key(0), references=references or {}))
     names = ("loss", "weight", *value.sums, "gradient_norm", "steps")
     return TrainState(
         step=jnp.int32(0),

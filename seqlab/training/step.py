@@ -1,5 +1,6 @@
 """The training step: a pure function, given the loss."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from seqlab.training.trainable import merge, split
-from seqlab.types import AnyArray, Carry, Context, Loss, Params, TrainState
+from seqlab.types import AnyArray, Carry, Context, Loss, Params, Reference, TrainState
 
 LossFunction = Callable[[Params, Any, Context], Loss]  # of parameters and a batch
 
@@ -34,12 +35,12 @@ def make_step(
     not change by a bit.
     """
 
-    def gradients_of(params: Params, batch: Any, carry: Carry, key: jax.Array) -> Any:
+    def gradients_of(references: Any, params: Params, batch: Any, carry: Carry, key: jax.Array) -> Any:
         """Returns (gradients, sums, carry) of some rows. The gradients are those of the trainable parameters."""
         trained, frozen = split(params, trainable)
 
         def objective(trained: Params) -> Any:
-            value = loss(merge(trained, frozen), batch, Context(key, carry))
+            value = loss(merge(trained, frozen), batch, Context(key, carry, references))
             return value.sum, ({"loss": value.sum, "weight": value.weight, **value.sums}, value.carry)
 
         gradients, (sums, after) = jax.grad(objective, has_aux=True)(trained)
@@ -49,15 +50,18 @@ def make_step(
         average, _ = split(state.average, trainable)
         return merge(update_average(average, trained, state.step, average_decay), frozen)
 
-    def step(state: TrainState, batch: Any) -> tuple[TrainState, dict[str, jax.Array]]:
+    def step(
+        state: TrainState, batch: Any, references: dict[str, Reference] | None = None
+    ) -> tuple[TrainState, dict[str, jax.Array]]:
+        gradients_of_rows = functools.partial(gradients_of, references or {})
         key = jax.random.fold_in(jax.random.key(seed), state.step)
         if axis is not None:
             key = jax.random.fold_in(key, jax.lax.axis_index(axis))
         if accumulate == 1:
-            gradients, sums, carry = gradients_of(state.params, batch, state.carry, key)
+            gradients, sums, carry = gradients_of_rows(state.params, batch, state.carry, key)
         else:
             gradients, sums, carry = accumulate_gradients(
-                gradients_of, accumulate, state.params, batch, state.carry, key
+                gradients_of_rows, accumulate, state.params, batch, state.carry, key
             )
         if axis is not None:
             gradients, sums = jax.lax.psum((gradients, sums), axis)

@@ -22,6 +22,7 @@ from seqlab.runs import manifest
 from seqlab.runs.folder import open_run, refuse_other_folder, without_resumable_fields
 from seqlab.runs.initialize import load_parts
 from seqlab.runs.parameters import load_params
+from seqlab.runs.references import load_references, place_references, reference_digests
 from seqlab.system.files import locked
 from seqlab.system.signals import StopRequest, listen_for_stop
 from seqlab.training.checks import check_experiment
@@ -31,7 +32,7 @@ from seqlab.training.recovery import run_training
 from seqlab.training.state import initial_state, training_step
 from seqlab.training.trainable import split
 from seqlab.training.validation import make_validation
-from seqlab.types import TrainState
+from seqlab.types import Reference, TrainState
 
 
 def print_line(line: str) -> None:
@@ -46,14 +47,16 @@ def train(
     data_dir: Path,
     init_from: Path | None = None,
     tokenizer: Path | None = None,
+    base: Path | None = None,
     say: Callable[[str], None] = print_line,
     command: str | None = None,
 ) -> None:
     """Trains an experiment into the folder `run`, and resumes the run if it is called again.
 
     A new run starts from the parameters of the run `init_from` and uses the `tokenizer` in a file, if they are given,
-    and stores the `command` that began it. Raises `SeqlabError` for an experiment that cannot run, a run of another
-    experiment, and a loss that is not finite; `Stopped` after a stop request, when the state is saved.
+    and stores the `command` that began it. Paths of references are relative to the run, or to `base`. Raises
+    `SeqlabError` for an experiment that cannot run, a run of another experiment, and a loss that is not finite;
+    `Stopped` after a stop request, when the state is saved.
     """
     with listen_for_stop() as stop_request:
         check_experiment(experiment)
@@ -63,9 +66,11 @@ def train(
         examples = prepared.experiment.validation.examples
         validation_corpus = encode_split(prepared.data, "validation", prepared.codecs, data_dir, examples)
         plan = plan_batches(prepared.experiment, prepared.corpus, say)
-        context = make_context(prepared, plan, validation_corpus, run, init_from, say, stop_request)
+        references = load_references(prepared.experiment, run, prepared.codecs, base)
+        context = make_context(prepared, plan, validation_corpus, run, init_from, references, say, stop_request)
+        record = {**prepared.data.hashes, **reference_digests(references)}
         with lock_run(run):
-            on_process_zero(lambda: open_run(prepared.experiment, prepared.codecs, prepared.data, run, command))
+            on_process_zero(lambda: open_run(prepared.experiment, prepared.codecs, record, run, command))
             run_training(context)
             wait_for_all()
 
@@ -85,6 +90,7 @@ def make_context(
     validation_corpus: Corpus,
     run: Path,
     init_from: Path | None,
+    references: dict[str, Reference],
     say: Callable[[str], None],
     stop_request: StopRequest,
 ) -> TrainingContext:
@@ -95,8 +101,8 @@ def make_context(
     """
     experiment, data, codecs, _ = prepared
     runner = make_runner(experiment.parallel, experiment.accumulate)
-    first_batch = fill_rows(prepared.collate(plan.batches(experiment.seed, 0)[0]), runner.parts)
-    make_state = functools.partial(initial_state, experiment, first_batch)
+    first_batch = fill_rows(prepared.collate(plan.batches(experiment.seed, 0)[0], 0), runner.parts)
+    make_state = functools.partial(initial_state, experiment, first_batch, references)
     shapes = jax.eval_shape(make_state)
     trained_shapes, _ = split(shapes.params, experiment.optimizer.trainable)
     count, trained = (sum(x.size for x in jax.tree.leaves(tree)) for tree in (shapes.params, trained_shapes))
@@ -109,16 +115,18 @@ def make_context(
         initial = flatten_dict(load_params(init_from, shapes.params), sep="/")
     if is_new and experiment.initialize:
         initial |= load_parts(experiment.initialize, shapes.params, say)
+    compiled_step = runner.compile(training_step(experiment, runner.axis))
+    placed = place_references(references, runner.place)
     stop_request.raise_if_requested()  # a signal may have been raised where Python dropped it
     return TrainingContext(
         experiment,
         runner,
         shapes=shapes,
         create_state=functools.partial(create_state, runner, make_state, initial),
-        train_step=runner.compile(training_step(experiment, runner.axis)),
+        train_step=lambda state, batch: compiled_step(state, batch, placed),
         plan=plan,
         collate=prepared.collate,
-        validate=make_validation(experiment, data, codecs, validation_corpus),
+        validate=make_validation(experiment, data, codecs, validation_corpus, references),
         run=run,
         say=say,
         stop_request=stop_request,

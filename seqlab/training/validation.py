@@ -18,15 +18,16 @@ from seqlab.decoding.decoded_split import decode_split
 from seqlab.decoding.settings import validation_search
 from seqlab.decoding.trained import TrainedModel
 from seqlab.distributed.devices import collate_local_rows, make_runner
+from seqlab.runs.references import place_references
 from seqlab.system.errors import SeqlabError
 from seqlab.training.checks import check_longest
 from seqlab.training.meter import perplexity
 from seqlab.training.step import zeros_like
-from seqlab.types import Context, Params
+from seqlab.types import Context, Params, Reference
 
 
 def loss_of_split(
-    experiment: Experiment, codecs: Codecs, corpus: Corpus
+    experiment: Experiment, codecs: Codecs, corpus: Corpus, references: dict[str, Reference] | None = None
 ) -> Callable[[Params], tuple[dict[str, float], int, int]]:
     """A function from parameters to the losses of a split, the number of its tokens or examples, and the number of
     examples that are left out, by the same limits as in training. The loss is in nats for a token or example, without
@@ -40,7 +41,11 @@ def loss_of_split(
     if not batches:
         raise SeqlabError("no held-out example is short enough: raise batching.max_length")
     collate = collate_local_rows(runner, functools.partial(make_batch, task, corpus, codecs))
-    sums_of = jax.jit(lambda params, batch, carry: task.loss(experiment.model, params, batch, Context(carry=carry)))
+    frozen = place_references(references or {}, runner.place)
+
+    @jax.jit
+    def sums_of(params: Params, batch: Any, carry: Any, frozen: Any) -> Any:
+        return task.loss(experiment.model, params, batch, Context(carry=carry, references=frozen))
 
     def judge(params: Params) -> tuple[dict[str, float], int, int]:
         params = runner.place(params)
@@ -49,8 +54,8 @@ def loss_of_split(
         for i, batch_plan in enumerate(batches):
             batch = runner.feed(collate(batch_plan))
             if i == 0:
-                carry = zeros_like(jax.eval_shape(sums_of, params, batch, None)[-1])
-            *sums, carry = sums_of(params, batch, carry)
+                carry = zeros_like(jax.eval_shape(sums_of, params, batch, None, frozen).carry)
+            *sums, carry = sums_of(params, batch, carry, frozen)
             total = sums if total is None else jax.tree.map(jnp.add, total, sums)
         loss, weight, sums = total
         values = {"loss": float(sums.get("nll", loss) / weight)}
@@ -63,13 +68,17 @@ def loss_of_split(
 
 
 def make_validation(
-    experiment: Experiment, data: PreparedData, codecs: Codecs, corpus: Corpus
+    experiment: Experiment,
+    data: PreparedData,
+    codecs: Codecs,
+    corpus: Corpus,
+    references: dict[str, Reference] | None = None,
 ) -> Callable[[Params], dict[str, float]]:
     """A function from parameters to the loss of the validation split and, if validation.beam is above 0, to the
     task's metrics.
     """
     try:
-        loss_of = loss_of_split(experiment, codecs, corpus)
+        loss_of = loss_of_split(experiment, codecs, corpus, references)
     except SeqlabError as error:
         raise SeqlabError(f"split validation: {error}") from None
     beam, search = experiment.validation.beam, validation_search(experiment)

@@ -162,6 +162,6 @@ def test_command(capsys, tmp_path):
     assert call(tmp_path, "cost", "config.py", "--lengths", "4", "--json") == 0
     assert json.loads(capsys.readouterr().out)["costs"][0]["decoding"] is None
     assert call(tmp_path, "cost", str(ROOT / "configs" / "copy_memory.py")) == 2
-    assert capsys.readouterr().err.endswith("give --model.encoder.reader.vocabulary N\n")
+    assert capsys.readouterr().err.endswith("give --model.classes N\n")
     assert call(tmp_path, "cost", "config.py", "--lengths", "1") == 2
     assert capsys.readouterr().err == "seqlab: --lengths must be at least 2, not 1\n"

@@ -97,7 +97,7 @@ def test_gradients_over_time_of_a_generator(name):
     np.testing.assert_allclose(result["target"].norms, np.linalg.norm(table[row[0, 3::-1]], axis=1), rtol=1e-4)
     assert set(result) == {"target"} | ({"encoder's source"} if name == "transformer" else set())
     if name == "transformer":
-        table = gradient["params"]["source_words"]["table"]
+        table = gradient["params"]["reader"]["words"]["table"]
         norms = np.linalg.norm(table[source.ids[0]], axis=1)
         np.testing.assert_allclose(result["encoder's source"].norms, norms, rtol=1e-4)
 
@@ -189,20 +189,21 @@ def test_statistics():
 
 @pytest.mark.parametrize(
     ("name", "layer", "path"),
-    [("mean_embeddings", "inner", "Dropout_1"), ("transformer", "feed_forward", "feed_forward.Dropout_0")],
+    [("classifier_head", "inner", "Dropout_0"), ("transformer", "feed_forward", "feed_forward.Dropout_0")],
 )
 def test_dead_units(name, layer, path):
     """5 of the units behind a ReLU have a bias that nothing outweighs; all others are always on."""
     experiment, params, batch = case(name)
-    inside = params["params"] if name == "mean_embeddings" else params["params"]["encoder"]["stack_0"]["feed_forward"]
+    inside = params["params"]["encoder"]
+    inside = inside if name == "classifier_head" else inside["stack_0"]["feed_forward"]
     bias = inside["inner"]["bias"]
     inside["inner"]["bias"] = np.where(np.arange(len(bias)) < 5, -1e3, 1e3).astype(np.float32)
     result = activations(loss_of(experiment), params, batch)
-    path = path if name == "mean_embeddings" else f"encoder.stack_0.{path}"
+    path = path if name == "classifier_head" else f"encoder.stack_0.{path}"
     assert result[path]["dead"] == pytest.approx(5 / len(bias))
     assert all(values["dead"] == 0 for layer_name, values in result.items() if "Dropout" not in layer_name)
     if name == "transformer":
-        assert {"source_words", "words", "decoder.stack_1.cross_attention.key", "decoder.drop"} <= result.keys()
+        assert {"reader.words", "words", "decoder.stack_1.cross_attention.key", "decoder.drop"} <= result.keys()
     assert result[path]["rms"] == pytest.approx(1e3 * np.sqrt(1 - 5 / len(bias)), rel=0.05)
 
 
@@ -347,6 +348,6 @@ def test_command(capsys, tmp_path: Path):
     assert capsys.readouterr().err == "seqlab: found exists: choose another --out\n"
     assert call(tmp_path, *arguments[:2], "--out", "other", "--first", "0") == 2
     assert capsys.readouterr().err == "seqlab: --first must be at least 1, not 0\n"
-    assert call(tmp_path, *arguments[:2], "--out", "other", "--model.dmi", "4") == 2
-    assert "model.dim" in capsys.readouterr().err
+    assert call(tmp_path, *arguments[:2], "--out", "other", "--model.encoder.dmi", "4") == 2
+    assert "model.encoder.dim" in capsys.readouterr().err
     assert not (tmp_path / "other").exists()

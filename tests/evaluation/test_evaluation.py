@@ -226,7 +226,7 @@ def test_faults_where_the_truth_is_known(tmp_path):
     run = loading.load(tmp_path / "toy").with_search(beam=1, max_length=2)
     target = run.codecs["target"]
     sources = [f"{n} days and {word}" for n in range(4) for word in ("x", "hours", "Montag")]
-    answers = [[target.eos], *([token, target.eos] for token in range(len(target)))]
+    answers = [[target.eos], *([token, target.eos] for token in range(target.size))]
     rows, truth = [], []
     for source, request in zip(
         sources, run.experiment.task.requests(run.trained.encode(sources), run.codecs, 2), strict=True
@@ -352,7 +352,7 @@ def test_what_a_classifier_reads(tmp_path):
     )
     save_untrained(experiment, {"source": tiny_tokenizer(), "label": Label(("a", "b"))}, tmp_path / "run", 0, 0.5)
     run = loading.load(tmp_path / "run")
-    result = document_map(run, "day 3.\nSee it.\nNo.")
+    result = document_map(run, Classification(), "day 3.\nSee it.\nNo.")
     assert len(result["sentences"]) == 3
     assert sum(sentence["weight"] for sentence in result["sentences"]) == pytest.approx(1, abs=1e-5)
     for sentence in result["sentences"]:

@@ -51,11 +51,11 @@ def home(tmp_path_factory):
         text=Text("char", 400),
         batching=Batching(tokens=900, buckets=2, max_length=120),
     )
-    experiment, data, codecs, corpus = prepare_experiment(experiment, home / "data", home / "run")
-    open_run(experiment, codecs, data, home / "run")
+    prepared = prepare_experiment(experiment, home / "data", home / "run")
+    experiment, data, codecs, corpus = prepared
+    open_run(experiment, codecs, data.hashes, home / "run")
     plan = plan_batches(experiment, corpus, quiet)
-    collate = functools.partial(experiment.task.collate, corpus, codecs=codecs)
-    fed = list(itertools.islice(stream_batches(plan, experiment.seed, collate, 0, 0), 24))
+    fed = list(itertools.islice(stream_batches(plan, experiment.seed, prepared.collate, 0, 0), 24))
     assert fed[-1][0] > 1  # several epochs
     return home, [batch for _, _, batch in fed]
 

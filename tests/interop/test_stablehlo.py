@@ -10,7 +10,7 @@ import pytest
 
 from seqlab import catalogue
 from seqlab.config import Search
-from seqlab.decoding.answers import make_answer
+from seqlab.decoding.outputs import make_outputs
 from seqlab.layers.nesting import with_fields
 from seqlab.runs.parameters import init_params
 from seqlab.search.requests import RequestBatch
@@ -77,6 +77,6 @@ def test_answer(platform):
     state = jax.eval_shape(functools.partial(initial_state, experiment), batch)
     for function, arguments in (
         (jax.jit(training_step(experiment)), (state, batch)),
-        (make_answer(experiment.model), (state.params, inputs)),
+        (make_outputs(experiment.model), (state.params, inputs)),
     ):
         assert jax.export.export(function, platforms=[platform])(*arguments).platforms == (platform,)

@@ -106,7 +106,7 @@ def test_conv_seq2seq():
     decoder = [(of(p[f"decoder_{i}"]["convolution"], 3), of(p[f"query_{i}"]), of(p[f"mix_{i}"])) for i in range(2)]
     for row in range(3):
         s, t = LENGTHS[row], LENGTHS[2 - row]
-        words = p["source_words"]["table"][inputs.ids[row, :s]], p["words"]["table"][prefix.ids[row, :t]] * 6**0.5
+        words = p["reader"]["words"]["table"][inputs.ids[row, :s]], p["words"]["table"][prefix.ids[row, :t]] * 6**0.5
         positions = p["source_positions"]["table"][:s], p["target_positions"]["table"][:t]
         embedded = [0.1 * np.asarray(word + position) for word, position in zip(words, positions, strict=True)]
         expected = oracle.conv_seq2seq(*embedded, encoder, decoder)

@@ -172,7 +172,7 @@ def test_models(name, length, alpha, word_penalty):
         assert one.score >= beam.score - 1e-5
     require_close([one.score for one in found], best, "scores")
     require_close([one.log_prob for one in found], log_probs, "log-probabilities")
-    assert len({one.nodes for one in found}) > 3
+    assert len({one.nodes for one in found}) > 2
     assert max(len(one.ids) for one in found) > 1
 
 

@@ -179,7 +179,7 @@ def changed(run: Path, **fields: Any) -> None:
         ({"model__dim": "8"}, "model.dim is of type int"),
         ({"model__parent": None}, "model has no 'parent'"),
         ({"model__name": "x"}, "model has no 'name'"),
-        ({"model__part": "../config"}, "among the models"),
+        ({"model__part": "../config"}, "model names no part"),
         ({"model__part": "__init__"}, "among the models"),
         ({"model__part": "transformer.x"}, "among the models"),
         ({"task__part": "seqlab.cli.main"}, "among the tasks"),

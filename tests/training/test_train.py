@@ -1,7 +1,6 @@
 """The loop and the command on a tiny experiment, trained once for the whole file."""
 
 import dataclasses
-import functools
 import json
 import os
 import re
@@ -378,7 +377,10 @@ def test_a_damaged_id_is_seen_in_the_threads(tmp_path):
     ids = corpus.values["source"].copy()
     ids[corpus.offsets["source"][last]] = codecs["source"].size
     corpus = dataclasses.replace(corpus, values={**corpus.values, "source": ids})
-    collate = functools.partial(make_batch, experiment.task, corpus, codecs)
+
+    def collate(batch_plan, epoch):
+        return make_batch(experiment.task, corpus, codecs, batch_plan)
+
     stream = stream_batches(plan, experiment.seed, collate, 0, 0)
     with pytest.raises(SeqlabError, match=r"damaged \(source\.values: an id outside") as caught:
         for _ in range(len(plan.batches(experiment.seed, 0))):

@@ -15,6 +15,7 @@ import numpy as np
 
 from seqlab.config import Experiment
 from seqlab.data.batches import make_batch
+from seqlab.data.plans import BatchPlan
 from seqlab.distributed.devices import fill_rows
 from seqlab.evaluation.diagnosis.activations import activations
 from seqlab.evaluation.diagnosis.findings import findings
@@ -46,7 +47,10 @@ def diagnose(
     check_experiment(experiment)
     experiment, _, codecs, corpus = prepare_experiment(experiment, data_dir, out, say=say)
     plan = plan_batches(experiment, corpus, say)
-    collate = functools.partial(make_batch, experiment.task, corpus, codecs)
+
+    def collate(batch_plan: BatchPlan, epoch: int = 0) -> Batch:
+        return make_batch(experiment.task, corpus, codecs, batch_plan, (experiment.seed, epoch))
+
     loss = functools.partial(experiment.task.loss, experiment.model)
     longest = max(
         itertools.islice(plan.batches(experiment.seed, 0), 20), key=lambda batch_plan: sum(batch_plan.shape)

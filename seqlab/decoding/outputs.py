@@ -1,0 +1,32 @@
+"""The outputs of models that write no text, for many examples: scores of classes, tags and numbers."""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from seqlab.codecs.codec import as_row
+from seqlab.data.padding import pad_inputs
+from seqlab.decoding.trained import TrainedModel
+from seqlab.layers.losses import model_outputs
+
+ROWS = 64  # sequences in a batch
+
+
+def outputs_of(trained: TrainedModel, rows: Sequence[Any], column: str = "source") -> list[np.ndarray]:
+    """The outputs of a model for each of many rows of a column: logits [C], or of each position [T C], or a number.
+    Rows are computed in batches of few shapes.
+    """
+    outputs, codec, results = make_outputs(trained.model), trained.codecs[column], []
+    for at in range(0, len(rows), ROWS):
+        batch = [as_row(row, codec) for row in rows[at : at + ROWS]]
+        length = 1 << max(max(map(len, batch)) - 1, 1).bit_length()
+        results += [*np.asarray(outputs(trained.params, pad_inputs(batch, codec, length, ROWS)))[: len(batch)]]
+    return results
+
+
+@functools.lru_cache(maxsize=16)
+def make_outputs(model: Any) -> Callable[..., jax.Array]:
+    return jax.jit(functools.partial(model_outputs, model))

@@ -1,0 +1,47 @@
+"""Frozen models of other runs, which a loss may use: a teacher, or the policy that another one must stay close to."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from seqlab.codecs.codec import Codecs
+from seqlab.config import Experiment
+from seqlab.runs.loading import load
+from seqlab.system.digests import digest_of
+from seqlab.system.errors import SeqlabError
+from seqlab.types import Params, Reference
+
+
+def load_references(
+    experiment: Experiment, run: Path, codecs: Codecs, base: Path | None = None
+) -> dict[str, Reference]:
+    """Returns the references of an experiment by name, each with the best parameters of its run.
+
+    Their paths are relative to the folder `base`, or to that of the run. Raises `SeqlabError` for a path without a
+    run, and for a run whose codecs are not equal to these, column by column.
+    """
+    references = {}
+    for name, path in experiment.references:
+        folder = (base or run) / path
+        if not (folder / "experiment.json").is_file():
+            raise SeqlabError(
+                f"reference {name}: {folder} is no run: the path is relative to {base or run}, or to --base DIR"
+            )
+        reference = load(folder)
+        differing = [column for column, codec in reference.codecs.items() if codecs.get(column, codec) != codec]
+        if differing:
+            raise SeqlabError(
+                f"reference {name}: {folder} has another codec for the column {differing[0]!r}: train with "
+                f"--tokenizer {folder}/codecs/FILE"
+            )
+        references[name] = Reference(reference.model, reference.params)
+    return references
+
+
+def place_references(references: dict[str, Reference], place: Callable[[Params], Params]) -> dict[str, Reference]:
+    """Returns the references with their parameters placed on the devices."""
+    return {name: Reference(reference.model, place(reference.params)) for name, reference in references.items()}
+
+
+def reference_digests(references: dict[str, Reference]) -> dict[str, str]:
+    """Returns the SHA-256 of the parameters of each reference, by the name in a run's record."""
+    return {f"references/{name}": digest_of(reference.params) for name, reference in references.items()}
