@@ -16,7 +16,7 @@ from flax import linen as nn
 
 from seqlab.codecs.codec import Codec, Codecs
 from seqlab.config import Experiment
-from seqlab.layers.nesting import inner_modules, modules_in, readers_of, with_fields
+from seqlab.layers.nesting import field_names, inner_modules, modules_in, readers_of, with_fields
 from seqlab.system.errors import RESTORE, SeqlabError, with_advice
 from seqlab.system.files import write_atomically
 from seqlab.system.parts import REQUIRED_NAMES, module, names
@@ -27,6 +27,7 @@ KINDS = ("models", "datasets", "tasks", "encoders", "readers", "codecs")  # of t
 TOP_KINDS = ("models", "datasets", "tasks")  # of its three fields; other parts lie within these
 # Fields of a model that are 0 in a config, and the column whose codec fills each in; a reader names its own column.
 SIZES = {"vocabulary": "target", "classes": "label"}
+VERSION = 2  # of the format of runs
 # Of what is read from a run, and in no config, sizes are bounded: what is built from them must not fill the machine.
 MAX_LAYERS = 1000
 MAX_SIZE = 1 << 24
@@ -101,8 +102,8 @@ def size_of(codec: Codec, name: str) -> int | None:
 def sizes_of(module: nn.Module) -> dict[str, str]:
     """Returns the fields of a model or a reader that take a size from a codec, with their columns."""
     if isinstance(module, Reader):
-        return {name: module.column for name in ("vocabulary", "features") if hasattr(module, name)}
-    return {name: column for name, column in SIZES.items() if hasattr(module, name)}
+        return {name: module.column for name in ("vocabulary", "features") if name in field_names(module)}
+    return {name: column for name, column in SIZES.items() if name in field_names(module)}
 
 
 def with_sizes(module: Any, size: Callable[[str, str], int | None], place: str = "model") -> Any:
@@ -218,7 +219,7 @@ def build_checked(cls: type, fields: dict[str, Any], place: str) -> Any:
 
 
 def save_experiment(experiment: Experiment, path: Path) -> None:
-    write_atomically(path, json.dumps(to_json(experiment), indent=1) + "\n")
+    write_atomically(path, json.dumps({"version": VERSION, **to_json(experiment)}, indent=1) + "\n")
 
 
 def load_experiment(path: Path) -> Experiment:
@@ -226,6 +227,12 @@ def load_experiment(path: Path) -> Experiment:
         raise SeqlabError(f"{path.parent} is not a run: it has no {path.name}")
     with with_advice(RESTORE):
         values = read_json(resolve_inside(path.parent, path.name), dict[str, Any])
+    version = values.pop("version", 1)
+    if version == 1:
+        run = path.parent
+        raise SeqlabError(f"{run} was made by an older version: convert it by `seqlab migrate {run} --out NEW`")
+    if version != VERSION:
+        raise SeqlabError(f"{path}: of version {version!r}, and this seqlab reads version {VERSION}")
     try:
         return from_json(values)
     except ValueError as error:

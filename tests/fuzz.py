@@ -382,8 +382,7 @@ def seal_checkpoint(folder: Path) -> None:
 def make_run(variant: int, folder: Path) -> None:
     name, task = (("transformer", "translation"), ("recurrent_lm", "language_modeling"))[variant]
     parts = {"model": catalogue.module("models", name).TINY, "task": catalogue.part_class("tasks", task)()}
-    blank = {field: 0 for field in catalogue.SIZES if hasattr(parts["model"], field)}
-    parts["model"] = dataclasses.replace(parts["model"], **blank)
+    parts["model"] = catalogue.without_sizes(parts["model"])
     columns = [column for column in ("source", "target") if column in parts["task"].columns]
     save_untrained(dataclasses.replace(tiny_experiment(), **parts), dict.fromkeys(columns, tiny_tokenizer()), folder)
     (folder / "data.json").write_text("{}")

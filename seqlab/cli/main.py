@@ -11,7 +11,7 @@ from seqlab.cli.inspection import inspect, report, show_batch
 from seqlab.cli.interop import export, import_run
 from seqlab.cli.parsing import run_parsed
 from seqlab.cli.parts import list_parts
-from seqlab.cli.runs import average, bisect, cache, fingerprint, list_runs
+from seqlab.cli.runs import average, bisect, cache, fingerprint, list_runs, migrate
 from seqlab.cli.training import launch, prepare, train
 from seqlab.system.errors import EXIT_STOPPED, SeqlabError, Stopped
 from seqlab.system.signals import record_signals
@@ -35,6 +35,7 @@ COMMANDS = {
     "fingerprint": fingerprint,
     "bisect": bisect,
     "average": average,
+    "migrate": migrate,
     "check": check,
     "import": import_run,
     "export": export,

@@ -1,4 +1,4 @@
-"""`seqlab runs`, `fingerprint`, `bisect`, `average` and `cache`."""
+"""`seqlab runs`, `fingerprint`, `bisect`, `average`, `migrate` and `cache`."""
 
 import os
 import sys
@@ -71,6 +71,19 @@ def average(
     out = out or named.with_name(named.name + "-average")
     steps = average(run, last, out)
     print(f"{out}: the mean of steps {', '.join(map(str, steps))}")
+
+
+def migrate(
+    run: RunFolder,
+    out: Annotated[Path, arg(metavar="RUN2", help="The converted run's folder.")],
+    parts: Parts = None,
+) -> None:
+    """Converts a run of an older version: experiment, tokenizers, parameters and optimizer state."""
+    use_parts(parts)
+    from seqlab.runs.migration import migrate
+
+    steps = migrate(run, out)
+    print(f"{out}: checkpoints {', '.join(map(str, steps)) or 'none'}")
 
 
 def cache(clear: Annotated[bool, arg(help="Remove all compiled programs.")] = False) -> None:

@@ -6,7 +6,15 @@ from typing import Annotated, Any
 
 from tyro.conf import arg
 
-from seqlab.cli.options import DATA_DIR, SINGLE_PROCESS, BaseFolder, DataDir, Parts, ProcessOptions
+from seqlab.cli.options import (
+    DATA_DIR,
+    DEFAULT_REFERENCE_PLACES,
+    SINGLE_PROCESS,
+    DataDir,
+    Parts,
+    ProcessOptions,
+    ReferencePlaces,
+)
 from seqlab.cli.parsing import run_parsed
 from seqlab.cli.start import first_argument, start_computing, without_processes
 from seqlab.system.errors import SeqlabError
@@ -26,11 +34,9 @@ def train(arguments: list[str]) -> None:
         experiment: Annotated[Any, arg(name="")] = config,
         init_from: Annotated[Path | None, arg(metavar="RUN", help="Another run, to start from its best.")] = None,
         tokenizer: Annotated[Path | None, arg(metavar="FILE", help="A SentencePiece model to use.")] = None,
-        base: BaseFolder = None,
         explain: Annotated[bool, arg(help="Prints which part of the state lies on which axis, and ends.")] = False,
         cluster: ProcessOptions = SINGLE_PROCESS,
-        data_dir: DataDir = DATA_DIR,
-        parts: Parts = None,
+        places: Annotated[ReferencePlaces, arg(name="")] = DEFAULT_REFERENCE_PLACES,
     ) -> None:
         """Trains CONFIG into the folder RUN. The same command again goes on where the run was."""
         from seqlab.runs.command import command_line
@@ -43,7 +49,7 @@ def train(arguments: list[str]) -> None:
                 print("\n".join(describe_sharding(experiment)))
                 return
             command = command_line(Path.cwd(), ["seqlab", "train", *without_processes(arguments)])
-            train(experiment, out, data_dir, init_from, tokenizer, base, command=command)
+            train(experiment, out, places.data_dir, init_from, tokenizer, places.base, command=command)
 
     run_parsed(run, f"seqlab train {name}", rest)
 

@@ -12,20 +12,20 @@ import jax
 from seqlab.system.digests import digest_of
 from seqlab.system.errors import SeqlabError
 from seqlab.system.files import Journal, read_jsonl
-from seqlab.types import Batch, TrainState
+from seqlab.types import TrainState
 
 TRAIL = "hashes.jsonl"
 PARTS = {"batch": "batch", "params": "parameters", "optimizer": "optimizer state", "carry": "carry"}
 DIGITS = 16  # hexadecimal: 64 bits, against accidents, not forgery. Two values look equal once in 2 ** 64
 
 
-def digests(batch: Batch, state: TrainState) -> dict[str, str]:
+def digests(batch: Any, state: TrainState) -> dict[str, str]:
     """Returns the digest of each of `PARTS`, from trees on the host.
 
     The batch is as the task made it, and the carry is cut to the rows of the batch. Rows that fill it up to a
     multiple of the devices do not count, so that runs on different numbers of devices can be compared.
     """
-    carry = jax.tree.map(lambda x: x[: len(batch.targets)], state.carry)
+    carry = jax.tree.map(lambda x: x[: len(jax.tree.leaves(batch)[0])], state.carry)
     trees = {"batch": batch, "params": state.params, "optimizer": state.optimizer, "carry": carry}
     return {name: digest(trees[name]) for name in PARTS}
 
@@ -55,7 +55,7 @@ class Trail:
         self.path = run / TRAIL
         self.journal = Journal(self.path, [line for line in read_jsonl(self.path) if line["step"] <= step])
 
-    def write(self, step: int, batch: Batch, state: TrainState) -> None:
+    def write(self, step: int, batch: Any, state: TrainState) -> None:
         """Writes the line of `step`. On a full disk the line is kept and written later."""
         self.journal.write({"step": step, **digests(batch, state)})
 

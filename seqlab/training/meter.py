@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from seqlab.types import Frames, Tokens
+
 
 class Stretch(NamedTuple):
     """The speed of a stretch of steps, and shares between 0 and 1."""
@@ -49,11 +51,11 @@ class StretchMeter:
         self.started += time.perf_counter() - start
 
     def count_padding(self, batch: Any) -> None:
-        """Counts the pads and the positions of a batch's inputs and prefix."""
-        for tokens in (batch.inputs, batch.prefix):
-            if tokens is not None:
-                self.pads += tokens.mask.size - np.count_nonzero(tokens.mask)
-                self.positions += tokens.mask.size
+        """Counts the pads and the positions of a batch, wherever it has a mask."""
+        for side in jax.tree.leaves(batch, is_leaf=has_mask):
+            if has_mask(side):
+                self.pads += side.mask.size - np.count_nonzero(side.mask)
+                self.positions += side.mask.size
 
     def end(self, tokens: Any) -> Stretch:
         """Ends the stretch, of so many `tokens` in all, and starts the next one."""
@@ -64,6 +66,10 @@ class StretchMeter:
         self.earlier_tokens, self.started = 0.0, now
         self.waited = self.pads = self.positions = 0.0
         return Stretch(speed, shares)
+
+
+def has_mask(value: Any) -> bool:
+    return isinstance(value, Tokens | Frames)
 
 
 def training_metrics(sums: dict[str, jax.Array]) -> dict[str, float]:

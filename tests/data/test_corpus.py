@@ -38,6 +38,10 @@ def check_rows(corpus, expected):
     assert corpus.lengths("image")[:, 0].tolist() == [len(image) for image in expected]
 
 
+def check_stored_once(corpus, expected):
+    assert len(corpus.values["image"]) == sum(len(image) for i, image in enumerate(expected) if i % 3 != 2)
+
+
 def encoded(tmp_path, expected):
     examples = [{"image": image.tobytes()} for image in expected]
     return encode_examples(iter(examples), len(examples), "images", {"image": Image()}, tmp_path)
@@ -48,7 +52,7 @@ def test_equal_values_are_stored_once(tmp_path):
     for _ in range(2):  # made, and then read
         corpus = encoded(tmp_path, expected)
         check_rows(corpus, expected)
-        assert len(corpus.values["image"]) == sum(len(image) for i, image in enumerate(expected) if i % 3 != 2)
+        check_stored_once(corpus, expected)
         assert corpus.values["image"].dtype == np.uint16
 
 
@@ -79,14 +83,17 @@ MUTANTS = (
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=[mutant.bug for mutant in MUTANTS])
-def test_a_planted_bug_is_caught(mutant, tmp_path):
+def test_a_planted_bug_is_caught(mutant, tmp_path, monkeypatch):
     with (
         planted(mutant, "seqlab.data.corpus") as corpus,
         pytest.raises((AssertionError, IndexError, ValueError, SeqlabError)),
     ):
+        monkeypatch.setattr(corpus, "CHUNK", 4)
         expected = images(20)
         examples = iter([{"image": image.tobytes()} for image in expected])
-        check_rows(corpus.encode_examples(examples, 20, "images", {"image": Image()}, tmp_path), expected)
+        encoded_images = corpus.encode_examples(examples, 20, "images", {"image": Image()}, tmp_path)
+        check_rows(encoded_images, expected)
+        check_stored_once(encoded_images, expected)
 
 
 @dataclasses.dataclass(frozen=True)

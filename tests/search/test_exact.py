@@ -140,7 +140,7 @@ def test_a_budget_is_kept():
 
 def sure_subject(name):
     """A model that is sure of what it writes, so that answers differ in length and some trees are pruned early."""
-    s = subject(name, seed=3)
+    s = subject(name, seed=5)
     return s._replace(params=jax.tree.map(lambda x: 3 * x, s.params))
 
 
@@ -172,7 +172,7 @@ def test_models(name, length, alpha, word_penalty):
         assert one.score >= beam.score - 1e-5
     require_close([one.score for one in found], best, "scores")
     require_close([one.log_prob for one in found], log_probs, "log-probabilities")
-    assert len({one.nodes for one in found}) > 2
+    assert len({one.nodes for one in found}) > 3
     assert max(len(one.ids) for one in found) > 1
 
 

@@ -1,0 +1,35 @@
+"""Images of one size: bytes of rows of grey pixels."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from seqlab.codecs.codec import Codec
+
+
+@dataclass(frozen=True)
+class Image(Codec):
+    """An element is a row of pixels [columns 1]; equal images are stored once."""
+
+    columns: int = 8
+
+    dtype = "u1"
+    learned = False
+    stores_once = True
+
+    @property
+    def shape(self):
+        return (self.columns, 1)
+
+    def encode(self, values):
+        return [np.frombuffer(value, np.uint8).reshape(-1, *self.shape) for value in values]
+
+    def save(self):
+        return str(self.columns).encode()
+
+    @classmethod
+    def load(cls, content, place):
+        return cls(int(content))
+
+
+CODEC = Image

@@ -1,0 +1,31 @@
+"""A caption for an image: translation whose source is not text."""
+
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from seqlab_parts.codecs.image import Image
+
+from seqlab.codecs.sentencepiece import SentencePiece
+from seqlab.data.plan_cache import bucket_plan
+from seqlab.tasks.translation import Translation
+
+
+@dataclass(frozen=True)
+class Captioning(Translation):
+    columns = MappingProxyType({"source": Image(), "target": SentencePiece()})
+
+    @property
+    def metrics(self):
+        return ("exact_match",)
+
+    def plan(self, corpus, batching):
+        return bucket_plan(self, corpus, batching, lambda: corpus.lengths("source", "target") + [0, 1])
+
+    def requests(self, inputs, codecs, max_length):
+        return super().requests(inputs, codecs, max_length or 12)
+
+    def baseline(self, sources, train):
+        return "always left", ["a bar at the left"] * len(sources)
+
+
+TASK = Captioning

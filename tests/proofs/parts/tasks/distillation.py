@@ -1,0 +1,27 @@
+"""Translation by a student that learns the distribution of a teacher (Hinton et al. 2015; Kim & Rush 2016)."""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+
+from seqlab.tasks.translation import Translation
+from seqlab.types import Loss
+
+
+@dataclass(frozen=True)
+class Distillation(Translation):
+    def loss(self, model, params, batch, context):
+        """The cross-entropy of the student's distribution under the teacher's, reference "teacher"."""
+        teacher = context.references["teacher"]
+        train = context.key is not None
+        rngs = {"dropout": context.key} if train else None
+        logits = model.apply(params, batch.inputs, batch.prefix, train=train, rngs=rngs, method="outputs")
+        wanted = teacher.model.apply(teacher.params, batch.inputs, batch.prefix, train=False, method="outputs")
+        losses = -(jax.nn.softmax(wanted) * jax.nn.log_softmax(logits)).sum(-1)
+        correct = (logits.argmax(-1) == batch.targets) * batch.weights
+        total = (losses * batch.weights).sum()
+        return Loss(total, batch.weights.sum(), {"nll": total, "correct": jnp.float32(correct.sum())})
+
+
+TASK = Distillation
