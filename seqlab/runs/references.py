@@ -1,5 +1,6 @@
 """Frozen models of other runs, which a loss may use: a teacher, or the policy that another one must stay close to."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,7 +22,7 @@ def load_references(
     """
     references = {}
     for name, path in experiment.references:
-        folder = (base or run) / path
+        folder = Path(os.path.normpath((base or run) / path))  # the run may not exist yet
         if not (folder / "experiment.json").is_file():
             raise SeqlabError(
                 f"reference {name}: {folder} is no run: the path is relative to {base or run}, or to --base DIR"

@@ -26,16 +26,12 @@ class Tones:
             symbols = rng.integers(self.features, size=rng.integers(1, 4))
             frames = [np.zeros((2, self.features))]
             for symbol in symbols:
-                frames += [
-                    np.tile(np.eye(self.features)[symbol], (rng.integers(2, 5), 1)),
-                    np.zeros((2, self.features)),
-                ]
+                tone = np.tile(np.eye(self.features)[symbol], (rng.integers(2, 5), 1))
+                frames += [tone, np.zeros((2, self.features))]
             values = np.concatenate(frames)
             values += rng.normal(scale=0.1, size=values.shape)
-            yield {
-                "source": " ".join(f"{x:.3f}" for x in values.flat),
-                "target": " ".join("abcd"[s] for s in symbols),
-            }
+            target = " ".join("abcd"[symbol] for symbol in symbols)
+            yield {"source": " ".join(f"{x:.3f}" for x in values.flat), "target": target}
 
 
 DATASET = Tones

@@ -3,11 +3,14 @@
 from dataclasses import dataclass
 from types import MappingProxyType
 
+import numpy as np
 from seqlab_parts.codecs.image import Image
 
 from seqlab.codecs.sentencepiece import SentencePiece
 from seqlab.data.plan_cache import bucket_plan
 from seqlab.tasks.translation import Translation
+
+EOS = np.array([0, 1])  # positions more than a side has elements
 
 
 @dataclass(frozen=True)
@@ -19,7 +22,7 @@ class Captioning(Translation):
         return ("exact_match",)
 
     def plan(self, corpus, batching):
-        return bucket_plan(self, corpus, batching, lambda: corpus.lengths("source", "target") + [0, 1])
+        return bucket_plan(self, corpus, batching, lambda: corpus.lengths("source", "target") + EOS)
 
     def requests(self, inputs, codecs, max_length):
         return super().requests(inputs, codecs, max_length or 12)

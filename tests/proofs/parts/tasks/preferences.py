@@ -58,12 +58,8 @@ class Preferences(Task):
 
         difference = margin(batch.better) - margin(batch.worse)
         losses = -jax.nn.log_sigmoid(self.beta * difference)
-        correct = (difference > 0) * batch.weights
-        return Loss(
-            (losses * batch.weights).sum(),
-            batch.weights.sum(),
-            {"nll": (losses * batch.weights).sum(), "correct": jnp.float32(correct.sum())},
-        )
+        total, correct = (losses * batch.weights).sum(), ((difference > 0) * batch.weights).sum()
+        return Loss(total, batch.weights.sum(), {"nll": total, "correct": correct})
 
     def requests(self, inputs, codecs, max_length):
         return [source_request(ids, codecs, max_length or 2 * len(ids) + 10) for ids in inputs]
