@@ -29,6 +29,8 @@ class LocalFiles:
     """The column of the target; empty: there is none."""
     label: str = ""
     """The column of the class; empty: there is none."""
+    further_columns: tuple[tuple[str, str], ...] = ()
+    """Columns of a task that has others: pairs of the task's name for a column and its name in the files."""
     errors: str = "strict"
     """strict: a broken line is an error. replace: it is mended or left out, and counted."""
 
@@ -47,7 +49,8 @@ class LocalFiles:
     @property
     def columns(self) -> dict[str, str]:
         names_by_field = {field: getattr(self, field) for field in ("source", "target", "label")}
-        return {field: name for field, name in names_by_field.items() if name} or {"target": "text"}
+        columns = {field: name for field, name in names_by_field.items() if name} | dict(self.further_columns)
+        return columns or {"target": "text"}
 
     def key(self) -> str:
         """Names the columns, the files, their sizes and times of change: an edited file is prepared anew."""

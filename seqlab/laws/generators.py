@@ -10,7 +10,7 @@ import numpy as np
 from seqlab.laws.equality import require, require_close, require_equal
 from seqlab.laws.models import changed_inputs
 from seqlab.laws.subject import LENGTHS, Subject, columns_of, features_of, first_prompt, forced, outputs, rows_of
-from seqlab.types import Params, Tokens
+from seqlab.types import Inputs, Params, Tokens
 
 HYPOTHESES = 3  # of a sentence, where a law takes single steps
 
@@ -62,7 +62,7 @@ class Stepper(NamedTuple):
 
 @functools.lru_cache(maxsize=64)
 def make_stepper(model: Any, capacity: int, hypotheses: int) -> Stepper:
-    def start(params: Params, inputs: Tokens | None, prompt: Tokens) -> Any:
+    def start(params: Params, inputs: Inputs, prompt: Tokens) -> Any:
         return model.apply(params, inputs, prompt, capacity, hypotheses, method=type(model).start)
 
     def step(params: Params, memory: Any, state: Any, token: jax.Array, t: jax.Array) -> Any:

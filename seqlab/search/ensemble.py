@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from seqlab.types import Attentive, Params, Tokens
+from seqlab.types import Attentive, Inputs, Params, Tokens
 
 MEANS = ("probabilities", "log_probabilities")
 
@@ -39,7 +39,7 @@ class Ensemble(NamedTuple):
         return method(self, params, *arguments)
 
     def start(
-        self, params: tuple[Params, ...], inputs: Tokens | None, prompt: Tokens, capacity: int, hypotheses: int
+        self, params: tuple[Params, ...], inputs: Inputs, prompt: Tokens, capacity: int, hypotheses: int
     ) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
         started = [
             model.apply(

@@ -11,8 +11,8 @@ from jaxtyping import Array, Float, Int
 
 from seqlab.config import MAX_POSITIONS
 from seqlab.data.padding import pad
-from seqlab.search.requests import Request, max_tokens, padded_sources, round_up, source_length
-from seqlab.types import Generator, Params, Tokens
+from seqlab.search.requests import Request, max_tokens, padded_sources, round_up, source_length, source_room
+from seqlab.types import Generator, Inputs, Params, Tokens
 
 
 @functools.lru_cache(maxsize=16)
@@ -44,9 +44,7 @@ def make_token_log_probs(model: Any) -> Callable[..., Float[Array, "B T"]]:
     """The jitted pass: (params, inputs, prefix, targets [B T]) to the targets' log-probabilities [B T]."""
 
     @jax.jit
-    def token_log_probs(
-        params: Params, inputs: Tokens | None, prefix: Tokens, targets: Int[Array, "B T"]
-    ) -> jax.Array:
+    def token_log_probs(params: Params, inputs: Inputs, prefix: Tokens, targets: Int[Array, "B T"]) -> jax.Array:
         def run(module: Any) -> jax.Array:
             return module.project(module.features(inputs, prefix, train=False)[0])
 
@@ -104,14 +102,14 @@ def run_by_target(
     results: list[Any] = [()] * len(requests)
     shapes: dict[tuple[int, int], list[int]] = {}
     for i, (request, target) in enumerate(zip(requests, targets, strict=True)):
-        source_length = 0 if request.source is None else round_up(len(request.source), maximum)
+        room = source_room(request, maximum)
         length = len(request.prompt) + len(target) - 1
-        shapes.setdefault((source_length, max(length, round_up(length, maximum))), []).append(i)
-    for (source_length, target_length), members in sorted(shapes.items()):
-        rows = max(1, min(64, MAX_POSITIONS // (8 * (source_length + target_length))))
+        shapes.setdefault((room, max(length, round_up(length, maximum))), []).append(i)
+    for (room, target_length), members in sorted(shapes.items()):
+        rows = max(1, min(64, MAX_POSITIONS // (8 * (room + target_length))))
         for at in range(0, len(members), rows):
             indices = members[at : at + rows]
-            shape = (rows, source_length, target_length)
+            shape = (rows, room, target_length)
             batch = pad_targets([requests[i] for i in indices], [targets[i] for i in indices], shape)
             for i, *outputs in zip(indices, *map(np.asarray, run(*batch)), strict=False):
                 begin = len(requests[i].prompt) - 1
@@ -121,10 +119,10 @@ def run_by_target(
 
 def pad_targets(
     requests: Sequence[Request], targets: Sequence[Sequence[int]], shape: tuple[int, int, int]
-) -> tuple[Tokens | None, Tokens, np.ndarray]:
+) -> tuple[Inputs, Tokens, np.ndarray]:
     """Inputs, prefix, and the token behind each prefix [B T]; filled up with empty rows."""
-    rows, source_length, target_length = shape
+    rows, room, target_length = shape
     texts = [[*request.prompt, *target] for request, target in zip(requests, targets, strict=True)]
     prefix = Tokens(*pad([text[:-1] for text in texts], target_length, rows))
     next_tokens, _ = pad([text[1:] for text in texts], target_length, rows)
-    return padded_sources(requests, rows, source_length), prefix, next_tokens
+    return padded_sources(requests, rows, room), prefix, next_tokens

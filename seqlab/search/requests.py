@@ -118,10 +118,7 @@ def shapes(requests: Sequence[Request], model: Any) -> dict[Shape, list[int]]:
     for i, request in enumerate(requests):
         # A prompt of one token, BOS, stays one: nothing of it has to be read ahead of the first step.
         prompt = 1 if len(request.prompt) == 1 else 1 + round_up(len(request.prompt) - 1, maximum - 1)
-        # The size of an image is part of its content, and is not rounded.
-        exact = np.ndim(request.source) == 3
-        length = source_length(request)
-        source = length if exact or request.source is None else round_up(length, maximum)
+        source = source_room(request, maximum)
         phrases = distinct(request.phrases)
         count, size = len(phrases), max(map(len, phrases), default=0)
         room = (1 << (count - 1).bit_length(), 1 << (size - 1).bit_length()) if count else (0, 0)
@@ -147,6 +144,13 @@ def max_rows(shape: Shape, beam: int, positions: int) -> int:
 
 def source_length(request: Request) -> int:
     return 0 if request.source is None else len(request.source)
+
+
+def source_room(request: Request, maximum: int) -> int:
+    """The positions that a request's source has room for in a batch. An image has a size of its own."""
+    if request.source is None:
+        return 0
+    return len(request.source) if np.ndim(request.source) == 3 else round_up(len(request.source), maximum)
 
 
 def padded_sources(requests: Sequence[Request], rows: int, length: int) -> Inputs:

@@ -75,13 +75,20 @@ def make_codecs(
         if any(stored[name] != codec for name, codec in from_file.items()):
             raise SeqlabError(f"{run} has another tokenizer than {tokenizer}: choose another --out")
         return stored
+    given = from_file
     if init_from is not None and tokenizer is None:
-        catalogue.load_experiment(init_from / "experiment.json")
-        return load_codecs(init_from, columns)
-    codecs = from_file | fit_codecs(
-        {name: codec for name, codec in columns.items() if name not in from_file}, experiment.text, data, data_dir
-    )
+        other = catalogue.load_experiment(init_from / "experiment.json").task.columns
+        given = load_codecs(init_from, {name: codec for name, codec in columns.items() if name in other})
+    fitted = given | shared_codecs(columns, given, experiment.text)
+    missing = {name: codec for name, codec in columns.items() if name not in fitted}
+    codecs = fitted | fit_codecs(missing, experiment.text, data, data_dir)
     return {name: codecs[name] for name in columns}
+
+
+def shared_codecs(columns: Mapping[str, Codec], given: Codecs, text: Text) -> Codecs:
+    """Returns codecs of further columns: those that share one with a column whose codec is given."""
+    by_template = {columns[name]: codec for name, codec in given.items() if columns[name].shared(text)}
+    return {name: by_template[codec] for name, codec in columns.items() if codec in by_template and name not in given}
 
 
 def load_text_codecs(columns: Mapping[str, Codec], path: Path) -> Codecs:

@@ -48,7 +48,7 @@ def leaves_of(run, step=None):
     return {path: np.asarray(leaf) for path, leaf in flatten_dict(tree["params"], sep="/").items()}
 
 
-def check_resume(experiment, whole: Path, data_dir: Path):
+def check_resume(experiment, whole: Path, data_dir: Path, **options):
     """Stopped after its first validation and resumed, a run has the hashes of the one that was not stopped."""
     run, stops = whole.with_name(f"{whole.name}-resumed"), []
 
@@ -59,7 +59,7 @@ def check_resume(experiment, whole: Path, data_dir: Path):
 
     for _ in range(2):
         try:
-            train(experiment, run, data_dir, say=stop)
+            train(experiment, run, data_dir, say=stop, **options)
         except Stopped:
             continue
     assert stops

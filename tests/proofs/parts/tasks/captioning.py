@@ -25,7 +25,7 @@ class Captioning(Translation):
         return bucket_plan(self, corpus, batching, lambda: corpus.lengths("source", "target") + EOS)
 
     def requests(self, inputs, codecs, max_length):
-        return super().requests(inputs, codecs, max_length or 12)
+        return super().requests(inputs, codecs, max_length or 24)
 
     def baseline(self, sources, train):
         return "always left", ["a bar at the left"] * len(sources)
