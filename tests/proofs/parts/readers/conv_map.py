@@ -1,4 +1,4 @@
-"""An image as a map of vectors: one convolution, then all places of the map as positions."""
+"""An image of one size as a map of vectors: a convolution, and a learned vector for each place of the map."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -16,6 +16,7 @@ class ConvMap(nn.Module, Reader):
         x = inputs.values.astype(jnp.float32) / 255
         x = nn.relu(nn.Conv(width, (3, 3), strides=2, name="convolution")(x))
         values = x.reshape(x.shape[0], -1, width)
+        values += self.param("places", nn.initializers.normal(0.1), values.shape[1:])
         return values, jnp.ones(values.shape[:2], bool)
 
     @nn.nowrap
