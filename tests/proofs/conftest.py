@@ -1,8 +1,18 @@
-"""The parts of the proofs are found as those of a user are, by `--parts`."""
+"""The parts of the proofs are found as those of a user are, by `--parts`; other tests do not see them."""
 
 from pathlib import Path
 
-from seqlab.system.parts import use_parts
+import pytest
+
+from seqlab.system import parts
 
 PARTS = Path(__file__).with_name("parts")
-use_parts(PARTS)
+parts.use_parts(PARTS)  # so that tests can import them
+parts._folders.remove(PARTS)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def registered():
+    parts._folders.append(PARTS)
+    yield
+    parts._folders.remove(PARTS)
