@@ -23,8 +23,16 @@ from seqlab.system.parts import REQUIRED_NAMES, module, names
 from seqlab.system.untrusted import fits, read_json, resolve_inside
 from seqlab.types import Generator, Reader, kind_of
 
-KINDS = ("models", "datasets", "tasks", "encoders", "readers", "codecs")  # of the parts of an experiment
-TOP_KINDS = ("models", "datasets", "tasks")  # of its three fields; other parts lie within these
+KINDS = (
+    "models",
+    "datasets",
+    "tasks",
+    "encoders",
+    "readers",
+    "codecs",
+    "parametrizations",
+)  # of the parts of an experiment
+FIELD_KINDS = {"model": "models", "data": "datasets", "task": "tasks", "parametrization": "parametrizations"}
 # Fields of a model that are 0 in a config, and the column whose codec fills each in; a reader names its own column.
 SIZES = {"vocabulary": "target", "classes": "label"}
 VERSION = 2  # of the format of runs
@@ -154,7 +162,7 @@ def part_to_json(value: Any) -> Any:
     *_, kind, name = type(value).__module__.split(".")
     if kind not in KINDS:
         return encoded
-    return {"part": name if kind in TOP_KINDS else f"{kind}/{name}", **encoded}
+    return {"part": name if kind in FIELD_KINDS.values() else f"{kind}/{name}", **encoded}
 
 
 def from_json(values: dict[str, Any]) -> Experiment:
@@ -163,10 +171,10 @@ def from_json(values: dict[str, Any]) -> Experiment:
     decoded = {}
     try:
         for name, value in values.items():
-            kind = {"model": "models", "data": "datasets", "task": "tasks"}.get(name)
+            kind = FIELD_KINDS.get(name)
             if name == "model" and not isinstance(value, dict):
                 raise SeqlabError(f"{name} names no part of seqlab")
-            if kind is not None:
+            if kind is not None and value is not None:
                 decoded[name] = part_from_json(kind, value, name)
             elif isinstance(value, dict):
                 decoded[name] = build_checked(
@@ -254,7 +262,10 @@ def _differences(prefix: str, old: Any, new: Any):
 
 def check_parts(experiment: Experiment) -> None:
     """Refuses parts that are not in the catalogue, and a model of another protocol than the task's."""
-    for kind, value in (("models", experiment.model), ("datasets", experiment.data), ("tasks", experiment.task)):
+    for field_name, kind in FIELD_KINDS.items():
+        value = getattr(experiment, field_name)
+        if value is None and field_name == "parametrization":
+            continue
         name = type(value).__module__.split(".")[-1]
         if name not in names(kind) or part_class(kind, name) is not type(value):
             raise SeqlabError(f"{type(value).__name__} is none of the {kind}: it must live in {kind}/, see --parts")

@@ -324,6 +324,8 @@ class Experiment:
     references: tuple[tuple[str, str], ...] = ()
     """Pairs: a name, and the run whose frozen model the loss uses by that name. Paths are relative to the run's
     folder."""
+    parametrization: Any = None
+    """A part of parametrizations/, such as an adapter, whose parameters are trained in place of the model's."""
     text: Text = field(default_factory=Text)
     batching: Batching = field(default_factory=Batching)
     optimizer: Optimizer = field(default_factory=Optimizer)

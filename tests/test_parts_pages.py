@@ -27,6 +27,7 @@ from seqlab.tasks.language_modeling import LanguageModeling
 from seqlab_parts.datasets.moods import Moods
 from seqlab_parts.encoders.windows import Windows
 from seqlab_parts.models.small_gru import SmallGRU
+from seqlab_parts.parametrizations.scaled import Scaled
 from seqlab_parts.readers.marked_words import MarkedWords
 from seqlab_parts.tasks.polarity import Polarity
 
@@ -39,11 +40,12 @@ settings = dict(
     log_every=1,
     hash_every=1,
 )
-experiment = Experiment(PARTS, Moods(), **settings)
+experiment = Experiment(PARTS, Moods(), parametrization=PARAMETRIZATION, **settings)
 """
 EXPERIMENTS = {
     "polarity": "ClassifierHead(Windows(MarkedWords(), dim=16)), Polarity()",
     "language": "SmallGRU(dim=16), LanguageModeling()",
+    "scaled": "SmallGRU(dim=16), LanguageModeling()",
 }
 
 
@@ -58,7 +60,8 @@ def home(tmp_path_factory):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(source)
     for name, chosen in EXPERIMENTS.items():
-        (home / f"{name}.py").write_text(CONFIG.replace("PARTS", chosen))
+        added = "Scaled()" if name == "scaled" else "None"
+        (home / f"{name}.py").write_text(CONFIG.replace("PARTS", chosen).replace("PARAMETRIZATION", added))
     before, kept = (
         list(parts._folders),
         {name: m for name, m in sys.modules.items() if name.startswith("seqlab_parts")},

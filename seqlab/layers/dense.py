@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+from seqlab.layers.axes import record_input_axes
 from seqlab.system.errors import SeqlabError
 
 
@@ -76,6 +77,7 @@ class Dense(nn.Module):
         terms, out = self.spec.split("->")
         letters = terms.split(",")[1]
         axes = range(len(letters))
+        record_input_axes(self, "kernel", sum(letter not in out for letter in letters))
         initializer = nn.initializers.variance_scaling(
             1.0,
             "fan_avg",

@@ -6,36 +6,37 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from flax import linen as nn
 
-from seqlab.config import Experiment
+from seqlab.layers.axes import recording_input_axes
 from seqlab.layers.nesting import blank_inputs, blank_tokens
 from seqlab.runs import checkpoint, manifest
 from seqlab.system.errors import SeqlabError
 from seqlab.types import Generator, Params
 
 
-def parameter_shapes(experiment: Experiment, folder: Path) -> Params:
-    """Returns the shapes of the parameters of an experiment's model.
-
-    Raises `SeqlabError`, naming the `folder`, for a model that cannot be built.
-    """
-    try:
-        return jax.eval_shape(lambda: init_params(experiment.model, 0))
-    except Exception as error:  # whatever layers make of sizes that nobody would choose
-        reason = str(error).partition("\n")[0]
-        raise SeqlabError(f"{folder}: the model of its experiment cannot be built: {reason}") from None
-
-
 def init_params(model: Any, seed: int) -> Params:
     """Returns initial parameters of a model, which do not depend on the rows or lengths of its inputs."""
-    prefix = blank_tokens(1, 2) if isinstance(model, Generator) else None
-    return make_initializer(model)(jax.random.key(seed), blank_inputs(model, 1, 2), prefix)
+    return make_initializer(model)(jax.random.key(seed), *blank_arguments(model))
+
+
+def blank_arguments(model: Any) -> tuple[Any, Any]:
+    """Returns inputs and a prefix of one row."""
+    return blank_inputs(model, 1, 2), blank_tokens(1, 2) if isinstance(model, Generator) else None
 
 
 @functools.lru_cache(maxsize=64)
 def make_initializer(model: Any) -> Callable[..., Params]:
     """Returns the jitted function from a key, inputs and a prefix to parameters, compiled once for each model."""
     return jax.jit(functools.partial(model.init, train=False, method="outputs"))
+
+
+def input_axes_of(model: nn.Module) -> dict[str, int]:
+    """Returns how many leading axes of each dense kernel are summed over, by path."""
+    initialize = functools.partial(model.init, train=False, method="outputs")  # not compiled: its layers are traced
+    with recording_input_axes() as input_axes:
+        jax.eval_shape(initialize, jax.random.key(0), *blank_arguments(model))
+    return input_axes
 
 
 def load_params(run: Path, like: Params) -> Params:

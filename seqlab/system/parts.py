@@ -19,9 +19,14 @@ REQUIRED_NAMES = {
     "codecs": ("CODEC",),
     "readers": ("TINY",),
     "encoders": ("TINY",),
+    "parametrizations": ("PARAMETRIZATION",),
 }
 KINDS = tuple(REQUIRED_NAMES)
-SHARED = {"metrics": ("metric", "registry"), "codecs": ("codec",)}  # files that are not parts
+SHARED = {  # files that are not parts
+    "metrics": ("metric", "registry"),
+    "codecs": ("codec",),
+    "parametrizations": ("parametrization",),
+}
 _folders: list[Path] = []
 
 

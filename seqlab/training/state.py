@@ -1,6 +1,5 @@
 """The initial state of an experiment, and its optimizer and training step."""
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from seqlab.config import Experiment
-from seqlab.runs.parameters import init_params
+from seqlab.runs.parametrized import init_parameters, loss_of, trained_pattern
 from seqlab.training.optimizer import make_optimizer
 from seqlab.training.step import make_step, zeros_like
 from seqlab.training.trainable import check_patterns, split
@@ -19,14 +18,14 @@ from seqlab.types import Context, Reference, TrainState
 def training_step(experiment: Experiment, axis: str | None = None) -> Callable[..., Any]:
     """Returns the training step of an experiment. Gradients are added over the devices of `axis`, if there is one."""
     return make_step(
-        functools.partial(experiment.task.loss, experiment.model),
+        loss_of(experiment),
         optimizer_of(experiment),
         experiment.seed,
         axis,
         accumulate=experiment.accumulate,
         average_decay=experiment.optimizer.average,
         skip=experiment.nonfinite == "skip",
-        trainable=experiment.optimizer.trainable,
+        trainable=trained_pattern(experiment),
     )
 
 
@@ -35,17 +34,17 @@ def initial_state(experiment: Experiment, batch: Any, references: dict[str, Refe
 
     Raises `SeqlabError` for a model that cannot be built, and for patterns of the optimizer that match no parameter.
     """
-    params = init_params(experiment.model, experiment.seed)
-    settings = experiment.optimizer
+    params, settings = init_parameters(experiment), experiment.optimizer
     check_patterns(params, "optimizer.trainable", [settings.trainable])
     check_patterns(params, "optimizer.rates", [pattern for pattern, _ in settings.rates])
-    loss = functools.partial(experiment.task.loss, experiment.model)
-    value = jax.eval_shape(loss, params, batch, Context(jax.random.key(0), references=references or {}))
+    value = jax.eval_shape(
+        loss_of(experiment), params, batch, Context(jax.random.key(0), references=references or {})
+    )
     names = ("loss", "weight", *value.sums, "gradient_norm", "steps")
     return TrainState(
         step=jnp.int32(0),
         params=params,
-        optimizer=optimizer_of(experiment).init(split(params, settings.trainable)[0]),
+        optimizer=optimizer_of(experiment).init(split(params, trained_pattern(experiment))[0]),
         carry=zeros_like(value.carry),
         sums={name: jnp.float32(0) for name in names},
         average=jax.tree.map(jnp.copy, params) if settings.average else None,

@@ -22,6 +22,7 @@ from seqlab.runs import manifest
 from seqlab.runs.folder import open_run, refuse_other_folder, without_resumable_fields
 from seqlab.runs.initialize import load_parts
 from seqlab.runs.parameters import load_params
+from seqlab.runs.parametrized import ADDED, trained_pattern
 from seqlab.runs.references import load_references, place_references, reference_digests
 from seqlab.system.files import locked
 from seqlab.system.signals import StopRequest, listen_for_stop
@@ -104,7 +105,7 @@ def make_context(
     first_batch = fill_rows(prepared.collate(plan.batches(experiment.seed, 0)[0], 0), runner.parts)
     make_state = functools.partial(initial_state, experiment, first_batch, references)
     shapes = jax.eval_shape(make_state)
-    trained_shapes, _ = split(shapes.params, experiment.optimizer.trainable)
+    trained_shapes, _ = split(shapes.params, trained_pattern(experiment))
     count, trained = (sum(x.size for x in jax.tree.leaves(tree)) for tree in (shapes.params, trained_shapes))
     part = "" if trained == count else f" ({trained:,} are trained)"
     say(f"{count:,} parameters{part}, {describe_devices(experiment.parallel)}")
@@ -112,7 +113,8 @@ def make_context(
     is_new = not manifest.checkpoint_steps(run)
     initial: dict[str, Any] = {}
     if is_new and init_from is not None:
-        initial = flatten_dict(load_params(init_from, shapes.params), sep="/")
+        base = {name: branch for name, branch in shapes.params.items() if name != ADDED}
+        initial = flatten_dict(load_params(init_from, base), sep="/")
     if is_new and experiment.initialize:
         initial |= load_parts(experiment.initialize, shapes.params, say)
     compiled_step = runner.compile(training_step(experiment, runner.axis))

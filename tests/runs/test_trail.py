@@ -226,7 +226,7 @@ MUTANTS = (
         Mutant(
             "rows filled up in the digests",
             "runs.trail",
-            "x[: len(batch.targets)]",
+            "x[: len(jax.tree.leaves(batch)[0])]",
             "x",
             "test_rows_that_are_filled_up_do_not_count",
         ),

@@ -4,7 +4,7 @@ are, whether the gradient is right, and which learning rates there are to choose
 The model has no code for this: its inputs and the outputs of its layers are observed by intercepting method calls.
 """
 
-import functools
+import dataclasses
 import itertools
 import json
 from collections.abc import Callable, Iterator
@@ -25,7 +25,9 @@ from seqlab.evaluation.diagnosis.plots import draw_activations, draw_gradients, 
 from seqlab.evaluation.diagnosis.rates import range_test, suggest
 from seqlab.evaluation.diagnosis.updates import run_steps
 from seqlab.evaluation.plain_values import to_plain
+from seqlab.runs.parametrized import loss_of, trained_pattern
 from seqlab.system.checks import check_minimum
+from seqlab.system.errors import SeqlabError
 from seqlab.system.files import atomic_folder, check_new
 from seqlab.training.checks import check_experiment
 from seqlab.training.feed import stream_batches
@@ -45,13 +47,15 @@ def diagnose(
     check_new(out)
     check_minimum("--first", first, 1)
     check_experiment(experiment)
+    if experiment.references:
+        raise SeqlabError("seqlab diagnose does not support references")
     experiment, _, codecs, corpus = prepare_experiment(experiment, data_dir, out, say=say)
     plan = plan_batches(experiment, corpus, say)
 
     def collate(batch_plan: BatchPlan, epoch: int = 0) -> Batch:
         return make_batch(experiment.task, corpus, codecs, batch_plan, (experiment.seed, epoch))
 
-    loss = functools.partial(experiment.task.loss, experiment.model)
+    loss = loss_of(experiment)
     longest = max(
         itertools.islice(plan.batches(experiment.seed, 0), 20), key=lambda batch_plan: sum(batch_plan.shape)
     )
@@ -63,9 +67,11 @@ def diagnose(
     def batches() -> Iterator[Batch]:
         return (step_batch for _, _, step_batch in stream_batches(plan, experiment.seed, collate, 0, 0))
 
-    pattern = experiment.optimizer.trainable
+    pattern = trained_pattern(experiment)
     trained = run_steps(loss, optimizer_of(experiment), experiment.seed, state, batches(), steps, trainable=pattern)
-    rates, losses = range_test(loss, experiment.optimizer, experiment.seed, state, batches())
+    rates, losses = range_test(
+        loss, dataclasses.replace(experiment.optimizer, trainable=pattern), experiment.seed, state, batches()
+    )
     peak = float(make_schedule(experiment.schedule, experiment.steps)(np.arange(experiment.steps)).max())
     params_by_time = {BEFORE: state.params, AFTER: trained.params}
     results = {

@@ -1,6 +1,6 @@
 """The gradient check: derivatives against central differences, in float64."""
 
-import functools
+import dataclasses
 import math
 
 import jax
@@ -10,6 +10,7 @@ import numpy as np
 from seqlab.config import Experiment
 from seqlab.evaluation.diagnosis.gradients import leaf_names
 from seqlab.layers.nesting import with_fields
+from seqlab.runs.parametrized import loss_of
 from seqlab.training.step import LossFunction
 from seqlab.types import Batch, Context, Params
 
@@ -19,8 +20,7 @@ WRONG = 1e-4  # relative error of a gradient, where there are kinks: CS231n's no
 
 def in_float64(experiment: Experiment) -> LossFunction:
     """The experiment's loss, its model to be run in float64."""
-    model = experiment.model
-    return functools.partial(experiment.task.loss, with_fields(model, dtype="float64"))
+    return loss_of(dataclasses.replace(experiment, model=with_fields(experiment.model, dtype="float64")))
 
 
 def gradient_check(

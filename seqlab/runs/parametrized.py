@@ -1,0 +1,62 @@
+"""The parameters of an experiment with a parametrization: those of its model, and the added ones."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from seqlab.config import Experiment
+from seqlab.runs.parameters import init_params, input_axes_of
+from seqlab.system.errors import SeqlabError
+from seqlab.types import Context, Loss, Params
+
+ADDED = "added"  # the branch of the added parameters, next to "params"
+ADDED_KEY = 1  # folded into the seed, so that they are drawn apart from those of the model
+
+
+def init_parameters(experiment: Experiment) -> Params:
+    """Returns the initial parameters of an experiment: its model's, and those of its parametrization, if any."""
+    params = init_params(experiment.model, experiment.seed)
+    if experiment.parametrization is None:
+        return params
+    input_axes = input_axes_of(experiment.model)
+    key = jax.random.fold_in(jax.random.key(experiment.seed), ADDED_KEY)
+    return {**params, ADDED: experiment.parametrization.init(key, flatten_dict(params, sep="/"), input_axes)}
+
+
+def parameter_shapes(experiment: Experiment, folder: Path) -> Params:
+    """Returns the shapes of the parameters of an experiment.
+
+    Raises `SeqlabError`, naming the `folder`, for a model that cannot be built.
+    """
+    try:
+        return jax.eval_shape(lambda: init_parameters(experiment))
+    except Exception as error:  # whatever layers make of sizes that nobody would choose
+        reason = str(error).partition("\n")[0]
+        raise SeqlabError(f"{folder}: the model of its experiment cannot be built: {reason}") from None
+
+
+def applied(experiment: Experiment, params: Params) -> Params:
+    """Returns the parameters that the model is applied with."""
+    if experiment.parametrization is None:
+        return params
+    base = flatten_dict({name: branch for name, branch in params.items() if name != ADDED}, sep="/")
+    return unflatten_dict(experiment.parametrization.apply(base, params[ADDED]), sep="/")
+
+
+def trained_pattern(experiment: Experiment) -> str:
+    """Returns the pattern of the parameters that are trained: by default those of the parametrization, or all."""
+    if experiment.optimizer.trainable or experiment.parametrization is None:
+        return experiment.optimizer.trainable
+    return f"^{ADDED}/"
+
+
+def loss_of(experiment: Experiment) -> Callable[[Params, Any, Context], Loss]:
+    """Returns the loss of an experiment as a function of all its parameters."""
+
+    def loss(params: Params, batch: Any, context: Context) -> Loss:
+        return experiment.task.loss(experiment.model, applied(experiment, params), batch, context)
+
+    return loss

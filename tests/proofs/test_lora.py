@@ -1,0 +1,144 @@
+"""LoRA on a GRU language model, and on the attention kernels of a Transformer, which have more than two axes."""
+
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax.traverse_util import flatten_dict
+from seqlab_parts.parametrizations.lora import Lora
+
+from seqlab import catalogue
+from seqlab.config import Optimizer, Parallel
+from seqlab.datasets.local_files import LocalFiles
+from seqlab.laws.subject import make_subject, passes
+from seqlab.layers.nesting import with_fields
+from seqlab.runs import checkpoint, loading, manifest
+from seqlab.runs.parametrized import applied, init_parameters
+from seqlab.tasks.language_modeling import LanguageModeling
+from seqlab.training.train import train
+from tests.command import call
+from tests.proofs.conftest import PARTS
+from tests.proofs.runs import check_devices, check_resume, leaves_of, losses_of, quiet, small
+
+
+def model(name="recurrent_lm", **changes):
+    return catalogue.without_sizes(with_fields(catalogue.module("models", name).TINY, dropout=0.0).clone(**changes))
+
+
+def modeling(home, **changes):
+    files = (str(home / f"{split}.jsonl") for split in ("train", "validation", "test"))
+    return small(model(cell="gru"), LanguageModeling(), LocalFiles(*files, target="text"), **changes)
+
+
+def adapting(home, **changes):
+    return modeling(home, parametrization=Lora(), **changes)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """A folder with a base run and an adapted one."""
+    home = tmp_path_factory.mktemp("lora")
+    for split, count in (("train", 60), ("validation", 8), ("test", 8)):
+        lines = [json.dumps({"text": f"a warm day {i}"}) + "\n" for i in range(count)]
+        (home / f"{split}.jsonl").write_text("".join(lines))
+    train(modeling(home), home / "base", home / "data", say=quiet)
+    train(adapting(home), home / "run", home / "data", init_from=home / "base", say=quiet)
+    return home
+
+
+@pytest.mark.parametrize("name", ["recurrent_lm", "transformer_lm"])
+def test_values_equal_those_of_the_base_at_first(name):
+    s = make_subject(with_fields(catalogue.module("models", name).TINY, dropout=0.0))
+    experiment = dataclasses.replace(small(s.model, LanguageModeling(), None), parametrization=Lora())
+    params = init_parameters(experiment)
+    at_first = passes(s.model)[0](applied(experiment, params), s.inputs, s.prefix)
+    np.testing.assert_array_equal(at_first, passes(s.model)[0]({"params": params["params"]}, s.inputs, s.prefix))
+    kernels = [path for path in flatten_dict(params["params"], sep=".") if path.endswith(("kernel", "recurrent"))]
+    assert params["added"].keys() == {f"params.{path}" for path in kernels}
+
+
+@pytest.mark.parametrize("name", ["recurrent_lm", "transformer_lm"])
+def test_gradients_reach_a_once_b_is_perturbed(name):
+    s = make_subject(with_fields(catalogue.module("models", name).TINY, dropout=0.0))
+    experiment = dataclasses.replace(small(s.model, LanguageModeling(), None), parametrization=Lora())
+    params = init_parameters(experiment)
+
+    def loss(added):
+        logits = passes(s.model)[0](applied(experiment, {**params, "added": added}), s.inputs, s.prefix)
+        return jnp.square(logits).sum()
+
+    still, moved = (
+        jax.grad(loss)({path: {"a": pair["a"], "b": pair["b"] + shift} for path, pair in params["added"].items()})
+        for shift in (0.0, 0.1)
+    )
+    assert all(not np.any(pair["a"]) and np.any(pair["b"]) for pair in still.values())
+    assert all(np.any(pair["a"]) for pair in moved.values())
+
+
+def test_a_kernel_of_three_axes_is_a_matrix():
+    """A low-rank change of a query kernel [D H E] changes queries by x A B, by NumPy."""
+    random = np.random.default_rng(0)
+    kernel, x = random.normal(size=(6, 2, 3)).astype(np.float32), random.normal(size=(4, 6)).astype(np.float32)
+    added = {"q.kernel": {"a": random.normal(size=(6, 2)), "b": random.normal(size=(2, 6))}}
+    changed = Lora(scale=0.5).apply({"q/kernel": kernel}, added)["q/kernel"]
+    expected = x @ kernel.reshape(6, 6) + 0.5 * x @ added["q.kernel"]["a"] @ added["q.kernel"]["b"]
+    np.testing.assert_allclose((x @ np.asarray(changed).reshape(6, 6)), expected, rtol=1e-4)
+
+
+def test_the_base_is_frozen_bit_for_bit(home):
+    base, run = leaves_of(home / "base"), leaves_of(home / "run")
+    assert all(np.array_equal(base[path].view(np.uint32), run[path].view(np.uint32)) for path in base)
+    added = {path for path in run if path.startswith("added/")}
+    assert added == run.keys() - base.keys()
+    assert all(np.any(run[path]) for path in added)
+    assert losses_of(home / "run")[-1] < losses_of(home / "run")[0]
+
+
+def test_only_the_added_parameters_have_moments(home):
+    tree = checkpoint.restore(home / "run", manifest.choose_step(home / "run", "last"))
+    sizes = [np.size(x) for x in jax.tree.leaves(tree["optimizer"])]
+    assert sum(sizes) < 3 * sum(np.size(x) for x in jax.tree.leaves(tree["params"]["added"]))
+
+
+def test_it_resumes_and_is_the_same_on_devices(home):
+    check_resume(adapting(home), home / "run", home / "data", init_from=home / "base")
+    check_devices(adapting(home), home / "run", home / "data")
+
+
+@pytest.mark.parametrize("changes", [{"parallel": Parallel("pmap")}, {"optimizer": Optimizer(average=0.9)}])
+def test_by_pmap_and_with_an_average(home, tmp_path, changes):
+    train(adapting(home, **changes), tmp_path / "run", home / "data", init_from=home / "base", say=quiet)
+    base, run = leaves_of(home / "base"), leaves_of(tmp_path / "run")
+    assert all(np.array_equal(base[path], run[path]) for path in base)
+
+
+def test_a_loaded_run_is_merged(home, capsys):
+    """Decoding and evaluation see base and adapter together, and so do other runs that start from it."""
+    run = loading.load(home / "run", "last")
+    stored, kernel = leaves_of(home / "run"), "params/stack/stack_0/input/kernel"
+    pair = [stored[f"added/{kernel.replace('/', '.')}/{name}"] for name in "ab"]
+    merged = run.params["params"]["stack"]["stack_0"]["input"]["kernel"]
+    np.testing.assert_allclose(merged, stored[kernel] + pair[0] @ pair[1], rtol=1e-5)
+    assert "added" not in run.params
+    arguments = ["evaluate", "run", "--data-dir", "data", "--split", "validation", "--json", "--parts", str(PARTS)]
+    assert call(home, *arguments, "--checkpoint", "last") == 0
+    scores = {score["name"]: score["value"] for score in json.loads(capsys.readouterr().out)["scores"]}
+    records = [json.loads(line) for line in (home / "run" / "metrics.jsonl").read_text().splitlines()]
+    expected = next(r["validation perplexity"] for r in records if r["step"] == 8 and "validation perplexity" in r)
+    assert scores["perplexity"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_rank_on_the_command_line(home):
+    (home / "config.py").write_text(
+        "from seqlab import catalogue\n"
+        "from seqlab_parts.parametrizations.lora import Lora\n"
+        "import dataclasses\n"
+        f"base = catalogue.load_experiment(__import__('pathlib').Path({str(home / 'base' / 'experiment.json')!r}))\n"
+        "experiment = dataclasses.replace(base, parametrization=Lora())\n"
+    )
+    arguments = ["train", "config.py", "--out", "wider", "--data-dir", "data", "--init-from", "base", "--steps", "1"]
+    assert call(home, *arguments, "--parametrization.rank", "3", "--parts", str(PARTS)) == 0
+    assert catalogue.load_experiment(home / "wider" / "experiment.json").parametrization == Lora(rank=3)
