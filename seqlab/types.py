@@ -6,6 +6,7 @@ Axes, as they appear in every shape annotation:
     D width        H heads                       V vocabulary          C classes    F features
 """
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
@@ -232,6 +233,15 @@ class Attentive(Generator, Protocol):
 
     def attentive_step(self, memory: Memory, state: State, token: jax.Array, t: jax.Array) -> Any:
         """`step`, and the mean weights [B K P] of its position."""
+        ...
+
+
+@runtime_checkable
+class Counted(Protocol):
+    """A model that is estimated by counting, not by gradients: n-grams."""
+
+    def count(self, batches: Iterable[Any]) -> Params:
+        """Returns the parameters, given all training batches once, in the order of the data."""
         ...
 
 

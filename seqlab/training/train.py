@@ -28,12 +28,13 @@ from seqlab.system.files import locked
 from seqlab.system.signals import StopRequest, listen_for_stop
 from seqlab.training.checks import check_experiment
 from seqlab.training.context import TrainingContext
+from seqlab.training.counting import run_counting
 from seqlab.training.prepare import PreparedExperiment, plan_batches, prepare_experiment
 from seqlab.training.recovery import run_training
 from seqlab.training.state import initial_state, training_step
 from seqlab.training.trainable import split
 from seqlab.training.validation import make_validation
-from seqlab.types import Reference, TrainState
+from seqlab.types import Counted, Reference, TrainState
 
 
 def print_line(line: str) -> None:
@@ -72,7 +73,10 @@ def train(
         record = {**prepared.data.hashes, **reference_digests(references)}
         with lock_run(run):
             on_process_zero(lambda: open_run(prepared.experiment, prepared.codecs, record, run, command))
-            run_training(context)
+            if isinstance(prepared.experiment.model, Counted):
+                run_counting(context)
+            else:
+                run_training(context)
             wait_for_all()
 
 

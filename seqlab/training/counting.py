@@ -1,0 +1,40 @@
+"""Models that are estimated by counting: one pass over the training data, one checkpoint, no optimizer."""
+
+import dataclasses
+
+import jax
+import numpy as np
+
+from seqlab.runs import manifest
+from seqlab.runs.checkpoint import check_shapes
+from seqlab.runs.log import Logbook
+from seqlab.runs.saving import save_alone
+from seqlab.system.errors import SeqlabError
+from seqlab.training.context import TrainingContext
+from seqlab.training.progress import Progress
+
+
+def run_counting(context: TrainingContext) -> None:
+    """Writes the only checkpoint of a run, as step 1, unless it exists: the parameters that the model counts.
+
+    Raises `SeqlabError` for parameters of other shapes than those of the model, and for an infinite validation loss.
+    """
+    experiment, run = context.experiment, context.run
+    if manifest.checkpoint_steps(run):
+        context.say(f"{run} is counted already")
+        return
+    if jax.process_count() > 1:
+        raise SeqlabError(f"{type(experiment.model).__name__} is counted by one process")
+    batches = (context.collate(batch_plan, 0) for batch_plan in context.plan.batches(experiment.seed, None))
+    params = jax.tree.map(np.asarray, experiment.model.count(batches))
+    check_shapes(params, context.shapes.params, run)
+    values = context.validate(params)
+    if not np.isfinite(values["loss"]):
+        raise SeqlabError(f"{run}: the validation loss is not finite: a probability that was counted is zero")
+    log = Logbook(run, 0, experiment.log_every, context.say)
+    log.write(1, {f"validation {name}": value for name, value in values.items()})
+    log.close()
+    context.say("counted: " + ", ".join(f"{name} {value:.4g}" for name, value in values.items()))
+    progress = Progress().after_validation(experiment.validation, 1, values)
+    state = {"params": params, "step": np.int32(1)}
+    save_alone(run, state, 1, dataclasses.replace(progress, stopped=True).to_json())
