@@ -69,6 +69,20 @@ class Task(abc.ABC):
     @abc.abstractmethod
     def loss(self, model: Any, params: Params, batch: Any, context: Context) -> Loss: ...
 
+    updates: ClassVar[int] = 1
+    """Updates for each rollout, of a task that is trained online."""
+
+    def rollout(self, model: Any, params: Params, batch: Any, context: Context) -> Any:
+        """Returns the batch that the loss is of, given one that was collated: what the current policy does, sampled
+        by `context.key`. A pure function, compiled. Tasks that are trained online define it.
+        """
+        raise NotImplementedError
+
+    @property
+    def online(self) -> bool:
+        """Whether the task is trained on rollouts."""
+        return type(self).rollout is not Task.rollout
+
     def requests(self, inputs: Sequence[Any], codecs: Codecs, max_length: int) -> list[Any]:
         """Returns what is asked of the search for each row of the input column. `max_length` 0: the task's own."""
         raise NotImplementedError

@@ -53,6 +53,18 @@ def trained_pattern(experiment: Experiment) -> str:
     return f"^{ADDED}/"
 
 
+def rollout_of(experiment: Experiment) -> Callable[[Params, Any, Context], Any]:
+    """Returns the rollout of an experiment as a function of all its parameters; without one, the batch itself."""
+
+    def rollout(params: Params, batch: Any, context: Context) -> Any:
+        if not experiment.task.online:
+            return batch
+        made = experiment.task.rollout(experiment.model, applied(experiment, params), batch, context)
+        return jax.lax.stop_gradient(made)
+
+    return rollout
+
+
 def loss_of(experiment: Experiment) -> Callable[[Params, Any, Context], Loss]:
     """Returns the loss of an experiment as a function of all its parameters."""
 

@@ -12,6 +12,8 @@ import numpy as np
 
 from seqlab.types import Frames, Tokens
 
+STANDARD_SUMS = ("loss", "weight", "nll", "correct", "gradient_norm", "steps")  # others are a task's own metrics
+
 
 class Stretch(NamedTuple):
     """The speed of a stretch of steps, and shares between 0 and 1."""
@@ -81,6 +83,7 @@ def training_metrics(sums: dict[str, jax.Array]) -> dict[str, float]:
     values = {"loss": totals["loss"] / weight}
     if "nll" in totals:  # without label smoothing, as the validation loss
         values = {"loss": totals["nll"] / weight, "perplexity": perplexity(totals["nll"] / weight)}
+    values |= {name: value / weight for name, value in totals.items() if name not in STANDARD_SUMS}
     return {**values, "gradient norm": totals["gradient_norm"] / totals["steps"]}
 
 

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import optax
 
 from seqlab.config import Experiment
-from seqlab.runs.parametrized import init_parameters, loss_of, trained_pattern
+from seqlab.runs.parametrized import init_parameters, loss_of, rollout_of, trained_pattern
+from seqlab.training.online import make_online_step
 from seqlab.training.optimizer import make_optimizer
 from seqlab.training.step import make_step, zeros_like
 from seqlab.training.trainable import check_patterns, split
@@ -17,7 +18,7 @@ from seqlab.types import Context, Reference, TrainState
 
 def training_step(experiment: Experiment, axis: str | None = None) -> Callable[..., Any]:
     """Returns the training step of an experiment. Gradients are added over the devices of `axis`, if there is one."""
-    return make_step(
+    step = make_step(
         loss_of(experiment),
         optimizer_of(experiment),
         experiment.seed,
@@ -26,6 +27,10 @@ def training_step(experiment: Experiment, axis: str | None = None) -> Callable[.
         average_decay=experiment.optimizer.average,
         skip=experiment.nonfinite == "skip",
         trainable=trained_pattern(experiment),
+    )
+    task = experiment.task
+    return (
+        make_online_step(step, rollout_of(experiment), experiment.seed, task.updates, axis) if task.online else step
     )
 
 
@@ -37,9 +42,9 @@ def initial_state(experiment: Experiment, batch: Any, references: dict[str, Refe
     params, settings = init_parameters(experiment), experiment.optimizer
     check_patterns(params, "optimizer.trainable", [settings.trainable])
     check_patterns(params, "optimizer.rates", [pattern for pattern, _ in settings.rates])
-    value = jax.eval_shape(
-        loss_of(experiment), params, batch, Context(jax.random.key(0), references=references or {})
-    )
+    context = Context(jax.random.key(0), references=references or {})
+    experience = jax.eval_shape(rollout_of(experiment), params, batch, context)
+    value = jax.eval_shape(loss_of(experiment), params, experience, context)
     names = ("loss", "weight", *value.sums, "gradient_norm", "steps")
     return TrainState(
         step=jnp.int32(0),

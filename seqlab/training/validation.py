@@ -23,6 +23,7 @@ from seqlab.runs.references import place_references
 from seqlab.system.errors import SeqlabError
 from seqlab.training.checks import check_longest
 from seqlab.training.meter import perplexity
+from seqlab.training.online import rollout_key
 from seqlab.training.step import zeros_like
 from seqlab.types import Context, Params, Reference
 
@@ -46,6 +47,9 @@ def loss_of_split(
 
     @jax.jit
     def sums_of(params: Params, batch: Any, carry: Any, frozen: Any) -> Any:
+        if task.online:
+            key = rollout_key(experiment.seed, 0)
+            batch = task.rollout(experiment.model, params, batch, Context(key, references=frozen))
         return task.loss(experiment.model, params, batch, Context(carry=carry, references=frozen))
 
     def judge(params: Params) -> tuple[dict[str, float], int, int]:
@@ -60,9 +64,11 @@ def loss_of_split(
             total = sums if total is None else jax.tree.map(jnp.add, total, sums)
         loss, weight, sums = total
         values = {"loss": float(sums.get("nll", loss) / weight)}
-        if sums:
+        if "nll" in sums:
             values["perplexity"] = perplexity(values["loss"])
+        if "correct" in sums:
             values["accuracy"] = 100 * float(sums["correct"] / weight)
+        values |= {name: float(sums[name] / weight) for name in sums if name not in ("nll", "correct")}
         return values, int(weight), plan.left_out
 
     return judge

@@ -77,7 +77,8 @@ def check_devices(experiment, run: Path, data_dir: Path):
     batch = fill_rows(prepared.collate(plan.batches(0, 0)[0], 0), 8)
     state = initial_state(experiment, batch, references)
     alone, _ = jax.jit(training_step(experiment))(jax.tree.map(jnp.copy, state), batch, references)
-    for parallel in (Parallel(), Parallel(fsdp=2), *([] if experiment.task.whole_batch else [Parallel("pmap")])):
+    alone_by_row = not (experiment.task.whole_batch or experiment.task.online)  # under pmap a rollout draws otherwise
+    for parallel in (Parallel(), Parallel(fsdp=2), *([Parallel("pmap")] if alone_by_row else [])):
         runner = make_runner(parallel)
         step = runner.compile(training_step(experiment, runner.axis))
         placed = place_references(references, runner.place)
