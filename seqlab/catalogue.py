@@ -86,7 +86,11 @@ def resolve(experiment: Experiment, codecs: Codecs) -> Experiment:
         if column in codecs and codecs[column].size is not None and not hasattr(model, name):
             raise SeqlabError(f"{type(model).__name__} has no {name}: it does not fit {task}")
     tables = [reader.column for reader in readers_of(model).values() if hasattr(reader, "vocabulary")]
-    if getattr(model, "tie", None) == "all" and any(codecs[column] != codecs["target"] for column in tables):
+    if (
+        isinstance(model, Generator)
+        and model.shares_table
+        and any(codecs[column] != codecs["target"] for column in tables)
+    ):
         raise SeqlabError("model.tie 'all' needs one joint vocabulary: set text.joint, or model.tie to 'target'")
 
     def size(column: str, name: str) -> int | None:

@@ -152,6 +152,11 @@ class Generator(Model, Protocol):
 
     vocabulary: int
 
+    @property
+    def shares_table(self) -> bool:
+        """Whether source and target share one table of embeddings, and so one vocabulary."""
+        return False
+
     def features(self, inputs: Any, prefix: Tokens, carry: Carry = None, *, train: bool) -> Any:
         """Teacher forcing, all positions at once: ([B T D], carry)."""
         ...

@@ -81,6 +81,15 @@ def test_every_kind_has_a_page(home):
     assert {path.parent.name for path in (home / "parts").glob("*/*.py")} == set(parts.KINDS)
 
 
+def test_a_reward_is_a_field_of_a_task(home):
+    """Its numbers, and its form in experiment.json."""
+    reward = catalogue.part_class("rewards", "brevity")(cost=0.5)
+    assert reward.score(["a", "b"], ["", "xyz"]).tolist() == [0.0, -1.5]
+    values = catalogue.part_to_json(reward)
+    assert values == {"part": "rewards/brevity", "cost": 0.5}
+    assert catalogue.part_from_json("tasks", values, "task.reward") == reward
+
+
 @pytest.mark.parametrize("kind", ["models", "encoders", "readers"])
 def test_the_examples_obey_the_laws(home, kind):
     (name,) = (path.stem for path in (home / "parts" / kind).glob("*.py"))

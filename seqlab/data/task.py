@@ -39,6 +39,8 @@ class Task(abc.ABC):
     """The names of the metrics that judge predictions; none: the task is judged by its loss alone."""
     whole_batch: ClassVar[bool] = False
     """Whether the loss of an example depends on the others of its batch, which is then never worked on in parts."""
+    tokenized: Any = False
+    """Whether texts are tokenized, and scores take them as they are."""
     separator: ClassVar[str | None] = None
     """What stands for the newlines of a source in a line of text."""
 

@@ -37,6 +37,7 @@ RULES: dict[str, dict[str, Axes]] = {
         r"words/table": (T, F),
         r"words/output/kernel": (F, T),
         r"words/bias": (T,),
+        r"words/prompts": (None, F),
     },
     "positions": {r"(where|\w*positions)/table": (None, F)},
     "answer": {r"params/output/kernel": (F, None), r"params/output/bias": (None,)},

@@ -61,8 +61,8 @@ def evaluate(run: Run, split: str, data_dir: Path, base: Path | None = None, **s
     changed = data.changed_since(resolve_inside(run.folder, RUN_RECORD))
     text_doubts = []
     if decoded.texts:
-        tokenized = getattr(experiment.task, "tokenized", False)
-        text_doubts = doubts(experiment.task.metrics, decoded.texts, [decoded.references], tokenized)
+        task = experiment.task
+        text_doubts = doubts(task.metrics, decoded.texts, [decoded.references], task.tokenized)
     return Evaluation(scores, decoded, experiment.search, data, changed, text_doubts)
 
 

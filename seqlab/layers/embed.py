@@ -74,8 +74,12 @@ class TiedEmbedding(nn.Module):
     dtype: str = "float32"
     bias: bool = True
     """Whether the logits have one."""
+    prompts: int = 0
+    """Soft prompts (Lester et al. 2021): learned vectors of the ids from `entries` on, which have no logits."""
 
     def setup(self):
+        if self.prompts:
+            self.prompt_table = self.param("prompts", nn.initializers.normal(0.5), (self.prompts, self.dim))
         # A standard deviation of 1/sqrt(D): unit variance after scaling, moderate logits when tied.
         self.table = self.param("table", nn.initializers.normal(self.dim**-0.5), (self.entries, self.dim))
         if self.bias:
@@ -84,7 +88,11 @@ class TiedEmbedding(nn.Module):
             self.output = Dense("bd,dv->bv", (self.dim, self.entries), dtype=self.dtype)
 
     def embed(self, ids: Int[Array, "..."]) -> Float[Array, "... D"]:
-        return self.table[ids] * self.dim**0.5
+        words = self.table[jnp.minimum(ids, self.entries - 1) if self.prompts else ids] * self.dim**0.5
+        if not self.prompts:
+            return words
+        prompts = self.prompt_table[jnp.clip(ids - self.entries, 0, self.prompts - 1)]
+        return jnp.where((ids >= self.entries)[..., None], prompts, words)
 
     def project(self, features: Float[Array, "... D"]) -> Float[Array, "... V"]:
         flat = features.reshape(-1, self.dim)

@@ -38,6 +38,10 @@ class Bahdanau(AttentiveGenerator):
     dtype: str = "float32"
     """What the operands of products with parameters are rounded to; all else is float32."""
 
+    @property
+    def shares_table(self) -> bool:
+        return self.tie == "all"
+
     def setup(self):
         check_tie(self.tie, self.reader, self.vocabulary)
         if self.dim % 2:
@@ -50,7 +54,7 @@ class Bahdanau(AttentiveGenerator):
 
     def encode_memory(self, inputs: Inputs, *, train: bool = False) -> tuple[Any, Any]:
         """The memory, and the decoder's state before the first step."""
-        x, mask = self.reader.read(inputs, self.dim, embed=self.decoder.embed if self.tie == "all" else None)
+        x, mask = self.reader.read(inputs, self.dim, embed=self.decoder.embed if self.shares_table else None)
         values, ends = self.encoder(x, mask, train=train)
         summary = jnp.concatenate([side[0] for side in ends[-1]], axis=-1)
         memory = {"keys": self.alignment.keys(values), "values": values, "mask": mask}

@@ -48,6 +48,10 @@ class ConvSeq2Seq(nn.Module, Generator):
     dtype: str = "float32"
     """What the operands of products with parameters are rounded to; all else is float32."""
 
+    @property
+    def shares_table(self) -> bool:
+        return self.tie == "all"
+
     def setup(self):
         check_tie(self.tie, self.reader, self.vocabulary)
         if self.kernel % 2 == 0:
@@ -84,7 +88,7 @@ class ConvSeq2Seq(nn.Module, Generator):
 
     def encode(self, inputs: Inputs, *, train: bool = False) -> dict[str, jax.Array]:
         """Keys, the last layer's outputs; values, with the embeddings added; which of them are real."""
-        words, mask = self.reader.read(inputs, self.dim, embed=self.words.embed if self.tie == "all" else None)
+        words, mask = self.reader.read(inputs, self.dim, embed=self.words.embed if self.shares_table else None)
         embedded = self.drop(SMALL * (words + self.source_positions.of_rows(mask)), train=train)
         x, run = embedded, run_over_all(mask)
         for block in self.encoder:

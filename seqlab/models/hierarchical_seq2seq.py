@@ -38,6 +38,10 @@ class HierarchicalSeq2Seq(AttentiveGenerator):
     dtype: str = "float32"
     """What the operands of products with parameters are rounded to; all else is float32."""
 
+    @property
+    def shares_table(self) -> bool:
+        return self.tie == "all"
+
     def setup(self):
         check_tie(self.tie, self.reader, self.vocabulary)
         if self.dim % 2:
@@ -54,7 +58,7 @@ class HierarchicalSeq2Seq(AttentiveGenerator):
 
     def encode_memory(self, inputs: Tokens, *, train: bool = False) -> tuple[Any, Any]:
         """The memory, and the decoder's state before the first step."""
-        x, mask = self.reader.read(inputs, self.dim, embed=self.decoder.embed if self.tie == "all" else None)
+        x, mask = self.reader.read(inputs, self.dim, embed=self.decoder.embed if self.shares_table else None)
         x, _ = self.word_encoder(x, mask, segments=segments_of(inputs), train=train)
         parts = members(inputs, self.sentences)
         sentences, ends = self.sentence_encoder(self.pool(x, parts), parts.any(-1), train=train)

@@ -32,6 +32,10 @@ class Sutskever(nn.Module, Generator):
     """Whether the layers' activations are computed again in the backward pass, in place of being kept. The compiler
     for CPU keeps them all the same."""
 
+    @property
+    def shares_table(self) -> bool:
+        return self.tie == "all"
+
     def setup(self):
         check_tie(self.tie, self.reader, self.vocabulary)
         self.words = TiedEmbedding(self.vocabulary, self.dim, self.tie != "none", self.dtype)
@@ -42,7 +46,7 @@ class Sutskever(nn.Module, Generator):
 
     def encode(self, inputs: Inputs, *, train: bool = False) -> Any:
         """The states after the first token, which is the last one read."""
-        x, mask = self.reader.read(inputs, self.dim, embed=self.words.embed if self.tie == "all" else None)
+        x, mask = self.reader.read(inputs, self.dim, embed=self.words.embed if self.shares_table else None)
         return self.encoder(x, mask, reverse=True, train=train)[1]
 
     def features(

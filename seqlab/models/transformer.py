@@ -50,6 +50,10 @@ class Transformer(nn.Module, Generator):
     scan: bool = False
     """Whether the layers are compiled once, as a loop, however many there are."""
 
+    @property
+    def shares_table(self) -> bool:
+        return self.tie == "all"
+
     def setup(self):
         check_tie(self.tie, self.reader, self.vocabulary)
         self.words = TiedEmbedding(self.vocabulary, self.dim, self.tie != "none", self.dtype, bias=self.biases)
@@ -63,7 +67,7 @@ class Transformer(nn.Module, Generator):
 
     def encode(self, inputs: Inputs, *, train: bool = False) -> tuple[Float[Array, "B P D"], Bool[Array, "B P"]]:
         """The memory, and which of its positions are real."""
-        x, mask = self.reader.read(inputs, self.dim, embed=self.words.embed if self.tie == "all" else None)
+        x, mask = self.reader.read(inputs, self.dim, embed=self.words.embed if self.shares_table else None)
         x += self.source_positions.of_rows(mask)
         return self.encoder.encode(x, mask, train=train), mask
 

@@ -30,6 +30,8 @@ class TransformerLM(nn.Module, Generator):
     """How many positions there are, if they are learned."""
     tie: bool = True
     """Whether the embedding table is the output projection too."""
+    prompts: int = 0
+    """Soft prompts: learned vectors of the ids from `vocabulary` on, which can be read and not written."""
     dtype: str = "float32"
     """What the operands of products with parameters are rounded to; all else is float32. "bfloat16" is what matrix
     units take, AMX of recent CPUs too."""
@@ -40,7 +42,7 @@ class TransformerLM(nn.Module, Generator):
     """Whether the layers are compiled once, as a loop, however many there are."""
 
     def setup(self):
-        self.words = TiedEmbedding(self.vocabulary, self.dim, self.tie, self.dtype, bias=False)
+        self.words = TiedEmbedding(self.vocabulary, self.dim, self.tie, self.dtype, False, self.prompts)
         self.where = Positions(self.positions, self.dim, self.max_length)
         inner = self.dropout if self.inner_dropout is None else self.inner_dropout
         sizes = (self.dim, self.heads, self.hidden, self.dropout, inner, self.norm)

@@ -20,12 +20,14 @@ REQUIRED_NAMES = {
     "readers": ("TINY",),
     "encoders": ("TINY",),
     "parametrizations": ("PARAMETRIZATION",),
+    "rewards": ("REWARD",),
 }
 KINDS = tuple(REQUIRED_NAMES)
 SHARED = {  # files that are not parts
     "metrics": ("metric", "registry"),
     "codecs": ("codec",),
     "parametrizations": ("parametrization",),
+    "rewards": ("reward",),
 }
 _folders: list[Path] = []
 
