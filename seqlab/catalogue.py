@@ -23,15 +23,8 @@ from seqlab.system.parts import REQUIRED_NAMES, module, names
 from seqlab.system.untrusted import fits, read_json, resolve_inside
 from seqlab.types import Generator, Reader, kind_of
 
-KINDS = (
-    "models",
-    "datasets",
-    "tasks",
-    "encoders",
-    "readers",
-    "codecs",
-    "parametrizations",
-)  # of the parts of an experiment
+# The kinds of parts of an experiment.
+KINDS = ("models", "datasets", "tasks", "encoders", "readers", "codecs", "parametrizations", "rewards")
 FIELD_KINDS = {"model": "models", "data": "datasets", "task": "tasks", "parametrization": "parametrizations"}
 # Fields of a model that are 0 in a config, and the column whose codec fills each in; a reader names its own column.
 SIZES = {"vocabulary": "target", "classes": "label"}
@@ -86,11 +79,8 @@ def resolve(experiment: Experiment, codecs: Codecs) -> Experiment:
         if column in codecs and codecs[column].size is not None and not hasattr(model, name):
             raise SeqlabError(f"{type(model).__name__} has no {name}: it does not fit {task}")
     tables = [reader.column for reader in readers_of(model).values() if hasattr(reader, "vocabulary")]
-    if (
-        isinstance(model, Generator)
-        and model.shares_table
-        and any(codecs[column] != codecs["target"] for column in tables)
-    ):
+    shares_table = isinstance(model, Generator) and model.shares_table
+    if shares_table and any(codecs[column] != codecs["target"] for column in tables):
         raise SeqlabError("model.tie 'all' needs one joint vocabulary: set text.joint, or model.tie to 'target'")
 
     def size(column: str, name: str) -> int | None:
