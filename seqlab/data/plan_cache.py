@@ -15,6 +15,7 @@ from seqlab.data.buckets import Bucket, Buckets, Group, make_buckets
 from seqlab.data.corpus import Corpus
 from seqlab.data.packing import Packing
 from seqlab.data.plans import Plan
+from seqlab.data.task import Task
 from seqlab.system.errors import SeqlabError
 from seqlab.system.files import make_folder_once
 from seqlab.system.untrusted import fits, read_json
@@ -113,7 +114,7 @@ def save_plan(plan: Buckets | Packing, folder: Path) -> None:
 
 
 def bucket_plan(
-    task: Any, corpus: Corpus, batching: Batching, sizes: Callable[[], np.ndarray], *, any_ratio: bool = False
+    task: Task, corpus: Corpus, batching: Batching, sizes: Callable[[], np.ndarray], *, any_ratio: bool = False
 ) -> Plan:
     """Buckets over the positions that examples take, `sizes()` [examples, columns]; cached in the corpus folder.
 
@@ -128,7 +129,7 @@ def bucket_plan(
     return cached_plan(make, task, corpus, batching)
 
 
-def cut_source_plan(task: Any, corpus: Corpus, batching: Batching, maximum: int) -> Plan:
+def cut_source_plan(task: Task, corpus: Corpus, batching: Batching, maximum: int) -> Plan:
     """`bucket_plan` for pairs whose source is cut to `maximum` tokens; a target that is too long leaves them out."""
     longest = max(batching.max_length, maximum + 1)
 
@@ -139,7 +140,7 @@ def cut_source_plan(task: Any, corpus: Corpus, batching: Batching, maximum: int)
     return bucket_plan(task, corpus, dataclasses.replace(batching, max_length=longest), sizes, any_ratio=True)
 
 
-def cached_plan(make: Callable[[], Buckets | Packing], task: Any, corpus: Corpus, batching: Batching) -> Plan:
+def cached_plan(make: Callable[[], Buckets | Packing], task: Task, corpus: Corpus, batching: Batching) -> Plan:
     """The plan that `make` gives for a task, cached in the corpus folder."""
     if corpus.folder is None:
         return make()

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from seqlab.config import Search
+from seqlab.data.task import Task
 from seqlab.data.text_files import make_repairs, read_lines
 from seqlab.decoding.decoded_text import DecodedText
 from seqlab.decoding.lines import decode_lines
@@ -53,7 +54,7 @@ class LineStreams(NamedTuple):
     first: int = 1
 
 
-def sources_in(task: Any, lines: Iterable[str]) -> Iterator[str]:
+def sources_in(task: Task, lines: Iterable[str]) -> Iterator[str]:
     """Lines as sources: the task's separator, if it has one, becomes the newlines of a source."""
     separator = task.separator
     return (line.replace(separator, "\n") for line in lines) if separator else iter(lines)

@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 
+from seqlab.data.task import Task
 from seqlab.laws.generators import (
     carry_continues_the_stream,
     future_is_unseen,
@@ -107,7 +108,7 @@ def is_causal(model: Any) -> bool:
     return isinstance(encoder, Encoder) and encoder.causal
 
 
-def task_laws(task: Any) -> tuple[Law, ...]:
+def task_laws(task: Task) -> tuple[Law, ...]:
     """The laws that a task must obey."""
     if task.model is not Generator:
         laws = {Classifier: CLASSIFIER_TASK_LAWS, Tagger: TAGGER_TASK_LAWS, Regressor: REGRESSOR_TASK_LAWS}

@@ -16,6 +16,7 @@ from seqlab.config import Batching, Experiment, Text
 from seqlab.data.corpus import Corpus
 from seqlab.data.plans import Plan
 from seqlab.data.streams import Streams
+from seqlab.data.task import Task
 from seqlab.distributed.devices import fill_rows, fit_rows
 from seqlab.laws.equality import require, require_close, require_equal
 from seqlab.layers.nesting import readers_of
@@ -23,7 +24,7 @@ from seqlab.runs.parameters import init_params
 from seqlab.types import Context
 
 
-def tiny_corpus(task: Any) -> tuple[Corpus, Codecs, list[dict[str, str]]]:
+def tiny_corpus(task: Task) -> tuple[Corpus, Codecs, list[dict[str, str]]]:
     make_text = {
         ("source", SentencePiece): lambda n: f"{'a b ' * n}c\nb",
         ("target", SentencePiece): lambda n: f"{'x ' * (n % 3)}yz {n}",
@@ -54,11 +55,11 @@ def tiny_tokenizer() -> SentencePiece:
     return train_sentencepiece(["a b c xyz yz 0 1 2 3 4 5 6 7 8 9"] * 20, Text("char", 300))
 
 
-def tiny_plan(task: Any, corpus: Corpus) -> Plan:
+def tiny_plan(task: Task, corpus: Corpus) -> Plan:
     return task.plan(corpus, Batching(tokens=140, buckets=3, max_length=60, max_ratio=99.0))
 
 
-def targets_are_the_next_tokens(task: Any) -> None:
+def targets_are_the_next_tokens(task: Task) -> None:
     """A batch's targets are the texts, and its prefix is what stands before each: BOS first, and EOS is the last
     target. In a stream the targets are the whole text but its first token.
     """
@@ -91,7 +92,7 @@ def targets_are_the_next_tokens(task: Any) -> None:
         require(sorted(decoded_texts) == sorted(texts), "the targets are not the texts")
 
 
-def targets_are_the_labels(task: Any) -> None:
+def targets_are_the_labels(task: Task) -> None:
     """A batch's targets are its documents' classes; a document is whole, and its sentences are told apart."""
     corpus, codecs, examples = tiny_corpus(task)
     for batch_plan in tiny_plan(task, corpus).batches(0, None):
@@ -109,7 +110,7 @@ def targets_are_the_labels(task: Any) -> None:
             require(codecs["label"].decode([int(batch.targets[i])]) == example["label"], "the class is another one")
 
 
-def targets_are_the_tags(task: Any) -> None:
+def targets_are_the_tags(task: Task) -> None:
     """A batch's targets are the labels, one for each symbol, and its inputs the symbols."""
     corpus, codecs, examples = tiny_corpus(task)
     for batch_plan in tiny_plan(task, corpus).batches(0, None):
@@ -121,7 +122,7 @@ def targets_are_the_tags(task: Any) -> None:
                 require(decoded == examples[index][name], f"a {name} is another one")
 
 
-def targets_are_the_numbers(task: Any) -> None:
+def targets_are_the_numbers(task: Task) -> None:
     """A batch's targets are the target's numbers, and its inputs the source's, position by position."""
     corpus, codecs, examples = tiny_corpus(task)
     for batch_plan in tiny_plan(task, corpus).batches(0, None):
@@ -133,7 +134,7 @@ def targets_are_the_numbers(task: Any) -> None:
             require_equal(batch.targets[i], target[0], "the number of a target")
 
 
-def decoding_reads_what_training_reads(task: Any) -> None:
+def decoding_reads_what_training_reads(task: Task) -> None:
     """A text's request has the source, the sentences and the first prompt token that it has in a training batch."""
     corpus, codecs, examples = tiny_corpus(task)
     for batch_plan in tiny_plan(task, corpus).batches(0, None):
@@ -146,7 +147,7 @@ def decoding_reads_what_training_reads(task: Any) -> None:
             require_equal(request.prompt, batch.prefix.ids[i, :1], "the prompt")
 
 
-def every_example_comes_once_an_epoch(task: Any) -> None:
+def every_example_comes_once_an_epoch(task: Task) -> None:
     """An epoch's batches hold each example once, or each token of a stream, in an order that depends on seed and
     epoch alone.
     """
@@ -167,7 +168,7 @@ def every_example_comes_once_an_epoch(task: Any) -> None:
         require(seen == list(range(len(corpus))), f"an epoch holds examples {seen}")
 
 
-def rows_come_apart(task: Any) -> None:
+def rows_come_apart(task: Task) -> None:
     """Some rows of a batch, collated alone, are those of the whole batch; rows behind the last are filled up."""
     corpus, codecs, _ = tiny_corpus(task)
     for batch_plan in tiny_plan(task, corpus).batches(7, 0):
@@ -182,7 +183,7 @@ def rows_come_apart(task: Any) -> None:
                 )
 
 
-def filled_rows_weigh_nothing(task: Any) -> None:
+def filled_rows_weigh_nothing(task: Task) -> None:
     """Rows added to make a multiple of the devices change no sum of the loss."""
     corpus, codecs, _ = tiny_corpus(task)
     model = catalogue.without_sizes(models_for(task)[0])
@@ -193,13 +194,13 @@ def filled_rows_weigh_nothing(task: Any) -> None:
     require_close(sums(params, fill_rows(batch, 8)), sums(params, batch), "sums of the loss with filled-up rows")
 
 
-def models_for(task: Any) -> list[Any]:
+def models_for(task: Task) -> list[Any]:
     """Returns the tiny models that a task can train."""
     models = [catalogue.module("models", name).TINY for name in catalogue.names("models")]
     return [model for model in models if isinstance(model, task.model) and reads_columns(model, task)]
 
 
-def reads_columns(model: Any, task: Any) -> bool:
+def reads_columns(model: Any, task: Task) -> bool:
     """Whether the columns that a model reads are the task's, and a generator reads the source if there is one."""
     columns = {reader.column for reader in readers_of(model).values()}
     return columns <= task.columns.keys() and ("source" in columns or "source" not in task.columns)
