@@ -1,5 +1,6 @@
 """`seqlab list`."""
 
+import sys
 from pathlib import Path
 from typing import Literal
 
@@ -9,12 +10,17 @@ from seqlab.cli.options import Parts
 from seqlab.cli.start import dump, use_parts
 
 
+Kind = Literal[
+    "models", "encoders", "readers", "tasks", "codecs", "datasets", "metrics", "parametrizations", "rewards", "configs"
+]
+
+
 def list_parts(
-    kind: Positional[Literal["models", "tasks", "datasets", "configs", "metrics"]],
+    kind: Positional[Kind],
     json: bool = False,
     parts: Parts = None,
 ) -> None:
-    """Lists models, tasks, datasets, configs or metrics."""
+    """Lists the parts of a kind, or the configs below this folder."""
     use_parts(parts)
     if kind == "configs":
         descriptions = {str(path): first_line(path) for path in sorted(Path("configs").glob("*.py"))}
@@ -29,6 +35,8 @@ def list_parts(
     if json:
         print(dump(descriptions))
         return
+    if not descriptions:
+        print(f"there are no {kind} here; give your own by --parts DIR", file=sys.stderr)
     width = max(map(len, descriptions), default=0)
     for name, line in descriptions.items():
         print(f"{name:{width}}  {line}")

@@ -133,7 +133,7 @@ def test_fingerprint_and_average(home, capsys):
     assert "run-average exists" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("kind", ["models", "tasks", "datasets", "metrics"])
+@pytest.mark.parametrize("kind", ["models", "encoders", "readers", "codecs", "tasks", "datasets", "metrics"])
 def test_list(home, capsys, kind):
     assert call(home, "list", kind, "--json") == 0
     descriptions = json.loads(capsys.readouterr().out)
