@@ -9,9 +9,17 @@ from tyro.conf import Positional
 from seqlab.cli.options import Parts
 from seqlab.cli.start import dump, use_parts
 
-
 Kind = Literal[
-    "models", "encoders", "readers", "tasks", "codecs", "datasets", "metrics", "parametrizations", "rewards", "configs"
+    "models",
+    "encoders",
+    "readers",
+    "tasks",
+    "codecs",
+    "datasets",
+    "metrics",
+    "parametrizations",
+    "rewards",
+    "configs",
 ]
 
 
