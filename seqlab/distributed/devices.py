@@ -7,6 +7,7 @@ import functools
 import math
 import os
 from collections.abc import Callable
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -17,6 +18,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from seqlab.config import Parallel
 from seqlab.data.plans import BatchPlan
 from seqlab.distributed.sharding import specs
+from seqlab.layers.axes import AxesByPath
 from seqlab.system.errors import SeqlabError
 from seqlab.types import TrainState
 
@@ -24,6 +26,7 @@ AXIS = "data"  # of pmap
 AXES = ("data", "fsdp", "tensor")  # of the mesh
 ROWS = PartitionSpec(("data", "fsdp"))
 REPLICATED = Parallel()  # every device has all parameters
+NO_AXES: AxesByPath = MappingProxyType({})
 
 
 class Runner(NamedTuple):
@@ -52,12 +55,15 @@ def fit_rows(x: np.ndarray, rows: int) -> np.ndarray:
     return np.concatenate([x, np.zeros((missing, *x.shape[1:]), x.dtype)]) if missing > 0 else x[:rows]
 
 
-def make_runner(parallel: Parallel = REPLICATED, accumulate: int = 1) -> Runner:
-    """Returns the runner for all devices of all processes, and batches that are processed in `accumulate` parts."""
+def make_runner(parallel: Parallel = REPLICATED, accumulate: int = 1, axes: AxesByPath = NO_AXES) -> Runner:
+    """Returns the runner for all devices of all processes, and batches that are processed in `accumulate` parts.
+
+    `axes` are those of the parameters, by which they are split over devices.
+    """
     check_devices(parallel)
     if parallel.name == "pmap":
         return make_pmap_runner(accumulate)
-    return make_jit_runner(parallel, accumulate)
+    return make_jit_runner(parallel, accumulate, axes)
 
 
 def check_devices(parallel: Parallel) -> None:
@@ -102,7 +108,7 @@ def describe_determinism() -> str:
     return f"on gpu a resumed run is bit-identical only with XLA_FLAGS='{flags}' (atomics, choice of kernels)"
 
 
-def make_jit_runner(parallel: Parallel, accumulate: int) -> Runner:
+def make_jit_runner(parallel: Parallel, accumulate: int, axes: AxesByPath) -> Runner:
     shared = (parallel.fsdp, parallel.tensor)
     sizes = (len(jax.devices()) // math.prod(shared), *shared)
     mesh = jax.make_mesh(sizes, AXES, axis_types=(jax.sharding.AxisType.Auto,) * 3)
@@ -111,7 +117,7 @@ def make_jit_runner(parallel: Parallel, accumulate: int) -> Runner:
     def shardings(tree: Any) -> Any:
         """Returns the shardings of a state, whose carry has rows, or of parameters."""
         carry = tree.carry if isinstance(tree, TrainState) else None
-        state_shardings = jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs(tree, *shared))
+        state_shardings = jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs(tree, axes, *shared))
         return (
             state_shardings if carry is None else state_shardings.replace(carry=jax.tree.map(lambda _: by_row, carry))
         )

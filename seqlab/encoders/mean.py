@@ -35,7 +35,8 @@ class MeanEncoder(nn.Module, Encoder):
         x, mask = self.reader.read(inputs, self.dim)
         mean = (x * mask[..., None]).sum(axis=1) / jnp.maximum(mask.sum(axis=1), 1)[:, None]
         mean = Dropout(self.dropout)(mean, train=train)
-        inner = Dense("bd,dh->bh", (x.shape[-1], self.hidden), bias=True, dtype=self.dtype, name="inner")
+        sizes, axes = (x.shape[-1], self.hidden), ("inputs", "hidden")
+        inner = Dense("bd,dh->bh", sizes, bias=True, dtype=self.dtype, axes=axes, name="inner")
         return Encoded(x, mask, jax.nn.relu(inner(mean)))
 
 

@@ -21,6 +21,7 @@ from seqlab.laws.subject import make_subject
 from seqlab.readers.words import Words
 from seqlab.runs.checkpoint import restore
 from seqlab.runs.manifest import checkpoint_steps, read_manifest
+from seqlab.runs.parameters import axes_of
 from seqlab.training.step import make_step
 from seqlab.training.train import train
 from seqlab.types import Batch
@@ -65,7 +66,7 @@ def devices_agree() -> None:
         if dropout not in alone:
             step = jax.jit(make_step(loss, optimizer, 0, average_decay=decay))
             alone[dropout] = train_leaves(step, lambda x: x, lambda x: x, lambda x: x)
-        runner = make_runner(parallel, parts)
+        runner = make_runner(parallel, parts, axes_of(model))
         step = runner.compile(make_step(loss, optimizer, 0, runner.axis, accumulate=parts, average_decay=decay))
         leaves = train_leaves(step, runner.place, lambda x, r=runner: r.feed(fill_rows(x, r.parts)), runner.fetch)
         for i, (leaf, expected) in enumerate(zip(leaves, alone[dropout], strict=True)):

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int
 
+from seqlab.layers.axes import declare_axes
 from seqlab.layers.dense import Dense
 from seqlab.layers.dropout import Dropout
 from seqlab.system.errors import SeqlabError
@@ -74,8 +75,11 @@ class Alignment(nn.Module):
         if self.score in ("additive", "general"):
             self.key = Dense("bse,ed->bsd", (self.memory_dim, self.query_dim), dtype=self.dtype)
         if self.score == "additive":
-            self.query = Dense("bkd,de->bke", (self.query_dim, self.query_dim), bias=True, dtype=self.dtype)
+            self.query = Dense(
+                "bkd,de->bke", (self.query_dim, self.query_dim), bias=True, dtype=self.dtype, axes=(None, None)
+            )
             self.vector = self.param("vector", nn.initializers.normal(self.query_dim**-0.5), (self.query_dim,))
+            declare_axes(self, "vector", (None,))
 
     def keys(self, memory: Float[Array, "B S E"]) -> Float[Array, "B S D"]:
         """What is computed once a memory."""
@@ -113,10 +117,12 @@ class Attention(nn.Module):
         if self.dim % self.heads:
             raise SeqlabError(f"{self.heads} heads do not divide a width of {self.dim}")
         shape = (self.dim, self.heads, self.dim // self.heads)
-        self.query = Dense("btd,dhe->bthe", shape, self.biases, self.dtype)
-        self.key = Dense("btd,dhe->bthe", shape, self.biases, self.dtype)
-        self.value = Dense("btd,dhe->bthe", shape, self.biases, self.dtype)
-        self.out = Dense("bthe,hed->btd", (*shape[1:], self.dim), self.biases, self.dtype)
+        by_head = ("inputs", "heads", None)
+        self.query = Dense("btd,dhe->bthe", shape, self.biases, self.dtype, axes=by_head)
+        self.key = Dense("btd,dhe->bthe", shape, self.biases, self.dtype, axes=by_head)
+        self.value = Dense("btd,dhe->bthe", shape, self.biases, self.dtype, axes=by_head)
+        out_axes = ("heads", None, "outputs")
+        self.out = Dense("bthe,hed->btd", (*shape[1:], self.dim), self.biases, self.dtype, axes=out_axes)
         self.drop = Dropout(self.dropout)
 
     def keys_values(self, memory: Float[Array, "B S D"]) -> tuple[jax.Array, jax.Array]:

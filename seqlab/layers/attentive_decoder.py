@@ -50,8 +50,10 @@ class AttentiveDecoder(nn.Module):
         self.layer = Recurrent(self.cell, dim, dim, dtype=dtype)
         self.bridge = Dense("be,ed->bd", (self.memory_dim, dim * len(self.layer.initial())), bias=True, dtype=dtype)
         feed_width, combined_width = (self.memory_dim, 2 * dim) if self.early else (dim, dim)
-        self.feed = Dense("bkd,dg->bkg", (feed_width, GATES[self.cell] * dim), dtype=dtype)
-        self.combine = Dense("btf,fd->btd", (combined_width + self.memory_dim, dim), bias=True, dtype=dtype)
+        # Read at each position: devices would wait for each other if these were split.
+        whole: Any = {"dtype": dtype, "axes": (None, None)}
+        self.feed = Dense("bkd,dg->bkg", (feed_width, GATES[self.cell] * dim), **whole)
+        self.combine = Dense("btf,fd->btd", (combined_width + self.memory_dim, dim), bias=True, **whole)
         self.drop = Dropout(self.dropout)
 
     def begin(self, summary: Float[Array, "B E"]) -> Any:

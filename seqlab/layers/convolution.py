@@ -12,6 +12,7 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int
 
+from seqlab.layers.axes import declare_axes
 from seqlab.layers.dense import Dense, product
 from seqlab.layers.dropout import Dropout
 
@@ -43,6 +44,11 @@ class Convolution(nn.Module):
         if self.weight_norm:
             self.gain = self.param("gain", lambda key: jnp.linalg.norm(self.direction, axis=0))
         self.bias = self.param("bias", nn.initializers.zeros, (self.outputs,))
+        # Outputs stay whole: on a mesh of all three axes, XLA (jaxlib 0.10.2 and 0.12.0.1) computes the right loss,
+        # and wrong gradients, for a convolution whose output channels are split.
+        declare_axes(self, "kernel", ("inputs", None))
+        for name in ("gain", "bias") if self.weight_norm else ("bias",):
+            declare_axes(self, name, (None,))
 
     @property
     def reach(self) -> int:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from seqlab.layers.axes import record_input_axes
+from seqlab.layers.axes import Names, declare_axes
 from seqlab.system.errors import SeqlabError
 
 
@@ -72,12 +72,15 @@ class Dense(nn.Module):
     dtype: str = "float32"
     deviation: float | None = None
     """Standard deviation of a kernel that is drawn normal."""
+    axes: Names | None = None
+    """The names of the kernel's axes (see `layers/axes.py`). None: "inputs", and other axes stay whole."""
 
     def setup(self):
         terms, out = self.spec.split("->")
         letters = terms.split(",")[1]
         axes = range(len(letters))
-        record_input_axes(self, "kernel", sum(letter not in out for letter in letters))
+        names = self.axes or tuple(None if letter in out else "inputs" for letter in letters)
+        declare_axes(self, "kernel", names, sum(letter not in out for letter in letters))
         initializer = nn.initializers.variance_scaling(
             1.0,
             "fan_avg",
@@ -91,6 +94,8 @@ class Dense(nn.Module):
         if self.bias:
             shape = [self.shape[i] for i in axes if letters[i] in out]
             self.added = self.param("bias", nn.initializers.zeros, shape)
+            kept = [names[i] for i in axes if letters[i] in out]
+            declare_axes(self, "bias", tuple(None if name == "outputs" else name for name in kept))
 
     def __call__(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
         y = product(self.spec, x, self.kernel, self.dtype)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int
 
+from seqlab.layers.axes import declare_axes
 from seqlab.layers.dense import Dense, product
 from seqlab.system.errors import SeqlabError
 
@@ -61,6 +62,7 @@ class Embedding(nn.Module):
 
     @nn.compact
     def __call__(self, ids: Int[Array, "..."]) -> Float[Array, "... D"]:
+        declare_axes(self, "table", ("vocabulary", "width"))
         return self.param("table", nn.initializers.normal(1.0), (self.entries, self.dim))[ids]
 
 
@@ -80,12 +82,16 @@ class TiedEmbedding(nn.Module):
     def setup(self):
         if self.prompts:
             self.prompt_table = self.param("prompts", nn.initializers.normal(0.5), (self.prompts, self.dim))
+            declare_axes(self, "prompts", (None, "width"))
         # A standard deviation of 1/sqrt(D): unit variance after scaling, moderate logits when tied.
         self.table = self.param("table", nn.initializers.normal(self.dim**-0.5), (self.entries, self.dim))
+        declare_axes(self, "table", ("vocabulary", "width"))
         if self.bias:
             self.offset = self.param("bias", nn.initializers.zeros, (self.entries,))
+            declare_axes(self, "bias", ("vocabulary",))
         if not self.tie:
-            self.output = Dense("bd,dv->bv", (self.dim, self.entries), dtype=self.dtype)
+            axes = ("inputs", "vocabulary")
+            self.output = Dense("bd,dv->bv", (self.dim, self.entries), dtype=self.dtype, axes=axes)
 
     def embed(self, ids: Int[Array, "..."]) -> Float[Array, "... D"]:
         words = self.table[jnp.minimum(ids, self.entries - 1) if self.prompts else ids] * self.dim**0.5
@@ -118,6 +124,7 @@ class Positions(nn.Module):
             raise SeqlabError(f"positions must be 'sinusoidal' or 'learned', not {self.kind!r}")
         if self.kind == "learned":
             self.table = self.param("table", nn.initializers.normal(self.deviation), (self.longest, self.dim))
+            declare_axes(self, "table", (None, "width"))
         elif self.dim % 2:
             raise SeqlabError(f"the width must be even for sine and cosine halves, not {self.dim}")
 

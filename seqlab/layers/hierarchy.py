@@ -5,6 +5,7 @@ from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int
 
 from seqlab.layers.attention import masked_softmax
+from seqlab.layers.axes import declare_axes
 from seqlab.layers.dense import Dense
 from seqlab.types import Tokens
 
@@ -38,6 +39,7 @@ class Pool(nn.Module):
         """One mean for each set of members; of an empty set it is zero."""
         dense = Dense("bse,ed->bsd", (x.shape[-1], self.dim), bias=True, dtype=self.dtype, name="hidden")
         vector = self.param("vector", nn.initializers.normal(self.dim**-0.5), (self.dim,))
+        declare_axes(self, "vector", (None,))
         weights = masked_softmax((jnp.tanh(dense(x)) @ vector)[:, None, :], members)
         self.sow("intermediates", "weights", weights)  # for those who ask to see them
         return jnp.einsum("bns,bse->bne", weights, x)

@@ -4,6 +4,8 @@ import jax
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+from seqlab.layers.axes import declare_axes
+
 
 class LayerNorm(nn.Module):
     """Zero mean and unit variance over the width, then a learned scale and bias (Ba et al. 2016).
@@ -16,6 +18,8 @@ class LayerNorm(nn.Module):
     def __call__(self, x: Float[Array, "... D"]) -> Float[Array, "... D"]:
         scale = self.param("scale", nn.initializers.ones, (x.shape[-1],))
         bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],))
+        for name in ("scale", "bias"):
+            declare_axes(self, name, (None,))
         centred = x - x.mean(-1, keepdims=True)
         variance = (centred * centred).mean(-1, keepdims=True)
         normal = centred * jax.lax.rsqrt(variance + 1e-5) * scale + bias

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int
 
+from seqlab.layers.axes import declare_axes
 from seqlab.layers.dense import Dense
 from seqlab.layers.dropout import Dropout
 from seqlab.layers.norm import LayerNorm
@@ -57,8 +58,12 @@ class Recurrent(nn.Module):
         self.input = Dense("btf,fg->btg", (self.inputs, gates * dim), dtype=self.dtype, deviation=deviation)
         self.recurrent = self.param("recurrent", self._initial_recurrent, (dim, gates * dim))
         self.bias = self.param("bias", self._initial_bias, (gates * dim,))
+        # Read at each position: devices would wait for each other if it was split.
+        declare_axes(self, "recurrent", (None, None))
+        declare_axes(self, "bias", (None,))
         if self.cell == "gru" and self.reset == "after":
             self.candidate_bias = self.param("candidate_bias", nn.initializers.zeros, (dim,))
+            declare_axes(self, "candidate_bias", (None,))
         if self.layer_norm:
             self.input_norm, self.recurrent_norm = LayerNorm(), LayerNorm()
             if self.cell == "lstm":

@@ -32,9 +32,10 @@ class FeedForward(nn.Module):
     def __call__(self, x: Float[Array, "B T D"], *, train: bool = False) -> Float[Array, "B T D"]:
         if self.activation not in ACTIVATIONS:
             raise SeqlabError(f"activation must be one of {', '.join(ACTIVATIONS)}, not {self.activation!r}")
-        x = Dense("btd,dh->bth", (self.dim, self.hidden), bias=True, dtype=self.dtype, name="inner")(x)
+        inner, outer = ("inputs", "hidden"), ("hidden", "outputs")
+        x = Dense("btd,dh->bth", (self.dim, self.hidden), True, self.dtype, axes=inner, name="inner")(x)
         x = Dropout(self.dropout)(ACTIVATIONS[self.activation](x), train=train)
-        return Dense("bth,hd->btd", (self.hidden, self.dim), bias=True, dtype=self.dtype, name="outer")(x)
+        return Dense("bth,hd->btd", (self.hidden, self.dim), True, self.dtype, axes=outer, name="outer")(x)
 
 
 class Layer(nn.Module):

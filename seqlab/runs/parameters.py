@@ -8,7 +8,7 @@ from typing import Any
 import jax
 from flax import linen as nn
 
-from seqlab.layers.axes import recording_input_axes
+from seqlab.layers.axes import Axes, recording_axes
 from seqlab.layers.nesting import blank_inputs, blank_tokens
 from seqlab.runs import checkpoint, manifest
 from seqlab.system.errors import SeqlabError
@@ -31,12 +31,12 @@ def make_initializer(model: Any) -> Callable[..., Params]:
     return jax.jit(functools.partial(model.init, train=False, method="outputs"))
 
 
-def input_axes_of(model: nn.Module) -> dict[str, int]:
-    """Returns how many leading axes of each dense kernel are summed over, by path."""
+def axes_of(model: nn.Module) -> dict[str, Axes]:
+    """Returns the axes of a model's parameters, by path."""
     initialize = functools.partial(model.init, train=False, method="outputs")  # not compiled: its layers are traced
-    with recording_input_axes() as input_axes:
+    with recording_axes() as axes:
         jax.eval_shape(initialize, jax.random.key(0), *blank_arguments(model))
-    return input_axes
+    return axes
 
 
 def load_params(run: Path, like: Params) -> Params:

@@ -8,7 +8,7 @@ import jax
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from seqlab.config import Experiment
-from seqlab.runs.parameters import init_params, input_axes_of
+from seqlab.runs.parameters import axes_of, init_params
 from seqlab.system.errors import SeqlabError
 from seqlab.types import Context, Loss, Params
 
@@ -21,7 +21,7 @@ def init_parameters(experiment: Experiment) -> Params:
     params = init_params(experiment.model, experiment.seed)
     if experiment.parametrization is None:
         return params
-    input_axes = input_axes_of(experiment.model)
+    input_axes = {f"params/{path}": axes.input_count for path, axes in axes_of(experiment.model).items()}
     key = jax.random.fold_in(jax.random.key(experiment.seed), ADDED_KEY)
     return {**params, ADDED: experiment.parametrization.init(key, flatten_dict(params, sep="/"), input_axes)}
 

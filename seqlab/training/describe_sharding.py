@@ -9,6 +9,7 @@ from seqlab.config import Experiment
 from seqlab.data.batches import blank_batch
 from seqlab.distributed.devices import describe_devices
 from seqlab.distributed.sharding import explain
+from seqlab.runs.parameters import axes_of
 from seqlab.training.checks import check_experiment
 from seqlab.training.state import initial_state
 
@@ -20,7 +21,7 @@ def describe_sharding(experiment: Experiment) -> Iterator[str]:
     state = jax.eval_shape(lambda: initial_state(experiment, blank_batch(experiment.model)))
     parallel = experiment.parallel
     yield describe_devices(parallel)
-    sizes = (parallel.fsdp, parallel.tensor)
+    sizes = (axes_of(experiment.model), parallel.fsdp, parallel.tensor)
     yield from explain(state.params, *sizes)
     *_, total = explain({"optimizer": state.optimizer, "average": state.average}, *sizes)
     size, share = total.split()[-2:]

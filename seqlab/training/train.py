@@ -21,7 +21,7 @@ from seqlab.distributed.hosts import check_equal_across_processes, is_process_ze
 from seqlab.runs import manifest
 from seqlab.runs.folder import open_run, refuse_other_folder, without_resumable_fields
 from seqlab.runs.initialize import load_parts
-from seqlab.runs.parameters import load_params
+from seqlab.runs.parameters import axes_of, load_params
 from seqlab.runs.parametrized import ADDED, trained_pattern
 from seqlab.runs.references import load_references, place_references, reference_digests
 from seqlab.system.files import locked
@@ -105,7 +105,7 @@ def make_context(
     no example can be validated; `Stopped` if a stop is requested.
     """
     experiment, data, codecs, _ = prepared
-    runner = make_runner(experiment.parallel, experiment.accumulate)
+    runner = make_runner(experiment.parallel, experiment.accumulate, axes_of(experiment.model))
     first_batch = fill_rows(prepared.collate(plan.batches(experiment.seed, 0)[0], 0), runner.parts)
     make_state = functools.partial(initial_state, experiment, first_batch, references)
     shapes = jax.eval_shape(make_state)

@@ -1,4 +1,4 @@
-"""Where parameters lie: every one has a rule, rules fit, and a split model computes what a whole one does."""
+"""Where parameters lie: layers declare all axes, axes fit, and a split model computes what a whole one does."""
 
 import functools
 import math
@@ -12,11 +12,12 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from seqlab import catalogue
 from seqlab.distributed.devices import fill_rows
-from seqlab.distributed.sharding import SMALLEST, explain, name_of, rule_of, spec_of, specs
+from seqlab.distributed.sharding import SMALLEST, axes_at, explain, name_of, spec_of, specs
 from seqlab.laws.equality import require_close
 from seqlab.laws.subject import make_subject
+from seqlab.layers.axes import Axes
 from seqlab.readers.words import Words
-from seqlab.runs.parameters import init_params
+from seqlab.runs.parameters import axes_of, init_params
 from seqlab.types import Batch, Context
 from tests.subjects import subject
 
@@ -25,16 +26,16 @@ CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.py"))
 
 @functools.cache
 def trees():
-    """Shapes of the parameters of every model, small, and of every config, at full size."""
+    """Shapes and axes of the parameters of every model, small, and of every config, at full size."""
     result = {}
     for name in catalogue.names("models"):
         module = catalogue.module("models", name)
         for i, model in enumerate((module.TINY, *getattr(module, "VARIANTS", ()))):
-            result[f"{name} {i}"] = jax.eval_shape(lambda model=model: make_subject(model).params)
+            result[f"{name} {i}"] = jax.eval_shape(lambda model=model: make_subject(model).params), axes_of(model)
     for config in CONFIGS:
         experiment = catalogue.load_config(config)
         model = catalogue.with_expected_sizes(experiment).model
-        result[config.stem] = jax.eval_shape(functools.partial(init_params, model, 0))
+        result[config.stem] = jax.eval_shape(functools.partial(init_params, model, 0)), axes_of(model)
     return result
 
 
@@ -42,24 +43,27 @@ def leaves(tree):
     return [(name_of(path), x) for path, x in jax.tree_util.tree_flatten_with_path(tree)[0]]
 
 
-def test_every_parameter_has_a_rule_for_its_dimensions():
-    for tree in trees().values():
+def test_every_parameter_declares_its_axes():
+    for tree, axes in trees().values():
         for name, x in leaves(tree):
-            rule = rule_of(name)
-            assert rule is not None, f"{name} has no rule in seqlab/distributed/sharding.py"
-            assert len(rule[1]) == len(x.shape), f"{name} has {len(x.shape)} dimensions and its rule {len(rule[1])}"
+            declared = axes_at(name, axes)
+            assert declared is not None, f"{name}: its layer declares no axes"
+            assert len(declared.names) == len(x.shape), f"{name} has {len(x.shape)} axes, and declares {declared}"
+        assert axes.keys() == {name.removeprefix("params/") for name, _ in leaves(tree)}
 
 
-def test_a_parameter_nobody_knows_stays_whole():
-    assert spec_of("params/stack_0/mystery/kernel", (512, 512), 2, 2) == PartitionSpec()
-    assert spec_of("params/feed_forward/inner/kernel", (2, 512, 512), 2, 2) == PartitionSpec()
+def test_a_parameter_without_axes_stays_whole():
+    axes = {"inner/kernel": Axes(("inputs", "hidden"))}
+    assert spec_of("params/mystery/kernel", (512, 512), axes, 2, 2) == PartitionSpec()
+    assert spec_of("params/inner/kernel", (2, 512, 512), axes, 2, 2) == PartitionSpec()
 
 
 @pytest.mark.parametrize(("fsdp", "tensor"), [(1, 1), (2, 2), (8, 1), (1, 3), (4, 64)])
 def test_axes_divide_what_lies_on_them(fsdp, tensor):
     sizes = {"fsdp": fsdp, "tensor": tensor}
-    for tree in trees().values():
-        for (name, x), spec in zip(leaves(tree), jax.tree.leaves(specs(tree, fsdp, tensor)), strict=True):
+    for tree, declared in trees().values():
+        tree_specs = jax.tree.leaves(specs(tree, declared, fsdp, tensor))
+        for (name, x), spec in zip(leaves(tree), tree_specs, strict=True):
             axes = [(axis, n) for axis, n in zip(spec, x.shape, strict=False) if axis]
             assert all(sizes[axis] > 1 and n % sizes[axis] == 0 for axis, n in axes), (name, x.shape, spec)
             assert len({axis for axis, _ in axes}) == len(axes)
@@ -72,52 +76,55 @@ def test_a_large_model_is_split_nearly_evenly():
         ("multi30k_conv_seq2seq", 0.99),
         ("multi30k_bahdanau", 0.7),
     ):
-        params = trees()[name]
+        params, axes = trees()[name]
         split = sum(
             math.prod(x.shape)
-            for (_, x), spec in zip(leaves(params), jax.tree.leaves(specs(params, 2, 1)), strict=True)
+            for (_, x), spec in zip(leaves(params), jax.tree.leaves(specs(params, axes, 2, 1)), strict=True)
             if "fsdp" in spec
         )
         assert split > least * sum(math.prod(x.shape) for _, x in leaves(params)), name
 
 
 def test_what_the_optimizer_keeps_lies_as_its_parameter_does():
-    params = trees()["wmt14_transformer_base"]
-    expected = jax.tree.leaves(specs(params, 2, 2))
+    params, axes = trees()["wmt14_transformer_base"]
+    expected = jax.tree.leaves(specs(params, axes, 2, 2))
     assert any(spec != PartitionSpec() for spec in expected)
     state = jax.eval_shape(optax.adam(lambda step: 0.1).init, params)
-    result = specs({"optimizer": state, "average": params, "step": jax.ShapeDtypeStruct((), jnp.int32)}, 2, 2)
+    state_tree = {"optimizer": state, "average": params, "step": jax.ShapeDtypeStruct((), jnp.int32)}
+    result = specs(state_tree, axes, 2, 2)
     for moment in (result["optimizer"][0].mu, result["optimizer"][0].nu, result["average"]):
         assert jax.tree.leaves(moment) == expected
     assert result["optimizer"][0].count == result["step"] == PartitionSpec()
 
 
 @pytest.mark.parametrize(
-    ("name", "shape", "tensor", "expected"),
+    ("config", "name", "tensor", "expected"),
     [
-        ("mu/params/decoder/stack_3/self_attention/key/kernel", (512, 8, 64), 4, ("fsdp", "tensor", None)),
-        ("params/decoder/stack_3/cross_attention/out/kernel", (8, 64, 512), 4, ("tensor", None, "fsdp")),
-        ("params/encoder/stack_0/feed_forward/outer/kernel", (2048, 512), 4, ("tensor", "fsdp")),
-        ("params/words/table", (32001, 512), 4, (None, "fsdp")),
-        ("params/words/table", (32000, 512), 1, (None, "fsdp")),
-        ("params/encoder/stack_0/input/kernel", (384, 1536), 4, ("fsdp", None)),
-        ("params/encoder/stack_0/recurrent", (384, 1536), 4, ()),
-        ("params/encoder/last_norm/scale", (2**20,), 4, ()),
-        ("params/blocks_1/convolution/gain", (2**20,), 4, ()),
+        ("wmt14_transformer_base", "decoder/stack_3/self_attention/key/kernel", 4, ("fsdp", "tensor", None)),
+        ("wmt14_transformer_base", "decoder/stack_3/cross_attention/out/kernel", 4, ("tensor", None, "fsdp")),
+        ("wmt14_transformer_base", "encoder/stack_0/feed_forward/outer/kernel", 4, ("tensor", "fsdp")),
+        ("wmt14_transformer_base", "words/table", 3, (None, "fsdp")),
+        ("wmt14_transformer_base", "words/table", 1, (None, "fsdp")),
+        ("multi30k_sutskever", "encoder/stack_0/input/kernel", 4, ("fsdp", None)),
+        ("multi30k_sutskever", "encoder/stack_0/recurrent", 4, ()),
+        ("wmt14_transformer_base", "encoder/stack_0/self_norm/scale", 4, ()),
+        ("multi30k_conv_seq2seq", "encoder_0/convolution/gain", 4, ()),
     ],
 )
-def test_what_is_split_and_how(name, shape, tensor, expected):
-    assert spec_of(name, shape, 2, tensor) == PartitionSpec(*expected)
+def test_what_is_split_and_how(config, name, tensor, expected):
+    params, axes = trees()[config]
+    shape = dict(leaves(params))[f"params/{name}"].shape
+    assert spec_of(f"mu/params/{name}", shape, axes, 2, tensor) == PartitionSpec(*expected)
 
 
 def test_the_table_tells_sizes():
-    tree = {"feed_forward": {"inner": {"kernel": jax.ShapeDtypeStruct((512, 2048), jnp.float32)}}, "x": jnp.ones(())}
-    head, kernel, scale, total = explain(tree, 2, 4)
-    assert head.split() == ["parameter", "family", "shape", "lies", "on", "MiB", "MiB", "a", "device"]
+    tree = {"params": {"inner": {"kernel": jax.ShapeDtypeStruct((512, 2048), jnp.float32)}, "x": jnp.ones(())}}
+    head, kernel, scale, total = explain(tree, {"inner/kernel": Axes(("inputs", "hidden"))}, 2, 4)
+    assert head.split() == ["parameter", "axes", "shape", "lies", "on", "MiB", "MiB", "a", "device"]
     assert kernel.split() == [
-        "feed_forward/inner/kernel", "feed-forward", "512x2048", "fsdp", "x", "tensor", "4.000", "0.500",
+        "params/inner/kernel", "inputs", "hidden", "512x2048", "fsdp", "x", "tensor", "4.000", "0.500",
     ]  # fmt: skip
-    assert scale.split() == ["x", "no", "rule", "-", "whole", "0.000", "0.000"]
+    assert scale.split() == ["params/x", "not", "declared", "-", "whole", "0.000", "0.000"]
     assert total.split() == ["total", "4.000", "0.500"]
 
 
@@ -140,7 +147,7 @@ def test_a_split_model_computes_what_a_whole_one_does(name):
         return task.loss(s.model, params, batch, Context())[0]
 
     alone = jax.jit(jax.value_and_grad(loss))(s.params, batch)
-    shardings = jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs(s.params, 2, 2))
+    shardings = jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs(s.params, axes_of(s.model), 2, 2))
     assert {axis for x in jax.tree.leaves(shardings) for axis in x.spec if axis} >= (
         {"fsdp", "tensor"} if name != "recurrent_lm" else {"fsdp"}
     )

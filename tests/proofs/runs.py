@@ -13,6 +13,7 @@ from seqlab.config import Batching, Experiment, Optimizer, Parallel, Schedule, T
 from seqlab.distributed.devices import fill_rows, make_runner
 from seqlab.laws.equality import require_close
 from seqlab.runs import checkpoint, manifest
+from seqlab.runs.parameters import axes_of
 from seqlab.runs.references import load_references, place_references
 from seqlab.system.errors import Stopped
 from seqlab.training.prepare import plan_batches, prepare_experiment
@@ -79,7 +80,7 @@ def check_devices(experiment, run: Path, data_dir: Path):
     alone, _ = jax.jit(training_step(experiment))(jax.tree.map(jnp.copy, state), batch, references)
     alone_by_row = not (experiment.task.whole_batch or experiment.task.online)  # under pmap a rollout draws otherwise
     for parallel in (Parallel(), Parallel(fsdp=2), *([Parallel("pmap")] if alone_by_row else [])):
-        runner = make_runner(parallel)
+        runner = make_runner(parallel, 1, axes_of(experiment.model))
         step = runner.compile(training_step(experiment, runner.axis))
         placed = place_references(references, runner.place)
         before = jax.tree.map(np.array, runner.fetch(jax.tree.map(lambda x: x, placed)))

@@ -11,6 +11,7 @@ from seqlab.config import Experiment, Optimizer, Parallel, Schedule
 from seqlab.distributed.devices import fill_rows, make_runner
 from seqlab.laws.training import Killed, tiny_experiment
 from seqlab.runs.checkpoint import fingerprint
+from seqlab.runs.parameters import axes_of
 from seqlab.system.errors import SeqlabError
 from seqlab.training.state import initial_state, training_step
 from seqlab.training.train import train
@@ -32,7 +33,7 @@ def experiment_of(s, **changes):
 
 def steps_of(experiment: Experiment, s, parallel: Parallel, parts: int, steps: int = 3):
     """Parameters and average before and after some steps, the negative zero among them."""
-    runner = make_runner(parallel, parts)
+    runner = make_runner(parallel, parts, axes_of(experiment.model))
     batch = jax.tree.map(np.asarray, batch_of(s))
     experiment = dataclasses.replace(experiment, parallel=parallel, accumulate=parts)
     state = initial_state(experiment, batch)
