@@ -16,15 +16,14 @@ from flax import linen as nn
 
 from seqlab.codecs.codec import Codec, Codecs
 from seqlab.config import Experiment
-from seqlab.layers.nesting import field_names, inner_modules, modules_in, readers_of, with_fields
+from seqlab.layers.nesting import field_names, inner_modules, modules_in, readers_of
 from seqlab.system.errors import RESTORE, SeqlabError, with_advice
 from seqlab.system.files import write_atomically
 from seqlab.system.parts import REQUIRED_NAMES, module, names
 from seqlab.system.untrusted import fits, read_json, resolve_inside
 from seqlab.types import Generator, Reader, kind_of
 
-# The kinds of parts of an experiment.
-KINDS = ("models", "datasets", "tasks", "encoders", "readers", "codecs", "parametrizations", "rewards")
+KINDS = tuple(kind for kind in REQUIRED_NAMES if kind != "metrics")  # of the parts of an experiment
 FIELD_KINDS = {"model": "models", "data": "datasets", "task": "tasks", "parametrization": "parametrizations"}
 # Fields of a model that are 0 in a config, and the column whose codec fills each in; a reader names its own column.
 SIZES = {"vocabulary": "target", "classes": "label"}
@@ -35,7 +34,7 @@ MAX_SIZE = 1 << 24
 
 
 def part_class(kind: str, name: str) -> type:
-    """The class of a part: DATASET, TASK or CODEC of its file, or the type of its TINY."""
+    """The class of a part: the one that its file names, or the type of its TINY (see `REQUIRED_NAMES`)."""
     loaded, (required, *_) = module(kind, name), REQUIRED_NAMES[kind]
     return type(loaded.TINY) if required == "TINY" else getattr(loaded, required)
 
@@ -91,7 +90,8 @@ def resolve(experiment: Experiment, codecs: Codecs) -> Experiment:
 
 def without_sizes(model: Any) -> Any:
     """Returns the model as a config has it, with 0 for the sizes that come from codecs."""
-    return with_fields(model, vocabulary=0, classes=0, features=0)
+    inner = {name: without_sizes(value) for name, value in inner_modules(model).items()}
+    return model.clone(**dict.fromkeys(sizes_of(model), 0), **inner)
 
 
 def size_of(codec: Codec, name: str) -> int | None:
@@ -232,9 +232,9 @@ def load_experiment(path: Path) -> Experiment:
     version = values.pop("version", 1)
     if version == 1:
         run = path.parent
-        raise SeqlabError(f"{run} was made by an older version: convert it by `seqlab migrate {run} --out NEW`")
+        raise SeqlabError(f"{run} was made by an older version: convert it with `seqlab migrate {run} --out NEW`")
     if version != VERSION:
-        raise SeqlabError(f"{path}: of version {version!r}, and this seqlab reads version {VERSION}")
+        raise SeqlabError(f"{path}: format version {version!r}; this seqlab reads version {VERSION}")
     try:
         return from_json(values)
     except ValueError as error:

@@ -83,9 +83,11 @@ class Optimizer:
     average: float = 0.0
     """Decay of a moving average of the parameters, which is then what is validated and decoded with; 0: none."""
     trainable: str = ""
-    """A regular expression: only the parameters whose path it matches are trained; "": all."""
+    """Train only the parameters whose path contains a match of this regular expression. "": all, or those that a
+    parametrization adds."""
     rates: tuple[tuple[str, float], ...] = ()
-    """Pairs of a regular expression and a factor on the learning rate of the parameters whose path it matches."""
+    """Pairs of a regular expression and a factor on the learning rate. The first one found in a parameter's path
+    applies."""
 
     def __post_init__(self) -> None:
         check_types(self, "optimizer.")
@@ -307,7 +309,7 @@ class Experiment:
     task: Any
     data: Any
     steps: int = 10_000
-    """Updates in all."""
+    """Training steps: updates, or of an online task rollouts, with task.updates updates each."""
     seed: int = 0
     """Of parameters, dropout and the order of batches."""
     accumulate: int = 1
@@ -320,7 +322,8 @@ class Experiment:
     hash_every: int = 0
     """Steps between fingerprints of batch and state, for `seqlab bisect`; 0: none."""
     initialize: tuple[tuple[str, str, str], ...] = ()
-    """Triples: a part of the model, such as encoder; the run that it starts from; the part of that run's model."""
+    """Triples: a part of the model, such as encoder; the run that it starts from; the part of that run's model. Paths
+    are relative to the run's folder."""
     references: tuple[tuple[str, str], ...] = ()
     """Pairs: a name, and the run whose frozen model the loss uses by that name. Paths are relative to the run's
     folder."""

@@ -3,7 +3,7 @@
 Axes, as they appear in every shape annotation:
 
     B sentences    K hypotheses of a sentence    S source positions    T target positions    P encoder outputs
-    D width        H heads                       V vocabulary          C classes    F features
+    D width        H heads    L layers           V vocabulary          C classes             F features
 """
 
 from collections.abc import Iterable
@@ -57,8 +57,8 @@ Inputs = Any  # Tokens, Frames, Pixels, or a tuple of them: every leaf [B ...]; 
 @struct.dataclass
 class Encoded:
     """What an encoder makes of inputs: `values` [B P D], one vector per position; `mask` bool [B P], true where a
-    position is real; `summary` [B D], one vector for each row; `layers` [L B P D], the outputs of all layers, for an
-    encoder that gives them.
+    position is real; `summary` [B D], one vector for each row, whose width may differ; `layers` [L B P D], the outputs
+    of all layers, for an encoder that gives them.
     """
 
     values: AnyArray
@@ -86,7 +86,7 @@ class Batch:
 
 @runtime_checkable
 class Model(Protocol):
-    """What every model tells of itself. It inherits from the protocols that it obeys; the others are structural."""
+    """The base of all protocols of models. A model inherits from its protocol, and so gets these defaults."""
 
     @property
     def longest(self) -> int | None:
@@ -138,7 +138,9 @@ class Encoder(Model, Protocol):
         """Whether a position sees itself and the past alone."""
         ...
 
-    def encode(self, inputs: Any, *, train: bool) -> Encoded: ...
+    def encode(self, inputs: Any, *, train: bool) -> Encoded:
+        """Returns the vectors of all positions, and of the whole sequence."""
+        ...
 
 
 @runtime_checkable

@@ -135,9 +135,9 @@ def predict(
         Path | None,
         arg(metavar="F", help="Text, a line each; or .tsv or .jsonl with the task's columns. Default: stdin."),
     ] = None,
-    output: Annotated[Path | None, arg(metavar="F", help="Where to; .gz is written. Default: stdout.")] = None,
-    nbest: Annotated[int, arg(help='N lines "line ||| text ||| score" for each example.')] = 1,
-    json: Annotated[bool, arg(help="Lines of JSON, with all that is known.")] = False,
+    output: Annotated[Path | None, arg(metavar="F", help="Output file, .gz is compressed. Default: stdout.")] = None,
+    nbest: Annotated[int, arg(help='Write the N best of each example, as "line ||| text ||| score".')] = 1,
+    json: Annotated[bool, arg(help="Write lines of JSON with scores and details.")] = False,
     checkpoint: Checkpoint = "best",
     parts: Parts = None,
 ) -> None:

@@ -15,7 +15,7 @@ from seqlab.config import Search
 DATA_DIR = Path(os.environ.get("SEQLAB_DATA", "data"))
 DataDir = Annotated[Path, arg(help="Where prepared data lives; $SEQLAB_DATA, or data.")]
 Parts = Annotated[
-    Path | None, arg(help="A folder of your own models/, datasets/, tasks/ and metrics/: Python, executed.")
+    Path | None, arg(help="Folder of your own parts (models/, tasks/, codecs/, ...). Its Python files are executed.")
 ]
 RunFolder = Annotated[Positional[Path], arg(metavar="RUN")]
 Checkpoint = Annotated[str, arg(metavar="best|last|STEP", help="Which checkpoint.")]

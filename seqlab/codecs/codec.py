@@ -5,10 +5,11 @@ codec that training uses, and a run stores the bytes of `save`.
 """
 
 import abc
+import dataclasses
 import functools
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -22,6 +23,9 @@ BLANK, END = "\u2581", "</s>"  # a blank and the end of a text, as pieces
 
 class Codec(abc.ABC):
     """Values of a column to arrays and back. A value becomes a row of elements: an array [N *shape] of `dtype`."""
+
+    version: ClassVar[int] = 1
+    """Raise it when `fit` or `encode` changes: kept arrays are then made again."""
 
     @property
     def dtype(self) -> str:
@@ -59,7 +63,7 @@ class Codec(abc.ABC):
     def check(self, fitted: "Codec") -> None:
         """Raises `SeqlabError` for a fitted codec that cannot take the place of this unfitted one."""
         if type(fitted) is not type(self):
-            raise SeqlabError(f"{type(fitted).__name__} in place of {type(self).__name__}")
+            raise SeqlabError(f"expected a codec {type(self).__name__}, not {type(fitted).__name__}")
 
     @abc.abstractmethod
     def encode(self, values: Sequence[Any]) -> list[Any]:
@@ -75,6 +79,8 @@ class Codec(abc.ABC):
 
     def save(self) -> bytes:
         """Returns the content of the file that a run stores."""
+        if fields := dataclasses.fields(self):  # pyright: ignore[reportArgumentType]
+            raise NotImplementedError(f"{type(self).__name__} has the field {fields[0].name}: define save and load")
         return b""
 
     @classmethod
@@ -85,7 +91,8 @@ class Codec(abc.ABC):
     @property
     def digest(self) -> str:
         """Identifies the codec: equal digests give equal rows."""
-        return hashlib.sha256(type(self).__name__.encode() + self.save()).hexdigest()
+        name = f"{type(self).__module__}.{type(self).__qualname__} {self.version} "
+        return hashlib.sha256(name.encode() + self.save()).hexdigest()
 
 
 class TextCodec(Codec):
@@ -115,6 +122,18 @@ class TextCodec(Codec):
 Codecs = dict[str, Any]  # by column of the data ("source", "target", "label")
 
 
+def as_text(value: Value) -> str:
+    """Returns a value that is text. Raises `SeqlabError` for bytes."""
+    if isinstance(value, bytes):
+        raise SeqlabError("this codec reads text, and the column holds bytes")
+    return value
+
+
 def as_row(row: Any, codec: Codec) -> np.ndarray:
     """Returns a row of a codec as an array of its type."""
-    return np.asarray(row, codec.dtype).reshape(-1, *codec.shape)
+    array = np.asarray(row, codec.dtype)
+    if array.shape[1:] != codec.shape:
+        if array.size:
+            raise SeqlabError(f"{type(codec).__name__} gives elements of shape {array.shape[1:]}, not {codec.shape}")
+        array = array.reshape(0, *codec.shape)
+    return array

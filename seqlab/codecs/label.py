@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from seqlab.codecs.codec import Codec, Read
+from seqlab.codecs.codec import Codec, Read, as_text
 from seqlab.config import Text
 from seqlab.system.errors import SeqlabError
 from seqlab.system.untrusted import parse_json
@@ -21,14 +21,14 @@ class Label(Codec):
         return len(self.names)
 
     def fit(self, read: Read, text: Text) -> "Label":
-        return Label(tuple(sorted({str(value) for value in read(None)})))
+        return Label(tuple(sorted({as_text(value) for value in read(None)})))
 
     def encode(self, values: Sequence[str]) -> list[list[int]]:
         """Raises `SeqlabError` for a label that the training data does not have."""
         ids = {name: i for i, name in enumerate(self.names)}
         unknown = next((value for value in values if value not in ids), None)
         if unknown is not None:
-            raise SeqlabError(f"the label {unknown!r} is none of the {len(ids)} that training knows")
+            raise SeqlabError(f"unknown label {unknown!r}: the training data has {len(ids)} others")
         return [[ids[value]] for value in values]
 
     def decode(self, row: Sequence[int]) -> str:
@@ -46,7 +46,7 @@ def parse_names(content: bytes, place: str) -> tuple[str, ...]:
     """Returns distinct names from JSON. Errors name the `place`."""
     names = parse_json(content, place, list[str])
     if not names or len(set(names)) < len(names):
-        raise SeqlabError(f"{place}: there must be names of classes, and no name twice")
+        raise SeqlabError(f"{place}: expected a list of names, each once, and one at least")
     return tuple(names)
 
 

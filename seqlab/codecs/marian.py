@@ -68,21 +68,27 @@ class Marian(TextCodec):
 
     @classmethod
     def load(cls, content: bytes, place: str) -> "Marian":
-        values = parse_json(content, place, dict[str, str | int | list[str]])
-        pieces, model = values.get("pieces"), values.get("model")
-        if values.keys() != {"model", "pieces", *SPECIAL} or not (
-            isinstance(pieces, list) and isinstance(model, str)
-        ):
-            raise SeqlabError(f"{place}: the keys are model, pieces, {', '.join(SPECIAL)}")
-        ids = [values[name] for name in SPECIAL]
-        if not all(isinstance(i, int) and 0 <= i < len(pieces) for i in ids):
-            raise SeqlabError(f"{place}: {', '.join(SPECIAL)} are ids of its {len(pieces)} pieces")
+        fields = parse_json(content, place, dict[str, str | int | list[str]])
         try:
-            codec = cls(base64.b64decode(model, validate=True), tuple(pieces), *map(int, ids))
+            model = base64.b64decode(str(fields.pop("model", "")), validate=True)
         except binascii.Error:
             raise SeqlabError(f"{place}: the model is not base64") from None
-        check_model(codec.model, lambda: codec.processor, place)
-        return codec
+        return checked_marian(model, fields, place)
+
+
+def checked_marian(model: bytes, fields: dict[str, Any], place: str) -> Marian:
+    """Returns the codec of a SentencePiece model with these `fields`, pieces and special ids. Errors name the
+    `place`.
+    """
+    pieces = fields.get("pieces")
+    if fields.keys() != {"pieces", *SPECIAL} or not isinstance(pieces, list):
+        raise SeqlabError(f"{place}: the keys are pieces, {', '.join(SPECIAL)}")
+    ids = [fields[name] for name in SPECIAL]
+    if not all(isinstance(i, int) and 0 <= i < len(pieces) for i in ids):
+        raise SeqlabError(f"{place}: {', '.join(SPECIAL)} are ids of its {len(pieces)} pieces")
+    codec = Marian(model, tuple(pieces), *ids)
+    check_model(codec, place)
+    return codec
 
 
 CODEC = Marian

@@ -60,7 +60,7 @@ def parse_numbers(value: str) -> np.ndarray:
     except ValueError:
         numbers = np.array([np.nan])
     if not (np.abs(numbers) < np.finfo(np.float32).max).all():
-        raise SeqlabError(f"not all of these are finite numbers: {value[:40]!r}")
+        raise SeqlabError(f"expected finite numbers in the range of float32, not {value[:40]!r}")
     return numbers.astype(np.float32)
 
 

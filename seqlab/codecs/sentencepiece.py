@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from seqlab.codecs.codec import Codec, Read, TextCodec
+from seqlab.codecs.codec import Codec, Read, TextCodec, as_text
 from seqlab.config import Text
 from seqlab.system.errors import SeqlabError, Stopped
 from seqlab.system.progress_bar import progress
@@ -60,7 +60,7 @@ class SentencePiece(TextCodec):
         return text.joint
 
     def fit(self, read: Read, text: Text) -> "SentencePiece":
-        return train_sentencepiece((str(value) for value in read(text.sample)), text, self.reserved)
+        return train_sentencepiece((as_text(value) for value in read(text.sample)), text, self.reserved)
 
     def check(self, fitted: Codec) -> None:
         TextCodec.check(self, fitted)
@@ -108,18 +108,17 @@ class SentencePiece(TextCodec):
     @classmethod
     def load(cls, content: bytes, place: str) -> "SentencePiece":
         codec = cls(content)
-        check_model(codec.model, lambda: codec.processor, place)
+        check_model(codec, place)
         return codec
 
 
-def check_model(model: bytes, open_processor: Any, place: str) -> None:
-    """Raises `SeqlabError` for a malformed SentencePiece model, and names the `place`."""
-    if not model:  # SentencePiece takes nothing for a model
+def check_model(codec: Any, place: str) -> None:
+    """Raises `SeqlabError` for a codec with a malformed SentencePiece model, and names the `place`."""
+    if not codec.model:  # SentencePiece takes nothing for a model
         raise SeqlabError(f"{place} is empty")
     try:
-        processor = open_processor()
-        for i in range(processor.get_piece_size()):
-            processor.id_to_piece(i)
+        for i in range(codec.processor.get_piece_size()):
+            codec.processor.id_to_piece(i)
     except UnicodeDecodeError as error:
         raise SeqlabError(f"{place}: a piece that is not UTF-8 ({error.reason})") from None
     except SeqlabError as error:

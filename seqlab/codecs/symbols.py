@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from seqlab.codecs.codec import Codec, Read
+from seqlab.codecs.codec import Codec, Read, as_text
 from seqlab.codecs.label import parse_names
 from seqlab.config import Text
 from seqlab.system.errors import SeqlabError
@@ -21,7 +21,7 @@ class Symbols(Codec):
         return len(self.names)
 
     def fit(self, read: Read, text: Text) -> "Symbols":
-        return Symbols(tuple(sorted({name for value in read(None) for name in str(value).split()})))
+        return Symbols(tuple(sorted({name for value in read(None) for name in as_text(value).split()})))
 
     def encode(self, values: Sequence[str]) -> list[list[int]]:
         """Raises `SeqlabError` for a symbol that the training data does not have."""
@@ -29,7 +29,7 @@ class Symbols(Codec):
         try:
             return [[ids[name] for name in value.split()] for value in values]
         except KeyError as error:
-            raise SeqlabError(f"the symbol {error} is none of the {len(ids)} that training knows") from None
+            raise SeqlabError(f"unknown symbol {error}: the training data has {len(ids)} others") from None
 
     def decode(self, row: Sequence[int]) -> str:
         return " ".join(self.names[i] for i in row)

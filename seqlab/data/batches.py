@@ -11,7 +11,7 @@ from seqlab.data.padding import pad, pad_inputs
 from seqlab.data.plans import BatchPlan
 from seqlab.data.task import Draw, Task
 from seqlab.layers.nesting import blank_inputs, blank_tokens
-from seqlab.system.errors import SeqlabError
+from seqlab.system.errors import DamagedCache, SeqlabError
 from seqlab.types import Batch, Classifier, Generator, Tagger, Tokens
 
 
@@ -21,7 +21,7 @@ def make_batch(task: Task, corpus: Corpus, codecs: Codecs, batch_plan: BatchPlan
     """
     try:
         return task.collate(corpus, batch_plan, codecs, draw)
-    except SeqlabError as error:
+    except DamagedCache as error:
         raise SeqlabError(f"{corpus.folder}: damaged ({error}); remove it, and it is made again") from None
 
 
@@ -29,7 +29,7 @@ def single_values(corpus: Corpus, column: str, batch_plan: BatchPlan) -> np.ndar
     """The one element of each row in a column. Raises `SeqlabError` for a row that has not exactly one."""
     rows = [corpus.row(column, i) for i in batch_plan.indices]
     if any(len(row) != 1 for row in rows):
-        raise SeqlabError(f"{column}.offsets: an example without exactly one {column}")
+        raise DamagedCache(f"{column}.offsets: an example without exactly one {column}")
     return np.concatenate([corpus.values[column][:0], *rows])
 
 

@@ -51,12 +51,19 @@ def load_codecs(run: Path, columns: Mapping[str, Codec]) -> Codecs:
             codec = module("codecs", part).CODEC.load(read_whole(path), str(path))
             for column in names.split("+"):
                 if column in columns:
-                    columns[column].check(codec)
+                    check_codec(columns[column], codec, f"{path}: column {column!r}")
                     codecs[column] = codec
     missing = [column for column in columns if column not in codecs]
     if missing:
         raise SeqlabError(f"{run / FOLDER} has no codec for the column {missing[0]!r}; {RESTORE}")
     return {column: codecs[column] for column in columns}
+
+
+def check_codec(template: Codec, codec: Codec, place: str) -> None:
+    try:
+        template.check(codec)
+    except SeqlabError as error:
+        raise SeqlabError(f"{place}: {error}") from None
 
 
 class Record(NamedTuple):

@@ -16,7 +16,7 @@ import numpy as np
 
 from seqlab.codecs.codec import Codec, Codecs, Value, as_row
 from seqlab.data.records import PreparedData
-from seqlab.system.errors import SeqlabError
+from seqlab.system.errors import DamagedCache, SeqlabError
 from seqlab.system.files import make_folder_once
 from seqlab.system.progress_bar import progress
 
@@ -53,8 +53,8 @@ class Corpus:
     def checked_ids(self, column: str, values: np.ndarray) -> np.ndarray:
         """Returns the values. Raises `SeqlabError` for an id outside the vocabulary, as in a damaged cache."""
         # As an unsigned number, a negative id is large.
-        if column in self.sizes and (values.view(np.uint32) >= self.sizes[column]).any():
-            raise SeqlabError(f"{column}.values: an id outside the vocabulary of {self.sizes[column]:,}")
+        if column in self.sizes and (values.view(f"u{values.itemsize}") >= self.sizes[column]).any():
+            raise DamagedCache(f"{column}.values: an id outside the vocabulary of {self.sizes[column]:,}")
         return values
 
     def lengths(self, *columns: str) -> np.ndarray:
@@ -117,10 +117,14 @@ class ColumnWriter:
             self.index.write(np.array([self.rows[d] for d in digests], "<i8").tobytes())
             values = [*new.values()]
         rows = self.codec.encode(values)
+        if len(rows) != len(values):
+            raise SeqlabError(f"{type(self.codec).__name__} gives {len(rows)} rows for {len(values)} values")
+        if self.codec.shape or not all(isinstance(row, list) for row in rows):
+            rows = [as_row(row, self.codec) for row in rows]
         stops = self.end + np.cumsum([len(row) for row in rows], dtype="<i8")
         self.end = int(stops[-1]) if len(stops) else self.end
-        if self.codec.shape or not all(isinstance(row, list) for row in rows):
-            self.values.write(b"".join(as_row(row, self.codec).tobytes() for row in rows))
+        if any(isinstance(row, np.ndarray) for row in rows):
+            self.values.write(b"".join(row.tobytes() for row in rows))
         else:
             self.values.write(np.fromiter(itertools.chain.from_iterable(rows), self.codec.dtype).tobytes())
         self.offsets.write(stops.tobytes())

@@ -6,7 +6,7 @@ from typing import Any, Literal
 import numpy as np
 
 from seqlab.codecs.codec import Codec, TextCodec
-from seqlab.system.errors import SeqlabError
+from seqlab.system.errors import DamagedCache, SeqlabError
 from seqlab.types import Frames, Pixels, Tokens
 
 
@@ -25,7 +25,7 @@ def pad(
     """
     longest = max(map(len, rows), default=0)
     if longest > length:
-        raise SeqlabError(f"a row of {longest:,} positions where there is room for {length:,}")
+        raise DamagedCache(f"a row of {longest:,} positions where there is room for {length:,}")
     values = np.zeros((count, length, *shape), dtype)
     mask = np.zeros((count, length), bool)
     for i, row in enumerate(rows):
@@ -47,7 +47,8 @@ def pad_inputs(rows: Sequence[Any], codec: Codec, length: int, count: int) -> To
     if len(codec.shape) == 1:
         return Frames(values, mask)
     if any(len(row) != length for row in rows):
-        raise SeqlabError(f"images of {min(map(len, rows))} rows where there are {length} in others")
+        sizes = ", ".join(map(str, sorted({len(row) for row in rows})))
+        raise SeqlabError(f"the images of a batch must have as many rows, not {sizes}")
     return Pixels(values)
 
 

@@ -5,6 +5,7 @@ A task is a frozen dataclass in a file of its own, whose fields are hyperparamet
 
 import abc
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple
 
 from seqlab.codecs.codec import Codecs
@@ -22,7 +23,7 @@ class Prediction(NamedTuple):
 
     text: str
     score: float | None = None
-    details: Mapping[str, Any] = {}
+    details: Mapping[str, Any] = MappingProxyType({})
 
 
 class Task(abc.ABC):
@@ -45,12 +46,12 @@ class Task(abc.ABC):
     """What stands for the newlines of a source in a line of text."""
 
     @property
-    def inputs(self) -> tuple[str, ...]:
+    def input_columns(self) -> tuple[str, ...]:
         """The columns that a prediction is made from."""
         return ("source",) if "source" in self.columns else ("target",)
 
     @property
-    def answer(self) -> str:
+    def answer_column(self) -> str:
         """The column that predictions are compared with."""
         return "label" if "label" in self.columns else "target"
 
@@ -60,7 +61,8 @@ class Task(abc.ABC):
         return type(self).requests is not Task.requests
 
     @abc.abstractmethod
-    def plan(self, corpus: Corpus, batching: Batching) -> Plan: ...
+    def plan(self, corpus: Corpus, batching: Batching) -> Plan:
+        """Returns the plan that says which examples make a batch."""
 
     @abc.abstractmethod
     def collate(self, corpus: Corpus, batch_plan: BatchPlan, codecs: Codecs, draw: Draw = None) -> Any:
@@ -69,7 +71,8 @@ class Task(abc.ABC):
         """
 
     @abc.abstractmethod
-    def loss(self, model: Any, params: Params, batch: Any, context: Context) -> Loss: ...
+    def loss(self, model: Any, params: Params, batch: Any, context: Context) -> Loss:
+        """Returns the sum of the loss over a batch [B ...], its weight and sums of metrics. A pure function."""
 
     updates: ClassVar[int] = 1
     """Updates for each rollout, of a task that is trained online."""

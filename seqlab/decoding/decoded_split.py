@@ -33,12 +33,12 @@ def decode_split(
     if not task.metrics:
         return DecodedSplit([], [], [], {}, 0.0)
     examples = list(data.read(split, 0, count))
-    sources = [readable(example[task.inputs[0]]) for example in examples]
-    references = [trained.codecs[task.answer].canonical(example[task.answer]) for example in examples]
+    sources = [readable(example[task.input_columns[0]]) for example in examples]
+    references = [trained.codecs[task.answer_column].canonical(example[task.answer_column]) for example in examples]
     begun = time.perf_counter()
     with progress("decoding", count) as advance:
         if task.searches:
-            rows = None if corpus is None else [corpus.row(task.inputs[0], i) for i in range(count)]
+            rows = None if corpus is None else [corpus.row(task.input_columns[0], i) for i in range(count)]
             texts = [best[0].text for best in decode_lines(trained, Lines(sources, rows), search, progress=advance)]
         else:
             texts = [best[0].text for best in predict(trained, examples)]

@@ -64,7 +64,7 @@ def decode_here(
     task, model, params, codecs = trained
     if not task.searches:
         rows = trained.encode(lines.texts) if lines.ids is None else lines.ids
-        predictions = task.predict(trained, {task.inputs[0]: rows})
+        predictions = task.predict(trained, {task.input_columns[0]: rows})
         progress(len(predictions))
         return [[DecodedText(p.text, p.score or 0.0, 0.0) for p in best[:count]] for best in predictions]
     target = codecs["target"]

@@ -22,9 +22,20 @@ def outputs_of(trained: TrainedModel, rows: Sequence[Any], column: str = "source
     outputs, codec, results = make_outputs(trained.model), trained.codecs[column], []
     for at in range(0, len(rows), ROWS):
         batch = [as_row(row, codec) for row in rows[at : at + ROWS]]
-        length = 1 << max(max(map(len, batch)) - 1, 1).bit_length()
+        length = room_for(batch, trained.model.longest)
         results += [*np.asarray(outputs(trained.params, pad_inputs(batch, codec, length, ROWS)))[: len(batch)]]
     return results
+
+
+def room_for(rows: Sequence[np.ndarray], longest: int | None) -> int:
+    """The length of a batch: a power of two, so that there are few shapes, but no more than the model reads. An image
+    has a size of its own.
+    """
+    length = max(map(len, rows))
+    if rows[0].ndim > 2:
+        return length
+    rounded = 1 << max(length - 1, 1).bit_length()
+    return rounded if longest is None else max(length, min(rounded, longest))
 
 
 @functools.lru_cache(maxsize=16)

@@ -19,7 +19,8 @@ def predict(trained: TrainedModel, examples: Sequence[Mapping[str, Value]]) -> l
     """The predictions for examples, best first, given the values of the task's input columns."""
     task = trained.task
     rows = {
-        column: trained.codecs[column].encode([example[column] for example in examples]) for column in task.inputs
+        column: trained.codecs[column].encode([example[column] for example in examples])
+        for column in task.input_columns
     }
     return task.predict(trained, rows)
 
@@ -28,13 +29,13 @@ def examples_in(task: Task, source: Path | BinaryIO) -> Iterator[Mapping[str, st
     """The input columns of the examples in a table (.tsv or .jsonl, its columns called as the task's), or in lines of
     text. Raises `SeqlabError` for lines of text where the task reads several columns.
     """
-    names = source.name.removesuffix(".gz") if isinstance(source, Path) else ""
-    if isinstance(source, Path) and names.endswith((".tsv", ".jsonl")):
-        yield from read_table(source, {column: column for column in task.inputs})
+    name = source.name.removesuffix(".gz") if isinstance(source, Path) else ""
+    if isinstance(source, Path) and name.endswith((".tsv", ".jsonl")):
+        yield from read_table(source, {column: column for column in task.input_columns})
         return
-    column, *more = task.inputs
+    column, *more = task.input_columns
     if more:
-        columns = ", ".join(task.inputs)
+        columns = ", ".join(task.input_columns)
         raise SeqlabError(f"{type(task).__name__} reads the columns {columns}: give them in a .tsv or .jsonl file")
     for line in read_lines(source):
         yield {column: line.replace(task.separator, "\n") if task.separator else line}
@@ -43,12 +44,14 @@ def examples_in(task: Task, source: Path | BinaryIO) -> Iterator[Mapping[str, st
 def prediction_lines(
     trained: TrainedModel, examples: Iterable[Mapping[str, Value]], count: int, as_json: bool
 ) -> Iterator[str]:
-    """The `count` best predictions for each of a stream of examples: a text a line, with several lines of
-    "line ||| text ||| score" each, lines counted from 0; or JSON with all that is known.
+    """Yields the `count` best predictions of each example: a line of text if `count` is 1, otherwise lines
+    "line ||| text ||| score", numbered from 0; or lines of JSON.
     """
     remaining, number = iter(examples), 0
     while window := list(islice(remaining, WINDOW)):
         for predictions in predict(trained, window):
+            if not predictions:
+                raise SeqlabError(f"{type(trained.task).__name__} gives no prediction for example {number + 1}")
             for prediction in predictions[:count]:
                 yield format_prediction(number, prediction, count > 1, as_json)
             number += 1
@@ -59,4 +62,8 @@ def format_prediction(number: int, prediction: Prediction, several: bool, as_jso
     if as_json:
         return json.dumps({"line": number, "text": text, "score": score, **details}, ensure_ascii=False)
     line = text.replace("\n", " ")
-    return f"{number} ||| {line} ||| {0.0 if score is None else score:.4f}" if several else line
+    return f"{number} ||| {line} ||| {format_score(score)}" if several else line
+
+
+def format_score(score: float | None) -> str:
+    return "" if score is None else f"{score:.4f}"

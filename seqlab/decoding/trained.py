@@ -21,9 +21,8 @@ class TrainedModel(NamedTuple):
         """The rows of lines of input: of sources, or of prompts for a task that has none. Raises `SeqlabError` for a
         task whose inputs have several columns.
         """
-        column, *more = self.task.inputs
+        column, *more = self.task.input_columns
         if more:
-            raise SeqlabError(
-                f"{type(self.task).__name__} reads the columns {', '.join(self.task.inputs)}: use `seqlab predict`"
-            )
+            columns = ", ".join(self.task.input_columns)
+            raise SeqlabError(f"{type(self.task).__name__} reads the columns {columns}: use `seqlab predict`")
         return self.codecs[column].encode(lines)

@@ -20,7 +20,7 @@ class HierarchicalEncoder(nn.Module, Encoder):
     hidden: int = 50
     """Width of one direction of an encoder."""
     sentences: int = 32
-    """Most sentences of a document; what follows counts to the last one."""
+    """Maximum number of sentences; later ones count to the last."""
     dropout: float = 0.3
     dtype: str = "float32"
     """What the operands of products with parameters are rounded to; all else is float32."""

@@ -45,7 +45,7 @@ class RecurrentEncoder(nn.Module, Encoder):
             x, _ = stack(x, mask, train=train)
             return Encoded(x, mask, last_real(x, mask))
         if self.dim % 2:
-            raise SeqlabError(f"the width must be even for the two directions of the encoder, not {self.dim}")
+            raise SeqlabError(f"dim must be even with both_ways, not {self.dim}")
         sizes = (self.cell, self.layers, x.shape[-1], self.dim // 2, self.dropout, self.dtype)
         x, ends = Bidirectional(*sizes, name="stack")(x, mask, train=train)
         return Encoded(x, mask, jnp.concatenate([side[0] for side in ends[-1]], axis=-1))

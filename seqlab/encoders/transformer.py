@@ -2,7 +2,7 @@
 
 from flax import linen as nn
 
-from seqlab.layers.embed import Positions
+from seqlab.layers.embed import Positions, read_source
 from seqlab.layers.transformer import Stack
 from seqlab.readers.words import Words
 from seqlab.types import Encoded, Encoder, Inputs
@@ -47,7 +47,7 @@ class TransformerEncoder(nn.Module, Encoder):
 
     @nn.compact
     def encode(self, inputs: Inputs, *, train: bool) -> Encoded:
-        x, mask = self.reader.read(inputs, self.dim)
+        x, mask = read_source(self.reader, inputs, self.dim)
         x = x + Positions(self.positions, self.dim, self.max_length, name="source_positions").of_rows(mask)
         sizes = (self.layers, self.dim, self.heads, self.hidden, self.dropout, self.dropout)
         settings = (self.norm, self.activation, self.biases)

@@ -1,5 +1,6 @@
 """Token embeddings and positions."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -52,6 +53,16 @@ def check_tie(tie: str, reader: Any, vocabulary: int) -> None:
             f"tie='all' needs one joint vocabulary, not {source_vocabulary} and {vocabulary} entries: "
             "set text.joint, or tie='target'"
         )
+
+
+def read_source(
+    reader: Any, inputs: Any, dim: int, embed: Callable[[jax.Array], jax.Array] | None = None
+) -> tuple[Float[Array, "B P D"], Bool[Array, "B P"]]:
+    """What a reader makes of a source, for a model of width `dim`. Raises for a reader of another width."""
+    x, mask = reader.read(inputs, dim, embed=embed)
+    if x.shape[-1] != dim:
+        raise SeqlabError(f"{type(reader).__name__} gives vectors of width {x.shape[-1]}, and the model has {dim}")
+    return x, mask
 
 
 class Embedding(nn.Module):

@@ -1,4 +1,4 @@
-"""Modules within modules: the encoder of a head, the reader of an encoder, at any depth."""
+"""Modules in the fields of modules: the encoder of a head, and its reader. (Not those in tuples.)"""
 
 import dataclasses
 from collections.abc import Iterator

@@ -8,7 +8,7 @@ from jaxtyping import Array, Float
 
 from seqlab.layers.attention import Alignment, masked_softmax
 from seqlab.layers.attentive_decoder import Attend, AttentiveDecoder, AttentiveGenerator
-from seqlab.layers.embed import check_tie
+from seqlab.layers.embed import check_tie, read_source
 from seqlab.layers.recurrent import Bidirectional
 from seqlab.readers.words import Words
 from seqlab.system.errors import SeqlabError
@@ -54,7 +54,7 @@ class Bahdanau(AttentiveGenerator):
 
     def encode_memory(self, inputs: Inputs, *, train: bool = False) -> tuple[Any, Any]:
         """The memory, and the decoder's state before the first step."""
-        x, mask = self.reader.read(inputs, self.dim, embed=self.decoder.embed if self.shares_table else None)
+        x, mask = read_source(self.reader, inputs, self.dim, self.decoder.embed if self.shares_table else None)
         values, ends = self.encoder(x, mask, train=train)
         summary = jnp.concatenate([side[0] for side in ends[-1]], axis=-1)
         memory = {"keys": self.alignment.keys(values), "values": values, "mask": mask}

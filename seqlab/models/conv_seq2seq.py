@@ -11,7 +11,7 @@ from seqlab.layers.attention import masked_softmax
 from seqlab.layers.convolution import GatedBlock, Run, dilations, max_moves, run_one_step, run_over_all
 from seqlab.layers.dense import Dense
 from seqlab.layers.dropout import Dropout
-from seqlab.layers.embed import Positions, TiedEmbedding, check_tie
+from seqlab.layers.embed import Positions, TiedEmbedding, check_tie, read_source
 from seqlab.layers.hypotheses import reorder, repeat
 from seqlab.readers.words import Words
 from seqlab.system.checks import check_minimum
@@ -88,7 +88,7 @@ class ConvSeq2Seq(nn.Module, Generator):
 
     def encode(self, inputs: Inputs, *, train: bool = False) -> dict[str, jax.Array]:
         """Keys, the last layer's outputs; values, with the embeddings added; which of them are real."""
-        words, mask = self.reader.read(inputs, self.dim, embed=self.words.embed if self.shares_table else None)
+        words, mask = read_source(self.reader, inputs, self.dim, self.words.embed if self.shares_table else None)
         embedded = self.drop(SMALL * (words + self.source_positions.of_rows(mask)), train=train)
         x, run = embedded, run_over_all(mask)
         for block in self.encoder:

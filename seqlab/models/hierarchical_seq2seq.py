@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 
 from seqlab.layers.attention import Alignment, masked_softmax
 from seqlab.layers.attentive_decoder import Attend, AttentiveDecoder, AttentiveGenerator
-from seqlab.layers.embed import check_tie
+from seqlab.layers.embed import check_tie, read_source
 from seqlab.layers.hierarchy import Pool, members, segments_of
 from seqlab.layers.recurrent import Bidirectional
 from seqlab.readers.words import Words
@@ -58,7 +58,7 @@ class HierarchicalSeq2Seq(AttentiveGenerator):
 
     def encode_memory(self, inputs: Tokens, *, train: bool = False) -> tuple[Any, Any]:
         """The memory, and the decoder's state before the first step."""
-        x, mask = self.reader.read(inputs, self.dim, embed=self.decoder.embed if self.shares_table else None)
+        x, mask = read_source(self.reader, inputs, self.dim, self.decoder.embed if self.shares_table else None)
         x, _ = self.word_encoder(x, mask, segments=segments_of(inputs), train=train)
         parts = members(inputs, self.sentences)
         sentences, ends = self.sentence_encoder(self.pool(x, parts), parts.any(-1), train=train)

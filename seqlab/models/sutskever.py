@@ -6,7 +6,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
 from seqlab.layers.dropout import Dropout
-from seqlab.layers.embed import TiedEmbedding, check_tie
+from seqlab.layers.embed import TiedEmbedding, check_tie, read_source
 from seqlab.layers.hypotheses import reorder, repeat
 from seqlab.layers.recurrent import RecurrentStack
 from seqlab.readers.words import Words
@@ -46,7 +46,7 @@ class Sutskever(nn.Module, Generator):
 
     def encode(self, inputs: Inputs, *, train: bool = False) -> Any:
         """The states after the first token, which is the last one read."""
-        x, mask = self.reader.read(inputs, self.dim, embed=self.words.embed if self.shares_table else None)
+        x, mask = read_source(self.reader, inputs, self.dim, self.words.embed if self.shares_table else None)
         return self.encoder(x, mask, reverse=True, train=train)[1]
 
     def features(

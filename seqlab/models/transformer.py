@@ -7,7 +7,7 @@ from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int
 
 from seqlab.layers.attention import to_cache_layout
-from seqlab.layers.embed import Positions, TiedEmbedding, check_tie
+from seqlab.layers.embed import Positions, TiedEmbedding, check_tie, read_source
 from seqlab.layers.transformer import Stack, grow, reorder
 from seqlab.readers.words import Words
 from seqlab.types import Generator, Inputs, Tokens
@@ -67,7 +67,7 @@ class Transformer(nn.Module, Generator):
 
     def encode(self, inputs: Inputs, *, train: bool = False) -> tuple[Float[Array, "B P D"], Bool[Array, "B P"]]:
         """The memory, and which of its positions are real."""
-        x, mask = self.reader.read(inputs, self.dim, embed=self.words.embed if self.shares_table else None)
+        x, mask = read_source(self.reader, inputs, self.dim, self.words.embed if self.shares_table else None)
         x += self.source_positions.of_rows(mask)
         return self.encoder.encode(x, mask, train=train), mask
 

@@ -6,7 +6,6 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float
 
-from seqlab.system.errors import SeqlabError
 from seqlab.types import Frames, Reader
 
 
@@ -21,8 +20,6 @@ class Numbers(nn.Module, Reader):
     def read(
         self, inputs: Frames, width: int, *, embed: Any = None
     ) -> tuple[Float[Array, "B P F"], Bool[Array, "B P"]]:
-        if embed is not None:
-            raise SeqlabError("numbers have no table of embeddings to share: set model.tie to 'target'")
         return inputs.values, inputs.mask
 
     @nn.nowrap

@@ -7,7 +7,7 @@ import numpy as np
 
 
 class Reward(abc.ABC):
-    """A frozen dataclass, in a file of its own. A task that learns from rewards has one as a field."""
+    """A frozen dataclass, in a file of its own, which a task can have as a field."""
 
     @abc.abstractmethod
     def score(self, sources: Sequence[str], texts: Sequence[str]) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Initial parameters from parts of other runs."""
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,24 +9,25 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 
 from seqlab.runs import checkpoint, manifest
+from seqlab.runs.parameters import own_parameters
 from seqlab.system.errors import SeqlabError
 from seqlab.types import Params
 
 
 def load_parts(
-    initialize: Sequence[tuple[str, str, str]], shapes: Params, say: Callable[[str], None]
+    initialize: Sequence[tuple[str, str, str]], folder: Path, shapes: Params, say: Callable[[str], None]
 ) -> dict[str, np.ndarray]:
     """Returns parameters by path, "params/encoder/0/kernel", for a model whose parameters have these `shapes`.
 
-    Each of `initialize` is a part of the model, a run, and the part of the run's best parameters that it takes. A
-    part is the beginning of a path below "params", such as "encoder" or "encoder/stack_0"; "" is the whole model.
-    Later parts replace earlier ones. Says what was taken, what is new, and what was left in the runs. Raises
-    `SeqlabError` for an array of another shape, and for a part that takes nothing.
+    Each of `initialize` is a part of the model, a run, and the part of the run's best parameters that it takes. The
+    path of a run is relative to `folder`. A part is the beginning of a path below "params", such as "encoder" or
+    "encoder/stack_0"; "" is the whole model. Later parts replace earlier ones. Says what was taken, what is new, and
+    what was left in the runs. Raises `SeqlabError` for an array of another shape, and for a part that takes nothing.
     """
     needed: Any = flatten_dict(shapes["params"], sep="/")
     taken: dict[str, np.ndarray] = {}
     for part, run, stored_part in initialize:
-        stored = parameters_below(Path(run), stored_part)
+        stored = parameters_below(Path(os.path.normpath(folder / run)), stored_part)
         pairs = {join(part, rest): leaf for rest, leaf in stored.items()}
         found = {path: leaf for path, leaf in pairs.items() if path in needed}
         if not found:
@@ -46,7 +48,7 @@ def load_parts(
 
 def parameters_below(run: Path, part: str) -> dict[str, Any]:
     """Returns the best parameters of a run below a part of their paths, by the rest of the path."""
-    tree = checkpoint.parameters_of(checkpoint.restore(run, manifest.choose_step(run)))
+    tree = own_parameters(run, checkpoint.parameters_of(checkpoint.restore(run, manifest.choose_step(run))))
     leaves: Any = flatten_dict(tree["params"], sep="/")
     if not part:
         return leaves

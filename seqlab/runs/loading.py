@@ -18,7 +18,7 @@ from seqlab.decoding.trained import TrainedModel
 from seqlab.layers.nesting import has_field, with_fields
 from seqlab.runs import manifest
 from seqlab.runs.checkpoint import check_shapes, parameters_of, restore
-from seqlab.runs.parametrized import applied, parameter_shapes
+from seqlab.runs.parametrized import apply_parametrization, parameter_shapes
 from seqlab.system.errors import RESTORE, SeqlabError
 from seqlab.system.progress_bar import progress
 from seqlab.types import Params
@@ -98,7 +98,7 @@ def load(run: str | Path, checkpoint: str = "best", dtype: str | None = None) ->
         if not has_field(experiment.model, "dtype"):
             raise SeqlabError(f"{type(experiment.model).__name__} has no dtype that could be another")
         experiment = dataclasses.replace(experiment, model=with_fields(experiment.model, dtype=dtype))
-    return Run(folder, step, experiment, codecs, applied(experiment, params), experiment.model)
+    return Run(folder, step, experiment, codecs, apply_parametrization(experiment, params), experiment.model)
 
 
 def check_run(experiment: Experiment, codecs: Codecs, folder: Path) -> None:

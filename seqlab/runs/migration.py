@@ -1,4 +1,4 @@
-"""Runs of the first format, converted: experiment, tokenizers, parameters and optimizer state.
+"""Conversion of runs of the first format: experiment, tokenizers, parameters and optimizer state.
 
 Models were flat then: a source's embeddings were called `source_words`, and an encoder and its head were one model.
 """
@@ -15,7 +15,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from seqlab import catalogue
 from seqlab.codecs.codec import Codec, Codecs, TextCodec
-from seqlab.codecs.marian import SPECIAL, Marian
+from seqlab.codecs.marian import checked_marian
 from seqlab.codecs.sentencepiece import SentencePiece
 from seqlab.data.codec_files import RUN_RECORD, codec_hashes, save_codecs
 from seqlab.runs import checkpoint, manifest
@@ -44,16 +44,18 @@ SOURCE_WORDS = {r"^source_words/": "reader/words/"}
 
 
 def migrate(run: Path, out: Path) -> list[int]:
-    """Writes the run `out`, which is the `run` of the first format in today's, and returns its steps.
+    """Converts a run of the first format to the current one, writes it to `out`, and returns its steps.
 
     It decodes and resumes as the old one; where there is dropout, a resumed run draws other masks. Hashes of steps
-    are left out, since they cover the paths of parameters. Raises `SeqlabError` for a run of today's format.
+    are left out, since they cover the paths of parameters. Raises `SeqlabError` for a run of the current format.
     """
     check_new(out)
     values = read_json(resolve_inside(run, "experiment.json"), dict[str, Any])
-    if values.get("version", 1) != 1:
-        raise SeqlabError(f"{run} has today's format: there is nothing to migrate")
-    name = values["model"].get("part") if isinstance(values.get("model"), dict) else None
+    if values.pop("version", 1) != 1:
+        raise SeqlabError(f"{run} has the current format: there is nothing to migrate")
+    if not all(isinstance(values.get(part), dict) for part in ("model", "task")):
+        raise SeqlabError(f"{run}/experiment.json: not a run of the first format: it has no model or no task")
+    name = values["model"].get("part")
     try:
         values["model"] = migrated_model(values["model"], values["task"])
         experiment = catalogue.from_json(values)
@@ -72,18 +74,19 @@ def migrate(run: Path, out: Path) -> list[int]:
         for log in LOGS:
             if (run / log).exists():
                 shutil.copyfile(resolve_inside(run, log), part / log)
-        saver = Saver(part, len(steps))
+        saver = Saver(part, len(steps), say=lambda line: None)
         for step in steps:
             tree = renamed_tree(checkpoint.restore(run, step), rules)
             saver.save(tree, step, manifest.read_manifest(run, step)["progress"])
+            saver.wait()
+            if saver.failure:
+                raise SeqlabError(f"{out}: the checkpoint of step {step} could not be written: {saver.failure}")
         saver.close()
-        if saver.failure:
-            raise SeqlabError(f"{out}: a checkpoint could not be written: {saver.failure}")
     return steps
 
 
 def migrated_model(model: dict[str, Any], task: dict[str, Any]) -> dict[str, Any]:
-    """Returns the JSON of a model in today's parts."""
+    """Returns the JSON of a model in the current parts."""
     words = {"part": "readers/words", "vocabulary": model.get("source_vocabulary", 0)}
 
     def taken(*names: str) -> dict[str, Any]:
@@ -135,9 +138,8 @@ def migrated_codecs(run: Path, columns: Mapping[str, Codec]) -> Codecs:
             codecs[column] = SentencePiece(read_whole(path))
             if pieces.exists():
                 fields = read_json(pieces, dict[str, int | list[str]])
-                special: Any = [fields.get(name) for name in SPECIAL]
-                marian = Marian(codecs[column].model, tuple(fields.get("names", ())), *special)  # pyright: ignore
-                codecs[column] = Marian.load(marian.save(), str(pieces))  # checks it
+                fields["pieces"] = fields.pop("names", [])
+                codecs[column] = checked_marian(codecs[column].model, fields, str(pieces))
         elif codec.learned:
             path = resolve_inside(run, f"{column}.names.json")
             codecs[column] = codec.load(read_whole(path), str(path))
@@ -147,7 +149,7 @@ def migrated_codecs(run: Path, columns: Mapping[str, Codec]) -> Codecs:
 
 
 def renamed_tree(tree: Any, rules: Mapping[str, str]) -> Any:
-    """Returns a checkpoint's tree, in which the parameters below each "params" have today's paths."""
+    """Returns a checkpoint's tree, in which the parameters below each "params" have their current paths."""
     if isinstance(tree, list | tuple):
         return [renamed_tree(branch, rules) for branch in tree]
     if not isinstance(tree, dict):

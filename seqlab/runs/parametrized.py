@@ -38,7 +38,7 @@ def parameter_shapes(experiment: Experiment, folder: Path) -> Params:
         raise SeqlabError(f"{folder}: the model of its experiment cannot be built: {reason}") from None
 
 
-def applied(experiment: Experiment, params: Params) -> Params:
+def apply_parametrization(experiment: Experiment, params: Params) -> Params:
     """Returns the parameters that the model is applied with."""
     if experiment.parametrization is None:
         return params
@@ -59,7 +59,7 @@ def rollout_of(experiment: Experiment) -> Callable[[Params, Any, Context], Any]:
     def rollout(params: Params, batch: Any, context: Context) -> Any:
         if not experiment.task.online:
             return batch
-        made = experiment.task.rollout(experiment.model, applied(experiment, params), batch, context)
+        made = experiment.task.rollout(experiment.model, apply_parametrization(experiment, params), batch, context)
         return jax.lax.stop_gradient(made)
 
     return rollout
@@ -69,6 +69,6 @@ def loss_of(experiment: Experiment) -> Callable[[Params, Any, Context], Loss]:
     """Returns the loss of an experiment as a function of all its parameters."""
 
     def loss(params: Params, batch: Any, context: Context) -> Loss:
-        return experiment.task.loss(experiment.model, applied(experiment, params), batch, context)
+        return experiment.task.loss(experiment.model, apply_parametrization(experiment, params), batch, context)
 
     return loss

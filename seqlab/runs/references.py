@@ -25,14 +25,14 @@ def load_references(
         folder = Path(os.path.normpath((base or run) / path))  # the run may not exist yet
         if not (folder / "experiment.json").is_file():
             raise SeqlabError(
-                f"reference {name}: {folder} is no run: the path is relative to {base or run}, or to --base DIR"
+                f"reference {name}: {folder} is not a run; paths are relative to {base or run}, or to --base DIR"
             )
         reference = load(folder)
         differing = [column for column, codec in reference.codecs.items() if codecs.get(column, codec) != codec]
         if differing:
             raise SeqlabError(
-                f"reference {name}: {folder} has another codec for the column {differing[0]!r}: train with "
-                f"--tokenizer {folder}/codecs/FILE"
+                f"reference {name}: {folder} has another codec for the column {differing[0]!r}: use that run's, by "
+                "--tokenizer FILE for text, or --init-from"
             )
         references[name] = Reference(reference.model, reference.params)
     return references

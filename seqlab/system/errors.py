@@ -11,6 +11,10 @@ class SeqlabError(ValueError):
     """Bad input, described in one line that says what to do. The command prints it and exits with 2."""
 
 
+class DamagedCache(SeqlabError):
+    """A cache holds what seqlab did not write."""
+
+
 class Stopped(BaseException):
     """A signal asked this process to stop. The message says whether the state was saved. The command exits with 75:
     run it again.

@@ -10,7 +10,7 @@ from seqlab.decoding.settings import validation_search
 from seqlab.distributed.devices import check_devices
 from seqlab.runs.parameters import init_params
 from seqlab.system.errors import SeqlabError
-from seqlab.types import Model
+from seqlab.types import Counted, Model
 
 
 def check_longest(model: Model, plan: Plan) -> None:
@@ -33,6 +33,11 @@ def check_experiment(experiment: Experiment) -> None:
         raise SeqlabError(
             f"validation.metric {experiment.validation.metric!r} is none of this task's: {', '.join(names)}"
         )
+    model, task = type(experiment.model).__name__, experiment.task
+    if task.updates < 1:
+        raise SeqlabError(f"task.updates must be at least 1, not {task.updates}")
+    if isinstance(experiment.model, Counted) and (experiment.parametrization or experiment.initialize):
+        raise SeqlabError(f"{model} is counted: leave out parametrization and initialize")
     if experiment.task.whole_batch and (experiment.accumulate > 1 or experiment.parallel.name == "pmap"):
         raise SeqlabError(
             f"the loss of {type(experiment.task).__name__} depends on the whole batch: set accumulate to 1 and "

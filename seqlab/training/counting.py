@@ -21,7 +21,7 @@ def run_counting(context: TrainingContext) -> None:
     """
     experiment, run = context.experiment, context.run
     if manifest.checkpoint_steps(run):
-        context.say(f"{run} is counted already")
+        context.say(f"{run}: parameters are already counted")
         return
     if jax.process_count() > 1:
         raise SeqlabError(f"{type(experiment.model).__name__} is counted by one process")
@@ -30,7 +30,7 @@ def run_counting(context: TrainingContext) -> None:
     check_shapes(params, context.shapes.params, run)
     values = context.validate(params)
     if not np.isfinite(values["loss"]):
-        raise SeqlabError(f"{run}: the validation loss is not finite: a probability that was counted is zero")
+        raise SeqlabError(f"{run}: the validation loss is not finite: a counted probability is zero; use smoothing")
     log = Logbook(run, 0, experiment.log_every, context.say)
     log.write(1, {f"validation {name}": value for name, value in values.items()})
     log.close()

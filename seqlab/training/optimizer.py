@@ -8,7 +8,7 @@ import optax
 
 from seqlab.config import Optimizer, Schedule
 from seqlab.training.schedule import make_schedule
-from seqlab.training.trainable import scale_parts
+from seqlab.training.trainable import scale_updates
 
 
 def make_optimizer(optimizer: Optimizer, schedule: Schedule, steps: int) -> optax.GradientTransformation:
@@ -43,5 +43,5 @@ def optimizer_at(config: Optimizer, rate: Callable[[Any], jax.Array]) -> optax.G
         case _:
             raise AssertionError(config.name)  # config.OPTIMIZERS has no other
     clip = [optax.clip_by_global_norm(config.clip)] if config.clip else []
-    scale = [scale_parts(config.rates)] if config.rates else []
+    scale = [scale_updates(config.rates)] if config.rates else []
     return optax.chain(*clip, update, *scale) if clip or scale else update

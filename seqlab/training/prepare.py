@@ -123,7 +123,7 @@ def fit_codec(codec: Codec, names: Sequence[str], text: Text, data: PreparedData
         stride = -(-data.size("train") // sample) if sample else 1
         return (example[name] for example in data.read("train", stride=stride) for name in names)
 
-    identity = repr((data.hashes["train"], part_name(codec), codec, text, tuple(names)))
+    identity = repr((data.hashes["train"], part_name(codec), codec.version, codec, text, tuple(names)))
     path = data_dir / "cache" / f"made-{hashlib.sha256(identity.encode()).hexdigest()[:24]}"
     content = read_or_make(path, lambda: codec.fit(read, text).save())
     with with_advice("remove it, and it is made again"):

@@ -10,7 +10,8 @@ import optax
 from seqlab.config import Experiment
 from seqlab.runs.parametrized import init_parameters, loss_of, rollout_of, trained_pattern
 from seqlab.training.online import make_online_step
-from seqlab.training.optimizer import make_optimizer
+from seqlab.training.optimizer import optimizer_at
+from seqlab.training.schedule import make_schedule
 from seqlab.training.step import make_step, zeros_like
 from seqlab.training.trainable import check_patterns, split
 from seqlab.types import Context, Reference, TrainState
@@ -57,5 +58,6 @@ def initial_state(experiment: Experiment, batch: Any, references: dict[str, Refe
 
 
 def optimizer_of(experiment: Experiment) -> optax.GradientTransformation:
-    """Returns the optimizer of an experiment, at its schedule."""
-    return make_optimizer(experiment.optimizer, experiment.schedule, experiment.steps)
+    """Returns the optimizer of an experiment, at its schedule, which counts steps: rollouts, of an online task."""
+    rate, updates = make_schedule(experiment.schedule, experiment.steps), experiment.task.updates
+    return optimizer_at(experiment.optimizer, lambda count: rate(count // updates) if updates > 1 else rate(count))

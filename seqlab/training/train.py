@@ -34,7 +34,7 @@ from seqlab.training.recovery import run_training
 from seqlab.training.state import initial_state, training_step
 from seqlab.training.trainable import split
 from seqlab.training.validation import make_validation
-from seqlab.types import Counted, Reference, TrainState
+from seqlab.types import Counted, Params, Reference, TrainState
 
 
 def print_line(line: str) -> None:
@@ -56,7 +56,7 @@ def train(
     """Trains an experiment into the folder `run`, and resumes the run if it is called again.
 
     A new run starts from the parameters of the run `init_from` and uses the `tokenizer` in a file, if they are given,
-    and stores the `command` that began it. Paths of references are relative to the run, or to `base`. Raises
+    and stores the `command` that began it. Paths in the experiment are relative to the run, or to `base`. Raises
     `SeqlabError` for an experiment that cannot run, a run of another experiment, and a loss that is not finite;
     `Stopped` after a stop request, when the state is saved.
     """
@@ -69,7 +69,8 @@ def train(
         validation_corpus = encode_split(prepared.data, "validation", prepared.codecs, data_dir, examples)
         plan = plan_batches(prepared.experiment, prepared.corpus, say)
         references = load_references(prepared.experiment, run, prepared.codecs, base)
-        context = make_context(prepared, plan, validation_corpus, run, init_from, references, say, stop_request)
+        load_initial = functools.partial(load_initial_parameters, prepared.experiment, init_from, base or run, say)
+        context = make_context(prepared, plan, validation_corpus, run, load_initial, references, say, stop_request)
         record = {**prepared.data.hashes, **reference_digests(references)}
         with lock_run(run):
             on_process_zero(lambda: open_run(prepared.experiment, prepared.codecs, record, run, command))
@@ -94,15 +95,15 @@ def make_context(
     plan: Plan,
     validation_corpus: Corpus,
     run: Path,
-    init_from: Path | None,
+    load_initial: Callable[[Params], dict[str, Any]],
     references: dict[str, Reference],
     say: Callable[[str], None],
     stop_request: StopRequest,
 ) -> TrainingContext:
     """Returns the parts that the training loop works with, and says how large the model is.
 
-    `validation_corpus` is the validation split. Raises `SeqlabError` where `init_from` has another model, and where
-    no example can be validated; `Stopped` if a stop is requested.
+    `validation_corpus` is the validation split. `load_initial` returns the parameters that other runs give, by path,
+    given the shapes of all. Raises `SeqlabError` where no example can be validated; `Stopped` if a stop is requested.
     """
     experiment, data, codecs, _ = prepared
     runner = make_runner(experiment.parallel, experiment.accumulate, axes_of(experiment.model))
@@ -114,13 +115,7 @@ def make_context(
     part = "" if trained == count else f" ({trained:,} are trained)"
     say(f"{count:,} parameters{part}, {describe_devices(experiment.parallel)}")
     say(describe_determinism())
-    is_new = not manifest.checkpoint_steps(run)
-    initial: dict[str, Any] = {}
-    if is_new and init_from is not None:
-        base = {name: branch for name, branch in shapes.params.items() if name != ADDED}
-        initial = flatten_dict(load_params(init_from, base), sep="/")
-    if is_new and experiment.initialize:
-        initial |= load_parts(experiment.initialize, shapes.params, say)
+    initial = {} if manifest.checkpoint_steps(run) else load_initial(shapes.params)
     compiled_step = runner.compile(training_step(experiment, runner.axis))
     placed = place_references(references, runner.place)
     stop_request.raise_if_requested()  # a signal may have been raised where Python dropped it
@@ -137,6 +132,21 @@ def make_context(
         say=say,
         stop_request=stop_request,
     )
+
+
+def load_initial_parameters(
+    experiment: Experiment, init_from: Path | None, folder: Path, say: Callable[[str], None], shapes: Params
+) -> dict[str, Any]:
+    """Returns the parameters that a new run takes from others, by path: from `init_from`, and the parts that its
+    experiment names, whose paths are relative to `folder`. Raises `SeqlabError` for other shapes.
+    """
+    initial: dict[str, Any] = {}
+    if init_from is not None:
+        own = {name: branch for name, branch in shapes.items() if name != ADDED}
+        initial = flatten_dict(load_params(init_from, own), sep="/")
+    if experiment.initialize:
+        initial |= load_parts(experiment.initialize, folder, shapes, say)
+    return initial
 
 
 def create_state(runner: Runner, make_state: Callable[[], TrainState], initial: dict[str, Any]) -> TrainState:

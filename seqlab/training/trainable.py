@@ -42,7 +42,7 @@ def check_patterns(params: Params, option: str, patterns: Iterable[str]) -> None
             )
 
 
-def scale_parts(rates: tuple[tuple[str, float], ...]) -> optax.GradientTransformation:
+def scale_updates(rates: tuple[tuple[str, float], ...]) -> optax.GradientTransformation:
     """Multiplies the updates of each parameter by the factor of the first pattern that its path matches, if any."""
 
     def factor(path: Any) -> float:

@@ -18,7 +18,7 @@ from seqlab.decoding.decoded_split import decode_split
 from seqlab.decoding.settings import validation_search
 from seqlab.decoding.trained import TrainedModel
 from seqlab.distributed.devices import collate_local_rows, make_runner
-from seqlab.runs.parametrized import applied
+from seqlab.runs.parametrized import apply_parametrization
 from seqlab.runs.references import place_references
 from seqlab.system.errors import SeqlabError
 from seqlab.training.checks import check_longest
@@ -91,7 +91,7 @@ def make_validation(
     beam, search = experiment.validation.beam, validation_search(experiment)
 
     def validate(params: Params) -> dict[str, float]:
-        params = applied(experiment, params)
+        params = apply_parametrization(experiment, params)
         values, _, _ = loss_of(params)
         if beam and math.isfinite(values["loss"]):
             trained = TrainedModel(experiment.task, experiment.model, params, codecs)

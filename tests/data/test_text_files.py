@@ -335,7 +335,7 @@ def test_labels(tmp_path):
         "label": labels,
     }
     assert labels.encode(["yes\u00df", "no"]) == [[1], [0]]
-    with pytest.raises(SeqlabError, match="the label 'maybe' is none"):
+    with pytest.raises(SeqlabError, match="unknown label 'maybe'"):
         labels.encode(["no", "maybe"])
 
 
@@ -343,14 +343,14 @@ def test_symbols_and_numbers(tmp_path):
     symbols = Symbols(("a", "b"))
     assert symbols.encode(["b  a b", ""]) == [[1, 0, 1], []]
     assert symbols.decode([1, 0]) == "b a"
-    with pytest.raises(SeqlabError, match="the symbol 'c' is none of the 2 that training knows"):
+    with pytest.raises(SeqlabError, match="unknown symbol 'c'"):
         symbols.encode(["a c"])
     numbers = Numbers()
     (values,) = numbers.encode(["0.25 -1e3\n7"])
     assert values.tolist() == [0.25, -1000.0, 7.0]
     assert numbers.decode(values) == "0.25 -1000.0 7.0"
     for text in ("1 x", "nan", "1e99"):
-        with pytest.raises(SeqlabError, match="not all of these are finite numbers"):
+        with pytest.raises(SeqlabError, match="expected finite numbers"):
             numbers.encode([text])
     save_codecs({"source": numbers, "label": symbols}, tmp_path)
     loaded = load_codecs(tmp_path, {"source": Numbers(), "label": Symbols()})

@@ -61,7 +61,7 @@ def test_one_checkpoint_and_no_optimizer(home, capsys):
     assert manifest.checkpoint_steps(home / "run") == [1]
     lines = []
     train(modeling(home), home / "run", home / "data", say=lines.append)
-    assert lines[-1] == f"{home / 'run'} is counted already"
+    assert lines[-1] == f"{home / 'run'}: parameters are already counted"
     assert call(home, "runs", ".") == 0
     assert "finished" in capsys.readouterr().out
 
@@ -76,7 +76,7 @@ def test_it_decodes_and_is_evaluated(home, capsys):
 
 def test_a_zero_probability_is_an_error(home, tmp_path):
     model = CountedBigram(added=0.0)
-    with pytest.raises(SeqlabError, match="a probability that was counted is zero"), np.errstate(all="ignore"):
+    with pytest.raises(SeqlabError, match="a counted probability is zero"), np.errstate(all="ignore"):
         train(dataclasses.replace(modeling(home), model=model), tmp_path / "run", home / "data", say=quiet)
 
 

@@ -63,7 +63,7 @@ def test_paths_are_relative_to_the_run_or_to_base(home, capsys):
         arguments = ["evaluate", "elsewhere/student", "--data-dir", "data", "--beam", "1", "--parts", str(PARTS)]
         assert call(home, *arguments) == 2
         error = capsys.readouterr().err
-        assert "reference teacher: elsewhere/teacher is no run" in error
+        assert "reference teacher: elsewhere/teacher is not a run" in error
         assert "--base DIR" in error
         (home / "the-teacher").rename(home / "teacher")
         assert call(home, *arguments, "--base", "student") == 0
@@ -91,5 +91,7 @@ def test_another_vocabulary(home, tmp_path):
     """The teacher's ids must be the student's."""
     other = dataclasses.replace(learning(), text=dataclasses.replace(learning().text, size=310))
     other = dataclasses.replace(other, references=(("teacher", str(home / "teacher")),))
-    with pytest.raises(SeqlabError, match="has another codec for the column 'source': train with --tokenizer"):
+    with pytest.raises(
+        SeqlabError, match="has another codec for the column 'source': use that run's, by --tokenizer"
+    ):
         train(other, tmp_path / "other", home / "data", say=quiet)

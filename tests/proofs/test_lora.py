@@ -16,7 +16,7 @@ from seqlab.datasets.local_files import LocalFiles
 from seqlab.laws.subject import make_subject, passes
 from seqlab.layers.nesting import with_fields
 from seqlab.runs import checkpoint, loading, manifest
-from seqlab.runs.parametrized import applied, init_parameters
+from seqlab.runs.parametrized import apply_parametrization, init_parameters
 from seqlab.tasks.language_modeling import LanguageModeling
 from seqlab.training.train import train
 from tests.command import call
@@ -54,7 +54,7 @@ def test_values_equal_those_of_the_base_at_first(name):
     s = make_subject(with_fields(catalogue.module("models", name).TINY, dropout=0.0))
     experiment = dataclasses.replace(small(s.model, LanguageModeling(), None), parametrization=Lora())
     params = init_parameters(experiment)
-    at_first = passes(s.model)[0](applied(experiment, params), s.inputs, s.prefix)
+    at_first = passes(s.model)[0](apply_parametrization(experiment, params), s.inputs, s.prefix)
     np.testing.assert_array_equal(at_first, passes(s.model)[0]({"params": params["params"]}, s.inputs, s.prefix))
     kernels = [path for path in flatten_dict(params["params"], sep=".") if path.endswith(("kernel", "recurrent"))]
     assert params["added"].keys() == {f"params.{path}" for path in kernels}
@@ -67,7 +67,7 @@ def test_gradients_reach_a_once_b_is_perturbed(name):
     params = init_parameters(experiment)
 
     def loss(added):
-        logits = passes(s.model)[0](applied(experiment, {**params, "added": added}), s.inputs, s.prefix)
+        logits = passes(s.model)[0](apply_parametrization(experiment, {**params, "added": added}), s.inputs, s.prefix)
         return jnp.square(logits).sum()
 
     still, moved = (

@@ -43,12 +43,14 @@ def test_parts_are_taken_by_path(run):
         nested = {name: nested}
     shapes = {"params": {"reader": nested, "new": {"bias": jax.ShapeDtypeStruct((3,), np.float32)}}}
     lines = []
-    taken = load_parts((("reader", str(run), "encoder"),), shapes, lines.append)
+    taken = load_parts((("reader", str(run), "encoder"),), Path(), shapes, lines.append)
     assert taken.keys() == {f"params/reader/{'/'.join(rest)}"}
     np.testing.assert_array_equal(next(iter(taken.values())), kernel)
     left = sum(path.startswith("params/encoder/") for path in stored) - 1
     assert lines == [f"reader: 1 arrays from encoder of {run}, {left} left", "new: 1 arrays, new/bias"]
-    assert load_parts((("", str(run), ""),), checkpoint.restore(run, 1)["params"], print).keys() == stored.keys()
+    assert (
+        load_parts((("", str(run), ""),), Path(), checkpoint.restore(run, 1)["params"], print).keys() == stored.keys()
+    )
 
 
 @pytest.mark.parametrize(
@@ -63,7 +65,7 @@ def test_parts_are_taken_by_path(run):
 def test_parts_that_are_not_there(run, parts, message):
     shapes = checkpoint.restore(run, 1)["params"]
     with pytest.raises(SeqlabError, match=message):
-        load_parts((tuple(part.replace("RUN", str(run)) for part in parts),), shapes, print)
+        load_parts((tuple(part.replace("RUN", str(run)) for part in parts),), Path(), shapes, print)
 
 
 def test_another_shape_is_refused(run):
@@ -71,7 +73,7 @@ def test_another_shape_is_refused(run):
         lambda x: jax.ShapeDtypeStruct((*x.shape, 2), x.dtype), checkpoint.restore(run, 1)["params"]
     )
     with pytest.raises(SeqlabError, match=r"initialize: encoder/.* is \(.*\) in .*, and \(.*, 2\) here"):
-        load_parts((("encoder", str(run), "encoder"),), shapes, print)
+        load_parts((("encoder", str(run), "encoder"),), Path(), shapes, print)
 
 
 @pytest.mark.parametrize("name", ["jit", "pmap"])

@@ -77,7 +77,7 @@ def test_training_resumes(old, name, monkeypatch):
     )
 
 
-ADVICE = "seqlab: transformer was made by an older version: convert it by `seqlab migrate transformer --out NEW`\n"
+ADVICE = "seqlab: transformer was made by an older version: convert it with `seqlab migrate transformer --out NEW`\n"
 
 
 @pytest.mark.parametrize("command", [["decode"], ["evaluate"], ["average", "--last", "1"], ["check"]])
@@ -89,7 +89,7 @@ def test_an_old_run_is_named_as_such(old, command, capsys):
 
 def test_what_cannot_be_migrated(old, tmp_path):
     migrate(old / "sutskever", tmp_path / "new")
-    with pytest.raises(SeqlabError, match="has today's format"):
+    with pytest.raises(SeqlabError, match="has the current format"):
         migrate(tmp_path / "new", tmp_path / "newer")
     with pytest.raises(SeqlabError, match="new exists: choose another --out"):
         migrate(old / "sutskever", tmp_path / "new")

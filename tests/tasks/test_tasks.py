@@ -326,7 +326,7 @@ def test_a_second_run_reads_no_text(tmp_path, monkeypatch):
         ("summarization", {"target": ""}, "Summarization needs the column 'target', and the data has source"),
         ("packed", {"mixed": True}, "the rates of a mixture need task.rows lines, not packed"),
         ("stream", {"letters": True}, "a stream needs a text of two tokens or more"),
-        ("classification", {"unseen": True}, "split validation: the label 'c' is none of the 2"),
+        ("classification", {"unseen": True}, "split validation: unknown label 'c'"),
     ],
 )
 def test_refuses(tmp_path, case, changes, message):

@@ -15,7 +15,7 @@ from seqlab.runs.parameters import axes_of
 from seqlab.system.errors import SeqlabError
 from seqlab.training.state import initial_state, training_step
 from seqlab.training.train import train
-from seqlab.training.trainable import merge, scale_parts, split
+from seqlab.training.trainable import merge, scale_updates, split
 from tests.mutants import Mutant, planted
 from tests.subjects import batch_of, subject
 
@@ -88,7 +88,7 @@ def test_trained_parameters_move_as_if_all_were_trained():
 
 def test_rates_of_parts():
     tree = {"params": {"encoder": {"kernel": jnp.ones(2)}, "decoder": {"kernel": jnp.ones(3)}}}
-    scale = scale_parts((("encoder", 0.1), ("kernel", 0.5)))
+    scale = scale_updates((("encoder", 0.1), ("kernel", 0.5)))
     scaled, _ = scale.update(tree, scale.init(tree), tree)
     assert scaled["params"]["encoder"]["kernel"].tolist() == pytest.approx([0.1] * 2)
     assert scaled["params"]["decoder"]["kernel"].tolist() == [0.5] * 3

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from seqlab.codecs.codec import Codec
+from seqlab.system.errors import SeqlabError
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,8 @@ class Image(Codec):
 
     @classmethod
     def load(cls, content, place):
+        if not content.isdigit() or len(content) > 4:
+            raise SeqlabError(f"{place}: not the number of columns")
         return cls(int(content))
 
 
