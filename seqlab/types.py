@@ -57,8 +57,8 @@ Inputs = Any  # Tokens, Frames, Pixels, or a tuple of them: every leaf [B ...]; 
 @struct.dataclass
 class Encoded:
     """What an encoder makes of inputs: `values` [B P D], one vector per position; `mask` bool [B P], true where a
-    position is real; `summary` [B D], one vector for each row, whose width may differ; `layers` [L B P D], the outputs
-    of all layers, for an encoder that gives them.
+    position is real; `summary` [B D], one vector for each row, whose width may differ; `layers` [L B P D], the
+    outputs of all layers, for an encoder that gives them.
     """
 
     values: AnyArray

@@ -10,11 +10,15 @@ import pytest
 from seqlab_parts.models.policy_table import PolicyTable
 from seqlab_parts.tasks.policy_gradient import PolicyGradient
 
-from seqlab.config import Optimizer, Parallel, Validation
+from seqlab.config import Optimizer, Parallel, Schedule, Validation
 from seqlab.datasets.local_files import LocalFiles
 from seqlab.evaluation import evaluate
 from seqlab.layers.nesting import blank_inputs
 from seqlab.runs import loading
+from seqlab.system.errors import SeqlabError
+from seqlab.training.checks import check_experiment
+from seqlab.training.schedule import make_schedule
+from seqlab.training.state import optimizer_of
 from seqlab.training.train import train
 from seqlab.types import Batch, Context
 from tests.proofs.runs import check_devices, check_resume, leaves_of, quiet, small
@@ -82,6 +86,25 @@ def test_updates_of_one_rollout_count_as_one_step(home, once):
     tables = [leaves_of(run)["params/table"] for run in (once, home / "run")]
     assert not np.array_equal(*tables)
     assert max(record["step"] for record in records_of(home / "run")) == 8
+
+
+def test_the_schedule_counts_rollouts(home):
+    """The updates of one rollout have one rate, and a linear schedule ends with the last rollout."""
+    schedule = Schedule(name="linear", peak=1.0, warmup=0)
+    experiment = playing(home, schedule=schedule, steps=4)
+    optimizer, ones = optimizer_of(experiment), {"x": jnp.ones(())}
+    state, rates = optimizer.init(ones), []
+    for _ in range(4 * experiment.task.updates):
+        update, state = optimizer.update(ones, state, ones)
+        rates.append(-float(update["x"]))
+    expected = [float(make_schedule(schedule, 4)(step)) for step in range(4)]
+    assert rates == pytest.approx(np.repeat(expected, 3).tolist())
+    assert rates[0] > rates[3] > rates[6]
+
+
+def test_no_updates_are_refused(home):
+    with pytest.raises(SeqlabError, match="task.updates must be at least 1, not 0"):
+        check_experiment(dataclasses.replace(playing(home), task=PolicyGradient(updates=0)))
 
 
 def test_the_estimate_is_the_exact_gradient_in_the_mean():
