@@ -36,9 +36,8 @@ def tokenizing() -> None:
         examples = list(prepare(CldrPhrases(train=60_000), Path(folder)).read("train"))
         tokenizer = train_sentencepiece((example["source"] for example in examples), Text(size=2000))
         begun = time.perf_counter()
-        corpus = encode_examples(
-            iter(examples * 4), 0, "bench", {"source": tokenizer, "target": tokenizer}, Path(folder)
-        )
+        codecs, count = {"source": tokenizer, "target": tokenizer}, 4 * len(examples)
+        corpus = encode_examples(iter(examples * 4), count, "bench", codecs, Path(folder))
         seconds = time.perf_counter() - begun
         tokens = sum(len(ids) for ids in corpus.values.values())
         print(f"tokenizing: {tokens / seconds / 1e6:.2f} M tokens a second on {os.cpu_count()} cores")

@@ -52,8 +52,8 @@ class Multi30k:
     def splits(self) -> dict[str, Iterator[dict[str, str]]]:
         if not self.folder:
             raise SeqlabError(
-                f"{self.key()} is not prepared: run `seqlab prepare multi30k/{self.pair} --folder DIR`, where DIR "
-                "has the task-1 files of Multi30k (raw/train.en.gz and so on)"
+                f"{self.key()} is not prepared: run `seqlab prepare multi30k/{self.pair} --version {self.version} "
+                f"--folder DIR`, where DIR has the task-1 files of Multi30k ({self.version}/...)"
             )
         source, target = self.pair.split("-")
         middle = "" if self.version == "raw" else ".lc.norm.tok"
