@@ -21,7 +21,7 @@ from seqlab.system.errors import RESTORE, SeqlabError, with_advice
 from seqlab.system.files import write_atomically
 from seqlab.system.parts import REQUIRED_NAMES, module, names
 from seqlab.system.untrusted import fits, read_json, resolve_inside
-from seqlab.types import Generator, Reader, kind_of
+from seqlab.types import Encoder, Generator, Reader, kind_of
 
 KINDS = tuple(kind for kind in REQUIRED_NAMES if kind != "metrics")  # of the parts of an experiment
 FIELD_KINDS = {"model": "models", "data": "datasets", "task": "tasks", "parametrization": "parametrizations"}
@@ -64,8 +64,10 @@ def load_config(path: Path) -> Experiment:
     except SeqlabError:
         raise
     except Exception as error:  # whatever a user's Python may do
+        needs_parts = isinstance(error, ModuleNotFoundError) and (error.name or "").startswith("seqlab_parts")
+        hint = "; parts of your own need --parts DIR" if needs_parts else ""
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
-        raise SeqlabError(f"{path}:{lines[-1] if lines else 1}: {type(error).__name__}: {error}") from None
+        raise SeqlabError(f"{path}:{lines[-1] if lines else 1}: {type(error).__name__}: {error}{hint}") from None
     if not isinstance(experiment, Experiment):
         raise SeqlabError(f"{path}: a config defines `experiment`, a seqlab.config.Experiment")
     return experiment
@@ -267,6 +269,9 @@ def check_parts(experiment: Experiment) -> None:
         *_, kind, name = type(inner).__module__.split(".")
         if path and (kind not in KINDS or name not in names(kind) or part_class(kind, name) is not type(inner)):
             raise SeqlabError(f"model.{path}: {type(inner).__name__} must live in encoders/ or readers/, see --parts")
+        base = {"encoders": Encoder, "readers": Reader}.get(kind)
+        if base is not None and base not in type(inner).__mro__:
+            raise SeqlabError(f"model.{path}: {type(inner).__name__} must inherit {base.__name__} of seqlab.types")
     model, task, protocol = type(experiment.model).__name__, type(experiment.task).__name__, experiment.task.model
     if not isinstance(experiment.model, protocol):
         raise SeqlabError(f"{task} needs a {kind_of(protocol)}, and {model} is not one")

@@ -199,7 +199,7 @@ def test_own_parts(tmp_path, monkeypatch):
     with pytest.raises(SeqlabError, match=r"config\.py:5: TypeError: .*unexpected keyword argument 'layerz'"):
         catalogue.load_config(config)
     (tmp_path / "models" / "empty.py").write_text("")
-    with pytest.raises(SeqlabError, match=r"empty\.py: a file of models defines TINY"):
+    with pytest.raises(SeqlabError, match=r"empty\.py: a file of models must define TINY"):
         catalogue.module("models", "empty")
 
 

@@ -29,7 +29,7 @@ def find_metric(name: str) -> Metric:
     """Returns the metric of that name. Raises `SeqlabError` for an unknown name."""
     metrics = all_metrics()
     if name not in metrics:
-        raise SeqlabError(f"unknown metric {name!r}: one of {', '.join(metrics)}")
+        raise SeqlabError(f"unknown metric {name!r}: one of {', '.join(metrics)}; those of your own need --parts DIR")
     return metrics[name]
 
 

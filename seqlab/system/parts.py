@@ -57,12 +57,18 @@ def module(kind: str, name: str) -> ModuleType:
     if name not in names(kind):
         near = difflib.get_close_matches(name, names(kind), n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(names(kind))}"
-        raise SeqlabError(f"no {name!r} among the {kind}: {hint}")
+        raise SeqlabError(f"no {name!r} among the {kind}: {hint}; parts of your own need --parts DIR")
     from_user = any((folder / kind / f"{name}.py").exists() for folder in _folders)
-    loaded = importlib.import_module(f"{'seqlab_parts' if from_user else 'seqlab'}.{kind}.{name}")
+    path = f"{'seqlab_parts' if from_user else 'seqlab'}.{kind}.{name}"
+    try:
+        loaded = importlib.import_module(path)
+    except Exception as error:
+        if not from_user or isinstance(error, SeqlabError):
+            raise
+        raise SeqlabError(f"{kind}/{name}.py cannot be imported: {type(error).__name__}: {error}") from error
     missing = [attribute for attribute in REQUIRED_NAMES[kind] if not hasattr(loaded, attribute)]
     if missing:
-        raise SeqlabError(f"{loaded.__file__}: a file of {kind} defines {', '.join(missing)}")
+        raise SeqlabError(f"{loaded.__file__}: a file of {kind} must define {', '.join(missing)}")
     return loaded
 
 

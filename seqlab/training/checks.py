@@ -31,7 +31,8 @@ def check_experiment(experiment: Experiment) -> None:
     names = ("loss", *experiment.task.metrics)
     if experiment.validation.metric not in names:
         raise SeqlabError(
-            f"validation.metric {experiment.validation.metric!r} is none of this task's: {', '.join(names)}"
+            f"validation.metric {experiment.validation.metric!r} is none of this task's: {', '.join(names)}; "
+            "the field metrics of a task names them"
         )
     model, task = type(experiment.model).__name__, experiment.task
     if task.updates < 1:
