@@ -15,6 +15,7 @@ import pytest
 from seqlab import catalogue
 from seqlab.laws.registry import model_laws
 from seqlab.laws.subject import make_subject, models_with
+from seqlab.layers.nesting import with_fields
 from seqlab.system import parts
 from tests.command import call
 from tests.proofs.runs import check_devices
@@ -135,7 +136,7 @@ def test_they_decode_and_predict(home, capsys):
 def test_they_are_the_same_on_devices(home, name):
     experiment = dataclasses.replace(catalogue.load_config(home / f"{name}.py"))
     plain = catalogue.load_experiment(home / f"{name}-run" / "experiment.json")
-    model = catalogue.with_fields(plain.model, dropout=0.0)
+    model = with_fields(plain.model, dropout=0.0)
     check_devices(dataclasses.replace(experiment, model=model), home / f"{name}-run", home / "data")
 
 
