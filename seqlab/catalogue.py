@@ -23,8 +23,8 @@ from seqlab.system.parts import REQUIRED_NAMES, module, names
 from seqlab.system.untrusted import fits, read_json, resolve_inside
 from seqlab.types import Encoder, Generator, Reader, kind_of
 
-KINDS = tuple(kind for kind in REQUIRED_NAMES if kind != "metrics")  # of the parts of an experiment
-FIELD_KINDS = {"model": "models", "data": "datasets", "task": "tasks", "parametrization": "parametrizations"}
+EXPERIMENT_FOLDERS = tuple(kind for kind in REQUIRED_NAMES if kind != "metrics")  # of the parts of an experiment
+FOLDER_OF_FIELD = {"model": "models", "data": "datasets", "task": "tasks", "parametrization": "parametrizations"}
 # Fields of a model that are 0 in a config, and the column whose codec fills each in; a reader names its own column.
 SIZES = {"vocabulary": "target", "classes": "label"}
 VERSION = 2  # of the format of runs
@@ -156,9 +156,9 @@ def part_to_json(value: Any) -> Any:
     names = [field.name for field in dataclasses.fields(value) if field.name not in linen_fields]
     encoded = {name: part_to_json(getattr(value, name)) for name in names}
     *_, kind, name = type(value).__module__.split(".")
-    if kind not in KINDS:
+    if kind not in EXPERIMENT_FOLDERS:
         return encoded
-    return {"part": name if kind in FIELD_KINDS.values() else f"{kind}/{name}", **encoded}
+    return {"part": name if kind in FOLDER_OF_FIELD.values() else f"{kind}/{name}", **encoded}
 
 
 def from_json(values: dict[str, Any]) -> Experiment:
@@ -167,7 +167,7 @@ def from_json(values: dict[str, Any]) -> Experiment:
     decoded = {}
     try:
         for name, value in values.items():
-            kind = FIELD_KINDS.get(name)
+            kind = FOLDER_OF_FIELD.get(name)
             if name == "model" and not isinstance(value, dict):
                 raise SeqlabError(f"{name} names no part of seqlab")
             if kind is not None and value is not None:
@@ -190,11 +190,11 @@ def part_from_json(kind: str, value: Any, place: str) -> Any:
     if not isinstance(value, dict):
         return value
     part = value.get("part")
-    if kind not in KINDS or not isinstance(part, str):
+    if kind not in EXPERIMENT_FOLDERS or not isinstance(part, str):
         raise SeqlabError(f"{place} names no part of seqlab")
     if "/" in part:
         kind, _, part = part.partition("/")
-        if kind not in KINDS:
+        if kind not in EXPERIMENT_FOLDERS:
             raise SeqlabError(f"{place} names no part of seqlab")
     fields = {
         name: part_from_json(kind, element, f"{place}.{name}") for name, element in value.items() if name != "part"
@@ -258,7 +258,7 @@ def _differences(prefix: str, old: Any, new: Any):
 
 def check_parts(experiment: Experiment) -> None:
     """Refuses parts that are not in the catalogue, and a model of another protocol than the task's."""
-    for field_name, kind in FIELD_KINDS.items():
+    for field_name, kind in FOLDER_OF_FIELD.items():
         value = getattr(experiment, field_name)
         if value is None and field_name == "parametrization":
             continue
@@ -267,7 +267,9 @@ def check_parts(experiment: Experiment) -> None:
             raise SeqlabError(f"{type(value).__name__} is none of the {kind}: it must live in {kind}/, see --parts")
     for path, inner in modules_in(experiment.model):
         *_, kind, name = type(inner).__module__.split(".")
-        if path and (kind not in KINDS or name not in names(kind) or part_class(kind, name) is not type(inner)):
+        if path and (
+            kind not in EXPERIMENT_FOLDERS or name not in names(kind) or part_class(kind, name) is not type(inner)
+        ):
             raise SeqlabError(f"model.{path}: {type(inner).__name__} must live in encoders/ or readers/, see --parts")
         base = {"encoders": Encoder, "readers": Reader}.get(kind)
         if base is not None and base not in type(inner).__mro__:

@@ -78,8 +78,8 @@ def home(tmp_path_factory):
 
 def test_every_kind_has_a_page(home):
     kinds = {page.stem for page in PAGES}
-    assert kinds == {kind.rstrip("s") for kind in parts.KINDS}
-    assert {path.parent.name for path in (home / "parts").glob("*/*.py")} == set(parts.KINDS)
+    assert kinds == {kind.rstrip("s") for kind in parts.PART_FOLDERS}
+    assert {path.parent.name for path in (home / "parts").glob("*/*.py")} == set(parts.PART_FOLDERS)
 
 
 def test_a_reward_is_a_field_of_a_task(home):

@@ -10,8 +10,8 @@ from jaxtyping import Float
 
 from seqlab.metrics.metric import LineCounts, Metric, TextLines, count_means
 
-KINDS = {"rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L", "rougeLsum": "ROUGE-Lsum"}
-NAMES = {"ascii": list(KINDS.values()), "unicode": [f"{name} (unicode)" for name in KINDS.values()]}
+ROUGE_NAMES = {"rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L", "rougeLsum": "ROUGE-Lsum"}
+NAMES = {"ascii": list(ROUGE_NAMES.values()), "unicode": [f"{name} (unicode)" for name in ROUGE_NAMES.values()]}
 # Scripts written without blanks, by how the names of their characters begin: each character is a word.
 UNSPACED = ("CJK ", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN")
 
@@ -25,10 +25,10 @@ def rouge_by_line(
     from rouge_score.rouge_scorer import RougeScorer
 
     scorer = RougeScorer(
-        list(KINDS), use_stemmer=stem, tokenizer=None if tokenizer == "ascii" else UnicodeTokenizer()
+        list(ROUGE_NAMES), use_stemmer=stem, tokenizer=None if tokenizer == "ascii" else UnicodeTokenizer()
     )
     lines = [scorer.score_multi(refs, line) for line, *refs in zip(hypotheses, *references, strict=True)]
-    return 100 * np.array([[line[kind].fmeasure for kind in KINDS] for line in lines])
+    return 100 * np.array([[line[kind].fmeasure for kind in ROUGE_NAMES] for line in lines])
 
 
 class UnicodeTokenizer:

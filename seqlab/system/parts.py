@@ -22,7 +22,7 @@ REQUIRED_NAMES = {
     "parametrizations": ("PARAMETRIZATION",),
     "rewards": ("REWARD",),
 }
-KINDS = tuple(REQUIRED_NAMES)
+PART_FOLDERS = tuple(REQUIRED_NAMES)
 SHARED = {  # files that are not parts
     "metrics": ("metric", "registry"),
     "codecs": ("codec",),
@@ -36,8 +36,8 @@ def use_parts(folder: Path) -> None:
     """Adds a user's folder of parts, whose files are Python and are executed: DIR/models/x.py is then the module
     `seqlab_parts.models.x`, which a config may import from. Raises `SeqlabError` if the folder has none.
     """
-    if not any((folder / kind).is_dir() for kind in KINDS):
-        raise SeqlabError(f"{folder}: no parts; expected {', '.join(f'{folder}/{kind}/' for kind in KINDS)}")
+    if not any((folder / kind).is_dir() for kind in PART_FOLDERS):
+        raise SeqlabError(f"{folder}: no parts; expected {', '.join(f'{folder}/{kind}/' for kind in PART_FOLDERS)}")
     if folder not in _folders:
         _folders.append(folder)
         package = sys.modules.setdefault("seqlab_parts", ModuleType("seqlab_parts"))
