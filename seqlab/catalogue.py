@@ -60,7 +60,7 @@ def load_config(path: Path) -> Experiment:
     try:
         experiment = runpy.run_path(str(path)).get("experiment")
     except SyntaxError as error:
-        raise SeqlabError(f"{path}:{error.lineno}: {error.msg}") from None
+        raise SeqlabError(f"{error.filename or path}:{error.lineno}: {error.msg}") from None
     except SeqlabError:
         raise
     except Exception as error:  # whatever a user's Python may do

@@ -131,7 +131,10 @@ def as_text(value: Value) -> str:
 
 def as_row(row: Any, codec: Codec) -> np.ndarray:
     """Returns a row of a codec as an array of its type."""
-    array = np.asarray(row, codec.dtype)
+    array = np.asarray(row, None if len(row) else codec.dtype)
+    if array.dtype.kind not in "biu" and np.dtype(codec.dtype).kind in "biu":
+        raise SeqlabError(f"{type(codec).__name__} gives {array.dtype} elements, not {codec.dtype}")
+    array = array.astype(codec.dtype, copy=False)
     if array.shape[1:] != codec.shape:
         if array.size:
             raise SeqlabError(f"{type(codec).__name__} gives elements of shape {array.shape[1:]}, not {codec.shape}")

@@ -118,8 +118,14 @@ class ColumnWriter:
             values = [*new.values()]
         rows = self.codec.encode(values)
         if len(rows) != len(values):
-            raise SeqlabError(f"{type(self.codec).__name__} gives {len(rows)} rows for {len(values)} values")
-        if self.codec.shape or not all(isinstance(row, list) for row in rows):
+            name = type(self.codec).__name__
+            raise SeqlabError(f"{name} gives {len(rows)} rows for {len(values)} values")
+        if (
+            self.codec.shape
+            or self.codec.size is None
+            or not all(isinstance(row, list) for row in rows)
+            or (rows and rows[0] and not isinstance(rows[0][0], int))
+        ):
             rows = [as_row(row, self.codec) for row in rows]
         stops = self.end + np.cumsum([len(row) for row in rows], dtype="<i8")
         self.end = int(stops[-1]) if len(stops) else self.end

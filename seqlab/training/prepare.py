@@ -127,7 +127,10 @@ def fit_codec(codec: Codec, names: Sequence[str], text: Text, data: PreparedData
     path = data_dir / "cache" / f"made-{hashlib.sha256(identity.encode()).hexdigest()[:24]}"
     content = read_or_make(path, lambda: codec.fit(read, text).save())
     with with_advice("remove it, and it is made again"):
-        return codec.load(content, str(path))
+        loaded = codec.load(content, str(path))
+    if loaded.save() != content:
+        raise SeqlabError(f"{type(codec).__name__}.load does not give the codec whose save gave its file")
+    return loaded
 
 
 def plan_batches(experiment: Experiment, corpus: Corpus, say: Callable[[str], None]) -> Plan:

@@ -125,7 +125,7 @@ def test_every_data_set_is_found_by_its_file_name(name):
 
 
 def test_multi30k_is_told_where_its_files_are(tmp_path):
-    with pytest.raises(SeqlabError, match="seqlab prepare multi30k/en-de --folder DIR"):
+    with pytest.raises(SeqlabError, match="seqlab prepare multi30k/en-de --version raw --folder DIR"):
         Multi30k().splits()
     with pytest.raises(SeqlabError, match=r"no file raw/train\.en"):
         Multi30k(folder=str(tmp_path)).splits()
