@@ -17,7 +17,7 @@ from seqlab.config import Text
 from seqlab.system.errors import SeqlabError
 
 Value = str | bytes  # of a column in an example
-Read = Callable[[int | None], Iterator[Value]]  # the values of at most so many training examples, evenly spread
+Read = Callable[[int | None], Iterator[Value]]  # yields the values of at most N training examples, evenly spread
 BLANK, END = "\u2581", "</s>"  # a blank and the end of a text, as pieces
 
 
@@ -131,10 +131,11 @@ def as_text(value: Value) -> str:
 
 def as_row(row: Any, codec: Codec) -> np.ndarray:
     """Returns a row of a codec as an array of its type."""
-    array = np.asarray(row, None if len(row) else codec.dtype)
-    if array.dtype.kind not in "biu" and np.dtype(codec.dtype).kind in "biu":
-        raise SeqlabError(f"{type(codec).__name__} gives {array.dtype} elements, not {codec.dtype}")
-    array = array.astype(codec.dtype, copy=False)
+    given = np.asarray(row, None if len(row) else codec.dtype)
+    array = given.astype(codec.dtype, copy=False)
+    exact = given.dtype == array.dtype or (given.dtype.kind in "biu" and np.array_equal(given, array))
+    if array.dtype.kind in "biu" and not exact:
+        raise SeqlabError(f"{type(codec).__name__} gives {given.dtype} elements, not {codec.dtype}")
     if array.shape[1:] != codec.shape:
         if array.size:
             raise SeqlabError(f"{type(codec).__name__} gives elements of shape {array.shape[1:]}, not {codec.shape}")

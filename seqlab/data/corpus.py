@@ -120,19 +120,12 @@ class ColumnWriter:
         if len(rows) != len(values):
             name = type(self.codec).__name__
             raise SeqlabError(f"{name} gives {len(rows)} rows for {len(values)} values")
-        if (
-            self.codec.shape
-            or self.codec.size is None
-            or not all(isinstance(row, list) for row in rows)
-            or (rows and rows[0] and not isinstance(rows[0][0], int))
-        ):
-            rows = [as_row(row, self.codec) for row in rows]
         stops = self.end + np.cumsum([len(row) for row in rows], dtype="<i8")
         self.end = int(stops[-1]) if len(stops) else self.end
-        if any(isinstance(row, np.ndarray) for row in rows):
-            self.values.write(b"".join(row.tobytes() for row in rows))
-        else:
-            self.values.write(np.fromiter(itertools.chain.from_iterable(rows), self.codec.dtype).tobytes())
+        if all(isinstance(row, list) for row in rows):  # one conversion is faster than one for each row
+            rows = [[*itertools.chain.from_iterable(rows)]]
+        for row in rows:
+            self.values.write(as_row(row, self.codec).tobytes())
         self.offsets.write(stops.tobytes())
 
 
