@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 from seqlab.codecs.codec import Codec, Read, as_text
 from seqlab.config import Text
@@ -11,14 +12,28 @@ from seqlab.system.untrusted import parse_json
 
 
 @dataclass(frozen=True)
-class Label(Codec):
-    """The classes that occur in the training data."""
+class ClosedSet(Codec):
+    """Names that occur in the training data; the position of a name is its id. The file is a JSON list of them."""
 
     names: tuple[str, ...] = ()
 
     @property
     def size(self) -> int:
         return len(self.names)
+
+    def save(self) -> bytes:
+        return json.dumps(self.names, indent=0).encode()
+
+    @classmethod
+    def load(cls, content: bytes, place: str) -> Self:
+        names = parse_json(content, place, list[str])
+        if not names or len(set(names)) < len(names):
+            raise SeqlabError(f"{place}: expected a list of names, each once, and one at least")
+        return cls(tuple(names))
+
+
+class Label(ClosedSet):
+    """The classes that occur in the training data."""
 
     def fit(self, read: Read, text: Text) -> "Label":
         return Label(tuple(sorted({as_text(value) for value in read(None)})))
@@ -33,21 +48,6 @@ class Label(Codec):
 
     def decode(self, row: Sequence[int]) -> str:
         return self.names[row[0]]
-
-    def save(self) -> bytes:
-        return json.dumps(self.names, indent=0).encode()
-
-    @classmethod
-    def load(cls, content: bytes, place: str) -> "Label":
-        return cls(parse_names(content, place))
-
-
-def parse_names(content: bytes, place: str) -> tuple[str, ...]:
-    """Returns distinct names from JSON. Errors name the `place`."""
-    names = parse_json(content, place, list[str])
-    if not names or len(set(names)) < len(names):
-        raise SeqlabError(f"{place}: expected a list of names, each once, and one at least")
-    return tuple(names)
 
 
 CODEC = Label

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from seqlab.codecs.codec import TextCodec
-from seqlab.codecs.sentencepiece import check_model
+from seqlab.codecs.sentencepiece import check_model, open_processor
 from seqlab.system.errors import SeqlabError
 from seqlab.system.untrusted import parse_json
 
@@ -31,12 +31,7 @@ class Marian(TextCodec):
 
     @functools.cached_property
     def processor(self) -> Any:
-        import sentencepiece
-
-        try:
-            return sentencepiece.SentencePieceProcessor(model_proto=self.model)
-        except RuntimeError:
-            raise SeqlabError("not a SentencePiece model") from None
+        return open_processor(self.model)
 
     @property
     def size(self) -> int:

@@ -1,4 +1,4 @@
-"""Numbers, apart by blanks or newlines."""
+"""Numbers, separated by spaces or newlines."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

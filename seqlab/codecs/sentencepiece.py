@@ -28,12 +28,7 @@ class SentencePiece(TextCodec):
 
     @functools.cached_property
     def processor(self) -> Any:
-        import sentencepiece
-
-        try:
-            processor = sentencepiece.SentencePieceProcessor(model_proto=self.model)
-        except RuntimeError:
-            raise SeqlabError("not a SentencePiece model") from None
+        processor = open_processor(self.model)
         special_ids = processor.pad_id(), processor.bos_id(), processor.eos_id(), processor.unk_id()
         if processor.piece_to_id("<0x0A>") == self.unk:
             raise SeqlabError("this SentencePiece model has no byte fallback, which is needed")
@@ -110,6 +105,16 @@ class SentencePiece(TextCodec):
         codec = cls(content)
         check_model(codec, place)
         return codec
+
+
+def open_processor(model: bytes) -> Any:
+    """Returns the SentencePiece processor of a serialized model. Raises `SeqlabError` for other bytes."""
+    import sentencepiece
+
+    try:
+        return sentencepiece.SentencePieceProcessor(model_proto=model)
+    except RuntimeError:
+        raise SeqlabError("not a SentencePiece model") from None
 
 
 def check_model(codec: Any, place: str) -> None:

@@ -1,24 +1,15 @@
 """Words of a small, closed set, by name: each word of a value is one id."""
 
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from seqlab.codecs.codec import Codec, Read, as_text
-from seqlab.codecs.label import parse_names
+from seqlab.codecs.codec import Read, as_text
+from seqlab.codecs.label import ClosedSet
 from seqlab.config import Text
 from seqlab.system.errors import SeqlabError
 
 
-@dataclass(frozen=True)
-class Symbols(Codec):
+class Symbols(ClosedSet):
     """The symbols that occur in the training data."""
-
-    names: tuple[str, ...] = ()
-
-    @property
-    def size(self) -> int:
-        return len(self.names)
 
     def fit(self, read: Read, text: Text) -> "Symbols":
         return Symbols(tuple(sorted({name for value in read(None) for name in as_text(value).split()})))
@@ -36,13 +27,6 @@ class Symbols(Codec):
 
     def canonical(self, value: str) -> str:
         return " ".join(value.split())
-
-    def save(self) -> bytes:
-        return json.dumps(self.names, indent=0).encode()
-
-    @classmethod
-    def load(cls, content: bytes, place: str) -> "Symbols":
-        return cls(parse_names(content, place))
 
 
 CODEC = Symbols
