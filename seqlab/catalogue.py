@@ -5,11 +5,9 @@ import difflib
 import json
 import reprlib
 import runpy
-import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any, get_type_hints
 
 from flax import linen as nn
@@ -37,11 +35,6 @@ def part_class(kind: str, name: str) -> type:
     """The class of a part: the one that its file names, or the type of its TINY (see `REQUIRED_NAMES`)."""
     loaded, (required, *_) = module(kind, name), REQUIRED_NAMES[kind]
     return type(loaded.TINY) if required == "TINY" else getattr(loaded, required)
-
-
-def module_of(value: Any) -> ModuleType:
-    """The module that defines a part's class."""
-    return sys.modules[type(value).__module__]
 
 
 def dataset(name: str) -> Any:

@@ -11,7 +11,7 @@ import optax
 from flax import linen as nn
 
 from seqlab.encoders.recurrent import RecurrentEncoder
-from seqlab.layers.nesting import readers_of
+from seqlab.layers.nesting import join_inputs, readers_of
 from seqlab.models.classifier_head import ClassifierHead
 from seqlab.models.tagger_head import TaggerHead
 from seqlab.runs.parameters import init_params
@@ -63,8 +63,7 @@ def make_subject(model: Any, seed: int = 0, *, source: int = max(LENGTHS), targe
         return dataclasses.replace(tokens(reader.vocabulary, mask), sentences=sentences)
 
     prefix, is_regressor = None, isinstance(model, Regressor)
-    sides = [random_inputs(reader) for reader in readers_of(model).values()]
-    inputs: Any = sides[0] if len(sides) == 1 else tuple(sides) or None
+    inputs = join_inputs([random_inputs(reader) for reader in readers_of(model).values()])
     if isinstance(model, Generator):
         prefix = tokens(model.vocabulary, ragged(target)[::-1])
         targets = (prefix.ids * 3 + np.arange(len(LENGTHS))[:, None] + 1) % model.vocabulary

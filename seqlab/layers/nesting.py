@@ -50,5 +50,9 @@ def blank_tokens(rows: int, length: int) -> Tokens:
 
 def blank_inputs(model: Any, rows: int = 2, length: int = 2) -> Inputs:
     """Returns inputs of zeros for a model: those of its reader, a tuple if it has several, or None."""
-    inputs = [reader.blank(rows, length) for reader in readers_of(model).values()]
+    return join_inputs([reader.blank(rows, length) for reader in readers_of(model).values()])
+
+
+def join_inputs(inputs: list[Any]) -> Inputs:
+    """Returns the inputs of a model, given those of each of its readers."""
     return inputs[0] if len(inputs) == 1 else tuple(inputs) or None

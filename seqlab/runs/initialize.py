@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 from flax.traverse_util import flatten_dict
 
-from seqlab.runs import checkpoint, manifest
-from seqlab.runs.parameters import own_parameters
+from seqlab.runs.parameters import best_parameters
 from seqlab.system.errors import SeqlabError
 from seqlab.types import Params
 
@@ -29,17 +28,17 @@ def load_parts(
     for part, run, stored_part in initialize:
         stored = parameters_below(Path(os.path.normpath(folder / run)), stored_part)
         pairs = {join(part, rest): leaf for rest, leaf in stored.items()}
-        found = {path: leaf for path, leaf in pairs.items() if path in needed}
-        if not found:
+        fitting = {path: leaf for path, leaf in pairs.items() if path in needed}
+        if not fitting:
             raise SeqlabError(
                 f"initialize: no parameter of {stored_part or 'the model'} in {run} fits {part or 'the model'} here"
             )
-        for path, leaf in found.items():
+        for path, leaf in fitting.items():
             if leaf.shape != needed[path].shape:
                 raise SeqlabError(f"initialize: {path} is {leaf.shape} in {run}, and {needed[path].shape} here")
-        taken |= found
-        left = f", {len(pairs) - len(found)} left" if len(pairs) > len(found) else ""
-        say(f"{part or 'all'}: {len(found)} arrays from {stored_part or 'all'} of {run}{left}")
+        taken |= fitting
+        left = f", {len(pairs) - len(fitting)} left" if len(pairs) > len(fitting) else ""
+        say(f"{part or 'all'}: {len(fitting)} arrays from {stored_part or 'all'} of {run}{left}")
     new = sorted(needed.keys() - taken.keys())
     if new:
         say(f"new: {len(new)} arrays, {', '.join(new[:3])}{', ...' if len(new) > 3 else ''}")
@@ -48,8 +47,7 @@ def load_parts(
 
 def parameters_below(run: Path, part: str) -> dict[str, Any]:
     """Returns the best parameters of a run below a part of their paths, by the rest of the path."""
-    tree = own_parameters(run, checkpoint.parameters_of(checkpoint.restore(run, manifest.choose_step(run))))
-    leaves: Any = flatten_dict(tree["params"], sep="/")
+    leaves: Any = flatten_dict(best_parameters(run)["params"], sep="/")
     if not part:
         return leaves
     return {path.removeprefix(f"{part}/"): leaf for path, leaf in leaves.items() if path.startswith(f"{part}/")}

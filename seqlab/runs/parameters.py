@@ -39,8 +39,9 @@ def axes_of(model: nn.Module) -> dict[str, Axes]:
     return axes
 
 
-def own_parameters(run: Path, params: Params) -> Params:
-    """Returns the parameters of a run. Raises `SeqlabError` if a parametrization adds to them."""
+def best_parameters(run: Path) -> Params:
+    """Returns the parameters of a run's best checkpoint. Raises `SeqlabError` if a parametrization adds to them."""
+    params = checkpoint.parameters_of(checkpoint.restore(run, manifest.choose_step(run)))
     if params.keys() != {"params"}:
         raise SeqlabError(f"{run} has a parametrization: its parameters are not a model's alone, and cannot be taken")
     return params
@@ -51,8 +52,7 @@ def load_params(run: Path, like: Params) -> Params:
 
     Raises `SeqlabError` if their shapes are not those of `like`.
     """
-    step = manifest.choose_step(run)
-    params = own_parameters(run, checkpoint.parameters_of(checkpoint.restore(run, step)))
+    params = best_parameters(run)
     difference = checkpoint.first_different_leaf(params, like, lambda x: x.shape)
     if difference is not None:
         name, old, new = difference

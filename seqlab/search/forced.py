@@ -45,10 +45,7 @@ def make_token_log_probs(model: Any) -> Callable[..., Float[Array, "B T"]]:
 
     @jax.jit
     def token_log_probs(params: Params, inputs: Inputs, prefix: Tokens, targets: Int[Array, "B T"]) -> jax.Array:
-        def run(module: Any) -> jax.Array:
-            return module.project(module.features(inputs, prefix, train=False)[0])
-
-        logits = model.apply(params, method=run)
+        logits = model.apply(params, inputs, prefix, train=False, method="outputs")
         chosen = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
         return chosen - jax.nn.logsumexp(logits, axis=-1)
 

@@ -77,8 +77,8 @@ def make_codecs(
         return stored
     given = from_file
     if init_from is not None and tokenizer is None:
-        other = catalogue.load_experiment(init_from / "experiment.json").task.columns
-        given = load_codecs(init_from, {name: codec for name, codec in columns.items() if name in other})
+        stored_columns = catalogue.load_experiment(init_from / "experiment.json").task.columns
+        given = load_codecs(init_from, {name: codec for name, codec in columns.items() if name in stored_columns})
     fitted = given | shared_codecs(columns, given, experiment.text)
     missing = {name: codec for name, codec in columns.items() if name not in fitted}
     codecs = fitted | fit_codecs(missing, experiment.text, data, data_dir)

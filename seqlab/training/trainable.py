@@ -8,6 +8,7 @@ import jax
 import optax
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from seqlab.distributed.sharding import name_of
 from seqlab.system.errors import SeqlabError
 from seqlab.types import Params
 
@@ -46,8 +47,7 @@ def scale_updates(rates: tuple[tuple[str, float], ...]) -> optax.GradientTransfo
     """Multiplies the updates of each parameter by the factor of the first pattern that its path matches, if any."""
 
     def factor(path: Any) -> float:
-        name = jax.tree_util.keystr(path, simple=True, separator="/")
-        return next((rate for pattern, rate in rates if re.search(pattern, name)), 1.0)
+        return next((rate for pattern, rate in rates if re.search(pattern, name_of(path))), 1.0)
 
     return optax.stateless(
         lambda updates, params: jax.tree_util.tree_map_with_path(lambda path, u: factor(path) * u, updates)
