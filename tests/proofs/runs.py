@@ -49,6 +49,14 @@ def leaves_of(run, step=None):
     return {path: np.asarray(leaf) for path, leaf in flatten_dict(tree["params"], sep="/").items()}
 
 
+def check_run(experiment, run: Path, data_dir: Path, **options):
+    """The loss of a run falls. The run resumes bit for bit, and computes alike on one and on eight devices."""
+    losses = losses_of(run)
+    assert losses[-1] < losses[0]
+    check_resume(experiment, run, data_dir, **options)
+    check_devices(experiment, run, data_dir)
+
+
 def check_resume(experiment, whole: Path, data_dir: Path, **options):
     """Stopped after its first validation and resumed, a run has the hashes of the one that was not stopped."""
     run, stops = whole.with_name(f"{whole.name}-resumed"), []
