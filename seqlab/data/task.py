@@ -89,7 +89,9 @@ class Task(abc.ABC):
         return type(self).rollout is not Task.rollout
 
     def requests(self, inputs: Sequence[Any], codecs: Codecs, max_length: int) -> list[Any]:
-        """Returns what is asked of the search for each row of the input column. `max_length` 0: the task's own."""
+        """Returns a search request for each row of the input column. With a `max_length` of 0, the task chooses the
+        length.
+        """
         raise NotImplementedError
 
     def predict(self, trained: Any, examples: Mapping[str, Sequence[Any]]) -> list[list[Prediction]]:

@@ -76,7 +76,7 @@ def format_comparison(comparison: Comparison) -> str:
         "",
         f"±: half of the 95 % interval over {RESAMPLES:,} test sets drawn anew. p: of being as good as the first",
         f"system, by the paired bootstrap and by approximate randomization ({TRIALS:,} exchanges of lines;",
-        f"{TRIALS_OF_SEEDS:,} of several seeds, whose deviation stands beside, or of a corpus metric). "
+        f"{TRIALS_OF_SEEDS:,} for several seeds, shown with their deviation, and for a corpus metric). "
         f"*: below {SIGNIFICANCE_LEVEL}.",
     ]
     for table in comparison.tables:

@@ -58,7 +58,7 @@ normalizer_and_chosen.defvjp(_forward, _backward)
 def generator_loss(
     model: Any, params: Params, batch: Batch, context: Context, label_smoothing: float, chunk: int = 0
 ) -> Loss:
-    """Teacher-forced cross-entropy; in evaluation, without a key, there is no smoothing.
+    """Returns the teacher-forced cross-entropy. Labels are smoothed in training, where the context has a key.
 
     A carry is taken and given only where the rows are stretches of a stream. With a `chunk`, the logits of about so
     many positions are held at once.

@@ -50,7 +50,7 @@ def test_the_probabilities_are_the_counted_ones(home):
 
 @pytest.mark.parametrize("rows", ["packed", "stream"])
 def test_other_rows_count_other_contexts(home, tmp_path, rows):
-    """All batches come once; in a stream there is no beginning of a text."""
+    """Each batch is counted once. The rows of a stream do not begin with BOS, so their counts differ."""
     train(modeling(home, rows), tmp_path / "run", home / "data", say=quiet)
     table = leaves_of(tmp_path / "run")["params/table"]
     equal = np.array_equal(table, leaves_of(home / "run")["params/table"])
