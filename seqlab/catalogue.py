@@ -6,7 +6,6 @@ import json
 import reprlib
 import runpy
 import traceback
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -14,10 +13,10 @@ from flax import linen as nn
 
 from seqlab.codecs.codec import Codec, Codecs
 from seqlab.config import Experiment
-from seqlab.layers.nesting import field_names, inner_modules, modules_in, readers_of
+from seqlab.layers.nesting import changed_modules, field_names, modules_in, readers_of
 from seqlab.system.errors import RESTORE, SeqlabError, with_advice
 from seqlab.system.files import write_atomically
-from seqlab.system.parts import REQUIRED_NAMES, module, names
+from seqlab.system.parts import REQUIRED_NAMES, module, names, part_kind, part_name
 from seqlab.system.untrusted import fits, read_json, resolve_inside
 from seqlab.types import Encoder, Generator, Reader, kind_of
 
@@ -77,16 +76,23 @@ def resolve(experiment: Experiment, codecs: Codecs) -> Experiment:
     if shares_table and any(codecs[column] != codecs["target"] for column in tables):
         raise SeqlabError("model.tie 'all' needs one joint vocabulary: set text.joint, or model.tie to 'target'")
 
-    def size(column: str, name: str) -> int | None:
-        return size_of(codecs[column], name) if column in codecs else None
+    def sizes(module: Any, path: str) -> dict[str, int]:
+        """Returns the sizes of a module: those of the codecs, where a config has 0."""
+        fields = {name: getattr(module, name) for name in sizes_of(module)}
+        for name, column in sizes_of(module).items():
+            actual = size_of(codecs[column], name) if column in codecs else None
+            if actual is not None and fields[name] not in (0, actual):
+                place = f"model.{path}.{name}" if path else f"model.{name}"
+                raise SeqlabError(f"{place} is {fields[name]}, but the data has {actual}: leave it 0")
+            fields[name] = fields[name] if actual is None else actual
+        return fields
 
-    return dataclasses.replace(experiment, model=with_sizes(model, size))
+    return dataclasses.replace(experiment, model=changed_modules(model, sizes))
 
 
 def without_sizes(model: Any) -> Any:
     """Returns the model as a config has it, with 0 for the sizes that come from codecs."""
-    inner = {name: without_sizes(value) for name, value in inner_modules(model).items()}
-    return model.clone(**dict.fromkeys(sizes_of(model), 0), **inner)
+    return changed_modules(model, lambda module, _: dict.fromkeys(sizes_of(module), 0))
 
 
 def size_of(codec: Codec, name: str) -> int | None:
@@ -103,36 +109,20 @@ def sizes_of(module: nn.Module) -> dict[str, str]:
     return {name: column for name, column in SIZES.items() if name in field_names(module)}
 
 
-def with_sizes(module: Any, size: Callable[[str, str], int | None], place: str = "model") -> Any:
-    """Returns the module with the sizes that `size(column, field)` gives where a config has 0, in it and in
-    the modules within it. Raises `SeqlabError` where a config has another size.
-    """
-    fields = {}
-    for name, column in sizes_of(module).items():
-        actual, stated = size(column, name), getattr(module, name)
-        if actual is not None and stated not in (0, actual):
-            raise SeqlabError(f"{place}.{name} is {stated}, but the data has {actual}: leave it 0")
-        fields[name] = stated if actual is None else actual
-    inner = {name: with_sizes(value, size, f"{place}.{name}") for name, value in inner_modules(module).items()}
-    return module.clone(**fields, **inner)
-
-
 def with_expected_sizes(experiment: Experiment) -> Experiment:
     """Returns the experiment with sizes that are enough to build its model before its data is known: `text.size` for
     what a codec will learn.
     """
 
-    def expected_size(column: str, name: str) -> int:
+    def expected(module: Any, _: str) -> dict[str, int]:
+        columns = {name: column for name, column in sizes_of(module).items() if not getattr(module, name)}
+        return {name: known_size(column, name) or experiment.text.size for name, column in columns.items()}
+
+    def known_size(column: str, name: str) -> int | None:
         codec = experiment.task.columns.get(column)
-        known = None if codec is None or (codec.learned and name != "features") else size_of(codec, name)
-        return known or experiment.text.size
+        return None if codec is None or (codec.learned and name != "features") else size_of(codec, name)
 
-    def expected(module: Any) -> Any:
-        unknown = {name: column for name, column in sizes_of(module).items() if not getattr(module, name)}
-        fields = {name: expected_size(column, name) for name, column in unknown.items()}
-        return module.clone(**fields, **{name: expected(value) for name, value in inner_modules(module).items()})
-
-    return dataclasses.replace(experiment, model=expected(experiment.model))
+    return dataclasses.replace(experiment, model=changed_modules(experiment.model, expected))
 
 
 def to_json(experiment: Experiment) -> dict[str, Any]:
@@ -148,7 +138,7 @@ def part_to_json(value: Any) -> Any:
     linen_fields = ("parent", "name") if isinstance(value, nn.Module) else ()
     names = [field.name for field in dataclasses.fields(value) if field.name not in linen_fields]
     encoded = {name: part_to_json(getattr(value, name)) for name in names}
-    *_, kind, name = type(value).__module__.split(".")
+    kind, name = part_kind(value), part_name(value)
     if kind not in EXPERIMENT_FOLDERS:
         return encoded
     return {"part": name if kind in FOLDER_OF_FIELD.values() else f"{kind}/{name}", **encoded}
@@ -249,24 +239,29 @@ def _differences(prefix: str, old: Any, new: Any):
         yield f"{prefix[:-1]}: {old} -> {new}"
 
 
+def is_part(value: Any, kind: str) -> bool:
+    """Whether a value is of the class that its file in a folder of parts is for."""
+    name = part_name(value)
+    return kind in EXPERIMENT_FOLDERS and name in names(kind) and part_class(kind, name) is type(value)
+
+
 def check_parts(experiment: Experiment) -> None:
     """Refuses parts that are not in the catalogue, and a model of another protocol than the task's."""
     for field_name, kind in FOLDER_OF_FIELD.items():
         value = getattr(experiment, field_name)
         if value is None and field_name == "parametrization":
             continue
-        name = type(value).__module__.split(".")[-1]
-        if name not in names(kind) or part_class(kind, name) is not type(value):
+        if not is_part(value, kind):
             raise SeqlabError(f"{type(value).__name__} is none of the {kind}: it must live in {kind}/, see --parts")
     for path, inner in modules_in(experiment.model):
-        *_, kind, name = type(inner).__module__.split(".")
-        if path and (
-            kind not in EXPERIMENT_FOLDERS or name not in names(kind) or part_class(kind, name) is not type(inner)
-        ):
-            raise SeqlabError(f"model.{path}: {type(inner).__name__} must live in encoders/ or readers/, see --parts")
+        kind, cls = part_kind(inner), type(inner)
+        if path and not is_part(inner, kind):
+            raise SeqlabError(f"model.{path}: {cls.__name__} must be in a file of encoders/ or readers/, see --parts")
         base = {"encoders": Encoder, "readers": Reader}.get(kind)
-        if base is not None and base not in type(inner).__mro__:
-            raise SeqlabError(f"model.{path}: {type(inner).__name__} must inherit {base.__name__} of seqlab.types")
+        if base is not None and base not in cls.__mro__:
+            raise SeqlabError(f"model.{path}: {cls.__name__} must inherit {base.__name__} of seqlab.types")
+        if base is Encoder and not isinstance(inner.causal, bool):
+            raise SeqlabError(f"model.{path}: {cls.__name__} must define the property causal, True or False")
     model, task, protocol = type(experiment.model).__name__, type(experiment.task).__name__, experiment.task.model
     if not isinstance(experiment.model, protocol):
         raise SeqlabError(f"{task} needs a {kind_of(protocol)}, and {model} is not one")

@@ -10,16 +10,19 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import pytest
+from flax import linen as nn
 
 from seqlab import catalogue
 from seqlab.cli.options import SearchFields
 from seqlab.config import Search
 from seqlab.data.batches import blank_batch
+from seqlab.encoders.mean import MeanEncoder
 from seqlab.laws.certificate import certificate
 from seqlab.laws.tasks import tiny_tokenizer
 from seqlab.laws.training import tiny_experiment
-from seqlab.layers.nesting import readers_of
+from seqlab.layers.nesting import blank_inputs, readers_of, with_fields
 from seqlab.metrics.registry import score
+from seqlab.readers.words import Words
 from seqlab.runs.parameters import init_params
 from seqlab.system import parts
 from seqlab.system.errors import SeqlabError
@@ -27,6 +30,7 @@ from seqlab.training.checks import check_experiment
 from seqlab.training.optimizer import make_optimizer
 from seqlab.training.state import initial_state, training_step
 from seqlab.types import Context, Generator, Tokens
+from tests.command import call
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted((ROOT / "configs").glob("*.py"))
@@ -203,7 +207,7 @@ def test_own_parts(tmp_path, monkeypatch):
         catalogue.module("models", "empty")
 
 
-def test_own_metrics(tmp_path, monkeypatch):
+def test_own_metrics(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(parts, "_folders", [])
     (tmp_path / "metrics").mkdir()
     (tmp_path / "metrics" / "vowels.py").write_text(
@@ -219,8 +223,58 @@ def test_own_metrics(tmp_path, monkeypatch):
     parts.use_parts(tmp_path)
     assert score("vowels", ["ab", "a"], [["x", "y"]])[0].value == 75.0
     (tmp_path / "metrics" / "again.py").write_text("METRICS = {'bleu': None}\n")
-    with pytest.raises(SeqlabError, match="a metric 'bleu' exists already"):
-        score("vowels", ["ab"], [["x"]])
+    (tmp_path / "metrics" / "broken.py").write_text("1 / 0\n")
+    assert score("vowels", ["ab"], [["x"]])[0].value == 50.0  # what is not needed does not matter
+    with pytest.raises(SeqlabError, match=r"bleu\.py and .*again\.py define a metric 'bleu': rename one"):
+        score("bleu", ["ab"], [["x"]])
+    with pytest.raises(SeqlabError, match=r"unknown metric 'bleuu': .*broken\.py cannot be imported: Zero"):
+        score("bleuu", ["ab"], [["x"]])
+    assert call(tmp_path, "list", "metrics") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert sum("cannot be used" in line for line in lines) == 2
+
+
+def test_two_files_of_one_name(tmp_path, monkeypatch, capsys):
+    """A user's file never takes the place of another part silently, and hides no other part."""
+    monkeypatch.setattr(parts, "_folders", [])
+    for folder, name in (("a", "words"), ("a", "mine"), ("b", "mine"), ("b", "other")):
+        (tmp_path / folder / "readers").mkdir(parents=True, exist_ok=True)
+        (tmp_path / folder / "readers" / f"{name}.py").write_text('"""A reader."""\nTINY = 1\n')
+    for folder in ("a", "b"):
+        parts.use_parts(tmp_path / folder)
+    with pytest.raises(SeqlabError, match=r"a/readers/words\.py: seqlab/readers/words\.py has the same name"):
+        catalogue.module("readers", "words")
+    with pytest.raises(SeqlabError, match=r"a/readers/mine\.py: .*b/readers/mine\.py has the same name"):
+        catalogue.module("readers", "mine")
+    assert catalogue.module("readers", "other").TINY == 1
+    assert call(tmp_path, "list", "readers", "--json") == 0
+    descriptions = json.loads(capsys.readouterr().out)
+    assert descriptions["other"] == "A reader."
+    assert descriptions["words"].startswith("cannot be used: ")
+
+
+class Pair(nn.Module):
+    readers: tuple[nn.Module, ...] = ()
+    vocabulary: int = 0
+    encoder: nn.Module | None = None
+
+    @nn.compact
+    def __call__(self, inputs):
+        return sum(reader.read(x, 8)[0].sum() for reader, x in zip(self.readers, inputs, strict=True))
+
+
+def test_modules_in_a_tuple():
+    pair = Pair((Words(), Words(column="target")), encoder=MeanEncoder(Words()))
+    assert readers_of(pair).keys() == {"readers_0", "readers_1", "encoder.reader"}
+    filled = with_fields(pair, vocabulary=5, dropout=0.0)
+    assert [reader.vocabulary for reader in readers_of(filled).values()] == [5, 5, 5]
+    assert filled.encoder.dropout == 0.0
+    assert filled.readers[1].column == "target"
+    params = jax.eval_shape(filled.init, jax.random.key(0), blank_inputs(filled)[:2])
+    assert params["params"].keys() == {"readers_0", "readers_1"}
+    with pytest.raises(SeqlabError, match=r"model\.readers_1\.vocabulary is 5, but the data has 277"):
+        codecs = dict.fromkeys(("source", "target"), tiny_tokenizer())
+        catalogue.resolve(dataclasses.replace(tiny_experiment(), model=Pair((Words(), filled.readers[1]))), codecs)
 
 
 def test_a_model_s_field_of_another_type():

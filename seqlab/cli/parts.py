@@ -33,9 +33,11 @@ def list_parts(
     if kind == "configs":
         descriptions = {str(path): first_line(path) for path in sorted(Path("configs").glob("*.py"))}
     elif kind == "metrics":
-        from seqlab.metrics.registry import all_metrics
+        from seqlab.metrics.registry import load_metrics
 
-        descriptions = {name: metric.description for name, metric in all_metrics().items()}
+        metrics, errors = load_metrics()
+        descriptions = {name: metric.description for name, metric in metrics.items()}
+        descriptions |= {name: f"cannot be used: {error}" for name, error in errors.items()}
     else:
         from seqlab.system.parts import describe
 

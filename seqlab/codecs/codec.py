@@ -92,7 +92,7 @@ class Codec(abc.ABC):
     def digest(self) -> str:
         """Identifies the codec: equal digests give equal rows."""
         name = f"{type(self).__module__}.{type(self).__qualname__} {self.version} "
-        return hashlib.sha256(name.encode() + self.save()).hexdigest()
+        return hashlib.sha256(name.encode() + content_of(self)).hexdigest()
 
 
 class TextCodec(Codec):
@@ -129,15 +129,39 @@ def as_text(value: Value) -> str:
     return value
 
 
+def encode_values(values: Sequence[Value], codec: Codec) -> list[Any]:
+    """Returns a row for each value. Raises `SeqlabError` for a codec that returns anything else."""
+    rows: Any = codec.encode(values)
+    if not isinstance(rows, list | tuple) or not all(isinstance(row, list | tuple | np.ndarray) for row in rows):
+        raise SeqlabError(f"{type(codec).__name__}.encode must return a list of rows, lists or arrays")
+    if len(rows) != len(values):
+        raise SeqlabError(f"{type(codec).__name__}.encode returns {len(rows)} rows for {len(values)} values")
+    return [*rows]
+
+
 def as_row(row: Any, codec: Codec) -> np.ndarray:
-    """Returns a row of a codec as an array of its type."""
-    given = np.asarray(row, None if len(row) else codec.dtype)
-    array = given.astype(codec.dtype, copy=False)
+    """Returns a row of a codec as an array [N *shape] of its type. Raises `SeqlabError` for other elements."""
+    name = f"{type(codec).__name__}.encode"
+    try:
+        given = np.asarray(row, None if len(row) else codec.dtype)
+        array = given.astype(codec.dtype, copy=False)
+    except (TypeError, ValueError, OverflowError):
+        raise SeqlabError(f"{name} returns rows that are not arrays of {codec.dtype}") from None
     exact = given.dtype == array.dtype or (given.dtype.kind in "biu" and np.array_equal(given, array))
     if array.dtype.kind in "biu" and not exact:
-        raise SeqlabError(f"{type(codec).__name__} gives {given.dtype} elements, not {codec.dtype}")
+        raise SeqlabError(f"{name} returns {given.dtype} elements, not {codec.dtype}")
     if array.shape[1:] != codec.shape:
         if array.size:
-            raise SeqlabError(f"{type(codec).__name__} gives elements of shape {array.shape[1:]}, not {codec.shape}")
+            raise SeqlabError(f"{name} returns elements of shape {array.shape[1:]}, not {codec.shape}")
         array = array.reshape(0, *codec.shape)
+    if codec.size is not None and array.size and not (array.min() >= 0 and array.max() < codec.size):
+        raise SeqlabError(f"{name} returns the ids {array.min()} to {array.max()}; its size is {codec.size}")
     return array
+
+
+def content_of(codec: Codec) -> bytes:
+    """Returns the content of a codec's file. Raises `SeqlabError` for a codec whose `save` returns anything else."""
+    content: Any = codec.save()
+    if not isinstance(content, bytes):
+        raise SeqlabError(f"{type(codec).__name__}.save must return bytes, not {type(content).__name__}")
+    return content

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
 from seqlab.codecs.codec import Codec, Codecs, TextCodec
@@ -17,12 +18,18 @@ from seqlab.types import Batch, Classifier, Generator, Tagger, Tokens
 
 def make_batch(task: Task, corpus: Corpus, codecs: Codecs, batch_plan: BatchPlan, draw: Draw = None) -> Any:
     """The task's batch of some rows. Raises `SeqlabError` naming the corpus's folder, where ids and plan are cached,
-    if they do not make a batch.
+    if they do not make a batch; and for arrays of different numbers of rows.
     """
     try:
-        return task.collate(corpus, batch_plan, codecs, draw)
+        batch = task.collate(corpus, batch_plan, codecs, draw)
     except DamagedCache as error:
         raise SeqlabError(f"{corpus.folder}: damaged ({error}); remove it, and it is made again") from None
+    shapes = [np.shape(leaf) for leaf in jax.tree.leaves(batch)]
+    counts = {(*shape, 0)[0] for shape in shapes}
+    if len(counts) != 1 or not 1 <= max(counts) <= batch_plan.row_count:
+        name, rows = type(task).__name__, batch_plan.row_count
+        raise SeqlabError(f"{name}.collate must return arrays of equally many rows, at most {rows}, not {shapes}")
+    return batch
 
 
 def single_values(corpus: Corpus, column: str, batch_plan: BatchPlan) -> np.ndarray:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from seqlab.codecs.codec import Codec, Codecs
+from seqlab.codecs.codec import Codec, Codecs, content_of
 from seqlab.system.errors import RESTORE, SeqlabError, with_advice
 from seqlab.system.parts import module, part_name
 from seqlab.system.untrusted import plain_files, read_json, read_whole, resolve_inside
@@ -31,7 +31,7 @@ def save_codecs(codecs: Codecs, run: Path) -> None:
     for column, codec in codecs.items():
         columns.setdefault(codec, []).append(column)
     for codec, names in columns.items():
-        (folder / f"{'+'.join(names)}.{part_name(codec)}").write_bytes(codec.save())
+        (folder / f"{'+'.join(names)}.{part_name(codec)}").write_bytes(content_of(codec))
 
 
 def load_codecs(run: Path, columns: Mapping[str, Codec]) -> Codecs:

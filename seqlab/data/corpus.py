@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from seqlab.codecs.codec import Codec, Codecs, Value, as_row
+from seqlab.codecs.codec import Codec, Codecs, Value, as_row, encode_values
 from seqlab.data.records import PreparedData
 from seqlab.system.errors import DamagedCache, SeqlabError
 from seqlab.system.files import make_folder_once
@@ -116,10 +116,7 @@ class ColumnWriter:
             self.rows |= {d: len(self.rows) + i for i, d in enumerate(new)}
             self.index.write(np.array([self.rows[d] for d in digests], "<i8").tobytes())
             values = [*new.values()]
-        rows = self.codec.encode(values)
-        if len(rows) != len(values):
-            name = type(self.codec).__name__
-            raise SeqlabError(f"{name} gives {len(rows)} rows for {len(values)} values")
+        rows = encode_values(values, self.codec)
         stops = self.end + np.cumsum([len(row) for row in rows], dtype="<i8")
         self.end = int(stops[-1]) if len(stops) else self.end
         if all(isinstance(row, list) for row in rows):  # one conversion is faster than one for each row

@@ -135,13 +135,22 @@ def read_pairs(source: Path, target: Path, repairs: Repairs = None) -> Iterator[
 
 
 def read_table(path: Path, columns: dict[str, str], repairs: Repairs = None) -> Iterator[dict[str, str]]:
+    """Yields the examples of a table as `read_rows` does. Raises if there are none, or if none is left."""
+    any_example = False
+    for example in read_rows(path, columns, repairs):
+        any_example = True
+        yield example
+    if not any_example:
+        raise SeqlabError(f"{path}: no examples")
+
+
+def read_rows(path: Path, columns: dict[str, str], repairs: Repairs = None) -> Iterator[dict[str, str]]:
     """Yields examples from a .tsv, .jsonl or .txt file, optionally with .gz appended. `columns` maps the keys of the
     examples to the names of columns.
 
     A .tsv begins with a line of names and has no quoting. A .jsonl has an object per line. A .txt has one column of
     any name. Raises with the file and the line for a missing column, a row of another width than the first, a line
     that is not an object, and a value that is empty or not text; with `repairs` such a line is left out and counted.
-    Raises if no example is left.
     """
     kind = path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix
     if kind not in (".tsv", ".jsonl", ".txt"):
@@ -160,10 +169,8 @@ def read_table(path: Path, columns: dict[str, str], repairs: Repairs = None) -> 
         missing = [name for name in columns.values() if name not in names]
         if missing:
             raise SeqlabError(f"{path}:1: no column {missing[0]!r}: there are {', '.join(map(repr, names))}")
-    any_example = False
     for number, line in lines:
         if kind == ".txt":
-            any_example = True
             yield dict.fromkeys(columns, line)
             continue
         row, reason = _fields(line, names) if kind == ".tsv" else _object(line)
@@ -179,12 +186,9 @@ def read_table(path: Path, columns: dict[str, str], repairs: Repairs = None) -> 
             if reason is None and re.search("[\0\ud800-\udfff]", str(value)):
                 reason = f"{columns[field]!r} has a NUL, or half of a surrogate pair"
         if reason is None:
-            any_example = True
             yield {field: str(value) for field, value in example.items()}
         else:
             _repair_or_raise(repairs, "left out, broken", f"{path}:{number}: {reason}")
-    if not any_example:
-        raise SeqlabError(f"{path}: no examples")
 
 
 def _fields(line: str, names: list[str]) -> tuple[dict[str, Any], str | None]:

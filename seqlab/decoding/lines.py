@@ -10,6 +10,7 @@ import jax
 from seqlab.config import Search
 from seqlab.decoding.alignments import with_alignments
 from seqlab.decoding.decoded_text import Alignment, DecodedText
+from seqlab.decoding.predictions import predict_rows
 from seqlab.decoding.requests import Lines, constrained_requests, requests_of
 from seqlab.decoding.risk import least_risk
 from seqlab.decoding.settings import resolve_search
@@ -64,7 +65,7 @@ def decode_here(
     task, model, params, codecs = trained
     if not task.searches:
         rows = trained.encode(lines.texts) if lines.ids is None else lines.ids
-        predictions = task.predict(trained, {task.input_columns[0]: rows})
+        predictions = predict_rows(trained, {task.input_columns[0]: rows}, len(rows))
         progress(len(predictions))
         return [[DecodedText(p.text, p.score or 0.0, 0.0) for p in best[:count]] for best in predictions]
     target = codecs["target"]

@@ -4,57 +4,87 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
-from seqlab.codecs.codec import Value
+from seqlab.codecs.codec import Value, encode_values
 from seqlab.data.task import Prediction, Task
-from seqlab.data.text_files import read_lines, read_table
+from seqlab.data.text_files import read_lines, read_rows
 from seqlab.decoding.trained import TrainedModel
 from seqlab.system.errors import SeqlabError
 
 WINDOW = 1000  # examples read ahead
 
 
+class InputExample(NamedTuple):
+    """The values of a task's input columns, and the `place` that they come from, such as "in.txt:3"."""
+
+    place: str
+    values: Mapping[str, Value]
+
+
 def predict(trained: TrainedModel, examples: Sequence[Mapping[str, Value]]) -> list[list[Prediction]]:
-    """The predictions for examples, best first, given the values of the task's input columns."""
-    task = trained.task
-    rows = {
-        column: trained.codecs[column].encode([example[column] for example in examples])
-        for column in task.input_columns
-    }
-    return task.predict(trained, rows)
+    """Returns the predictions for examples, best first, given the values of the task's input columns."""
+    columns = trained.task.input_columns
+    rows = {name: encode_values([example[name] for example in examples], trained.codecs[name]) for name in columns}
+    return predict_rows(trained, rows, len(examples))
 
 
-def examples_in(task: Task, source: Path | BinaryIO) -> Iterator[Mapping[str, str]]:
-    """The input columns of the examples in a table (.tsv or .jsonl, its columns called as the task's), or in lines of
-    text. Raises `SeqlabError` for lines of text where the task reads several columns.
+def predict_rows(trained: TrainedModel, rows: Mapping[str, Sequence[Any]], count: int) -> list[list[Prediction]]:
+    """Returns the predictions for the rows of `count` examples. Raises `SeqlabError` unless each has one."""
+    predictions = trained.task.predict(trained, rows)
+    if len(predictions) != count or not all(predictions):
+        name, predicted = type(trained.task).__name__, sum(map(bool, predictions))
+        raise SeqlabError(f"{name}.predict returns predictions for {predicted} of {count} examples")
+    return predictions
+
+
+def examples_in(task: Task, source: Path | BinaryIO) -> Iterator[InputExample]:
+    """Yields the examples in a table (.tsv or .jsonl, its columns called as the task's), or in lines of text. Raises
+    `SeqlabError` for lines of text where the task reads several columns.
     """
-    name = source.name.removesuffix(".gz") if isinstance(source, Path) else ""
-    if isinstance(source, Path) and name.endswith((".tsv", ".jsonl")):
-        yield from read_table(source, {column: column for column in task.input_columns})
+    place = str(source) if isinstance(source, Path) else "standard input"
+    if isinstance(source, Path) and (kind := Path(place.removesuffix(".gz")).suffix) in (".tsv", ".jsonl"):
+        rows = read_rows(source, {column: column for column in task.input_columns})
+        for number, values in enumerate(rows, 2 if kind == ".tsv" else 1):
+            yield InputExample(f"{source}:{number}", values)
         return
     column, *more = task.input_columns
     if more:
         columns = ", ".join(task.input_columns)
         raise SeqlabError(f"{type(task).__name__} reads the columns {columns}: give them in a .tsv or .jsonl file")
-    for line in read_lines(source):
-        yield {column: line.replace(task.separator, "\n") if task.separator else line}
+    for number, line in enumerate(read_lines(source), 1):
+        text = line.replace(task.separator, "\n") if task.separator else line
+        yield InputExample(f"{place}:{number}", {column: text})
 
 
 def prediction_lines(
-    trained: TrainedModel, examples: Iterable[Mapping[str, Value]], count: int, as_json: bool
+    trained: TrainedModel, examples: Iterable[InputExample], count: int, as_json: bool
 ) -> Iterator[str]:
     """Yields the `count` best predictions of each example: a line of text if `count` is 1, otherwise lines
-    "line ||| text ||| score", numbered from 0; or lines of JSON.
+    "line ||| text ||| score", numbered from 0; or lines of JSON. Raises `SeqlabError`, which names the place, for
+    values that a codec refuses.
     """
-    remaining, number = iter(examples), 0
+    remaining, first = iter(examples), 0
     while window := list(islice(remaining, WINDOW)):
-        for predictions in predict(trained, window):
-            if not predictions:
-                raise SeqlabError(f"{type(trained.task).__name__} gives no prediction for example {number + 1}")
+        try:
+            results = predict(trained, [example.values for example in window])
+        except SeqlabError as error:
+            raise refused_example(trained, window) or error from None
+        for number, predictions in enumerate(results, first):
             for prediction in predictions[:count]:
                 yield format_prediction(number, prediction, count > 1, as_json)
-            number += 1
+        first += len(window)
+
+
+def refused_example(trained: TrainedModel, examples: Sequence[InputExample]) -> SeqlabError | None:
+    """Returns the error for the first example with a value that a codec refuses, or None."""
+    for place, values in examples:
+        try:
+            for column in trained.task.input_columns:
+                encode_values([values[column]], trained.codecs[column])
+        except SeqlabError as error:
+            return SeqlabError(f"{place}: {error}")
+    return None
 
 
 def format_prediction(number: int, prediction: Prediction, several: bool, as_json: bool) -> str:

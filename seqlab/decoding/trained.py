@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from seqlab.codecs.codec import Codecs
+from seqlab.codecs.codec import Codecs, encode_values
 from seqlab.data.task import Task
 from seqlab.system.errors import SeqlabError
 from seqlab.types import Params
@@ -25,4 +25,4 @@ class TrainedModel(NamedTuple):
         if more:
             columns = ", ".join(self.task.input_columns)
             raise SeqlabError(f"{type(self.task).__name__} reads the columns {columns}: use `seqlab predict`")
-        return self.codecs[column].encode(lines)
+        return encode_values(lines, self.codecs[column])

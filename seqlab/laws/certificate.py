@@ -20,9 +20,11 @@ from seqlab.laws.models import (
     rows_are_independent,
 )
 from seqlab.laws.registry import Law, model_laws
-from seqlab.laws.subject import LENGTHS, make_subject
+from seqlab.laws.subject import LENGTHS, Subject, make_subject
+from seqlab.layers.head import EncoderHead
 from seqlab.layers.nesting import with_fields
-from seqlab.types import Params
+from seqlab.models.tagger_head import TaggerHead
+from seqlab.types import Params, Tagger
 
 MAX_LENGTH = 64  # the longest row of a certificate
 CERTIFIED: dict[str, tuple[Law, ...]] = {
@@ -42,7 +44,7 @@ def certificate(model: Any, params: Params | None = None) -> Iterator[tuple[str,
     """Yields the results of the laws for a model at its full size, on a few rows of up to 64 positions: a name,
     whether it holds, and details. "The past matters" is checked on rows as long as the receptive field of
     convolutions, or on short rows, since the effect of the far past on a recurrent layer is smaller than rounding
-    errors.
+    errors. The values of a causal encoder are checked even if the model reads the summary alone.
 
     `params` are initialized if they are None. Products are float32, whatever the model's dtype.
     """
@@ -52,14 +54,25 @@ def certificate(model: Any, params: Params | None = None) -> Iterator[tuple[str,
     long, short = (make_subject(model, source=longest, target=n) for n in (longest, short_length))
     if params is not None:
         long, short = long._replace(params=params), short._replace(params=params)
-    required_laws = model_laws(model)
+    values = values_subject(long)
+    required_laws = model_laws(model) + (() if values is None else (future_is_unseen,))
     for name, laws in CERTIFIED.items():
         if all(law in required_laws for law in laws):
             try:
                 s = short if name == "the past matters" else long
+                s = values if name == "causal" and values is not None else s
                 gaps = [gap for law in laws if isinstance(gap := law(s), float)]
                 yield name, True, f"largest difference {max(gaps):.1e}" if gaps else ""
             except LawBroken as broken:
                 yield name, False, str(broken)
             except Exception as error:  # a user's model may break a law by not running at all
                 yield name, False, f"{type(error).__name__}: {str(error).splitlines()[0]}"
+
+
+def values_subject(s: Subject) -> Subject | None:
+    """Returns a tagger with the encoder of a model, if that is causal and the model does not output its values."""
+    if not isinstance(s.model, EncoderHead) or isinstance(s.model, Tagger) or not s.model.encoder.causal:
+        return None
+    tagger = make_subject(TaggerHead(s.model.encoder, classes=3), source=len(s.inputs.mask[0]))
+    encoder = s.params["params"]["encoder"]
+    return tagger._replace(params={"params": {**tagger.params["params"], "encoder": encoder}})

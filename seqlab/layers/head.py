@@ -1,6 +1,12 @@
 """What models that are a head on an encoder share."""
 
+from typing import Any
+
+import jax.numpy as jnp
 from flax import linen as nn
+
+from seqlab.system.errors import SeqlabError
+from seqlab.types import Encoded, Inputs
 
 
 class EncoderHead(nn.Module):
@@ -23,3 +29,18 @@ class EncoderHead(nn.Module):
     @nn.nowrap
     def paths(self, length: int) -> dict[str, int | None]:
         return self.encoder.paths(length)
+
+
+def encode_inputs(encoder: Any, inputs: Inputs, *, train: bool) -> Encoded:
+    """Returns what an encoder makes of inputs. Raises `SeqlabError` for arrays of other shapes than `Encoded` has."""
+    encoded, name = encoder.encode(inputs, train=train), f"{type(encoder).__name__}.encode"
+    if not isinstance(encoded, Encoded):
+        raise SeqlabError(f"{name} must return an Encoded, not {type(encoded).__name__}")
+    shapes = [jnp.shape(array) for array in (encoded.values, encoded.mask, encoded.summary)]
+    values, mask, summary = shapes
+    if len(values) != 3 or mask != values[:2] or len(summary) != 2 or summary[0] != values[0]:
+        raise SeqlabError(
+            f"{name} must return values [B P D], mask [B P] and summary [B D]; the shapes are "
+            f"{', '.join(map(str, shapes))}"
+        )
+    return encoded

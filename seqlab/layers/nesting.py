@@ -1,7 +1,9 @@
-"""Modules in the fields of modules: the encoder of a head, and its reader. (Not those in tuples.)"""
+"""Modules in the fields of modules: the encoder of a head, and its reader. A tuple of modules is a field too: its
+elements have paths such as "readers_0", as in the tree of parameters.
+"""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -13,13 +15,30 @@ from seqlab.types import Inputs, Reader, Tokens
 def modules_in(module: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     """Yields the module and all modules in its fields, each with its path, such as "encoder.reader" ("": itself)."""
     yield path, module
-    for name, value in inner_modules(module).items():
-        yield from modules_in(value, f"{path}.{name}" if path else name)
+    for name in field_names(module):
+        yield from _modules_in_value(getattr(module, name), f"{path}.{name}" if path else name)
 
 
-def inner_modules(module: Any) -> dict[str, nn.Module]:
-    """Returns the modules in a module's fields, by name."""
-    return {name: value for name in field_names(module) if isinstance(value := getattr(module, name), nn.Module)}
+def _modules_in_value(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, nn.Module):
+        yield from modules_in(value, path)
+    elif isinstance(value, tuple):
+        for i, element in enumerate(value):
+            yield from _modules_in_value(element, f"{path}_{i}")
+
+
+def changed_modules(module: Any, change: Callable[[Any, str], dict[str, Any]], path: str = "") -> Any:
+    """Returns the module with the fields that `change(module, path)` gives, in it and in all modules within it."""
+
+    def changed(value: Any, path: str) -> Any:
+        if isinstance(value, nn.Module):
+            return changed_modules(value, change, path)
+        if isinstance(value, tuple):
+            return tuple(changed(element, f"{path}_{i}") for i, element in enumerate(value))
+        return value
+
+    inner = {name: changed(getattr(module, name), f"{path}.{name}" if path else name) for name in field_names(module)}
+    return module.clone(**inner | change(module, path))
 
 
 def field_names(module: Any) -> list[str]:
@@ -33,9 +52,9 @@ def readers_of(model: Any) -> dict[str, Any]:
 
 def with_fields(module: Any, **fields: Any) -> Any:
     """Returns the module with some fields changed, in it and in all modules within it that have them."""
-    own = {name: value for name, value in fields.items() if name in field_names(module)}
-    inner = {name: with_fields(value, **fields) for name, value in inner_modules(module).items()}
-    return module.clone(**own, **inner)
+    return changed_modules(
+        module, lambda module, _: {name: value for name, value in fields.items() if name in field_names(module)}
+    )
 
 
 def has_field(module: Any, name: str) -> bool:

@@ -6,6 +6,7 @@ rank correlation, are functions of the counts of all lines; a single line has no
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -14,23 +15,35 @@ from seqlab.system.errors import SeqlabError
 from seqlab.system.parts import module, names
 
 
-def all_metrics() -> dict[str, Metric]:
-    """Returns the metrics of all files of metrics by name. Raises `SeqlabError` for a name that two files define."""
+def load_metrics() -> tuple[dict[str, Metric], dict[str, str]]:
+    """Returns all metrics by name, and errors by name: of a file that cannot be used, or of a metric that two files
+    define.
+    """
     metrics: dict[str, Metric] = {}
+    files: dict[str, Any] = {}
+    errors: dict[str, str] = {}
     for file in names("metrics"):
-        for name, defined in module("metrics", file).METRICS.items():
-            if name in metrics:
-                raise SeqlabError(f"{module('metrics', file).__file__}: a metric {name!r} exists already: rename it")
-            metrics[name] = defined
-    return metrics
+        try:
+            loaded = module("metrics", file)
+        except SeqlabError as error:
+            errors[file] = str(error)
+            continue
+        for name, metric in loaded.METRICS.items():
+            if name in files:
+                errors[name] = f"{loaded.__file__} and {files[name]} define a metric {name!r}: rename one"
+            metrics[name], files[name] = metric, loaded.__file__
+    return {name: metric for name, metric in metrics.items() if name not in errors}, errors
 
 
 def find_metric(name: str) -> Metric:
-    """Returns the metric of that name. Raises `SeqlabError` for an unknown name."""
-    metrics = all_metrics()
-    if name not in metrics:
-        raise SeqlabError(f"unknown metric {name!r}: one of {', '.join(metrics)}; those of your own need --parts DIR")
-    return metrics[name]
+    """Returns the metric of that name. Raises `SeqlabError` for an unknown name, or one that two files define."""
+    metrics, errors = load_metrics()
+    if name in metrics:
+        return metrics[name]
+    if name in errors:
+        raise SeqlabError(errors[name])
+    hint = "".join(f"; {error}" for error in errors.values()) or "; those of your own need --parts DIR"
+    raise SeqlabError(f"unknown metric {name!r}: one of {', '.join(metrics)}{hint}")
 
 
 def count(name: str, hypotheses: TextLines, references: Sequence[TextLines]) -> LineCounts:

@@ -7,7 +7,7 @@ from seqlab.encoders.hierarchical import HierarchicalEncoder
 from seqlab.encoders.mean import MeanEncoder
 from seqlab.layers.dense import Dense
 from seqlab.layers.dropout import Dropout
-from seqlab.layers.head import EncoderHead
+from seqlab.layers.head import EncoderHead, encode_inputs
 from seqlab.readers.words import Words
 from seqlab.types import Classifier, Inputs
 
@@ -24,7 +24,7 @@ class ClassifierHead(EncoderHead, Classifier):
 
     @nn.compact
     def classify(self, inputs: Inputs, *, train: bool) -> Float[Array, "B C"]:
-        x = Dropout(self.dropout)(self.encoder.encode(inputs, train=train).summary, train=train)
+        x = Dropout(self.dropout)(encode_inputs(self.encoder, inputs, train=train).summary, train=train)
         return Dense("bd,dc->bc", (x.shape[-1], self.classes), bias=True, dtype=self.dtype, name="output")(x)
 
 

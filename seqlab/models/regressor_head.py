@@ -6,7 +6,7 @@ from jaxtyping import Array, Float
 from seqlab.encoders.dilated import DilatedEncoder
 from seqlab.encoders.recurrent import RecurrentEncoder
 from seqlab.layers.dense import Dense
-from seqlab.layers.head import EncoderHead
+from seqlab.layers.head import EncoderHead, encode_inputs
 from seqlab.readers.numbers import Numbers
 from seqlab.types import Inputs, Regressor
 
@@ -18,7 +18,7 @@ class RegressorHead(EncoderHead, Regressor):
 
     @nn.compact
     def regress(self, inputs: Inputs, *, train: bool) -> Float[Array, "B"]:
-        x = self.encoder.encode(inputs, train=train).summary
+        x = encode_inputs(self.encoder, inputs, train=train).summary
         return Dense("bd,do->bo", (x.shape[-1], 1), bias=True, dtype=self.dtype, name="output")(x)[:, 0]
 
 

@@ -6,7 +6,7 @@ from jaxtyping import Array, Bool, Float
 from seqlab.encoders.dilated import DilatedEncoder
 from seqlab.encoders.recurrent import RecurrentEncoder
 from seqlab.layers.dense import Dense
-from seqlab.layers.head import EncoderHead
+from seqlab.layers.head import EncoderHead, encode_inputs
 from seqlab.readers.words import Words
 from seqlab.types import Inputs, Tagger
 
@@ -21,7 +21,7 @@ class TaggerHead(EncoderHead, Tagger):
 
     @nn.compact
     def tag(self, inputs: Inputs, *, train: bool) -> tuple[Float[Array, "B P C"], Bool[Array, "B P"]]:
-        encoded = self.encoder.encode(inputs, train=train)
+        encoded = encode_inputs(self.encoder, inputs, train=train)
         sizes = (encoded.values.shape[-1], self.classes)
         output = Dense("bsd,dc->bsc", sizes, bias=True, dtype=self.dtype, name="output")
         return output(encoded.values), encoded.mask

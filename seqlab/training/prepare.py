@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from seqlab import catalogue
-from seqlab.codecs.codec import Codec, Codecs, TextCodec, Value
+from seqlab.codecs.codec import Codec, Codecs, TextCodec, Value, content_of
 from seqlab.codecs.sentencepiece import SentencePiece
 from seqlab.config import Experiment, Text
 from seqlab.data.batches import make_batch
@@ -125,12 +125,20 @@ def fit_codec(codec: Codec, names: Sequence[str], text: Text, data: PreparedData
 
     identity = repr((data.hashes["train"], part_name(codec), codec.version, codec, text, tuple(names)))
     path = data_dir / "cache" / f"made-{hashlib.sha256(identity.encode()).hexdigest()[:24]}"
-    content = read_or_make(path, lambda: codec.fit(read, text).save())
+
+    def fit() -> bytes:
+        fitted: Any = codec.fit(read, text)
+        name = type(codec).__name__
+        if type(fitted) is not type(codec):
+            raise SeqlabError(f"{name}.fit must return a {name}, not {type(fitted).__name__}")
+        content = content_of(fitted)
+        if content_of(codec.load(content, str(path))) != content:
+            raise SeqlabError(f"{name}.load does not return the codec whose save returned its argument")
+        return content
+
+    content = read_or_make(path, fit)
     with with_advice("remove it, and it is made again"):
-        loaded = codec.load(content, str(path))
-    if loaded.save() != content:
-        raise SeqlabError(f"{type(codec).__name__}.load does not give the codec whose save gave its file")
-    return loaded
+        return codec.load(content, str(path))
 
 
 def plan_batches(experiment: Experiment, corpus: Corpus, say: Callable[[str], None]) -> Plan:

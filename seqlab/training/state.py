@@ -9,12 +9,13 @@ import optax
 
 from seqlab.config import Experiment
 from seqlab.runs.parametrized import init_parameters, loss_of, rollout_of, trained_pattern
+from seqlab.system.errors import SeqlabError
 from seqlab.training.online import make_online_step
 from seqlab.training.optimizer import optimizer_at
 from seqlab.training.schedule import make_schedule
 from seqlab.training.step import make_step, zeros_like
 from seqlab.training.trainable import check_patterns, split
-from seqlab.types import Context, Reference, TrainState
+from seqlab.types import Context, Loss, Reference, TrainState
 
 
 def training_step(experiment: Experiment, axis: str | None = None) -> Callable[..., Any]:
@@ -46,6 +47,7 @@ def initial_state(experiment: Experiment, batch: Any, references: dict[str, Refe
     context = Context(jax.random.key(0), references=references or {})
     experience = jax.eval_shape(rollout_of(experiment), params, batch, context)
     value = jax.eval_shape(loss_of(experiment), params, experience, context)
+    check_loss(value, type(experiment.task).__name__)
     names = ("loss", "weight", *value.sums, "gradient_norm", "steps")
     return TrainState(
         step=jnp.int32(0),
@@ -55,6 +57,19 @@ def initial_state(experiment: Experiment, batch: Any, references: dict[str, Refe
         sums={name: jnp.float32(0) for name in names},
         average=jax.tree.map(jnp.copy, params) if settings.average else None,
     )
+
+
+def check_loss(value: Any, task: str) -> None:
+    """Raises `SeqlabError` where the loss of a task is not a `Loss` of scalars."""
+    if not isinstance(value, Loss) or not isinstance(value.sums, dict):
+        raise SeqlabError(f"{task}.loss must return a Loss(sum, weight, sums), not {type(value).__name__}")
+    scalars = {"sum": value.sum, "weight": value.weight, **value.sums}
+    wrong = next((name for name, scalar in scalars.items() if jnp.shape(scalar)), None)
+    if wrong is not None:
+        raise SeqlabError(
+            f"{task}.loss: {wrong} must be a scalar, a sum over the batch, and has the shape "
+            f"{jnp.shape(scalars[wrong])}"
+        )
 
 
 def optimizer_of(experiment: Experiment) -> optax.GradientTransformation:

@@ -17,12 +17,13 @@ from sacrebleu.sacrebleu import main as sacrebleu_main
 from seqlab.evaluation.confusion import confusion
 from seqlab.evaluation.doubts import doubts
 from seqlab.evaluation.nearest import nearest_targets
-from seqlab.metrics.registry import all_metrics, count, find_metric, score, score_lines
+from seqlab.metrics.registry import count, find_metric, load_metrics, score, score_lines
 from seqlab.metrics.rouge import words
 from seqlab.system.errors import SeqlabError
 
+METRICS, ERRORS = load_metrics()
 OF_NUMBERS = {"mse", "pearson", "spearman"}
-OF_TEXT = sorted(all_metrics().keys() - OF_NUMBERS)
+OF_TEXT = sorted(METRICS.keys() - OF_NUMBERS)
 LINES = st.lists(st.tuples(*[st.text("ab cß東,.", max_size=25)] * 3), min_size=1, max_size=6)
 
 
@@ -220,9 +221,9 @@ def test_a_resampled_corpus_is_scored_as_its_lines(pairs, data):
 
 
 def test_directions():
-    lower = {name for name, metric in all_metrics().items() if metric.lower_is_better}
+    lower = {name for name, metric in METRICS.items() if metric.lower_is_better}
     assert lower == {"mse", "ter"}
-    assert {name for name, metric in all_metrics().items() if "lower is better" in metric.description} == lower
+    assert {name for name, metric in METRICS.items() if "lower is better" in metric.description} == lower
     with pytest.raises(SeqlabError, match="unknown metric 'blue'"):
         find_metric("blue")
 

@@ -1,0 +1,179 @@
+"""A part with a mistake gives one error, which names the part and says what it must do."""
+
+import dataclasses
+from types import SimpleNamespace
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from seqlab import catalogue
+from seqlab.codecs.codec import Codec
+from seqlab.config import Experiment, Text
+from seqlab.data.batches import blank_batch, make_batch
+from seqlab.data.corpus import encode_examples
+from seqlab.data.plans import BatchPlan
+from seqlab.decoding.predictions import predict_rows
+from seqlab.encoders.mean import MeanEncoder
+from seqlab.laws.training import tiny_experiment
+from seqlab.models.classifier_head import TINY
+from seqlab.system import parts
+from seqlab.system.errors import SeqlabError
+from seqlab.tasks.classification import Classification
+from seqlab.training.checks import check_experiment
+from seqlab.training.prepare import fit_codec
+from seqlab.training.state import initial_state
+
+
+class Letters(Codec):
+    """`given` is what `encode` returns for two values."""
+
+    size = 10
+
+    def __init__(self, given=((1,), (2, 3))):
+        self.given = given
+
+    def encode(self, values):
+        return self.given
+
+    def save(self):
+        return b"letters"
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (None, "encode must return a list of rows"),
+        ([None, [1]], "encode must return a list of rows"),
+        ([[1]], "encode returns 1 rows for 2 values"),
+        ([[1], [[2], [3, 4]]], "encode returns rows that are not arrays of <i4"),
+        ([[1], [None]], "encode returns rows that are not arrays of <i4"),
+        ([[1], ["x"]], "encode returns"),
+        ([[1], [1 << 40]], "encode returns int64 elements, not <i4"),
+        ([[1], [2.5]], "encode returns float64 elements, not <i4"),
+        ([np.ones((2, 3), "<i4"), [1]], r"encode returns elements of shape \(3,\), not \(\)"),
+        ([[1], [2, 10]], "encode returns the ids 1 to 10; its size is 10"),
+        ([[-1], []], "encode returns the ids -1 to -1; its size is 10"),
+    ],
+)
+def test_a_codec_that_encodes_wrongly(tmp_path, given, message):
+    examples = [{"source": "a"}, {"source": "b"}]
+    with pytest.raises(SeqlabError, match=f"Letters.{message}"):
+        encode_examples(examples, 2, "content", {"source": Letters(given)}, tmp_path)
+    (folder,) = tmp_path.iterdir()
+    assert not [path for path in folder.iterdir() if path.is_dir()]  # nothing is kept
+    encode_examples(examples, 2, "content", {"source": Letters()}, tmp_path)
+
+
+class OtherFit(Letters):
+    def fit(self, read, text):
+        return Other()
+
+
+class Other(Letters):
+    @classmethod
+    def load(cls, content, place):
+        return Reloaded()
+
+
+class Reloaded(Letters):
+    def save(self):
+        return b"reloaded"
+
+
+class TextSave(Letters):
+    def save(self):
+        return "text"
+
+
+@pytest.mark.parametrize(
+    ("codec", "message"),
+    [
+        (OtherFit(), "OtherFit.fit must return a OtherFit, not Other"),
+        (Other(), "Other.load does not return the codec whose save"),
+        (TextSave(), "TextSave.save must return bytes, not str"),
+    ],
+)
+def test_a_codec_that_cannot_be_stored(tmp_path, codec, message):
+    data = SimpleNamespace(hashes={"train": "1"}, size=lambda split: 1, read=lambda *_, **__: iter(()))
+    for _ in range(2):  # the second time, nothing of the first is found
+        with pytest.raises(SeqlabError, match=message):
+            fit_codec(codec, ["source"], Text(), data, tmp_path)
+
+
+class Shapes(MeanEncoder):
+    """`change` is made to what the encoder returns."""
+
+    change: str = ""
+
+    def encode(self, inputs, *, train):
+        encoded = MeanEncoder.encode(self, inputs, train=train)
+        if self.change == "values":
+            return encoded.values
+        return dataclasses.replace(encoded, **{self.change: getattr(encoded, self.change)[:, None]})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [("values", "must return an Encoded"), ("summary", "values .B P D., mask"), ("mask", "values .B P D., mask")],
+)
+def test_an_encoder_of_other_shapes(change, message):
+    model = TINY.clone(encoder=Shapes(TINY.encoder.reader, dim=8, hidden=12, change=change))
+    with pytest.raises(SeqlabError, match=f"Shapes.encode .*{message}"):
+        initial_state(Experiment(model, Classification(), None), blank_batch(model))
+
+
+def test_an_encoder_of_a_config():
+    """Its class is in no file of encoders."""
+    cls = type("Local", (MeanEncoder,), {"__module__": "config"})
+    experiment = dataclasses.replace(tiny_experiment(), model=TINY.clone(encoder=cls()), task=Classification())
+    with pytest.raises(SeqlabError, match=r"model\.encoder: Local must be in a file of encoders/ or readers/"):
+        check_experiment(experiment)
+
+
+def test_an_encoder_that_does_not_say_whether_it_is_causal(tmp_path, monkeypatch):
+    monkeypatch.setattr(parts, "_folders", [])
+    (tmp_path / "encoders").mkdir()
+    (tmp_path / "encoders" / "undirected.py").write_text(
+        "from flax import linen as nn\n"
+        "from seqlab.readers.words import Words\n"
+        "from seqlab.types import Encoder\n"
+        "class Undirected(nn.Module, Encoder):\n"
+        "    reader: nn.Module = Words()\n"
+        "TINY = Undirected()\n"
+    )
+    parts.use_parts(tmp_path)
+    model = TINY.clone(encoder=catalogue.module("encoders", "undirected").TINY)
+    with pytest.raises(SeqlabError, match=r"Undirected must define the property causal, True or False"):
+        check_experiment(dataclasses.replace(tiny_experiment(), model=model, task=Classification()))
+
+
+class WrongLoss(Classification):
+    def loss(self, model, params, batch, context):
+        value = Classification.loss(self, model, params, batch, context)
+        return {"array": value.sum, "vector": value._replace(sum=jnp.zeros(2))}[self.__dict__["returned"]]
+
+
+@pytest.mark.parametrize(
+    ("returned", "message"),
+    [("array", r"must return a Loss\(sum, weight, sums\)"), ("vector", r"sum must be a scalar.* \(2,\)")],
+)
+def test_a_loss_of_another_type(returned, message):
+    task = WrongLoss()
+    task.__dict__["returned"] = returned
+    with pytest.raises(SeqlabError, match=f"WrongLoss.loss.*{message}"):
+        initial_state(Experiment(TINY, task, None), blank_batch(TINY))
+
+
+@pytest.mark.parametrize("rows", [(3, 4), (5, 5), (0, 0), ()])
+def test_a_batch_of_other_rows(rows):
+    task = SimpleNamespace(collate=lambda *_: [np.zeros((count, 5)) for count in rows] or np.zeros(()))
+    with pytest.raises(SeqlabError, match=r"collate must return arrays of equally many rows, at most 4, not \["):
+        make_batch(task, None, {}, BatchPlan(np.arange(3), (5,), 4))
+
+
+@pytest.mark.parametrize("predictions", [[["a"]], [["a"], []]])
+def test_predictions_that_are_missing(predictions):
+    trained = SimpleNamespace(task=SimpleNamespace(predict=lambda *_: predictions))
+    with pytest.raises(SeqlabError, match="predict returns predictions for 1 of 2 examples"):
+        predict_rows(trained, {}, 2)
