@@ -82,7 +82,7 @@ def migrate(
     use_parts(parts)
     from seqlab.runs.migration import migrate
 
-    steps = migrate(run, out)
+    steps = migrate(run, out, say=print)
     print(f"{out}: checkpoints {', '.join(map(str, steps)) or 'none'}")
 
 

@@ -1,7 +1,7 @@
 """Initial parameters from parts of other runs."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +14,19 @@ from seqlab.types import Params
 
 
 def load_parts(
-    initialize: Sequence[tuple[str, str, str]], folder: Path, shapes: Params, say: Callable[[str], None]
+    initialize: Sequence[tuple[str, str, str]],
+    folder: Path,
+    shapes: Params,
+    say: Callable[[str], None],
+    given: Collection[str] = (),
 ) -> dict[str, np.ndarray]:
     """Returns parameters by path, "params/encoder/0/kernel", for a model whose parameters have these `shapes`.
 
     Each of `initialize` is a part of the model, a run, and the part of the run's best parameters that it takes. The
     path of a run is relative to `folder`. A part is the beginning of a path below "params", such as "encoder" or
     "encoder/stack_0"; "" is the whole model. Later parts replace earlier ones. Says what was taken, what is new, and
-    what was left in the runs. Raises `SeqlabError` for an array of another shape, and for a part that takes nothing.
+    what was left in the runs; the paths `given` are not new. Raises `SeqlabError` for an array of another shape, and
+    for a part that takes nothing.
     """
     needed: Any = flatten_dict(shapes["params"], sep="/")
     taken: dict[str, np.ndarray] = {}
@@ -39,7 +44,7 @@ def load_parts(
         taken |= fitting
         left = f", {len(pairs) - len(fitting)} left" if len(pairs) > len(fitting) else ""
         say(f"{part or 'all'}: {len(fitting)} arrays from {stored_part or 'all'} of {run}{left}")
-    new = sorted(needed.keys() - taken.keys())
+    new = sorted(path for path in needed.keys() - taken.keys() if f"params/{path}" not in given)
     if new:
         say(f"new: {len(new)} arrays, {', '.join(new[:3])}{', ...' if len(new) > 3 else ''}")
     return {f"params/{path}": leaf for path, leaf in taken.items()}

@@ -7,7 +7,7 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,11 +43,14 @@ RENAMED = {  # the paths of parameters below "params", by the name of the old mo
 SOURCE_WORDS = {r"^source_words/": "reader/words/"}
 
 
-def migrate(run: Path, out: Path) -> list[int]:
+def migrate(run: Path, out: Path, say: Callable[[str], None]) -> list[int]:
     """Converts a run of the first format to the current one, writes it to `out`, and returns its steps.
 
+    Damaged checkpoints are left out, after a line by `say`.
+
     It decodes and resumes as the old one; where there is dropout, a resumed run draws other masks. Hashes of steps
-    are left out, since they cover the paths of parameters. Raises `SeqlabError` for a run of the current format.
+    are left out, since they cover the paths of parameters. Raises `SeqlabError` for a run of the current format, and
+    for one whose checkpoints are all damaged.
     """
     check_new(out)
     values = read_json(resolve_inside(run, "experiment.json"), dict[str, Any])
@@ -65,7 +68,7 @@ def migrate(run: Path, out: Path) -> list[int]:
     check_tokenizer_files(run, record)
     codecs = migrated_codecs(run, experiment.task.columns)
     rules = RENAMED.get(str(name), SOURCE_WORDS)
-    steps = manifest.checkpoint_steps(run)
+    steps = undamaged_steps(run, say)
     with atomic_folder(out) as part:
         save_codecs(codecs, part)
         catalogue.save_experiment(experiment, part / "experiment.json")
@@ -76,12 +79,32 @@ def migrate(run: Path, out: Path) -> list[int]:
                 shutil.copyfile(resolve_inside(run, log), part / log)
         saver = Saver(part, len(steps), say=lambda line: None)
         for step in steps:
-            tree = renamed_tree(checkpoint.restore(run, step), rules)
+            tree = renamed_tree(checkpoint.load_tree(run, step), rules)
             saver.save(tree, step, manifest.read_manifest(run, step)["progress"])
             saver.wait()
             if saver.failure:
                 raise SeqlabError(f"{out}: the checkpoint of step {step} could not be written: {saver.failure}")
         saver.close()
+    return steps
+
+
+def undamaged_steps(run: Path, say: Callable[[str], None]) -> list[int]:
+    """Returns the steps of the checkpoints that match their manifests; the others are reported by `say`. Raises
+    `SeqlabError` if there are checkpoints and all are damaged.
+    """
+    steps, saved = [], manifest.checkpoint_steps(run)
+    for folder in sorted(path for path in (run / "checkpoints").glob("*") if path.name.isdecimal()):
+        if int(folder.name) not in saved:
+            say(f"left out: {folder} has no {manifest.MANIFEST}: it was not written to its end")
+    for step in saved:
+        try:
+            manifest.verify(run, step)
+        except SeqlabError as error:
+            say(f"left out: {error}")
+        else:
+            steps.append(step)
+    if saved and not steps:
+        raise SeqlabError(f"{run}: all of its checkpoints are damaged ({', '.join(map(str, saved))})")
     return steps
 
 

@@ -145,7 +145,7 @@ def load_initial_parameters(
         own = {name: branch for name, branch in shapes.items() if name != ADDED}
         initial = flatten_dict(load_params(init_from, own), sep="/")
     if experiment.initialize:
-        initial |= load_parts(experiment.initialize, folder, shapes, say)
+        initial |= load_parts(experiment.initialize, folder, shapes, say, initial)
     return initial
 
 

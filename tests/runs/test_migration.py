@@ -5,6 +5,7 @@ inputs (every ninth of the vocabulary), texts, and losses of the steps after the
 """
 
 import json
+import shutil
 import tarfile
 from pathlib import Path
 
@@ -67,7 +68,7 @@ def test_the_same_logits_and_texts(old, name, capsys):
 def test_training_resumes(old, name, monkeypatch):
     """With the moments of the optimizer, so that the losses are those of the run that was not interrupted."""
     monkeypatch.chdir(old)
-    migrate(Path(name), Path(f"{name}-resumed"))
+    migrate(Path(name), Path(f"{name}-resumed"), print)
     run = Path(f"{name}-resumed")
     train(catalogue.load_experiment(run / "experiment.json"), run, old / "data", say=lambda line: None)
     records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
@@ -88,24 +89,43 @@ def test_an_old_run_is_named_as_such(old, command, capsys):
 
 
 def test_what_cannot_be_migrated(old, tmp_path):
-    migrate(old / "sutskever", tmp_path / "new")
+    migrate(old / "sutskever", tmp_path / "new", print)
     with pytest.raises(SeqlabError, match="has the current format"):
-        migrate(tmp_path / "new", tmp_path / "newer")
+        migrate(tmp_path / "new", tmp_path / "newer", print)
     with pytest.raises(SeqlabError, match="new exists: choose another --out"):
-        migrate(old / "sutskever", tmp_path / "new")
+        migrate(old / "sutskever", tmp_path / "new", print)
     path = old / "sutskever" / "tokenizer.model"
     content = path.read_bytes()
     path.write_bytes(content[:-1])
     with pytest.raises(SeqlabError, match="tokenizer.model: not what the run was trained with"):
-        migrate(old / "sutskever", tmp_path / "other")
+        migrate(old / "sutskever", tmp_path / "other", print)
     path.write_bytes(content)
     assert not (tmp_path / "other").exists()
     with pytest.raises(SeqlabError, match="experiment.json"):
-        migrate(old, tmp_path / "other")
+        migrate(old, tmp_path / "other", print)
+
+
+def test_damaged_checkpoints_are_left_out(old, tmp_path):
+    run, lines = old / "damaged", []
+    shutil.copytree(old / "recurrent_lm", run)
+    shutil.copytree(run / "checkpoints" / "8", run / "checkpoints" / "4")  # whose manifest is of another step
+    assert migrate(run, tmp_path / "new", lines.append) == [8]
+    assert manifest.checkpoint_steps(tmp_path / "new") == [8]
+    (run / "checkpoints" / "5").mkdir()
+    shutil.rmtree(tmp_path / "new")
+    lines.clear()
+    assert migrate(run, tmp_path / "new", lines.append) == [8]
+    without_manifest, damaged = lines
+    assert "checkpoints/5 has no manifest.json" in without_manifest
+    assert damaged.startswith("left out: ")
+    shutil.rmtree(run / "checkpoints" / "8")
+    with pytest.raises(SeqlabError, match=r"all of its checkpoints are damaged \(4\)"):
+        migrate(run, tmp_path / "newer", lines.append)
+    assert not (tmp_path / "newer").exists()
 
 
 def test_the_progress_of_training(old, tmp_path):
-    migrate(old / "recurrent_lm", tmp_path / "new")
+    migrate(old / "recurrent_lm", tmp_path / "new", print)
     before, after = (manifest.verify(run, 8)["progress"] for run in (old / "recurrent_lm", tmp_path / "new"))
     assert before == after
 
@@ -127,7 +147,7 @@ MODULES = tuple(f"seqlab.{name}" for name in ("runs.migration", "runs.loading", 
 def test_a_planted_bug_is_caught(name, old, tmp_path, monkeypatch):
     monkeypatch.chdir(old)
     with planted(MUTANTS[name], *MODULES) as modules:
-        modules.migrate(Path(name), tmp_path / "new")
+        modules.migrate(Path(name), tmp_path / "new", print)
         with pytest.raises((ValueError, KeyError, TypeError)):
             modules.load(tmp_path / "new")
             experiment = modules.load_experiment(tmp_path / "new" / "experiment.json")
