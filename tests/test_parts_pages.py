@@ -13,8 +13,11 @@ import numpy as np
 import pytest
 
 from seqlab import catalogue
+from seqlab.data.corpus import Corpus
+from seqlab.data.plans import BatchPlan
 from seqlab.laws.registry import model_laws
 from seqlab.laws.subject import make_subject, models_with
+from seqlab.laws.tasks import tiny_tokenizer
 from seqlab.layers.nesting import with_fields
 from seqlab.system import parts
 from tests.command import call
@@ -30,7 +33,9 @@ from seqlab_parts.encoders.windows import Windows
 from seqlab_parts.models.small_gru import SmallGRU
 from seqlab_parts.parametrizations.scaled import Scaled
 from seqlab_parts.readers.marked_words import MarkedWords
+from seqlab_parts.rewards.brevity import Brevity
 from seqlab_parts.tasks.polarity import Polarity
+from seqlab_parts.tasks.rewarded_language_modeling import RewardedLanguageModeling
 
 settings = dict(
     steps=12,
@@ -46,6 +51,7 @@ experiment = Experiment(PARTS, Moods(), parametrization=PARAMETRIZATION, **setti
 EXPERIMENTS = {
     "polarity": "ClassifierHead(Windows(MarkedWords(), dim=16)), Polarity()",
     "language": "SmallGRU(dim=16), LanguageModeling()",
+    "rewarded": "SmallGRU(dim=16), RewardedLanguageModeling(reward=Brevity(cost=0.01))",
     "scaled": "SmallGRU(dim=16), LanguageModeling()",
 }
 
@@ -83,12 +89,19 @@ def test_every_kind_has_a_page(home):
 
 
 def test_a_reward_is_a_field_of_a_task(home):
-    """Its numbers, and its form in experiment.json."""
+    """Its numbers, its form in experiment.json, and its effect on training."""
     reward = catalogue.part_class("rewards", "brevity")(cost=0.5)
     assert reward.score(["a", "b"], ["", "xyz"]).tolist() == [0.0, -1.5]
     values = catalogue.part_to_json(reward)
     assert values == {"part": "rewards/brevity", "cost": 0.5}
     assert catalogue.part_from_json("tasks", values, "task.reward") == reward
+    codecs, texts = {"target": tiny_tokenizer()}, ["a", "a b c"]
+    rows = codecs["target"].encode(texts)
+    corpus = Corpus({"target": np.concatenate(rows)}, {"target": np.cumsum([0, *map(len, rows)])})
+    task = catalogue.part_class("tasks", "rewarded_language_modeling")(reward=reward)
+    plan = BatchPlan(np.arange(2), (8,), 3)
+    trained, judged = (task.collate(corpus, plan, codecs, draw) for draw in ((0, 0), None))
+    np.testing.assert_allclose(trained.weights, judged.weights * np.exp([[-0.5], [-2.5], [0.0]]))
 
 
 @pytest.mark.parametrize("kind", ["models", "encoders", "readers"])

@@ -111,7 +111,7 @@ class ColumnWriter:
     def write(self, values: Sequence[Value]) -> None:
         """Writes the rows of more values; of equal ones only the first, where the codec wants that."""
         if self.index is not None:
-            digests = [digest_of(value) for value in values]
+            digests = [value_digest(value) for value in values]
             new = {d: value for d, value in zip(digests, values, strict=True) if d not in self.rows}
             self.rows |= {d: len(self.rows) + i for i, d in enumerate(new)}
             self.index.write(np.array([self.rows[d] for d in digests], "<i8").tobytes())
@@ -126,7 +126,7 @@ class ColumnWriter:
         self.offsets.write(stops.tobytes())
 
 
-def digest_of(value: Value) -> bytes:
+def value_digest(value: Value) -> bytes:
     return hashlib.sha256(value if isinstance(value, bytes) else value.encode()).digest()
 
 

@@ -50,6 +50,12 @@ def test_it_learns_to_transcribe(home, capsys):
     (prediction,) = map(json.loads, capsys.readouterr().out.splitlines())
     assert len(prediction["times"]) == len(prediction["text"].split())
     assert sorted(prediction["times"]) == prediction["times"]
+    (home / "frames.jsonl").write_text(json.dumps(example) + "\n" + json.dumps({**example, "source": "1 2 x"}) + "\n")
+    assert call(home, *arguments) == 2
+    assert capsys.readouterr().err.startswith("seqlab: frames.jsonl:2: expected finite numbers")
+    (home / "frames.jsonl").write_text("")
+    assert call(home, *arguments) == 0
+    assert capsys.readouterr().out == ""
 
 
 def test_the_loss_sums_over_all_alignments():
