@@ -15,8 +15,8 @@ def resolve_search(search: Search, tokenizer: TextCodec, count: int = 1) -> Sear
     be forbidden, and for a count that the beam cannot hold.
     """
     special = [getattr(tokenizer, name) for name in resolve_preset(search).forbidden]
-    forbidden = [*special, *forbidden_ids(search.forbid, tokenizer)]
-    return split_settings(search, eos=tokenizer.eos, forbidden=forbidden, count=count)
+    forbidden = forbidden_ids(search.forbid, tokenizer)
+    return split_settings(search, eos=tokenizer.eos, special=special, forbidden=forbidden, count=count)
 
 
 def validation_search(experiment: Experiment) -> Search:

@@ -1,6 +1,5 @@
 """The evaluation of a run on a split: likelihood, metrics of its texts, and a baseline."""
 
-import dataclasses
 import itertools
 import math
 from collections.abc import Iterator
@@ -20,7 +19,6 @@ from seqlab.metrics.metric import Score
 from seqlab.metrics.registry import count
 from seqlab.runs.loading import Run
 from seqlab.runs.references import load_references
-from seqlab.search.requests import max_tokens
 from seqlab.system.errors import SeqlabError
 from seqlab.system.untrusted import resolve_inside
 from seqlab.training.meter import perplexity
@@ -82,12 +80,7 @@ def likelihood_scores(
             raise SeqlabError(
                 f"{type(model).__name__} sees what comes next: there is no perplexity (seqlab check {run.folder})"
             )
-    experiment = run.experiment
-    if task.plan(corpus, experiment.batching).left_out:
-        longest = max(int(corpus.lengths(column).max()) for column in corpus.values) + 1
-        limits = {"max_length": min(longest, max_tokens(model)), "max_ratio": math.inf}
-        experiment = dataclasses.replace(experiment, batching=dataclasses.replace(experiment.batching, **limits))
-    values, units, left_out = loss_of_split(experiment, run.codecs, corpus, references)(run.params)
+    values, units, left_out = loss_of_split(run.experiment, run.codecs, corpus, references)(run.params)
     unit = "token" if writes or task.model is Tagger else "example"
     signature = f"unit:{unit}|{unit}s:{units}|left-out:{left_out}"
     names = ("loss" if task.model is Tagger else "perplexity", "accuracy")

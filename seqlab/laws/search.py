@@ -32,10 +32,15 @@ def requests_of(s: Subject, limit: int, shortest: int = 1) -> list[Request]:
 
 
 def settings_of(
-    *, count: int = 1, forbidden: Sequence[int] = (), rules: Rules | None = None, **fields: Any
+    *,
+    count: int = 1,
+    special: Sequence[int] = (),
+    forbidden: Sequence[int] = (),
+    rules: Rules | None = None,
+    **fields: Any,
 ) -> SearchSettings:
     """The settings of a search with some fields of `config.Search`, or of a beam search by other rules."""
-    settings = split_settings(Search(**fields), eos=EOS, forbidden=forbidden, count=count)
+    settings = split_settings(Search(**fields), eos=EOS, special=special, forbidden=forbidden, count=count)
     if rules is None:
         return settings
     return settings._replace(static=settings.static._replace(rules=rules, greedy=False))

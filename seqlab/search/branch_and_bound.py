@@ -10,7 +10,7 @@ from flax import struct
 from jaxtyping import Array, Float, Int
 
 from seqlab.search.length_penalty import normalized_score, score_upper_bound
-from seqlab.search.processors import NEVER
+from seqlab.search.processors import NEVER, without_special
 from seqlab.search.settings import ScoreWeights, StaticSettings
 from seqlab.types import AnyArray
 
@@ -131,7 +131,8 @@ def expand(memory: Any, limit: jax.Array, path: Path, context: BoundContext) -> 
     depths = jnp.arange(room)
     state = jax.tree.map(lambda x: x[depth], path.states)
     logits, state = context.step(memory, state, path.token, depth)
-    sums = jnp.maximum(path.log_prob + jax.nn.log_softmax(logits), 2 * NEVER)  # [V]
+    log_probs = without_special(jax.nn.log_softmax(logits), context.static.special)
+    sums = jnp.maximum(path.log_prob + log_probs, 2 * NEVER)  # [V]
     best = with_answer(path, sums[context.static.eos], is_open, context)
 
     unfinished = sums.at[context.static.eos].set(2 * NEVER)

@@ -33,7 +33,7 @@ def propose(
     """The continuations by token `i`; prefixes, the maximum length and phrases may force it."""
     rules, requests, size, eos = context.rules, context.requests, old.token.shape[1], context.static.eos
     logits, normalizer = process(
-        logits, History(old.tokens, i), context.processors, requests.minimum, eos, rules.renormalize,
+        logits, History(old.tokens, i), context.processors, requests.minimum, context.static, rules.renormalize,
         context.decoder.normalized,
     )  # fmt: skip
     last = i + 1 >= requests.limit

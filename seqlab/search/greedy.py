@@ -26,7 +26,7 @@ def greedy_search(
     def choose(logits: jax.Array, history: History) -> tuple[jax.Array, jax.Array, jax.Array]:
         minimum = jnp.minimum(requests.minimum, requests.limit)
         scores, normalizer = process(
-            logits, history, processors, minimum, static.eos, rules.renormalize, decoder.normalized
+            logits, history, processors, minimum, static, rules.renormalize, decoder.normalized
         )
         return top_k(scores, 1)[1][..., 0], scores, normalizer  # several times as fast as argmax on CPUs
 

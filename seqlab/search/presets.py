@@ -40,14 +40,14 @@ class Rules:
     "slots": once in each of the K places of the beam something has ended (or, which changes no result, once all that
     go on have ended before)."""
     renormalize: bool = True
-    """Whether what is forbidden leaves its probability to the rest."""
+    """Whether the probability of forbidden tokens goes to the others. That of special tokens never does."""
 
 
 DEFAULT = Rules()
 
 
 class Preset(NamedTuple):
-    """Rules, and what the toolkit has for defaults: alpha, the minimum n, and which special tokens are forbidden."""
+    """Rules, and a toolkit's defaults: alpha, the minimum n, and the special tokens that are never written."""
 
     rules: Rules
     alpha: float
@@ -58,7 +58,7 @@ class Preset(NamedTuple):
 # Each follows the source code or the paper above it.
 PRESETS = {
     # seqlab/search/beam.py
-    "seqlab": Preset(DEFAULT, 0.6, 1, ()),
+    "seqlab": Preset(DEFAULT, 0.6, 1, ("pad", "bos")),
     # Wu et al. 2016, section 7, without its pruning; tensor2tensor 1.15.7, utils/beam_search.py
     "gnmt": Preset(Rules(finish="candidates", at_max_length="rescue"), 0.6, 1, ()),
     # fairseq 0.12.2, sequence_generator.py

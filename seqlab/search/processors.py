@@ -2,6 +2,7 @@
 scores`, scores [B K V] being logits or log-probabilities, as the search's rules say.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -29,14 +30,16 @@ def process(
     history: History,
     processors: Sequence[Processor],
     minimum: Int[Array, "B"],
-    eos: int,
+    static: StaticSettings,
     renormalize: bool,
     normalized: bool = False,
 ) -> tuple[Float[Array, "B K V"], Float[Array, "B K 1"]]:
-    """Processed scores, and what to subtract from them to have log-probabilities. Logits that are `normalized` are
-    scores already, whose probabilities may not add up to one. No EOS comes before the `minimum[b]`-th token. With
-    `renormalize`, forbidden tokens leave their probability to the others.
+    """Returns processed scores, and what to subtract from them to get log-probabilities. `normalized` logits are
+    scores, whose probabilities may not add up to one. EOS does not come before the `minimum[b]`-th token. With
+    `renormalize`, the probability of forbidden tokens goes to the others; that of special tokens never does. Where no
+    token can be written, all log-probabilities are `NEVER`.
     """
+    eos = static.eos
     early = history.t + 1 < minimum
 
     def apply_processors(scores: jax.Array) -> jax.Array:
@@ -51,8 +54,18 @@ def process(
     if renormalize:
         remaining = apply_processors(logits)
         total = jax.nn.logsumexp(remaining, axis=-1, keepdims=True)
-        return remaining, total - normalizer if normalized else total
-    return apply_processors(logits if normalized else logits - normalizer), jnp.zeros_like(normalizer)
+        total = jnp.where(total > NEVER / 2, total - normalizer if normalized else total, 0.0)
+        return without_special(remaining, static.special), total
+    scores = apply_processors(logits if normalized else logits - normalizer)
+    return without_special(scores, static.special), jnp.zeros_like(normalizer)
+
+
+def without_special(scores: Float[Array, "*N V"], special: Sequence[int]) -> Float[Array, "*N V"]:
+    """Returns the scores, `NEVER` for special tokens."""
+    if not special:
+        return scores
+    ids = jnp.arange(scores.shape[-1])
+    return jnp.where(functools.reduce(jnp.logical_or, [ids == token for token in special]), NEVER, scores)
 
 
 def make_processors(static: StaticSettings) -> list[Processor]:

@@ -79,7 +79,7 @@ def check_request(name: str, request: Request, model: Any, static: StaticSetting
         raise SeqlabError(f"{name} has more than the {readable} tokens that can be read")
     phrases = distinct(request.phrases)
     forced, tokens = [*request.prefix, *itertools.chain(*phrases)], sum(map(len, phrases))
-    if set(forced) & set(static.forbidden):
+    if set(forced) & {*static.special, *static.forbidden}:
         raise SeqlabError(f"{name} must have a token that is forbidden")
     for text in (request.prefix, *phrases):
         grams = [tuple(text[i : i + static.no_repeat]) for i in range(len(text) - static.no_repeat + 1)]

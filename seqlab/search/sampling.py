@@ -6,7 +6,7 @@ from jaxtyping import Array, Int
 
 from seqlab.search.decoder import Decoder, Span
 from seqlab.search.length_penalty import normalized_score
-from seqlab.search.processors import History, make_processors, process
+from seqlab.search.processors import NEVER, History, make_processors, process
 from seqlab.search.requests import RequestBatch
 from seqlab.search.sequences import SequenceState, extend_sequences
 from seqlab.search.settings import ScoreWeights, StaticSettings
@@ -32,11 +32,12 @@ def sample(
 
     def choose(logits: jax.Array, history: History) -> tuple[jax.Array, jax.Array, jax.Array]:
         minimum = jnp.minimum(requests.minimum, requests.limit)
-        scores, _ = process(logits, history, processors, minimum, static.eos, True)
+        scores, _ = process(logits, history, processors, minimum, static, renormalize=True)
+        possible = (scores > NEVER / 2).any(-1, keepdims=True)
         draw = jax.vmap(lambda key, row: jax.random.categorical(jax.random.fold_in(key, history.t), row))
         zero = jnp.zeros_like(logits[..., :1])
         normalizer = zero if decoder.normalized else jax.nn.logsumexp(logits, axis=-1, keepdims=True)
-        return draw(keys, scores), logits, normalizer
+        return draw(keys, scores), jnp.where(possible, logits, NEVER), normalizer
 
     def score(log_probs: jax.Array, lengths: jax.Array) -> jax.Array:
         return normalized_score(log_probs, lengths, weights.alpha, weights.word_penalty, rule)

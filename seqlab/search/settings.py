@@ -24,7 +24,10 @@ class StaticSettings(NamedTuple):
     sampling: bool
     coverage: bool
     """Whether the attention over the source is added up for the coverage penalty."""
+    special: tuple[int, ...]
+    """Ids that are never written and keep their probability, so that scores stay those of the model."""
     forbidden: tuple[int, ...]
+    """Ids that are never written. The rules say whether their probability goes to the others."""
     no_repeat: int
     repetition: float
     temperature: float
@@ -52,9 +55,11 @@ class SearchSettings(NamedTuple):
     batch_tokens: int
 
 
-def split_settings(search: Search, *, eos: int, forbidden: Sequence[int] = (), count: int = 1) -> SearchSettings:
-    """Splits a search. `forbidden` are the ids that are never written, `count` is the number of hypotheses that are
-    returned for a sentence. Raises `SeqlabError` for a count that the beam cannot hold.
+def split_settings(
+    search: Search, *, eos: int, special: Sequence[int] = (), forbidden: Sequence[int] = (), count: int = 1
+) -> SearchSettings:
+    """Splits a search. `special` and `forbidden` are the ids that are never written (see `StaticSettings`). `count`
+    is the number of hypotheses that are returned for a sentence. Raises `SeqlabError` for a count above the beam.
     """
     if not 1 <= count <= search.beam:
         raise SeqlabError(f"a beam of {search.beam} holds 1 to {search.beam} hypotheses a sentence, not {count}")
@@ -68,6 +73,7 @@ def split_settings(search: Search, *, eos: int, forbidden: Sequence[int] = (), c
         greedy=search.beam == 1 and search.preset == "seqlab",
         sampling=search.sample is not None,
         coverage=bool(search.coverage),
+        special=tuple(sorted({*special})),
         forbidden=tuple(sorted({*forbidden})),
         no_repeat=search.no_repeat,
         repetition=search.repetition,

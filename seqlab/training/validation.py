@@ -13,6 +13,7 @@ from seqlab.codecs.codec import Codecs
 from seqlab.config import Experiment
 from seqlab.data.batches import make_batch
 from seqlab.data.corpus import Corpus
+from seqlab.data.plans import Plan
 from seqlab.data.records import PreparedData
 from seqlab.decoding.decoded_split import decode_split
 from seqlab.decoding.settings import validation_search
@@ -20,6 +21,7 @@ from seqlab.decoding.trained import TrainedModel
 from seqlab.distributed.devices import collate_local_rows, make_runner
 from seqlab.runs.parametrized import apply_parametrization
 from seqlab.runs.references import place_references
+from seqlab.search.requests import max_tokens
 from seqlab.system.errors import SeqlabError
 from seqlab.training.checks import check_longest
 from seqlab.training.meter import perplexity
@@ -31,17 +33,18 @@ from seqlab.types import Context, Params, Reference
 def loss_of_split(
     experiment: Experiment, codecs: Codecs, corpus: Corpus, references: dict[str, Reference] | None = None
 ) -> Callable[[Params], tuple[dict[str, float], int, int]]:
-    """A function from parameters to the losses of a split, the number of its tokens or examples, and the number of
-    examples that are left out, by the same limits as in training. The loss is in nats for a token or example, without
-    label smoothing, and comes with perplexity and accuracy, in percent; a regressor's is a mean squared error.
+    """Returns a function from parameters to the losses of a split, the number of its tokens or examples, and the
+    number of examples that are longer than the model reads and therefore left out. The loss is in nats per token or
+    example, without label smoothing, and comes with perplexity and accuracy, in percent; a regressor's loss is a mean
+    squared error.
     """
     task = experiment.task
     runner = make_runner()
-    plan = task.plan(corpus, dataclasses.replace(experiment.batching, buckets=2))
+    plan = plan_all(experiment, corpus)
     check_longest(experiment.model, plan)
     batches = plan.batches(0, None)
     if not batches:
-        raise SeqlabError("no held-out example is short enough: raise batching.max_length")
+        raise SeqlabError("every held-out example is longer than the model reads: raise model.max_length")
     collate = collate_local_rows(runner, functools.partial(make_batch, task, corpus, codecs))
     frozen = place_references(references or {}, runner.place)
 
@@ -72,6 +75,19 @@ def loss_of_split(
         return values, int(weight), plan.left_out
 
     return judge
+
+
+def plan_all(experiment: Experiment, corpus: Corpus) -> Plan:
+    """Returns a plan with every example that the model can read: training may leave out long ones, and pairs of very
+    different lengths; held-out data is judged whole.
+    """
+    batching = dataclasses.replace(experiment.batching, buckets=2)
+    plan = experiment.task.plan(corpus, batching)
+    if not plan.left_out:
+        return plan
+    longest = max(int(corpus.lengths(column).max()) for column in corpus.values) + 1
+    max_length = min(longest, max_tokens(experiment.model))
+    return experiment.task.plan(corpus, dataclasses.replace(batching, max_length=max_length, max_ratio=math.inf))
 
 
 def make_validation(

@@ -1,6 +1,7 @@
 """Step processors against plain loops, and what they promise of whole searches."""
 
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from seqlab import catalogue
 from seqlab.laws import search as search_laws
+from seqlab.search.exact import exact_search
 from seqlab.search.forced import token_log_probs
 from seqlab.search.presets import PRESETS
 from seqlab.search.processors import (
@@ -31,7 +33,7 @@ RANDOM = np.random.default_rng(0)
 GENERATORS = [
     name for name in catalogue.names("models") if isinstance(catalogue.module("models", name).TINY, Generator)
 ]
-ROWS, BEAM, ROOM, VOCABULARY = 3, 2, 7, 5
+ROWS, BEAM, ROOM, VOCABULARY = 3, 2, 7, 6
 
 
 def histories(t):
@@ -71,14 +73,15 @@ def test_what_is_forbidden_and_what_becomes_of_its_probability(renormalize):
     logits = jnp.float32(RANDOM.normal(size=(ROWS, BEAM, VOCABULARY)))
     _, history = histories(1)
     least = jnp.array([1, 2, 3])  # in the last row EOS may not come yet
-    scores, normalizer = process(logits, history, [forbid([4])], least, 2, renormalize)
+    static = search_laws.settings_of(special=(5,)).static
+    scores, normalizer = process(logits, history, [forbid([4])], least, static, renormalize)
     probabilities = np.exp(np.asarray(scores - normalizer, np.float64))
     whole = np.asarray(jax.nn.softmax(logits))
     for row in range(ROWS):
         gone = [2, 4] if row == 2 else [4]
-        assert (probabilities[row][:, gone] == 0).all()
-        left = [token for token in range(VOCABULARY) if token not in gone]
-        share = whole[row][:, left].sum(-1, keepdims=True) if renormalize else 1.0
+        assert (probabilities[row][:, [*gone, 5]] == 0).all()  # a special token keeps its probability
+        left = [token for token in range(VOCABULARY) if token not in (*gone, 5)]
+        share = 1 - whole[row][:, gone].sum(-1, keepdims=True) if renormalize else 1.0
         np.testing.assert_allclose(probabilities[row][:, left], whole[row][:, left] / share, rtol=1e-5)
 
 
@@ -94,7 +97,13 @@ def test_what_is_forbidden_and_what_becomes_of_its_probability(renormalize):
     prefix=st.lists(st.integers(3, 6), max_size=2),
     phrases=st.lists(st.lists(st.integers(3, 6), min_size=1, max_size=2), max_size=2),
     options=st.sampled_from(
-        [{}, {}, {"forbidden": (4, 5)}, {"no_repeat": 2}, {"forbidden": (6,), "no_repeat": 1, "repetition": 1.3}]
+        [
+            {},
+            {"special": (0, 1, 4)},
+            {"forbidden": (4, 5)},
+            {"no_repeat": 2},
+            {"special": (0, 1), "forbidden": (6,), "no_repeat": 1, "repetition": 1.3},
+        ]
     ),
 )
 def test_what_is_asked_for_holds(name, preset, beam, seed, limit, least, prefix, phrases, options):
@@ -106,7 +115,7 @@ def test_what_is_asked_for_holds(name, preset, beam, seed, limit, least, prefix,
     told = [request._replace(prefix=prefix, phrases=phrases) for request in plain[:3]]
     requests = [*told, *plain[3:]]
     find = functools.partial(search_laws.search, s, beam=beam, count=beam, rules=rules, sample=seed, **options)
-    n, forbidden = options.get("no_repeat", 0), set(options.get("forbidden", ()))
+    n, forbidden = options.get("no_repeat", 0), {*options.get("forbidden", ()), *options.get("special", ())}
     try:
         found = find(requests)
     except SeqlabError as error:
@@ -126,12 +135,40 @@ def test_what_is_asked_for_holds(name, preset, beam, seed, limit, least, prefix,
         answers = [tuple(result.ids) for result in results]
         assert seed is not None or len(set(answers)) == len(answers)
         assert results or (n and (limit > 6 or prefix or phrases))
-    if seed is not None or (options == {} and (least == 1 or not rules.renormalize)):
+    if seed is not None or (options.keys() <= {"special"} and (least == 1 or not rules.renormalize)):
         answered = [(request, result) for request, results in zip(requests, found, strict=True) for result in results]
         asked, answers = [request for request, _ in answered], [result.ids for _, result in answered]
         values = token_log_probs(s.model, s.params, asked, answers)
         for (_, result), row in zip(answered, values, strict=True):
             assert result.log_prob == pytest.approx(float(row.sum()), rel=1e-5)
+
+
+@pytest.mark.parametrize("preset", sorted(PRESETS))
+@pytest.mark.parametrize(("beam", "seed"), [(1, None), (3, None), (2, 7)])
+def test_where_every_token_is_forbidden_nothing_is_written(preset, beam, seed):
+    """A text of at least 9 tokens without a repeated one needs more than the 7 tokens of the vocabulary."""
+    s, rules = subject("transformer_lm"), PRESETS[preset].rules
+    rules = None if beam == 1 and preset == "seqlab" else rules
+    requests = [request._replace(minimum=9) for request in search_laws.requests_of(s, 12)]
+    options = {"beam": beam, "count": beam, "sample": seed, "no_repeat": 1, "special": (0, 1)}
+    assert search_laws.search(s, requests, rules=rules, **options) == [[] for _ in requests]
+
+
+def test_exact_search_writes_no_special_token():
+    """Its answer is the best of all texts without them, by enumeration."""
+    s = subject("transformer_lm", seed=2)
+    requests = search_laws.requests_of(s, 3, shortest=2)
+    special = (0, 1, 5)
+    optima = exact_search(
+        s.model, s.params, requests, search_laws.settings_of(special=special, alpha=0.6), budget=1000
+    )
+    words = [token for token in range(7) if token not in (*special, search_laws.EOS)]
+    answers = [[*head, search_laws.EOS] for n in range(3) for head in itertools.product(words, repeat=n)]
+    for row, (request, optimum) in enumerate(zip(requests, optima, strict=True)):
+        scores, _ = search_laws.forced_scores(s, row, request.prompt, answers, 0.6)
+        assert optimum.decided
+        assert optimum.score == pytest.approx(scores.max(), rel=1e-5)
+        assert not set(optimum.ids) & {*special}
 
 
 def test_no_options_no_processors():
