@@ -9,8 +9,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 
-def load(run: str | Path, checkpoint: str = "best") -> "Run":
-    """A trained run: `seqlab.load(RUN).translate(lines, beam=5)`. `checkpoint`: "best", "last" or a step."""
+def load(run: str | Path, checkpoint: str | int = "best") -> "Run":
+    """Returns a trained run: `seqlab.load(RUN).translate(lines, beam=5)`. `checkpoint`: "best", "last" or a step."""
     from seqlab.runs.loading import load
 
     return load(run, checkpoint)

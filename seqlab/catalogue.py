@@ -201,7 +201,7 @@ def build_checked(cls: type, fields: dict[str, Any], place: str) -> Any:
         if not fits(value, hints[name]):
             expected = getattr(hints[name], "__name__", hints[name])
             actual = type(value).__name__ if dataclasses.is_dataclass(value) else reprlib.repr(value)
-            raise SeqlabError(f"{place}.{name} is of type {expected}, and {actual} is not")
+            raise SeqlabError(f"{place}.{name} must be of type {expected}, not {actual}")
     return cls(**fields)
 
 
@@ -272,3 +272,14 @@ def check_parts(experiment: Experiment) -> None:
             raise SeqlabError(f"model.{path} reads the column {reader.column!r}, and {task} has {columns}")
     if protocol is Generator and "source" in experiment.task.columns and not readers:
         raise SeqlabError(f"{model} reads no source, and {task} has one")
+    check_saved_form(experiment)
+
+
+def check_saved_form(experiment: Experiment) -> None:
+    """Raises `SeqlabError` for an experiment that is not the same once it was saved and loaded."""
+    try:
+        same = from_json(json.loads(json.dumps(to_json(experiment)))) == experiment
+    except (SeqlabError, TypeError) as error:
+        raise SeqlabError(f"this experiment cannot be saved: {error}; a part is the class of its own file") from None
+    if not same:
+        raise SeqlabError("this experiment changes when it is saved: fields of parts are plain values or parts")

@@ -203,6 +203,12 @@ class Search:
             if value is not None and not abs(value) < 1e6:
                 raise SeqlabError(f"{name} is a number below a million, not {value}")
         check_minimums(self, "", coverage=0, diversity=0, groups=1, batch_tokens=1, no_repeat=0)
+        if self.alpha and self.length == "none":
+            raise SeqlabError("alpha is the exponent of a length penalty, and length none has none: leave out one")
+        if self.groups == 1 and self.diversity != Search.diversity:
+            raise SeqlabError("diversity is a penalty between groups: give groups of 2 or more")
+        if self.coverage and (self.beam == 1 or self.sample is not None):
+            raise SeqlabError("coverage ranks the hypotheses of a beam: give a beam of 2 or more, and no sample")
         if self.beam % self.groups:
             raise SeqlabError(f"{self.groups} groups do not divide a beam of {self.beam}")
         if not 0 < self.repetition < math.inf:
@@ -225,7 +231,9 @@ class Search:
         if self.risk is not None and self.risk not in RISKS:
             raise SeqlabError(f"the risk is by one of {', '.join(RISKS)}, not {self.risk!r}")
         if self.sample is not None and self.groups > 1:
-            raise SeqlabError("groups are of a beam, and samples have none")
+            raise SeqlabError("groups divide a beam: leave out groups or sample")
+        if self.sample is not None and self.stop is not None:
+            raise SeqlabError("stop ends a beam search: leave out stop or sample")
         usual = {"temperature": 1, "top_k": 0, "top_p": 1, "risk": None}
         changed = next((name for name, value in usual.items() if getattr(self, name) != value), None)
         if self.sample is None and changed is not None:

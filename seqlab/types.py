@@ -51,6 +51,10 @@ class Pixels:
     values: AnyArray
 
 
+def has_mask(value: Any) -> bool:
+    return isinstance(value, Tokens | Frames)
+
+
 Inputs = Any  # Tokens, Frames, Pixels, or a tuple of them: every leaf [B ...]; None: a language model has none
 
 

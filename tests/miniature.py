@@ -20,7 +20,8 @@ from seqlab.runs import checkpoint, manifest
 from seqlab.system import digests
 from seqlab.system.signals import StopRequest
 from seqlab.training.context import TrainingContext
-from seqlab.training.optimizer import make_optimizer
+from seqlab.training.optimizer import optimizer_at
+from seqlab.training.schedule import make_schedule
 from seqlab.training.step import make_step
 from seqlab.types import Batch, Context, Frames, Loss, TrainState
 
@@ -107,7 +108,7 @@ def validate(params: Any) -> dict[str, float]:
 def compiled(nonfinite: str) -> Any:
     """The runner and the step, compiled once."""
     config, runner = experiment(), make_runner(Parallel())
-    optimizer = make_optimizer(config.optimizer, config.schedule, config.steps)
+    optimizer = optimizer_at(config.optimizer, make_schedule(config.schedule, config.steps))
     skip = nonfinite == "skip"
     return runner, runner.compile(make_step(loss, optimizer, SEED, average_decay=config.optimizer.average, skip=skip))
 
@@ -116,7 +117,7 @@ def first_state() -> TrainState:
     config = experiment()
     params = {"slope": np.zeros(3, np.float32), "offset": np.zeros((), np.float32)}
     sums = dict.fromkeys(("loss", "weight", "gradient_norm", "steps"), np.float32(0))
-    optimizer = make_optimizer(config.optimizer, config.schedule, config.steps).init(params)
+    optimizer = optimizer_at(config.optimizer, make_schedule(config.schedule, config.steps)).init(params)
     return TrainState(np.int32(0), params, optimizer, np.zeros((ROWS, 2), np.float32), sums, params)
 
 

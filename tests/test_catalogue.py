@@ -27,7 +27,8 @@ from seqlab.runs.parameters import init_params
 from seqlab.system import parts
 from seqlab.system.errors import SeqlabError
 from seqlab.training.checks import check_experiment
-from seqlab.training.optimizer import make_optimizer
+from seqlab.training.optimizer import optimizer_at
+from seqlab.training.schedule import make_schedule
 from seqlab.training.state import initial_state, training_step
 from seqlab.types import Context, Generator, Tokens
 from tests.command import call
@@ -45,7 +46,9 @@ def test_every_config_builds_at_full_size(path, monkeypatch):
     model = catalogue.with_expected_sizes(experiment).model
     batch = jax.tree.map(jnp.asarray, blank_batch(model))
     params = jax.eval_shape(functools.partial(init_params, model, 0))
-    state = jax.eval_shape(make_optimizer(experiment.optimizer, experiment.schedule, experiment.steps).init, params)
+    state = jax.eval_shape(
+        optimizer_at(experiment.optimizer, make_schedule(experiment.schedule, experiment.steps)).init, params
+    )
     loss = jax.eval_shape(functools.partial(experiment.task.loss, model), params, batch, Context(jax.random.key(0)))
     assert loss.sum.shape == ()
     assert jax.tree.leaves(state)
@@ -280,7 +283,7 @@ def test_modules_in_a_tuple():
 def test_a_model_s_field_of_another_type():
     experiment = tiny_experiment()
     object.__setattr__(experiment.model, "dim", 32.0)  # as a config may; in tests types are checked at once
-    with pytest.raises(SeqlabError, match=r"model\.dim is of type int, and 32\.0 is not"):
+    with pytest.raises(SeqlabError, match=r"model\.dim must be of type int, not 32\.0"):
         dataclasses.replace(experiment)
 
 

@@ -23,7 +23,7 @@ from seqlab.decoding.risk import UTILITIES
 from seqlab.search.presets import PRESETS, resolve_preset
 from seqlab.search.settings import split_settings
 from seqlab.system.errors import SeqlabError
-from seqlab.training.optimizer import make_optimizer
+from seqlab.training.optimizer import optimizer_at
 from seqlab.training.schedule import make_schedule
 
 
@@ -34,7 +34,7 @@ def experiment(**fields):
 REFUSED = [
     (Text, {"kind": "unigram"}, "unknown tokenizer 'unigram': bpe, char or word"),
     (Text, {"sample": 0}, "text.sample must be at least 1, not 0"),
-    (Text, {"joint": 1}, "text.joint is of type bool, and 1 is not"),
+    (Text, {"joint": 1}, "text.joint must be of type bool, not 1"),
     (Batching, {"tokens": 0}, "batching.tokens must be at least 1, not 0"),
     (Batching, {"buckets": 0}, "batching.buckets must be at least 1, not 0"),
     (Batching, {"max_length": 0}, "batching.max_length must be at least 1, not 0"),
@@ -79,7 +79,7 @@ REFUSED = [
     (Search, {"sample": 1, "top_p": 0.0}, "the temperature is above 0 and top_p lies in"),
     (experiment, {"steps": 0}, "steps lies between 1 and 2147483647, not at 0"),
     (experiment, {"seed": -1}, "seed lies between 0 and 4294967295, not at -1"),
-    (experiment, {"steps": "3"}, "steps is of type int, and '3' is not"),
+    (experiment, {"steps": "3"}, "steps must be of type int, not .3."),
     (experiment, {"nonfinite": "ignore"}, "nonfinite must be stop, skip or rollback, not 'ignore'"),
     (experiment, {"accumulate": 0}, "accumulate must be at least 1, not 0"),
     (experiment, {"log_every": 0}, "log_every must be at least 1, not 0"),
@@ -99,7 +99,7 @@ def test_a_field_of_another_type(part):
     for field in dataclasses.fields(part):
         if field.type in (int, float, str, bool):
             wrong = "3" if field.type is not str else 3
-            with pytest.raises(SeqlabError, match=f"{field.name} is of type {field.type.__name__}, and {wrong!r} is"):
+            with pytest.raises(SeqlabError, match=f"{field.name} must be of type {field.type.__name__}, not {wrong!r}"):
                 part(**{field.name: wrong})
 
 
@@ -114,7 +114,7 @@ def test_the_names_in_the_config_are_those_that_exist():
     assert tuple(PRESETS) == config.PRESET_NAMES
     assert tuple(UTILITIES) == config.RISKS
     for name in config.OPTIMIZERS:
-        make_optimizer(Optimizer(name), Schedule(), 10).init({})
+        optimizer_at(Optimizer(name), make_schedule(Schedule(), 10)).init({})
     for name in config.SCHEDULES:
         assert make_schedule(Schedule(name), 10)(0) > 0
 

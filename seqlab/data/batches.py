@@ -23,7 +23,10 @@ def make_batch(task: Task, corpus: Corpus, codecs: Codecs, batch_plan: BatchPlan
     try:
         batch = task.collate(corpus, batch_plan, codecs, draw)
     except DamagedCache as error:
-        raise SeqlabError(f"{corpus.folder}: damaged ({error}); remove it, and it is made again") from None
+        raise SeqlabError(
+            f"{corpus.folder}: {error}. Either the cache is damaged: remove the folder, and it is made again; or "
+            f"{type(task).__name__}.plan and collate disagree"
+        ) from None
     shapes = [np.shape(leaf) for leaf in jax.tree.leaves(batch)]
     counts = {(*shape, 0)[0] for shape in shapes}
     if len(counts) != 1 or not 1 <= max(counts) <= batch_plan.row_count:

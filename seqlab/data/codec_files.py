@@ -49,10 +49,10 @@ def load_codecs(run: Path, columns: Mapping[str, Codec]) -> Codecs:
         names, _, part = path.name.rpartition(".")
         with with_advice(RESTORE):
             codec = module("codecs", part).CODEC.load(read_whole(path), str(path))
-            for column in names.split("+"):
-                if column in columns:
-                    check_codec(columns[column], codec, f"{path}: column {column!r}")
-                    codecs[column] = codec
+        for column in names.split("+"):
+            if column in columns:
+                check_codec(columns[column], codec, f"{path}: column {column!r}")
+                codecs[column] = codec
     missing = [column for column in columns if column not in codecs]
     if missing:
         raise SeqlabError(f"{run / FOLDER} has no codec for the column {missing[0]!r}; {RESTORE}")

@@ -139,11 +139,16 @@ def _encode_into(folder: Path, examples: Iterable[dict[str, Any]], count: int, c
             def read() -> list[dict[str, Any]]:
                 return list(itertools.islice(remaining, CHUNK))
 
-            ahead = reader.submit(read)
+            ahead, begin = reader.submit(read), 0
             while chunk := ahead.result():
                 ahead = reader.submit(read)
                 for column, writer in writers.items():
-                    writer.write([example[column] for example in chunk])
+                    try:
+                        writer.write([example[column] for example in chunk])
+                    except SeqlabError as error:
+                        place = f"column {column!r}, examples {begin + 1} to {begin + len(chunk)}"
+                        raise SeqlabError(f"{place}: {error}") from None
+                begin += len(chunk)
                 advance(len(chunk))
 
 

@@ -12,6 +12,7 @@ from seqlab.codecs.codec import Codecs
 from seqlab.config import Batching
 from seqlab.data.corpus import Corpus
 from seqlab.data.plans import BatchPlan, Plan
+from seqlab.system.errors import SeqlabError
 from seqlab.types import Context, Generator, Loss, Params
 
 Draw = tuple[int, int] | None
@@ -95,8 +96,13 @@ class Task(abc.ABC):
         raise NotImplementedError
 
     def predict(self, trained: Any, examples: Mapping[str, Sequence[Any]]) -> list[list[Prediction]]:
-        """Returns the predictions for examples, best first, given the rows of each of their `inputs` columns."""
-        raise NotImplementedError
+        """Returns the predictions for each example, best first. `examples` maps each input column to its rows."""
+        raise SeqlabError(f"{type(self).__name__} predicts nothing: define requests or predict")
+
+    @property
+    def predicts(self) -> bool:
+        """Whether there are predictions: texts that a search writes, or others."""
+        return self.searches or type(self).predict is not Task.predict
 
 
 def generates(task: Task) -> bool:

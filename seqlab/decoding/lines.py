@@ -33,10 +33,11 @@ def decode_lines(
     progress: Callable[[int], None] = lambda count: None,
     warn: Callable[[str], None] = warn,
 ) -> list[list[DecodedText]]:
-    """The `count` best texts for each line, best first. A task without a search gives its answer.
+    """Returns the `count` best texts for each line, best first. A task without a search returns its predictions.
 
-    Each of several processes decodes a share of the lines, and returns all texts. A blank line gives one empty text
-    without a search. A source that is longer than the model reads is cut, and reported to `warn`.
+    Each of several processes decodes a share of the lines, and returns all texts. A blank source gives one empty text
+    without a search; a blank prompt is the beginning of a text. A source that is longer than the model reads is cut,
+    and reported to `warn`.
     """
     options: dict[str, Any] = {"count": count, "aligned": aligned, "progress": progress, "warn": warn}
     if jax.process_count() == 1:
@@ -70,7 +71,8 @@ def decode_here(
         return [[DecodedText(p.text, p.score or 0.0, 0.0) for p in best[:count]] for best in predictions]
     target = codecs["target"]
     settings = resolve_search(search, target, search.beam if search.risk else count)
-    rows = [i for i, line in enumerate(lines.texts) if line.strip()]
+    has_source = "source" in task.columns
+    rows = [i for i, line in enumerate(lines.texts) if line.strip() or not has_source]
     requests = constrained_requests(lines.constraints, rows, requests_of(trained, lines, rows, search, warn), target)
     results = generate(model, params, requests, settings, progress=progress)
     # A language model's text begins with its prompt; a translation's prompt is BOS alone.

@@ -74,12 +74,18 @@ def cut_to_readable(request: Request, model: Any, name: str, line: str, warn: Ca
 
 
 def bound_lengths(request: Request, search: Search, minimum: int) -> Request:
-    """The request with the minimum and maximum lengths of a search."""
+    """Returns the request with the minimum and maximum lengths of a search. A stated minimum wins over a maximum that
+    is a default. Raises `SeqlabError` for ratios to a source that the request lacks.
+    """
     limit, size = request.limit, source_length(request)
-    if search.max_ratio and size:
+    if (search.max_ratio or search.min_ratio) and request.source is None:
+        raise SeqlabError("max_ratio and min_ratio are multiples of a source's length: this task has no source")
+    if search.max_ratio:
         by_ratio = math.ceil(min(search.max_ratio * size, MAX_TOKENS))
         limit = min(limit, by_ratio) if search.max_length else by_ratio
     minimum = max(minimum, math.ceil(min(search.min_ratio * size, MAX_TOKENS)))
+    if not search.max_length and not search.max_ratio:
+        limit = max(limit, minimum)
     return request._replace(limit=limit, minimum=min(minimum, limit))
 
 

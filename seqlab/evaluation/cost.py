@@ -19,6 +19,7 @@ from seqlab.codecs.codec import TextCodec
 from seqlab.config import Experiment
 from seqlab.data.batches import blank_batch
 from seqlab.layers.nesting import modules_in
+from seqlab.runs.parametrized import init_parameters
 from seqlab.system.errors import SeqlabError
 from seqlab.training.state import initial_state, training_step
 from seqlab.types import Batch, Generator, Params, Tokens
@@ -68,14 +69,16 @@ def with_sizes(experiment: Experiment) -> Experiment:
 
 
 def parameters(experiment: Experiment) -> int:
-    state = jax.eval_shape(functools.partial(initial_state, experiment), blank_batch(experiment.model))
-    return sum(x.size for x in jax.tree.leaves(state.params))
+    params = jax.eval_shape(functools.partial(init_parameters, experiment))
+    return sum(x.size for x in jax.tree.leaves(params))
 
 
 def costs(experiment: Experiment, length: int, rows: int) -> Costs:
     """Returns the costs of one training step on `rows` rows of `length` positions, source and target alike, and, for
     a generator, of one decoding step at the last position with the experiment's beam.
     """
+    if experiment.references:
+        raise SeqlabError("seqlab cost does not support references")
     model = experiment.model
     batch = jax.tree.map(jnp.asarray, blank_batch(model, rows, length))
     state = initial_state(experiment, batch)

@@ -85,7 +85,7 @@ def likelihood_scores(
     signature = f"unit:{unit}|{unit}s:{units}|left-out:{left_out}"
     names = ("loss" if task.model is Tagger else "perplexity", "accuracy")
     scores = [Score(n, values[n], signature) for n in names if n in values and n not in task.metrics]
-    if writes and not left_out:
+    if writes and "perplexity" in values and not left_out:
         texts = [example["target"] for example in data.read(split)]
         words, characters = (
             sum(map(len, units_of_texts)) + len(texts) for units_of_texts in (map(str.split, texts), texts)

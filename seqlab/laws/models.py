@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -13,9 +14,20 @@ import optax
 from seqlab import catalogue
 from seqlab.laws.equality import require, require_close, require_equal
 from seqlab.laws.subject import LENGTHS, Subject, logits_of, outputs, rows_of
-from seqlab.layers.nesting import modules_in, readers_of, with_fields
+from seqlab.layers.nesting import join_inputs, modules_in, readers_of, with_fields
 from seqlab.training.step import make_step
-from seqlab.types import Batch, Classifier, Context, Generator, Params, Regressor, Tagger, Tokens, TrainState
+from seqlab.types import (
+    Batch,
+    Classifier,
+    Context,
+    Generator,
+    Params,
+    Regressor,
+    Tagger,
+    Tokens,
+    TrainState,
+    has_mask,
+)
 
 
 def pads_are_inert(s: Subject) -> None:
@@ -27,7 +39,7 @@ def pads_are_inert(s: Subject) -> None:
             lambda x: np.where(mask.reshape(*mask.shape, *[1] * (x.ndim - 2)), x, x.dtype.type(5)), tokens
         ).replace(mask=mask)
 
-    dirty = (tokens and fill_pads(tokens) for tokens in (s.inputs, s.prefix))
+    dirty = (change_masked(side, fill_pads) for side in (s.inputs, s.prefix))
     require_equal(outputs(s, s.inputs, s.prefix), outputs(s, *dirty), "logits with garbage in the pads")
 
 
@@ -37,14 +49,14 @@ def longer_padding_changes_nothing(s: Subject) -> None:
     def pad(tokens: Any) -> Any:
         return jax.tree.map(lambda x: np.pad(x, ((0, 0), (0, 3), *[(0, 0)] * (x.ndim - 2))), tokens)
 
-    logits = outputs(s, pad(s.inputs), pad(s.prefix))
+    logits = outputs(s, change_masked(s.inputs, pad), change_masked(s.prefix, pad))
     require_close(logits, outputs(s, s.inputs, s.prefix), "logits with longer padding")
 
 
 def rows_are_independent(s: Subject) -> None:
     """Permuted rows give permuted logits, and a row alone what it gives among others."""
     logits = np.asarray(s.forward(s.params, s.inputs, s.prefix))
-    order = np.arange(len(LENGTHS))[::-1]  # and not all by so many places, which a neighbour's row would follow
+    order = np.arange(len(LENGTHS))[::-1]  # reversed: a rotation would hide that a row reads its neighbor
     require_close(
         s.forward(s.params, rows_of(s.inputs, order), rows_of(s.prefix, order)), logits[order], "permuted rows"
     )
@@ -60,9 +72,9 @@ def empty_rows_are_finite(s: Subject) -> None:
     mask[0] = False
 
     def empty_first_row(tokens: Any) -> Any:
-        return tokens and tokens.replace(mask=tokens.mask & mask)
+        return tokens.replace(mask=tokens.mask & mask)
 
-    inputs, prefix = empty_first_row(s.inputs), empty_first_row(s.prefix)
+    inputs, prefix = (change_masked(side, empty_first_row) for side in (s.inputs, s.prefix))
     logits = np.asarray(s.forward(s.params, inputs, prefix))
     require(np.isfinite(logits).all(), "an empty row gives logits that are not finite")
     require_close(logits[1:], np.asarray(s.forward(s.params, s.inputs, s.prefix))[1:], "rows beside an empty one")
@@ -82,14 +94,24 @@ def input_matters(s: Subject) -> None:
 
 def changed_inputs(s: Subject, positions: slice) -> Any:
     """Returns the inputs of a subject, with others at some positions."""
-    (reader,) = readers_of(s.model).values()
-    if not isinstance(s.inputs, Tokens):
-        values = s.inputs.values.copy()
-        values[:, positions] += 1.0
-        return dataclasses.replace(s.inputs, values=values)
-    ids = s.inputs.ids.copy()
-    ids[:, positions] = (ids[:, positions] + 1) % reader.vocabulary
-    return dataclasses.replace(s.inputs, ids=ids)
+
+    def changed(reader: Any, inputs: Any) -> Any:
+        if not isinstance(inputs, Tokens):
+            values = inputs.values.copy()
+            values[:, positions] += 1.0
+            return dataclasses.replace(inputs, values=values)
+        ids = inputs.ids.copy()
+        ids[:, positions] = (ids[:, positions] + 1) % reader.vocabulary
+        return dataclasses.replace(inputs, ids=ids)
+
+    readers = readers_of(s.model).values()
+    sides = s.inputs if isinstance(s.inputs, tuple) else (s.inputs,)
+    return join_inputs([changed(reader, side) for reader, side in zip(readers, sides, strict=True)])
+
+
+def change_masked(inputs: Any, change: Callable[[Any], Any]) -> Any:
+    """Returns inputs with a change to each `Tokens` and `Frames`; images and None stay as they are."""
+    return jax.tree.map(lambda x: change(x) if has_mask(x) else x, inputs, is_leaf=has_mask)
 
 
 def jit_agrees_with_eager(s: Subject) -> None:

@@ -1,4 +1,4 @@
-"""The laws that every part must obey, as functions that raise `LawBroken`.
+"""The laws of models, encoders, readers and tasks, as functions that raise `LawBroken`.
 
 The laws of `model_laws` take a `Subject`, a small model with parameters and ragged inputs; those of `task_laws` take
 a task, `STEP_LAWS` nothing, and `RUN_LAWS` an empty folder. Values are equal by `require_equal` (to the bit) or by

@@ -15,7 +15,19 @@ from seqlab.layers.nesting import join_inputs, readers_of
 from seqlab.models.classifier_head import ClassifierHead
 from seqlab.models.tagger_head import TaggerHead
 from seqlab.runs.parameters import init_params
-from seqlab.types import Batch, Encoder, Frames, Generator, Params, Pixels, Reader, Regressor, Tagger, Tokens
+from seqlab.types import (
+    Batch,
+    Encoder,
+    Frames,
+    Generator,
+    Params,
+    Pixels,
+    Reader,
+    Regressor,
+    Tagger,
+    Tokens,
+    has_mask,
+)
 
 LENGTHS = (8, 1, 4, 3, 2)  # of the rows in a subject's inputs, as a rule
 SENTENCES = ((0, 0, 1, 3, 3, 3, 3, 3), (0,), (0, 1, 1, 2), (0, 2, 2), (1, 1))  # of their tokens; some are empty
@@ -24,7 +36,7 @@ SENTENCES = ((0, 0, 1, 3, 3, 3, 3, 3), (0,), (0, 1, 1, 2), (0, 2, 2), (1, 1))  #
 class Subject(NamedTuple):
     """A model under test. `inputs`, `prefix`, `targets` and `weights` are NumPy arrays: something to read and learn.
 
-    `forward(params, inputs, prefix)` gives the logits, [B T V] of a generator, [B S C] of a tagger, [B C] of a
+    `forward(params, inputs, prefix)` gives the logits, [B T V] of a generator, [B P C] of a tagger, [B C] of a
     classifier, or a regressor's numbers [B], without dropout. `gradient(params, inputs, prefix, targets, weights)` is
     that of the sum of the losses. Both are jitted. Only a generator has a prefix.
     """
@@ -62,21 +74,30 @@ def make_subject(model: Any, seed: int = 0, *, source: int = max(LENGTHS), targe
         sentences[mask] = [*SENTENCES[0], *beyond, *(n for row in SENTENCES[1:] for n in row)]
         return dataclasses.replace(tokens(reader.vocabulary, mask), sentences=sentences)
 
-    prefix, is_regressor = None, isinstance(model, Regressor)
+    prefix, is_regressor, params = None, isinstance(model, Regressor), init_params(model, seed)
     inputs = join_inputs([random_inputs(reader) for reader in readers_of(model).values()])
     if isinstance(model, Generator):
         prefix = tokens(model.vocabulary, ragged(target)[::-1])
         targets = (prefix.ids * 3 + np.arange(len(LENGTHS))[:, None] + 1) % model.vocabulary
         weights = prefix.mask
     elif isinstance(model, Tagger):
-        symbols = inputs.ids if isinstance(inputs, Tokens) else np.arange(source)
-        targets, weights = np.cumsum(symbols * inputs.mask, axis=1) % model.classes, inputs.mask
+        weights = tagger_mask(model, params, inputs)
+        symbols = inputs.ids if isinstance(inputs, Tokens) else np.arange(weights.shape[1])
+        targets = np.cumsum(symbols * weights, axis=1) % model.classes
     else:
         targets, weights = np.arange(len(LENGTHS)), np.ones(len(LENGTHS))
         targets = np.float32(targets / 2) if is_regressor else targets % model.classes
     batch = Batch(inputs, prefix, targets if is_regressor else np.int32(targets), np.float32(weights))
-    params = init_params(model, seed)
     return Subject(model, params, inputs, prefix, batch.targets, batch.weights, *passes(model))
+
+
+def tagger_mask(model: Any, params: Params, inputs: Any) -> np.ndarray:
+    """Returns the mask of a tagger's outputs [B P]: that of its inputs, unless it has other positions than these."""
+    tag = functools.partial(model.apply, train=False, method="tag")
+    positions = jax.eval_shape(tag, params, inputs)[1].shape[1]
+    if has_mask(inputs) and positions == inputs.mask.shape[1]:
+        return inputs.mask
+    return np.asarray(jax.jit(tag)(params, inputs)[1])
 
 
 def models_with(part: nn.Module) -> list[Any]:

@@ -16,9 +16,10 @@ class Parametrization(abc.ABC):
 
     @abc.abstractmethod
     def init(self, key: jax.Array, base: Mapping[str, Any], input_axes: Mapping[str, int]) -> Params:
-        """Returns the added parameters, a tree of dicts, given the base parameters by path.
+        """Returns the added parameters, a tree of dicts whose keys contain no "/", given the base parameters by path.
 
-        `input_axes` says how many leading axes of a kernel are summed over, for kernels of more than two axes.
+        `input_axes` maps the path of each parameter whose layer declares axes to the number of leading axes that its
+        product sums over.
         """
 
     @abc.abstractmethod

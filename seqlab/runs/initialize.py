@@ -20,7 +20,8 @@ def load_parts(
     say: Callable[[str], None],
     given: Collection[str] = (),
 ) -> dict[str, np.ndarray]:
-    """Returns parameters by path, "params/encoder/0/kernel", for a model whose parameters have these `shapes`.
+    """Returns parameters by path, such as "params/encoder/stack_0/self_attention/query/kernel", for a model whose
+    parameters have these `shapes`.
 
     Each of `initialize` is a part of the model, a run, and the part of the run's best parameters that it takes. The
     path of a run is relative to `folder`. A part is the beginning of a path below "params", such as "encoder" or

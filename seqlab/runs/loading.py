@@ -1,10 +1,13 @@
 """A trained run, ready to decode and to be evaluated."""
 
 import dataclasses
-from collections.abc import Sequence
+import difflib
+import html
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from seqlab import catalogue
@@ -40,51 +43,94 @@ class Run(NamedTuple):
         """The run as decoding uses it."""
         return TrainedModel(self.experiment.task, self.model, self.params, self.codecs)
 
-    def translate(self, lines: Sequence[str], **search: Any) -> list[str]:
-        """The best text for each of a list of lines; `search` overrides fields of `config.Search`, such as beam=5.
+    def __repr__(self) -> str:
+        """One line: the parameters and codecs would fill a page."""
+        names = type(self.experiment.model).__name__, type(self.experiment.task).__name__
+        return f"<seqlab run {str(self.folder)!r}: {' for '.join(names)}, step {self.step}>"
 
-        For a language model a line is a prompt, and the text begins with it.
+    def _repr_html_(self) -> str:
+        """A card for notebooks."""
+        count = sum(leaf.size for leaf in jax.tree.leaves(self.params))
+        rows = {
+            "model": type(self.experiment.model).__name__,
+            "task": type(self.experiment.task).__name__,
+            "parameters": f"{count:,}",
+            "checkpoint": f"step {self.step}",
+            "columns": ", ".join(f"{name} ({type(codec).__name__})" for name, codec in self.codecs.items()),
+        }
+        cells = "".join(f"<tr><th>{name}</th><td>{html.escape(value)}</td></tr>" for name, value in rows.items())
+        return f"<table><caption>{html.escape(str(self.folder))}</caption>{cells}</table>"
+
+    def translate(self, lines: Iterable[str], **search: Any) -> list[str]:
+        """Returns the best text for each line; `search` overrides fields of `config.Search`, such as beam=5.
+
+        For a language model a line is a prompt, and the text begins with it. A newline at the end of a line is not
+        part of it.
         """
         return [texts[0].text for texts in self.write(lines, **search)]
 
     def write(
         self,
-        lines: Sequence[str],
+        lines: Iterable[str],
         nbest: int = 1,
         first: int = 1,
         constraints: Constraints = NO_CONSTRAINTS,
         aligned: bool = False,
         **search: Any,
     ) -> list[list[DecodedText]]:
-        """The `nbest` best texts for each line with their scores, best first; errors count lines from `first`. The
-        `constraints` are prefixes and phrases for each line. With alignments if `aligned`.
+        """Returns the `nbest` best texts for each line, best first, with scores. Errors count lines from `first`.
+        The `constraints` are prefixes and phrases for each line. With alignments if `aligned`. Raises `SeqlabError`
+        for lines that are not strings, and for unknown or invalid options.
         """
-        if isinstance(lines, str):
-            raise SeqlabError("lines are a list of strings, not one string")
-        inputs = Lines(lines, first=first, constraints=constraints)
-        with progress("decoding", len(lines)) as advance:
+        texts = texts_of(lines)
+        if not isinstance(nbest, int) or nbest < 1:
+            raise SeqlabError(f"nbest must be an integer of at least 1, not {nbest!r}")
+        inputs = Lines(texts, first=first, constraints=constraints)
+        with progress("decoding", len(texts)) as advance:
             return decode_lines(
                 self.trained, inputs, self.search_config(**search), count=nbest, aligned=aligned, progress=advance
             )
 
     def search_config(self, **changes: Any) -> Search:
-        """The experiment's search with those `changes` that are not None."""
+        """Returns the experiment's search with those `changes` that are not None. Raises `SeqlabError` for an unknown
+        field, and for a value that the field cannot have.
+        """
         changes = {name: value for name, value in changes.items() if value is not None}
-        numbers = {name: value.item() for name, value in changes.items() if isinstance(value, np.generic)}
-        return dataclasses.replace(self.experiment.search, **changes | numbers)
+        names = [field.name for field in dataclasses.fields(Search)]
+        unknown = next((name for name in changes if name not in names), None)
+        if unknown is not None:
+            near = difflib.get_close_matches(unknown, names, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(names)}"
+            raise SeqlabError(f"no search option {unknown!r}: {hint}")
+        plain = {name: value.item() for name, value in changes.items() if isinstance(value, np.generic)}
+        plain |= {name: tuple(value) for name, value in changes.items() if isinstance(value, list)}
+        return dataclasses.replace(self.experiment.search, **changes | plain)
 
     def with_search(self, **changes: Any) -> "Run":
         """The run, whose own search has those `changes` that are not None."""
         return self._replace(experiment=dataclasses.replace(self.experiment, search=self.search_config(**changes)))
 
 
-def load(run: str | Path, checkpoint: str = "best", dtype: str | None = None) -> Run:
-    """The run in a folder, at its checkpoint "best", "last" or of a step; with another `dtype` of its model, if one
-    is given. Raises `SeqlabError` if there is none.
+def texts_of(lines: Iterable[str]) -> list[str]:
+    """Returns lines as a list, without the newline at the end of each. Raises `SeqlabError` for other values."""
+    if isinstance(lines, str | bytes) or not isinstance(lines, Iterable):
+        raise SeqlabError(f"lines must be an iterable of strings, not {lines!r:.60}")
+    texts = list(lines)
+    for number, text in enumerate(texts, 1):
+        if not isinstance(text, str):
+            raise SeqlabError(f"lines must be strings, and line {number} is {text!r:.60}")
+    return [text.removesuffix("\n").removesuffix("\r") for text in texts]
+
+
+def load(run: str | Path, checkpoint: str | int = "best", dtype: str | None = None) -> Run:
+    """Returns the run in a folder, at its checkpoint "best", "last" or of a step; with another `dtype` of its model,
+    if one is given. Raises `SeqlabError` if there is none.
     """
+    if not isinstance(run, str | Path) or not isinstance(checkpoint, str | int):
+        raise SeqlabError(f"expected the path of a run and a checkpoint, not {run!r:.60} and {checkpoint!r:.60}")
     folder = Path(run)
     experiment = catalogue.load_experiment(folder / "experiment.json")
-    step = manifest.choose_step(folder, checkpoint)
+    step = manifest.choose_step(folder, str(checkpoint))
     codecs = load_codecs(folder, experiment.task.columns)
     check_run(experiment, codecs, folder)
     expected = parameter_shapes(experiment, folder)

@@ -43,7 +43,9 @@ def best_parameters(run: Path) -> Params:
     """Returns the parameters of a run's best checkpoint. Raises `SeqlabError` if a parametrization adds to them."""
     params = checkpoint.parameters_of(checkpoint.restore(run, manifest.choose_step(run)))
     if params.keys() != {"params"}:
-        raise SeqlabError(f"{run} has a parametrization: its parameters are not a model's alone, and cannot be taken")
+        raise SeqlabError(
+            f"{run} has a parametrization, and other runs cannot start from it: start from its base run"
+        )
     return params
 
 

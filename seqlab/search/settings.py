@@ -70,7 +70,7 @@ def split_settings(
         nbest=count,
         groups=search.groups,
         rules=preset.rules,
-        greedy=search.beam == 1 and search.preset == "seqlab",
+        greedy=search.beam == 1 and search.preset == "seqlab" and search.stop is None,
         sampling=search.sample is not None,
         coverage=bool(search.coverage),
         special=tuple(sorted({*special})),

@@ -3,9 +3,11 @@
 import dataclasses
 import math
 import re
-from typing import Any, get_type_hints
+import types
+from typing import Any, get_args, get_type_hints
 
 from seqlab.system.errors import SeqlabError
+from seqlab.system.untrusted import fits
 
 
 def check_types(value: Any, prefix: str = "") -> None:
@@ -15,10 +17,15 @@ def check_types(value: Any, prefix: str = "") -> None:
         content, expected = getattr(value, parameter.name), hints.get(parameter.name)
         if dataclasses.is_dataclass(content) and parameter.name != "parent":
             check_types(content, f"{prefix}{parameter.name}.")
-        elif expected in (int, float, str, bool):
-            fits = isinstance(content, (int, float) if expected is float else expected)
-            if not fits or (isinstance(content, bool) and expected is not bool):
-                raise SeqlabError(f"{prefix}{parameter.name} is of type {expected.__name__}, and {content!r} is not")
+        elif is_plain(expected) and (isinstance(content, list) or not fits(content, expected)):
+            name = expected.__name__ if isinstance(expected, type) else str(expected)
+            raise SeqlabError(f"{prefix}{parameter.name} must be of type {name}, not {content!r}")
+
+
+def is_plain(kind: Any) -> bool:
+    """Whether a type consists of numbers, strings and tuples of them, and None."""
+    inner = [argument for argument in get_args(kind) if argument is not ...]
+    return kind in (bool, int, float, str, types.NoneType) or (bool(inner) and all(map(is_plain, inner)))
 
 
 def check_minimums(value: Any, prefix: str, **minimums: int) -> None:

@@ -6,23 +6,26 @@ import jax
 
 from seqlab import catalogue
 from seqlab.config import Experiment
-from seqlab.data.batches import blank_batch
 from seqlab.distributed.devices import describe_devices
 from seqlab.distributed.sharding import explain
 from seqlab.runs.parameters import axes_of
+from seqlab.runs.parametrized import init_parameters, trained_pattern
 from seqlab.training.checks import check_experiment
-from seqlab.training.state import initial_state
+from seqlab.training.state import optimizer_of
+from seqlab.training.trainable import split
 
 
 def describe_sharding(experiment: Experiment) -> Iterator[str]:
     """Yields lines that say on which axes of the mesh the state is sharded, and how much of it a device holds."""
     check_experiment(experiment)
     experiment = catalogue.with_expected_sizes(experiment)
-    state = jax.eval_shape(lambda: initial_state(experiment, blank_batch(experiment.model)))
+    params = jax.eval_shape(lambda: init_parameters(experiment))
+    moments = jax.eval_shape(lambda: optimizer_of(experiment).init(split(params, trained_pattern(experiment))[0]))
+    average = params if experiment.optimizer.average else None
     parallel = experiment.parallel
     yield describe_devices(parallel)
     sizes = (axes_of(experiment.model), parallel.fsdp, parallel.tensor)
-    yield from explain(state.params, *sizes)
-    *_, total = explain({"optimizer": state.optimizer, "average": state.average}, *sizes)
+    yield from explain(params, *sizes)
+    *_, total = explain({"optimizer": moments, "average": average}, *sizes)
     size, share = total.split()[-2:]
     yield f"plus the optimizer state, sharded like the parameters: {size} MiB, {share} MiB a device"

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from seqlab.types import Frames, Tokens
+from seqlab.types import has_mask
 
 STANDARD_SUMS = ("loss", "weight", "nll", "correct", "gradient_norm", "steps")  # others are a task's own metrics
 
@@ -68,10 +68,6 @@ class StretchMeter:
         self.earlier_tokens, self.started = 0.0, now
         self.waited = self.pads = self.positions = 0.0
         return Stretch(speed, shares)
-
-
-def has_mask(value: Any) -> bool:
-    return isinstance(value, Tokens | Frames)
 
 
 def training_metrics(sums: dict[str, jax.Array]) -> dict[str, float]:

@@ -6,14 +6,8 @@ from typing import Any
 import jax
 import optax
 
-from seqlab.config import Optimizer, Schedule
-from seqlab.training.schedule import make_schedule
+from seqlab.config import Optimizer
 from seqlab.training.trainable import scale_updates
-
-
-def make_optimizer(optimizer: Optimizer, schedule: Schedule, steps: int) -> optax.GradientTransformation:
-    """Returns the optimizer at the scheduled learning rate, after clipping by the global norm, if there is any."""
-    return optimizer_at(optimizer, make_schedule(schedule, steps))
 
 
 def optimizer_at(config: Optimizer, rate: Callable[[Any], jax.Array]) -> optax.GradientTransformation:

@@ -75,10 +75,11 @@ def make_codecs(
         if any(stored[name] != codec for name, codec in from_file.items()):
             raise SeqlabError(f"{run} has another tokenizer than {tokenizer}: choose another --out")
         return stored
-    given = from_file
-    if init_from is not None and tokenizer is None:
+    given = {}
+    if init_from is not None:
         stored_columns = catalogue.load_experiment(init_from / "experiment.json").task.columns
         given = load_codecs(init_from, {name: codec for name, codec in columns.items() if name in stored_columns})
+    given |= from_file
     fitted = given | shared_codecs(columns, given, experiment.text)
     missing = {name: codec for name, codec in columns.items() if name not in fitted}
     codecs = fitted | fit_codecs(missing, experiment.text, data, data_dir)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from seqlab.config import Experiment
-from seqlab.runs.parametrized import init_parameters, loss_of, rollout_of, trained_pattern
+from seqlab.runs.parametrized import ADDED, init_parameters, loss_of, rollout_of, trained_pattern
 from seqlab.system.errors import SeqlabError
 from seqlab.training.online import make_online_step
 from seqlab.training.optimizer import optimizer_at
@@ -42,6 +42,9 @@ def initial_state(experiment: Experiment, batch: Any, references: dict[str, Refe
     Raises `SeqlabError` for a model that cannot be built, and for patterns of the optimizer that match no parameter.
     """
     params, settings = init_parameters(experiment), experiment.optimizer
+    if experiment.parametrization is not None and not jax.tree.leaves(params[ADDED]):
+        name = type(experiment.parametrization).__name__
+        raise SeqlabError(f"{name} adds no parameters to this model: check its fields")
     check_patterns(params, "optimizer.trainable", [settings.trainable])
     check_patterns(params, "optimizer.rates", [pattern for pattern, _ in settings.rates])
     context = Context(jax.random.key(0), references=references or {})
@@ -63,6 +66,9 @@ def check_loss(value: Any, task: str) -> None:
     """Raises `SeqlabError` where the loss of a task is not a `Loss` of scalars."""
     if not isinstance(value, Loss) or not isinstance(value.sums, dict):
         raise SeqlabError(f"{task}.loss must return a Loss(sum, weight, sums), not {type(value).__name__}")
+    reserved = min(value.sums.keys() & {"loss", "weight", "gradient_norm", "steps"}, default=None)
+    if reserved is not None:
+        raise SeqlabError(f"{task}.loss: the name {reserved!r} in sums is reserved: choose another name")
     scalars = {"sum": value.sum, "weight": value.weight, **value.sums}
     wrong = next((name for name, scalar in scalars.items() if jnp.shape(scalar)), None)
     if wrong is not None:
@@ -73,6 +79,9 @@ def check_loss(value: Any, task: str) -> None:
 
 
 def optimizer_of(experiment: Experiment) -> optax.GradientTransformation:
-    """Returns the optimizer of an experiment, at its schedule, which counts steps: rollouts, of an online task."""
-    rate, updates = make_schedule(experiment.schedule, experiment.steps), experiment.task.updates
-    return optimizer_at(experiment.optimizer, lambda count: rate(count // updates) if updates > 1 else rate(count))
+    """Returns the optimizer of an experiment with its learning-rate schedule, which counts steps; a step of an online
+    task is a rollout.
+    """
+    rate = make_schedule(experiment.schedule, experiment.steps)
+    updates = experiment.task.updates if experiment.task.online else 1
+    return optimizer_at(experiment.optimizer, lambda count: rate(count // updates))

@@ -24,6 +24,7 @@ from seqlab.runs.initialize import load_parts
 from seqlab.runs.parameters import axes_of, load_params
 from seqlab.runs.parametrized import ADDED, trained_pattern
 from seqlab.runs.references import load_references, place_references, reference_digests
+from seqlab.system.errors import SeqlabError
 from seqlab.system.files import locked
 from seqlab.system.signals import StopRequest, listen_for_stop
 from seqlab.training.checks import check_experiment
@@ -62,6 +63,8 @@ def train(
     """
     with listen_for_stop() as stop_request:
         check_experiment(experiment)
+        if init_from is not None and isinstance(experiment.model, Counted):
+            raise SeqlabError(f"{type(experiment.model).__name__} is counted: leave out --init-from")
         refuse_other_folder(run)
         prepared = prepare_experiment(experiment, data_dir, run, init_from, tokenizer, say)
         check_processes_agree(prepared)

@@ -14,9 +14,9 @@ from seqlab.types import Params
 
 
 def split(params: Params, pattern: str) -> tuple[Params, Params]:
-    """Returns the trainable parameters, those whose path has a match of the regular expression `pattern`, and the
-    frozen ones. A path is that of the nested dicts: "params/encoder/0/attention/query/kernel". An empty pattern
-    matches all.
+    """Returns the trainable and the frozen parameters. A parameter is trainable if the regular expression `pattern`
+    matches a part of its path, such as "params/encoder/stack_0/self_attention/query/kernel". An empty pattern matches
+    all.
     """
     if not pattern:
         return params, {}

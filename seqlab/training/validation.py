@@ -49,9 +49,9 @@ def loss_of_split(
     frozen = place_references(references or {}, runner.place)
 
     @jax.jit
-    def sums_of(params: Params, batch: Any, carry: Any, frozen: Any) -> Any:
+    def sums_of(params: Params, batch: Any, carry: Any, frozen: Any, index: int) -> Any:
         if task.online:
-            key = rollout_key(experiment.seed, 0)
+            key = jax.random.fold_in(rollout_key(experiment.seed, 0), index)
             batch = task.rollout(experiment.model, params, batch, Context(key, references=frozen))
         return task.loss(experiment.model, params, batch, Context(carry=carry, references=frozen))
 
@@ -62,8 +62,8 @@ def loss_of_split(
         for i, batch_plan in enumerate(batches):
             batch = runner.feed(collate(batch_plan))
             if i == 0:
-                carry = zeros_like(jax.eval_shape(sums_of, params, batch, None, frozen).carry)
-            *sums, carry = sums_of(params, batch, carry, frozen)
+                carry = zeros_like(jax.eval_shape(sums_of, params, batch, None, frozen, i).carry)
+            *sums, carry = sums_of(params, batch, carry, frozen, i)
             total = sums if total is None else jax.tree.map(jnp.add, total, sums)
         loss, weight, sums = total
         values = {"loss": float(sums.get("nll", loss) / weight)}

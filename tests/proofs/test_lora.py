@@ -116,7 +116,7 @@ def test_by_pmap_and_with_an_average(home, tmp_path, changes):
 
 
 def test_a_loaded_run_is_merged(home, capsys):
-    """Decoding and evaluation see base and adapter together, and so do other runs that start from it."""
+    """Decoding and evaluation use the base parameters and the adapter together."""
     run = loading.load(home / "run", "last")
     stored, kernel = leaves_of(home / "run"), "params/stack/stack_0/input/kernel"
     pair = [stored[f"added/{kernel.replace('/', '.')}/{name}"] for name in "ab"]

@@ -8,14 +8,14 @@ import pytest
 
 from seqlab.config import Optimizer, Schedule
 from seqlab.system.errors import SeqlabError
-from seqlab.training.optimizer import make_optimizer
+from seqlab.training.optimizer import optimizer_at
 from seqlab.training.schedule import make_schedule
 
 
 @pytest.mark.parametrize("name", ["adam", "adamw", "sgd", "momentum", "nesterov", "rmsprop", "adagrad"])
 def test_every_optimizer_goes_downhill(name):
     goal = jnp.array([1.0, -2.0, 3.0])
-    tx = make_optimizer(Optimizer(name, clip=0.0), Schedule("constant", peak=0.1, warmup=0), 200)
+    tx = optimizer_at(Optimizer(name, clip=0.0), make_schedule(Schedule("constant", peak=0.1, warmup=0), 200))
     x = jnp.zeros(3)
     state = tx.init(x)
     update = jax.jit(lambda x, state: tx.update(2 * (x - goal), state, x))
@@ -43,14 +43,16 @@ def test_schedules(name, at, expected):
 
 
 def test_clipping_is_by_global_norm():
-    tx = make_optimizer(Optimizer("sgd", clip=1.0), Schedule("constant", peak=1.0, warmup=0), 10)
+    tx = optimizer_at(Optimizer("sgd", clip=1.0), make_schedule(Schedule("constant", peak=1.0, warmup=0), 10))
     gradients = {"a": jnp.array([30.0]), "b": jnp.array([40.0])}
     change, _ = tx.update(gradients, tx.init(gradients), gradients)
     np.testing.assert_allclose([change["a"][0], change["b"][0]], [-0.6, -0.8], rtol=1e-6)
 
 
 def test_weight_decay_spares_vectors():
-    tx = make_optimizer(Optimizer("adamw", weight_decay=0.1, clip=0.0), Schedule("constant", peak=1.0, warmup=0), 10)
+    tx = optimizer_at(
+        Optimizer("adamw", weight_decay=0.1, clip=0.0), make_schedule(Schedule("constant", peak=1.0, warmup=0), 10)
+    )
     params = {"matrix": jnp.ones((2, 2)), "bias": jnp.ones(2)}
     change, _ = tx.update(jax.tree.map(jnp.zeros_like, params), tx.init(params), params)
     assert float(change["matrix"].max()) < 0
@@ -59,6 +61,6 @@ def test_weight_decay_spares_vectors():
 
 def test_unknown_names():
     with pytest.raises(SeqlabError, match="unknown optimizer 'lion': one of adam"):
-        make_optimizer(Optimizer("lion"), Schedule(), 10)
+        optimizer_at(Optimizer("lion"), make_schedule(Schedule(), 10))
     with pytest.raises(SeqlabError, match="unknown schedule 'warm': one of constant"):
         make_schedule(Schedule("warm"), 10)(0)

@@ -40,7 +40,8 @@ from seqlab.system.files import read_jsonl
 from seqlab.system.signals import listen_for_stop
 from seqlab.training import loop, nonfinite, outputs, recovery
 from seqlab.training.context import TrainingContext
-from seqlab.training.optimizer import make_optimizer
+from seqlab.training.optimizer import optimizer_at
+from seqlab.training.schedule import make_schedule
 from seqlab.training.step import make_step
 from seqlab.types import Loss, TrainState
 from tests import miniature
@@ -612,7 +613,7 @@ def test_skip(tmp_path):
 def test_a_gradient_alone_that_is_not_finite():
     """Of the square root at zero: the loss is 0, its slope infinite."""
     e = miniature.experiment()
-    optimizer = make_optimizer(e.optimizer, e.schedule, e.steps)
+    optimizer = optimizer_at(e.optimizer, make_schedule(e.schedule, e.steps))
 
     def loss(params, batch, context):
         return Loss(jnp.sqrt(params["x"]) * batch.sum(), jnp.float32(4), {})

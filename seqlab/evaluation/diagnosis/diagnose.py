@@ -47,8 +47,8 @@ def diagnose(
     check_new(out)
     check_minimum("--first", first, 1)
     check_experiment(experiment)
-    if experiment.references:
-        raise SeqlabError("seqlab diagnose does not support references")
+    if experiment.references or experiment.task.online:
+        raise SeqlabError("seqlab diagnose does not support references or online tasks")
     experiment, _, codecs, corpus = prepare_experiment(experiment, data_dir, out, say=say)
     plan = plan_batches(experiment, corpus, say)
 

@@ -1,4 +1,4 @@
-"""Images of one size: bytes of rows of grey pixels."""
+"""Images of one size: bytes of rows of gray pixels."""
 
 from dataclasses import dataclass
 
@@ -21,6 +21,10 @@ class Image(Codec):
     @property
     def shape(self):
         return (self.columns, 1)
+
+    def check(self, fitted):
+        if fitted != self:
+            raise SeqlabError(f"expected the codec {self}, not {fitted}")
 
     def encode(self, values):
         return [np.frombuffer(value, np.uint8).reshape(-1, *self.shape) for value in values]

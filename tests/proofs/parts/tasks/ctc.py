@@ -49,9 +49,8 @@ class CTC(Task):
         codec, predictions = trained.codecs["target"], []
         for logits in outputs_of(trained, examples["source"]):
             best = logits.argmax(-1) * (logits != 0).any(-1)  # a position that is not real says nothing
-            kept = [k for i, k in enumerate(best) if k != BLANK and (i == 0 or k != best[i - 1])]
             times = [i for i, k in enumerate(best) if k != BLANK and (i == 0 or k != best[i - 1])]
-            text = codec.decode([int(k) - 1 for k in kept])
+            text = codec.decode([int(best[i]) - 1 for i in times])
             predictions.append([Prediction(text, details={"times": times})])
         return predictions
 

@@ -20,8 +20,9 @@ class Distillation(Translation):
         wanted = teacher.model.apply(teacher.params, batch.inputs, batch.prefix, train=False, method="outputs")
         losses = -(jax.nn.softmax(wanted) * jax.nn.log_softmax(logits)).sum(-1)
         correct = (logits.argmax(-1) == batch.targets) * batch.weights
-        total = (losses * batch.weights).sum()
-        return Loss(total, batch.weights.sum(), {"nll": total, "correct": jnp.float32(correct.sum())})
+        log_probs = jnp.take_along_axis(jax.nn.log_softmax(logits), batch.targets[..., None], axis=-1)[..., 0]
+        sums = {"nll": -(log_probs * batch.weights).sum(), "correct": jnp.float32(correct.sum())}
+        return Loss((losses * batch.weights).sum(), batch.weights.sum(), sums)
 
 
 TASK = Distillation

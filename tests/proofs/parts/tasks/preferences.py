@@ -59,7 +59,7 @@ class Preferences(Task):
         difference = margin(batch.better) - margin(batch.worse)
         losses = -jax.nn.log_sigmoid(self.beta * difference)
         total, correct = (losses * batch.weights).sum(), ((difference > 0) * batch.weights).sum()
-        return Loss(total, batch.weights.sum(), {"nll": total, "correct": correct})
+        return Loss(total, batch.weights.sum(), {"correct": correct})
 
     def requests(self, inputs, codecs, max_length):
         return [source_request(ids, codecs, max_length or 2 * len(ids) + 10) for ids in inputs]
