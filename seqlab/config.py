@@ -1,5 +1,5 @@
-"""An experiment and its parts: frozen dataclasses that check the values of their fields. Every hyperparameter is
-defined here or in a model, once.
+"""An experiment and its settings: frozen dataclasses that check the values of their fields. Each hyperparameter is
+defined once, here or in a part.
 """
 
 import math
@@ -29,16 +29,16 @@ MAX_TOKENS = 1 << 13  # of a text, where the model sets no bound: memory grows w
 
 @dataclass(frozen=True)
 class Text:
-    """How strings become ids."""
+    """The conversion of text to ids."""
 
     kind: str = "bpe"
     """SentencePiece model: bpe, char or word."""
     size: int = 8000
-    """Entries of the vocabulary, special tokens and bytes included; for char and word the most there may be."""
+    """Size of the vocabulary, including special tokens and bytes; for char and word, the maximum size."""
     joint: bool = True
-    """One vocabulary for source and target."""
+    """Use one vocabulary for source and target."""
     sample: int = 1_000_000
-    """Most examples that the vocabulary is learned from, evenly spread over the training data."""
+    """Maximum number of training examples to learn the vocabulary from, evenly spread over the data."""
 
     def __post_init__(self) -> None:
         check_types(self, "text.")
@@ -49,16 +49,16 @@ class Text:
 
 @dataclass(frozen=True)
 class Batching:
-    """How examples become batches of few shapes."""
+    """The batching of examples, in few shapes."""
 
     tokens: int = 4096
-    """Most tokens a batch, source and target, pads included."""
+    """Maximum number of tokens in a batch, source and target, padding included."""
     buckets: int = 6
-    """Most shapes, so most compilations, of a training batch."""
+    """Maximum number of shapes of training batches. Each shape is compiled once."""
     max_length: int = 256
-    """Examples with a longer side are left out, counted and reported."""
+    """Maximum number of tokens of a side. Longer training examples are skipped and counted."""
     max_ratio: float = 9.0
-    """Pairs with a side this many times as long as the other are left out, counted and reported."""
+    """Maximum ratio of the lengths of a training pair. Other pairs are skipped and counted."""
 
     def __post_init__(self) -> None:
         check_types(self, "batching.")
@@ -67,27 +67,27 @@ class Batching:
 
 @dataclass(frozen=True)
 class Optimizer:
-    """An optax transformation."""
+    """The optimizer."""
 
     name: str = "adam"
     """adam, adamw, sgd, momentum, nesterov, rmsprop or adagrad."""
     beta1: float = 0.9
-    """Decay of the first moment (adam, adamw); the momentum (momentum, nesterov)."""
+    """Decay of the first moment (adam, adamw), or the momentum (momentum, nesterov)."""
     beta2: float = 0.98
     """Decay of the second moment (adam, adamw, rmsprop)."""
     epsilon: float = 1e-9
     weight_decay: float = 0.0
-    """Decoupled weight decay (adamw), on matrices only."""
+    """Decoupled weight decay of matrices (adamw)."""
     clip: float = 1.0
-    """Largest global norm of the gradient; 0 does not clip."""
+    """Maximum global norm of the gradient; 0: no clipping."""
     average: float = 0.0
-    """Decay of a moving average of the parameters, which is then what is validated and decoded with; 0: none."""
+    """Decay of a moving average of the parameters, which validation and decoding use; 0: no average."""
     trainable: str = ""
-    """Train only the parameters whose path contains a match of this regular expression. "": all, or those that a
+    """Regular expression. Train only the parameters whose path contains a match. Empty: train all, or those that a
     parametrization adds."""
     rates: tuple[tuple[str, float], ...] = ()
-    """Pairs of a regular expression and a factor on the learning rate. The first one found in a parameter's path
-    applies."""
+    """Pairs of a regular expression and a factor on the learning rate. The first expression that matches a
+    parameter's path applies."""
 
     def __post_init__(self) -> None:
         check_types(self, "optimizer.")
@@ -105,24 +105,25 @@ class Optimizer:
         check_nonnegative("optimizer.weight_decay", self.weight_decay)
         check_fraction("optimizer.average", self.average)
         if not math.isfinite(self.clip):
-            raise SeqlabError(f"optimizer.clip is a finite number, not {self.clip}")
+            raise SeqlabError(f"optimizer.clip must be a finite number, not {self.clip}")
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """The learning rate over the steps of training, after a linear warm-up to `peak`."""
+    """The learning rate: a linear warm-up to `peak`, then a decay."""
 
     name: str = "inverse_sqrt"
     """constant, inverse_sqrt, noam, cosine, linear or step."""
     peak: float = 1e-3
-    """The highest rate; for noam a factor on `dim ** -0.5`."""
+    """Highest learning rate; for noam, a factor on `dim ** -0.5`."""
     warmup: int = 800
-    """Steps of linear warm-up."""
+    """Number of steps of linear warm-up."""
     dim: int = 512
-    """Width of the model in the noam formula (Vaswani et al. 2017, equation 3)."""
+    """Width of the model in the formula of noam (Vaswani et al. 2017, equation 3)."""
     every: int = 1000
-    """step: the rate is multiplied by `decay` every so many steps."""
+    """Number of steps after which step multiplies the rate by `decay`."""
     decay: float = 0.5
+    """Factor of step."""
 
     def __post_init__(self) -> None:
         check_types(self, "schedule.")
@@ -134,53 +135,53 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Search:
-    """How text is generated, in validation and by default afterwards."""
+    """The generation of text, in validation and by default in decoding."""
 
     beam: int = 5
-    """Hypotheses kept a sentence; 1 is greedy search, by the preset seqlab."""
+    """Number of hypotheses per sentence; 1: greedy search."""
     preset: str = "seqlab"
-    """What "beam search" means: seqlab, gnmt, fairseq, joey, marian, ct2 or hf (docs/search.md)."""
+    """Rules of the beam search: seqlab, gnmt, fairseq, joey, marian, ct2 or hf."""
     length: str | None = None
-    """What a sum of log-probabilities over n tokens is divided by: none, gnmt, ((5 + n) / 6) ** alpha, or power,
-    n ** alpha. None: what the preset says."""
+    """Length penalty, the divisor of the log-probability of n tokens: none, gnmt ((5 + n) / 6) ** alpha, or power
+    n ** alpha. None: that of the preset."""
     alpha: float | None = None
-    """Exponent of the length penalty. None: what the preset says, 0.6 for seqlab."""
+    """Exponent of the length penalty. None: that of the preset, 0.6 for seqlab."""
     word_penalty: float = 0.0
-    """What each token costs before the sum is divided."""
+    """Penalty per token, subtracted before the division by the length penalty."""
     coverage: float = 0.0
-    """Weight of the coverage penalty: of parts of the source that attention has passed over."""
+    """Weight of the coverage penalty, for parts of the source that attention has skipped."""
     groups: int = 1
-    """The beam is of so many groups, that keep away from one another's tokens; 1 is a beam as usual."""
+    """Number of groups of a diverse beam search; 1: a plain beam search."""
     diversity: float = 0.5
-    """How far: what a token costs a group for each place of the groups before it that has chosen the token."""
+    """Penalty of a token for each hypothesis of earlier groups that has chosen it at the same step."""
     stop: str | None = None
-    """When a sentence is done: optimal, first, full, bound, top, empty or slots. None: what the preset says."""
+    """Stop rule of a sentence: optimal, first, full, bound, top, empty or slots. None: that of the preset."""
     max_length: int = 0
-    """Most tokens to write, EOS included; 0: what the task says, for translation twice the source and 10 more."""
+    """Maximum number of tokens of a text, EOS included; 0: that of the task, for translation 2 S + 10."""
     max_ratio: float = 0.0
-    """Most tokens to write, as a multiple of the source's; 0: no such bound."""
+    """Maximum number of tokens of a text, as a multiple of the source's; 0: no bound."""
     min_length: int = 0
-    """Fewest tokens to write, EOS included; 0: what the preset says."""
+    """Minimum number of tokens of a text, EOS included; 0: that of the preset."""
     min_ratio: float = 0.0
-    """Fewest tokens to write, as a multiple of the source's."""
+    """Minimum number of tokens of a text, as a multiple of the source's."""
     no_repeat: int = 0
-    """So many tokens in a row are not written twice; 0: any may be."""
+    """Length of n-grams that a text does not repeat; 0: no restriction."""
     repetition: float = 1.0
-    """Penalty of tokens that have been written: their scores, where negative, are multiplied by it."""
+    """Penalty of tokens that the text already contains, a factor on their negative scores; 1: no penalty."""
     forbid: tuple[str, ...] = ()
-    """Texts that are never written, each a single token of the vocabulary."""
+    """Words that are never written, each a single token of the vocabulary."""
     sample: int | None = None
-    """A seed: as many samples are drawn as the beam holds. None: search."""
+    """Seed of samples. Draw `beam` samples instead of searching. None: search."""
     temperature: float = 1.0
-    """Of samples: below 1 what is likely becomes likelier."""
+    """Temperature of samples. Values below 1 favor likely tokens."""
     top_k: int = 0
-    """Of samples: only the so many likeliest tokens may be drawn; 0: all."""
+    """Number of likeliest tokens to draw samples from; 0: all."""
     top_p: float = 1.0
-    """Of samples: only the likeliest tokens that have this share of the probability together."""
+    """Draw samples from the likeliest tokens whose probabilities add up to this share."""
     batch_tokens: int = MAX_POSITIONS
-    """Most positions of sources and hypotheses at once, a device; pads are included."""
+    """Maximum number of positions of sources and hypotheses in a batch per device, padding included."""
     risk: str | None = None
-    """Of samples: the best is that which is most like all the others, by chrf or bleu. None: the likeliest."""
+    """Choose the sample that is most similar to the others, by chrf or bleu. None: choose the likeliest."""
 
     def __post_init__(self) -> None:
         check_types(self, "search.")
@@ -190,9 +191,9 @@ class Search:
 
     def check_beam(self) -> None:
         if self.beam < 1:
-            raise SeqlabError(f"a beam holds at least 1 hypothesis, not {self.beam}")
+            raise SeqlabError(f"beam must be at least 1, not {self.beam}")
         if self.beam > MAX_BEAM:
-            raise SeqlabError(f"a beam holds at most {MAX_BEAM:,} hypotheses, not {self.beam:,}")
+            raise SeqlabError(f"beam must be at most {MAX_BEAM:,}, not {self.beam:,}")
         check_choice("preset", self.preset, PRESET_NAMES)
         if self.length is not None:
             check_choice("length", self.length, LENGTH_PENALTIES)
@@ -201,7 +202,7 @@ class Search:
         for name in ("alpha", "word_penalty", "coverage", "diversity"):
             value = getattr(self, name)
             if value is not None and not abs(value) < 1e6:
-                raise SeqlabError(f"{name} is a number below a million, not {value}")
+                raise SeqlabError(f"{name} must be below a million, not {value}")
         check_minimums(self, "", coverage=0, diversity=0, groups=1, batch_tokens=1, no_repeat=0)
         if self.alpha and self.length == "none":
             raise SeqlabError("alpha is the exponent of a length penalty, and length none has none: leave out one")
@@ -210,73 +211,74 @@ class Search:
         if self.coverage and (self.beam == 1 or self.sample is not None):
             raise SeqlabError("coverage ranks the hypotheses of a beam: give a beam of 2 or more, and no sample")
         if self.beam % self.groups:
-            raise SeqlabError(f"{self.groups} groups do not divide a beam of {self.beam}")
+            raise SeqlabError(f"beam must be a multiple of groups: {self.beam} is not a multiple of {self.groups}")
         if not 0 < self.repetition < math.inf:
-            raise SeqlabError(f"the repetition penalty is above 0, and 1 is none, not {self.repetition}")
+            raise SeqlabError(f"repetition must be above 0, not {self.repetition}; 1 is no penalty")
 
     def check_lengths(self) -> None:
         if self.max_length < 0:
-            raise SeqlabError(f"the maximum length is at least 1 token, not {self.max_length}")
+            raise SeqlabError(f"max_length must be at least 1, not {self.max_length}")
         check_minimums(self, "", min_length=0, max_ratio=0, min_ratio=0)
         if max(self.max_length, self.min_length) > MAX_TOKENS:
             raise SeqlabError(
-                f"texts have at most {MAX_TOKENS} tokens, and cannot be of {self.max_length or self.min_length}"
+                f"a text has at most {MAX_TOKENS} tokens, not {self.max_length or self.min_length}: lower max_length "
+                "and min_length"
             )
         if self.max_length and self.min_length > self.max_length:
-            raise SeqlabError(f"at least {self.min_length} and at most {self.max_length} tokens is no length")
+            raise SeqlabError(f"min_length {self.min_length} is above max_length {self.max_length}")
         if self.min_ratio > self.max_ratio > 0:
-            raise SeqlabError(f"at least {self.min_ratio} and at most {self.max_ratio} times the source is no length")
+            raise SeqlabError(f"min_ratio {self.min_ratio} is above max_ratio {self.max_ratio}")
 
     def check_sampling(self) -> None:
         if self.risk is not None and self.risk not in RISKS:
-            raise SeqlabError(f"the risk is by one of {', '.join(RISKS)}, not {self.risk!r}")
+            raise SeqlabError(f"risk must be one of {', '.join(RISKS)}, not {self.risk!r}")
         if self.sample is not None and self.groups > 1:
-            raise SeqlabError("groups divide a beam: leave out groups or sample")
+            raise SeqlabError("groups divide a beam, and samples have no beam: leave out groups or sample")
         if self.sample is not None and self.stop is not None:
-            raise SeqlabError("stop ends a beam search: leave out stop or sample")
+            raise SeqlabError("stop ends a beam search, and samples have no beam: leave out stop or sample")
         usual = {"temperature": 1, "top_k": 0, "top_p": 1, "risk": None}
         changed = next((name for name, value in usual.items() if getattr(self, name) != value), None)
         if self.sample is None and changed is not None:
-            raise SeqlabError(f"{changed} is for samples: give a seed, --sample 1")
+            raise SeqlabError(f"{changed} needs samples: give a seed, such as --sample 1")
         if self.sample is not None and not 0 <= self.sample < 1 << 31:
-            raise SeqlabError(f"the seed of samples lies between 0 and {(1 << 31) - 1}, not at {self.sample}")
+            raise SeqlabError(f"sample must be a seed from 0 to {(1 << 31) - 1}, not {self.sample}")
         check_minimums(self, "", top_k=0)
         if not 0 < self.temperature < math.inf or not 0 < self.top_p <= 1:
             raise SeqlabError(
-                f"the temperature is above 0 and top_p lies in (0, 1], not {self.temperature} and {self.top_p}"
+                f"temperature must be above 0 and top_p in (0, 1], not {self.temperature} and {self.top_p}"
             )
 
 
 @dataclass(frozen=True)
 class Validation:
-    """What is looked at during training, and what for."""
+    """Validation during training."""
 
     every: int = 500
-    """Steps between validations; each is followed by a checkpoint."""
+    """Number of steps between validations. A checkpoint follows each validation."""
     examples: int = 1000
-    """Examples of the validation split used, the first ones."""
+    """Number of examples of the validation split to use, the first ones."""
     metric: str = "loss"
-    """What makes a checkpoint the best and stops early: loss, or a score of the task (bleu)."""
+    """Score that selects the best checkpoint and stops early: loss, or a metric of the task, such as bleu."""
     beam: int = 1
-    """Beam of the translations that are scored; 0 scores none and looks at the loss alone."""
+    """Beam of the scored texts; 0: score no texts, only the loss."""
     patience: int = 0
-    """Validations without a better one before training stops; 0 never stops early."""
+    """Number of validations without improvement after which training stops; 0: never stop early."""
 
     def __post_init__(self) -> None:
         check_types(self, "validation.")
         if self.metric != "loss" and not self.beam:
             raise SeqlabError(
-                f"validation.metric {self.metric!r} needs translations: set validation.beam to 1 or more"
+                f"validation.metric {self.metric!r} needs decoded texts: set validation.beam to 1 or more"
             )
         check_minimums(self, "validation.", every=1, examples=1, beam=0)
 
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """What is kept of a run."""
+    """The stored checkpoints of a run."""
 
     last: int = 3
-    """How many of the newest are kept, besides the best."""
+    """Number of latest checkpoints to store, in addition to the best."""
 
     def __post_init__(self) -> None:
         check_types(self, "checkpoints.")
@@ -285,18 +287,18 @@ class Checkpoints:
 
 @dataclass(frozen=True)
 class Parallel:
-    """How a step runs on several devices. None of it changes the batches, or results by more than rounding (but the
-    masks of dropout under pmap), so a run may be gone on with on others.
+    """The distribution of a step over devices. Batches do not depend on it, and results only by rounding (and by the
+    masks of dropout under pmap), so a run can be resumed on other devices.
     """
 
     name: str = "jit"
-    """jit over a mesh, or pmap."""
+    """jit, over a mesh of devices, or pmap."""
     fsdp: int = 1
-    """Devices that share each copy of the parameters and of the optimizer's state; rows are split over them too."""
+    """Number of devices that share each copy of parameters and optimizer state. They split the rows as well."""
     tensor: int = 1
-    """Devices that share each product: heads, hidden units, the vocabulary."""
+    """Number of devices that share each product: heads, hidden units and the vocabulary."""
     heartbeat: int = 100
-    """Seconds without a sign of life after which a process is given up by the others."""
+    """Number of seconds without a heartbeat after which a process counts as failed."""
 
     def __post_init__(self) -> None:
         check_types(self, "parallel.")
@@ -311,32 +313,32 @@ class Parallel:
 
 @dataclass(frozen=True)
 class Experiment:
-    """One experiment: the objects that run, and all their numbers."""
+    """An experiment: its parts and all hyperparameters."""
 
     model: Any
     task: Any
     data: Any
     steps: int = 10_000
-    """Training steps: updates, or of an online task rollouts, with task.updates updates each."""
+    """Number of training steps: updates, or rollouts of an online task."""
     seed: int = 0
-    """Of parameters, dropout and the order of batches."""
+    """Seed of parameters, dropout and the order of batches."""
     accumulate: int = 1
-    """Parts that a batch is worked on in, one after the other, so that activations of one alone are held at once."""
+    """Number of parts into which a batch is split to save memory. Their gradients are accumulated."""
     nonfinite: str = "stop"
-    """What to do where a loss or gradient is not finite: stop; skip, leave the update out; or rollback, go on from
-    the last checkpoint without that batch."""
+    """Reaction to a loss or gradient that is not finite: stop, skip the update, or rollback: continue from the last
+    checkpoint without the batch."""
     log_every: int = 50
-    """Steps between lines of the metrics log."""
+    """Number of steps between lines of the log."""
     hash_every: int = 0
-    """Steps between fingerprints of batch and state, for `seqlab bisect`; 0: none."""
+    """Number of steps between hashes of batch and state, for seqlab bisect; 0: no hashes."""
     initialize: tuple[tuple[str, str, str], ...] = ()
-    """Triples: a part of the model, such as encoder; the run that it starts from; the part of that run's model. Paths
-    are relative to the run's folder."""
+    """Triples of a part of the model, such as encoder, a run, and the part of that run's model to start from. Paths
+    are relative to the folder of the run."""
     references: tuple[tuple[str, str], ...] = ()
-    """Pairs: a name, and the run whose frozen model the loss uses by that name. Paths are relative to the run's
-    folder."""
+    """Pairs of a name and a run, whose frozen model the loss uses by this name. Paths are relative to the folder of
+    the run."""
     parametrization: Any = None
-    """A part of parametrizations/, such as an adapter, whose parameters are trained in place of the model's."""
+    """Parametrization, such as an adapter, whose parameters are trained instead of the model's."""
     text: Text = field(default_factory=Text)
     batching: Batching = field(default_factory=Batching)
     optimizer: Optimizer = field(default_factory=Optimizer)
@@ -353,7 +355,7 @@ class Experiment:
             ("steps", self.steps, 1, (1 << 31) - 1),
         ):
             if not minimum <= value <= maximum:  # as JAX has them, of 32 bits
-                raise SeqlabError(f"{name} lies between {minimum} and {maximum}, not at {value}")
+                raise SeqlabError(f"{name} must be between {minimum} and {maximum}, not {value}")
         if self.nonfinite not in ("stop", "skip", "rollback"):
             raise SeqlabError(f"nonfinite must be stop, skip or rollback, not {self.nonfinite!r}")
         check_minimums(self, "", accumulate=1, log_every=1, hash_every=0)

@@ -4,7 +4,7 @@ import dataclasses
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from seqlab import config
@@ -40,45 +40,52 @@ REFUSED = [
     (Batching, {"max_length": 0}, "batching.max_length must be at least 1, not 0"),
     (Batching, {"max_ratio": math.nan}, "batching.max_ratio must be at least 1, not nan"),
     (Optimizer, {"name": "lion"}, "unknown optimizer 'lion': one of adam, adamw"),
-    (Optimizer, {"beta1": 1.0}, r"optimizer.beta1 is in \[0, 1\), not 1.0"),
-    (Optimizer, {"beta2": -0.1}, r"optimizer.beta2 is in \[0, 1\), not -0.1"),
-    (Optimizer, {"epsilon": math.inf}, "optimizer.epsilon is a finite number of at least 0, not inf"),
-    (Optimizer, {"weight_decay": -1.0}, "optimizer.weight_decay is a finite number of at least 0, not -1.0"),
-    (Optimizer, {"average": 1.0}, r"optimizer.average is in \[0, 1\), not 1.0"),
+    (Optimizer, {"beta1": 1.0}, r"optimizer.beta1 must be at least 0 and below 1, not 1.0"),
+    (Optimizer, {"beta2": -0.1}, r"optimizer.beta2 must be at least 0 and below 1, not -0.1"),
+    (Optimizer, {"epsilon": math.inf}, "optimizer.epsilon must be a finite number of at least 0, not inf"),
+    (Optimizer, {"weight_decay": -1.0}, "optimizer.weight_decay must be a finite number of at least 0, not -1.0"),
+    (Optimizer, {"average": 1.0}, r"optimizer.average must be at least 0 and below 1, not 1.0"),
     (Optimizer, {"clip": -1.0}, "optimizer.clip must be at least 0, not -1.0"),
-    (Optimizer, {"clip": math.inf}, "optimizer.clip is a finite number, not inf"),
+    (Optimizer, {"clip": math.inf}, "optimizer.clip must be a finite number, not inf"),
     (Schedule, {"name": "up"}, "unknown schedule 'up': one of constant"),
     (Schedule, {"every": 0}, "schedule.every must be at least 1, not 0"),
     (Schedule, {"warmup": -1}, "schedule.warmup must be at least 0, not -1"),
-    (Schedule, {"peak": math.nan}, "schedule.peak is a finite number of at least 0, not nan"),
+    (Schedule, {"peak": math.nan}, "schedule.peak must be a finite number of at least 0, not nan"),
     (Validation, {"every": 0}, "validation.every must be at least 1, not 0"),
     (Validation, {"examples": 0}, "validation.examples must be at least 1, not 0"),
     (Validation, {"beam": -1}, "validation.beam must be at least 0, not -1"),
-    (Validation, {"metric": "bleu", "beam": 0}, "validation.metric 'bleu' needs translations"),
+    (Validation, {"metric": "bleu", "beam": 0}, "validation.metric 'bleu' needs decoded texts"),
     (Checkpoints, {"last": 0}, "checkpoints.last must be at least 1, not 0"),
     (Parallel, {"name": "threads"}, "unknown parallel.name 'threads': jit or pmap"),
     (Parallel, {"fsdp": 0}, "parallel.fsdp must be at least 1, not 0"),
     (Parallel, {"name": "pmap", "tensor": 2}, "parallel.fsdp and parallel.tensor need jit"),
-    (Search, {"beam": 0}, "a beam holds at least 1 hypothesis, not 0"),
-    (Search, {"beam": 10_001}, "a beam holds at most 10,000 hypotheses, not 10,001"),
+    (Search, {"beam": 0}, "beam must be at least 1, not 0"),
+    (Search, {"beam": 10_001}, "beam must be at most 10,000, not 10,001"),
     (Search, {"preset": "opennmt"}, "preset must be one of seqlab, gnmt"),
     (Search, {"length": "root"}, "length must be one of none, gnmt, power"),
     (Search, {"stop": "late"}, "stop must be one of optimal, first"),
-    (Search, {"alpha": math.nan}, "alpha is a number below a million, not nan"),
+    (Search, {"alpha": math.nan}, "alpha must be below a million, not nan"),
     (Search, {"coverage": -0.1}, "coverage must be at least 0, not -0.1"),
-    (Search, {"beam": 5, "groups": 2}, "2 groups do not divide a beam of 5"),
-    (Search, {"repetition": 0.0}, "the repetition penalty is above 0"),
-    (Search, {"max_length": -1}, "the maximum length is at least 1 token, not -1"),
-    (Search, {"max_length": 8193}, "texts have at most 8192 tokens, and cannot be of 8193"),
-    (Search, {"max_length": 2, "min_length": 3}, "at least 3 and at most 2 tokens is no length"),
-    (Search, {"max_ratio": 0.5, "min_ratio": 0.6}, "at least 0.6 and at most 0.5 times the source is no length"),
-    (Search, {"risk": "ter", "sample": 1}, "the risk is by one of chrf, bleu, not 'ter'"),
-    (Search, {"sample": 1, "beam": 4, "groups": 2}, "groups are of a beam, and samples have none"),
-    (Search, {"top_k": 3}, "top_k is for samples: give a seed, --sample 1"),
-    (Search, {"sample": 1 << 31}, "the seed of samples lies between 0 and 2147483647, not at 2147483648"),
-    (Search, {"sample": 1, "top_p": 0.0}, "the temperature is above 0 and top_p lies in"),
-    (experiment, {"steps": 0}, "steps lies between 1 and 2147483647, not at 0"),
-    (experiment, {"seed": -1}, "seed lies between 0 and 4294967295, not at -1"),
+    (Search, {"beam": 5, "groups": 2}, "beam must be a multiple of groups: 5 is not a multiple of 2"),
+    (Search, {"repetition": 0.0}, "repetition must be above 0"),
+    (Search, {"max_length": -1}, "max_length must be at least 1, not -1"),
+    (Search, {"max_length": 8193}, "a text has at most 8192 tokens, not 8193"),
+    (Search, {"max_length": 2, "min_length": 3}, "min_length 3 is above max_length 2"),
+    (Search, {"max_ratio": 0.5, "min_ratio": 0.6}, "min_ratio 0.6 is above max_ratio 0.5"),
+    (Search, {"risk": "ter", "sample": 1}, "risk must be one of chrf, bleu, not 'ter'"),
+    (Search, {"sample": 1, "beam": 4, "groups": 2}, "samples have no beam: leave out groups or sample"),
+    (Search, {"sample": 1, "stop": "first"}, "samples have no beam: leave out stop or sample"),
+    (Search, {"length": "none", "alpha": 0.5}, "length none has none: leave out one"),
+    (Search, {"diversity": 0.4}, "give groups of 2 or more"),
+    (Search, {"beam": 1, "coverage": 0.2}, "give a beam of 2 or more, and no sample"),
+    (Search, {"sample": 1, "coverage": 0.2}, "give a beam of 2 or more, and no sample"),
+    (Search, {"forbid": "abc"}, "search.forbid must be of type tuple"),
+    (Search, {"alpha": "1"}, "search.alpha must be of type float . None, not '1'"),
+    (Search, {"top_k": 3}, "top_k needs samples: give a seed, such as --sample 1"),
+    (Search, {"sample": 1 << 31}, "sample must be a seed from 0 to 2147483647, not 2147483648"),
+    (Search, {"sample": 1, "top_p": 0.0}, "temperature must be above 0 and top_p in"),
+    (experiment, {"steps": 0}, "steps must be between 1 and 2147483647, not 0"),
+    (experiment, {"seed": -1}, "seed must be between 0 and 4294967295, not -1"),
     (experiment, {"steps": "3"}, "steps must be of type int, not .3."),
     (experiment, {"nonfinite": "ignore"}, "nonfinite must be stop, skip or rollback, not 'ignore'"),
     (experiment, {"accumulate": 0}, "accumulate must be at least 1, not 0"),
@@ -99,12 +106,13 @@ def test_a_field_of_another_type(part):
     for field in dataclasses.fields(part):
         if field.type in (int, float, str, bool):
             wrong = "3" if field.type is not str else 3
-            with pytest.raises(SeqlabError, match=f"{field.name} must be of type {field.type.__name__}, not {wrong!r}"):
+            with pytest.raises(SeqlabError, match=f"{field.name} must be of type {field.type.__name__}, not "):
                 part(**{field.name: wrong})
 
 
 @given(st.sampled_from(sorted(PRESETS)), st.none() | st.floats(-2, 2), st.sampled_from([None, "none", "power"]))
 def test_a_preset_gives_what_the_search_leaves_open(name, alpha, length):
+    assume(not (alpha and length == "none"))
     preset = resolve_preset(Search(preset=name, alpha=alpha, length=length))
     assert preset.alpha == (PRESETS[name].alpha if alpha is None else alpha)
     assert preset.rules.length_penalty == (length or PRESETS[name].rules.length_penalty)

@@ -18,7 +18,10 @@ def check(
     json: bool = False,
     parts: Parts = None,
 ) -> None:
-    """Proves the laws that make sense at full size on a model, and prints a certificate."""
+    """Check the laws of a model at its full size, and print a certificate.
+
+    Example: seqlab check configs/multi30k_transformer.py
+    """
     use_parts(parts)
     from seqlab import catalogue
     from seqlab.laws import certificate
@@ -45,7 +48,7 @@ def check(
 
 
 def cost(arguments: list[str]) -> None:
-    """Counts and measures a training and a decoding step: seqlab cost CONFIG [--lengths N ...] [--model.dim N] ..."""
+    """Count and measure the operations, memory and time of a step of CONFIG."""
     usage = "usage: seqlab cost CONFIG [options]; seqlab cost CONFIG --help lists CONFIG's options"
     name, rest = first_argument(arguments, "CONFIG", usage)
     from seqlab import catalogue
@@ -54,12 +57,18 @@ def cost(arguments: list[str]) -> None:
 
     def run(
         experiment: Annotated[Any, arg(name="")] = config,
-        lengths: Annotated[tuple[int, ...], arg(metavar="N", help="Positions of source and target.")] = (64, 256),
-        rows: Annotated[int, arg(help="Sequences at once.")] = 1,
+        lengths: Annotated[tuple[int, ...], arg(metavar="N", help="Numbers of positions of source and target.")] = (
+            64,
+            256,
+        ),
+        rows: Annotated[int, arg(help="Number of sequences.")] = 1,
         json: bool = False,
         parts: Parts = None,
     ) -> None:
-        """Counts and measures a training step and a decoding step of CONFIG at some lengths."""
+        """Count and measure a training step and a decoding step of CONFIG at several lengths.
+
+        Example: seqlab cost configs/multi30k_transformer.py --lengths 32 64
+        """
         from seqlab.evaluation.cost import costs, parameters, with_sizes
         from seqlab.training.checks import check_experiment
 
@@ -95,7 +104,7 @@ def cost(arguments: list[str]) -> None:
 
 
 def diagnose(arguments: list[str]) -> None:
-    """Shows how CONFIG learns, in plots: seqlab diagnose CONFIG --out DIR [--first N] [--model.dim N] ..."""
+    """Plot how CONFIG learns: gradients, updates, activations and learning rates."""
     usage = "usage: seqlab diagnose CONFIG --out DIR [options]; seqlab diagnose CONFIG --help lists CONFIG's options"
     name, rest = first_argument(arguments, "CONFIG", usage)
     from seqlab import catalogue
@@ -103,14 +112,16 @@ def diagnose(arguments: list[str]) -> None:
     config = catalogue.load_config(Path(name))
 
     def run(
-        out: Annotated[Path, arg(metavar="DIR", help="The new folder.")],
+        out: Annotated[Path, arg(metavar="DIR", help="Output folder; it must not exist.")],
         experiment: Annotated[Any, arg(name="")] = config,
-        first: Annotated[int, arg(metavar="N", help="How many of the steps of training are run.")] = 200,
+        first: Annotated[int, arg(metavar="N", help="Number of training steps to run.")] = 200,
         data_dir: DataDir = DATA_DIR,
         parts: Parts = None,
     ) -> None:
-        """Runs the first steps of CONFIG and a range test of its learning rate, and writes into the folder DIR how
-        far gradients reach back, which units are dead, how large updates are, and whether the gradient is right.
+        """Run the first steps of CONFIG and a range test of its learning rate, and write plots to DIR: how far
+        gradients reach back, which units are dead, how large updates are, and whether the gradient is correct.
+
+        Example: seqlab diagnose configs/quickstart.py --out diagnosis --first 50
         """
         from seqlab.evaluation.diagnosis import diagnose
 

@@ -1,4 +1,4 @@
-"""`seqlab decode` and `seqlab logprob`."""
+"""`seqlab decode`, `seqlab predict` and `seqlab logprob`."""
 
 import dataclasses
 import os
@@ -16,43 +16,46 @@ from seqlab.system.errors import SeqlabError
 
 @dataclasses.dataclass(frozen=True)
 class Files:
-    """What is decoded, and where to."""
+    """The input and output of decoding."""
 
-    input: Annotated[Path | None, arg(metavar="F", help="Text, a line each; .gz is read. Default: stdin.")] = None
-    output: Annotated[Path | None, arg(metavar="F", help="Where to; .gz is written. Default: stdout.")] = None
-    prefixes: Annotated[Path | None, arg(metavar="F", help="What texts must begin with, a line each.")] = None
-    constraints: Annotated[
-        Path | None, arg(metavar="F", help="Phrases that must be in the text, a line each, tabs between them.")
+    input: Annotated[
+        Path | None, arg(metavar="F", help="Input text, one per line; .gz is decompressed. Default: stdin.")
     ] = None
-    resume: Annotated[bool, arg(help="Continue where a killed process left --output.")] = False
-    shard: Annotated[str, arg(metavar="I/N", help="Decode only part I of N; join the outputs with cat.")] = "1/1"
-    errors: Annotated[Literal["strict", "replace"], arg(help="Lines that are not UTF-8: stop, or repair them.")] = (
-        "strict"
-    )
+    output: Annotated[Path | None, arg(metavar="F", help="Output file; .gz is compressed. Default: stdout.")] = None
+    prefixes: Annotated[Path | None, arg(metavar="F", help="Required beginnings of the texts, one per line.")] = None
+    constraints: Annotated[
+        Path | None, arg(metavar="F", help="Required phrases of each text, separated by tabs, one text per line.")
+    ] = None
+    resume: Annotated[bool, arg(help="Continue an --output that was interrupted.")] = False
+    shard: Annotated[str, arg(metavar="I/N", help="Decode only part I of N. Join the outputs with cat.")] = "1/1"
+    errors: Annotated[Literal["strict", "replace"], arg(help="Stop at malformed lines, or repair them.")] = "strict"
 
 
 @dataclasses.dataclass(frozen=True)
 class Output:
-    """The form of the output lines."""
+    """The format of the output lines."""
 
-    nbest: Annotated[int, arg(help='N lines "line ||| text ||| score" for each input line.')] = 0
-    scores: Annotated[bool, arg(help='Adds " ||| score" to each line.')] = False
+    nbest: Annotated[int, arg(help='Write the N best texts of each line, as "line ||| text ||| score".')] = 0
+    scores: Annotated[bool, arg(help='Append " ||| score" to each line.')] = False
     alignments: Annotated[
         Literal["pharaoh", "json"] | None,
-        arg(help='Which words of the source are looked at: adds " ||| i-j ..."; or lines of JSON, by token.'),
+        arg(help='Append word alignments by attention, " ||| i-j ...", or write JSON lines with weights by token.'),
     ] = None
 
 
 @dataclasses.dataclass(frozen=True)
 class Models:
-    """The models that decode."""
+    """The models of decoding."""
 
     checkpoint: Checkpoint = "best"
-    ensemble: Annotated[tuple[Path, ...], arg(metavar="RUN", help="Further runs to combine with RUN.")] = ()
+    ensemble: Annotated[tuple[Path, ...], arg(metavar="RUN", help="More runs to combine with RUN.")] = ()
     mean: Annotated[str, arg(help="What an ensemble averages: probabilities or log_probabilities.")] = "probabilities"
     lm: Annotated[Path | None, arg(metavar="RUN", help="A language model with the same tokenizer.")] = None
     lm_weight: Annotated[float, arg(help="Weight of the language model's log-probabilities.")] = 0.1
-    dtype: Annotated[Literal["float32", "bfloat16"] | None, arg(help="The model's dtype for this decoding.")] = None
+    dtype: Annotated[
+        Literal["float32", "bfloat16"] | None,
+        arg(help="Data type of products with parameters. Default: that of the run."),
+    ] = None
 
 
 STANDARD_FILES, PLAIN_TEXT, ONE_MODEL = Files(), Output(), Models()
@@ -67,7 +70,10 @@ def decode(
     cluster: ProcessOptions = SINGLE_PROCESS,
     parts: Parts = None,
 ) -> None:
-    """Writes a line for each line of input, by beam search."""
+    """Decode text with beam search, one output per input line.
+
+    Example: seqlab decode runs/quickstart --input input.txt --output output.txt --beam 5
+    """
     use_parts(parts)
     from seqlab.decoding.output_format import Format
     from seqlab.decoding.stream import DecodingFiles, LineStreams, decode_file, decode_stream
@@ -99,9 +105,9 @@ def check_files(files: Files, is_cluster: bool) -> None:
         if path is not None and (path.is_dir() or not path.exists()):
             raise SeqlabError(f"--{name} {path}: {'this is a folder' if path.is_dir() else 'no such file'}")
     if (files.resume or files.shard != "1/1") and (files.input is None or not files.input.is_file()):
-        raise SeqlabError(f"--{'resume' if files.resume else 'shard'} is of a file: give --input")
+        raise SeqlabError(f"--{'resume' if files.resume else 'shard'} needs a file: give --input")
     if files.resume and files.output is None:
-        raise SeqlabError("--resume goes on with a file: give --output")
+        raise SeqlabError("--resume continues a file: give --output")
     if is_cluster and (files.input is None or files.resume):
         raise SeqlabError(
             "several processes need --input and do not support --resume; to resume, run each with a --shard I/N"
@@ -110,7 +116,7 @@ def check_files(files: Files, is_cluster: bool) -> None:
 
 
 def load_models(run: Path, models: Models) -> Any:
-    """The run, or the ensemble of several, with a language model or without."""
+    """Returns the run, or its ensemble with further runs and a language model."""
     from seqlab.runs.ensemble import combine
     from seqlab.runs.loading import load
 
@@ -133,15 +139,23 @@ def predict(
     run: RunFolder,
     input: Annotated[
         Path | None,
-        arg(metavar="F", help="Text, a line each; or .tsv or .jsonl with the task's columns. Default: stdin."),
+        arg(
+            metavar="F",
+            help="Input text, one per line, or a .tsv or .jsonl table with the task's columns. Default: stdin.",
+        ),
     ] = None,
-    output: Annotated[Path | None, arg(metavar="F", help="Output file, .gz is compressed. Default: stdout.")] = None,
-    nbest: Annotated[int, arg(help='Write the N best of each example, as "line ||| text ||| score".')] = 1,
-    json: Annotated[bool, arg(help="Write lines of JSON with scores and details.")] = False,
+    output: Annotated[Path | None, arg(metavar="F", help="Output file; .gz is compressed. Default: stdout.")] = None,
+    nbest: Annotated[
+        int, arg(help='Write the N best predictions of each example, as "line ||| text ||| score".')
+    ] = 1,
+    json: Annotated[bool, arg(help="Write JSON lines with scores and details.")] = False,
     checkpoint: Checkpoint = "best",
     parts: Parts = None,
 ) -> None:
-    """Writes the predictions of a model that does not search: classes, tags, numbers."""
+    """Predict classes, tags or numbers, one output per example.
+
+    Example: seqlab predict runs/section --input documents.txt --json
+    """
     use_parts(parts)
     from seqlab.decoding.predictions import examples_in, prediction_lines
     from seqlab.runs.loading import load
@@ -162,16 +176,19 @@ def predict(
 
 def logprob(
     run: RunFolder,
-    target: Annotated[Path, arg(metavar="G", help="Texts, a line each.")],
+    target: Annotated[Path, arg(metavar="G", help="Target texts, one per line.")],
     input: Annotated[
-        Path | None, arg(metavar="F", help="Their sources, a line each; a language model has none.")
+        Path | None, arg(metavar="F", help="Source texts, one per line; leave out for a language model.")
     ] = None,
-    output: Annotated[Path | None, arg(metavar="F", help="Where to; .gz is written. Default: stdout.")] = None,
-    tokens: Annotated[bool, arg(help='Adds " ||| token log-probability" for each token.')] = False,
+    output: Annotated[Path | None, arg(metavar="F", help="Output file; .gz is compressed. Default: stdout.")] = None,
+    tokens: Annotated[bool, arg(help='Append " ||| token log-probability" for each token.')] = False,
     checkpoint: Checkpoint = "best",
     parts: Parts = None,
 ) -> None:
-    """Writes the log-probability of given texts, a line each."""
+    """Write the log-probabilities of given texts under a model.
+
+    Example: seqlab logprob runs/quickstart --input input.txt --target output.txt
+    """
     use_parts(parts)
     from seqlab.data.text_files import read_lines
     from seqlab.decoding.stream import log_prob_stream

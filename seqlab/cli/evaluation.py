@@ -32,12 +32,15 @@ def evaluate(
     split: str = "test",
     search: SearchOptions = NO_SEARCH,
     checkpoint: Checkpoint = "best",
-    output: Annotated[Path | None, arg(metavar="F", help="Writes the decoded lines there too.")] = None,
+    output: Annotated[Path | None, arg(metavar="F", help="Also write the decoded lines to a file.")] = None,
     json: bool = False,
     cluster: ProcessOptions = SINGLE_PROCESS,
     places: Annotated[ReferencePlaces, arg(name="")] = DEFAULT_REFERENCE_PLACES,
 ) -> None:
-    """Decodes a split and prints the task's scores with their signatures."""
+    """Evaluate a run on a split: print scores with their signatures.
+
+    Example: seqlab evaluate runs/quickstart --split test --beam 5
+    """
     use_parts(places.parts)
     from seqlab.distributed.hosts import is_process_zero
     from seqlab.evaluation.evaluate import evaluate
@@ -52,7 +55,7 @@ def evaluate(
     loaded = load(run, checkpoint)
     task = loaded.experiment.task
     if not task.searches and search != NO_SEARCH:
-        raise SeqlabError(f"a {kind_of(task.model)} does not search: leave out --beam and the like")
+        raise SeqlabError(f"a {kind_of(task.model)} does not search: leave out the options of search")
     result = evaluate(loaded, split, places.data_dir, places.base, **dataclasses.asdict(search))
     if output is not None and is_process_zero():
         with open_output(output) as stream:
@@ -77,7 +80,7 @@ def evaluate(
 
 
 def describe_evaluation(facts: dict[str, Any], searches: bool) -> Iterable[str]:
-    """What scores depend on, a line each."""
+    """Yields the facts that scores depend on, one per line."""
     from seqlab.config import Search
 
     yield f"checkpoint: step {facts['checkpoint']} sha256 {facts['parameters']['sha256']}"
@@ -93,21 +96,24 @@ def describe_evaluation(facts: dict[str, Any], searches: bool) -> Iterable[str]:
 
 
 def score(
-    hypotheses: Annotated[Positional[Path], arg(metavar="H", help="A text file.")],
-    references: Annotated[tuple[Path, ...], arg(metavar="R", help="One or more text files.")],
-    metrics: Annotated[tuple[str, ...], arg(metavar="NAME", help="See seqlab list metrics.")] = (
+    hypotheses: Annotated[Positional[Path], arg(metavar="H", help="Hypotheses, one per line.")],
+    references: Annotated[tuple[Path, ...], arg(metavar="R", help="References, one or more files, one per line.")],
+    metrics: Annotated[tuple[str, ...], arg(metavar="NAME", help="Metrics; seqlab list metrics lists them.")] = (
         "bleu",
         "chrf",
         "ter",
     ),
     by_line: Annotated[
-        Path | None, arg(metavar="F", help="Writes the scores of each line alone there, apart by tabs.")
+        Path | None, arg(metavar="F", help="Also write the scores of each line to a .tsv file.")
     ] = None,
-    tokenized: Annotated[bool, arg(help="Do not warn about text that looks tokenized.")] = False,
+    tokenized: Annotated[bool, arg(help="Suppress the warning about text that looks tokenized.")] = False,
     json: bool = False,
     parts: Parts = None,
 ) -> None:
-    """Scores a text file against references, line by line."""
+    """Score a text file against references.
+
+    Example: seqlab score output.txt --references reference.txt --metrics bleu chrf
+    """
     use_parts(parts)
     check_output(by_line, hypotheses, *references)
     from seqlab.evaluation.doubts import doubts
@@ -147,13 +153,14 @@ def show_scores(scores: list[Any], as_json: bool, facts: dict[str, Any]) -> None
 
 @dataclasses.dataclass(frozen=True)
 class FileFacts:
-    """What runs know and files do not."""
+    """Facts that runs store and plain files lack."""
 
-    source: Annotated[Path | None, arg(metavar="F", help="The sources of files: for lengths and copied words.")] = (
-        None
-    )
+    source: Annotated[
+        Path | None, arg(metavar="F", help="Sources of compared files, for scores by length and by copied words.")
+    ] = None
     train: Annotated[
-        Path | None, arg(metavar="F", help="The target side of training, of files: how often it had a word.")
+        Path | None,
+        arg(metavar="F", help="Target side of the training data of compared files, for scores by word frequency."),
     ] = None
 
 
@@ -165,22 +172,26 @@ def compare(
         Positional[tuple[str, ...]],
         arg(
             metavar="RUN_OR_FILE",
-            help="The first is the baseline. Separate seeds of one system by commas.",
+            help="Runs or text files. The first is the baseline. Separate the seeds of one system by commas.",
         ),
     ],
     references: Annotated[
-        tuple[Path, ...], arg(metavar="R", help="Text files; of runs, the split's are known.")
+        tuple[Path, ...], arg(metavar="R", help="References of compared files. Runs use those of their split.")
     ] = (),
-    split: Annotated[str, arg(help="What runs decode, each by its own search.")] = "test",
+    split: Annotated[str, arg(help="Split that runs decode, each with its own search.")] = "test",
     files: Annotated[FileFacts, arg(name="")] = NO_FACTS,
     metrics: Annotated[
-        tuple[str, ...], arg(metavar="NAME", help="Those of the run's task; of files: bleu, chrf and ter.")
+        tuple[str, ...],
+        arg(metavar="NAME", help="Metrics. Default: those of the runs' task; for files, bleu, chrf and ter."),
     ] = (),
-    tokenized: Annotated[bool, arg(help="Do not warn about text that looks tokenized.")] = False,
+    tokenized: Annotated[bool, arg(help="Suppress the warning about text that looks tokenized.")] = False,
     json: bool = False,
     places: PlaceOptions = DEFAULT_PLACES,
 ) -> None:
-    """Compares systems by all that is known: scores, intervals, tests of significance, and where they differ."""
+    """Compare systems: scores, confidence intervals, significance tests, and where they differ.
+
+    Example: seqlab compare runs/baseline runs/new --split test
+    """
     use_parts(places.parts)
     from seqlab.evaluation.compare import compare_systems, format_comparison
     from seqlab.evaluation.plain_values import to_plain
@@ -203,12 +214,15 @@ def analyze(
     search: SearchOptions = NO_SEARCH,
     checkpoint: Checkpoint = "best",
     output: Annotated[
-        Path | None, arg(metavar="F", help="Writes all lines with their faults there, each as JSON.")
+        Path | None, arg(metavar="F", help="Also write every line with its search and model errors, as JSON lines.")
     ] = None,
     json: bool = False,
     places: PlaceOptions = DEFAULT_PLACES,
 ) -> None:
-    """Tells search errors from model errors: references and texts under the model, wider beams, exact search."""
+    """Separate search errors from model errors, with wider beams and exact search.
+
+    Example: seqlab analyze runs/quickstart --split validation --lines 100
+    """
     use_parts(places.parts)
     from seqlab.evaluation.analysis import analyze, format_analysis
     from seqlab.evaluation.plain_values import to_plain

@@ -26,14 +26,17 @@ from seqlab.system.errors import SeqlabError
 
 def inspect(
     run: RunFolder,
-    text: Annotated[str, arg(help="The input; the sentences of a document apart by tabs.")],
-    out: Annotated[Path | None, arg(metavar="F", help="Writes a page of HTML to look at there.")] = None,
+    text: Annotated[str, arg(help="Input text. Separate the sentences of a document by tabs.")],
+    out: Annotated[Path | None, arg(metavar="F", help="Also write an HTML page.")] = None,
     search: SearchOptions = NO_SEARCH,
     checkpoint: Checkpoint = "best",
     json: bool = False,
     parts: Parts = None,
 ) -> None:
-    """Shows what a run does with one input: the beam as a tree, token by token, and what is attended to."""
+    """Show the search of one input: the tree of the beam and the attention.
+
+    Example: seqlab inspect runs/quickstart --text "3 hours ago" --out page.html
+    """
     use_parts(parts)
     from seqlab.decoding.stream import sources_in
     from seqlab.evaluation.inspection import format_inspection, inspect
@@ -52,14 +55,17 @@ def inspect(
 
 
 def report(
-    runs: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN", help="Runs of one task.")],
-    out: Annotated[Path, arg(metavar="F", help="Where to: a page of HTML.")],
+    runs: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN", help="Runs of the same task.")],
+    out: Annotated[Path, arg(metavar="F", help="Output file, an HTML page.")],
     split: str = "test",
     effort: AnalysisOptions = DEFAULT_ANALYSIS,
     checkpoint: Checkpoint = "best",
     places: PlaceOptions = DEFAULT_PLACES,
 ) -> None:
-    """Writes a page to look at: curves, scores, buckets, errors, sentences, what is attended to."""
+    """Write an HTML report: curves, scores, errors, examples and attention.
+
+    Example: seqlab report runs/quickstart --out report.html
+    """
     use_parts(places.parts)
     from seqlab.evaluation.report import report
     from seqlab.runs.loading import load
@@ -81,15 +87,18 @@ def write_page(path: Path, content: str) -> None:
 
 def show_batch(
     run: RunFolder,
-    step: Annotated[int | None, arg(metavar="N", help="Which step, from 1 on.")] = None,
+    step: Annotated[int | None, arg(metavar="N", help="Number of the step, from 1.")] = None,
     batch: Annotated[
-        str | None, arg(metavar="EPOCH/INDEX", help="Or which batch: one that was left out, say.")
+        str | None, arg(metavar="EPOCH/INDEX", help="Batch to show in place of --step, such as a skipped one.")
     ] = None,
-    rows: Annotated[int, arg(metavar="K", help="How many of its rows are shown.")] = 3,
+    rows: Annotated[int, arg(metavar="K", help="Number of rows to show.")] = 3,
     json: bool = False,
     places: PlaceOptions = DEFAULT_PLACES,
 ) -> None:
-    """Shows the batch that step N of training saw: tokens, pads, positions, targets, weights."""
+    """Show a training batch: tokens, padding, positions, targets and weights.
+
+    Example: seqlab show-batch runs/quickstart --step 1
+    """
     use_parts(places.parts)
     from seqlab.evaluation import show_batch
 

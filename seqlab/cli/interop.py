@@ -12,10 +12,13 @@ from seqlab.system.checks import check_minimum
 
 def import_run(
     kind: Positional[Literal["marian"]],
-    folder: Annotated[Positional[Path], arg(metavar="DIR", help="A Hugging Face folder of a MarianMTModel.")],
-    out: Annotated[Path, arg(metavar="RUN", help="The run's folder.")],
+    folder: Annotated[Positional[Path], arg(metavar="DIR", help="Folder of a Hugging Face MarianMTModel.")],
+    out: Annotated[Path, arg(metavar="RUN", help="Folder of the new run.")],
 ) -> None:
-    """Makes a run of another toolkit's model, to decode with."""
+    """Convert a model from another toolkit to a run.
+
+    Example: seqlab import marian opus-mt-en-de --out runs/opus
+    """
     from seqlab.interop.marian import import_marian
     from seqlab.system.files import check_new
 
@@ -27,14 +30,19 @@ def import_run(
 
 def export(
     run: RunFolder,
-    out: Annotated[Path, arg(metavar="DIR", help="The new folder.")],
-    to: Annotated[Literal["marian", "stablehlo"], arg(help="A Hugging Face folder; or the search as a program.")],
+    out: Annotated[Path, arg(metavar="DIR", help="Output folder; it must not exist.")],
+    to: Annotated[
+        Literal["marian", "stablehlo"], arg(help="A Hugging Face folder, or a StableHLO program of the search.")
+    ],
     checkpoint: Checkpoint = "best",
-    rows: Annotated[int, arg(help="stablehlo: sentences at once.")] = 8,
-    length: Annotated[int, arg(help="stablehlo: most tokens of a source, and of a text.")] = 64,
+    rows: Annotated[int, arg(help="stablehlo: number of sentences in a batch.")] = 8,
+    length: Annotated[int, arg(help="stablehlo: maximum tokens of a source and of a text.")] = 64,
     parts: Parts = None,
 ) -> None:
-    """Writes a run's model for another toolkit."""
+    """Convert the model of a run for another toolkit.
+
+    Example: seqlab export runs/opus --to marian --out opus-marian
+    """
     use_parts(parts)
     from seqlab.system.files import check_new
 

@@ -1,11 +1,16 @@
-"""The `seqlab` command. What takes long to import is imported inside the commands."""
+"""The `seqlab` command. Slow libraries are imported inside the commands that need them."""
 
+import difflib
+import io
 import os
 import sys
 import traceback
+from collections.abc import Callable
 
+from seqlab import __version__
 from seqlab.cli.checking import check, cost, diagnose
 from seqlab.cli.decoding import decode, logprob, predict
+from seqlab.cli.doctor import doctor
 from seqlab.cli.evaluation import analyze, compare, evaluate, score
 from seqlab.cli.inspection import inspect, report, show_batch
 from seqlab.cli.interop import export, import_run
@@ -16,33 +21,47 @@ from seqlab.cli.training import launch, prepare, train
 from seqlab.system.errors import EXIT_STOPPED, SeqlabError, Stopped
 from seqlab.system.signals import record_signals
 
-COMMANDS = {
-    "train": train,
-    "launch": launch,
-    "decode": decode,
-    "predict": predict,
-    "logprob": logprob,
-    "evaluate": evaluate,
-    "score": score,
-    "compare": compare,
-    "analyze": analyze,
-    "report": report,
-    "inspect": inspect,
-    "prepare": prepare,
-    "list": list_parts,
-    "show-batch": show_batch,
-    "runs": list_runs,
-    "fingerprint": fingerprint,
-    "bisect": bisect,
-    "average": average,
-    "migrate": migrate,
-    "check": check,
-    "import": import_run,
-    "export": export,
-    "cost": cost,
-    "diagnose": diagnose,
-    "cache": cache,
+GROUPS: dict[str, dict[str, Callable[..., None]]] = {
+    "Train": {
+        "train": train,
+        "launch": launch,
+        "prepare": prepare,
+        "show-batch": show_batch,
+    },
+    "Decode and score": {
+        "decode": decode,
+        "predict": predict,
+        "logprob": logprob,
+        "evaluate": evaluate,
+        "score": score,
+        "compare": compare,
+    },
+    "Understand": {
+        "inspect": inspect,
+        "analyze": analyze,
+        "report": report,
+        "check": check,
+        "cost": cost,
+        "diagnose": diagnose,
+    },
+    "Manage": {
+        "list": list_parts,
+        "runs": list_runs,
+        "average": average,
+        "fingerprint": fingerprint,
+        "bisect": bisect,
+        "migrate": migrate,
+        "cache": cache,
+        "doctor": doctor,
+    },
+    "Exchange": {
+        "import": import_run,
+        "export": export,
+    },
 }
+COMMANDS = {name: command for group in GROUPS.values() for name, command in group.items()}
+RENAMED = {"force": "logprob"}
+WITH_FIRST_ARGUMENT = ("train", "launch", "prepare", "cost", "diagnose")  # options depend on it, and it is read first
 
 
 def main() -> None:
@@ -51,6 +70,7 @@ def main() -> None:
     """
     if sys.argv[1:2] == ["train"]:
         record_signals()  # first of all: what follows imports for seconds
+    open_standard_streams()
     code, at_once = 0, False
     try:
         run_command(sys.argv[1:])
@@ -81,6 +101,16 @@ def main() -> None:
         sys.exit(code)
 
 
+def open_standard_streams() -> None:
+    """Makes text UTF-8 whatever the locale, and opens closed standard streams on the null device."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115  # until the process ends
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="surrogateescape" if name == "stdin" else "backslashreplace")
+
+
 def connected() -> bool:
     """Whether this process is one of several."""
     return "seqlab.distributed.hosts" in sys.modules and sys.modules["seqlab.distributed.hosts"].connected()
@@ -89,24 +119,23 @@ def connected() -> bool:
 def run_command(arguments: list[str]) -> None:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(help_text())
+    elif arguments[0] == "--version":
+        print(f"seqlab {__version__}")
+    elif arguments[0] in RENAMED:
+        raise SeqlabError(f"seqlab {arguments[0]} is called seqlab {RENAMED[arguments[0]]} now")
     elif arguments[0] not in COMMANDS:
-        import difflib
-
         near = difflib.get_close_matches(arguments[0], COMMANDS, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"one of {', '.join(COMMANDS)}"
+        hint = f"did you mean {near[0]!r}?" if near else f"the commands are {', '.join(COMMANDS)}"
         raise SeqlabError(f"no command {arguments[0]!r}: {hint}")
-    elif arguments[0] in ("train", "launch", "prepare", "cost", "diagnose"):
+    elif arguments[0] in WITH_FIRST_ARGUMENT:
         COMMANDS[arguments[0]](arguments[1:])
     else:
         run_parsed(COMMANDS[arguments[0]], f"seqlab {arguments[0]}", arguments[1:])
 
 
 def help_text() -> str:
-    lines = [
-        "usage: seqlab COMMAND ...",
-        "",
-        "Sequence models: train, decode with beam search, cite a score.",
-        "",
-    ]
-    lines += [f"  {name:12} {(command.__doc__ or '').split(chr(10))[0]}" for name, command in COMMANDS.items()]
-    return "\n".join([*lines, "", "seqlab COMMAND --help says more."])
+    lines = ["usage: seqlab COMMAND ...", "", "Train sequence models, decode with beam search, and cite a score."]
+    for title, commands in GROUPS.items():
+        lines += ["", f"{title}:"]
+        lines += [f"  {name:12} {(command.__doc__ or '').split(chr(10))[0]}" for name, command in commands.items()]
+    return "\n".join([*lines, "", "seqlab COMMAND --help describes a command. seqlab --version prints the version."])

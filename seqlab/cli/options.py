@@ -13,24 +13,24 @@ from tyro.conf import Positional, arg
 from seqlab.config import Search
 
 DATA_DIR = Path(os.environ.get("SEQLAB_DATA", "data"))
-DataDir = Annotated[Path, arg(help="Where prepared data lives; $SEQLAB_DATA, or data.")]
+DataDir = Annotated[Path, arg(help="Folder of prepared data. Default: $SEQLAB_DATA, or data.")]
 Parts = Annotated[
-    Path | None, arg(help="Folder of your own parts (models/, tasks/, codecs/, ...). Its Python files are executed.")
+    Path | None, arg(help="Folder of custom parts (models/, tasks/, codecs/, ...). Its Python files are executed.")
 ]
 RunFolder = Annotated[Positional[Path], arg(metavar="RUN")]
-Checkpoint = Annotated[str, arg(metavar="best|last|STEP", help="Which checkpoint.")]
+Checkpoint = Annotated[str, arg(metavar="best|last|STEP", help="Checkpoint to load.")]
 
 
 @dataclasses.dataclass(frozen=True)
 class Processes:
-    """The place of this process among several that run one job."""
+    """The place of this process in a job of several processes."""
 
     coordinator: str | None = None
-    """HOST:PORT of process 0, or auto: from Slurm, a TPU pod, Kubernetes or Open MPI. None: a single process."""
+    """HOST:PORT of process 0, or auto: read it from Slurm, a TPU pod, Kubernetes or Open MPI."""
     processes: int | None = None
-    """The number of processes."""
+    """Number of processes."""
     process: int | None = None
-    """The number of this process, from 0."""
+    """Index of this process, from 0."""
 
 
 SINGLE_PROCESS = Processes()
@@ -39,20 +39,20 @@ ProcessOptions = Annotated[Processes, arg(name="")]
 
 @dataclasses.dataclass(frozen=True)
 class Places:
-    """Where data and a user's own parts are."""
+    """The folders of data and of custom parts."""
 
     data_dir: DataDir = DATA_DIR
     parts: Parts = None
 
 
 BaseFolder = Annotated[
-    Path | None, arg(metavar="DIR", help="The folder that paths of references are relative to. Default: the run.")
+    Path | None, arg(metavar="DIR", help="Folder that paths of references are relative to. Default: the run.")
 ]
 
 
 @dataclasses.dataclass(frozen=True)
 class ReferencePlaces(Places):
-    """The same, and where the references of a loss are."""
+    """The folders of data, of custom parts and of references."""
 
     base: BaseFolder = None
 
@@ -63,7 +63,7 @@ PlaceOptions = Annotated[Places, arg(name="")]
 
 
 def field_help(cls: type) -> dict[str, str]:
-    """The string below each field of a dataclass, by the field's name."""
+    """Returns the string below each field of a dataclass, by the name of the field."""
     (definition,) = ast.parse(inspect.getsource(cls)).body
     help_texts = {}
     for field, text in zip(definition.body, definition.body[1:], strict=False):  # pyright: ignore
@@ -73,7 +73,7 @@ def field_help(cls: type) -> dict[str, str]:
 
 
 def make_search_options() -> type:
-    """A dataclass with the fields of `config.Search` and its help texts. A field that is None stays the run's own."""
+    """Returns a dataclass with the fields and help texts of `config.Search`. None stands for the value of the run."""
     help_texts, types = field_help(Search), typing.get_type_hints(Search)
     fields: list[Any] = [
         (
@@ -96,16 +96,16 @@ else:
 
 @dataclasses.dataclass(frozen=True)
 class AnalysisEffort:
-    """How much of a split is analyzed, and how far."""
+    """The effort of an analysis."""
 
     lines: int = 0
-    """Only the first N lines; 0: all."""
+    """Maximum number of lines to analyze; 0: all."""
     beams: tuple[int, ...] = (1, 2, 5, 10, 50)
-    """Widths that are tried."""
+    """Beam widths to try."""
     exact: int = 100
-    """How many lines exact search looks at; 0: none."""
+    """Number of lines for exact search; 0: none."""
     nodes: int = 1000
-    """Steps of the model that it takes for each."""
+    """Maximum number of model steps of exact search per line."""
 
 
 DEFAULT_ANALYSIS = AnalysisEffort()

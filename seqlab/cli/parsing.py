@@ -1,4 +1,4 @@
-"""From arguments to the call of a command, by tyro."""
+"""Parsing of arguments, by tyro."""
 
 import contextlib
 import functools
@@ -13,8 +13,8 @@ from seqlab.system.errors import SeqlabError
 
 
 def run_parsed(command: Callable[..., None], prog: str, arguments: list[str]) -> None:
-    """Calls a command with its arguments. Raises `SeqlabError` for a value that a part of an experiment refuses,
-    which tyro would print in a box.
+    """Calls a command with its arguments. Raises `SeqlabError` for a value that a part of an experiment refuses; tyro
+    would print the error in a box.
     """
 
     @functools.wraps(command)
@@ -36,14 +36,14 @@ def run_parsed(command: Callable[..., None], prog: str, arguments: list[str]) ->
 
 
 class TerminalText(io.StringIO):
-    """Text for standard error, colored as it would be there."""
+    """Buffered standard error, with the colors that a terminal gets."""
 
     def isatty(self) -> bool:
         return sys.__stderr__ is not None and sys.__stderr__.isatty()
 
 
 def cause_of(error: BaseException | None) -> SeqlabError | None:
-    """The `SeqlabError` that an exception was raised for, or None."""
+    """Returns the `SeqlabError` that caused an exception, or None."""
     while error is not None and not isinstance(error, SeqlabError):
         error = error.__context__
     return error

@@ -28,7 +28,10 @@ def list_parts(
     json: bool = False,
     parts: Parts = None,
 ) -> None:
-    """Lists the parts of a kind, or the configs below this folder."""
+    """List the parts of a kind, or the configs in this folder.
+
+    Example: seqlab list models
+    """
     use_parts(parts)
     if kind == "configs":
         descriptions = {str(path): first_line(path) for path in sorted(Path("configs").glob("*.py"))}
@@ -46,7 +49,7 @@ def list_parts(
         print(dump(descriptions))
         return
     if not descriptions:
-        print(f"there are no {kind} here; give your own by --parts DIR", file=sys.stderr)
+        print(f"there are no {kind}; give custom ones with --parts DIR", file=sys.stderr)
     width = max(map(len, descriptions), default=0)
     for name, line in descriptions.items():
         print(f"{name:{width}}  {line}")

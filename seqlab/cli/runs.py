@@ -13,10 +13,15 @@ from seqlab.cli.start import dump, use_parts
 
 
 def list_runs(
-    folder: Annotated[Positional[Path], arg(metavar="DIR", help="Where runs are, up to three folders down.")],
+    folder: Annotated[
+        Positional[Path], arg(metavar="DIR", help="Folder to search for runs, up to three levels deep.")
+    ],
     json: bool = False,
 ) -> None:
-    """Lists the runs in DIR: how far they are, their best scores, and how to go on with those that have died."""
+    """List the runs in DIR: progress, best scores, and how to resume interrupted runs.
+
+    Example: seqlab runs runs
+    """
     from seqlab.runs import listing
 
     runs = listing.find_runs(folder)
@@ -30,7 +35,10 @@ def list_runs(
 
 
 def fingerprint(run: RunFolder, json: bool = False) -> None:
-    """SHA-256 of the newest checkpoint: parameters, optimizer state, carry and step."""
+    """Print the SHA-256 of the latest checkpoint: parameters, optimizer state, carry and step.
+
+    Example: seqlab fingerprint runs/quickstart
+    """
     from seqlab.runs import checkpoint, manifest
 
     step = manifest.choose_step(run, "last")
@@ -44,9 +52,11 @@ def bisect(
     json: bool = False,
     parts: Parts = None,
 ) -> None:
-    """Names the first step at which two runs differ, and in what; the exit code is then 1, and 0 if they agree.
+    """Find the first step at which two runs differ. Exit with 1 if they differ, with 0 if they agree.
 
-    Both must have been trained with --hash-every N; only the steps that both have hashed are compared.
+    Train both runs with --hash-every N. Only steps that both runs have hashed are compared.
+
+    Example: seqlab bisect runs/first runs/second
     """
     use_parts(parts)
     from seqlab.runs import bisect
@@ -59,11 +69,14 @@ def bisect(
 
 def average(
     run: RunFolder,
-    last: Annotated[int, arg(metavar="N", help="How many of the newest checkpoints.")],
-    out: Annotated[Path | None, arg(metavar="RUN", help="The new run's folder. Default: RUN-average.")] = None,
+    last: Annotated[int, arg(metavar="N", help="Number of checkpoints to average, the latest ones.")],
+    out: Annotated[Path | None, arg(metavar="RUN", help="Folder of the new run. Default: RUN-average.")] = None,
     parts: Parts = None,
 ) -> None:
-    """Writes a run with the mean of the last N checkpoints' parameters, to decode with."""
+    """Average the parameters of the last N checkpoints into a new run.
+
+    Example: seqlab average runs/quickstart --last 3
+    """
     use_parts(parts)
     from seqlab.runs.averaging import average
 
@@ -75,10 +88,13 @@ def average(
 
 def migrate(
     run: RunFolder,
-    out: Annotated[Path, arg(metavar="RUN2", help="The converted run's folder.")],
+    out: Annotated[Path, arg(metavar="RUN2", help="Folder of the converted run.")],
     parts: Parts = None,
 ) -> None:
-    """Converts a run of an older version: experiment, tokenizers, parameters and optimizer state."""
+    """Convert a run of an older version: experiment, tokenizers, parameters and optimizer state.
+
+    Example: seqlab migrate runs/old --out runs/new
+    """
     use_parts(parts)
     from seqlab.runs.migration import migrate
 
@@ -87,7 +103,10 @@ def migrate(
 
 
 def cache(clear: Annotated[bool, arg(help="Remove all compiled programs.")] = False) -> None:
-    """Shows the folder of compiled programs, their number and their size, or removes them."""
+    """Show the folder, number and size of cached compiled programs, or remove them.
+
+    Example: seqlab cache --clear
+    """
     from seqlab.system import compilation
 
     usage = compilation.clear() if clear else compilation.usage()

@@ -1,4 +1,4 @@
-"""What commands do before they compute, and how they read and write."""
+"""Setup, arguments and output that commands share."""
 
 import dataclasses
 import json
@@ -14,7 +14,7 @@ from seqlab.system.memory import keep_freed_memory
 
 
 def without_processes(arguments: list[str]) -> list[str]:
-    """The arguments without those that make a process one of several: the next time these are different."""
+    """Returns the arguments without the options of a multi-process job, which differ the next time."""
     names = tuple(f"--{field.name}" for field in dataclasses.fields(Processes))
     remaining, skip = [], False
     for argument in arguments:
@@ -28,8 +28,8 @@ def without_processes(arguments: list[str]) -> list[str]:
 def start_computing(cluster: Processes = SINGLE_PROCESS, heartbeat: int = 100) -> None:
     """Configures memory, the compilation cache and, if there are several processes, the connection between them.
 
-    Call it first in every command that computes. Of several processes only the first prints, and the cache is off:
-    only the first would write to it, and would then wait for the others while they compile.
+    Every command that computes calls it first. In a job of several processes, only process 0 prints, and the cache is
+    off: only process 0 would write to it, and would wait for the others while they compile.
     """
     keep_freed_memory()
     if cluster == SINGLE_PROCESS:
@@ -45,10 +45,12 @@ def start_computing(cluster: Processes = SINGLE_PROCESS, heartbeat: int = 100) -
 
 
 def first_argument(arguments: list[str], name: str, usage: str) -> tuple[str, list[str]]:
-    """The first argument, on which the options depend, and the others. Adds the parts of --parts to the catalogue."""
-    if not arguments or arguments[0] in ("-h", "--help"):
+    """Returns the first argument, on which the options depend, and the other arguments. Adds the parts of --parts."""
+    if arguments and arguments[0] in ("-h", "--help"):
         print(usage)
         sys.exit(0)
+    if not arguments or not arguments[0]:
+        raise SeqlabError(f"{name} is missing; {usage}")
     if arguments[0].startswith("-"):
         raise SeqlabError(f"{name} comes first; {usage}")
     for i, argument in enumerate(arguments):
@@ -59,7 +61,7 @@ def first_argument(arguments: list[str], name: str, usage: str) -> tuple[str, li
 
 
 def load_generator(run: Path, checkpoint: str, dtype: str | None = None) -> Any:
-    """A run of a generator. Raises `SeqlabError` for another model."""
+    """Returns a run of a generator. Raises `SeqlabError` for another model."""
     from seqlab.runs.loading import load
     from seqlab.types import kind_of
 
@@ -71,11 +73,17 @@ def load_generator(run: Path, checkpoint: str, dtype: str | None = None) -> Any:
 
 
 def check_output(path: Path | None, *inputs: Path | None) -> None:
-    """Raises `SeqlabError`, before the work is done, for a file that cannot be written after it, or that is read."""
+    """Raises `SeqlabError`, before the work, for an output file that cannot be written or is also an input."""
     if path is not None and any(source is not None and path.resolve() == source.resolve() for source in inputs):
-        raise SeqlabError(f"{path} is read, and would be written over: choose another file")
-    if path is not None and (path.is_dir() or not path.parent.is_dir()):
+        raise SeqlabError(f"{path} is an input and would be overwritten: choose another file")
+    if path is None:
+        return
+    if path.is_dir() or not path.parent.is_dir():
         raise SeqlabError(f"{path}: {'is a folder' if path.is_dir() else f'no folder {path.parent}'}")
+    # A file is written next to its place and renamed, so the folder must be writable; a device or a pipe itself.
+    written = path if path.exists() and not path.is_file() else path.resolve().parent
+    if not os.access(written, os.W_OK):
+        raise SeqlabError(f"{path}: no permission to write to {written}")
 
 
 def dump_line(value: Any) -> str:

@@ -22,7 +22,7 @@ from seqlab.system.signals import listen_for_stop
 
 
 def train(arguments: list[str]) -> None:
-    """Trains CONFIG into RUN: seqlab train CONFIG --out RUN [--steps N] [--model.dim N] ..."""
+    """Train the experiment of CONFIG into the folder RUN, or resume it."""
     usage = "usage: seqlab train CONFIG --out RUN [options]; seqlab train CONFIG --help lists CONFIG's options"
     name, rest = first_argument(arguments, "CONFIG", usage)
     from seqlab import catalogue
@@ -30,15 +30,22 @@ def train(arguments: list[str]) -> None:
     config = catalogue.load_config(Path(name))
 
     def run(
-        out: Annotated[Path, arg(metavar="RUN", help="The run's folder.")],
+        out: Annotated[Path, arg(metavar="RUN", help="Folder of the run.")],
         experiment: Annotated[Any, arg(name="")] = config,
-        init_from: Annotated[Path | None, arg(metavar="RUN", help="Another run, to start from its best.")] = None,
-        tokenizer: Annotated[Path | None, arg(metavar="FILE", help="A SentencePiece model to use.")] = None,
-        explain: Annotated[bool, arg(help="Prints which part of the state lies on which axis, and ends.")] = False,
+        init_from: Annotated[
+            Path | None, arg(metavar="RUN", help="Run whose best parameters and codecs training starts from.")
+        ] = None,
+        tokenizer: Annotated[
+            Path | None, arg(metavar="FILE", help="SentencePiece model to use for all columns of text.")
+        ] = None,
+        explain: Annotated[bool, arg(help="Print the parameter shardings and exit.")] = False,
         cluster: ProcessOptions = SINGLE_PROCESS,
         places: Annotated[ReferencePlaces, arg(name="")] = DEFAULT_REFERENCE_PLACES,
     ) -> None:
-        """Trains CONFIG into the folder RUN. The same command again goes on where the run was."""
+        """Train CONFIG into the folder RUN. Repeat the command to resume an interrupted run.
+
+        Example: seqlab train configs/quickstart.py --out runs/quickstart --steps 2000
+        """
         from seqlab.runs.command import command_line
         from seqlab.training.describe_sharding import describe_sharding
         from seqlab.training.train import train
@@ -55,44 +62,53 @@ def train(arguments: list[str]) -> None:
 
 
 def launch(arguments: list[str]) -> None:
-    """Runs a command in several processes on this machine: seqlab launch --processes N -- train CONFIG --out RUN"""
+    """Run a command in several processes on this machine."""
     at = arguments.index("--") if "--" in arguments else len(arguments)
 
     def run(
-        processes: Annotated[int, arg(metavar="N", help="How many.")],
+        processes: Annotated[int, arg(metavar="N", help="Number of processes.")],
         grace: Annotated[
-            float, arg(metavar="S", help="Seconds from SIGTERM to SIGKILL, once one has failed.")
+            float, arg(metavar="S", help="Seconds from SIGTERM to SIGKILL, after a process has failed.")
         ] = 30.0,
-        gpus_each: Annotated[int, arg(metavar="K", help="GPUs of its own for each; 0: each sees all.")] = 0,
+        gpus_each: Annotated[
+            int, arg(metavar="K", help="Number of GPUs of each process; 0: all processes see all GPUs.")
+        ] = 0,
     ) -> None:
-        """Runs `seqlab train`, `decode` or `evaluate`, which follows behind --, in N processes on this machine. When
-        one ends badly it is named, the others are stopped, and the exit code is its own; 75: stopped as asked, saved.
+        """Run the command after --, which is train, decode or evaluate, in N processes on this machine.
+
+        A process that fails is named, the other processes are stopped, and its exit code is returned. Exit code 75
+        means that training was stopped by a signal and saved.
+
+        Example: seqlab launch --processes 2 -- train configs/quickstart.py --out runs/quickstart
         """
         from seqlab.distributed.launch import launch, seqlab_commands
 
         code = launch(seqlab_commands(arguments[at + 1 :], processes, gpus_each), grace)
         if code not in (0, 2) and arguments[at + 1] == "train":
-            print("seqlab launch: the same command goes on from the last checkpoint", file=sys.stderr)
+            print("seqlab launch: repeat the command to resume from the last checkpoint", file=sys.stderr)
         sys.exit(code)
 
     run_parsed(run, "seqlab launch", arguments[:at])
 
 
 def prepare(arguments: list[str]) -> None:
-    """Prepares a data set: seqlab prepare multi30k/en-de --folder DIR [--data-dir DIR]"""
+    """Prepare a data set, so that training starts at once."""
     usage = "usage: seqlab prepare DATASET [options]; seqlab prepare DATASET --help lists DATASET's options"
     name, rest = first_argument(arguments, "DATASET", usage)
     from seqlab import catalogue
     from seqlab.data import records
 
     if name.partition("/")[0] == "mixture":
-        raise SeqlabError("a mixture is written in a config, and prepared by the training that uses it")
+        raise SeqlabError("a mixture is defined in a config and prepared when training starts")
     default = catalogue.dataset(name)
 
     def run(
         dataset: Annotated[Any, arg(name="")] = default, data_dir: DataDir = DATA_DIR, parts: Parts = None
     ) -> None:
-        """Prepares a data set, once."""
+        """Prepare a data set. Prepared data is stored and reused.
+
+        Example: seqlab prepare multi30k/en-de --folder multi30k
+        """
         prepared = records.prepare(dataset, data_dir)
         print(prepared.folder)
         for split, count in prepared.counts.items():

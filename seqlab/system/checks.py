@@ -41,12 +41,12 @@ def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
 
 def check_fraction(name: str, value: float) -> None:
     if not 0 <= value < 1:
-        raise SeqlabError(f"{name} is in [0, 1), not {value}")
+        raise SeqlabError(f"{name} must be at least 0 and below 1, not {value}")
 
 
 def check_nonnegative(name: str, value: float) -> None:
     if not 0 <= value < math.inf:
-        raise SeqlabError(f"{name} is a finite number of at least 0, not {value}")
+        raise SeqlabError(f"{name} must be a finite number of at least 0, not {value}")
 
 
 def check_minimum(name: str, value: int | float, minimum: int) -> None:

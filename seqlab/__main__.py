@@ -1,0 +1,5 @@
+"""`python -m seqlab`."""
+
+from seqlab.cli.main import main
+
+main()
