@@ -13,6 +13,11 @@ from seqlab.cli.start import check_output, load_generator, start_computing, use_
 from seqlab.system.checks import check_minimum
 from seqlab.system.errors import SeqlabError
 
+FLUSH_MS = 100
+FlushMilliseconds = Annotated[
+    int, arg(metavar="N", help="Decode the waiting lines of stdin when no further line arrives for N ms.")
+]
+
 
 @dataclasses.dataclass(frozen=True)
 class Files:
@@ -28,6 +33,7 @@ class Files:
     ] = None
     resume: Annotated[bool, arg(help="Continue an --output that was interrupted.")] = False
     shard: Annotated[str, arg(metavar="I/N", help="Decode only part I of N. Join the outputs with cat.")] = "1/1"
+    flush_ms: FlushMilliseconds = FLUSH_MS
     errors: Annotated[Literal["strict", "replace"], arg(help="Stop at malformed lines, or repair them.")] = "strict"
 
 
@@ -80,6 +86,7 @@ def decode(
     from seqlab.distributed.hosts import is_process_zero
 
     check_files(files, cluster != SINGLE_PROCESS)
+    pause = pause_of(files.input, files.flush_ms)
     start_computing(cluster)
     loaded = load_models(run, models)
     settings = loaded.search_config(**dataclasses.asdict(search))
@@ -95,7 +102,17 @@ def decode(
         return
     written = files.output if is_process_zero() else Path(os.devnull)
     paths = files.input, written, files.prefixes, files.constraints
-    decode_file(loaded.trained, settings, DecodingFiles(*paths, files.resume, files.shard, files.errors), form)
+    decode_file(loaded.trained, settings, DecodingFiles(*paths, files.resume, files.shard, files.errors), form, pause)
+
+
+def pause_of(path: Path | None, flush_ms: int) -> float | None:
+    """Returns the seconds after which waiting lines of standard input are decoded; None for a file."""
+    check_minimum("--flush-ms", flush_ms, 1)
+    if path is None:
+        return flush_ms / 1000
+    if flush_ms != FLUSH_MS:
+        raise SeqlabError("--flush-ms applies to standard input: leave out --flush-ms or --input")
+    return None
 
 
 def check_files(files: Files, is_cluster: bool) -> None:
@@ -122,6 +139,10 @@ def load_models(run: Path, models: Models) -> Any:
 
     loaded = load_generator(run, models.checkpoint, models.dtype)
     if not models.ensemble and models.lm is None:
+        unused = {"--mean": models.mean != Models.mean, "--lm-weight": models.lm_weight != Models.lm_weight}
+        for option, given in unused.items():
+            if given:
+                raise SeqlabError(f"{option} needs {'--ensemble' if option == '--mean' else '--lm'}")
         return loaded
     members = [load(member, models.checkpoint, models.dtype) for member in models.ensemble]
     language_model = models.lm and load(models.lm, models.checkpoint, models.dtype)
@@ -149,6 +170,7 @@ def predict(
         int, arg(help='Write the N best predictions of each example, as "line ||| text ||| score".')
     ] = 1,
     json: Annotated[bool, arg(help="Write JSON lines with scores and details.")] = False,
+    flush_ms: FlushMilliseconds = FLUSH_MS,
     checkpoint: Checkpoint = "best",
     parts: Parts = None,
 ) -> None:
@@ -165,13 +187,15 @@ def predict(
     check_minimum("--nbest", nbest, 1)
     if input is not None and not input.is_file():
         raise SeqlabError(f"--input {input}: {'this is a folder' if input.is_dir() else 'no such file'}")
+    pause = pause_of(input, flush_ms)
     start_computing()
     loaded = load(run, checkpoint)
     if loaded.experiment.task.searches:
         raise SeqlabError(f"{run} writes texts: use seqlab decode")
     examples = examples_in(loaded.trained.task, sys.stdin.buffer if input is None else input)
     with open_output(output) as stream:
-        stream.writelines(line + "\n" for line in prediction_lines(loaded.trained, examples, nbest, json))
+        for line in prediction_lines(loaded.trained, examples, nbest, json, pause):
+            print(line, file=stream, flush=pause is not None)
 
 
 def logprob(

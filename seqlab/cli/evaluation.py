@@ -33,6 +33,10 @@ def evaluate(
     search: SearchOptions = NO_SEARCH,
     checkpoint: Checkpoint = "best",
     output: Annotated[Path | None, arg(metavar="F", help="Also write the decoded lines to a file.")] = None,
+    data: Annotated[
+        tuple[str, ...],
+        arg(metavar="FIELD=VALUE", help="Change fields of the data set, such as test=FILE, where files have moved."),
+    ] = (),
     json: bool = False,
     cluster: ProcessOptions = SINGLE_PROCESS,
     places: Annotated[ReferencePlaces, arg(name="")] = DEFAULT_REFERENCE_PLACES,
@@ -56,10 +60,8 @@ def evaluate(
     task = loaded.experiment.task
     if not task.searches and search != NO_SEARCH:
         raise SeqlabError(f"a {kind_of(task.model)} does not search: leave out the options of search")
+    loaded = loaded._replace(experiment=with_data_fields(loaded.experiment, data))
     result = evaluate(loaded, split, places.data_dir, places.base, **dataclasses.asdict(search))
-    if output is not None and is_process_zero():
-        with open_output(output) as stream:
-            stream.writelines(line.replace("\n", " ") + "\n" for line in result.decoded.texts)
     for doubt in result.doubts:
         print(f"seqlab: {doubt}", file=sys.stderr)
     facts = {
@@ -77,6 +79,23 @@ def evaluate(
     show_scores(result.scores, json, facts)
     if not json:
         print("\n".join(describe_evaluation(facts, task.searches)))
+    if output is not None and is_process_zero():  # last, so that a full disk costs no score
+        with open_output(output) as stream:
+            stream.writelines(line.replace("\n", " ") + "\n" for line in result.decoded.texts)
+
+
+def with_data_fields(experiment: Any, assignments: Iterable[str]) -> Any:
+    """Returns the experiment, in which fields of the data set have other values, given as "FIELD=VALUE"."""
+    from seqlab import catalogue
+
+    values = catalogue.part_to_json(experiment.data)
+    for assignment in assignments:
+        name, equals, value = assignment.partition("=")
+        if not equals or not isinstance(values.get(name), str) or name == "part":
+            fields = ", ".join(name for name, value in values.items() if isinstance(value, str) and name != "part")
+            raise SeqlabError(f"--data {assignment}: expected FIELD=VALUE with a field of the data set, {fields}")
+        values[name] = value
+    return dataclasses.replace(experiment, data=catalogue.part_from_json("datasets", values, "data"))
 
 
 def describe_evaluation(facts: dict[str, Any], searches: bool) -> Iterable[str]:
@@ -232,7 +251,7 @@ def analyze(
     start_computing()
     loaded = load_generator(run, checkpoint).with_search(**dataclasses.asdict(search))
     analysis = analyze(loaded, split, places.data_dir, **dataclasses.asdict(effort))
+    print(dump({**to_plain(analysis), "lines": len(analysis.lines)}) if json else format_analysis(analysis))
     if output is not None:
         with open_output(output) as stream:
             stream.writelines(dump_line(to_plain(line)) + "\n" for line in analysis.lines)
-    print(dump({**to_plain(analysis), "lines": len(analysis.lines)}) if json else format_analysis(analysis))

@@ -9,10 +9,12 @@ A data set is a frozen dataclass with
 """
 
 import contextlib
+import dataclasses
 import glob
 import hashlib
 import io
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -71,7 +73,7 @@ class PreparedData(NamedTuple):
 
     def changed_since(self, record: Path) -> list[str]:
         """Returns the splits whose content differs from that in `record`, a run's data.json."""
-        return differing(read_record(record).splits, self.hashes)
+        return [split for split in differing(read_record(record).splits, self.hashes) if split in self.hashes]
 
     def source(self, split: str) -> Any:
         """Returns random access to a split's records, each a serialized `tf.train.Example`."""
@@ -150,6 +152,26 @@ def prepare(dataset: Dataset, root: Path) -> PreparedData:
     ):
         raise SeqlabError(f"{record}: damaged; {remedy}")
     return PreparedData(key / VERSION, *(facts[name] for name in FACTS))
+
+
+def prepare_split(dataset: Dataset, split: str, root: Path) -> PreparedData:
+    """Returns prepared data with a split: all of it, or, where other files of the data set are gone, this split
+    alone. Raises `SeqlabError` if the files of the split are gone.
+    """
+    try:
+        return prepare(dataset, root)
+    except SeqlabError:
+        if not hasattr(dataset, "only"):
+            raise
+        return prepare(dataset.only(split), root)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def with_absolute_paths(dataset: Any) -> Any:
+    """Returns the data set, in which relative paths are absolute: a run can then be used from any folder."""
+    if parts := getattr(dataset, "parts", None):
+        return dataclasses.replace(dataset, parts=tuple(map(with_absolute_paths, parts)))
+    paths = {name: value for name in getattr(dataset, "path_fields", ()) if (value := getattr(dataset, name))}
+    return dataclasses.replace(dataset, **{name: os.path.abspath(path) for name, path in paths.items()})
 
 
 def _build(dataset: Dataset, folder: Path) -> None:

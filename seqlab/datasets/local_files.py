@@ -6,15 +6,19 @@ Columns go by name. A text file has one column, the target of a language model. 
 `errors` can mend, is written at `seqlab.data.text_files.read_lines` and `read_table`.
 """
 
+import dataclasses
 import functools
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from seqlab.data.text_files import Repairs, describe_repairs, make_repairs, read_table
 from seqlab.system.errors import SeqlabError
 from seqlab.system.files import file_stamps
+
+SPLITS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)
@@ -34,17 +38,24 @@ class LocalFiles:
     errors: str = "strict"
     """strict: a broken line is an error. replace: it is mended or left out, and counted."""
 
+    path_fields: ClassVar[tuple[str, ...]] = SPLITS
+
     def __post_init__(self) -> None:
         make_repairs(self.errors)
 
+    def only(self, split: str) -> "LocalFiles":
+        """Returns the data set with this split alone."""
+        return dataclasses.replace(self, **{other: "" for other in SPLITS if other != split})
+
     def files(self) -> dict[str, Path]:
-        paths = {split: getattr(self, split) for split in ("train", "validation", "test")}
-        for split, name in paths.items():
-            if not name and split != "test":
-                raise SeqlabError(f"local_files needs {split}: the path of a .tsv, .jsonl or .txt file")
-            if name and not Path(name).is_file():
-                raise SeqlabError(f"{split}: no file {name}")
-        return {split: Path(name) for split, name in paths.items() if name}
+        """Returns the files of the splits that have one."""
+        paths = {split: Path(name) for split in SPLITS if (name := getattr(self, split))}
+        if not paths:
+            raise SeqlabError("local_files needs train and validation: paths of .tsv, .jsonl or .txt files")
+        missing = next((f"{split}: no file {path}" for split, path in paths.items() if not path.is_file()), None)
+        if missing is not None:
+            raise SeqlabError(missing)
+        return paths
 
     @property
     def columns(self) -> dict[str, str]:

@@ -1,14 +1,18 @@
 """Two parallel text files a split, line for line, each gzipped if its name ends in .gz."""
 
+import dataclasses
 import functools
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from seqlab.data.text_files import Repairs, describe_repairs, make_repairs, read_pairs
 from seqlab.system.errors import SeqlabError
 from seqlab.system.files import file_stamps
+
+SPLITS, SIDES = ("train", "validation", "test"), ("source", "target")
 
 
 @dataclass(frozen=True)
@@ -23,16 +27,26 @@ class ParallelText:
     errors: str = "strict"
     """strict: a broken line is an error. replace: it is mended or left out, and counted."""
 
+    path_fields: ClassVar[tuple[str, ...]] = tuple(f"{split}_{side}" for split in SPLITS for side in SIDES)
+
     def __post_init__(self) -> None:
         make_repairs(self.errors)
 
+    def only(self, split: str) -> "ParallelText":
+        """Returns the data set with this split alone."""
+        others = [name for name in self.path_fields if not name.startswith(f"{split}_")]
+        return dataclasses.replace(self, **dict.fromkeys(others, ""))
+
     def files(self) -> dict[str, tuple[Path, Path]]:
+        """Returns the files of the splits that have some."""
         files = {}
-        for split in ("train", "validation", "test"):
+        if not any(getattr(self, name) for name in self.path_fields):
+            raise SeqlabError("parallel_text needs train_source, train_target and so on: paths of text files")
+        for split in SPLITS:
             pair = getattr(self, f"{split}_source"), getattr(self, f"{split}_target")
-            if split == "test" and not any(pair):
+            if not any(pair):
                 continue
-            for side, name in zip(("source", "target"), pair, strict=True):
+            for side, name in zip(SIDES, pair, strict=True):
                 if not name:
                     raise SeqlabError(f"parallel_text needs {split}_{side}: the path of a text file")
                 if not Path(name).is_file():

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -10,9 +9,8 @@ from seqlab.codecs.codec import Value, encode_values
 from seqlab.data.task import Prediction, Task
 from seqlab.data.text_files import read_lines, read_rows
 from seqlab.decoding.trained import TrainedModel
+from seqlab.decoding.windows import windows_of
 from seqlab.system.errors import SeqlabError
-
-WINDOW = 1000  # examples read ahead
 
 
 class InputExample(NamedTuple):
@@ -58,14 +56,14 @@ def examples_in(task: Task, source: Path | BinaryIO) -> Iterator[InputExample]:
 
 
 def prediction_lines(
-    trained: TrainedModel, examples: Iterable[InputExample], count: int, as_json: bool
+    trained: TrainedModel, examples: Iterable[InputExample], count: int, as_json: bool, pause: float | None = None
 ) -> Iterator[str]:
     """Yields the `count` best predictions of each example: a line of text if `count` is 1, otherwise lines
-    "line ||| text ||| score", numbered from 0; or lines of JSON. Raises `SeqlabError`, which names the place, for
+    "line ||| text ||| score", numbered from 0; or lines of JSON. `pause` as in `windows_of`. Raises `SeqlabError`, which names the place, for
     values that a codec refuses.
     """
-    remaining, first = iter(examples), 0
-    while window := list(islice(remaining, WINDOW)):
+    first = 0
+    for window in windows_of(examples, pause):
         try:
             results = predict(trained, [example.values for example in window])
         except SeqlabError as error:

@@ -19,13 +19,12 @@ from seqlab.decoding.output_format import PLAIN, Format
 from seqlab.decoding.requests import Constraints, Lines
 from seqlab.decoding.resumed_output import digest, resumed_output
 from seqlab.decoding.trained import TrainedModel
+from seqlab.decoding.windows import windows_of
 from seqlab.distributed.hosts import part_of
 from seqlab.system.digests import digest_of
 from seqlab.system.errors import SeqlabError
 from seqlab.system.files import open_output
 from seqlab.system.progress_bar import progress
-
-WINDOW = 10_000  # lines read ahead and sorted by length
 
 
 class DecodingFiles(NamedTuple):
@@ -60,13 +59,16 @@ def sources_in(task: Task, lines: Iterable[str]) -> Iterator[str]:
     return (line.replace(separator, "\n") for line in lines) if separator else iter(lines)
 
 
-def decode_stream(trained: TrainedModel, search: Search, streams: LineStreams, form: Format = PLAIN) -> Iterator[str]:
-    """Output lines for a stream of input lines, in order; memory is bounded by a window of lines.
+def decode_stream(
+    trained: TrainedModel, search: Search, streams: LineStreams, form: Format = PLAIN, pause: float | None = None
+) -> Iterator[str]:
+    """Yields output lines for a stream of input lines, in order. Memory is bounded by a window of lines, which ends
+    after a `pause` of this many seconds without a further line, if it is given.
 
     Raises `SeqlabError` where prefixes or phrases are more or fewer than the lines.
     """
     number = streams.first
-    for window in windows(trained, streams):
+    for window in windows(trained, streams, pause):
         with progress("decoding", len(window.texts)) as advance:
             decoded = decode_lines(
                 trained, window._replace(first=number), search,
@@ -79,12 +81,12 @@ def decode_stream(trained: TrainedModel, search: Search, streams: LineStreams, f
             number += 1
 
 
-def windows(trained: TrainedModel, streams: LineStreams) -> Iterator[Lines]:
-    """The lines of a stream in windows, with their constraints."""
+def windows(trained: TrainedModel, streams: LineStreams, pause: float | None) -> Iterator[Lines]:
+    """Yields the lines of a stream in windows, with their constraints."""
     options = {"prefixes": streams.prefixes, "constraints": streams.phrases}
     options = {name: stream for name, stream in options.items() if stream is not None}
     rows = itertools.zip_longest(sources_in(trained.task, streams.lines), *options.values())
-    while window := list(itertools.islice(rows, WINDOW)):
+    for window in windows_of(rows, pause):
         columns = dict(zip(("source", *options), zip(*window, strict=True), strict=True))
         for name in options:
             if None in columns[name]:
@@ -99,8 +101,12 @@ def split_phrases(line: str) -> list[str]:
     return [phrase for phrase in line.split("\t") if phrase.strip()]
 
 
-def decode_file(trained: TrainedModel, search: Search, files: DecodingFiles, form: Format = PLAIN) -> None:
-    """Decodes a file, or a shard of it, to a file. Reports the lines that it repairs to standard error."""
+def decode_file(
+    trained: TrainedModel, search: Search, files: DecodingFiles, form: Format = PLAIN, pause: float | None = None
+) -> None:
+    """Decodes a file, or a shard of it, to a file. Reports the lines that it repairs to standard error. With a `pause`,
+    waiting lines are decoded when no further line arrives for this many seconds.
+    """
     source: Any = files.input if files.input is not None else sys.stdin.buffer
     inputs, part = (source, files.prefixes, files.phrases), range(sys.maxsize)
     if files.shard != "1/1":
@@ -120,8 +126,10 @@ def decode_file(trained: TrainedModel, search: Search, files: DecodingFiles, for
         if repairs:
             repairs.clear()  # theirs
         lines = [reader and itertools.islice(reader, max(part.stop - begin, 0)) for reader in readers]
-        for line in decode_stream(trained, search, LineStreams(*lines, first=begin + 1), form):
+        for line in decode_stream(trained, search, LineStreams(*lines, first=begin + 1), form, pause):
             stream.write(line + "\n")
+            if pause is not None:
+                stream.flush()
     for kind, count in (repairs or {}).items():
         print(f"seqlab: lines mended ({kind}): {count}", file=sys.stderr)
 
@@ -174,7 +182,7 @@ def log_prob_stream(
     else:
         pairs = itertools.zip_longest(sources_in(task, sources), targets)
     number = 1
-    while window := list(itertools.islice(pairs, WINDOW)):
+    for window in windows_of(pairs):
         if any(None in pair for pair in window):
             raise SeqlabError("there are not as many sources as targets")
         for ids, log_probs in line_log_probs(trained, *zip(*window, strict=True), first=number):

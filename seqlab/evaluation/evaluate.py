@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from seqlab.config import Search
 from seqlab.data.codec_files import RUN_RECORD
 from seqlab.data.corpus import Corpus, encode_split
-from seqlab.data.records import PreparedData, prepare
+from seqlab.data.records import PreparedData, prepare_split
 from seqlab.data.task import generates
 from seqlab.decoding.decoded_split import DecodedSplit, decode_split
 from seqlab.decoding.log_probs import is_causal
@@ -47,13 +47,13 @@ def evaluate(run: Run, split: str, data_dir: Path, base: Path | None = None, **s
     """
     run = run.with_search(**search)
     experiment = run.experiment
-    data = prepare(experiment.data, data_dir)
+    data = prepare_split(experiment.data, split, data_dir)
     corpus = encode_split(data, split, run.codecs, data_dir)
     references = load_references(experiment, run.folder, run.codecs, base)
     scores = likelihood_scores(run, data, split, corpus, references)
     decoded = decode_split(run.trained, experiment.search, data, split, len(corpus), corpus)
     scores += itertools.chain.from_iterable(decoded.scores.values())
-    if decoded.texts and hasattr(experiment.task, "baseline"):
+    if decoded.texts and "train" in data.counts and hasattr(experiment.task, "baseline"):
         name, answers = experiment.task.baseline(decoded.sources, data.read("train"))
         scores += baseline_scores(name, answers, decoded)
     changed = data.changed_since(resolve_inside(run.folder, RUN_RECORD))

@@ -66,9 +66,10 @@ def count_rouge(
     hypotheses: TextLines, references: Sequence[TextLines], stem: bool = False, tokenizer: str = "ascii"
 ) -> LineCounts:
     version = importlib.metadata.version("rouge-score")
+    has_sentences = any("\n" in text for texts in (hypotheses, *references) for text in texts)
     signature = (
         f"nrefs:{len(references)}|f1:mean|stemming:{'porter' if stem else 'no'}|tok:{tokenizer}|"
-        f"sentences:newline|rouge-score:{version}"
+        f"sentences:{'newline' if has_sentences else 'one'}|rouge-score:{version}"
     )
     return count_means(rouge_by_line(hypotheses, references, stem, tokenizer), NAMES[tokenizer], signature)
 

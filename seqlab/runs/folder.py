@@ -6,9 +6,9 @@ from pathlib import Path
 
 from seqlab import catalogue
 from seqlab.codecs.codec import Codecs
-from seqlab.config import Experiment, Parallel
+from seqlab.config import Checkpoints, Experiment, Parallel
 from seqlab.data.codec_files import RUN_RECORD, codec_hashes, read_record, save_codecs
-from seqlab.data.records import differing
+from seqlab.data.records import differing, with_absolute_paths
 from seqlab.runs import manifest
 from seqlab.system.errors import SeqlabError
 from seqlab.system.files import write_atomically
@@ -31,17 +31,19 @@ def refuse_other_folder(run: Path) -> None:
 
 def open_run(
     experiment: Experiment, codecs: Codecs, content: dict[str, str], run: Path, command: str | None = None
-) -> None:
+) -> int:
     """Makes the folder of a run, or checks that the run there has the same experiment and the same `content`, the
-    hashes of its data and of its references.
+    hashes of its data and of its references. A run can be given more steps. Returns the number of steps that it had
+    before.
 
-    Raises `SeqlabError` where it has not.
+    Raises `SeqlabError` for another experiment or content, and for fewer steps.
     """
     path, hashes = run / "experiment.json", run / RUN_RECORD
     if path.exists():
-        changed = catalogue.differences(
-            without_resumable_fields(catalogue.load_experiment(path)), without_resumable_fields(experiment)
-        )
+        stored = catalogue.load_experiment(path)
+        changed = catalogue.differences(without_resumable_fields(stored), without_resumable_fields(experiment))
+        if experiment.steps < stored.steps:
+            changed.append(f"steps: {stored.steps} -> {experiment.steps} (a run can only be given more)")
         if changed:
             resumable = bool(manifest.checkpoint_steps(run))
             remedy = (
@@ -59,15 +61,29 @@ def open_run(
             if changed := differing({**record.splits, **record.references}, content):
                 part = f"the {changed[0].replace('s/', ' ')}" if "/" in changed[0] else "the data"
                 raise SeqlabError(f"{part} of {run} has changed since it began: choose another --out")
-        return
+        if experiment.steps > stored.steps:
+            catalogue.save_experiment(experiment, path)
+        return stored.steps
     run.mkdir(parents=True, exist_ok=True)
     save_codecs(codecs, run)
     write_atomically(hashes, json.dumps({**content, **codec_hashes(run)}, indent=1))
     if command is not None:
         write_atomically(run / "command.txt", command + "\n")
     catalogue.save_experiment(experiment, path)
+    return experiment.steps
 
 
 def without_resumable_fields(experiment: Experiment) -> Experiment:
-    """Returns the experiment with defaults for the fields that may change when a run is resumed."""
-    return dataclasses.replace(experiment, parallel=Parallel(), nonfinite="stop", hash_every=0)
+    """Returns the experiment with defaults for the fields that may change when a run is resumed: those that change no
+    result, and the number of steps, so that a finished run can be trained longer. Paths of data are absolute.
+    """
+    return dataclasses.replace(
+        experiment,
+        data=with_absolute_paths(experiment.data),
+        steps=1,
+        parallel=Parallel(),
+        nonfinite="stop",
+        hash_every=0,
+        log_every=1,
+        checkpoints=Checkpoints(),
+    )

@@ -51,6 +51,8 @@ def prepare_experiment(
     for name, count in data.origin.items():
         if name.startswith("lines mended"):
             say(f"{name}: {count}")
+    for line in describe_unused_text(experiment, init_from):
+        say(line)
     codecs = make_codecs(experiment, data, data_dir, run, init_from, tokenizer)
     experiment = catalogue.resolve(experiment, codecs)
     corpus = encode_split(data, "train", codecs, data_dir, rates=getattr(experiment.data, "rates", ()))
@@ -84,6 +86,13 @@ def make_codecs(
     missing = {name: codec for name, codec in columns.items() if name not in fitted}
     codecs = fitted | fit_codecs(missing, experiment.text, data, data_dir)
     return {name: codecs[name] for name in columns}
+
+
+def describe_unused_text(experiment: Experiment, init_from: Path | None) -> Iterator[str]:
+    """Yields a line if the codecs of another run make settings of `text` ineffective."""
+    stored = None if init_from is None else catalogue.load_experiment(init_from / "experiment.json").text
+    if stored is not None and stored != experiment.text:
+        yield f"the tokenizer is that of {init_from}, learned with {stored}: {experiment.text} has no effect"
 
 
 def shared_codecs(columns: Mapping[str, Codec], given: Codecs, text: Text) -> Codecs:
@@ -147,6 +156,9 @@ def plan_batches(experiment: Experiment, corpus: Corpus, say: Callable[[str], No
     plan = experiment.task.plan(corpus, experiment.batching)
     for line in plan.describe():
         say(line)
+    warmup, steps = experiment.schedule.warmup, experiment.steps
+    if warmup > steps:
+        say(f"schedule.warmup is {warmup} steps, and training has {steps}: the peak rate is never reached")
     check_longest(experiment.model, plan)
     if not plan.batches(experiment.seed, 0):
         raise SeqlabError("no training example is short enough: raise batching.max_length")

@@ -10,9 +10,9 @@ from seqlab.config import Schedule
 
 
 def make_schedule(schedule: Schedule, steps: int) -> Callable[[Any], jax.Array]:
-    """Returns the learning rate as a function of the update, from 0. The first rate is already above zero."""
+    """Returns the learning rate as a function of the update, from 0. The first and the last rate are above zero."""
     warmup = max(schedule.warmup, 1)
-    decay_steps = max(steps - warmup, 1)
+    decay_steps = max(steps - warmup, 0) + 1
 
     def decay(t: jax.Array) -> jax.Array:
         share = jnp.clip((t - warmup) / decay_steps, 0.0, 1.0)

@@ -16,6 +16,7 @@ from seqlab import catalogue
 from seqlab.config import Experiment
 from seqlab.data.corpus import Corpus, encode_split
 from seqlab.data.plans import Plan
+from seqlab.data.records import with_absolute_paths
 from seqlab.distributed.devices import Runner, describe_determinism, describe_devices, fill_rows, make_runner
 from seqlab.distributed.hosts import check_equal_across_processes, is_process_zero, on_process_zero, wait_for_all
 from seqlab.runs import manifest
@@ -66,6 +67,7 @@ def train(
         if init_from is not None and isinstance(experiment.model, Counted):
             raise SeqlabError(f"{type(experiment.model).__name__} is counted: leave out --init-from")
         refuse_other_folder(run)
+        experiment = dataclasses.replace(experiment, data=with_absolute_paths(experiment.data))
         prepared = prepare_experiment(experiment, data_dir, run, init_from, tokenizer, say)
         check_processes_agree(prepared)
         examples = prepared.experiment.validation.examples
@@ -76,7 +78,11 @@ def train(
         context = make_context(prepared, plan, validation_corpus, run, load_initial, references, say, stop_request)
         record = {**prepared.data.hashes, **reference_digests(references)}
         with lock_run(run):
-            on_process_zero(lambda: open_run(prepared.experiment, prepared.codecs, record, run, command))
+            steps = on_process_zero(lambda: open_run(prepared.experiment, prepared.codecs, record, run, command))
+            if steps < experiment.steps:
+                say(f"{run} had {steps} steps, and is trained to {experiment.steps}")
+                if experiment.schedule.name in ("cosine", "linear"):
+                    say("the learning rate depends on the number of steps, and differs from that of a single run")
             if isinstance(prepared.experiment.model, Counted):
                 run_counting(context)
             else:
@@ -86,7 +92,7 @@ def train(
 
 def check_processes_agree(prepared: PreparedExperiment) -> None:
     """Raises `SeqlabError` where several processes do not have the same experiment, data and codecs."""
-    fields = catalogue.to_json(without_resumable_fields(prepared.experiment))
+    fields = catalogue.to_json(without_resumable_fields(prepared.experiment)) | {"steps": prepared.experiment.steps}
     check_equal_across_processes("experiment", json.dumps({**fields, "data": None}).encode())
     check_equal_across_processes("data", json.dumps(prepared.data.hashes).encode())
     digests = [tokenizer.digest for tokenizer in prepared.codecs.values()]
