@@ -59,8 +59,8 @@ def prediction_lines(
     trained: TrainedModel, examples: Iterable[InputExample], count: int, as_json: bool, pause: float | None = None
 ) -> Iterator[str]:
     """Yields the `count` best predictions of each example: a line of text if `count` is 1, otherwise lines
-    "line ||| text ||| score", numbered from 0; or lines of JSON. `pause` as in `windows_of`. Raises `SeqlabError`, which names the place, for
-    values that a codec refuses.
+    "line ||| text ||| score", numbered from 0; or lines of JSON. `pause` as in `windows_of`. Raises `SeqlabError`,
+    which names the place, for values that a codec refuses.
     """
     first = 0
     for window in windows_of(examples, pause):

@@ -104,8 +104,8 @@ def split_phrases(line: str) -> list[str]:
 def decode_file(
     trained: TrainedModel, search: Search, files: DecodingFiles, form: Format = PLAIN, pause: float | None = None
 ) -> None:
-    """Decodes a file, or a shard of it, to a file. Reports the lines that it repairs to standard error. With a `pause`,
-    waiting lines are decoded when no further line arrives for this many seconds.
+    """Decodes a file, or a shard of it, to a file. Reports the lines that it repairs to standard error. `pause` as in
+    `windows_of`.
     """
     source: Any = files.input if files.input is not None else sys.stdin.buffer
     inputs, part = (source, files.prefixes, files.phrases), range(sys.maxsize)

@@ -10,7 +10,7 @@ WINDOW = 10_000  # lines read ahead and sorted by length
 
 
 def windows_of(rows: Iterable[Any], pause: float | None = None, size: int = WINDOW) -> Iterator[list[Any]]:
-    """Yields the rows of a stream in windows of `size`. With a `pause`, a window also ends when no further row arrives
+    """Yields the rows of a stream in windows of `size`. With a `pause`, a window also ends when no row arrives
     for this many seconds, so that a pipe gets answers while it is open.
     """
     if pause is None:
@@ -18,9 +18,7 @@ def windows_of(rows: Iterable[Any], pause: float | None = None, size: int = WIND
         while window := list(itertools.islice(remaining, size)):
             yield window
         return
-    arriving: queue.Queue[tuple[bool, Any]] = queue.Queue(
-        size
-    )  # (True, row), or (False, None or the error) at the end
+    arriving: queue.Queue[tuple[bool, Any]] = queue.Queue(size)  # (True, row); (False, error) ends
 
     def read() -> None:
         try:
