@@ -1,4 +1,4 @@
-"""Sequence models in JAX/Flax: train, decode with beam search, and cite a score."""
+"""Sequence models in JAX/Flax: training, beam search decoding, and scores that can be cited."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +10,7 @@ __version__ = "0.1.0"
 
 
 def load(run: str | Path, checkpoint: str = "best") -> "Run":
-    """A trained run: `seqlab.load(RUN).translate(lines, beam=5)`. `checkpoint`: "best", "last" or a step."""
+    """Loads a trained run: `seqlab.load(RUN).translate(lines, beam=5)`. `checkpoint` is "best", "last" or a step."""
     from seqlab.runs.loading import load
 
     return load(run, checkpoint)

@@ -1,4 +1,4 @@
-"""The contract of a parametrization: small trees of parameters that change those of a model."""
+"""The interface of parametrizations: small trees of parameters that modify the parameters of a model."""
 
 import abc
 from collections.abc import Mapping
@@ -10,17 +10,18 @@ from seqlab.types import Params
 
 
 class Parametrization(abc.ABC):
-    """A frozen dataclass, in a file of its own. A state holds the base parameters and the added ones, and by default
-    only the added ones are trained. Decoding and evaluation see the parameters that `apply` gives.
+    """The base class of parametrizations. A parametrization is a frozen dataclass in a separate file. The training
+    state contains the base and the added parameters; by default only the added ones are trained. Decoding and
+    evaluation use the parameters that `apply` returns.
     """
 
     @abc.abstractmethod
     def init(self, key: jax.Array, base: Mapping[str, Any], input_axes: Mapping[str, int]) -> Params:
-        """Returns the added parameters, a tree of dicts, given the base parameters by path.
+        """Returns the added parameters as nested dicts, given the base parameters by path.
 
-        `input_axes` says how many leading axes of a kernel are summed over, for kernels of more than two axes.
+        `input_axes` maps the path of each kernel with more than two axes to the number of its leading summed axes.
         """
 
     @abc.abstractmethod
     def apply(self, base: Mapping[str, Any], added: Params) -> dict[str, Any]:
-        """Returns the parameters that the model is applied with, by path. A pure function."""
+        """Returns the parameters of the model by path. Must be a pure function."""

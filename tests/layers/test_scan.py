@@ -152,7 +152,7 @@ def test_other_transformations():
 def test_a_body_that_multiplies_otherwise():
     kernels = {"w": drawn(4, 4), "other": drawn(4, 4)}
     for names, message in (
-        (["w"], r"by \['w'\], of the kernels \['other', 'w'\]"),
+        (["w"], r"by \['w'\], but the kernels are \['other', 'w'\]"),
         (["w", "w", "other"], "'w' twice"),
     ):
 

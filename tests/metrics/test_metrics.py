@@ -144,7 +144,7 @@ def test_exact_match():
 @pytest.mark.parametrize(
     ("name", "hypotheses", "references", "message"),
     [
-        ("blue", ["a"], [["a"]], "unknown metric 'blue': one of accuracy, bleu"),
+        ("blue", ["a"], [["a"]], "unknown metric 'blue': expected one of accuracy, bleu"),
         ("bleu", [], [[]], "no hypotheses"),
         ("bleu", ["a"], [], "no references"),
         ("rouge", ["a", "b"], [["a", "b"], ["a"]], "2 hypotheses, but 1 lines in reference 2"),
@@ -174,7 +174,7 @@ def test_mean_squared_error():
     assert scored == ("mean squared error", 0.625, "nrefs:1|lines:2")
     with pytest.raises(ValueError, match="lines that are numbers: could not convert string to float: 'x'"):
         score("mse", ["x"], [["1"]])
-    with pytest.raises(ValueError, match="against one reference"):
+    with pytest.raises(ValueError, match="exactly one reference"):
         score("mse", ["1"], [["1"], ["2"]])
 
 
@@ -199,9 +199,9 @@ def test_correlations(pairs):
 
 def test_a_correlation_of_one_line_is_refused():
     assert score("pearson", ["1"], [["2"]])[0].value == 0.0
-    with pytest.raises(SeqlabError, match="pearson is of many lines together"):
+    with pytest.raises(SeqlabError, match="pearson has no score for single lines"):
         score_lines("pearson", ["1", "2"], [["1", "2"]])
-    with pytest.raises(SeqlabError, match="Spearman is of lines that are finite numbers"):
+    with pytest.raises(SeqlabError, match="Spearman needs lines that are finite numbers"):
         score("spearman", ["inf"], [["2"]])
 
 

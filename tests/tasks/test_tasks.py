@@ -234,7 +234,7 @@ def test_a_regression_trains(tmp_path):
     assert [score.name for score in scores] == ["mean squared error", "mean squared error (mean)"]
     assert all(0 < score.value < 10 for score in scores)
     assert np.isfinite([float(answer) for answer in run.translate(["0.5 1 0.25 1", ""])]).all()
-    with pytest.raises(ValueError, match="not a multiple of 2"):
+    with pytest.raises(ValueError, match="expected a multiple of 2"):
         run.translate(["0.5 1 0.25"])
 
 
