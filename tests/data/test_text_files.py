@@ -121,7 +121,11 @@ def test_kinds(kind, bpe):
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [(("unigram", 400), "bpe, char or word"), (("bpe", 100), "must be at least 300"), (("bpe", 50_000), "cannot train a bpe")],
+    [
+        (("unigram", 400), "bpe, char or word"),
+        (("bpe", 100), "must be at least 300"),
+        (("bpe", 50_000), "cannot train a bpe"),
+    ],
 )
 def test_tokenizers_that_cannot_be(text, message):
     with pytest.raises(SeqlabError, match=message):

@@ -55,7 +55,7 @@ def test_a_certificate_names_what_is_broken():
         result = {name: (holds, more) for name, holds, more in mutated.certificate(model)}
     assert result["padding-inert"] == (True, "")
     assert not result["causal"][0]
-    assert result["causal"][1].startswith("logits before position 1 when ids from there on change")
+    assert result["causal"][1].startswith("logits before position 1 after changing later ids")
     assert result["rows independent"][0]
     assert "state carried" not in result
 
