@@ -50,7 +50,7 @@ def test_random_access_in_order(tmp_path):
     assert [example["source"] for example in data.read("test_2016", 998, 1002)] == [
         f"eins und {i}" for i in range(998, 1002)
     ]
-    with pytest.raises(SeqlabError, match="no split 'test': there are train, test_2016"):
+    with pytest.raises(SeqlabError, match="no split 'test': the splits are train, test_2016"):
         next(data.read("test"))
 
 
@@ -90,7 +90,7 @@ def test_left_by_a_killed_process(tmp_path):
 def test_nothing_of_the_users_is_touched(tmp_path):
     (tmp_path / "numbers").mkdir()
     (tmp_path / "numbers" / "my.txt").write_text("mine")
-    with pytest.raises(SeqlabError, match="exists and is no prepared data"):
+    with pytest.raises(SeqlabError, match="exists but is not prepared data"):
         prepare(Numbers(), tmp_path)
     assert (tmp_path / "numbers" / "my.txt").read_text() == "mine"
 
@@ -98,7 +98,7 @@ def test_nothing_of_the_users_is_touched(tmp_path):
 @pytest.mark.parametrize("key", ["", "..", "../numbers", "a/../../b"])
 def test_a_key_stays_below_the_root(tmp_path, monkeypatch, key):
     monkeypatch.setattr(Numbers, "key", lambda self: key)
-    with pytest.raises(SeqlabError, match="leaves the data root"):
+    with pytest.raises(SeqlabError, match="is outside the data root"):
         prepare(Numbers(), tmp_path / "data")
 
 

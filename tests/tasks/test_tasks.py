@@ -324,8 +324,8 @@ def test_a_second_run_reads_no_text(tmp_path, monkeypatch):
     ("case", "changes", "message"),
     [
         ("summarization", {"target": ""}, "Summarization needs the column 'target', and the data has source"),
-        ("packed", {"mixed": True}, "the rates of a mixture need task.rows lines, not packed"),
-        ("stream", {"letters": True}, "a stream needs a text of two tokens or more"),
+        ("packed", {"mixed": True}, "a mixture with rates needs task.rows lines, not packed"),
+        ("stream", {"letters": True}, "a stream needs a text of at least two tokens"),
         ("classification", {"unseen": True}, "split validation: unknown label 'c'"),
     ],
 )

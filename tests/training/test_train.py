@@ -218,7 +218,7 @@ def test_list(home, capsys, kind):
         (["decode", "run", "--no-repeat", "-1", "--input", "tiny.py"], "no_repeat must be at least 0"),
         (["decode", "run", "--forbid", "a b", "--input", "tiny.py"], "'a b' is 3 tokens of this vocabulary"),
         (["decode", "run", "--nbest", "9", "--input", "tiny.py"], "--nbest 9 needs a beam of 9"),
-        (["evaluate", "run", "--split", "tset", "--data-dir", "data"], "no split 'tset': there are train"),
+        (["evaluate", "run", "--split", "tset", "--data-dir", "data"], "no split 'tset': the splits are train"),
         (["score", "tiny.py", "--references", "tiny.py", "--metrics", "blue"], "unknown metric"),
         (["score", "none", "--references", "tiny.py", "--metrics", "bleu"], "no file none"),
         (["prepare", "multi40k/en-de"], "did you mean 'multi30k'"),
@@ -448,7 +448,7 @@ def test_one_compilation_a_bucket(tmp_path, monkeypatch):
     messages = []
     train(experiment, tmp_path / "run", tmp_path / "data", say=messages.append)
     buckets = sum(line.startswith("bucket") for line in messages)
-    batches = next(int(line.split()[0]) for line in messages if "batches an epoch" in line)
+    batches = next(int(line.split()[0]) for line in messages if "batches per epoch" in line)
     assert (buckets, batches < experiment.steps) == (3, True)
     (step,) = compiled
     assert step._cache_size() == 3
