@@ -168,7 +168,7 @@ def test_a_loss_of_another_type(returned, message):
 @pytest.mark.parametrize("rows", [(3, 4), (5, 5), (0, 0), ()])
 def test_a_batch_of_other_rows(rows):
     task = SimpleNamespace(collate=lambda *_: [np.zeros((count, 5)) for count in rows] or np.zeros(()))
-    with pytest.raises(SeqlabError, match=r"collate must return arrays of equally many rows, at most 4, not \["):
+    with pytest.raises(SeqlabError, match=r"collate must return arrays of equal numbers of rows, at most 4, not \["):
         make_batch(task, None, {}, BatchPlan(np.arange(3), (5,), 4))
 
 

@@ -49,7 +49,7 @@ def prepare_experiment(
     data = prepare(experiment.data, data_dir)
     check_columns(experiment, data)
     for name, count in data.origin.items():
-        if name.startswith("lines mended"):
+        if name.startswith("lines repaired"):
             say(f"{name}: {count}")
     codecs = make_codecs(experiment, data, data_dir, run, init_from, tokenizer)
     experiment = catalogue.resolve(experiment, codecs)

@@ -128,7 +128,7 @@ def test_a_kept_plan_is_the_same(tmp_path, kind):
 
 
 def test_a_row_that_is_too_long():
-    with pytest.raises(SeqlabError, match="a row of 5 positions where there is room for 4"):
+    with pytest.raises(SeqlabError, match="a row of 5 positions does not fit into 4"):
         pad([np.ones(2, int), np.ones(5, int)], 4, 3)
 
 

@@ -281,11 +281,11 @@ def test_other_data_under_a_run_is_seen(home, capsys):
 @pytest.mark.parametrize(
     ("file", "change", "message"),
     [
-        ("source.values", lambda ids: ids ^ (1 << 30), "source.values: an id outside the vocabulary"),
-        ("target.values", lambda ids: ids | -(1 << 31), "target.values: an id outside the vocabulary"),
-        ("target.offsets", lambda at: np.where(at > 0, at[-1], 0), "positions where there is room for"),
-        ("plan-*/arrays", lambda members: members ^ (members == members[3]), ": a damaged plan; remove it"),
-        ("plan-*/plan.json", lambda content: content[: len(content) // 2], ": a damaged plan; remove it"),
+        ("source.values", lambda ids: ids ^ (1 << 30), "source.values: an id is outside the vocabulary"),
+        ("target.values", lambda ids: ids | -(1 << 31), "target.values: an id is outside the vocabulary"),
+        ("target.offsets", lambda at: np.where(at > 0, at[-1], 0), "positions does not fit into"),
+        ("plan-*/arrays", lambda members: members ^ (members == members[3]), ": damaged plan; remove it"),
+        ("plan-*/plan.json", lambda content: content[: len(content) // 2], ": damaged plan; remove it"),
     ],
 )
 def test_damaged_caches_are_one_line(home, capsys, file, change, message):
@@ -297,7 +297,7 @@ def test_damaged_caches_are_one_line(home, capsys, file, change, message):
     change(np.fromfile(path, kind)).astype(kind).tofile(path)
     assert call(home, "train", "tiny.py", "--out", "x", "--data-dir", "damaged") == 2
     error = capsys.readouterr().err
-    assert (message in error, "and it is made again" in error, error.count("\n")) == (True, True, 1)
+    assert (message in error, "and it will be rebuilt" in error, error.count("\n")) == (True, True, 1)
     assert f"damaged/cache/{training_ids(home)}" in error
     shutil.rmtree(home / "x", ignore_errors=True)
 
@@ -382,7 +382,7 @@ def test_a_damaged_id_is_seen_in_the_threads(tmp_path):
         return make_batch(experiment.task, corpus, codecs, batch_plan)
 
     stream = stream_batches(plan, experiment.seed, collate, 0, 0)
-    with pytest.raises(SeqlabError, match=r"damaged \(source\.values: an id outside") as caught:
+    with pytest.raises(SeqlabError, match=r"damaged \(source\.values: an id is outside") as caught:
         for _ in range(len(plan.batches(experiment.seed, 0))):
             next(stream)
     assert "\n" not in str(caught.value)
