@@ -46,7 +46,9 @@ def read_lines(source: Path | BinaryIO | io.BufferedIOBase, repairs: Repairs = N
                 packed = number == 1 and next((kind for kind, magic in MAGIC.items() if line.startswith(magic)), None)
                 if packed:
                     hint = (
-                        "add .gz to its name" if packed == "gzip" else "convert it to plain UTF-8, optionally gzipped"
+                        "decompress it, or add .gz to its name"
+                        if packed == "gzip"
+                        else "convert it to plain UTF-8, optionally gzipped"
                     )
                     raise SeqlabError(f"{name}: not a plain text file but {packed}; {hint}")
                 text = _decode_line(line, cut, f"{name}:{number}", repairs)

@@ -11,8 +11,8 @@ class Dropout(nn.Module):
     """Zeroes elements with probability `rate` and scales up the rest; the identity unless `train` is set.
 
     One 32-bit random word serves four elements, since on CPU drawing the bits takes several times as long as the rest
-    of dropout. The rate is therefore rounded to a multiple of 1/256, and so is the scale, which preserves the
-    expectation exactly.
+    of dropout. The rate is therefore rounded to a multiple of 1/256. The scale follows the rounded rate, so that the
+    expectation is exact.
     """
 
     rate: float

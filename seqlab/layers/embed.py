@@ -87,7 +87,7 @@ class TiedEmbedding(nn.Module):
     entries: int
     dim: int
     tie: bool
-    """Whether the table is the projection too."""
+    """Tie the projection to the embedding table."""
     dtype: str = "float32"
     bias: bool = True
     """Add a bias to the logits."""

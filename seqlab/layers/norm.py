@@ -11,8 +11,8 @@ class LayerNorm(nn.Module):
     """Normalizes to zero mean and unit variance over the width, then applies a learned scale and bias (Ba et al.
     2016).
 
-    The barrier prevents the compiler from recomputing the normalization inside each product that reads it. It makes a
-    training step on CPU 20% faster.
+    The barrier prevents the compiler from recomputing the normalization inside each product that reads it. It reduces
+    the time of a training step on CPU by a fifth.
     """
 
     @nn.compact

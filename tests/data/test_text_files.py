@@ -1,4 +1,4 @@
-"""Text files, codecs, the cache of ids."""
+"""Text files, codecs, and the cache of ids."""
 
 import bz2
 import gzip
@@ -97,14 +97,14 @@ def test_tokenizer_is_deterministic(bpe):
     )
 
 
-# SentencePiece's own mark for a blank reads as one, and a NUL ends its strings.
+# SentencePiece reads its blank symbol as a blank, and ends strings at a NUL.
 TEXTS = st.text(st.characters(exclude_characters="\u2581\0", exclude_categories=("Cs",)), max_size=40)
 
 
 @settings(max_examples=80, deadline=None)
 @given(TEXTS)
 def test_any_text_comes_back(text):
-    """But for runs of blanks, and those at the ends."""
+    """Decoding restores text, except for repeated, leading and trailing blanks."""
     text = " ".join(part for part in text.split(" ") if part)
     tokenizer = tiny_tokenizer()
     (ids,) = tokenizer.encode([text])
@@ -225,7 +225,7 @@ def test_a_line_of_a_megabyte(tmp_path):
     path.write_bytes(b"ok\n" + b"x" * (1 << 20) + b"\nok\n")
     with pytest.raises(SeqlabError, match="long:2: a line of 1,048,577 bytes"):
         list(read_lines(path))
-    path.write_bytes(b"ok\n" + b"x" * ((1 << 20) - 1) + "\u00fc".encode() + b"\nok\n")  # cut in a character
+    path.write_bytes(b"ok\n" + b"x" * ((1 << 20) - 1) + "\u00fc".encode() + b"\nok\n")  # truncated within a character
     repairs = Counter()
     assert [len(line) for line in read_lines(path, repairs)] == [2, (1 << 20) - 1, 2]
     assert repairs == {"truncated to a megabyte": 1}
@@ -371,7 +371,7 @@ def test_symbols_and_numbers(tmp_path):
     ],
 )
 def test_what_is_no_plain_text(tmp_path, content, kind):
-    """Refused whether or not lines are to be mended: nothing could be."""
+    """Such files are refused even with repairs, since they cannot be repaired."""
     (tmp_path / "t").write_bytes(content)
     for repairs in (None, Counter()):
         with pytest.raises(SeqlabError, match=f"t: not a plain text file but {kind}; convert it to plain UTF-8"):

@@ -1,4 +1,4 @@
-"""Tests of the phrases generated from CLDR data."""
+"""Phrases generated from CLDR data."""
 
 import os
 import re

@@ -25,7 +25,7 @@ from seqlab.system.errors import SeqlabError
 
 @dataclasses.dataclass(frozen=True)
 class Numbers:
-    """Counts to `size`, or breaks on the way."""
+    """Counts to `size`, or raises an error on the way."""
 
     size: int = 5
     breaks: bool = False
@@ -59,12 +59,12 @@ def test_an_interrupted_preparation_leaves_nothing(tmp_path):
         prepare(Numbers(5, breaks=True), tmp_path)
     assert not list(tmp_path.rglob("*.json"))
     assert prepare(Numbers(), tmp_path).counts["train"] == 5
-    # What is there is used: the broken source is not read.
+    # Prepared data is used, so the failing source is not read.
     assert prepare(Numbers(5, breaks=True), tmp_path).counts["train"] == 5
 
 
 def test_a_full_disk(tmp_path):
-    """Reported in one line; with room again it is prepared."""
+    """A full disk is reported in one line. With free space, preparation succeeds."""
     code = (
         "import resource, sys; from pathlib import Path; from tests.datasets.test_datasets import Numbers, prepare\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, -1))\n"
@@ -121,7 +121,7 @@ def test_every_data_set_is_found_by_its_file_name(name):
     assert parts.describe("datasets")[name]
 
 
-# Multi30k. The real files are not part of the project: a wrong line here stands for a damaged copy.
+# Multi30k. The real files are not part of the project; a wrong line represents a damaged copy.
 
 
 def test_multi30k_is_told_where_its_files_are(tmp_path):
@@ -210,7 +210,7 @@ Description-de: Hunde {number}
 
 
 def write_indices(folder, count=400):
-    """Two packages of each source, with descriptions of their own; a seventh of them translated in one paragraph."""
+    """Writes two packages per source, with different descriptions, a seventh of them translated as one paragraph."""
     folder.mkdir()
     entries = [
         {

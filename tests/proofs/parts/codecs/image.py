@@ -1,4 +1,4 @@
-"""Images of one size: bytes of rows of grey pixels."""
+"""Images of one size, stored as bytes of rows of gray pixels."""
 
 from dataclasses import dataclass
 
@@ -31,7 +31,7 @@ class Image(Codec):
     @classmethod
     def load(cls, content, place):
         if not content.isdigit() or len(content) > 4:
-            raise SeqlabError(f"{place}: not the number of columns")
+            raise SeqlabError(f"{place}: expected the number of columns")
         return cls(int(content))
 
 

@@ -1,4 +1,4 @@
-"""A bigram language model, counted, with add-one smoothing of every context (Lidstone 1920)."""
+"""A bigram language model estimated by counting, with add-one smoothing of each context (Lidstone 1920)."""
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ from seqlab.types import Counted, Generator
 class CountedBigram(nn.Module, Generator, Counted):
     vocabulary: int = 0
     added: float = 1.0
-    """What each count begins with."""
+    """Initial value of each count."""
 
     def setup(self):
         self.table = self.param("table", nn.initializers.zeros, (self.vocabulary, self.vocabulary))
