@@ -132,7 +132,7 @@ def as_text(value: Value) -> str:
 
 
 def encode_values(values: Sequence[Value], codec: Codec) -> list[Any]:
-    """Returns a row for each value. Raises `SeqlabError` if the codec does not return a list of as many rows."""
+    """Returns a row for each value. Raises `SeqlabError` unless the codec returns a list with one row per value."""
     rows: Any = codec.encode(values)
     if not isinstance(rows, list | tuple) or not all(isinstance(row, list | tuple | np.ndarray) for row in rows):
         raise SeqlabError(f"{type(codec).__name__}.encode must return a list of rows; each row is a list or an array")

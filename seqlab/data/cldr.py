@@ -134,10 +134,7 @@ def locale_forms(identifier: str) -> dict[str, Forms]:
     }
     if "G" in "".join(forms.get("other", "") for forms in forms_by_name.values()):
         forms_by_name["era"] = name_forms("", value_at(data, "eras", "abbreviated", 1), {})
-    for style, key in (
-        ("and", "standard"),
-        ("or", "or"),
-    ):  # the root has commas for "and", but English for "or"
+    for style, key in (("and", "standard"), ("or", "or")):  # the root has commas for "and" but English for "or"
         list_patterns = value_at(data, "list_patterns", key)
         complete = style == "and" or {"2", "end"} <= list_patterns.keys()
         forms_by_name[f"pattern {style}"] = {**root["list_patterns"][key], **list_patterns} if complete else {}

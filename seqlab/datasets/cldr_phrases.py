@@ -134,9 +134,9 @@ class CldrPhrases:
     "<2de> 3 hours or 5 days".
 
     Attributes:
-        pair: "<source>-<target>" with CLDR locale identifiers; several pairs are separated by commas
-        ("en-de,en-pt_PT"). train, validation, test: number of phrases in each split, in all pairs together. seed:
-        random seed; the held-out combinations do not depend on it.
+        pair: "<source>-<target>" with CLDR locale identifiers, or several, separated by commas ("en-de,en-pt_PT").
+        train, validation, test: number of phrases in each split, in all pairs together.
+        seed: random seed; the held-out combinations do not depend on it.
 
     Raises:
         SeqlabError: malformed pair, unknown or incomplete locale, or sizes out of range.
