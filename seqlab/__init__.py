@@ -1,4 +1,4 @@
-"""Sequence models in JAX/Flax: train, decode with beam search, and cite a score."""
+"""Sequence models in JAX/Flax: training, beam search decoding, and scores that can be cited."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING

@@ -1,6 +1,6 @@
-"""Axes, batch structs and the protocols that models obey.
+"""Axes, batch structs, and the protocols that models implement.
 
-Axes, as they appear in every shape annotation:
+Axes in shape annotations:
 
     B sentences    K hypotheses of a sentence    S source positions    T target positions    P encoder outputs
     D width        H heads    L layers           V vocabulary          C classes             F features
@@ -15,18 +15,18 @@ from flax import struct
 
 AnyArray = Any  # NumPy on the host, JAX on a device
 Params = Any  # a nested dict of float32 arrays
-Carry = Any  # what a recurrent language model hands to the next stretch of the same stream
+Carry = Any  # the state that a recurrent language model passes to the next segment of the same stream
 Memory = Any  # per sentence: every leaf [B ...]
 State = Any  # per hypothesis: every leaf [B ...]
 
 
 @struct.dataclass
 class Tokens:
-    """A padded batch of token sequences: `ids` int [B T]; `mask` bool [B T], true where a token is real.
+    """A padded batch of token sequences: `ids` int [B T]; `mask` bool [B T], true for real tokens.
 
-    `segments` int [B T], where a row holds several texts: which one a token is of, from 1 on; nothing passes from
-    one to another. `sentences` int [B T], where a row is a document: which sentence a token is of, from 0 on.
-    `types` int [B T], where a row is a pair of texts: which of the two a token is of, 0 or 1.
+    `segments` int [B T]: the number of each token's text, from 1, where a row contains several texts; no information
+    passes between texts. `sentences` int [B T]: the number of each token's sentence, from 0, where a row is a
+    document. `types` int [B T]: 0 or 1, the text of each token, where a row is a pair of texts.
     """
 
     ids: AnyArray
@@ -38,7 +38,7 @@ class Tokens:
 
 @struct.dataclass
 class Frames:
-    """A padded batch of sequences of vectors: `values` float32 [B T F]; `mask` bool [B T], true where one is real."""
+    """A padded batch of sequences of vectors: `values` float32 [B T F]; `mask` bool [B T], true for real vectors."""
 
     values: AnyArray
     mask: AnyArray
@@ -60,9 +60,9 @@ Inputs = Any  # Tokens, Frames, Pixels, or a tuple of them: every leaf [B ...]; 
 
 @struct.dataclass
 class Encoded:
-    """What an encoder makes of inputs: `values` [B P D], one vector per position; `mask` bool [B P], true where a
-    position is real; `summary` [B D], one vector for each row, whose width may differ; `layers` [L B P D], the
-    outputs of all layers, for an encoder that gives them.
+    """The output of an encoder: `values` [B P D], one vector per position; `mask` bool [B P], true for real
+    positions; `summary` [B D], one vector per row, whose width may differ; `layers` [L B P D], the outputs of all
+    layers, if the encoder returns them.
     """
 
     values: AnyArray
@@ -73,12 +73,12 @@ class Encoded:
 
 @struct.dataclass
 class Batch:
-    """What a model is trained on: `targets` and float32 `weights`, [B T] for a generator or a tagger, [B] for a
-    classifier or a regressor, whose targets alone are float32 and not int.
+    """A training batch: `targets` and float32 `weights`, [B T] for a generator or a tagger, [B] for a classifier or a
+    regressor. Targets are int, except those of a regressor, which are float32.
 
-    A weight is zero at a pad and in a filled-up row. `prefix`, for a generator alone, is the target shifted right;
-    `inputs` is None for a language model. `fresh` bool [B], where rows are stretches of a stream: which of them
-    begin one, so that no carry comes with them.
+    Weights are zero at pads and in rows that fill up a batch. `prefix`, for generators only, is the target shifted
+    right; `inputs` is None for a language model. `fresh` bool [B], where rows are segments of streams: true for a row
+    that begins a stream and so has no carry.
     """
 
     inputs: Inputs
@@ -90,111 +90,113 @@ class Batch:
 
 @runtime_checkable
 class Model(Protocol):
-    """The base of all protocols of models. A model inherits from its protocol, and so gets these defaults."""
+    """The base of all model protocols. A model inherits from its protocol, which provides these defaults."""
 
     @property
     def longest(self) -> int | None:
-        """The longest sequence that it can read; None: any."""
+        """The maximum length of a sequence that the model can read; None: unlimited."""
         return None
 
     @property
     def receptive_field(self) -> int | None:
-        """How many positions an output can depend on; None: all."""
+        """The number of positions that an output can depend on; None: all."""
         return None
 
     @property
     def widest_kernel(self) -> int:
-        """The positions that its widest convolution needs; 1: there is none."""
+        """The kernel size of the widest convolution; 1 if there is none."""
         return 1
 
     def paths(self, length: int) -> dict[str, int | None]:
-        """For a side, the largest number of moves from a position to the last output; see `seqlab cost`."""
+        """Returns, for each side, the maximum path length from any position to the last output; see `seqlab cost`."""
         return {}
 
 
 @runtime_checkable
 class Reader(Protocol):
-    """A module that turns raw inputs into one vector per position, as the first part of a model or an encoder."""
+    """A module that turns raw inputs into one vector per position: the first part of a model or an encoder."""
 
     column: str
-    """The column of the data that it reads. Sizes that are 0 in a config come from the column's codec: `vocabulary`,
-    the number of its ids, and `features`, the last axis of its elements."""
+    """Data column that the module reads. Sizes that are 0 in a config are set from the column's codec: `vocabulary`
+    to the number of its ids, `features` to the last axis of its elements."""
 
     def read(self, inputs: Any, width: int, *, embed: Any = None) -> Any:
         """Returns vectors [B P D] and the mask of their positions [B P].
 
-        D is `width` unless the reader has a width of its own. `embed`, a function from ids to vectors, takes the
-        place of the reader's own table, where a model shares a table between source and target.
+        D is `width` unless the reader sets its own width. `embed`, a function from ids to vectors, replaces the
+        reader's own table in a model that shares one table between source and target.
         """
         ...
 
     def blank(self, rows: int, length: int) -> Any:
-        """Returns inputs of zeros, all real: enough to build a model with."""
+        """Returns inputs of zeros without padding, sufficient to initialize a model."""
         ...
 
 
 @runtime_checkable
 class Encoder(Model, Protocol):
-    """A module that reads inputs, and is given a head to be a model."""
+    """A module that encodes inputs; a head on top of it makes a model."""
 
     @property
     def causal(self) -> bool:
-        """Whether a position sees itself and the past alone."""
+        """Whether each position depends only on itself and earlier positions."""
         ...
 
     def encode(self, inputs: Any, *, train: bool) -> Encoded:
-        """Returns the vectors of all positions, and of the whole sequence."""
+        """Returns one vector per position and one for the whole sequence."""
         ...
 
 
 @runtime_checkable
 class Generator(Model, Protocol):
-    """A model that writes: language model, translation, summarization, dialogue.
+    """A model that generates text: language modeling, translation, summarization, dialogue.
 
-    Every leaf of memory and state has B as its first axis, so that a sentence can leave the batch by one
-    gather. Prompts are right-aligned, so the position `t` of a step is one scalar for the whole batch. `inputs` are
-    those of a source, or None for a language model.
+    B is the first axis of every leaf of memory and state, so one gather removes a sentence from the batch. Prompts
+    are right-aligned, so the position `t` of a step is one scalar for the whole batch. `inputs` are the inputs of the
+    source, or None for a language model.
     """
 
     vocabulary: int
 
     @property
     def shares_table(self) -> bool:
-        """Whether source and target share one table of embeddings, and so one vocabulary."""
+        """Whether source and target share one embedding table, and therefore one vocabulary."""
         return False
 
     def features(self, inputs: Any, prefix: Tokens, carry: Carry = None, *, train: bool) -> Any:
-        """Teacher forcing, all positions at once: ([B T D], carry)."""
+        """Runs the model with teacher forcing, all positions at once. Returns ([B T D], carry)."""
         ...
 
     def project(self, features: jax.Array) -> jax.Array:
-        """[... D] to float32 logits [... V]."""
+        """Maps features [... D] to float32 logits [... V]."""
         ...
 
     def start(self, inputs: Any, prompt: Tokens, capacity: int, hypotheses: int) -> Any:
-        """Reads all of `prompt` [B P] but its last token: (memory, state with room for `capacity` positions)."""
+        """Reads `prompt` [B P] except its last token. Returns (memory, state with room for `capacity` positions)."""
         ...
 
     def step(self, memory: Memory, state: State, token: jax.Array, t: jax.Array) -> Any:
-        """`token` [B K] is at position `t`: (logits [B K V] of the next token, state)."""
+        """Reads `token` [B K] at position `t`. Returns (logits [B K V] of the next token, state)."""
         ...
 
     def reorder(self, state: State, parents: jax.Array) -> State:
-        """Hypothesis k of a sentence continues hypothesis `parents[b, k]`; `parents` int [B K]."""
+        """Returns the state in which hypothesis k of sentence b continues hypothesis `parents[b, k]`; `parents` is
+        int [B K].
+        """
         ...
 
     def grow(self, state: State, more: int) -> State:
-        """The state with room for `more` positions; a state without a bound stays as it is."""
+        """Returns the state with room for `more` positions; by default, returns it unchanged."""
         return state
 
     def outputs(self, inputs: Any, prefix: Any = None, *, train: bool) -> jax.Array:
-        """Float32 logits [B T V] of a forced pass."""
+        """Returns float32 logits [B T V] of a forced pass."""
         return self.project(self.features(inputs, prefix, train=train)[0])
 
 
 @runtime_checkable
 class Classifier(Model, Protocol):
-    """A model that names a class: document classification."""
+    """A model that predicts a class for each sequence: document classification."""
 
     classes: int
 
@@ -208,26 +210,26 @@ class Classifier(Model, Protocol):
 
 @runtime_checkable
 class Tagger(Model, Protocol):
-    """A model that names a class at every position of its inputs: copy memory."""
+    """A model that predicts a class at every position: tagging, the copy memory task."""
 
     classes: int
 
     def tag(self, inputs: Any, *, train: bool) -> Any:
-        """Returns float32 logits [B P C], and which positions are real [B P]."""
+        """Returns float32 logits [B P C] and the mask of real positions [B P]."""
         ...
 
     def outputs(self, inputs: Any, prefix: None = None, *, train: bool) -> jax.Array:
-        """Returns the logits, zero where a position is not real."""
+        """Returns the logits, set to zero at pads."""
         logits, mask = self.tag(inputs, train=train)
         return jnp.where(mask[..., None], logits, 0.0)
 
 
 @runtime_checkable
 class Regressor(Model, Protocol):
-    """A model that gives a number: the adding problem."""
+    """A model that predicts a number for each sequence: the adding problem."""
 
     def regress(self, inputs: Any, *, train: bool) -> jax.Array:
-        """Returns float32 [B]."""
+        """Returns float32 numbers [B]."""
         ...
 
     def outputs(self, inputs: Any, prefix: None = None, *, train: bool) -> jax.Array:
@@ -236,28 +238,28 @@ class Regressor(Model, Protocol):
 
 @runtime_checkable
 class Attentive(Generator, Protocol):
-    """A generator that can tell its attention over the source."""
+    """A generator that returns its attention weights over the source."""
 
     def attention_weights(self, inputs: Tokens, prefix: Tokens) -> jax.Array:
-        """The weights of a forced pass [L B H T P]."""
+        """Returns the attention weights of a forced pass [L B H T P]."""
         ...
 
     def attentive_step(self, memory: Memory, state: State, token: jax.Array, t: jax.Array) -> Any:
-        """`step`, and the mean weights [B K P] of its position."""
+        """Like `step`, but also returns the mean attention weights [B K P] at the position."""
         ...
 
 
 @runtime_checkable
 class Counted(Protocol):
-    """A model that is estimated by counting, not by gradients: n-grams."""
+    """A model that is estimated by counting instead of by gradient descent: n-grams."""
 
     def count(self, batches: Iterable[Any]) -> Params:
-        """Returns the parameters, given all training batches once, in the order of the data."""
+        """Returns the parameters, given each training batch once, in data order."""
         ...
 
 
 def kind_of(protocol: type) -> str:
-    """The name of a protocol in messages: "generator" for `Generator`."""
+    """Returns the name of a protocol for messages: "generator" for `Generator`."""
     return protocol.__name__.lower()
 
 
@@ -271,8 +273,8 @@ class Reference:
 
 @struct.dataclass
 class Context:
-    """What a loss depends on besides parameters and batch: the `key` that drives dropout, None in evaluation; the
-    `carry` of the stretch before, if rows are stretches of a stream; and frozen models by name.
+    """The inputs of a loss besides parameters and batch: the dropout `key`, None in evaluation; the `carry` of the
+    preceding segment, if rows are segments of streams; and frozen models by name.
     """
 
     key: Any = None
@@ -281,8 +283,8 @@ class Context:
 
 
 class Loss(NamedTuple):
-    """The `sum` of a loss over a batch and the `weight` that it is divided by, in the end; the `sums` of metrics; the
-    `carry` for the next stretch of a stream.
+    """The `sum` of a loss over a batch, and the `weight` that divides it after accumulation; the `sums` of metrics;
+    the `carry` for the next segment of a stream.
     """
 
     sum: jax.Array
@@ -293,8 +295,8 @@ class Loss(NamedTuple):
 
 @struct.dataclass
 class TrainState:
-    """All that training changes. `sums` adds up the metrics since the log was last written; `average` is a moving
-    average of the parameters, if there is one.
+    """The state that training updates. `sums` accumulates metrics since the last log entry; `average` is a moving
+    average of the parameters, if one is maintained.
     """
 
     step: AnyArray

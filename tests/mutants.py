@@ -1,6 +1,6 @@
-"""Planted bugs: each changes a line of production code and must break the law it names.
+"""Planted bugs. Each changes a line of production code and must break the law that it names.
 
-A mutant's package is imported afresh, with the changed source, beside the real one.
+The package with the bug is imported from the changed source, separately from the real package.
 """
 
 import collections
@@ -21,7 +21,7 @@ class Mutant(NamedTuple):
     old: str
     new: str
     law: str  # one of seqlab.laws.registry, or "test_module.test_function"
-    part: str = "transformer"  # the model or task it is tried on
+    part: str = "transformer"  # the model or task to test
 
 
 MUTANTS = (
@@ -101,28 +101,28 @@ MUTANTS = (
         "resuming_changes_nothing",
     ),
     Mutant(
-        "a validation that was cut short is passed over",
+        "interrupted validation skipped",
         "training.loop",
         "if not self.progress.judged:",
         "if False:",
         "resuming_changes_nothing",
     ),
     Mutant(
-        "a cut-off validation logged twice",
+        "interrupted validation logged twice",
         "runs.log",
         "(judged or not is_validation(line))",
         "True",
         "resuming_changes_nothing",
     ),
     Mutant(
-        "the first part of a batch for every part",
+        "first part of a batch used for all parts",
         "training.step",
         "jnp.moveaxis(x.reshape(-1, parts, *x.shape[1:]), 1, 0)",
         "jnp.stack([x.reshape(parts, -1, *x.shape[1:])[0]] * parts)",
         "devices_agree",
     ),
     Mutant(
-        "the first rows for any",
+        "first rows used for any rows",
         "data.plans",
         "self.indices[chosen[chosen < len(self.indices)]]",
         "self.indices[: len(chosen)]",
@@ -137,7 +137,7 @@ MUTANTS = (
         "longer_padding_changes_nothing",
     ),
     Mutant(
-        "every row reads the values of the first",
+        "every row reads the values of the first row",
         "layers.attention",
         'jnp.einsum("bhts,bshd->bthd", dropped, values)',
         'jnp.einsum("bhts,shd->bthd", dropped, values[0])',
@@ -151,7 +151,7 @@ MUTANTS = (
         "empty_rows_are_finite",
     ),
     Mutant(
-        "only the present seen",
+        "attention only to the current position",
         "layers.attention",
         "jnp.tril(jnp.ones((length, length), bool))",
         "jnp.eye(length, dtype=bool)",
@@ -159,21 +159,21 @@ MUTANTS = (
         "transformer_lm",
     ),
     Mutant(
-        "a branch on being traced",
+        "different scale when traced",
         "layers.embed",
         "else ids] * self.dim**0.5",
         "else ids] * (1.0 if isinstance(ids, jax.core.Tracer) else self.dim**0.5)",
         "jit_agrees_with_eager",
     ),
     Mutant(
-        "values cut off from the gradient",
+        "gradient of values stopped",
         "layers.attention",
         "return self.key(memory), self.value(memory)",
         "import jax\n\n        return self.key(memory), jax.lax.stop_gradient(self.value(memory))",
         "gradients_reach_every_parameter",
     ),
     Mutant(
-        "steps uphill",
+        "gradient ascent",
         "training.step",
         "optax.apply_updates(trained, updates)",
         "optax.apply_updates(state.params, jax.tree.map(jnp.negative, updates))",
@@ -195,7 +195,7 @@ MUTANTS = (
         "returned_scores_are_the_models",
     ),
     Mutant(
-        "length of the finished off by one",
+        "length of finished hypotheses off by one",
         "search.beam",
         "score(log_probs, i + 1) + rewards",
         "score(log_probs, i + 2) + rewards",
@@ -216,7 +216,7 @@ MUTANTS = (
         "returned_scores_are_the_models",
     ),
     Mutant(
-        "hypotheses that end go on",
+        "finished hypotheses continue",
         "search.beam",
         "is_removed = ends | last[:, None]",
         "is_removed = jnp.broadcast_to(last[:, None], ends.shape)",
@@ -224,14 +224,14 @@ MUTANTS = (
         "bahdanau",
     ),
     Mutant(
-        "greedy search goes past the end",
+        "greedy search exceeds the limit",
         "search.sequences",
         "token = jnp.where((i + 1 >= requests.limit)[:, None], eos, chosen)",
         "token = jnp.where((i >= requests.limit)[:, None], eos, chosen)",
         "greedy_is_a_beam_of_one",
     ),
     Mutant(
-        "the last example of a bucket lost",
+        "last example of a bucket dropped",
         "data.buckets",
         "range(0, len(members), bucket.rows)",
         "range(0, len(members) - 1, bucket.rows)",
@@ -239,7 +239,7 @@ MUTANTS = (
         "translation",
     ),
     Mutant(
-        "segments see each other",
+        "attention across segments",
         "layers.attention",
         "return seen if segments is None else seen & (segments[:, :, None] == segments[:, None, :])",
         "return seen",
@@ -247,7 +247,7 @@ MUTANTS = (
         "transformer_lm",
     ),
     Mutant(
-        "the carry is not taken up",
+        "carry ignored",
         "layers.recurrent",
         "zero if state is None else state",
         "zero",
@@ -255,7 +255,7 @@ MUTANTS = (
         "recurrent_lm",
     ),
     Mutant(
-        "the state goes on into the next segment",
+        "state carried into the next segment",
         "layers.recurrent",
         "state = tuple(jnp.where(fresh, 0.0, s) for s in state)",
         "pass",
@@ -263,7 +263,7 @@ MUTANTS = (
         "recurrent_lm",
     ),
     Mutant(
-        "the state moves at a pad",
+        "state changes at pads",
         "layers.recurrent",
         "jnp.where(real, n, s)",
         "jnp.where(real | True, n, s)",
@@ -271,7 +271,7 @@ MUTANTS = (
         "recurrent_lm",
     ),
     Mutant(
-        "a request without its sentences",
+        "request without sentence numbers",
         "decoding.requests",
         "limit, sentences)",
         "limit, [0] * len(source))",
@@ -279,7 +279,7 @@ MUTANTS = (
         "summarization",
     ),
     Mutant(
-        "dilation forgotten in a step",
+        "dilation ignored in a step",
         "layers.convolution",
         "slot = (t - j * self.dilation) % self.reach",
         "slot = (t - j) % self.reach",
@@ -295,7 +295,7 @@ MUTANTS = (
         "conv_seq2seq",
     ),
     Mutant(
-        "pads among the words of a sentence",
+        "pads counted as words of a sentence",
         "layers.hierarchy",
         "& inputs.mask[:, None, :]",
         "& (inputs.mask | True)[:, None, :]",
@@ -303,7 +303,7 @@ MUTANTS = (
         "encoders/hierarchical",
     ),
     Mutant(
-        "hypotheses keep their own state",
+        "states of hypotheses not reordered",
         "layers.hypotheses",
         "x[rows, parents]",
         "x",
@@ -311,7 +311,7 @@ MUTANTS = (
         "bahdanau",
     ),
     Mutant(
-        "a decoder's state moves at a pad",
+        "decoder state changes at pads",
         "layers.attentive_decoder",
         "jnp.where(real, n, s)",
         "jnp.where(real | True, n, s)",
@@ -319,7 +319,7 @@ MUTANTS = (
         "hierarchical_seq2seq",
     ),
     Mutant(
-        "labels one behind",
+        "labels shifted by one",
         "tasks.tagging",
         "pad(labels, batch_plan.shape[0], batch_plan.row_count)",
         "pad([np.roll(row, 1) for row in labels], batch_plan.shape[0], batch_plan.row_count)",
@@ -327,7 +327,7 @@ MUTANTS = (
         "tagging",
     ),
     Mutant(
-        "numbers in reverse",
+        "numbers reversed",
         "codecs.numbers",
         "row.reshape(-1, *self.shape)",
         "row[::-1].reshape(-1, *self.shape)",
@@ -335,7 +335,7 @@ MUTANTS = (
         "regression",
     ),
     Mutant(
-        "the last position instead of the last real one",
+        "last position instead of last real position",
         "layers.summary",
         "jnp.maximum(mask.sum(axis=1) - 1, 0)",
         "jnp.full(mask.shape[:1], mask.shape[1] - 1)",
@@ -343,7 +343,7 @@ MUTANTS = (
         "regressor_head",
     ),
     Mutant(
-        "a newline begins the next sentence",
+        "newline starts the next sentence",
         "data.padding",
         "(np.cumsum(ends, axis=-1) - ends)",
         "np.cumsum(ends, axis=-1)",
@@ -351,7 +351,7 @@ MUTANTS = (
         "classification",
     ),
     Mutant(
-        "rows filled up with ones",
+        "batch filled up with ones",
         "distributed.devices",
         "np.zeros((missing, *x.shape[1:]), x.dtype)",
         "np.ones((missing, *x.shape[1:]), x.dtype)",
@@ -359,7 +359,7 @@ MUTANTS = (
         "translation",
     ),
     Mutant(
-        "a row's state from its neighbour",
+        "state taken from the neighboring row",
         "layers.recurrent",
         'u = multiply("recurrent", h)',
         'u = multiply("recurrent", jnp.roll(h, 1, axis=0))',
@@ -367,7 +367,7 @@ MUTANTS = (
         "recurrent_lm",
     ),
     Mutant(
-        "an empty sentence divided by its length",
+        "softmax of an empty sentence not masked",
         "layers.hierarchy",
         "masked_softmax((jnp.tanh(dense(x)) @ vector)[:, None, :], members)",
         "nn.softmax(jnp.where(members, (jnp.tanh(dense(x)) @ vector)[:, None, :], -jnp.inf))",
@@ -375,7 +375,7 @@ MUTANTS = (
         "encoders/hierarchical",
     ),
     Mutant(
-        "every tap the same",
+        "all taps at the same position",
         "layers.convolution",
         "distance = j * self.dilation - self.ahead",
         "distance = -self.ahead",
@@ -383,7 +383,7 @@ MUTANTS = (
         "tcn_lm",
     ),
     Mutant(
-        "another sum when compiled",
+        "different sum when compiled",
         "layers.recurrent",
         "x = self.input(x)",
         "x = self.input(x) + isinstance(x, jax.core.Tracer)",
@@ -391,7 +391,7 @@ MUTANTS = (
         "recurrent_lm",
     ),
     Mutant(
-        "the recurrent matrix never learns",
+        "zero gradient of the recurrent matrix",
         "layers.scan",
         "jax.tree.map(gradient, operands, taps)",
         "jax.tree.map(lambda *both: 0 * gradient(*both), operands, taps)",
@@ -399,7 +399,7 @@ MUTANTS = (
         "recurrent_lm",
     ),
     Mutant(
-        "sentences that say nothing",
+        "sentence vectors zeroed",
         "layers.hierarchy",
         'return jnp.einsum("bns,bse->bne", weights, x)',
         'return 0 * jnp.einsum("bns,bse->bne", weights, x)',
@@ -407,7 +407,7 @@ MUTANTS = (
         "encoders/hierarchical",
     ),
     Mutant(
-        "a document that says nothing",
+        "document vector zeroed",
         "encoders.mean",
         "(x * mask[..., None]).sum(axis=1)",
         "(0 * x * mask[..., None]).sum(axis=1)",
@@ -426,7 +426,7 @@ MUTANTS = (
 
 
 class _MutantLoader(importlib.machinery.SourceFileLoader):
-    """Loads a module from its source, changed if it is the mutant's."""
+    """Loads a module from source, changed if it is the module of the mutant."""
 
     def __init__(self, name: str, path: str, mutant: Mutant):
         super().__init__(name, path)
@@ -436,7 +436,7 @@ class _MutantLoader(importlib.machinery.SourceFileLoader):
         source = Path(self.path).read_text(encoding="utf-8")
         if fullname == f"seqlab.{self.mutant.module}":
             assert source.count(self.mutant.old) == 1, (
-                f"{self.mutant.old!r} stands {source.count(self.mutant.old)} times"
+                f"{self.mutant.old!r} occurs {source.count(self.mutant.old)} times"
             )
             source = source.replace(self.mutant.old, self.mutant.new)
         return compile(source, self.path, "exec")
@@ -463,8 +463,8 @@ LAWS = tuple(f"seqlab.laws.{name}" for name in ("equality", "subject", "registry
 
 @contextlib.contextmanager
 def planted(mutant: Mutant, *names: str) -> Iterator[Any]:
-    """Some modules of a package with the bug, their names in one namespace; by default those of the laws. The real
-    package is back afterwards.
+    """Yields modules of the package with the bug: a single module, or a namespace with the names of several; by
+    default the modules of laws. Restores the real package afterwards.
     """
 
     def take_out() -> dict[str, ModuleType]:

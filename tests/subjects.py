@@ -1,4 +1,4 @@
-"""The small models that tests share: each is initialized once in a process, and its passes are compiled once."""
+"""Small models that tests share. Each is initialized once per process, and its passes are compiled once."""
 
 import functools
 from typing import Any
@@ -17,10 +17,10 @@ GENERATORS = [
 
 @functools.cache
 def subject(name: str, seed: int = 0, **changes: Any) -> Subject:
-    """A subject of a model's TINY, with some of its fields changed."""
+    """Returns a subject for the TINY of a model, with some fields changed."""
     return make_subject(catalogue.module("models", name).TINY.clone(**changes), seed)
 
 
 def batch_of(s: Subject) -> Batch:
-    """What the subject learns from, on the device: for functions that are not compiled."""
+    """Returns the batch of a subject as device arrays, for functions that are not compiled."""
     return jax.tree.map(jnp.asarray, Batch(s.inputs, s.prefix, s.targets, s.weights))

@@ -46,14 +46,14 @@ class Letters(Codec):
         (None, "encode must return a list of rows"),
         ([None, [1]], "encode must return a list of rows"),
         ([[1]], "encode returns 1 rows for 2 values"),
-        ([[1], [[2], [3, 4]]], "encode returns rows that are not arrays of <i4"),
-        ([[1], [None]], "encode returns rows that are not arrays of <i4"),
+        ([[1], [[2], [3, 4]]], "encode must return rows that are arrays of <i4"),
+        ([[1], [None]], "encode must return rows that are arrays of <i4"),
         ([[1], ["x"]], "encode returns"),
         ([[1], [1 << 40]], "encode returns int64 elements, not <i4"),
         ([[1], [2.5]], "encode returns float64 elements, not <i4"),
         ([np.ones((2, 3), "<i4"), [1]], r"encode returns elements of shape \(3,\), not \(\)"),
-        ([[1], [2, 10]], "encode returns the ids 1 to 10; its size is 10"),
-        ([[-1], []], "encode returns the ids -1 to -1; its size is 10"),
+        ([[1], [2, 10]], "encode returns ids from 1 to 10, but its size is 10"),
+        ([[-1], []], "encode returns ids from -1 to -1, but its size is 10"),
     ],
 )
 def test_a_codec_that_encodes_wrongly(tmp_path, given, message):
@@ -168,7 +168,7 @@ def test_a_loss_of_another_type(returned, message):
 @pytest.mark.parametrize("rows", [(3, 4), (5, 5), (0, 0), ()])
 def test_a_batch_of_other_rows(rows):
     task = SimpleNamespace(collate=lambda *_: [np.zeros((count, 5)) for count in rows] or np.zeros(()))
-    with pytest.raises(SeqlabError, match=r"collate must return arrays of equally many rows, at most 4, not \["):
+    with pytest.raises(SeqlabError, match=r"collate must return arrays of equal numbers of rows, at most 4, not \["):
         make_batch(task, None, {}, BatchPlan(np.arange(3), (5,), 4))
 
 

@@ -1,4 +1,4 @@
-"""The class of an example, by name: a value is one id."""
+"""Class labels: each value is the name of a class and becomes one id."""
 
 import json
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from seqlab.system.untrusted import parse_json
 
 @dataclass(frozen=True)
 class ClosedSet(Codec):
-    """Names that occur in the training data; the position of a name is its id. The file is a JSON list of them."""
+    """The names that occur in the training data. The id of a name is its index; the file is a JSON list of names."""
 
     names: tuple[str, ...] = ()
 
@@ -28,7 +28,7 @@ class ClosedSet(Codec):
     def load(cls, content: bytes, place: str) -> Self:
         names = parse_json(content, place, list[str])
         if not names or len(set(names)) < len(names):
-            raise SeqlabError(f"{place}: expected a list of names, each once, and one at least")
+            raise SeqlabError(f"{place}: expected a list of one or more distinct names")
         return cls(tuple(names))
 
 
@@ -39,11 +39,13 @@ class Label(ClosedSet):
         return Label(tuple(sorted({as_text(value) for value in read(None)})))
 
     def encode(self, values: Sequence[str]) -> list[list[int]]:
-        """Raises `SeqlabError` for a label that the training data does not have."""
+        """Returns the id of each label. Raises `SeqlabError` for a label that is not in the training data."""
         ids = {name: i for i, name in enumerate(self.names)}
         unknown = next((value for value in values if value not in ids), None)
         if unknown is not None:
-            raise SeqlabError(f"unknown label {unknown!r}: the training data has {len(ids)} others")
+            raise SeqlabError(
+                f"unknown label {unknown!r}: it is not one of the {len(ids)} labels of the training data"
+            )
         return [[ids[value]] for value in values]
 
     def decode(self, row: Sequence[int]) -> str:

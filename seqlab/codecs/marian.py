@@ -1,4 +1,4 @@
-"""Text as a Marian model has it: the pieces of a SentencePiece model, with ids from a vocabulary of their own."""
+"""The text codec of Marian models: the pieces of a SentencePiece model, with ids from a separate vocabulary."""
 
 import base64
 import binascii
@@ -20,7 +20,7 @@ SPECIAL = ("pad", "bos", "eos", "unk")
 
 @dataclass(frozen=True)
 class Marian(TextCodec):
-    """A SentencePiece model, the pieces by id, and the special ids."""
+    """A SentencePiece model, the pieces by id, and the ids of the special tokens."""
 
     model: bytes
     pieces: tuple[str, ...]
@@ -53,7 +53,7 @@ class Marian(TextCodec):
         return [[self.ids.get(piece, self.unk) for piece in row] for row in rows]
 
     def decode(self, row: Sequence[int]) -> str:
-        """Returns the text of ids without the special ones."""
+        """Returns the text of a row, ignoring special ids."""
         pieces = [self.pieces[i] for i in row if i not in (self.pad, self.bos, self.eos)]
         return self.processor.decode_pieces(pieces).replace("\u2581", " ").strip()
 
@@ -72,15 +72,15 @@ class Marian(TextCodec):
 
 
 def checked_marian(model: bytes, fields: dict[str, Any], place: str) -> Marian:
-    """Returns the codec of a SentencePiece model with these `fields`, pieces and special ids. Errors name the
-    `place`.
+    """Returns the codec of a SentencePiece model, with the pieces and special ids in `fields`. Raises `SeqlabError`,
+    which names `place`, for malformed fields.
     """
     pieces = fields.get("pieces")
     if fields.keys() != {"pieces", *SPECIAL} or not isinstance(pieces, list):
-        raise SeqlabError(f"{place}: the keys are pieces, {', '.join(SPECIAL)}")
+        raise SeqlabError(f"{place}: the keys must be pieces, {', '.join(SPECIAL)}")
     ids = [fields[name] for name in SPECIAL]
     if not all(isinstance(i, int) and 0 <= i < len(pieces) for i in ids):
-        raise SeqlabError(f"{place}: {', '.join(SPECIAL)} are ids of its {len(pieces)} pieces")
+        raise SeqlabError(f"{place}: {', '.join(SPECIAL)} must be ids of its {len(pieces)} pieces")
     codec = Marian(model, tuple(pieces), *ids)
     check_model(codec, place)
     return codec

@@ -1,4 +1,4 @@
-"""Numbers, separated by spaces or newlines."""
+"""A codec for numbers that are separated by spaces or newlines."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,14 +11,14 @@ from seqlab.system.errors import SeqlabError
 
 @dataclass(frozen=True)
 class Numbers(Codec):
-    """Each number is a float32; nothing is learned."""
+    """Parses float32 numbers; nothing is learned."""
 
     features: int = 0
-    """Numbers of an element: the first ones of a value are its first element. 0: elements are single numbers."""
+    """Number of consecutive numbers that form an element. 0: elements are single numbers."""
 
     def check(self, fitted: Codec) -> None:
         if fitted != self:
-            raise SeqlabError(f"a codec {fitted} in place of {self}")
+            raise SeqlabError(f"expected the codec {self}, not {fitted}")
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -33,11 +33,13 @@ class Numbers(Codec):
         return False
 
     def encode(self, values: Sequence[str]) -> list[np.ndarray]:
-        """Raises `SeqlabError` for a value that is not made of finite numbers."""
+        """Returns the numbers of each value. Raises `SeqlabError` unless a value consists of finite numbers."""
         rows = [parse_numbers(value) for value in values]
         for value, row in zip(values, rows, strict=True):
             if self.features and len(row) % self.features:
-                raise SeqlabError(f"{len(row)} numbers are not a multiple of {self.features}: {value[:40]!r}")
+                raise SeqlabError(
+                    f"expected a multiple of {self.features} numbers, not {len(row)} numbers: {value[:40]!r}"
+                )
         return [row.reshape(-1, *self.shape) for row in rows]
 
     def decode(self, row: Sequence[float]) -> str:
@@ -49,12 +51,12 @@ class Numbers(Codec):
     @classmethod
     def load(cls, content: bytes, place: str) -> "Numbers":
         if not content.isdigit() or len(content) > 9:
-            raise SeqlabError(f"{place}: not the number of features")
+            raise SeqlabError(f"{place}: expected the number of features")
         return cls(int(content))
 
 
 def parse_numbers(value: str) -> np.ndarray:
-    """Returns the numbers in a text, float32 [N]. Raises `SeqlabError` for one that is not finite."""
+    """Returns the numbers in a text, float32 [N]. Raises `SeqlabError` unless all are finite numbers."""
     try:
         numbers = np.array(value.split(), np.float64)
     except ValueError:

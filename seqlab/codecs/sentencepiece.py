@@ -1,4 +1,4 @@
-"""Text as the pieces of a SentencePiece model (Kudo & Richardson 2018), which is learned from the training data."""
+"""A text codec with the pieces of a SentencePiece model (Kudo & Richardson 2018), trained on the training data."""
 
 import functools
 import io
@@ -15,11 +15,11 @@ from seqlab.system.progress_bar import progress
 
 @dataclass(frozen=True)
 class SentencePiece(TextCodec):
-    """A SentencePiece model and its special ids. Each line of a text is encoded by itself."""
+    """A SentencePiece model and its special ids. The lines of a text are encoded separately."""
 
     model: bytes = b""
     reserved: tuple[str, ...] = ()
-    """Special tokens besides pad, bos, eos and unk, which no text contains, such as [MASK]."""
+    """Additional special tokens that no text contains, such as [MASK]."""
 
     pad = 0
     bos = 1
@@ -31,10 +31,10 @@ class SentencePiece(TextCodec):
         processor = open_processor(self.model)
         special_ids = processor.pad_id(), processor.bos_id(), processor.eos_id(), processor.unk_id()
         if processor.piece_to_id("<0x0A>") == self.unk:
-            raise SeqlabError("this SentencePiece model has no byte fallback, which is needed")
+            raise SeqlabError("this SentencePiece model has no byte fallback: train it with byte_fallback=true")
         if special_ids != (self.pad, self.bos, self.eos, self.unk):
             raise SeqlabError(
-                f"this SentencePiece model has pad, bos, eos, unk at {special_ids}; 0, 1, 2, 3 are needed"
+                f"this SentencePiece model must have pad, bos, eos, unk at (0, 1, 2, 3), not at {special_ids}"
             )
         return processor
 
@@ -48,7 +48,7 @@ class SentencePiece(TextCodec):
 
     @functools.cached_property
     def newline(self) -> int:
-        """The id of the byte of a newline."""
+        """The id of the newline byte."""
         return self.processor.piece_to_id("<0x0A>")
 
     def shared(self, text: Text) -> bool:
@@ -71,7 +71,7 @@ class SentencePiece(TextCodec):
         return fitted.processor.piece_to_id(name)
 
     def encode(self, values: Sequence[str]) -> list[list[int]]:
-        """Returns ids without BOS and EOS, on all cores."""
+        """Returns ids without BOS and EOS, computed on all cores."""
         parts = [text.split("\n") for text in values]
         lines = [line for part in parts for line in part]
         rows = iter(self.processor.encode(lines, num_threads=os.cpu_count() or 1))
@@ -85,14 +85,14 @@ class SentencePiece(TextCodec):
         return encoded
 
     def decode(self, row: Sequence[int]) -> str:
-        """Returns the text of ids without the special ones. An id outside the vocabulary is an error."""
+        """Returns the text of a row, ignoring special ids. Raises for an id outside the vocabulary."""
         lines: list[list[int]] = [[]]
         for i in row:
             if i == self.newline:
                 lines.append([])
             elif i not in (self.pad, self.bos, self.eos):
                 lines[-1].append(i)
-        # A word missing from a vocabulary of words keeps SentencePiece's mark for a blank.
+        # An unknown word of a word vocabulary keeps SentencePiece's blank symbol, which is replaced here.
         return "\n".join(
             text.removeprefix("\u2581").replace("\u2581", " ") for text in self.processor.decode(lines)
         ).strip()
@@ -108,7 +108,7 @@ class SentencePiece(TextCodec):
 
 
 def open_processor(model: bytes) -> Any:
-    """Returns the SentencePiece processor of a serialized model. Raises `SeqlabError` for other bytes."""
+    """Returns the processor of a serialized SentencePiece model. Raises `SeqlabError` if it is not a model."""
     import sentencepiece
 
     try:
@@ -118,31 +118,33 @@ def open_processor(model: bytes) -> Any:
 
 
 def check_model(codec: Any, place: str) -> None:
-    """Raises `SeqlabError` for a codec with a malformed SentencePiece model, and names the `place`."""
-    if not codec.model:  # SentencePiece takes nothing for a model
+    """Raises `SeqlabError`, which names `place`, for a codec with a malformed SentencePiece model."""
+    if not codec.model:  # SentencePiece accepts empty bytes as a model
         raise SeqlabError(f"{place} is empty")
     try:
         for i in range(codec.processor.get_piece_size()):
             codec.processor.id_to_piece(i)
     except UnicodeDecodeError as error:
-        raise SeqlabError(f"{place}: a piece that is not UTF-8 ({error.reason})") from None
+        raise SeqlabError(f"{place}: a piece is not UTF-8 ({error.reason})") from None
     except SeqlabError as error:
         raise SeqlabError(f"{place}: {error}") from None
 
 
 def train_sentencepiece(texts: Iterable[str], text: Text, reserved: Sequence[str] = ()) -> SentencePiece:
-    """Returns a model with byte fallback, trained on `texts`; the same texts give the same model.
+    """Returns a codec with byte fallback, trained on `texts`. The result is deterministic.
 
-    Text is not normalized: decoding restores the encoded text, except runs of blanks and blanks at the ends of lines.
-    With characters as tokens, these are restored too.
+    Text is not normalized: decoding restores the encoded text, except for repeated blanks and blanks at the start or
+    end of a line. With characters as tokens, these are restored as well.
     """
     import sentencepiece
 
-    if text.size < 300:  # where a tokenizer is given, the size does not matter
-        raise SeqlabError(f"text.size is {text.size}: give 300 or more: 256 bytes, 4 special tokens, some text")
+    if text.size < 300:  # not checked in the config, where the size is irrelevant if a tokenizer is given
+        raise SeqlabError(
+            f"text.size must be at least 300, not {text.size}: 256 bytes and 4 special tokens are always included"
+        )
     output = io.BytesIO()
     with progress(f"training a tokenizer ({text.kind}, {text.size})", None) as advance:
-        raised: list[BaseException] = []  # by the texts: the trainer would replace it by its own error
+        raised: list[BaseException] = []  # raised by `texts`; the trainer would replace it by another error
 
         def lines_of_texts() -> Iterator[str]:
             try:
@@ -178,7 +180,7 @@ def train_sentencepiece(texts: Iterable[str], text: Text, reserved: Sequence[str
                 raise raised[0] from None
             reason = str(error).rsplit(") ", 1)[-1].strip()
             raise SeqlabError(
-                f"no {text.kind} vocabulary of {text.size} entries could be trained: {reason}; try another text.size"
+                f"cannot train a {text.kind} vocabulary of {text.size} entries: {reason}; try another text.size"
             ) from None
     return SentencePiece(output.getvalue())
 

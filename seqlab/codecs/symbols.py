@@ -1,4 +1,4 @@
-"""Words of a small, closed set, by name: each word of a value is one id."""
+"""Symbols of a small, closed set: each word of a value becomes one id."""
 
 from collections.abc import Sequence
 
@@ -15,12 +15,16 @@ class Symbols(ClosedSet):
         return Symbols(tuple(sorted({name for value in read(None) for name in as_text(value).split()})))
 
     def encode(self, values: Sequence[str]) -> list[list[int]]:
-        """Raises `SeqlabError` for a symbol that the training data does not have."""
+        """Returns the ids of each value's symbols. Raises `SeqlabError` for a symbol that is not in the training
+        data.
+        """
         ids = {name: i for i, name in enumerate(self.names)}
         try:
             return [[ids[name] for name in value.split()] for value in values]
         except KeyError as error:
-            raise SeqlabError(f"unknown symbol {error}: the training data has {len(ids)} others") from None
+            raise SeqlabError(
+                f"unknown symbol {error}: not one of the {len(ids)} symbols of the training data"
+            ) from None
 
     def decode(self, row: Sequence[int]) -> str:
         return " ".join(self.names[i] for i in row)

@@ -1,4 +1,4 @@
-"""From examples to arrays: the batch of a task for some rows of a corpus."""
+"""Builds batches: the arrays of a task for some rows of a corpus."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -17,34 +17,36 @@ from seqlab.types import Batch, Classifier, Generator, Tagger, Tokens
 
 
 def make_batch(task: Task, corpus: Corpus, codecs: Codecs, batch_plan: BatchPlan, draw: Draw = None) -> Any:
-    """The task's batch of some rows. Raises `SeqlabError` naming the corpus's folder, where ids and plan are cached,
-    if they do not make a batch; and for arrays of different numbers of rows.
+    """Returns the batch of a task for a batch plan. Raises `SeqlabError` if the cached ids or the plan are damaged,
+    and names the folder of the corpus; also raises for arrays with different numbers of rows.
     """
     try:
         batch = task.collate(corpus, batch_plan, codecs, draw)
     except DamagedCache as error:
         raise SeqlabError(
-            f"{corpus.folder}: {error}. Either the cache is damaged: remove the folder, and it is made again; or "
+            f"{corpus.folder}: {error}. Either the cache is damaged: remove the folder, and it will be rebuilt; or "
             f"{type(task).__name__}.plan and collate disagree"
         ) from None
     shapes = [np.shape(leaf) for leaf in jax.tree.leaves(batch)]
     counts = {(*shape, 0)[0] for shape in shapes}
     if len(counts) != 1 or not 1 <= max(counts) <= batch_plan.row_count:
         name, rows = type(task).__name__, batch_plan.row_count
-        raise SeqlabError(f"{name}.collate must return arrays of equally many rows, at most {rows}, not {shapes}")
+        raise SeqlabError(f"{name}.collate must return arrays of equal numbers of rows, at most {rows}, not {shapes}")
     return batch
 
 
 def single_values(corpus: Corpus, column: str, batch_plan: BatchPlan) -> np.ndarray:
-    """The one element of each row in a column. Raises `SeqlabError` for a row that has not exactly one."""
+    """Returns the single element of each row in a column. Raises `SeqlabError` unless each row has exactly one."""
     rows = [corpus.row(column, i) for i in batch_plan.indices]
     if any(len(row) != 1 for row in rows):
-        raise DamagedCache(f"{column}.offsets: an example without exactly one {column}")
+        raise DamagedCache(f"{column}.offsets: an example does not have exactly one {column}")
     return np.concatenate([corpus.values[column][:0], *rows])
 
 
 def pair_batch(sources: Sequence[Any], targets: Sequence[np.ndarray], batch_plan: BatchPlan, codecs: Codecs) -> Batch:
-    """source: x1 .. xn, and EOS if it is text; prefix: BOS y1 .. ym; targets: y1 .. ym EOS."""
+    """Returns a batch with sources x1 .. xn, followed by EOS if they are text, prefixes BOS y1 .. ym, and targets
+    y1 .. ym EOS.
+    """
     source_length, target_length = batch_plan.shape
     ended = [with_end(source, codecs["source"]) for source in sources]
     return Batch(
@@ -56,7 +58,7 @@ def pair_batch(sources: Sequence[Any], targets: Sequence[np.ndarray], batch_plan
 def shift_targets(
     examples: Sequence[np.ndarray], tokenizer: TextCodec, length: int, count: int
 ) -> tuple[Tokens, np.ndarray, np.ndarray]:
-    """(prefix, targets, weights) of target ids: the prefix is BOS y1 .. ym, the targets y1 .. ym EOS."""
+    """Returns (prefix, targets, weights) for target ids: the prefix is BOS y1 .. ym, the targets are y1 .. ym EOS."""
     targets = [np.append(example, tokenizer.eos) for example in examples]
     prefixes = [np.append(tokenizer.bos, example) for example in examples]
     ids, mask = pad(targets, length, count)
@@ -64,12 +66,12 @@ def shift_targets(
 
 
 def with_end(row: Any, codec: Codec) -> Any:
-    """The row of a source as a model reads it: text ends with EOS."""
+    """Returns the row of a source in the form that models read: text ends with EOS."""
     return np.append(row, codec.eos) if isinstance(codec, TextCodec) else row
 
 
 def blank_batch(model: Any, rows: int = 2, length: int = 2) -> Batch:
-    """Returns rows of zeros as a model is trained on them: enough to measure it."""
+    """Returns a training batch of zeros, sufficient to measure a model."""
     inputs, tokens = blank_inputs(model, rows, length), blank_tokens(rows, length)
     by_position, by_row = np.ones((rows, length), np.float32), np.ones(rows, np.float32)
     if isinstance(model, Generator):

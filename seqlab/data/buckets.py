@@ -1,4 +1,4 @@
-"""Batch plans that put examples of like length into buckets of one shape."""
+"""Batch plans that group examples of similar length into buckets of one shape."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -8,18 +8,20 @@ import numpy as np
 from seqlab.config import Batching
 from seqlab.data.plans import BatchPlan, LazyBatches, shuffled
 
-LEVELS = 2048  # shapes among which those of buckets are chosen
+LEVELS = 2048  # number of candidate shapes for buckets
 
 
 class Group(NamedTuple):
-    """Examples of a bucket that come from one part of the data, and how many of them an epoch takes."""
+    """The examples of a bucket that come from one part of the data, and how many of them an epoch takes."""
 
     members: np.ndarray
     taken: int
 
 
 class Bucket(NamedTuple):
-    """`shape`: padded length of each column; `rows`: examples a batch; `used`: tokens of all its members."""
+    """Examples of one shape. `shape`: padded length of each column; `rows`: examples per batch; `used`: total number
+    of tokens in the members.
+    """
 
     shape: tuple[int, ...]
     rows: int
@@ -32,7 +34,7 @@ class Bucket(NamedTuple):
 
 
 class Buckets(NamedTuple):
-    """Examples of like length share a bucket, and a bucket has one shape, so each is compiled once."""
+    """Buckets of examples of similar length. Each bucket has one shape, which is compiled once."""
 
     buckets: list[Bucket]
     too_long: int  # examples left out
@@ -77,7 +79,7 @@ class Buckets(NamedTuple):
             yield f"bucket {shape:>9} x {bucket.rows:4} rows: {members:8,} examples, {share:5.1%} padding"
             real, padded = real + bucket.used, padded + positions
             count += -(-bucket.taken // bucket.rows)
-        yield f"{count:,} batches an epoch, {1 - real / max(padded, 1):.1%} padding"
+        yield f"{count:,} batches per epoch, {1 - real / max(padded, 1):.1%} padding"
         if self.too_long:
             yield f"left out: {self.too_long:,} examples longer than batching.max_length"
         if self.lopsided:
@@ -85,8 +87,8 @@ class Buckets(NamedTuple):
 
 
 def _examples_at(bucket: Bucket, index: int, places: np.ndarray, seed: int, epoch: int) -> np.ndarray:
-    """The examples at some places of an epoch of the bucket `index`. An epoch continues each group where the last one
-    stopped; each round through a group has another order.
+    """Returns the examples at some positions of an epoch of bucket `index`. Each epoch continues each group where the
+    preceding epoch ended; each pass through a group has a new order.
     """
     spots = shuffled(places, bucket.taken, seed, epoch, 1, index)
     examples = np.empty(len(spots), np.int64)
@@ -104,11 +106,11 @@ def _examples_at(bucket: Bucket, index: int, places: np.ndarray, seed: int, epoc
 
 
 def make_buckets(lengths: np.ndarray, batching: Batching, parts: Sequence[tuple[int, float]] = ()) -> Buckets:
-    """Buckets for examples of `lengths` [examples, columns], chosen so that padding is minimal.
+    """Returns buckets for examples of `lengths` [examples, columns], chosen to minimize padding.
 
-    `parts` are the sizes of the stretches that the examples come from, one behind the other, and their rates; by
-    default there is one. An epoch of a mixture has as many examples as there are usable ones. Each part contributes
-    in proportion to its rate, but at least one example to each bucket.
+    `parts` are the sizes of the consecutive parts of the data and their rates; by default there is one part. An epoch
+    of a mixture has as many examples as there are usable ones. Each part contributes in proportion to its rate, but
+    at least one example to each bucket.
     """
     longest, shortest = lengths.max(axis=1), lengths.min(axis=1)
     too_long = longest > batching.max_length
@@ -116,7 +118,7 @@ def make_buckets(lengths: np.ndarray, batching: Batching, parts: Sequence[tuple[
     usable = np.flatnonzero(~too_long & ~lopsided)
     shapes = _shapes(lengths[usable], batching.buckets) if len(usable) else []
     bucket_of = np.full(len(usable), len(shapes))
-    # From the largest down, so that the least shape that holds an example is the last to claim it.
+    # From the largest shape down, so that an example ends up in the smallest shape that it fits into.
     for i, shape in reversed(list(enumerate(shapes))):
         bucket_of[(lengths[usable] <= shape).all(axis=1)] = i
     part_of = np.searchsorted(np.cumsum([size for size, _ in parts[:-1]]), usable, side="right")
@@ -140,10 +142,11 @@ def make_buckets(lengths: np.ndarray, batching: Batching, parts: Sequence[tuple[
 
 
 def _shapes(lengths: np.ndarray, buckets: int) -> np.ndarray:
-    """At most `buckets` shapes, smallest first, with little padding if each example takes the smallest that holds it.
+    """Returns at most `buckets` shapes, smallest first, with little padding if each example takes the smallest shape
+    that it fits into.
 
-    Shapes are added one by one, each the one that saves most, and then exchanged one by one until no exchange saves
-    any more.
+    Shapes are added greedily, each the one that saves most, and then exchanged one at a time until no exchange saves
+    padding.
     """
     grid = [_levels(column, round(LEVELS ** (1 / lengths.shape[1]))) for column in lengths.T]
     counts = np.zeros([len(levels) for levels in grid])
@@ -152,8 +155,8 @@ def _shapes(lengths: np.ndarray, buckets: int) -> np.ndarray:
     occupied = counts.ravel() > 0
     cells, weights = shapes[occupied], counts.ravel()[occupied]
     fits = (cells[None] <= shapes[:, None]).all(axis=-1)
-    nowhere = shapes[-1].sum() * weights.sum() + 1  # worse than any padding, so every example fits somewhere
-    positions = np.where(fits, shapes.sum(axis=1)[:, None], nowhere)  # [shape, cell], of one example
+    nowhere = shapes[-1].sum() * weights.sum() + 1  # costs more than any padding, so every example fits somewhere
+    positions = np.where(fits, shapes.sum(axis=1)[:, None], nowhere)  # [shape, cell], for one example
 
     def savings(chosen: list[int]) -> np.ndarray:
         return np.maximum(positions[chosen].min(axis=0, initial=nowhere) - positions, 0) @ weights
@@ -162,7 +165,7 @@ def _shapes(lengths: np.ndarray, buckets: int) -> np.ndarray:
     while len(chosen) < min(buckets, len(cells)):
         chosen.append(int(savings(chosen).argmax()))
     unchanged = 0
-    while unchanged < len(chosen):  # the first shape is exchanged, or kept, and goes to the end
+    while unchanged < len(chosen):  # the first shape is exchanged or retained, and moves to the end
         first, *chosen = chosen
         gains = savings(chosen)
         better = int(gains.argmax())
@@ -174,7 +177,7 @@ def _shapes(lengths: np.ndarray, buckets: int) -> np.ndarray:
 
 
 def _levels(lengths: np.ndarray, maximum: int) -> np.ndarray:
-    """The lengths among which a bucket's may be chosen: all that occur, or `maximum` of their quantiles."""
+    """Returns the candidate lengths of buckets: all lengths that occur, or at most `maximum` of their quantiles."""
     levels = np.unique(lengths)
     if len(levels) <= maximum:
         return levels

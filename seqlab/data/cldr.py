@@ -1,4 +1,4 @@
-"""Words and patterns of the CLDR, from Babel, and the pieces of phrases that they format."""
+"""CLDR words and patterns, from Babel, and the pieces of phrases that are formatted with them."""
 
 import difflib
 import pickle
@@ -47,15 +47,16 @@ RELATIVE = [f"{field} {side}" for field in FIELDS for side in ("past", "future")
 FIRST_DAY, LAST_DAY = date(1990, 1, 1).toordinal(), date(2029, 12, 31).toordinal()
 BIDI_MARKS = dict.fromkeys((0x61C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)))
 
-# Texts by plural category ("one", "few", "other", ...) or, of list patterns, by place ("2", "start", "end").
+# Texts by plural category ("one", "few", "other", ...), or by position for list patterns ("2", "start", "end").
 Forms = dict[str, str]
 
 
 class Piece(NamedTuple):
-    """What a piece means, in no language: its kind, its word (that which is held out) and its number.
+    """The language-independent meaning of a piece: its kind, its word (the unit of held-out combinations) and its
+    number.
 
-    The number is a count (amount, relative, percent), hundredths (price), a day in `date.toordinal`'s count
-    (date, day, month, quarter), a minute of such days (moment: 1440 to a day), or 0 where there is none.
+    The number is a count (amount, relative, percent), hundredths (price), a day as in `date.toordinal` (date, day,
+    month, quarter), a minute as in `date.toordinal` times 1440 (moment), or 0 for other kinds.
     """
 
     kind: str
@@ -65,16 +66,16 @@ class Piece(NamedTuple):
 
 @lru_cache(maxsize=64)
 def cldr(identifier: str) -> dict[Any, Any]:
-    """CLDR data of a locale and its parents, without the root locale's, whose words are codes and English.
+    """Returns the CLDR data of a locale and its parents except the root locale, whose words are codes and English.
 
-    `babel.localedata.load` merges the root's data in, and its dictionaries are changed by whoever reads them.
+    `babel.localedata.load` is not used: it merges in the data of the root, and readers modify its dictionaries.
     """
     language, *subtags = identifier.split("_")
     likely_script = parse_locale(get_global("likely_subtags").get(language, language))[2]
     if identifier in get_global("parent_exceptions"):
         parent = get_global("parent_exceptions")[identifier]
     elif not subtags or (len(subtags) == 1 and len(subtags[0]) == 4 and subtags[0] != likely_script):
-        parent = None  # a language written in another script inherits nothing from its usual one
+        parent = None  # a language in another script inherits nothing from its usual script
     else:
         parent = "_".join([language, *subtags[:-1]])
     data = cldr(parent).copy() if parent else {}
@@ -84,32 +85,32 @@ def cldr(identifier: str) -> dict[Any, Any]:
 
 
 def value_at(data: Any, *path: Any) -> Any:
-    """The value at `path` of nested dictionaries, an empty dictionary where there is none."""
+    """Returns the value at `path` in nested dictionaries, or an empty dictionary if it is missing."""
     for key in path:
         data = data.get(key, {})
     return data
 
 
 def plural_forms(*layers: Forms) -> Forms:
-    """The layers laid over each other; empty if none has the form "other", which stands in for others."""
+    """Returns the merged layers; later ones take precedence. Empty if the fallback form "other" is missing."""
     merged = {category: form for layer in layers for category, form in layer.items()}
     return merged if "other" in merged else {}
 
 
 def name_forms(code: str, name: Any, plurals: Forms) -> Forms:
-    """Forms of a name, empty if CLDR has none or only repeats the code."""
+    """Returns the forms of a name; empty if CLDR has no name or only repeats the code."""
     return plural_forms({"other": name} if name and name != code else {}, plurals)
 
 
 def date_pattern(pattern: Any, fields: str) -> Forms:
-    """The pattern as forms, empty unless it has a letter of each group in `fields` ("y ML": y, M or L)."""
+    """Returns the pattern as forms; empty if it lacks a letter of a group in `fields` ("y ML": y, and M or L)."""
     text = str(pattern or "")
     return {"other": text} if text and all(re.search(f"[{field}]", text) for field in fields.split()) else {}
 
 
 @lru_cache(maxsize=64)
 def locale_forms(identifier: str) -> dict[str, Forms]:
-    """A locale's words and patterns by name ("country DE", "pattern and", ...), empty where it lacks one."""
+    """Returns a locale's words and patterns by name ("country DE", "pattern and", ...); missing ones are empty."""
     data, root = cldr(identifier), cldr("root")
     months = value_at(data, "months", "format", "wide"), value_at(data, "months", "stand-alone", "wide")
     days = value_at(data, "days", "format", "wide"), value_at(data, "days", "stand-alone", "wide")
@@ -120,7 +121,7 @@ def locale_forms(identifier: str) -> dict[str, Forms]:
     skeletons = {**root["datetime_skeletons"], **value_at(data, "datetime_skeletons")}
     time = str(value_at(data, "time_formats", "short") or "")
     if "B" in time or ("a" in time and not {"am", "pm"} <= periods.keys()):
-        time = str(skeletons["Hm"])  # no words for AM and PM alone: 24 hours
+        time = str(skeletons["Hm"])  # no words for AM and PM: use the 24-hour clock
     forms_by_name: dict[str, Forms] = {
         "pattern full date": date_pattern(value_at(data, "date_formats", "full"), "y ML d Ec"),
         "pattern long date": date_pattern(value_at(data, "date_formats", "long"), "y ML d"),
@@ -133,7 +134,7 @@ def locale_forms(identifier: str) -> dict[str, Forms]:
     }
     if "G" in "".join(forms.get("other", "") for forms in forms_by_name.values()):
         forms_by_name["era"] = name_forms("", value_at(data, "eras", "abbreviated", 1), {})
-    for style, key in (("and", "standard"), ("or", "or")):  # the root has commas for "and", English for "or"
+    for style, key in (("and", "standard"), ("or", "or")):  # the root has commas for "and" but English for "or"
         list_patterns = value_at(data, "list_patterns", key)
         complete = style == "and" or {"2", "end"} <= list_patterns.keys()
         forms_by_name[f"pattern {style}"] = {**root["list_patterns"][key], **list_patterns} if complete else {}
@@ -152,7 +153,7 @@ def locale_forms(identifier: str) -> dict[str, Forms]:
     for code in CURRENCIES:
         name, plurals = value_at(data, "currency_names").get(code), value_at(data, "currency_names_plural", code)
         forms_by_name[f"price {code}"] = name_forms(code, name, plurals)
-    for unit in UNITS:  # CLDR leaves a long form out where it is the short one
+    for unit in UNITS:  # CLDR omits a long form that equals the short form
         short, long = value_at(data, "unit_patterns", unit, "short"), value_at(data, "unit_patterns", unit, "long")
         forms_by_name[f"amount {unit}"] = plural_forms(short, long)
     for word in RELATIVE:
@@ -161,12 +162,12 @@ def locale_forms(identifier: str) -> dict[str, Forms]:
 
 
 def lacking(identifier: str) -> list[str]:
-    """Names of the words and patterns that the locale lacks; the phrases need them all."""
+    """Returns the names of the words and patterns that the locale lacks. The phrases need all of them."""
     return [name for name, forms in locale_forms(identifier).items() if not forms]
 
 
 def clean(text: str) -> str:
-    """The text in NFC, without bidirectional marks, and with single plain spaces as its only white space."""
+    """Returns the text in NFC, without bidirectional marks, with all white space replaced by single spaces."""
     return unicodedata.normalize("NFC", " ".join(text.translate(BIDI_MARKS).split()))
 
 
@@ -177,7 +178,9 @@ def babel_locale(identifier: str) -> Locale:
 
 @lru_cache(maxsize=65536)
 def format_number(number: int, decimals: int, identifier: str) -> tuple[str, str]:
-    """`number` hundredths rounded to `decimals` places as the locale writes them, and the plural category."""
+    """Returns `number` hundredths, rounded to `decimals` places and formatted for the locale, and the plural
+    category.
+    """
     locale = babel_locale(identifier)
     value = Decimal(number).scaleb(-2).quantize(Decimal(1).scaleb(-decimals))
     pattern = locale.decimal_formats[None].pattern.replace(".###", "." + "0" * decimals if decimals else "")
@@ -185,10 +188,8 @@ def format_number(number: int, decimals: int, identifier: str) -> tuple[str, str
 
 
 def format_fields(pattern: str, identifier: str, day: date, minute: int = 0) -> str:
-    """Writes a CLDR date or time pattern; quoted text in it stays as it is.
-
-    Raises:
-        SeqlabError: the pattern has a field that the phrases do not use.
+    """Formats a CLDR date or time pattern; quoted text is copied. Raises `SeqlabError` for a field that the phrases
+    do not use.
     """
     words, hour, quarter = locale_forms(identifier), minute // 60, (day.month + 2) // 3
     names = {
@@ -222,7 +223,7 @@ def format_fields(pattern: str, identifier: str, day: date, minute: int = 0) -> 
 
 @lru_cache(maxsize=65536)
 def format_piece(piece: Piece, identifier: str) -> str:
-    """The piece in the words of a locale."""
+    """Returns the piece as text in a locale."""
     words = locale_forms(identifier)
     kind, word, number = piece
     match kind:
@@ -260,11 +261,13 @@ def join(style: str, texts: list[str], identifier: str) -> str:
 
 
 def check_locale(identifier: str) -> None:
-    """Raises `SeqlabError` if the locale is unknown (with similar names) or lacks words (with the first few)."""
+    """Raises `SeqlabError` if the locale is unknown (suggesting similar names) or lacks words (listing the first
+    few).
+    """
     identifiers = sorted(localedata.locale_identifiers())
     if identifier not in identifiers:
         near = difflib.get_close_matches(identifier, identifiers, n=3, cutoff=0.5)
-        raise SeqlabError(f"unknown locale {identifier!r}" + (f"; near: {', '.join(near)}" if near else ""))
+        raise SeqlabError(f"unknown locale {identifier!r}" + (f"; similar: {', '.join(near)}" if near else ""))
     if lacks := lacking(identifier):
         examples = ", ".join(lacks[:8]) + (", ..." if len(lacks) > 8 else "")
-        raise SeqlabError(f"the CLDR data of {identifier!r} lack {len(lacks)} words or patterns: {examples}")
+        raise SeqlabError(f"the CLDR data of {identifier!r} lacks {len(lacks)} words or patterns: {examples}")

@@ -1,4 +1,4 @@
-"""The files of codecs in a run: codecs/COLUMNS.PART, such as codecs/source+target.sentencepiece."""
+"""The codec files of a run: codecs/COLUMNS.PART, such as codecs/source+target.sentencepiece."""
 
 import hashlib
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ RUN_RECORD = "data.json"
 
 
 def codec_hashes(run: Path) -> dict[str, str]:
-    """Returns the SHA-256 of each codec file of a run, by its path in the run."""
+    """Returns the SHA-256 of each codec file of a run, by path relative to the run."""
     folder = run / FOLDER
     paths = plain_files(resolve_inside(run, FOLDER)) if folder.exists() else ()
     return {f"{FOLDER}/{path.name}": hashlib.sha256(read_whole(path)).hexdigest() for path in paths}
@@ -35,14 +35,14 @@ def save_codecs(codecs: Codecs, run: Path) -> None:
 
 
 def load_codecs(run: Path, columns: Mapping[str, Codec]) -> Codecs:
-    """Returns the codecs that `save_codecs` wrote, for the columns of a task and their unfitted codecs. Raises
-    `SeqlabError` for a missing file, and for a file that differs from the run's record, if it has one.
+    """Returns the codecs that `save_codecs` wrote, given the columns of a task with their unfitted codecs. Raises
+    `SeqlabError` for a missing file, and for a file that differs from the run's record, if there is one.
     """
     record = read_record(run / RUN_RECORD).codecs if (run / RUN_RECORD).exists() else {}
     held = codec_hashes(run)
     changed = [name for name in {**record, **held} if record and record.get(name) != held.get(name)]
     if changed:
-        raise SeqlabError(f"{run / changed[0]}: not what the run was trained with; {RESTORE}")
+        raise SeqlabError(f"{run / changed[0]}: changed since the run was trained; {RESTORE}")
     codecs: Codecs = {}
     for name in held:
         path = resolve_inside(run, name)
@@ -67,7 +67,7 @@ def check_codec(template: Codec, codec: Codec, place: str) -> None:
 
 
 class Record(NamedTuple):
-    """The SHA-256 of each split, of each codec file and of the parameters of each reference of a run."""
+    """The SHA-256 of each split, each codec file, and the parameters of each reference of a run."""
 
     splits: dict[str, str]
     codecs: dict[str, str]
@@ -75,7 +75,7 @@ class Record(NamedTuple):
 
 
 def read_record(path: Path) -> Record:
-    """Returns the content of a run's data.json."""
+    """Reads the data.json of a run."""
     with with_advice(RESTORE):
         hashes = read_json(resolve_inside(path.parent, path.name), dict[str, str])
 

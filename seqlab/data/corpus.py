@@ -1,4 +1,4 @@
-"""Splits as arrays, in a memory-mapped cache."""
+"""Encoded splits in a memory-mapped cache."""
 
 import contextlib
 import dataclasses
@@ -20,17 +20,17 @@ from seqlab.system.errors import DamagedCache, SeqlabError
 from seqlab.system.files import make_folder_once
 from seqlab.system.progress_bar import progress
 
-CHUNK = 5_000  # examples encoded at once
-CACHE_VERSION = 2  # of the files: another one is another cache
+CHUNK = 5_000  # number of examples that are encoded at once
+CACHE_VERSION = 2  # version of the file format; part of the identity of a cache
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """An encoded split: for each column the elements of all rows in one memory map, and where each row begins.
+    """An encoded split: for each column, the elements of all rows in one memory map, and the offset of each row.
 
-    `index`: for a column that stores equal values once, the row of each example; in other columns row i is example i.
-    `parts`: for a mixture, the sizes of its consecutive parts and their rates. `folder`: where data derived from the
-    arrays may be cached. `sizes`: the numbers of ids by column; elements that are not ids have none.
+    `index`: the row of each example, for columns that store equal values once; in other columns row i is example i.
+    `parts`: the sizes of the consecutive parts of a mixture and their rates. `folder`: where data derived from the
+    arrays is cached. `sizes`: the number of ids by column, for columns whose elements are ids.
     """
 
     values: dict[str, np.ndarray]
@@ -52,9 +52,9 @@ class Corpus:
 
     def checked_ids(self, column: str, values: np.ndarray) -> np.ndarray:
         """Returns the values. Raises `SeqlabError` for an id outside the vocabulary, as in a damaged cache."""
-        # As an unsigned number, a negative id is large.
+        # Viewed as unsigned integers, negative ids are large.
         if column in self.sizes and (values.view(f"u{values.itemsize}") >= self.sizes[column]).any():
-            raise DamagedCache(f"{column}.values: an id outside the vocabulary of {self.sizes[column]:,}")
+            raise DamagedCache(f"{column}.values: an id is outside the vocabulary of {self.sizes[column]:,}")
         return values
 
     def lengths(self, *columns: str) -> np.ndarray:
@@ -66,10 +66,10 @@ class Corpus:
 def encode_examples(
     examples: Iterable[dict[str, Any]], count: int, content: str, codecs: Codecs, root: Path
 ) -> Corpus:
-    """Returns `count` examples as arrays, from the cache below `root`, which is written first if it does not exist.
+    """Returns `count` examples as arrays from the cache below `root`, which is written first if it does not exist.
 
-    `content` identifies the data: equal content and equal codecs have the same cache, and then no example is read.
-    Memory is bounded by a chunk of examples. An interrupted run leaves no incomplete cache.
+    `content` identifies the data. If a cache for the same content and codecs exists, no example is read. Memory is
+    bounded by a chunk of examples. An interrupted run leaves no incomplete cache.
     """
     identity = json.dumps([CACHE_VERSION, content, {name: codec.digest for name, codec in sorted(codecs.items())}])
     folder = Path(root) / "cache" / hashlib.sha256(identity.encode()).hexdigest()[:24]
@@ -96,7 +96,7 @@ def encode_examples(
 
 
 class ColumnWriter:
-    """Writes the rows of a column into the files of a cache."""
+    """Writes the rows of a column to the files of a cache."""
 
     def __init__(self, folder: Path, column: str, codec: Codec, files: contextlib.ExitStack):
         def create(name: str) -> Any:
@@ -105,11 +105,11 @@ class ColumnWriter:
         self.codec, self.end = codec, 0
         self.values, self.offsets = create("values"), create("offsets")
         self.index = create("index") if codec.stores_once else None
-        self.rows: dict[bytes, int] = {}  # by the digest of a value that is stored once
+        self.rows: dict[bytes, int] = {}  # by digest, for values that are stored once
         self.offsets.write(np.zeros(1, "<i8").tobytes())
 
     def write(self, values: Sequence[Value]) -> None:
-        """Writes the rows of more values; of equal ones only the first, where the codec wants that."""
+        """Writes the rows of more values; only the first of equal values, if the codec stores them once."""
         if self.index is not None:
             digests = [value_digest(value) for value in values]
             new = {d: value for d, value in zip(digests, values, strict=True) if d not in self.rows}
@@ -119,7 +119,7 @@ class ColumnWriter:
         rows = encode_values(values, self.codec)
         stops = self.end + np.cumsum([len(row) for row in rows], dtype="<i8")
         self.end = int(stops[-1]) if len(stops) else self.end
-        if all(isinstance(row, list) for row in rows):  # one conversion is faster than one for each row
+        if all(isinstance(row, list) for row in rows):  # one conversion is faster than one per row
             rows = [[*itertools.chain.from_iterable(rows)]]
         for row in rows:
             self.values.write(as_row(row, self.codec).tobytes())
@@ -153,19 +153,19 @@ def _encode_into(folder: Path, examples: Iterable[dict[str, Any]], count: int, c
 
 
 def memory_map(path: Path, dtype: str, shape: tuple[int, ...] = ()) -> np.ndarray:
-    """Returns the elements in a cached file, [N *shape], in a memory map. Raises for a missing file or an invalid
-    size.
+    """Returns the elements of a cached file, [N *shape], as a memory map. Raises `SeqlabError` for a missing file or
+    an invalid size.
     """
     if not path.is_file() or path.stat().st_size % (np.dtype(dtype).itemsize * math.prod(shape)):
         raise damaged_cache(path)
     if not path.stat().st_size:
         return np.zeros((0, *shape), dtype)
-    # As a plain array: a slice of a np.memmap takes several times as long.
+    # Returned as a plain array, since slicing an np.memmap takes several times as long.
     return np.asarray(np.memmap(path, dtype, "r")).reshape(-1, *shape)
 
 
 def damaged_cache(path: Path) -> SeqlabError:
-    return SeqlabError(f"{path}: damaged; remove {path.parent}, and it is made again")
+    return SeqlabError(f"{path}: damaged; remove {path.parent}, and it will be rebuilt")
 
 
 def encode_split(
@@ -176,7 +176,7 @@ def encode_split(
     limit: int | None = None,
     rates: tuple[float, ...] = (),
 ) -> Corpus:
-    """Returns the first `limit` examples of a split as arrays. `rates` are those of a mixture, used in training."""
+    """Returns the first `limit` examples of a split as arrays. `rates` are the rates of a mixture, for training."""
     count = min(data.size(split), limit or data.size(split))
     content = f"{split} {count} {data.hashes[split]}"
     try:

@@ -9,9 +9,9 @@ from seqlab.data.plans import BatchPlan, LazyBatches, shuffled
 
 
 class Packing(NamedTuple):
-    """Examples one behind the other, as many to a row of `length` as fit. An epoch shuffles the rows.
+    """Consecutive examples, concatenated into rows of at most `length` tokens. Each epoch shuffles the rows.
 
-    `members` are the examples that are not left out; row i has those from `starts[i]` to `starts[i + 1]`.
+    `members` are the examples that are not left out; row i contains those from `starts[i]` to `starts[i + 1]`.
     """
 
     members: np.ndarray
@@ -19,7 +19,7 @@ class Packing(NamedTuple):
     length: int
     rows: int
     left_out: int
-    used: int  # tokens of all members
+    used: int  # total number of tokens in the members
 
     @property
     def longest(self) -> int:
@@ -40,14 +40,14 @@ class Packing(NamedTuple):
     def describe(self) -> Iterator[str]:
         count = len(self.starts) - 1
         share = 1 - self.used / max(count * self.length, 1)
-        rows = f"{count:,} rows of {self.length}, {self.rows} a batch"
+        rows = f"{count:,} rows of {self.length}, {self.rows} per batch"
         yield f"{len(self.members):,} examples packed into {rows}, {share:.1%} padding"
         if self.left_out:
             yield f"left out: {self.left_out:,} examples longer than a row"
 
 
 def make_packing(sizes: np.ndarray, length: int, rows: int) -> Packing:
-    """Examples of `sizes` tokens in rows of `length`, `rows` of them a batch."""
+    """Returns a packing of examples of `sizes` tokens into rows of `length`, with `rows` rows per batch."""
     members = np.flatnonzero(sizes <= length)
     lengths = sizes[members]
     starts = np.array([*row_starts(lengths, length), len(lengths)])
@@ -55,7 +55,7 @@ def make_packing(sizes: np.ndarray, length: int, rows: int) -> Packing:
 
 
 def row_starts(sizes: np.ndarray, length: int) -> list[int]:
-    """Which of some examples, laid one behind the other, begin a new row of `length`."""
+    """Returns which of some consecutive examples start a new row of `length`."""
     ends = np.cumsum(sizes)
     starts, at = [], 0
     while at < len(sizes):

@@ -1,4 +1,4 @@
-"""The padding of a batch: ragged rows of ids become arrays with a mask, in training and in decoding alike."""
+"""Padding: converts ragged rows to arrays with a mask, in training and in decoding."""
 
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -19,13 +19,14 @@ def pad(
     shape: tuple[int, ...] = (),
     dtype: Any = np.int32,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Values [count, length, *shape] and mask bool [count, length] of ragged rows, filled up with empty rows.
+    """Returns values [count, length, *shape] and a mask, bool [count, length], for ragged rows; missing rows are
+    empty.
 
     Raises `SeqlabError` for a row that is longer than `length`.
     """
     longest = max(map(len, rows), default=0)
     if longest > length:
-        raise DamagedCache(f"a row of {longest:,} positions where there is room for {length:,}")
+        raise DamagedCache(f"a row of {longest:,} positions does not fit into {length:,}")
     values = np.zeros((count, length, *shape), dtype)
     mask = np.zeros((count, length), bool)
     for i, row in enumerate(rows):
@@ -36,8 +37,8 @@ def pad(
 
 
 def pad_inputs(rows: Sequence[Any], codec: Codec, length: int, count: int) -> Tokens | Frames | Pixels:
-    """Rows of a codec as the inputs of a model: `Tokens` of ids, with their sentences if they are text; `Frames` of
-    vectors; `Pixels` of rows of pixels. Raises `SeqlabError` for images of several sizes.
+    """Returns rows of a codec as inputs of a model: `Tokens` for ids, with sentence numbers if they are text;
+    `Frames` for vectors; `Pixels` for rows of pixels. Raises `SeqlabError` for images of different sizes.
     """
     if codec.size is not None:
         ids, mask = pad(rows, length, count)
@@ -48,11 +49,11 @@ def pad_inputs(rows: Sequence[Any], codec: Codec, length: int, count: int) -> To
         return Frames(values, mask)
     if any(len(row) != length for row in rows):
         sizes = ", ".join(map(str, sorted({len(row) for row in rows})))
-        raise SeqlabError(f"the images of a batch must have as many rows, not {sizes}")
+        raise SeqlabError(f"the images of a batch must have the same number of rows, not {sizes}")
     return Pixels(values)
 
 
 def sentences_of(ids: np.ndarray, newline: int) -> np.ndarray:
-    """Which sentence each token of a document is of, [... S]; a newline counts to the sentence it ends."""
+    """Returns the sentence number of each token of a document, [... S]; a newline belongs to the sentence it ends."""
     ends = ids == newline
     return (np.cumsum(ends, axis=-1) - ends).astype(np.int32)

@@ -1,4 +1,4 @@
-"""Batch plans in files: a plan is made once for a corpus, and then read from a memory map."""
+"""Cached batch plans: a plan is computed once per corpus and then read from a memory map."""
 
 import dataclasses
 import hashlib
@@ -20,21 +20,20 @@ from seqlab.system.errors import SeqlabError
 from seqlab.system.files import make_folder_once
 from seqlab.system.untrusted import fits, read_json
 
-VERSION = 2  # raise it when the same lengths give other buckets: cached plans are then made anew
-MAX_TAKEN = 1 << 40  # examples of a bucket in an epoch: their places are counted in 64 bits, epoch by epoch
+VERSION = 2  # increment when the same lengths give different buckets, so that cached plans are rebuilt
+MAX_TAKEN = 1 << 40  # examples of a bucket per epoch; their positions in all epochs must fit into 64 bits
 
 
 def load_or_make_plan(
     folder: Path, make: Callable[[], Buckets | Packing], batching: Batching, examples: int
 ) -> Buckets | Packing:
-    """The plan that `make` returns for N `examples`, made once, then read from `folder` as memory maps.
-
-    Raises `SeqlabError` for a damaged plan, or one whose batches `batching` does not allow.
+    """Returns the plan that `make` computes for a number of `examples`. It is computed once and then read from
+    `folder` as memory maps. Raises `SeqlabError` for a damaged plan, or one whose batches `batching` does not allow.
     """
     make_folder_once(folder, lambda part: save_plan(make(), part))
     plan = load_plan(folder)
     if plan is None or not is_possible(plan, batching, examples):
-        raise SeqlabError(f"{folder}: a damaged plan; remove it, and it is made again")
+        raise SeqlabError(f"{folder}: damaged plan; remove it, and it will be rebuilt")
     return plan
 
 
@@ -43,7 +42,7 @@ BUCKETS = {"buckets": list[tuple[list[int], int, list[int], int]], "too_long": i
 
 
 def load_plan(folder: Path) -> Buckets | Packing | None:
-    """The plan that `save_plan` wrote; None for a malformed one."""
+    """Returns the plan that `save_plan` wrote, or None if it is malformed."""
     try:
         facts, path = read_json(folder / "plan.json", dict[str, Any]), folder / "arrays"
     except SeqlabError:
@@ -68,8 +67,8 @@ def load_plan(folder: Path) -> Buckets | Packing | None:
 
 
 def is_possible(plan: Buckets | Packing, batching: Batching, examples: int) -> bool:
-    """Whether a plan takes only examples that exist, in batches that `batching` allows. The lengths of rows are
-    checked when a batch is made, so that this takes no time that grows with the data.
+    """Returns whether a plan contains only examples that exist, in batches that `batching` allows. The lengths of
+    rows are checked when a batch is built, so that this check does not read the data.
     """
     if isinstance(plan, Packing):
         lists, shapes = [plan.members], [((plan.length,), plan.rows)]
@@ -116,9 +115,9 @@ def save_plan(plan: Buckets | Packing, folder: Path) -> None:
 def bucket_plan(
     task: Task, corpus: Corpus, batching: Batching, sizes: Callable[[], np.ndarray], *, any_ratio: bool = False
 ) -> Plan:
-    """Buckets over the positions that examples take, `sizes()` [examples, columns]; cached in the corpus folder.
+    """Returns buckets for examples of `sizes()` positions [examples, columns], cached in the corpus folder.
 
-    `any_ratio`: a pair may be as lopsided as it likes.
+    If `any_ratio` is true, the lengths of a pair may have any ratio.
     """
     if any_ratio:
         batching = dataclasses.replace(batching, max_ratio=math.inf)
@@ -130,7 +129,9 @@ def bucket_plan(
 
 
 def cut_source_plan(task: Task, corpus: Corpus, batching: Batching, maximum: int) -> Plan:
-    """`bucket_plan` for pairs whose source is cut to `maximum` tokens; a target that is too long leaves them out."""
+    """Returns the `bucket_plan` for pairs whose source is truncated to `maximum` tokens. Pairs with too long a target
+    are left out.
+    """
     longest = max(batching.max_length, maximum + 1)
 
     def sizes() -> np.ndarray:
@@ -141,7 +142,7 @@ def cut_source_plan(task: Task, corpus: Corpus, batching: Batching, maximum: int
 
 
 def cached_plan(make: Callable[[], Buckets | Packing], task: Task, corpus: Corpus, batching: Batching) -> Plan:
-    """The plan that `make` gives for a task, cached in the corpus folder."""
+    """Returns the plan that `make` computes for a task, cached in the corpus folder."""
     if corpus.folder is None:
         return make()
     identity = hashlib.sha256(repr((VERSION, task, batching, corpus.parts)).encode()).hexdigest()[:24]

@@ -1,8 +1,8 @@
 """Batch plans: pure functions of (data, seed, epoch).
 
-A plan is one of three: `Buckets` of examples of like length, one shape each; `Packing` of short examples into long
-rows; `Streams`, stretches of one long text. Whatever the size of the data, a plan is ready at once (after it has been
-cached), and an epoch's order is never written down: it is a permutation that is computed where it is looked at.
+There are three kinds of plans: `Buckets` of examples of similar length, each with one shape; `Packing` of short
+examples into long rows; `Streams` of one long text. A cached plan loads in constant time. The order of an epoch is
+not stored: it is a permutation, computed where it is needed.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -12,10 +12,10 @@ import numpy as np
 
 
 class BatchPlan(NamedTuple):
-    """One batch to be, of `row_count` rows padded to `shape`.
+    """The plan of one batch of `row_count` rows, padded to `shape`.
 
-    `indices`, of examples: at most `row_count` in a bucket, `examples_per_row` in the rows of a packing; of tokens,
-    where rows begin, in a stream, of which this may be the first batch: `starts_stream`.
+    `indices` are the indices of examples: at most `row_count` in a bucket, `examples_per_row` per row in a packing.
+    In streams, they are the positions of the tokens that start the rows; `starts_stream` is true for the first batch.
     """
 
     indices: np.ndarray
@@ -25,7 +25,9 @@ class BatchPlan(NamedTuple):
     examples_per_row: np.ndarray | None = None
 
     def only(self, chosen: np.ndarray) -> "BatchPlan":
-        """The batch of some rows, by number from 0, in ascending order; numbers beyond the last are empty rows."""
+        """Returns the plan of the chosen rows, numbered from 0, in ascending order. Numbers beyond the last row are
+        empty rows.
+        """
         row_count, counts = len(chosen), self.examples_per_row
         if counts is None:
             return self._replace(indices=self.indices[chosen[chosen < len(self.indices)]], row_count=row_count)
@@ -40,28 +42,30 @@ class BatchPlan(NamedTuple):
 class Plan(Protocol):
     @property
     def left_out(self) -> int:
-        """Examples that are in no batch."""
+        """The number of examples that are in no batch."""
         ...
 
     @property
     def longest(self) -> int:
-        """Most positions of a side of any batch."""
+        """The maximum number of positions on one side of any batch."""
         ...
 
     def batches(self, seed: int, epoch: int | None) -> Sequence[BatchPlan]:
-        """The batches of an epoch in their order; epoch None: everything once, in the order of the data."""
+        """Returns the batches of an epoch in order. If `epoch` is None, they contain all examples once, in data
+        order.
+        """
         ...
 
     def describe(self) -> Iterator[str]:
-        """The plan in lines of text: shapes, rows, share of padding; what is left out."""
+        """Yields lines that describe the plan: shapes, rows, share of padding, and examples that are left out."""
         ...
 
 
 def shuffled(at: np.ndarray, count: int, *seed: int) -> np.ndarray:
-    """The images of the numbers `at` under a random permutation of 0 .. count - 1 that `seed` determines.
+    """Returns the images of the numbers `at` under a random permutation of 0 .. count - 1 that `seed` determines.
 
-    A Feistel network of four rounds on as many bits as `count` needs; what falls outside goes through again
-    (Black & Rogaway 2002, "Ciphers with arbitrary finite domains").
+    The permutation is a Feistel network of four rounds on as many bits as `count` needs. It is reapplied to results
+    outside of the range (Black & Rogaway 2002, "Ciphers with arbitrary finite domains").
     """
     half = np.uint64(max((max(count - 1, 1).bit_length() + 1) // 2, 1))
     low = np.uint64((1 << int(half)) - 1)
@@ -82,7 +86,7 @@ def shuffled(at: np.ndarray, count: int, *seed: int) -> np.ndarray:
 
 
 class LazyBatches(Sequence[BatchPlan]):
-    """`length` batches, each made when it is asked for."""
+    """A sequence of `length` batches, each computed on access."""
 
     def __init__(self, length: int, make: Callable[[int], BatchPlan]):
         self.length, self.make = length, make
@@ -92,7 +96,7 @@ class LazyBatches(Sequence[BatchPlan]):
 
     def __getitem__(self, i: Any) -> Any:
         if isinstance(i, slice):
-            raise TypeError("batches are taken one at a time")
+            raise TypeError("batches do not support slices")
         if not -self.length <= i < self.length:
             raise IndexError(i)
         return self.make(i % self.length)

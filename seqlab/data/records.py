@@ -1,9 +1,9 @@
-"""Prepared data sets: written once as array_record through TFDS, then read at random.
+"""Prepared data sets, which are written once as array_record through TFDS and then read by random access.
 
 A data set is a frozen dataclass with
 
-- `splits()`, which returns for each split an iterator of examples: dicts of strings, or of bytes, by column;
-- `key()`, the folder of its prepared form below the data root: equal data, equal key;
+- `splits()`, which returns an iterator of examples for each split: dicts of strings or bytes by column;
+- `key()`, the folder of the prepared data below the data root; data sets with equal content have equal keys;
 - `origin`, optional facts about the data, and `part_sizes`, for a mixture. Both are read after the examples and
   stored with them.
 """
@@ -28,12 +28,12 @@ from seqlab.system.files import atomic_folder, locked
 from seqlab.system.progress_bar import progress
 from seqlab.system.untrusted import fits, plain_files, read_json
 
-Example = dict[str, Any]  # of str or bytes, by column
+Example = dict[str, Any]  # str or bytes by column
 
 VERSION = "1.1.0"
 CHUNK = 1000
 PREPARED_RECORD = "prepared.json"
-FACTS = {  # in the record, and of what type
+FACTS = {  # the fields of the record and their types
     "counts": dict[str, int],
     "hashes": dict[str, str],
     "origin": dict[str, str],
@@ -54,8 +54,8 @@ class Dataset(Protocol):
 
 
 class PreparedData(NamedTuple):
-    """A prepared data set: its folder, the number of examples and their SHA-256 for each split, its origin, the
-    sizes of the consecutive parts of a mixture's splits, and the columns that hold bytes.
+    """A prepared data set: its folder, the number of examples and their SHA-256 for each split, its origin, the sizes
+    of the consecutive parts of each split of a mixture, and the columns that contain bytes.
     """
 
     folder: Path
@@ -68,7 +68,7 @@ class PreparedData(NamedTuple):
     def size(self, split: str) -> int:
         """Returns the number of examples of a split. Raises `SeqlabError` if there is no such split."""
         if split not in self.counts:
-            raise SeqlabError(f"no split {split!r}: there are {', '.join(self.counts)}")
+            raise SeqlabError(f"no split {split!r}: the splits are {', '.join(self.counts)}")
         return self.counts[split]
 
     def changed_since(self, record: Path) -> list[str]:
@@ -79,27 +79,27 @@ class PreparedData(NamedTuple):
         """Returns random access to a split's records, each a serialized `tf.train.Example`."""
         from array_record.python.array_record_data_source import ArrayRecordDataSource
 
-        # Not through TFDS, which imports whatever module the folder's features.json names.
+        # TFDS is not used, since it imports any module that the folder's features.json names.
         files = [p for p in plain_files(self.folder) if p.match(f"seqlab-{glob.escape(split)}.array_record-*")]
         try:
             source = ArrayRecordDataSource([str(path) for path in files]) if files else ()
         except (ValueError, RuntimeError) as error:
             raise self.damaged(split, error) from None
         if len(source) != self.counts[split]:
-            raise self.damaged(split, f"{len(source)} examples where {self.counts[split]} were written")
+            raise self.damaged(split, f"{len(source)} examples instead of {self.counts[split]}")
         return source
 
     def damaged(self, split: str, reason: object) -> SeqlabError:
         reason = str(reason).partition("\n")[0]
         folder = self.folder.parent
-        return SeqlabError(f"{folder}: split {split} is damaged ({reason}): remove {folder}, and prepare it again")
+        return SeqlabError(f"{folder}: split {split} is damaged ({reason}): remove {folder} and prepare it again")
 
     def value(self, column: str, content: bytes) -> str | bytes:
         return content if column in self.bytes_columns else content.decode()
 
     def read(self, split: str, start: int = 0, stop: int | None = None, stride: int = 1) -> Iterator[Example]:
-        """Yields the examples `start` to `stop` in order, one in `stride`."""
-        # Parsing with TFDS takes two and a half times as long.
+        """Yields every `stride`-th example from `start` to `stop`, in order."""
+        # Parsing with TFDS takes 2.5 times as long.
         from google.protobuf.message import DecodeError
         from tensorflow_datasets.proto import tf_example_pb2
 
@@ -107,7 +107,7 @@ class PreparedData(NamedTuple):
         stop = self.size(split) if stop is None else min(stop, self.size(split))
         source = self.source(split)
         indices = range(start, stop, stride)
-        for at in range(0, len(indices), CHUNK):  # array_record reads many at once several times as fast
+        for at in range(0, len(indices), CHUNK):  # array_record reads in bulk several times as fast
             try:
                 records = [parse(record).features.feature for record in source.__getitems__(indices[at : at + CHUNK])]
                 examples = [{n: self.value(n, f[n].bytes_list.value[0]) for n in sorted(f)} for f in records]
@@ -117,31 +117,33 @@ class PreparedData(NamedTuple):
 
 
 def generate_splits(dataset: Any) -> dict[str, Iterator[Example]]:
-    """Returns the splits of a synthetic set, by its method `examples`. Its fields of their names are the sizes."""
+    """Returns the splits of a synthetic data set, generated by its method `examples`. The fields `train`,
+    `validation` and `test` are the sizes.
+    """
     splits = ("train", "validation", "test")
     rngs = {name: np.random.default_rng([dataset.seed, i]) for i, name in enumerate(splits)}
     return {name: dataset.examples(rng, getattr(dataset, name)) for name, rng in rngs.items()}
 
 
 def prepare(dataset: Dataset, root: Path) -> PreparedData:
-    """Returns the prepared form of a data set below `root`, which is built first if it does not exist.
+    """Returns the prepared data of a data set below `root`, and builds it first if it does not exist.
 
-    An interrupted or failed build leaves no incomplete data, and the next one starts anew.
+    An interrupted or failed build leaves no incomplete data; the next build starts over.
     """
     key = Path(root) / dataset.key()
     if not key.resolve().is_relative_to(Path(root).resolve()) or key.resolve() == Path(root).resolve():
-        raise SeqlabError(f"{dataset.key()!r} is no key of a data set: it leaves the data root")
+        raise SeqlabError(f"{dataset.key()!r} is not a valid key of a data set: it is outside the data root")
     record = key / PREPARED_RECORD
     if not record.exists():
         with locked(key.parent / ".lock"):
             if key.exists() and not record.exists():
-                raise SeqlabError(f"{key} exists and is no prepared data: move it away")
-            if not key.exists():  # otherwise another process was first
+                raise SeqlabError(f"{key} exists but is not prepared data: move it away")
+            if not key.exists():  # otherwise another process has built it
                 with atomic_folder(key) as part:
                     _build(dataset, part)
     if not (key / VERSION).exists():
-        raise SeqlabError(f"{key} was prepared by another version of seqlab: remove it, and prepare it again")
-    remedy = f"remove {key}, and prepare it again"
+        raise SeqlabError(f"{key} was prepared by another version of seqlab: remove it and prepare it again")
+    remedy = f"remove {key} and prepare it again"
     with with_advice(remedy):
         facts = {"origin": {}, "part_sizes": {}, "bytes": [], **read_json(record, dict[str, Any])}
     complete = all(fits(facts.get(name), kind) for name, kind in FACTS.items())
@@ -197,7 +199,7 @@ def _build(dataset: Dataset, folder: Path) -> None:
 
             def _info(self) -> Any:
                 features = tfds.features.FeaturesDict({name: tfds.features.Text() for name in columns})
-                # Order is kept: line n of a test set stays line n.
+                # The order is preserved: line n of a test set remains line n.
                 return tfds.core.DatasetInfo(builder=self, features=features, disable_shuffling=True)
 
             def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
@@ -213,13 +215,13 @@ def _build(dataset: Dataset, folder: Path) -> None:
                     example = next(splits[split], None)
 
         builder = Builder(data_dir=str(folder), file_format="array_record")
-        with contextlib.redirect_stdout(io.StringIO()):  # TFDS announces every build
+        with contextlib.redirect_stdout(io.StringIO()):  # TFDS prints a message for every build
             try:
                 builder.download_and_prepare()
-            except RuntimeError as error:  # of array_record: a full disk, say
+            except RuntimeError as error:  # raised by array_record, for example if the disk is full
                 raise SeqlabError(f"{folder}: cannot be written: {str(error).partition(chr(10))[0]}") from None
 
-    # TFDS nests the version below the builder's name; the key names the data already.
+    # TFDS nests the version below the builder's name, which the key makes redundant.
     (folder / "seqlab" / VERSION).rename(folder / VERSION)
     shutil.rmtree(folder / "seqlab")
     shutil.rmtree(folder / "downloads", ignore_errors=True)
@@ -230,6 +232,6 @@ def _build(dataset: Dataset, folder: Path) -> None:
 
 
 def line_of(example: Example) -> bytes:
-    """Returns an example as a line of JSON, which its split's hash is of."""
+    """Returns an example as a line of JSON, the input of the hash of its split."""
     line = json.dumps(example, ensure_ascii=False, sort_keys=True, default=lambda value: {"bytes": value.hex()})
     return line.encode() + b"\n"

@@ -1,4 +1,4 @@
-"""Batch plans of one long text, cut into stretches that are read side by side."""
+"""Batch plans for one long text, split into streams that are read in parallel."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -9,10 +9,10 @@ from seqlab.data.plans import BatchPlan, LazyBatches
 
 
 class Streams(NamedTuple):
-    """A text of `tokens`, cut into `rows` stretches that are read side by side, `length` tokens a batch.
+    """A text of `tokens`, split into `rows` streams that are read in parallel, `length` tokens per batch.
 
-    A row of a batch goes on where that row of the last batch stopped. Each epoch holds the whole text once, cut
-    elsewhere: the first row begins up to `length` places before the text.
+    Each row of a batch continues where the same row of the preceding batch ended. Each epoch contains the whole text
+    once, split at different positions: the first row starts up to `length` positions before the text.
     """
 
     tokens: int
@@ -35,4 +35,4 @@ class Streams(NamedTuple):
 
     def describe(self) -> Iterator[str]:
         count = len(self.batches(0, 0))
-        yield f"{self.tokens:,} tokens in {self.rows} streams, {self.length} a batch: {count:,} batches an epoch"
+        yield f"{self.tokens:,} tokens in {self.rows} streams, {self.length} per batch: {count:,} batches per epoch"

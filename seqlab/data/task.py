@@ -1,6 +1,6 @@
-"""The contract of a task: what an example is, how examples become batches, what is minimized, and what is predicted.
+"""The interface of tasks: the columns of an example, how examples become batches, the loss, and the predictions.
 
-A task is a frozen dataclass in a file of its own, whose fields are hyperparameters.
+A task is a frozen dataclass in a separate file; its fields are hyperparameters.
 """
 
 import abc
@@ -16,11 +16,11 @@ from seqlab.system.errors import SeqlabError
 from seqlab.types import Context, Generator, Loss, Params
 
 Draw = tuple[int, int] | None
-"""The seed of a run and an epoch, which random masks and augmentation of an example depend on; None in evaluation."""
+"""The seed of a run and the epoch, which determine random masks and augmentation; None in evaluation."""
 
 
 class Prediction(NamedTuple):
-    """One prediction for an example: its text, its score, and what else `seqlab predict --json` shows of it."""
+    """A prediction for an example: its text, its score, and further fields for `seqlab predict --json`."""
 
     text: str
     score: float | None = None
@@ -28,27 +28,28 @@ class Prediction(NamedTuple):
 
 
 class Task(abc.ABC):
-    """What is trained. A task whose predictions are texts that a search writes defines `requests`; others `predict`.
+    """The base class of tasks. A task whose predictions are texts from a search defines `requests`; other tasks
+    define `predict`.
 
-    Optional: `baseline(sources, train)`, the name and the answers of a trivial method that a model must beat.
+    Optional: `baseline(sources, train)` returns the name and the predictions of a trivial method to compare with.
     """
 
     model: ClassVar[type]
-    """The protocol in `seqlab.types` of the models that it trains."""
+    """Protocol in `seqlab.types` of the models that the task trains."""
     columns: Any
-    """A mapping from the columns of an example to their unfitted codecs."""
+    """Mapping from the columns of an example to their unfitted codecs."""
     metrics: Any = ()
-    """The names of the metrics that judge predictions; none: the task is judged by its loss alone."""
+    """Names of the metrics for predictions; if empty, only the loss is reported."""
     whole_batch: ClassVar[bool] = False
-    """Whether the loss of an example depends on the others of its batch, which is then never worked on in parts."""
+    """Whether the loss of an example depends on the rest of its batch, so that batches are never split."""
     tokenized: Any = False
-    """Whether texts are tokenized, and scores take them as they are."""
+    """Whether texts are already tokenized, so that scores do not tokenize them."""
     separator: ClassVar[str | None] = None
-    """What stands for the newlines of a source in a line of text."""
+    """Replacement for the newlines of a source in a line of text."""
 
     @property
     def input_columns(self) -> tuple[str, ...]:
-        """The columns that a prediction is made from."""
+        """The input columns of predictions."""
         return ("source",) if "source" in self.columns else ("target",)
 
     @property
@@ -58,40 +59,40 @@ class Task(abc.ABC):
 
     @property
     def searches(self) -> bool:
-        """Whether predictions are texts that a search writes."""
+        """Whether predictions are texts from a search."""
         return type(self).requests is not Task.requests
 
     @abc.abstractmethod
     def plan(self, corpus: Corpus, batching: Batching) -> Plan:
-        """Returns the plan that says which examples make a batch."""
+        """Returns the plan that groups examples into batches."""
 
     @abc.abstractmethod
     def collate(self, corpus: Corpus, batch_plan: BatchPlan, codecs: Codecs, draw: Draw = None) -> Any:
-        """Returns the batch of some rows: any struct of NumPy arrays [B ...]. Randomness is a pure function of `draw`
-        and an example's index.
+        """Returns the batch for a batch plan: any struct of NumPy arrays [B ...]. Randomness must be a pure function
+        of `draw` and the index of an example.
         """
 
     @abc.abstractmethod
     def loss(self, model: Any, params: Params, batch: Any, context: Context) -> Loss:
-        """Returns the sum of the loss over a batch [B ...], its weight and sums of metrics. A pure function."""
+        """Returns the loss summed over a batch [B ...], its weight and sums of metrics. Must be a pure function."""
 
     updates: ClassVar[int] = 1
-    """Updates for each rollout, of a task that is trained online."""
+    """Number of updates per rollout, for a task that is trained online."""
 
     def rollout(self, model: Any, params: Params, batch: Any, context: Context) -> Any:
-        """Returns the batch that the loss is of, given one that was collated: what the current policy does, sampled
-        by `context.key`. A pure function, compiled. Tasks that are trained online define it.
+        """Returns the batch for the loss, given a collated batch: a rollout of the current policy, sampled with
+        `context.key`. Must be a pure function; it is compiled. Tasks that are trained online define it.
         """
         raise NotImplementedError
 
     @property
     def online(self) -> bool:
-        """Whether the task is trained on rollouts."""
+        """Whether the task is trained online, on rollouts."""
         return type(self).rollout is not Task.rollout
 
     def requests(self, inputs: Sequence[Any], codecs: Codecs, max_length: int) -> list[Any]:
-        """Returns a search request for each row of the input column. With a `max_length` of 0, the task chooses the
-        length.
+        """Returns a search request for each row of the input column. If `max_length` is 0, the task chooses the
+        maximum length.
         """
         raise NotImplementedError
 
@@ -106,5 +107,5 @@ class Task(abc.ABC):
 
 
 def generates(task: Task) -> bool:
-    """Whether the models of a task are generators."""
+    """Returns whether the models of a task are generators."""
     return Generator in task.model.__mro__

@@ -1,4 +1,4 @@
-"""Text files: lines, parallel pairs and tables, read strictly or with repairs."""
+"""Readers of text files (lines, parallel pairs and tables), which raise errors or repair malformed input."""
 
 import contextlib
 import gzip
@@ -17,7 +17,7 @@ from seqlab.system.errors import SeqlabError
 
 MAX_LINE = 1 << 20  # bytes
 
-MAGIC = {  # what no text begins with
+MAGIC = {  # first bytes of files that are not text
     "gzip": b"\x1f\x8b",
     "bzip2": b"BZh91AY&SY",
     "xz": b"\xfd7zXZ\x00",
@@ -26,17 +26,17 @@ MAGIC = {  # what no text begins with
     "UTF-16": (b"\xff\xfe", b"\xfe\xff"),
 }
 
-# Counts of repairs by kind, for readers that repair ("replace"); None for readers that raise ("strict").
+# Counts of repairs by kind, for readers that repair lines ("replace"); None for readers that raise ("strict").
 Repairs = Counter[str] | None
 
 
 def read_lines(source: Path | BinaryIO | io.BufferedIOBase, repairs: Repairs = None) -> Iterator[str]:
-    """The lines of a UTF-8 text file (gzipped if its name ends in .gz) or of a binary stream.
+    """Yields the lines of a UTF-8 text file (gzipped if its name ends in .gz) or of a binary stream.
 
     Line ends (\\n or \\r\\n) and a byte-order mark at the beginning are removed. Raises `SeqlabError` with the file
-    and the line for a file that is missing or of another compression than its name says, and for a line that is not
-    UTF-8, contains a NUL, or is longer than a megabyte. With `repairs` such a line is repaired and counted instead:
-    U+FFFD for bad bytes, NULs removed, the end of a long line cut off.
+    and the line for a missing file, for a file whose compression does not match its name, and for a line that is not
+    UTF-8, contains a NUL, or is longer than a megabyte. With `repairs`, such a line is repaired and counted instead:
+    invalid bytes become U+FFFD, NULs are removed, and long lines are truncated.
     """
     name = str(source) if isinstance(source, Path) else "standard input"
     number = 0
@@ -46,9 +46,11 @@ def read_lines(source: Path | BinaryIO | io.BufferedIOBase, repairs: Repairs = N
                 packed = number == 1 and next((kind for kind, magic in MAGIC.items() if line.startswith(magic)), None)
                 if packed:
                     hint = (
-                        ", and its name does not end in .gz" if packed == "gzip" else ": make it plain UTF-8, or .gz"
+                        "decompress it, or add .gz to its name"
+                        if packed == "gzip"
+                        else "convert it to plain UTF-8, optionally gzipped"
                     )
-                    raise SeqlabError(f"{name}: this is {packed}{hint}")
+                    raise SeqlabError(f"{name}: not a plain text file but {packed}; {hint}")
                 text = _decode_line(line, cut, f"{name}:{number}", repairs)
                 yield (text.removeprefix("\ufeff") if number == 1 else text).rstrip("\r\n")
     except (OSError, EOFError, zlib.error) as error:
@@ -64,7 +66,7 @@ def _open_bytes(source: Path | BinaryIO | io.BufferedIOBase) -> contextlib.Abstr
 
 
 def _bounded_lines(stream: Any) -> Iterator[tuple[bytes, int]]:
-    """Yields lines of at most a megabyte, each with the number of bytes that were cut off it."""
+    """Yields lines of at most a megabyte, each with the number of bytes by which it was truncated."""
     for line in iter(lambda: stream.readline(MAX_LINE), b""):
         cut = 0
         if len(line) == MAX_LINE and not line.endswith(b"\n"):
@@ -78,8 +80,10 @@ def _bounded_lines(stream: Any) -> Iterator[tuple[bytes, int]]:
 
 def _decode_line(line: bytes, cut: int, place: str, repairs: Repairs) -> str:
     if cut:
-        _repair_or_raise(repairs, "cut at a megabyte", f"{place}: a line of {len(line) + cut:,} bytes")
-        # A character of several bytes that the cut may have split: its first byte is one of the last four.
+        _repair_or_raise(
+            repairs, "truncated to a megabyte", f"{place}: a line of {len(line) + cut:,} bytes exceeds a megabyte"
+        )
+        # Truncation may have split a character of several bytes, whose first byte is one of the last four.
         last = next((n for n in range(1, 5) if not 0x80 <= line[-n] < 0xC0), 0)
         line = line[:-last] if last and line[-last] >= 0xC0 else line
     try:
@@ -96,46 +100,47 @@ def _decode_line(line: bytes, cut: int, place: str, repairs: Repairs) -> str:
 
 
 def _repair_or_raise(repairs: Repairs, kind: str, message: str) -> None:
-    """Counts a repair, or raises."""
+    """Counts a repair, or raises `SeqlabError` if there are no `repairs`."""
     if repairs is None:
         raise SeqlabError(message)
     repairs[kind] += 1
 
 
 def make_repairs(errors: str) -> Repairs:
-    """Returns the repairs for a data set's field `errors`: "strict" or "replace"."""
+    """Returns the repairs for the field `errors` of a data set: None for "strict", empty counts for "replace"."""
     if errors not in ("strict", "replace"):
         raise SeqlabError(f"errors must be 'strict' or 'replace', not {errors!r}")
     return Counter() if errors == "replace" else None
 
 
 def describe_repairs(repairs: Repairs) -> dict[str, str]:
-    """Returns the counts of repairs for a data set's `origin`."""
-    return {f"lines mended ({kind})": str(count) for kind, count in (repairs or {}).items()}
+    """Returns the counts of repairs, for the `origin` of a data set."""
+    return {f"lines repaired ({kind})": str(count) for kind, count in (repairs or {}).items()}
 
 
 def read_pairs(source: Path, target: Path, repairs: Repairs = None) -> Iterator[dict[str, str]]:
-    """Yields the pairs of two parallel files. Raises with the line for files of unequal length and for an empty side;
-    with `repairs` a pair with an empty side is left out and counted. Raises if no pair is left.
+    """Yields the pairs of two parallel files. Raises `SeqlabError` with the line for files of unequal length and for
+    an empty side; with `repairs`, a pair with an empty side is omitted and counted instead. Raises if no pairs
+    remain.
     """
     any_pair = False
     pairs = itertools.zip_longest(read_lines(source, repairs), read_lines(target, repairs))
     for number, (left, right) in enumerate(pairs, 1):
         if left is None or right is None:
             short, long = (source, target) if left is None else (target, source)
-            raise SeqlabError(f"{short} ends after line {number - 1}, but {long} goes on: the files are not parallel")
+            raise SeqlabError(f"{short} ends after line {number - 1}, but {long} continues: they are not parallel")
         empty = next((path for path, side in ((source, left), (target, right)) if not side.strip()), None)
         if empty is not None:
-            _repair_or_raise(repairs, "left out, empty", f"{empty}:{number}: empty line in parallel text")
+            _repair_or_raise(repairs, "omitted, empty", f"{empty}:{number}: empty line in parallel text")
         else:
             any_pair = True
             yield {"source": left, "target": right}
     if not any_pair:
-        raise SeqlabError(f"{source} and {target}: no pair of lines")
+        raise SeqlabError(f"{source} and {target}: no pairs of lines")
 
 
 def read_table(path: Path, columns: dict[str, str], repairs: Repairs = None) -> Iterator[dict[str, str]]:
-    """Yields the examples of a table as `read_rows` does. Raises if there are none, or if none is left."""
+    """Yields the examples of a table, like `read_rows`. Raises `SeqlabError` if there are none, or if none remain."""
     any_example = False
     for example in read_rows(path, columns, repairs):
         any_example = True
@@ -145,30 +150,29 @@ def read_table(path: Path, columns: dict[str, str], repairs: Repairs = None) -> 
 
 
 def read_rows(path: Path, columns: dict[str, str], repairs: Repairs = None) -> Iterator[dict[str, str]]:
-    """Yields examples from a .tsv, .jsonl or .txt file, optionally with .gz appended. `columns` maps the keys of the
-    examples to the names of columns.
+    """Yields examples from a .tsv, .jsonl or .txt file, optionally gzipped (.gz). `columns` maps the keys of the
+    examples to the names of columns in the file.
 
-    A .tsv begins with a line of names and has no quoting. A .jsonl has an object per line. A .txt has one column of
-    any name. Raises with the file and the line for a missing column, a row of another width than the first, a line
-    that is not an object, and a value that is empty or not text; with `repairs` such a line is left out and counted.
+    A .tsv file starts with a line of column names and has no quoting. A .jsonl file has one object per line. A .txt
+    file has one column, of any name. Raises `SeqlabError` with the file and the line for a missing column, a row with
+    another number of columns than the first line, a line that is not an object, and a value that is empty or not
+    text. With `repairs`, such a line is omitted and counted instead.
     """
     kind = path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix
     if kind not in (".tsv", ".jsonl", ".txt"):
-        raise SeqlabError(f"{path}: a table is a .tsv, .jsonl or .txt file, or one of these with .gz behind")
+        raise SeqlabError(f"{path}: a table must be a .tsv, .jsonl or .txt file, optionally gzipped (.gz)")
     if kind == ".txt" and len(columns) != 1:
-        raise SeqlabError(f"{path}: a text file has one column, and {', '.join(columns)} are asked of it")
+        raise SeqlabError(f"{path}: a text file has one column, not the columns {', '.join(columns)}")
     lines = enumerate(read_lines(path, repairs), 1)
     names: list[str] = []
     if kind == ".tsv":
         names = next(lines, (1, ""))[1].split("\t")
         twice = next((name for name in columns.values() if names.count(name) > 1), None)
         if names == [""] or twice is not None:
-            raise SeqlabError(
-                f"{path}:1: " + (f"the column {twice!r} stands twice" if twice else "no names of columns")
-            )
+            raise SeqlabError(f"{path}:1: " + (f"the column {twice!r} occurs twice" if twice else "no column names"))
         missing = [name for name in columns.values() if name not in names]
         if missing:
-            raise SeqlabError(f"{path}:1: no column {missing[0]!r}: there are {', '.join(map(repr, names))}")
+            raise SeqlabError(f"{path}:1: no column {missing[0]!r}: the columns are {', '.join(map(repr, names))}")
     for number, line in lines:
         if kind == ".txt":
             yield dict.fromkeys(columns, line)
@@ -182,29 +186,29 @@ def read_rows(path: Path, columns: dict[str, str], repairs: Repairs = None) -> I
             scalar = isinstance(value, str | int | float) and not isinstance(value, bool)
             finite = not isinstance(value, float) or math.isfinite(value)
             if reason is None and not (scalar and finite and str(value).strip()):
-                reason = f"{columns[field]!r} is empty or no text"
+                reason = f"{columns[field]!r} is empty or not text"
             if reason is None and re.search("[\0\ud800-\udfff]", str(value)):
-                reason = f"{columns[field]!r} has a NUL, or half of a surrogate pair"
+                reason = f"{columns[field]!r} contains a NUL or half of a surrogate pair"
         if reason is None:
             yield {field: str(value) for field, value in example.items()}
         else:
-            _repair_or_raise(repairs, "left out, broken", f"{path}:{number}: {reason}")
+            _repair_or_raise(repairs, "omitted, malformed", f"{path}:{number}: {reason}")
 
 
 def _fields(line: str, names: list[str]) -> tuple[dict[str, Any], str | None]:
     values = line.split("\t")
     if len(values) != len(names):
-        return {}, f"{len(values)} columns where the first line has {len(names)}"
+        return {}, f"{len(values)} columns, but the first line has {len(names)}"
     return dict(zip(names, values, strict=True)), None
 
 
 def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not JSON")
 
 
 def _object(line: str) -> tuple[dict[str, Any], str | None]:
     try:
         value = json.loads(line, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
-        return {}, f"broken JSON: {error}"
-    return (value, None) if isinstance(value, dict) else ({}, "no JSON object")
+        return {}, f"malformed JSON: {error}"
+    return (value, None) if isinstance(value, dict) else ({}, "not a JSON object")

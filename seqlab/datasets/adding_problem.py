@@ -1,7 +1,7 @@
-"""The adding problem (Hochreiter & Schmidhuber 1997; as in Le et al. 2015): the sum of two marked numbers of many.
+"""The adding problem (Hochreiter & Schmidhuber 1997; as in Le et al. 2015): the sum of two marked numbers.
 
-Each position has a number drawn evenly from [0, 1) and a mark, which is 1 at one position of the first half and at
-one of the second, and 0 elsewhere. Always answering 1 has a mean squared error of 1/6 = 0.1667.
+Each position has a number, drawn uniformly from [0, 1), and a mark, which is 1 at one position in each half and 0
+elsewhere. Always predicting 1 has a mean squared error of 1/6 = 0.1667.
 """
 
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from seqlab.system.errors import SeqlabError
 @dataclass(frozen=True)
 class AddingProblem:
     length: int = 200
-    """Positions of a sequence."""
+    """Length of a sequence."""
     train: int = 50_000
     validation: int = 1_000
     test: int = 1_000
@@ -24,7 +24,7 @@ class AddingProblem:
 
     def __post_init__(self) -> None:
         if self.length < 2 or min(self.train, self.validation, self.test) < 1:
-            raise SeqlabError("adding_problem needs a length of 2 or more and 1 or more examples of each split")
+            raise SeqlabError("adding_problem needs a length of at least 2 and at least 1 example in each split")
 
     def key(self) -> str:
         return f"adding_problem/{self.length}-{self.train}-{self.validation}-{self.test}-{self.seed}"

@@ -1,21 +1,20 @@
 """Everyday phrases in parallel languages, generated from the Unicode CLDR data that Babel ships.
 
-A phrase joins two or three *pieces* (an amount, a price, a date, a country, ...) by a list or interval
-pattern, and the same pieces are written in both languages: "3 hours or 12.50 euros" / "3 Stunden oder 12,50
-Euro". All words and patterns are CLDR's (https://cldr.unicode.org), none is written here, so any locale that
-has them all works.
+A phrase joins two or three *pieces* (an amount, a price, a date, a country, ...) by a list or interval pattern. The
+same pieces are written in both languages: "3 hours or 12.50 euros" / "3 Stunden oder 12,50 Euro". All words and
+patterns come from CLDR (https://cldr.unicode.org), so any locale that has all of them works.
 
-Splits. Each word (a country, a unit, a month, ...) is held out, by a SHA-256 hash, from one of the
-templates that could use it. Training and validation phrases contain no held-out combination, every test
-phrase contains at least one; all the other templates show the word in training, so that test phrases can be
-composed but not looked up.
+Splits. A SHA-256 hash selects, for each word (a country, a unit, a month, ...), one of the templates that can use it;
+the word is held out from this template. Training and validation phrases contain no held-out combination, and every
+test phrase contains at least one. The word occurs in training in the other templates, so that a model can produce
+test phrases by composition but not by lookup.
 
-Text. NFC; every run of white space is one plain space; bidirectional marks, which only steer display, are
-removed, while joiners and zero-width spaces (U+200B to U+200D), which are spelling, stay. Digits are Latin
-and the calendar Gregorian in all locales.
+Text. Text is in NFC. Runs of white space become one space. Bidirectional marks, which only affect display, are
+removed; joiners and zero-width spaces (U+200B to U+200D), which are part of the spelling, are preserved. All locales
+use Latin digits and the Gregorian calendar.
 
-Babel's own date formatting is not used: Babel resolves the aliases of one locale inside data shared with
-others, so that its month names depend on which locales the process used before (seen in Babel 2.18).
+Babel's date formatting is not used: Babel resolves the aliases of one locale inside data that is shared between
+locales, so its month names depend on the locales that the process used before (in Babel 2.18).
 """
 
 import hashlib
@@ -42,7 +41,7 @@ from seqlab.data.cldr import (
 )
 from seqlab.system.errors import SeqlabError
 
-# How the pieces are joined (an "and" or "or" list, a "range"), and the kinds of the two or three pieces.
+# The pattern that joins the pieces (an "and" or "or" list, or a "range"), and the kinds of the two or three pieces.
 TEMPLATES = tuple(
     tuple(template.split())
     for template in (
@@ -59,18 +58,18 @@ TEMPLATES = tuple(
     )
 )  # fmt: skip
 
-MAX_PHRASES = 10_000_000  # every phrase made is remembered, some 500 bytes each
+MAX_PHRASES = 10_000_000  # all phrases are stored in memory, about 500 bytes each
 
-MAX_DRAWS = 10_000  # draws without a new phrase after which there are no more
+MAX_DRAWS = 10_000  # number of draws without a new phrase after which generation stops
 
 
 def draw_number(rng: Random) -> int:
-    """A count from 1 to 3000; the smallest, on which plurals depend, come most often."""
+    """Returns a random count from 1 to 3000. Small counts, on which plural forms depend, are most frequent."""
     return rng.choice((rng.randint(1, 5), rng.randint(1, 99), 50 * rng.randint(2, 60)))
 
 
 def draw_piece(kind: str, rng: Random) -> Piece:
-    """A random piece of a kind."""
+    """Returns a random piece of a kind."""
     match kind:
         case "country" | "language" | "weekday":
             choices = {"country": COUNTRIES, "language": LANGUAGES, "weekday": "0123456"}[kind]
@@ -94,7 +93,7 @@ def draw_piece(kind: str, rng: Random) -> Piece:
 
 
 def draw(rng: Random) -> tuple[tuple[str, ...], list[Piece]]:
-    """A random template and pieces for it; those of a range are in order."""
+    """Returns a random template and pieces for it; the pieces of a range are in order."""
     template = rng.choice(TEMPLATES)
     pieces = [draw_piece(kind, rng) for kind in template[1:]]
     return template, sorted(pieces, key=lambda piece: piece.number) if template[0] == "range" else pieces
@@ -102,43 +101,45 @@ def draw(rng: Random) -> tuple[tuple[str, ...], list[Piece]]:
 
 @lru_cache(maxsize=4096)
 def held_out_template(kind: str, word: str) -> tuple[str, ...] | None:
-    """The one template in which this word occurs in test phrases only; None for a kind without words."""
+    """Returns the template in which this word occurs only in test phrases; None for a kind without words."""
     candidates = [template for template in TEMPLATES if kind in template[1:]]
     digest = hashlib.sha256(f"{kind} {word}".encode()).digest()
     return candidates[int.from_bytes(digest[:8], "big") % len(candidates)] if word else None
 
 
 def is_held_out(template: tuple[str, ...], pieces: list[Piece]) -> bool:
-    """Whether a word is held out from this template, so that the phrase belongs to the test split."""
+    """Returns whether a word is held out from this template, so that the phrase belongs to the test split."""
     return any(held_out_template(piece.kind, piece.word) == template for piece in pieces)
 
 
 def parse_pairs(pair: str) -> list[tuple[str, str]]:
-    """[(source, target), ...] of "<source>-<target>,..."; `SeqlabError` if malformed or a pair comes twice."""
+    """Parses "<source>-<target>,..." to [(source, target), ...]. Raises `SeqlabError` if malformed or if a pair
+    repeats.
+    """
     pairs = []
     for name in pair.split(","):
         source, _, target = name.partition("-")
         if not source or not target or "-" in target or source == target or (source, target) in pairs:
-            raise SeqlabError(f"pair must be like 'en-de' or 'en-de,en-fr', each pair once; got {pair!r}")
+            raise SeqlabError(f"pair must be like 'en-de' or 'en-de,en-fr', without repeated pairs, not {pair!r}")
         pairs.append((source, target))
     return pairs
 
 
 @dataclass(frozen=True)
 class CldrPhrases:
-    """Phrases of one or several pairs of languages, the same for the same fields on every machine.
+    """Phrases in one or more language pairs. Equal fields give equal phrases on every machine.
 
-    Within a pair a source phrase has one target, and so has each of its pieces. No source and no target is in
-    two splits, and all sources are distinct. With several pairs, which take turns, each source begins with a
-    tag of its target locale: "<2de> 3 hours or 5 days".
+    Within a pair, each source phrase and each of its pieces has one target. No source and no target is in two splits,
+    and all sources are distinct. Several pairs alternate, and each source starts with a tag for its target locale:
+    "<2de> 3 hours or 5 days".
 
     Attributes:
-        pair: "<source>-<target>" by CLDR locale identifiers, several separated by commas ("en-de,en-pt_PT").
-        train, validation, test: phrases of each split, of all pairs together.
-        seed: of the random draws; which combinations are held out does not depend on it.
+        pair: "<source>-<target>" with CLDR locale identifiers, or several, separated by commas ("en-de,en-pt_PT").
+        train, validation, test: number of phrases in each split, in all pairs together.
+        seed: random seed; the held-out combinations do not depend on it.
 
     Raises:
-        SeqlabError: malformed pair, a locale that is unknown or lacks words, or sizes out of range.
+        SeqlabError: malformed pair, unknown or incomplete locale, or sizes out of range.
     """
 
     pair: str = "en-de"
@@ -150,22 +151,20 @@ class CldrPhrases:
     def __post_init__(self) -> None:
         sizes = self.train, self.validation, self.test
         if min(sizes) < 0 or sum(sizes) > MAX_PHRASES:
-            raise SeqlabError(f"sizes must be at least 0 and at most {MAX_PHRASES} in all, not {sizes}")
+            raise SeqlabError(f"sizes must be at least 0 and in total at most {MAX_PHRASES}, not {sizes}")
         for identifier in sorted({identifier for pair in parse_pairs(self.pair) for identifier in pair}):
             check_locale(identifier)
 
     def key(self) -> str:
-        """Another release of Babel brings another release of CLDR, and so other phrases."""
+        """Includes the version of Babel, since its release of CLDR determines the phrases."""
         sizes = f"{self.train}-{self.validation}-{self.test}-{self.seed}"
         return f"cldr_phrases/{self.pair}-{sizes}-babel{version('babel')}"
 
     def splits(self) -> dict[str, Iterator[dict[str, str]]]:
-        """{"train", "validation", "test"}: iterators of {"source": text, "target": text}.
+        """Returns iterators of {"source": text, "target": text} for "train", "validation" and "test".
 
-        Test and validation phrases are made at once, training phrases as they are asked for.
-
-        Raises:
-            SeqlabError: there are fewer distinct phrases than asked for.
+        Test and validation phrases are generated immediately, training phrases on demand. Raises `SeqlabError` if
+        there are too few distinct phrases.
         """
         meanings: dict[tuple[str, str, str], str] = {}
         sources: set[str] = set()
@@ -184,7 +183,7 @@ class CldrPhrases:
         sources: set[str],
         taken: frozenset[str],
     ) -> Iterator[dict[str, str]]:
-        """`size` phrases of new sources and no `taken` target; adds to `sources` and to `meanings`."""
+        """Yields `size` phrases with new sources and without `taken` targets; adds to `sources` and `meanings`."""
         rng = Random(f"{self.pair} {self.seed} {split}")
         pairs = parse_pairs(self.pair)
         for index in range(size):
@@ -194,7 +193,7 @@ class CldrPhrases:
                 if len(set(pieces)) < len(pieces) or is_held_out(template, pieces) != (split == "test"):
                     continue
                 texts = [[clean(format_piece(piece, locale)) for piece in pieces] for locale in pair]
-                # A text with two meanings, such as one name of two currencies, keeps the one it had first.
+                # A text with two meanings, such as one name of two currencies, keeps its first translation.
                 translations = zip(*texts, strict=True)
                 if any(meanings.setdefault((*pair, text), target) != target for text, target in translations):
                     continue
@@ -205,7 +204,7 @@ class CldrPhrases:
                     yield {"source": tagged, "target": target}
                     break
             else:
-                raise SeqlabError(f"{self.pair!r} has no more than {index} {split} phrases, {size} were asked for")
+                raise SeqlabError(f"{self.pair!r} has only {index} {split} phrases, not {size}: reduce {split}")
 
 
 DATASET = CldrPhrases

@@ -1,8 +1,8 @@
-"""The copying memory task (Hochreiter & Schmidhuber 1997; as in Bai et al. 2018, section 4): ten symbols, said again
-after a delay.
+"""The copying memory task (Hochreiter & Schmidhuber 1997; as in Bai et al. 2018, section 4): repeat ten symbols after
+a delay.
 
-A sequence is ten symbols of 1 to 8, then `delay` - 1 zeros, then eleven 9s; the labels are zeros, and at the last ten
-positions the ten symbols. A model without memory has a cross-entropy of 10 ln 8 / (delay + 20).
+A sequence consists of ten symbols from 1 to 8, `delay` - 1 zeros, and eleven 9s. The labels are zeros, followed by
+the ten symbols at the last ten positions. A model without memory has a cross-entropy of 10 ln 8 / (delay + 20).
 """
 
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ class CopyMemory:
 
     def __post_init__(self) -> None:
         if min(self.delay, self.train, self.validation, self.test) < 1:
-            raise SeqlabError("copy_memory needs a delay of 1 or more and 1 or more examples of each split")
+            raise SeqlabError("copy_memory needs a delay of at least 1 and at least 1 example in each split")
 
     def key(self) -> str:
         return f"copy_memory/{self.delay}-{self.train}-{self.validation}-{self.test}-{self.seed}"

@@ -1,10 +1,11 @@
-"""Debian package descriptions: volunteer translations, one-line synopses, archive sections.
+"""Debian package descriptions: translations by volunteers, one-line synopses, archive sections.
 
-`en-de` and `en-fr`: synopses and paragraphs with their translations. `synopsis`: the long description, a sentence a
-line, to the synopsis. `section`: the whole description, a sentence a line, to the section of the archive.
+`en-de` and `en-fr`: synopses and paragraphs with their translations. `synopsis`: from the long description, one
+sentence per line, to the synopsis. `section`: from the whole description, one sentence per line, to the section of
+the archive.
 
-The text is that of the package indices of the machine's own Debian mirror, fetched by apt into a folder of
-its own, so without root and without a trace in the system's apt. Translations are matched by the checksum of the
+The text comes from the package indices of the system's Debian mirror. apt downloads them to a temporary folder,
+without root privileges and without changing the system's apt state. Translations are matched by the checksum of the
 description (https://wiki.debian.org/RepositoryFormat).
 """
 
@@ -26,14 +27,14 @@ from seqlab.system.errors import SeqlabError
 from seqlab.system.progress_bar import progress
 
 LANGUAGES = {"en-de": ("en", "de"), "en-fr": ("en", "fr"), "synopsis": ("en",), "section": ("en",)}
-HELD_OUT = 25  # of 1000 source packages: as many for validation, as many for test
+HELD_OUT = 25  # of 1000 source packages, for each of validation and test
 LARGEST_INDEX = 1 << 30  # bytes
 APT_HELPER = "/usr/lib/apt/apt-helper"
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z0-9])")
 
 
 class Index(NamedTuple):
-    """One index file: "Packages", or "Translation-de" and the like; its name and its text."""
+    """An index file: its kind ("Packages", "Translation-de", ...), its name and its text."""
 
     kind: str
     name: str
@@ -43,13 +44,15 @@ class Index(NamedTuple):
 @dataclass(frozen=True)
 class DebianDescriptions:
     variant: str = "en-de"
-    """en-de, en-fr, synopsis or section."""
+    """Variant of the data: en-de, en-fr, synopsis or section."""
     folder: str = ""
-    """Index files to read (*Packages*, *Translation-de*, plain, .gz or .xz) in place of those apt fetches."""
+    """Folder of index files (*Packages*, *Translation-de*; plain, .gz or .xz) to read instead of downloading."""
 
     def __post_init__(self) -> None:
         if self.variant not in LANGUAGES:
-            raise SeqlabError(f"debian_descriptions has no {self.variant!r}: {', '.join(LANGUAGES)}")
+            raise SeqlabError(
+                f"debian_descriptions has no variant {self.variant!r}: the variants are {', '.join(LANGUAGES)}"
+            )
 
     def key(self) -> str:
         if not self.folder:
@@ -62,7 +65,7 @@ class DebianDescriptions:
 
     @property
     def origin(self) -> dict[str, str]:
-        """What the examples were made of: SHA-256 of the index files, and what was counted on the way."""
+        """The SHA-256 of the index files, and counts of examples."""
         return self._loaded[1]
 
     @functools.cached_property
@@ -78,7 +81,7 @@ class DebianDescriptions:
             language: _descriptions([x for x in indices if x.kind == f"Translation-{language}"], language)
             for language in languages
         }
-        owners: dict[str, str] = {}  # source package of each description: the first by name
+        owners: dict[str, str] = {}  # source package of each description, the first by name
         for entry in packages:
             source = (entry.get("Source") or entry["Package"]).split()[0]
             owners[entry["Description-md5"]] = min(source, owners.get(entry["Description-md5"], source))
@@ -90,10 +93,10 @@ class DebianDescriptions:
         else:
             described_examples = _translations(descriptions["en"], descriptions[languages[1]])
         examples, dropped = _split((owners[md5], example) for md5, example in described_examples if md5 in owners)
-        origin["examples left out, since one side stands in another split"] = str(dropped)
+        origin["examples left out, since one side is in another split"] = str(dropped)
         if self.variant == "synopsis":
             copied = sum(e["target"] in e["source"] for split in examples.values() for e in split)
-            origin["examples whose synopsis stands in the description"] = str(copied)
+            origin["examples whose synopsis occurs in the description"] = str(copied)
         return examples, origin
 
     def _paths(self) -> list[Path]:
@@ -104,14 +107,14 @@ class DebianDescriptions:
 
 
 def _fetch(languages: tuple[str, ...]) -> list[Index]:
-    """The indices of the mirrors in the machine's sources.list, in the languages given."""
+    """Downloads the indices of the mirrors in the system's sources.list, for the given languages."""
     if shutil.which("apt-get") is None:
-        raise SeqlabError("apt-get is not there: give the index files of a Debian mirror with --folder")
+        raise SeqlabError("apt-get is not installed: pass the index files of a Debian mirror with --folder")
     with tempfile.TemporaryDirectory() as folder, progress("fetching package indices", None):
         for part in ("state/lists/partial", "cache/archives/partial"):
             (Path(folder) / part).mkdir(parents=True)
         hooks = ("Pre-Invoke", "Post-Invoke", "Post-Invoke-Success", "Post-Invoke-Stats")
-        lines = [f"#clear APT::Update::{hook};" for hook in hooks]  # they act on the system
+        lines = [f"#clear APT::Update::{hook};" for hook in hooks]  # they modify the system
         language_list = " ".join(f'"{language}";' for language in languages)
         lines += ["#clear Acquire::Languages;", f"Acquire::Languages {{ {language_list} }};"]
         lines += [f'Dir::State "{folder}/state";', f'Dir::State::lists "{folder}/state/lists";']
@@ -125,7 +128,7 @@ def _fetch(languages: tuple[str, ...]) -> list[Index]:
         for identifier, language, name in (line.split("\t") for line in targets.splitlines()):
             kind = {"Packages": "Packages", "Translations": f"Translation-{language}"}.get(identifier)
             if kind is not None and Path(name).exists():
-                text = _run([APT_HELPER, "cat-file", name])  # whatever it is compressed with
+                text = _run([APT_HELPER, "cat-file", name])  # decompresses any format
                 indices.append(Index(kind, re.sub(r"\.(lz4|gz|xz|zst)$", "", Path(name).name), text.decode()))
         return indices
 
@@ -147,14 +150,16 @@ def _read(path: Path) -> Index:
         with opened as stream:
             content = stream.read(LARGEST_INDEX + 1)
             if len(content) > LARGEST_INDEX:
-                raise SeqlabError(f"{path}: more than {LARGEST_INDEX:,} bytes, and no index of Debian is that large")
+                raise SeqlabError(f"{path}: more than {LARGEST_INDEX:,} bytes; not an index of Debian")
             return Index(kind[0], path.name, content.decode())
     except (OSError, EOFError, lzma.LZMAError, zlib.error, UnicodeDecodeError) as error:
         raise SeqlabError(f"{path}: cannot be read: {error}") from None
 
 
 def _entries(index: Index) -> Iterator[dict[str, str]]:
-    """The stanzas of an index: "Field: value", goes on in lines that begin with a blank; an empty line between."""
+    """Yields the stanzas of an index, which are separated by empty lines. A field "Field: value" continues in lines
+    that start with a blank.
+    """
     entry: dict[str, str] = {}
     field = ""
     for number, line in enumerate([*index.text.split("\n"), ""], 1):
@@ -167,7 +172,7 @@ def _entries(index: Index) -> Iterator[dict[str, str]]:
         else:
             field, colon, value = line.partition(":")
             if not colon:
-                raise SeqlabError(f"{index.name}:{number}: neither a field nor the next line of one: {line[:40]}")
+                raise SeqlabError(f"{index.name}:{number}: neither a field nor its continuation: {line[:40]}")
             entry[field] = value.strip()
 
 
@@ -177,7 +182,9 @@ class Description(NamedTuple):
 
 
 def _descriptions(indices: list[Index], language: str) -> dict[str, Description]:
-    """By checksum. A line with a dot alone parts paragraphs; line breaks in a paragraph are no more than blanks."""
+    """Returns the descriptions by checksum. A line with a single dot separates paragraphs; line breaks in a paragraph
+    become blanks.
+    """
     descriptions = {}
     for index in indices:
         for entry in _entries(index):
@@ -194,7 +201,7 @@ Described = Iterator[tuple[str, dict[str, str]]]  # checksum of a description, e
 
 
 def _translations(english: dict[str, Description], translations: dict[str, Description]) -> Described:
-    """Synopses, and paragraphs where both sides have as many."""
+    """Yields pairs of synopses, and pairs of paragraphs if both sides have the same number of them."""
     for md5, translated in translations.items():
         if md5 in english:
             yield md5, {"source": english[md5].synopsis, "target": translated.synopsis}
@@ -220,13 +227,14 @@ def _sentence_a_line(texts: list[str]) -> str:
 
 
 def _split(described: Iterator[tuple[str, dict[str, str]]]) -> tuple[dict[str, list[dict[str, str]]], int]:
-    """From (source package, example): examples by split, each once, and how many were left out.
+    """Returns the distinct examples by split, and the number of examples left out, given (source package, example).
 
-    A source package falls on one side by a hash of its name, so near-copies stay together. A text that packages
-    of two splits share stays with the first by name; examples that would carry it over are left out.
+    A hash of its name assigns each source package to a split, so near-duplicates are in the same split. A text that
+    occurs in packages of two splits stays in the split of the first package by name; examples that would repeat it in
+    another split are left out.
     """
     examples: dict[str, list[dict[str, str]]] = {"train": [], "validation": [], "test": []}
-    split_of_text: dict[tuple[str, str], str] = {}  # of each text; a label is none
+    split_of_text: dict[tuple[str, str], str] = {}  # by text; labels do not count as texts
     seen = set()
     dropped = 0
     for owner, example in sorted(described, key=lambda x: (x[0], *x[1].values())):

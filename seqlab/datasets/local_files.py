@@ -1,9 +1,9 @@
-"""Your own tables and texts: a .tsv, .jsonl or .txt file a split, each gzipped if its name ends in .gz.
+"""Local tables and texts: one .tsv, .jsonl or .txt file per split, each gzipped if its name ends in .gz.
 
     seqlab train CONFIG --data.train my.tsv --data.validation dev.tsv --data.source english --data.target german
 
-Columns go by name. A text file has one column, the target of a language model. What a broken line is, and what
-`errors` can mend, is written at `seqlab.data.text_files.read_lines` and `read_table`.
+Columns are selected by name. A text file has one column, the target of a language model. `read_lines` and
+`read_table` in `seqlab.data.text_files` define malformed lines and their repairs.
 """
 
 import dataclasses
@@ -26,17 +26,17 @@ class LocalFiles:
     train: str = ""
     validation: str = ""
     test: str = ""
-    """May be left out."""
+    """Optional."""
     source: str = ""
-    """The column of the source; empty: there is none."""
+    """Column to use as the source; empty: none."""
     target: str = ""
-    """The column of the target; empty: there is none."""
+    """Column to use as the target; empty: none."""
     label: str = ""
-    """The column of the class; empty: there is none."""
+    """Column to use as the class; empty: none."""
     further_columns: tuple[tuple[str, str], ...] = ()
-    """Columns of a task that has others: pairs of the task's name for a column and its name in the files."""
+    """Other columns that a task needs, as pairs: the task's name of the column and its name in the files."""
     errors: str = "strict"
-    """strict: a broken line is an error. replace: it is mended or left out, and counted."""
+    """strict: raise an error for a malformed line. replace: repair or omit the line, and count it."""
 
     path_fields: ClassVar[tuple[str, ...]] = SPLITS
 
@@ -64,7 +64,9 @@ class LocalFiles:
         return columns or {"target": "text"}
 
     def key(self) -> str:
-        """Names the columns, the files, their sizes and times of change: an edited file is prepared anew."""
+        """Returns a hash of the columns and of the files' paths, sizes and modification times, so that changed files
+        are prepared again.
+        """
         identity = repr((file_stamps(self.files().items()), self.columns, self.errors))
         return f"local_files/{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
 

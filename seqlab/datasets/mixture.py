@@ -1,9 +1,9 @@
-"""A mixture of data sets with rates: an epoch has as many examples as all of them together.
+"""A mixture of data sets with rates. An epoch has as many examples as all data sets together.
 
     data=Mixture(parts=(Multi30k(), DebianDescriptions("en-de")), rates=(0.3, 0.7))
 
-Of each part comes the share that its rate says, gone through again and again, every time in another order.
-Validation and test splits are taken whole, and only where every part has them.
+Each part contributes the share given by its rate; it is read repeatedly, each time in a new order. Validation and
+test splits are concatenated, and exist only if all parts have them.
 """
 
 import functools
@@ -22,12 +22,12 @@ class Mixture:
     parts: tuple[Any, ...] = ()
     """Data sets with the same columns."""
     rates: tuple[float, ...] = ()
-    """Shares of the training examples of an epoch; their sum need not be 1."""
+    """Relative shares of the training examples of an epoch; their sum need not be 1."""
 
     def __post_init__(self) -> None:
         if len(self.rates) != len(self.parts) or any(rate <= 0 for rate in self.rates):
             raise SeqlabError(
-                f"a mixture of {len(self.parts)} parts needs as many rates above zero, not {self.rates}"
+                f"a mixture of {len(self.parts)} parts needs {len(self.parts)} positive rates, not {self.rates}"
             )
 
     def key(self) -> str:
@@ -36,7 +36,7 @@ class Mixture:
 
     def splits(self) -> dict[str, Iterator[dict[str, str]]]:
         if not self.parts:
-            raise SeqlabError("a mixture is written in a config: Mixture(parts=(...), rates=(...))")
+            raise SeqlabError("a mixture must be defined in a config: Mixture(parts=(...), rates=(...))")
         parts = [part.splits() for part in self.parts]
         names = [name for name in parts[0] if all(name in part for part in parts)]
         return {
@@ -51,7 +51,7 @@ class Mixture:
             if list(example) != self._columns:
                 columns, first_columns = ", ".join(example), ", ".join(self._columns)
                 raise SeqlabError(
-                    f"{self.parts[number].key()} has the columns {columns}, the first part {first_columns}"
+                    f"{self.parts[number].key()} has the columns {columns}, but the first part has {first_columns}"
                 )
             self._sizes[split, number] += 1
             yield example
@@ -68,7 +68,7 @@ class Mixture:
 
     @property
     def part_sizes(self) -> dict[str, list[int]]:
-        """Examples of each part, one behind the other, by split; known once the examples were read."""
+        """The number of examples of each consecutive part, by split; available after the examples were read."""
         names = dict.fromkeys(split for split, _ in self._sizes)
         return {name: [self._sizes[name, number] for number in range(len(self.parts))] for name in names}
 

@@ -1,7 +1,8 @@
 """Multi30k, task 1: image captions in English and German (Elliott et al. 2016).
 
-29,000 training pairs, 1,014 for validation, test sets of 2016 and 2017, from a folder with the files of the
-`multi30k/dataset` repository: `raw/train.en` and so on, or `tok/train.lc.norm.tok.en`, gzipped or not.
+There are 29,000 training pairs, 1,014 validation pairs, and the test sets of 2016 and 2017. They are read from a
+folder with the files of the `multi30k/dataset` repository, such as `raw/train.en` or `tok/train.lc.norm.tok.en`,
+optionally gzipped.
 """
 
 import hashlib
@@ -34,17 +35,17 @@ CHECKSUMS = {
 @dataclass(frozen=True)
 class Multi30k:
     pair: str = "en-de"
-    """en-de or de-en."""
+    """Language pair: en-de or de-en."""
     version: str = "raw"
-    """raw, or tok: lower-cased, normalized, Moses-tokenized."""
+    """Version of the text: raw, or tok (lowercased, normalized, tokenized with Moses)."""
     folder: str = ""
-    """Where the files are; needed until the data is prepared."""
+    """Folder of the files; required until the data is prepared."""
 
     def __post_init__(self) -> None:
         if self.pair not in ("en-de", "de-en"):
-            raise SeqlabError(f"multi30k has no pair {self.pair!r}: en-de or de-en")
+            raise SeqlabError(f"multi30k has no pair {self.pair!r}: the pairs are en-de and de-en")
         if self.version not in ("raw", "tok"):
-            raise SeqlabError(f"multi30k has no version {self.version!r}: raw or tok")
+            raise SeqlabError(f"multi30k has no version {self.version!r}: the versions are raw and tok")
 
     def key(self) -> str:
         return f"multi30k/{self.pair}-{self.version}"
@@ -53,7 +54,7 @@ class Multi30k:
         if not self.folder:
             raise SeqlabError(
                 f"{self.key()} is not prepared: run `seqlab prepare multi30k/{self.pair} --version {self.version} "
-                f"--folder DIR`, where DIR has the task-1 files of Multi30k ({self.version}/...)"
+                f"--folder DIR`, where DIR contains the task-1 files of Multi30k ({self.version}/...)"
             )
         source, target = self.pair.split("-")
         middle = "" if self.version == "raw" else ".lc.norm.tok"
@@ -67,7 +68,7 @@ class Multi30k:
         return {split: read_pairs(*pair) for split, pair in paths.items()}
 
     def _verified(self, name: str) -> Path:
-        """The file of that name in the folder, gzipped or not, once its content is what it should be."""
+        """Returns the path of a file in the folder, gzipped or not, after verifying its checksum."""
         folder = Path(self.folder)
         candidates = [place / (name + ending) for place in (folder / self.version, folder) for ending in (".gz", "")]
         path = next((path for path in candidates if path.exists()), None)

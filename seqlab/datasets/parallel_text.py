@@ -1,4 +1,4 @@
-"""Two parallel text files a split, line for line, each gzipped if its name ends in .gz."""
+"""Two line-aligned text files per split, each gzipped if its name ends in .gz."""
 
 import dataclasses
 import functools
@@ -22,10 +22,10 @@ class ParallelText:
     validation_source: str = ""
     validation_target: str = ""
     test_source: str = ""
-    """May be left out, as may test_target."""
+    """Optional, like test_target."""
     test_target: str = ""
     errors: str = "strict"
-    """strict: a broken line is an error. replace: it is mended or left out, and counted."""
+    """strict: raise an error for a malformed line. replace: repair or omit the line, and count it."""
 
     path_fields: ClassVar[tuple[str, ...]] = tuple(f"{split}_{side}" for split in SPLITS for side in SIDES)
 
@@ -55,7 +55,7 @@ class ParallelText:
         return files
 
     def key(self) -> str:
-        """Names the files, their sizes and times of change: an edited file is prepared anew."""
+        """Returns a hash of the paths, sizes and modification times, so that changed files are prepared again."""
         identity = file_stamps((split, path) for split, pair in self.files().items() for path in pair)
         return f"parallel_text/{hashlib.sha256(repr((identity, self.errors)).encode()).hexdigest()[:16]}"
 

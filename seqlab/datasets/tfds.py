@@ -1,10 +1,10 @@
-"""Any set of TensorFlow Datasets, by name: tfds/imdb_reviews, tfds/lm1b, ...
+"""Any data set of TensorFlow Datasets, by name: tfds/imdb_reviews, tfds/lm1b, ...
 
     seqlab prepare tfds/imdb_reviews --source text --label label
 
-A set whose builder needs TensorFlow, such as wmt14_translate/de-en or cnn_dailymail, is prepared once with the extra
-`tfds-tf` installed; training and decoding do not need it. A set that is prepared already, as array_record, is read
-from its folder.
+Data sets whose builder needs TensorFlow, such as wmt14_translate/de-en or cnn_dailymail, must be prepared with the
+extra `tfds-tf` installed; training and decoding do not need it. A data set that is already prepared as array_record
+is read from its folder.
 """
 
 import difflib
@@ -24,19 +24,19 @@ CHUNK = 1000
 @dataclass(frozen=True)
 class Tfds:
     name: str = ""
-    """The set, with its config behind a slash: imdb_reviews, wmt14_translate/de-en."""
+    """Name of the data set, optionally with a config after a slash: imdb_reviews, wmt14_translate/de-en."""
     folder: str = ""
-    """The folder of a version that is prepared already as array_record, in place of building."""
+    """Folder of a version that is already prepared as array_record, to read instead of building."""
     source: str = ""
-    """The feature that is the source; empty: there is none."""
+    """Feature to use as the source; empty: none."""
     target: str = ""
-    """The feature that is the target; empty: there is none."""
+    """Feature to use as the target; empty: none."""
     label: str = ""
-    """The feature that is the class; empty: there is none."""
+    """Feature to use as the class; empty: none."""
     validation: str = "validation"
-    """The split to validate with; a slice such as train[:2%] is then left out of training."""
+    """Validation split; a slice such as train[:2%] is excluded from training."""
     test: str = "test"
-    """The split to test with, which is no part of train; empty: none."""
+    """Test split, which must not be part of train; empty: none."""
 
     def key(self) -> str:
         columns = repr((self.name, self.folder, self.columns, self.validation, self.test))
@@ -47,18 +47,20 @@ class Tfds:
         names_by_field = {field: getattr(self, field) for field in ("source", "target", "label")}
         columns = {field: name for field, name in names_by_field.items() if name}
         if not columns:
-            raise SeqlabError("say which features to take: --source, --target, --label")
+            raise SeqlabError("choose features with --source, --target, --label")
         return columns
 
     def splits(self) -> dict[str, Iterator[dict[str, str]]]:
         columns = self.columns
         if self.test.startswith("train"):
-            raise SeqlabError(f"test {self.test}: what is tested with must not be trained on; leave test empty")
+            raise SeqlabError(f"test {self.test}: the test split must not be part of train; leave test empty")
         builder = self._builder()
         features = builder.info.features
         for feature in columns.values():
             if feature not in features:
-                raise SeqlabError(f"{self.name or self.folder} has no feature {feature!r}: {', '.join(features)}")
+                raise SeqlabError(
+                    f"{self.name or self.folder} has no feature {feature!r}, only {', '.join(features)}"
+                )
         split_names = {"train": "train", "validation": self.validation, "test": self.test}
         if self.validation.startswith("train["):
             split_names["train"] = _complement(self.validation)
@@ -81,25 +83,25 @@ class Tfds:
 
         if self.folder:
             if not (Path(self.folder) / "dataset_info.json").is_file():
-                raise SeqlabError(f"{self.folder} is no prepared set: it has no dataset_info.json")
+                raise SeqlabError(f"{self.folder} is not a prepared data set: it has no dataset_info.json")
             all(plain_files(Path(self.folder)))
             check_features(Path(self.folder) / "features.json")
             try:
                 return tfds.builder_from_directory(self.folder)
-            except Exception as error:  # whatever TFDS makes of a folder that is none of its own
+            except Exception as error:  # TFDS raises any kind of error for an invalid folder
                 reason = str(error).partition("\n")[0]
-                raise SeqlabError(f"{self.folder}: no prepared set that could be read: {reason}") from None
+                raise SeqlabError(f"{self.folder}: cannot be read as a prepared data set: {reason}") from None
         if not self.name:
-            raise SeqlabError("say which set: tfds/imdb_reviews, for instance")
-        if not re.fullmatch(r"\w+(/[\w+.-]+)?(:[\d.*]+)?", self.name):  # TFDS would fetch other people's code
-            raise SeqlabError(f"tfds/{self.name}: the name of a set, and behind a slash that of its config")
+            raise SeqlabError("choose a data set by name, for example tfds/imdb_reviews")
+        if not re.fullmatch(r"\w+(/[\w+.-]+)?(:[\d.*]+)?", self.name):  # TFDS would download third-party code
+            raise SeqlabError(f"tfds/{self.name}: expected the name of a data set, optionally followed by /CONFIG")
         try:
             builder = tfds.builder(self.name, file_format="array_record")
             builder.download_and_prepare()
         except (ImportError, DatasetNotFoundError) as error:
             raise SeqlabError(_reason(self.name.split("/")[0], error)) from None
         except OSError as error:
-            raise SeqlabError(f"{self.name} could not be fetched: {error}") from None
+            raise SeqlabError(f"{self.name} cannot be downloaded: {error}") from None
         return builder
 
     def _examples(self, source: Any, features: Any) -> Iterator[dict[str, str]]:
@@ -113,7 +115,7 @@ class Tfds:
                 ]
             except SeqlabError:
                 raise
-            except Exception as error:  # whatever becomes of damaged records
+            except Exception as error:  # damaged records raise any kind of error
                 raise SeqlabError(
                     f"{self.folder or self.name}: damaged: {str(error).partition(chr(10))[0]}"
                 ) from None
@@ -124,7 +126,7 @@ class Tfds:
 
 
 def check_features(path: Path) -> None:
-    """Raises for features that name a class outside TFDS, which would import it."""
+    """Raises `SeqlabError` for features that name a class outside TFDS, since TFDS would import it."""
 
     def classes(value: Any) -> Iterator[Any]:
         if isinstance(value, dict):
@@ -134,30 +136,32 @@ def check_features(path: Path) -> None:
 
     for name in classes(read_json(path, dict[str, Any])):
         if not str(name).startswith("tensorflow_datasets."):
-            raise SeqlabError(f"{path}: {name!r} is no feature of TensorFlow Datasets")
+            raise SeqlabError(f"{path}: {name!r} is not a feature of TensorFlow Datasets")
 
 
 def _reason(name: str, error: Exception) -> str:
-    """Why a set cannot be built. TFDS calls one that asks for TensorFlow unknown; its checksums give it away."""
+    """Returns the reason why a data set cannot be built. TFDS reports data sets that need TensorFlow as unknown; they
+    are recognized by their checksum files.
+    """
     import tensorflow_datasets as tfds
 
     package = Path(tfds.__file__).parent
     old = {path.stem for path in (package / "url_checksums").glob("*.txt")}
     if isinstance(error, ImportError) or name in old:
         return (
-            f"tfds/{name} cannot be built without TensorFlow: `pip install seqlab[tfds-tf]`, which `seqlab prepare` "
-            "alone needs, and run it again; or give the --folder of a version prepared as array_record"
+            f"tfds/{name} cannot be built without TensorFlow: run `pip install seqlab[tfds-tf]`, which only "
+            "`seqlab prepare` needs, or pass the --folder of a version prepared as array_record"
         )
     new = {path.name for path in (package / "datasets").iterdir()}
     near = difflib.get_close_matches(name, sorted(old | new), n=1)
-    return f"TensorFlow Datasets knows no {name!r}" + (f": did you mean {near[0]!r}?" if near else "")
+    return f"TensorFlow Datasets has no data set {name!r}" + (f": did you mean {near[0]!r}?" if near else "")
 
 
 def _complement(part: str) -> str:
-    """The rest of train for a slice at its beginning or end: train[:2%] -> train[2%:]."""
+    """Returns the complement of a slice at the beginning or end of train: train[:2%] -> train[2%:]."""
     begin, _, end = part.removeprefix("train[").removesuffix("]").partition(":")
     if bool(begin) == bool(end):
-        raise SeqlabError(f"{part}: a slice that leaves a rest is train[:N%] or train[N%:]")
+        raise SeqlabError(f"{part}: the slice must be train[:N%] or train[N%:], so that the rest is one slice")
     return f"train[{end}:]" if end else f"train[:{begin}]"
 
 

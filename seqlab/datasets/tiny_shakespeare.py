@@ -1,6 +1,7 @@
-"""Tiny Shakespeare: a million characters of plays (Karpathy 2015), line by line; the last tenth is for validation.
+"""Tiny Shakespeare: a million characters of plays (Karpathy 2015), one example per line. The last 10% are for
+validation.
 
-From the file `input.txt`, gzipped or not, of `karpathy/char-rnn`, data/tinyshakespeare.
+The data is the file `input.txt`, optionally gzipped, from `karpathy/char-rnn`, data/tinyshakespeare.
 """
 
 import gzip
@@ -19,7 +20,7 @@ SIZE = 1_115_394  # bytes
 @dataclass(frozen=True)
 class TinyShakespeare:
     folder: str = ""
-    """Where input.txt is; needed until the data is prepared."""
+    """Folder of input.txt; required until the data is prepared."""
 
     def key(self) -> str:
         return "tiny_shakespeare"
@@ -30,7 +31,7 @@ class TinyShakespeare:
         path = next((p for name in ("input.txt.gz", "input.txt") if (p := Path(self.folder) / name).is_file()), None)
         if path is None:
             raise SeqlabError(f"{self.folder}: no file input.txt or input.txt.gz")
-        # Not line by line: the checksum is of the bytes, and whether the last line ends is part of them.
+        # Read as bytes, not as lines: the checksum includes the end of the last line.
         opened = gzip.open if path.suffix == ".gz" else open
         try:
             with opened(path, "rb") as stream:
@@ -41,7 +42,7 @@ class TinyShakespeare:
         if digest != CHECKSUM:
             raise SeqlabError(f"{path}: wrong checksum {digest[:16]}..., expected {CHECKSUM[:16]}...")
         text = content.decode()
-        cut = int(0.9 * len(text))  # in the middle of a line, as everybody does
+        cut = int(0.9 * len(text))  # in the middle of a line, as is customary for this data
         halves = {"train": text[:cut], "validation": text[cut:]}
         return {name: ({"target": line} for line in half.split("\n")) for name, half in halves.items()}
 

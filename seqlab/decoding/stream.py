@@ -131,7 +131,7 @@ def decode_file(
             if pause is not None:
                 stream.flush()
     for kind, count in (repairs or {}).items():
-        print(f"seqlab: lines mended ({kind}): {count}", file=sys.stderr)
+        print(f"seqlab: lines repaired ({kind}): {count}", file=sys.stderr)
 
 
 def identity_of(trained: TrainedModel, search: Search, files: DecodingFiles, form: Format) -> dict[str, Any]:

@@ -10,16 +10,16 @@ from seqlab.types import Encoded, Encoder, Inputs
 
 
 class DilatedEncoder(nn.Module, Encoder):
-    """A position sees itself and the past; the summary is the output at the last real one."""
+    """Each position depends on itself and earlier positions. The summary is the output at the last real position."""
 
     reader: nn.Module = Words()
     layers: int = 4
     dim: int = 128
     kernel: int = 7
     dropout: float = 0.0
-    """Within the blocks."""
+    """Dropout rate within the blocks."""
     dtype: str = "float32"
-    """What the operands of products with parameters are rounded to; all else is float32."""
+    """Data type of the operands of matrix products with parameters; everything else is float32."""
 
     @property
     def causal(self) -> bool:

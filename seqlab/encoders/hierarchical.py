@@ -1,4 +1,6 @@
-"""Words to sentences to a document, with attention at both levels (Yang et al. 2016)."""
+"""A hierarchical attention network: words to sentences to a document, with attention at both levels (Yang et al.
+2016).
+"""
 
 from flax import linen as nn
 
@@ -10,20 +12,22 @@ from seqlab.types import Encoded, Encoder, Tokens
 
 
 class HierarchicalEncoder(nn.Module, Encoder):
-    """The values are those of the words within their sentences; the summary is that of the document."""
+    """The values are the outputs of the word encoder, which reads each sentence separately. The summary is the pooled
+    output of the sentence encoder.
+    """
 
     reader: nn.Module = Words()
     cell: str = "gru"
-    """rnn, irnn, lstm or gru."""
+    """Type of recurrent cell: rnn, irnn, lstm or gru."""
     dim: int = 200
     """Width of the embeddings."""
     hidden: int = 50
-    """Width of one direction of an encoder."""
+    """Width of one direction of each recurrent encoder."""
     sentences: int = 32
-    """Maximum number of sentences; later ones count to the last."""
+    """Maximum number of sentences; later sentences are merged into the last one."""
     dropout: float = 0.3
     dtype: str = "float32"
-    """What the operands of products with parameters are rounded to; all else is float32."""
+    """Data type of the operands of matrix products with parameters; everything else is float32."""
 
     @property
     def causal(self) -> bool:

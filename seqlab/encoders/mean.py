@@ -1,4 +1,4 @@
-"""The mean of a document's embeddings and a dense layer (Iyyer et al. 2015, deep averaging network)."""
+"""A deep averaging network: the mean of a document's embeddings and a dense layer (Iyyer et al. 2015)."""
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ from seqlab.types import Encoded, Encoder, Inputs
 
 
 class MeanEncoder(nn.Module, Encoder):
-    """The summary knows which words there are, and not their order; the values are the embeddings."""
+    """The summary does not depend on the order of the words. The values are the embeddings."""
 
     reader: nn.Module = Words()
     dim: int = 256
@@ -20,7 +20,7 @@ class MeanEncoder(nn.Module, Encoder):
     """Width of the summary."""
     dropout: float = 0.3
     dtype: str = "float32"
-    """What the operands of products with parameters are rounded to; all else is float32."""
+    """Data type of the operands of matrix products with parameters; everything else is float32."""
 
     @property
     def causal(self) -> bool:

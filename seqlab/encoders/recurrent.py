@@ -1,4 +1,4 @@
-"""Recurrent layers that read one way (Elman 1990), or both ways (Schuster & Paliwal 1997)."""
+"""Unidirectional (Elman 1990) or bidirectional (Schuster & Paliwal 1997) recurrent layers."""
 
 import jax.numpy as jnp
 from flax import linen as nn
@@ -12,19 +12,20 @@ from seqlab.types import Encoded, Encoder, Inputs
 
 
 class RecurrentEncoder(nn.Module, Encoder):
-    """The summary is the output at the last real position; of both ways, the two last outputs side by side."""
+    """The summary is the output at the last real position, or the final outputs of both directions, concatenated."""
 
     reader: nn.Module = Words()
     cell: str = "gru"
-    """rnn, irnn, lstm or gru."""
+    """Type of recurrent cell: rnn, irnn, lstm or gru."""
     layers: int = 1
     dim: int = 128
-    """Width of the outputs, those of both ways together."""
+    """Width of the outputs; with `both_ways`, the total width of the two directions."""
     both_ways: bool = False
+    """Read in both directions."""
     dropout: float = 0.0
-    """Of what a layer reads."""
+    """Dropout rate of the input of each layer."""
     dtype: str = "float32"
-    """What the operands of products with parameters are rounded to; all else is float32."""
+    """Data type of the operands of matrix products with parameters; everything else is float32."""
 
     @property
     def causal(self) -> bool:

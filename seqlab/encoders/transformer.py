@@ -7,11 +7,11 @@ from seqlab.layers.transformer import Stack
 from seqlab.readers.words import Words
 from seqlab.types import Encoded, Encoder, Inputs
 
-ZERO_GRADIENTS = ("['key']['bias']",)  # the same is added to all scores of a query: softmax takes it away
+ZERO_GRADIENTS = ("['key']['bias']",)  # adds a constant to all scores of a query, which softmax cancels
 
 
 class TransformerEncoder(nn.Module, Encoder):
-    """Every position sees all others; the summary is the output at the first position."""
+    """Each position attends to all real positions. The summary is the output at the first position."""
 
     reader: nn.Module = Words()
     layers: int = 6
@@ -21,17 +21,17 @@ class TransformerEncoder(nn.Module, Encoder):
     """Width of the feed-forward layer."""
     dropout: float = 0.1
     norm: str = "pre"
-    """"pre" or "post": where layer normalization stands in a residual branch."""
+    """Where layer normalization is applied: "pre", before each residual branch, or "post", after it."""
     activation: str = "relu"
-    """Of the feed-forward layer: relu, gelu or swish."""
+    """Activation function of the feed-forward layer: relu, gelu or swish."""
     biases: bool = False
-    """Whether the projections of attention have biases."""
+    """Add biases to the projections of attention."""
     positions: str = "sinusoidal"
-    """"sinusoidal" or "learned"."""
+    """Type of position embeddings: "sinusoidal" or "learned"."""
     max_length: int = 1024
-    """How many positions there are, if they are learned."""
+    """Maximum number of positions, if they are learned."""
     dtype: str = "float32"
-    """What the operands of products with parameters are rounded to; all else is float32."""
+    """Data type of the operands of matrix products with parameters; everything else is float32."""
 
     @property
     def causal(self) -> bool:

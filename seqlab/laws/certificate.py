@@ -43,12 +43,14 @@ CERTIFIED: dict[str, tuple[Law, ...]] = {
 
 
 def certificate(model: Any, params: Params | None = None) -> Iterator[tuple[str, bool, str]]:
-    """Yields the results of the laws for a model at its full size, on a few rows of up to 64 positions: a name,
-    whether it holds, and details. "The past matters" is checked on rows as long as the receptive field of
-    convolutions, or on short rows, since the effect of the far past on a recurrent layer is smaller than rounding
-    errors. The values of a causal encoder are checked even if the model reads the summary alone.
+    """Yields (name, whether the law holds, details) for the laws of a model at its full size, on a few rows of up to
+    64 positions.
 
-    `params` are initialized if they are None. Products are float32, whatever the model's dtype.
+    "The past matters" is checked on rows slightly longer than the receptive field of convolutions, or on short rows
+    for other models, since the effect of the distant past on a recurrent layer is smaller than rounding errors. The
+    values of a causal encoder are checked even if the model reads only the summary.
+
+    If `params` is None, parameters are initialized. Products are float32, regardless of the model's dtype.
     """
     model = with_fields(model, dtype="float32")
     longest = min(MAX_LENGTH, model.longest or MAX_LENGTH)
@@ -67,7 +69,7 @@ def certificate(model: Any, params: Params | None = None) -> Iterator[tuple[str,
                 yield name, True, f"largest difference {max(gaps):.1e}" if gaps else ""
             except LawBroken as broken:
                 yield name, False, str(broken)
-            except Exception as error:  # a user's model may break a law by not running at all
+            except Exception as error:  # a user's model may also break a law by raising an error
                 yield name, False, f"{type(error).__name__}: {str(error).splitlines()[0]}"
 
 

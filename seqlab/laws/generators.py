@@ -1,4 +1,4 @@
-"""Laws of generators: of forced passes, single steps, packed texts and streams."""
+"""Laws of generators: forced passes, single steps, packed texts and streams."""
 
 import functools
 from collections.abc import Callable
@@ -12,11 +12,11 @@ from seqlab.laws.models import changed_inputs
 from seqlab.laws.subject import LENGTHS, Subject, columns_of, features_of, first_prompt, forced, outputs, rows_of
 from seqlab.types import Inputs, Params, Tokens
 
-HYPOTHESES = 3  # of a sentence, where a law takes single steps
+HYPOTHESES = 3  # per sentence, in laws that take single steps
 
 
 def future_is_unseen(s: Subject) -> None:
-    """A changed id leaves all logits before it as they were, to the bit."""
+    """Changing an id does not change any logit before it, bitwise."""
     before = np.asarray(s.forward(s.params, s.inputs, s.prefix))
     positions = jax.tree.leaves(s.inputs if s.prefix is None else s.prefix)[0].shape[1]
     if before.shape[1] != positions:  # a reader joins positions, and outputs cannot be assigned to inputs
@@ -30,16 +30,14 @@ def future_is_unseen(s: Subject) -> None:
             ids[:, t:] = (ids[:, t:] + 1) % s.model.vocabulary
             prefix = prefix.replace(ids=ids)
         after = s.forward(s.params, inputs, prefix)
-        require_equal(
-            before[:, :t], np.asarray(after)[:, :t], f"logits before position {t} when ids from there on change"
-        )
+        require_equal(before[:, :t], np.asarray(after)[:, :t], f"logits before position {t} after changing later ids")
 
 
 def past_matters(s: Subject) -> None:
-    """A changed id changes later logits, as far back as the model's `receptive_field` (None: all), and no farther."""
+    """A changed id changes the last logits if and only if it is in the model's `receptive_field` (None: all)."""
     length = s.prefix.ids.shape[1]
     reach = s.model.receptive_field or length
-    rows = np.full(length, len(LENGTHS) - 1)  # the one with the longest prefix, once for each distance
+    rows = np.full(length, len(LENGTHS) - 1)  # the row with the longest prefix, once for each distance
     distance = np.arange(length)
     ids = s.prefix.ids[rows]
     ids[distance, length - 1 - distance] += distance > 0
@@ -50,13 +48,15 @@ def past_matters(s: Subject) -> None:
         effect = np.maximum(effect, abs(logits - logits[0]).max(-1) / abs(logits[0]).max())
     for n in range(1, length):
         if n < reach:
-            require(effect[n] > 1e-6, f"an id {n} positions back changes nothing")
+            require(effect[n] > 1e-6, f"an id {n} positions back has no effect")
         else:
-            require(effect[n] <= 1e-6, f"an id {n} positions back, out of the receptive field, changes something")
+            require(effect[n] <= 1e-6, f"an id {n} positions back, outside the receptive field, has an effect")
 
 
 class Stepper(NamedTuple):
-    """`start(params, inputs, prompt)`, `step(params, memory, state, token, t)`, `reorder(state, parents)`, jitted."""
+    """The compiled functions `start(params, inputs, prompt)`, `step(params, memory, state, token, t)` and
+    `reorder(state, parents)`.
+    """
 
     start: Callable[..., Any]
     step: Callable[..., Any]
@@ -75,12 +75,12 @@ def make_stepper(model: Any, capacity: int, hypotheses: int) -> Stepper:
 
 
 def step_agrees_with_features(s: Subject) -> float:
-    """Step by step the logits are those of the forced pass, after prompts of one and of unequal lengths."""
+    """The logits of single steps equal those of the forced pass, after prompts of length 1 and of mixed lengths."""
     total, largest = s.prefix.ids.shape[1], 0.0
     logits, lengths = np.asarray(s.forward(s.params, s.inputs, s.prefix)), s.prefix.mask.sum(1)
     stepper = make_stepper(s.model, total, HYPOTHESES)
     for prompt_length in (1, 3):
-        # A row's prompt is its first tokens, as many as it has; right-aligned, pads to the left.
+        # The prompt of a row is its first tokens, up to the prompt length, right-aligned with pads on the left.
         prompt_lengths = np.minimum(lengths, prompt_length)
         positions = np.arange(prompt_length) - (prompt_length - prompt_lengths[:, None])
         ids = np.take_along_axis(s.prefix.ids, np.maximum(positions, 0), axis=1)
@@ -88,7 +88,7 @@ def step_agrees_with_features(s: Subject) -> float:
         for t in range(prompt_length - 1, total):
             row_positions = np.minimum(
                 t - prompt_length + prompt_lengths, total - 1
-            )  # the position in the row itself
+            )  # positions in the rows, without pads
             token = np.take_along_axis(s.prefix.ids, row_positions[:, None], axis=1)
             step_logits, state = stepper.step(s.params, memory, state, np.repeat(token, HYPOTHESES, 1), np.int32(t))
             inside = row_positions < lengths
@@ -103,7 +103,7 @@ def step_agrees_with_features(s: Subject) -> float:
 
 
 def reorder_follows_parents(s: Subject) -> None:
-    """After a reorder the next logits are those of the permuted histories, computed anew."""
+    """After a reorder, the next logits equal the logits of the reordered histories, computed from scratch."""
     steps, batch = 4, len(LENGTHS)
     stepper = make_stepper(s.model, s.prefix.ids.shape[1], HYPOTHESES)
     random = np.random.default_rng(0)
@@ -123,7 +123,7 @@ def reorder_follows_parents(s: Subject) -> None:
 
 
 def segments_are_apart(s: Subject) -> None:
-    """Texts packed into one row give the logits that each gives in a row of its own."""
+    """Texts packed into one row have the same logits as in separate rows."""
     order = np.argsort(LENGTHS)
     texts = [s.prefix.ids[i][s.prefix.mask[i]] for i in order]
     ids = np.concatenate([*texts, [0, 0]]).astype(np.int32)[None]
@@ -135,10 +135,10 @@ def segments_are_apart(s: Subject) -> None:
 
 
 def carry_continues_the_stream(s: Subject) -> None:
-    """Two stretches, the second with the carry of the first, give the features of one long stretch."""
+    """Two segments, the second with the carry of the first, have the features of one long segment."""
     whole = Tokens(s.prefix.ids, np.ones_like(s.prefix.mask))
     expected, _ = features_of(s.model, s.params, whole, None)
     cut = whole.ids.shape[1] // 2
     first, carry = features_of(s.model, s.params, columns_of(whole, slice(0, cut)), None)
     second, _ = features_of(s.model, s.params, columns_of(whole, slice(cut, None)), carry)
-    require_close(np.concatenate([first, second], axis=1), expected, "features of two stretches")
+    require_close(np.concatenate([first, second], axis=1), expected, "features of two segments")

@@ -1,4 +1,4 @@
-"""Laws of every model: padding, rows, dropout, gradients and learning."""
+"""Laws of all models: padding, rows, dropout, gradients and learning."""
 
 import dataclasses
 import functools
@@ -31,7 +31,7 @@ from seqlab.types import (
 
 
 def pads_are_inert(s: Subject) -> None:
-    """Garbage in the pads changes nothing, to the bit."""
+    """Arbitrary values in pads do not change the outputs, bitwise."""
 
     def fill_pads(tokens: Any) -> Any:
         mask = tokens.mask
@@ -40,11 +40,11 @@ def pads_are_inert(s: Subject) -> None:
         ).replace(mask=mask)
 
     dirty = (change_masked(side, fill_pads) for side in (s.inputs, s.prefix))
-    require_equal(outputs(s, s.inputs, s.prefix), outputs(s, *dirty), "logits with garbage in the pads")
+    require_equal(outputs(s, s.inputs, s.prefix), outputs(s, *dirty), "logits with arbitrary values in pads")
 
 
 def longer_padding_changes_nothing(s: Subject) -> None:
-    """Three more pads on every side change no logit."""
+    """Three more pads per row do not change the logits."""
 
     def pad(tokens: Any) -> Any:
         return jax.tree.map(lambda x: np.pad(x, ((0, 0), (0, 3), *[(0, 0)] * (x.ndim - 2))), tokens)
@@ -54,7 +54,7 @@ def longer_padding_changes_nothing(s: Subject) -> None:
 
 
 def rows_are_independent(s: Subject) -> None:
-    """Permuted rows give permuted logits, and a row alone what it gives among others."""
+    """Permuted rows have permuted logits, and a row alone has the same logits as in a batch."""
     logits = np.asarray(s.forward(s.params, s.inputs, s.prefix))
     order = np.arange(len(LENGTHS))[::-1]  # reversed: a rotation would hide that a row reads its neighbor
     require_close(
@@ -67,7 +67,7 @@ def rows_are_independent(s: Subject) -> None:
 
 
 def empty_rows_are_finite(s: Subject) -> None:
-    """A row without a single real token gives finite logits and gradients, and changes no other row."""
+    """A row without real tokens has finite logits and gradients, and does not change other rows."""
     mask = np.ones((len(LENGTHS), 1), bool)
     mask[0] = False
 
@@ -76,20 +76,20 @@ def empty_rows_are_finite(s: Subject) -> None:
 
     inputs, prefix = (change_masked(side, empty_first_row) for side in (s.inputs, s.prefix))
     logits = np.asarray(s.forward(s.params, inputs, prefix))
-    require(np.isfinite(logits).all(), "an empty row gives logits that are not finite")
-    require_close(logits[1:], np.asarray(s.forward(s.params, s.inputs, s.prefix))[1:], "rows beside an empty one")
+    require(np.isfinite(logits).all(), "the logits with an empty row are not finite")
+    require_close(logits[1:], np.asarray(s.forward(s.params, s.inputs, s.prefix))[1:], "rows next to an empty row")
     weights = s.weights * mask.reshape(-1, *[1] * (s.weights.ndim - 1)).astype(np.float32)
     gradients = s.gradient(s.params, inputs, prefix, s.targets, weights)
     finite = [np.isfinite(np.asarray(x)).all() for x in jax.tree.leaves(gradients)]
-    require(all(finite), "an empty row gives gradients that are not finite")
+    require(all(finite), "the gradients with an empty row are not finite")
 
 
 def input_matters(s: Subject) -> None:
-    """Another input gives another answer."""
+    """Different inputs have different outputs."""
     changed = changed_inputs(s, slice(None))
     before, after = outputs(s, s.inputs, None), outputs(s, changed, None)
     effect = abs(after - before).reshape(len(before), -1).max(-1)
-    require((effect > 1e-6 * abs(before).max()).all(), "another input changes nothing")
+    require((effect > 1e-6 * abs(before).max()).all(), "changing the input has no effect")
 
 
 def changed_inputs(s: Subject, positions: slice) -> Any:
@@ -115,14 +115,14 @@ def change_masked(inputs: Any, change: Callable[[Any], Any]) -> Any:
 
 
 def jit_agrees_with_eager(s: Subject) -> None:
-    """Compiled and op by op, the logits agree."""
+    """The logits of the compiled function and of op-by-op execution agree."""
     inputs, prefix = jax.tree.map(jnp.asarray, (s.inputs, s.prefix))
     eager = logits_of(s.model, s.params, inputs, prefix)
     require_close(s.forward(s.params, s.inputs, s.prefix), eager, "jit and eager")
 
 
 def dropout_acts_only_in_training(s: Subject) -> None:
-    """In evaluation a dropout key changes nothing; in training two keys give two results."""
+    """In evaluation the dropout key has no effect; in training two keys give different results."""
     model = with_fields(s.model, dropout=0.5)
 
     @jax.jit
@@ -134,13 +134,13 @@ def dropout_acts_only_in_training(s: Subject) -> None:
     )
     require_equal(evaluated, evaluated_again, "evaluation with two dropout keys")
     moved = np.abs(np.asarray(trained) - np.asarray(trained_again)).max()
-    require(moved > 1e-3, "training with two dropout keys gives the same")
+    require(moved > 1e-3, "training with two dropout keys gives the same result")
 
 
 def gradients_reach_every_parameter(s: Subject) -> None:
     """The largest entry of each leaf's gradient is above 1e-6 of the global norm.
 
-    A model's file names in ZERO_GRADIENTS the leaves whose gradient is zero by construction.
+    ZERO_GRADIENTS in the file of a model lists the leaves whose gradient is zero by construction.
     """
     files = [sys.modules[type(module).__module__] for _, module in modules_in(s.model)]
     zeros = [name for file in files for name in getattr(file, "ZERO_GRADIENTS", ())]
@@ -153,7 +153,7 @@ def gradients_reach_every_parameter(s: Subject) -> None:
 
 
 def four_examples_can_be_memorized(s: Subject) -> None:
-    """A hundred steps of Adam through `make_step` bring four rows' loss below a tenth of what it was."""
+    """A hundred steps of Adam through `make_step` reduce the loss of four rows to less than a tenth."""
     batch = rows_of(Batch(s.inputs, s.prefix, s.targets, s.weights), slice(0, 4))
     model = with_fields(s.model, dropout=0.0)
     tasks = {Classifier: "classification", Tagger: "tagging", Regressor: "regression", Generator: "language_modeling"}
@@ -173,7 +173,7 @@ def four_examples_can_be_memorized(s: Subject) -> None:
 
 
 def first_state(params: Params, optimizer: optax.GradientTransformation, sums: tuple[str, ...]) -> TrainState:
-    """Step 0 of an optimizer whose state begins with zeros."""
+    """Returns the state at step 0 for an optimizer whose initial state is zero."""
     names = ("loss", "weight", *sums, "gradient_norm", "steps")
     moments = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), jax.eval_shape(optimizer.init, params))
     return TrainState(np.int32(0), params, moments, None, {name: np.float32(0) for name in names})

@@ -1,7 +1,7 @@
 """The laws of models, encoders, readers and tasks, as functions that raise `LawBroken`.
 
-The laws of `model_laws` take a `Subject`, a small model with parameters and ragged inputs; those of `task_laws` take
-a task, `STEP_LAWS` nothing, and `RUN_LAWS` an empty folder. Values are equal by `require_equal` (to the bit) or by
+The laws of `model_laws` take a `Subject`, a small model with parameters and ragged inputs. The laws of `task_laws`
+take a task, `STEP_LAWS` nothing, and `RUN_LAWS` an empty folder. Values are compared by `require_equal` (bitwise) or
 `require_close` (1e-5 relative to the largest entry, float32).
 """
 
@@ -52,7 +52,7 @@ from seqlab.layers.nesting import readers_of
 from seqlab.runs.parameters import init_params
 from seqlab.types import Classifier, Encoder, Generator, Regressor, Tagger, Tokens
 
-Law = Callable[..., Any]  # some return the largest difference that they measured
+Law = Callable[..., Any]  # some laws return the largest measured difference
 
 ANY_MODEL_LAWS: tuple[Law, ...] = (
     pads_are_inert,
@@ -89,7 +89,7 @@ RUN_LAWS: tuple[Law, ...] = (resuming_changes_nothing,)
 
 
 def model_laws(model: Any) -> tuple[Law, ...]:
-    """The laws that a model must obey."""
+    """Returns the laws that a model must obey."""
     if not isinstance(model, Generator):
         return ANY_MODEL_LAWS + ANSWER_LAWS + ((future_is_unseen,) if is_causal(model) else ())
     if readers_of(model):
@@ -103,13 +103,13 @@ def model_laws(model: Any) -> tuple[Law, ...]:
 
 
 def is_causal(model: Any) -> bool:
-    """Whether the outputs of a tagger, or of an encoder, see the past alone."""
+    """Returns whether the outputs of a tagger or an encoder depend only on the past."""
     encoder = model.encoder if isinstance(model, Tagger) and isinstance(model, EncoderHead) else model
     return isinstance(encoder, Encoder) and encoder.causal
 
 
 def task_laws(task: Task) -> tuple[Law, ...]:
-    """The laws that a task must obey."""
+    """Returns the laws that a task must obey."""
     if task.model is not Generator:
         laws = {Classifier: CLASSIFIER_TASK_LAWS, Tagger: TAGGER_TASK_LAWS, Regressor: REGRESSOR_TASK_LAWS}
         return ANY_TASK_LAWS + laws[task.model]

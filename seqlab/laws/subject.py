@@ -1,4 +1,4 @@
-"""The subject of a model's laws: a small model with parameters, ragged inputs and jitted passes."""
+"""The subjects of laws: small models with parameters, ragged inputs and compiled passes."""
 
 import dataclasses
 import functools
@@ -29,16 +29,16 @@ from seqlab.types import (
     has_mask,
 )
 
-LENGTHS = (8, 1, 4, 3, 2)  # of the rows in a subject's inputs, as a rule
-SENTENCES = ((0, 0, 1, 3, 3, 3, 3, 3), (0,), (0, 1, 1, 2), (0, 2, 2), (1, 1))  # of their tokens; some are empty
+LENGTHS = (8, 1, 4, 3, 2)  # default lengths of the rows in a subject's inputs
+SENTENCES = ((0, 0, 1, 3, 3, 3, 3, 3), (0,), (0, 1, 1, 2), (0, 2, 2), (1, 1))  # of each token; some are empty
 
 
 class Subject(NamedTuple):
-    """A model under test. `inputs`, `prefix`, `targets` and `weights` are NumPy arrays: something to read and learn.
+    """A model under test, with a batch of NumPy arrays: `inputs`, `prefix`, `targets` and `weights`.
 
-    `forward(params, inputs, prefix)` gives the logits, [B T V] of a generator, [B P C] of a tagger, [B C] of a
-    classifier, or a regressor's numbers [B], without dropout. `gradient(params, inputs, prefix, targets, weights)` is
-    that of the sum of the losses. Both are jitted. Only a generator has a prefix.
+    `forward(params, inputs, prefix)` returns logits without dropout: [B T V] for a generator, [B P C] for a tagger,
+    [B C] for a classifier; for a regressor, numbers [B]. `gradient(params, inputs, prefix, targets, weights)` returns
+    the gradient of the summed loss. Both are compiled. Only generators have a prefix.
     """
 
     model: Any
@@ -52,8 +52,8 @@ class Subject(NamedTuple):
 
 
 def make_subject(model: Any, seed: int = 0, *, source: int = max(LENGTHS), target: int = max(LENGTHS)) -> Subject:
-    """A subject with ragged rows, no two alike, and parameters drawn with `seed`: the longest source has `source`
-    positions, the longest prefix `target`.
+    """Returns a subject with distinct ragged rows and parameters initialized with `seed`. The longest source has
+    `source` positions, the longest prefix `target`.
     """
     random = np.random.default_rng(seed)
 
@@ -70,7 +70,7 @@ def make_subject(model: Any, seed: int = 0, *, source: int = max(LENGTHS), targe
             values = np.float32(random.normal(size=blank.values.shape))
             return Frames(values, mask) if isinstance(blank, Frames) else Pixels(values)
         sentences = np.zeros(mask.shape, np.int32)
-        beyond = range(SENTENCES[0][-1] + 1, SENTENCES[0][-1] + 1 + source - len(SENTENCES[0]))  # of one word each
+        beyond = range(SENTENCES[0][-1] + 1, SENTENCES[0][-1] + 1 + source - len(SENTENCES[0]))  # one word each
         sentences[mask] = [*SENTENCES[0], *beyond, *(n for row in SENTENCES[1:] for n in row)]
         return dataclasses.replace(tokens(reader.vocabulary, mask), sentences=sentences)
 
@@ -101,10 +101,10 @@ def tagger_mask(model: Any, params: Params, inputs: Any) -> np.ndarray:
 
 
 def models_with(part: nn.Module) -> list[Any]:
-    """Returns small models with a part, which obey the laws if the part does: heads on an encoder, or on an encoder
-    with a reader. A model stands for itself.
+    """Returns small models that contain a part and obey the laws if the part does: heads on an encoder, or on an
+    encoder with a reader. A model is returned as is.
     """
-    kinds: Any = Reader, Encoder  # so that the type of the part stays what it is
+    kinds: Any = Reader, Encoder  # typed as Any, so that `isinstance` does not narrow the type of the part
     is_reader, is_encoder = (isinstance(part, kind) for kind in kinds)
     if not is_reader and not is_encoder:
         return [part]
@@ -114,20 +114,24 @@ def models_with(part: nn.Module) -> list[Any]:
 
 @functools.lru_cache(maxsize=64)
 def passes(model: Any) -> tuple[Callable[..., jax.Array], Callable[..., Params]]:
-    """Returns `forward` and `gradient` of a model. Subjects of equal models share the compiled functions."""
+    """Returns `forward` and `gradient` of a model. Subjects with equal models share the compiled functions."""
     return jax.jit(functools.partial(logits_of, model)), jax.jit(jax.grad(functools.partial(loss_of, model)))
 
 
 def logits_of(
     model: Any, params: Params, inputs: Any, prefix: Any, key: Any = None, *, train: bool = False
 ) -> jax.Array:
-    """Logits of a forced pass, or what another model than a generator gives; `key` drives dropout."""
+    """Returns the logits of a forced pass, or the outputs of a model that is not a generator. `key` is the dropout
+    key.
+    """
     rngs = None if key is None else {"dropout": key}
     return model.apply(params, inputs, prefix, train=train, rngs=rngs, method="outputs")
 
 
 def outputs(s: Subject, inputs: Any, prefix: Any) -> np.ndarray:
-    """What `forward` gives, where there is an output for each position: of the real ones. A tagger's others are 0."""
+    """Returns the result of `forward`, restricted to real positions if there is an output per position. The outputs
+    of a tagger are 0 at pads.
+    """
     result = np.asarray(s.forward(s.params, inputs, prefix))
     if result.ndim < 3:
         return result
@@ -135,7 +139,7 @@ def outputs(s: Subject, inputs: Any, prefix: Any) -> np.ndarray:
 
 
 def loss_of(model: Any, params: Params, inputs: Any, prefix: Any, targets: Any, weights: Any) -> jax.Array:
-    """The sum of the losses."""
+    """Returns the loss, summed over the batch."""
     logits = logits_of(model, params, inputs, prefix)
     if isinstance(model, Regressor):
         return ((logits - targets) ** 2).sum()
@@ -145,7 +149,7 @@ def loss_of(model: Any, params: Params, inputs: Any, prefix: Any, targets: Any, 
 def forced(s: Subject, params: Params, rows: Any, ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """Returns the logits [N T V] of N prefixes, given the inputs of the subject's `rows` [N].
 
-    Uses batches of the subject's shape where the prefixes fit, so that no new program is compiled.
+    Prefixes that fit run in batches of the subject's shape, so that no new program is compiled.
     """
     count, length = ids.shape
     batch, width = s.prefix.ids.shape
@@ -165,7 +169,7 @@ def rows_of(tree: Any, rows: Any) -> Any:
 
 @functools.partial(jax.jit, static_argnums=0)
 def features_of(model: Any, params: Params, prefix: Tokens, carry: Any) -> Any:
-    """([B T D], carry) of a language model."""
+    """Returns ([B T D], carry) of a language model."""
     return model.apply(params, None, prefix, carry, train=False, method=type(model).features)
 
 
@@ -174,5 +178,5 @@ def columns_of(tokens: Tokens, columns: slice) -> Tokens:
 
 
 def first_prompt(batch: int) -> Tokens:
-    """BOS for each row."""
+    """Returns a prompt of BOS for each row."""
     return Tokens(np.ones((batch, 1), np.int32), np.ones((batch, 1), bool))

@@ -1,4 +1,4 @@
-"""Laws of tasks: what their batches hold, and how batches split."""
+"""Laws of tasks: the contents of batches, and splitting them by rows."""
 
 import functools
 from typing import Any
@@ -60,8 +60,8 @@ def tiny_plan(task: Task, corpus: Corpus) -> Plan:
 
 
 def targets_are_the_next_tokens(task: Task) -> None:
-    """A batch's targets are the texts, and its prefix is what stands before each: BOS first, and EOS is the last
-    target. In a stream the targets are the whole text but its first token.
+    """The targets of a batch are its texts, each followed by EOS, and the prefix is the targets shifted right after
+    BOS. In a stream the targets are the whole text except its first token.
     """
     corpus, codecs, examples = tiny_corpus(task)
     tokenizer = codecs["target"]
@@ -71,8 +71,8 @@ def targets_are_the_next_tokens(task: Task) -> None:
     plan = tiny_plan(task, corpus)
     for batch_plan in plan.batches(0, None):
         batch = task.collate(corpus, batch_plan, codecs)
-        require(len(batch.targets) == batch_plan.row_count, "a batch has not the rows it should")
-        require_equal(batch.weights > 0, batch.prefix.mask, "where there is weight, and the prefix's mask")
+        require(len(batch.targets) == batch_plan.row_count, "a batch has the wrong number of rows")
+        require_equal(batch.weights > 0, batch.prefix.mask, "nonzero weights and the mask of the prefix")
         marks = batch.prefix.mask if batch.prefix.segments is None else batch.prefix.segments
         for i, mark in ((i, mark) for i, row in enumerate(marks) for mark in np.unique(row[row > 0])):
             target, prefix = batch.targets[i][marks[i] == mark], batch.prefix.ids[i][marks[i] == mark]
@@ -80,54 +80,56 @@ def targets_are_the_next_tokens(task: Task) -> None:
             if isinstance(plan, Streams):
                 streams.setdefault(i, []).extend(target.tolist())
             else:
-                require(prefix[0] == tokenizer.bos, "a prefix does not begin with BOS")
+                require(prefix[0] == tokenizer.bos, "a prefix does not start with BOS")
                 require(target[-1] == tokenizer.eos, "targets do not end with EOS")
                 decoded_texts.append(tokenizer.decode(target.tolist()))
     if streams:
         stream_tokens = [token for row in sorted(streams) for token in streams[row]]
         require_equal(
-            stream_tokens, tokenizer.encode(["\n".join(texts)])[0][1:], "the targets of a stream, and the text"
+            stream_tokens, tokenizer.encode(["\n".join(texts)])[0][1:], "the targets of a stream and the text"
         )
     else:
         require(sorted(decoded_texts) == sorted(texts), "the targets are not the texts")
 
 
 def targets_are_the_labels(task: Task) -> None:
-    """A batch's targets are its documents' classes; a document is whole, and its sentences are told apart."""
+    """The targets of a batch are the classes of its documents. Documents are complete, and sentences are numbered."""
     corpus, codecs, examples = tiny_corpus(task)
     for batch_plan in tiny_plan(task, corpus).batches(0, None):
         batch = task.collate(corpus, batch_plan, codecs)
-        require(batch.weights.sum() == len(batch_plan.indices), "a filled-up row has weight")
+        require(batch.weights.sum() == len(batch_plan.indices), "a row that fills up the batch has weight")
         for i, index in enumerate(batch_plan.indices):
             mask, example = batch.inputs.mask[i], examples[index]
             sentences, ids = batch.inputs.sentences[i][mask], batch.inputs.ids[i][mask]
             ends = np.flatnonzero(ids == codecs["source"].newline)
-            require_equal(np.flatnonzero(np.diff(sentences)), ends, "where sentences end, and the newlines")
+            require_equal(np.flatnonzero(np.diff(sentences)), ends, "the ends of sentences and the newlines")
             decoded_sentences = [
                 codecs["source"].decode(ids[sentences == n].tolist()) for n in range(sentences[-1] + 1)
             ]
-            require(decoded_sentences == example["source"].split("\n"), "the sentences are not those of the document")
-            require(codecs["label"].decode([int(batch.targets[i])]) == example["label"], "the class is another one")
+            require(decoded_sentences == example["source"].split("\n"), "the sentences differ from the document")
+            require(codecs["label"].decode([int(batch.targets[i])]) == example["label"], "the class is wrong")
 
 
 def targets_are_the_tags(task: Task) -> None:
-    """A batch's targets are the labels, one for each symbol, and its inputs the symbols."""
+    """The targets of a batch are the labels, one per symbol, and the inputs are the symbols."""
     corpus, codecs, examples = tiny_corpus(task)
     for batch_plan in tiny_plan(task, corpus).batches(0, None):
         batch = task.collate(corpus, batch_plan, codecs)
-        require_equal(batch.weights > 0, batch.inputs.mask, "where there is weight, and the mask of the inputs")
+        require_equal(batch.weights > 0, batch.inputs.mask, "nonzero weights and the mask of the inputs")
         for i, index in enumerate(batch_plan.indices):
             for name, ids in (("source", batch.inputs.ids), ("label", batch.targets)):
                 decoded = codecs[name].decode(ids[i][batch.inputs.mask[i]].tolist())
-                require(decoded == examples[index][name], f"a {name} is another one")
+                require(decoded == examples[index][name], f"a {name} is wrong")
 
 
 def targets_are_the_numbers(task: Task) -> None:
-    """A batch's targets are the target's numbers, and its inputs the source's, position by position."""
+    """The targets of a batch are the numbers of the target, and the inputs are the numbers of the source, by
+    position.
+    """
     corpus, codecs, examples = tiny_corpus(task)
     for batch_plan in tiny_plan(task, corpus).batches(0, None):
         batch = task.collate(corpus, batch_plan, codecs)
-        require(batch.weights.sum() == len(batch_plan.indices), "a filled-up row has weight")
+        require(batch.weights.sum() == len(batch_plan.indices), "a row that fills up the batch has weight")
         for i, index in enumerate(batch_plan.indices):
             source, target = (np.array(examples[index][name].split(), np.float32) for name in ("source", "target"))
             require_equal(batch.inputs.values[i][batch.inputs.mask[i]].ravel(), source, "the numbers of a source")
@@ -135,7 +137,7 @@ def targets_are_the_numbers(task: Task) -> None:
 
 
 def decoding_reads_what_training_reads(task: Task) -> None:
-    """A text's request has the source, the sentences and the first prompt token that it has in a training batch."""
+    """The request for a text has the same source, sentences and first prompt token as in a training batch."""
     corpus, codecs, examples = tiny_corpus(task)
     for batch_plan in tiny_plan(task, corpus).batches(0, None):
         batch = task.collate(corpus, batch_plan, codecs)
@@ -148,28 +150,28 @@ def decoding_reads_what_training_reads(task: Task) -> None:
 
 
 def every_example_comes_once_an_epoch(task: Task) -> None:
-    """An epoch's batches hold each example once, or each token of a stream, in an order that depends on seed and
-    epoch alone.
+    """The batches of an epoch contain each example, or each token of a stream, exactly once. Their order depends only
+    on seed and epoch.
     """
     corpus, codecs, _ = tiny_corpus(task)
     plan = tiny_plan(task, corpus)
     orders = [[batch_plan.indices.tolist() for batch_plan in plan.batches(7, epoch)] for epoch in (0, 0, 1)]
-    require(orders[0] == orders[1], "the same epoch twice has two orders")
-    require(orders[0] != orders[2], "two epochs have one order")
+    require(orders[0] == orders[1], "the order of an epoch is not reproducible")
+    require(orders[0] != orders[2], "two epochs have the same order")
     if isinstance(plan, Streams):
         for epoch in (0, 1, None):
             weights = [
                 task.collate(corpus, batch_plan, codecs).weights.sum() for batch_plan in plan.batches(7, epoch)
             ]
-            require(sum(weights) == plan.tokens, f"{sum(weights)} of {plan.tokens} tokens come in an epoch")
+            require(sum(weights) == plan.tokens, f"an epoch has {sum(weights)} of {plan.tokens} tokens")
         return
     for order in (*orders, [batch_plan.indices.tolist() for batch_plan in plan.batches(7, None)]):
         seen = sorted(i for indices in order for i in indices)
-        require(seen == list(range(len(corpus))), f"an epoch holds examples {seen}")
+        require(seen == list(range(len(corpus))), f"an epoch has the examples {seen}")
 
 
 def rows_come_apart(task: Task) -> None:
-    """Some rows of a batch, collated alone, are those of the whole batch; rows behind the last are filled up."""
+    """Rows of a batch that are collated separately equal the rows of the whole batch; missing rows are filled up."""
     corpus, codecs, _ = tiny_corpus(task)
     for batch_plan in tiny_plan(task, corpus).batches(7, 0):
         batch = task.collate(corpus, batch_plan, codecs)
@@ -179,28 +181,28 @@ def rows_come_apart(task: Task) -> None:
             part = task.collate(corpus, batch_plan.only(selected), codecs)
             for part_leaf, whole_leaf in zip(jax.tree.leaves(part), whole, strict=True):
                 require_equal(
-                    fit_rows(part_leaf, len(selected)), whole_leaf[selected], "rows of a batch, collated alone"
+                    fit_rows(part_leaf, len(selected)), whole_leaf[selected], "rows of a batch, collated separately"
                 )
 
 
 def filled_rows_weigh_nothing(task: Task) -> None:
-    """Rows added to make a multiple of the devices change no sum of the loss."""
+    """Rows that fill up a batch to a multiple of the number of devices do not change the sums of the loss."""
     corpus, codecs, _ = tiny_corpus(task)
     model = catalogue.without_sizes(models_for(task)[0])
     model = catalogue.resolve(Experiment(model, task, None), codecs).model
     batch = task.collate(corpus, tiny_plan(task, corpus).batches(0, None)[0], codecs)
     params = init_params(model, 0)
     sums = jax.jit(lambda params, batch: jax.tree.leaves(task.loss(model, params, batch, Context())[:3]))
-    require_close(sums(params, fill_rows(batch, 8)), sums(params, batch), "sums of the loss with filled-up rows")
+    require_close(sums(params, fill_rows(batch, 8)), sums(params, batch), "sums of the loss with added rows")
 
 
 def models_for(task: Task) -> list[Any]:
-    """Returns the tiny models that a task can train."""
+    """Returns the TINY models that a task can train."""
     models = [catalogue.module("models", name).TINY for name in catalogue.names("models")]
     return [model for model in models if isinstance(model, task.model) and reads_columns(model, task)]
 
 
 def reads_columns(model: Any, task: Task) -> bool:
-    """Whether the columns that a model reads are the task's, and a generator reads the source if there is one."""
+    """Returns whether a model reads only columns of a task, including the source if the task has one."""
     columns = {reader.column for reader in readers_of(model).values()}
     return columns <= task.columns.keys() and ("source" in columns or "source" not in task.columns)

@@ -1,4 +1,4 @@
-"""Laws of training: of a step on several devices, and of a run that is cut off and resumed."""
+"""Laws of training: a step on several devices, and a run that is interrupted and resumed."""
 
 import dataclasses
 import functools
@@ -26,7 +26,7 @@ from seqlab.training.step import make_step
 from seqlab.training.train import train
 from seqlab.types import Batch
 
-SPLITS = (  # how a step may be split: by jit or pmap, with parameters shared, and in parts
+SPLITS = (  # ways to split a step: by jit or pmap, with sharded parameters, and in parts
     (Parallel(), 1),
     (Parallel(fsdp=2, tensor=2), 1),
     (Parallel(fsdp=4), 3),
@@ -37,12 +37,12 @@ SPLITS = (  # how a step may be split: by jit or pmap, with parameters shared, a
 
 
 def devices_agree() -> None:
-    """One device and all devices, however a step is split, end with the same parameters after SGD on rows that do not
-    divide by them.
+    """SGD on one device and on all devices gives the same parameters, however the step is split, for a number of rows
+    that is not divisible by the number of devices.
 
-    By jit with dropout, whose mask is that of the whole batch; by pmap and in parts without.
+    With jit, dropout is on, since its mask is drawn for the whole batch; with pmap and in parts, it is off.
     """
-    # Large enough to be split. Swish, because rounding can flip the gradient of a ReLU at zero.
+    # The model is large enough to be split. Swish, because rounding can flip the gradient of a ReLU at zero.
     model = catalogue.module("models", "transformer").TINY
     model = model.clone(encoder_layers=1, decoder_layers=1, dim=32, heads=4, hidden=128, activation="swish")
     subject = make_subject(model)
@@ -74,7 +74,7 @@ def devices_agree() -> None:
 
 
 def tiny_experiment() -> Experiment:
-    """Ten steps on a handful of phrases; a checkpoint every second."""
+    """Returns an experiment of ten steps on a few phrases, with a checkpoint every two steps."""
     return Experiment(
         model=catalogue.module("models", "transformer").TINY.clone(
             reader=Words(), vocabulary=0, encoder_layers=1, decoder_layers=1, tie="all", dropout=0.2
@@ -91,11 +91,11 @@ def tiny_experiment() -> Experiment:
 
 
 class Killed(Exception):
-    """Stands for the end of the process."""
+    """Raised in place of killing the process."""
 
 
 def resuming_changes_nothing(folder: Path) -> None:
-    """A run cut off in a validation and started again ends, to the bit, as an uninterrupted one."""
+    """A run that is interrupted during validation and resumed ends bitwise equal to an uninterrupted run."""
     experiment = dataclasses.replace(tiny_experiment(), steps=6, log_every=2)
 
     def until(line: str) -> Callable[[str], None]:
@@ -113,8 +113,8 @@ def resuming_changes_nothing(folder: Path) -> None:
             train(experiment, folder / "cut", folder / "data", say=until(line))
         except Killed:
             continue
-        raise LawBroken("the run was not cut off")
-    require(checkpoint_steps(folder / "cut")[-1] == 4, "the last checkpoint before the cut is not that of step 4")
+        raise LawBroken("the run was not interrupted")
+    require(checkpoint_steps(folder / "cut")[-1] == 4, "the last checkpoint before the interruption is not of step 4")
     train(experiment, folder / "cut", folder / "data", say=quiet)
     trees = [restore(folder / name, 6) for name in ("whole", "cut")]
     for (path, whole), cut in zip(

@@ -1,4 +1,4 @@
-"""Masked multi-head scaled dot-product attention, for all positions at once and one step at a time."""
+"""Masked multi-head scaled dot-product attention, for all positions at once or one step at a time."""
 
 import jax
 import jax.numpy as jnp
@@ -10,13 +10,13 @@ from seqlab.layers.dense import Dense
 from seqlab.layers.dropout import Dropout
 from seqlab.system.errors import SeqlabError
 
-MASKED = -1e9  # finite, so that a row with nothing to attend to gives zeros and not NaN
+MASKED = -1e9  # finite, so that a fully masked row gives zeros instead of NaN
 
 CacheLayout = tuple[jax.Array, jax.Array]  # keys [B H d N] and values [B H N d]
 
 
 def causal_mask(mask: Bool[Array, "B T"], segments: Int[Array, "B T"] | None = None) -> Bool[Array, "B T T"]:
-    """Position t may see the real positions up to t, of its own segment if there are any.
+    """Returns the mask of the positions that each position attends to: the real ones up to itself, in its segment.
 
     mask  1 1 1 0        1 0 0 0         segments  1 1 2 0        1 0 0 0
                          1 1 0 0                                  1 1 0 0
@@ -29,17 +29,19 @@ def causal_mask(mask: Bool[Array, "B T"], segments: Int[Array, "B T"] | None = N
 
 
 def masked_softmax(scores: Float[Array, "..."], mask: Bool[Array, "..."]) -> Float[Array, "..."]:
-    """Softmax over the last axis, in float32 or finer; masked entries are exactly zero, an all-masked row too."""
+    """Returns the softmax over the last axis, in float32 or wider. Masked entries are exactly zero, even in a fully
+    masked row.
+    """
     scores = scores.astype(jnp.promote_types(scores.dtype, jnp.float32))
     weights = jax.nn.softmax(jnp.where(mask, scores, MASKED), axis=-1)
     return weights * mask
 
 
 def slot_mask(ancestors: Int[Array, "B K T"], offset: Int[Array, "B"], t: Int[Array, ""]) -> Bool[Array, "B K N"]:
-    """Which cache slots a hypothesis may see; N = T x K, and slot (t, j) stands at t K + j.
+    """Returns which cache slots each hypothesis attends to. There are N = T x K slots; slot (t, j) has index t K + j.
 
-    Slot (t', j) was written by hypothesis j at position t'. Hypothesis k sees it if j is its ancestor
-    there, if t' is not in the future, and if t' is not a pad left of the prompt.
+    Hypothesis j wrote slot (t', j) at position t'. Hypothesis k attends to it if j is the ancestor of k at t', t' is
+    not in the future, and t' is not a pad to the left of the prompt.
     """
     batch, hypotheses, capacity = ancestors.shape
     is_ancestor = ancestors[..., None] == jnp.arange(hypotheses)  # [B K T K]
@@ -49,11 +51,12 @@ def slot_mask(ancestors: Int[Array, "B K T"], offset: Int[Array, "B"], t: Int[Ar
 
 
 class Alignment(nn.Module):
-    """Attention of one head, the values being the memory itself: how well a query q fits a position m of a memory.
+    """The scores of attention with one head, whose values are the memory itself, for a query q and a memory position
+    m:
 
-    additive   v . tanh(W q + b + U m)  (Bahdanau et al. 2015, appendix A.1.2, which has no b)
+    additive   v . tanh(W q + b + U m)  (Bahdanau et al. 2015, appendix A.1.2, without b)
     dot        q . m                    (Luong et al. 2015, equation 8)
-    general    q . U m                  (the same)
+    general    q . U m                  (Luong et al. 2015, equation 8)
     scaled     q . m / sqrt(D)          (Vaswani et al. 2017, equation 1)
     """
 
@@ -64,12 +67,10 @@ class Alignment(nn.Module):
 
     def setup(self):
         if self.score not in ("additive", "dot", "general", "scaled"):
-            raise SeqlabError(
-                f"attention must be 'additive', or 'dot', 'general' or 'scaled', Luong's, not {self.score!r}"
-            )
+            raise SeqlabError(f"attention must be 'additive', 'dot', 'general' or 'scaled', not {self.score!r}")
         if self.score in ("dot", "scaled") and self.query_dim != self.memory_dim:
             raise SeqlabError(
-                f"{self.score} attention needs queries as wide as the memory, not {self.query_dim} and "
+                f"{self.score} attention needs queries and memory of the same width, not {self.query_dim} and "
                 f"{self.memory_dim}: use general"
             )
         if self.score in ("additive", "general"):
@@ -82,11 +83,11 @@ class Alignment(nn.Module):
             declare_axes(self, "vector", (None,))
 
     def keys(self, memory: Float[Array, "B S E"]) -> Float[Array, "B S D"]:
-        """What is computed once a memory."""
+        """Returns the keys, which are computed once per memory."""
         return self.key(memory) if self.score in ("additive", "general") else memory
 
     def scores(self, query: Float[Array, "B K D"], keys: Float[Array, "B S D"]) -> Float[Array, "B K S"]:
-        """How well each query fits each position of the memory."""
+        """Returns the score of each query at each position of the memory."""
         if self.score == "additive":
             return additive(self.query(query), keys, self.vector)
         scores = jnp.einsum("bkd,bsd->bks", query, keys)
@@ -95,16 +96,17 @@ class Alignment(nn.Module):
 
 @jax.checkpoint
 def additive(query: jax.Array, keys: jax.Array, vector: jax.Array) -> jax.Array:
-    """v . tanh(q + k); the sums [B K S D] are made again in the backward pass, and not kept of every step."""
+    """Returns v . tanh(q + k). The backward pass recomputes the sums [B K S D], so no step stores them."""
     return jnp.tanh(query[:, :, None] + keys[:, None]) @ vector
 
 
 class Attention(nn.Module):
-    """Multi-head attention (Vaswani et al. 2017, section 3.2); its projections have biases or none, as in the paper.
+    """Multi-head attention (Vaswani et al. 2017, section 3.2). With `biases` the projections have biases, which the
+    paper does not use.
 
-    Projections are apart from attending, so that keys and values can be kept: `keys_values` of a memory
-    once, then `attend` with whatever mask. `dtype` is that of the projections; scores and sums over the
-    memory are float32, for they are small, and XLA on CPU refuses batched bfloat16 products of some shapes.
+    Keys and values are projected separately, so that they can be cached: call `keys_values` once per memory, then
+    `attend` with any mask. `dtype` is the type of the projections. Scores and sums over the memory are float32: they
+    are small, and XLA on CPU does not support batched bfloat16 products of some shapes.
     """
 
     dim: int
@@ -115,7 +117,7 @@ class Attention(nn.Module):
 
     def setup(self):
         if self.dim % self.heads:
-            raise SeqlabError(f"{self.heads} heads do not divide a width of {self.dim}")
+            raise SeqlabError(f"the width {self.dim} must be divisible by the number of heads, {self.heads}")
         shape = (self.dim, self.heads, self.dim // self.heads)
         by_head = ("inputs", "heads", None)
         self.query = Dense("btd,dhe->bthe", shape, self.biases, self.dtype, axes=by_head)
@@ -126,7 +128,7 @@ class Attention(nn.Module):
         self.drop = Dropout(self.dropout)
 
     def keys_values(self, memory: Float[Array, "B S D"]) -> tuple[jax.Array, jax.Array]:
-        """Keys and values, each [B S H D/H]."""
+        """Returns keys and values, each [B S H D/H]."""
         return self.key(memory), self.value(memory)
 
     def attend(
@@ -138,7 +140,7 @@ class Attention(nn.Module):
         *,
         train: bool = False,
     ) -> tuple[Float[Array, "B T D"], Float[Array, "B H T S"]]:
-        """The attended values and the weights."""
+        """Returns the attended values and the attention weights."""
         query = self.query(x) * (self.dim // self.heads) ** -0.5
         weights = masked_softmax(jnp.einsum("bthd,bshd->bhts", query, keys), mask[:, None])
         dropped = self.drop(weights, train=train)
@@ -147,7 +149,7 @@ class Attention(nn.Module):
     def step(
         self, x: Float[Array, "B K D"], cache: CacheLayout, mask: Bool[Array, "B K N"], t: Int[Array, ""]
     ) -> tuple[Float[Array, "B K D"], CacheLayout]:
-        """Writes this position's keys and values into the cache, where they stay; attends to the slots in `mask`."""
+        """Writes the keys and values of this position into the cache, and attends to the slots in `mask`."""
         slot = t * x.shape[1]
         keys, values = to_cache_layout(self.key(x), self.value(x))
         keys = jax.lax.dynamic_update_slice_in_dim(cache[0], keys, slot, axis=3)
@@ -157,14 +159,14 @@ class Attention(nn.Module):
     def attend_cached(
         self, x: Float[Array, "B K D"], memory: CacheLayout, mask: Bool[Array, "B #K N"]
     ) -> tuple[Float[Array, "B K D"], Float[Array, "B H K N"]]:
-        """Like `attend`, without dropout, for few positions and a memory in the layout of the cache."""
+        """Like `attend`, without dropout, for few positions and a memory in cache layout."""
         query = self.query(x) * (self.dim // self.heads) ** -0.5
         mixed, weights = few_queries(query.transpose(0, 2, 1, 3), *memory, mask[:, None])
         return self.out(mixed.transpose(0, 2, 1, 3)), weights
 
 
 def to_cache_layout(keys: Float[Array, "B N H d"], values: Float[Array, "B N H d"]) -> CacheLayout:
-    """Keys [B H d N] and values [B H N d], as single steps read them fastest."""
+    """Returns keys [B H d N] and values [B H N d], the layout that single steps read fastest."""
     return keys.transpose(0, 2, 3, 1), values.transpose(0, 2, 1, 3)
 
 
@@ -174,10 +176,11 @@ def few_queries(
     values: Float[Array, "B H N d"],
     mask: Bool[Array, "B 1 #K N"],
 ) -> tuple[Float[Array, "B H K d"], Float[Array, "B H K N"]]:
-    """Attention of a few queries: what they see, and the weights; both zero where there is nothing to see.
+    """Computes attention for a few queries. Returns the attended values and the weights, both zero for a fully masked
+    query.
 
-    What is masked is pushed down by a sum, and weights are divided by their total behind the product with the values:
-    the fewest passes over the scores, of which there are more than of anything else here.
+    To minimize passes over the scores, the largest array, the mask is added to them, and the weights are normalized
+    after the product with the values.
     """
     scores = jnp.einsum("bhkd,bhdn->bhkn", query, keys) + jnp.where(mask, 0.0, MASKED)
     weights = jnp.exp(scores - scores.max(-1, keepdims=True))

@@ -1,7 +1,8 @@
-"""A recurrent decoder of one layer that looks at a memory at every step (Bahdanau et al. 2015, Luong et al. 2015).
+"""A recurrent decoder of one layer with attention to a memory at every step (Bahdanau et al. 2015, Luong et al.
+2015).
 
-What the memory is, and how it is looked at, is the model's: a function from a state to what is seen. All else that a
-model around such a decoder does stands here too.
+The model defines the memory and the attention, a function from a query to a context. Everything else that models with
+such a decoder share is defined here.
 """
 
 from collections.abc import Callable
@@ -20,18 +21,18 @@ from seqlab.layers.recurrent import GATES, Recurrent
 from seqlab.layers.scan import Kernels, Multiply, multiplier, scan
 from seqlab.types import Generator, Inputs, Tokens
 
-# query [B K D] -> context [B K E], and the attention weights [B K S] that made it
+# query [B K D] -> context [B K E] and attention weights [B K S]
 Attend = Callable[[jax.Array], tuple[jax.Array, jax.Array]]
 
 
 class AttentiveDecoder(nn.Module):
-    """From tokens to logits. With y the embedding of the last token, s the cell's state, c the context that `attend`
-    returns:
+    """Maps tokens to logits. With y the embedding of the last token, s the state of the cell, and c the context that
+    `attend` returns:
 
     early    c = attend(s'), s = cell([y, c], s'), features tanh(W [y, s, c] + b)     (Bahdanau)
     late     s = cell([y, a'], s'), c = attend(s), features a = tanh(W [s, c] + b)    (Luong, with input feeding)
 
-    where ' is of the step before. The state of K hypotheses has leaves [B K D].
+    where ' marks values of the previous step. The state of K hypotheses has leaves [B K D].
     """
 
     vocabulary: int
@@ -41,7 +42,7 @@ class AttentiveDecoder(nn.Module):
     early: bool
     dropout: float
     tie: bool
-    """Whether the embedding table is the output projection too."""
+    """Tie the output projection to the embedding table."""
     dtype: str = "float32"
 
     def setup(self):
@@ -50,20 +51,20 @@ class AttentiveDecoder(nn.Module):
         self.layer = Recurrent(self.cell, dim, dim, dtype=dtype)
         self.bridge = Dense("be,ed->bd", (self.memory_dim, dim * len(self.layer.initial())), bias=True, dtype=dtype)
         feed_width, combined_width = (self.memory_dim, 2 * dim) if self.early else (dim, dim)
-        # Read at each position: devices would wait for each other if these were split.
+        # Every position reads these: if they were split, the devices would synchronize at every position.
         whole: Any = {"dtype": dtype, "axes": (None, None)}
         self.feed = Dense("bkd,dg->bkg", (feed_width, GATES[self.cell] * dim), **whole)
         self.combine = Dense("btf,fd->btd", (combined_width + self.memory_dim, dim), bias=True, **whole)
         self.drop = Dropout(self.dropout)
 
     def begin(self, summary: Float[Array, "B E"]) -> Any:
-        """The state [B 1 D] before the first step, from what an encoder has read."""
+        """Returns the state [B 1 D] before the first step, given the summary of an encoder."""
         begin = jnp.tanh(self.bridge(summary))[:, None]
         cell = tuple(jnp.split(begin, begin.shape[-1] // self.dim, axis=-1))
         return {"cell": cell} if self.early else {"cell": cell, "attended": jnp.zeros_like(cell[0])}
 
     def kernels(self) -> Kernels:
-        """Those of the recurrent layer, and that of what it is fed."""
+        """Returns the kernels of the recurrent layer and the kernel of its fed input (`feed`)."""
         return {**self.layer.kernels(), "feed": self.feed.kernel}
 
     def multiplier(self) -> Multiply:
@@ -72,8 +73,8 @@ class AttentiveDecoder(nn.Module):
     def advance(
         self, gates: Float[Array, "B K G"], state: Any, attend: Attend, multiply: Multiply
     ) -> tuple[Any, jax.Array, jax.Array]:
-        """One position, `gates` being what the token alone gives the cell: state, context, weights; `multiply` is by
-        the kernels.
+        """Advances by one position, where `gates` is the token's contribution to the cell. Returns the state, the
+        context and the attention weights. `multiply` multiplies by the kernels.
         """
         if self.early:
             context, weights = attend(state["cell"][0])
@@ -92,11 +93,13 @@ class AttentiveDecoder(nn.Module):
     def __call__(
         self, prefix: Tokens, state: Any, attend: Attend, *, train: bool = False
     ) -> tuple[Float[Array, "B T D"], Any, Float[Array, "B T P"]]:
-        """All positions after `state`: features, the last state, attention weights. A pad leaves a state as it is."""
+        """Runs all positions from `state`. Returns features, the last state and the attention weights. Pads do not
+        change the state.
+        """
         y = self.drop(self.words.embed(prefix.ids), train=train)
         gates = self.layer.project(y).swapaxes(0, 1)[:, :, None]
         if self.is_initializing():
-            self.advance(gates[0], state, attend, self.multiplier())  # a scan's body must not make parameters
+            self.advance(gates[0], state, attend, self.multiplier())  # the body of a scan cannot create parameters
 
         def body(multiply: Multiply, state: Any, inputs: Any) -> tuple[Any, Any]:
             gates, real = inputs
@@ -116,7 +119,7 @@ class AttentiveDecoder(nn.Module):
         return self.words.project(features)
 
     def start(self, prompt: Tokens, state: Any, attend: Attend, hypotheses: int) -> Any:
-        """The state of K hypotheses after all of the prompt but its last token."""
+        """Returns the state of K hypotheses after the prompt except its last token."""
         past = Tokens(prompt.ids[:, :-1], prompt.mask[:, :-1])
         _, state, _ = self(past, state, attend)
         return repeat(jax.tree.map(lambda x: x[:, 0], state), hypotheses)
@@ -124,26 +127,26 @@ class AttentiveDecoder(nn.Module):
     def step(
         self, token: Int[Array, "B K"], state: Any, attend: Attend
     ) -> tuple[Float[Array, "B K V"], Any, Float[Array, "B K P"]]:
-        """One position of K hypotheses: logits, the state after it, attention weights."""
+        """Advances K hypotheses by one position. Returns logits, the new state and the attention weights."""
         y = self.words.embed(token)
         state, context, weights = self.advance(self.layer.project(y), state, attend, self.multiplier())
         return self.project(self.output(y, state, context)), state, weights
 
 
 class AttentiveGenerator(nn.Module, Generator):
-    """What generators around a `decoder` that is an `AttentiveDecoder` share. A model defines its memory and how it
-    is read: `encode_memory` and `attend`. (`self` is Any where it uses the decoder, which the model's setup makes.)
+    """The base of generators whose `decoder` is an `AttentiveDecoder`. A model defines `encode_memory` and `attend`.
+    (`self` is typed as Any in methods that use the decoder, since the model's `setup` creates it.)
     """
 
     def encode_memory(self, inputs: Inputs, *, train: bool = False) -> tuple[Any, Any]:
-        """The memory, and the decoder's state before the first step."""
+        """Returns the memory and the state of the decoder before the first step."""
         raise NotImplementedError
 
     def attend(self, memory: Any) -> Attend:
         raise NotImplementedError
 
     def decode(self: Any, inputs: Inputs, prefix: Tokens, *, train: bool = False) -> tuple[jax.Array, Any, jax.Array]:
-        """Features, the decoder's last state, attention weights."""
+        """Returns features, the last state of the decoder and the attention weights."""
         memory, state = self.encode_memory(inputs, train=train)
         return self.decoder(prefix, state, self.attend(memory), train=train)
 
@@ -153,7 +156,7 @@ class AttentiveGenerator(nn.Module, Generator):
         return self.decode(inputs, prefix, train=train)[0], carry
 
     def attention_weights(self, inputs: Inputs, prefix: Tokens) -> Float[Array, "L B H T P"]:
-        """Attention over the tokens of the source in a forced pass; there is one layer with one head."""
+        """Returns the attention over the source tokens in a forced pass, of one layer with one head."""
         return self.decode(inputs, prefix)[2][None, :, None]
 
     def project(self: Any, features: Float[Array, "... D"]) -> Float[Array, "... V"]:
@@ -171,7 +174,7 @@ class AttentiveGenerator(nn.Module, Generator):
     def attentive_step(
         self: Any, memory: Any, state: Any, token: Int[Array, "B K"], t: Int[Array, ""]
     ) -> tuple[Float[Array, "B K V"], Any, Float[Array, "B K P"]]:
-        """A step, and the attention over the tokens of the source."""
+        """Like `step`, but also returns the attention over the source tokens."""
         return self.decoder.step(token, state, self.attend(memory))
 
     @nn.nowrap

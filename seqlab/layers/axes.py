@@ -1,10 +1,10 @@
-"""The axes of parameters. Layers declare them where they make a parameter; `distributed/sharding.py` says which axis
-of a mesh each lies on.
+"""The axes of parameters. Layers declare them where they create a parameter; `distributed/sharding.py` maps each to
+an axis of the mesh.
 
-    inputs, outputs    what a product sums over, and what it gives
-    heads, hidden      parts of a layer that can be computed apart
-    vocabulary, width  of a table of vectors
-    None               stays whole
+    inputs, outputs    axes that a product sums over, and axes of its result
+    heads, hidden      parts of a layer that can be computed independently
+    vocabulary, width  axes of an embedding table
+    None               an axis that is not split
 """
 
 import contextlib
@@ -18,7 +18,7 @@ Names = tuple[str | None, ...]
 
 
 class Axes(NamedTuple):
-    """The names of a parameter's axes, and how many leading ones a product sums over."""
+    """The names of a parameter's axes, and the number of leading axes that a product sums over."""
 
     names: Names
     input_count: int = 1
@@ -29,7 +29,7 @@ _recorded: contextvars.ContextVar[dict[str, Axes] | None] = contextvars.ContextV
 
 
 def declare_axes(module: nn.Module, name: str, names: Names, input_count: int = 1) -> None:
-    """Declares the axes of a module's parameter."""
+    """Declares the axes of a parameter of a module."""
     recorded = _recorded.get()
     if recorded is not None:
         recorded["/".join((*module.path, name))] = Axes(names, input_count)
@@ -37,7 +37,7 @@ def declare_axes(module: nn.Module, name: str, names: Names, input_count: int = 
 
 @contextlib.contextmanager
 def recording_axes() -> Iterator[dict[str, Axes]]:
-    """Gives a dict in which the axes of a model that is initialized in the block are recorded, by path."""
+    """Yields a dict that records, by path, the axes of a model that is initialized in the block."""
     recorded: dict[str, Axes] = {}
     token = _recorded.set(recorded)
     try:

@@ -1,7 +1,7 @@
-"""Dilated convolutions, causal ones for all positions at once and one step at a time, and the blocks made of them.
+"""Dilated convolutions and blocks of them. Causal convolutions run on all positions at once or one step at a time.
 
-A block does not say how its convolutions are run: it is given `run(convolution, x)`, which applies one to all
-positions, or to the next one with the buffer of its past.
+A block receives a function `run(convolution, x)`, which applies a convolution either to all positions, or to the next
+position with a buffer of past inputs.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,10 +18,10 @@ from seqlab.layers.dropout import Dropout
 
 
 class Convolution(nn.Module):
-    """y[t] = b + the sum over j < kernel of W[j] x[t + ahead - j dilation]; before the beginning and behind the end x
-    is zero. With nothing `ahead` it is causal, and can be run step by step.
+    """Computes y[t] = b + the sum over j < kernel of W[j] x[t + ahead - j dilation], where x is zero before its start
+    and after its end. If `ahead` is 0, the convolution is causal and can run step by step.
 
-    The shifted inputs stand side by side, so that all taps are one matrix product.
+    The shifted inputs are concatenated, so that all taps are one matrix product.
     """
 
     inputs: int
@@ -30,10 +30,10 @@ class Convolution(nn.Module):
     dilation: int = 1
     ahead: int = 0
     weight_norm: bool = False
-    """W = g V / |V|, with a length g for each output (Salimans & Kingma 2016)."""
+    """Weight normalization: W = g V / |V|, with a norm g for each output (Salimans & Kingma 2016)."""
     dtype: str = "float32"
     variance: float = 1.0
-    """Of an output at first, if the inputs have a variance of 1."""
+    """Variance of an output at initialization, if the inputs have a variance of 1."""
 
     def setup(self):
         self.direction = self.param(
@@ -44,26 +44,26 @@ class Convolution(nn.Module):
         if self.weight_norm:
             self.gain = self.param("gain", lambda key: jnp.linalg.norm(self.direction, axis=0))
         self.bias = self.param("bias", nn.initializers.zeros, (self.outputs,))
-        # Outputs stay whole: on a mesh of all three axes, XLA (jaxlib 0.10.2 and 0.12.0.1) computes the right loss,
-        # and wrong gradients, for a convolution whose output channels are split.
+        # Outputs are not split: on a mesh with all three axes, XLA (jaxlib 0.10.2 and 0.12.0.1) computes the correct
+        # loss but wrong gradients for a convolution whose output channels are split.
         declare_axes(self, "kernel", ("inputs", None))
         for name in ("gain", "bias") if self.weight_norm else ("bias",):
             declare_axes(self, name, (None,))
 
     @property
     def reach(self) -> int:
-        """How far back an output of a causal one sees: as many inputs the buffer of a step holds."""
+        """How many past inputs an output of a causal convolution depends on; the buffer of a step stores as many."""
         return (self.kernel - 1) * self.dilation
 
     def mix(self, taps: list[jax.Array]) -> jax.Array:
-        """The outputs from the inputs they see, by j."""
+        """Returns the outputs, given the input of each tap j."""
         weights = self.direction
         if self.weight_norm:
             weights = weights * (self.gain / jnp.linalg.norm(weights, axis=0))
         return product("btf,fg->btg", jnp.concatenate(taps, axis=-1), weights, self.dtype) + self.bias
 
     def __call__(self, x: Float[Array, "B T F"], segments: Int[Array, "B T"] | None = None) -> Float[Array, "B T G"]:
-        """All positions; nothing is seen of another segment."""
+        """Returns the outputs of all positions; inputs from other segments count as zero."""
         taps = []
         for j in range(self.kernel):
             distance = j * self.dilation - self.ahead
@@ -74,7 +74,7 @@ class Convolution(nn.Module):
         return self.mix(taps)
 
     def start(self, x: Float[Array, "B P F"]) -> Float[Array, "B R F"]:
-        """The ring buffer after the inputs `x`: that of position p stands in slot p mod R, R being `reach`."""
+        """Returns the ring buffer after the inputs `x`. Slot p mod `reach` contains the input of position p."""
         past, size = x.shape[1], self.reach
         buffer = jnp.zeros((x.shape[0], size, x.shape[2]))
         last = range(max(past - size, 0), past)
@@ -83,7 +83,7 @@ class Convolution(nn.Module):
     def step(
         self, x: Float[Array, "B K F"], buffer: Float[Array, "B K R F"], t: Int[Array, ""]
     ) -> tuple[Float[Array, "B K G"], Float[Array, "B K R F"]]:
-        """Position t of K hypotheses, and the buffer with its input, which takes the place of the oldest."""
+        """Returns the output at position t for K hypotheses, and the buffer with the input in place of the oldest."""
         taps = [x]
         for j in range(1, self.kernel):
             slot = (t - j * self.dilation) % self.reach
@@ -97,7 +97,7 @@ Run = Callable[[Convolution, jax.Array], jax.Array]
 
 
 def shift(x: jax.Array, distance: int) -> jax.Array:
-    """[B T ...] moved `distance` positions to the right, or to the left if it is negative; zeros come in."""
+    """Shifts [B T ...] by `distance` positions to the right, or to the left if negative, and fills with zeros."""
     length, other_axes = x.shape[1], [(0, 0)] * (x.ndim - 2)
     wide = jnp.pad(x, ((0, 0), (max(distance, 0), max(-distance, 0)), *other_axes))
     return wide[:, max(-distance, 0) :][:, :length]
@@ -108,8 +108,8 @@ def run_over_all(
     segments: Int[Array, "B T"] | None = None,
     buffers: list[Float[Array, "B R F"]] | None = None,
 ) -> Run:
-    """A `run` over all positions, where a pad is as if it were not there. Each convolution that has run adds to
-    `buffers` its own after the last position.
+    """Returns a `run` over all positions that treats pads as zeros. Each convolution appends its buffer after the
+    last position to `buffers`.
     """
 
     def run(convolution: Convolution, x: jax.Array) -> jax.Array:
@@ -122,13 +122,14 @@ def run_over_all(
 
 
 def dilations(layers: int, cycle: int) -> list[int]:
-    """1, 2, 4, ... for each of `layers` layers; after `cycle` of them it begins anew."""
+    """Returns the dilations 1, 2, 4, ... of `layers` layers, starting over after every `cycle` layers."""
     return [2 ** (i % cycle) for i in range(layers)]
 
 
 def max_moves(layer_dilations: Sequence[int], kernel: int, distance: int) -> int | None:
-    """Of all distances up to this one: the most causal convolutions, with these dilations, each used once, that it
-    takes to carry something over it, if they are well chosen. None: over some of them it cannot be carried.
+    """Returns the minimum number of causal convolutions that carry information over a distance, maximized over all
+    distances up to `distance`. The convolutions have the given dilations, and each is used at most once. Returns None
+    if some distance cannot be covered.
     """
     fewest = np.where(np.arange(distance + 1) == 0, 0.0, np.inf)
     for dilation in layer_dilations:
@@ -140,7 +141,9 @@ def max_moves(layer_dilations: Sequence[int], kernel: int, distance: int) -> int
 
 
 def run_one_step(buffers: list[jax.Array], t: Int[Array, ""]) -> tuple[Run, list[jax.Array]]:
-    """A `run` over position t of K hypotheses, with buffers [B K R F] of the past; and the buffers after it."""
+    """Returns a `run` over position t of K hypotheses, given buffers [B K R F] of past inputs, and the list that
+    receives the new buffers.
+    """
     before, after = iter(buffers), []
 
     def run(convolution: Convolution, x: jax.Array) -> jax.Array:
@@ -152,8 +155,8 @@ def run_one_step(buffers: list[jax.Array], t: Int[Array, ""]) -> tuple[Run, list
 
 
 class TCNBlock(nn.Module):
-    """Two dilated convolutions, weight-normalized, each with ReLU and dropout, and a shortcut (Bai et al. 2018, where
-    dropout takes whole channels; here it takes single entries).
+    """Two weight-normalized dilated convolutions, each with ReLU and dropout, and a shortcut (Bai et al. 2018, who
+    drop whole channels; this block drops single elements).
     """
 
     inputs: int
@@ -178,8 +181,8 @@ class TCNBlock(nn.Module):
 
 
 class WaveNetBlock(nn.Module):
-    """A gated dilated convolution; its output goes on in a residual branch, and straight to the end of the stack
-    (van den Oord et al. 2016, section 2.3 and 2.4).
+    """A gated dilated convolution with a residual connection to the next block and a skip connection to the end of
+    the stack (van den Oord et al. 2016, sections 2.3 and 2.4).
     """
 
     dim: int
@@ -196,7 +199,7 @@ class WaveNetBlock(nn.Module):
     def __call__(
         self, x: Float[Array, "B T D"], run: Run, *, train: bool = False
     ) -> tuple[Float[Array, "B T D"], Float[Array, "B T D"]]:
-        """What the next block reads, and what skips to the end."""
+        """Returns the input of the next block and the output of the skip connection."""
         filtered, gate = jnp.split(run(self.convolution, self.drop(x, train=train)), 2, axis=-1)
         residual, skipped = jnp.split(self.out(jnp.tanh(filtered) * jax.nn.sigmoid(gate)), 2, axis=-1)
         return x + residual, skipped
@@ -213,7 +216,7 @@ class GatedBlock(nn.Module):
     dtype: str = "float32"
 
     def setup(self):
-        # The gate, a half at first, leaves a quarter of it; dropout has made the inputs larger (section 3.5).
+        # The initial gate of 1/2 reduces the variance to a quarter; dropout scales the inputs up (section 3.5).
         variance = 4.0 * (1 - self.dropout)
         self.convolution = Convolution(
             self.dim, 2 * self.dim, self.kernel, self.dilation, self.ahead, True, self.dtype, variance

@@ -1,4 +1,4 @@
-"""Matrix products: operands in the compute dtype, everything else float32."""
+"""Matrix products with operands in the compute dtype; everything else is float32."""
 
 import functools
 import math
@@ -14,13 +14,13 @@ from seqlab.system.errors import SeqlabError
 
 
 def product(spec: str, left: jax.Array, right: jax.Array, dtype: str) -> jax.Array:
-    """`einsum` of two arrays, rounded to `dtype` first; sums are float32 or finer, and so is the result.
+    """Returns the `einsum` of two arrays after rounding them to `dtype`. Sums and the result are float32 or wider.
 
-    `spec` is "MK,KN->MN" or "MK,NK->MN" with any number of letters for each of M, K and N: one product of two
-    matrices, and so are its gradients. (With several axes summed over, as in the gradient of a kernel, XLA on CPU
-    first writes an operand anew, transposed; docs/benchmarks.md says what that took. And left to itself, autodiff
-    would multiply a float32 gradient by a bfloat16 operand, which no matrix unit does.)
-    Raises for other dtypes than float32 and bfloat16; where JAX has been asked for float64, that is one too.
+    `spec` is "MK,KN->MN" or "MK,NK->MN" with any number of letters for each of M, K and N. The operation is one
+    product of two matrices, and so are its gradients. (With several summed axes, as in the gradient of a kernel, XLA
+    on CPU first writes a transposed copy of an operand; docs/benchmarks.md has measurements. By default, autodiff
+    would multiply a float32 gradient by a bfloat16 operand, which no matrix unit supports.)
+    Raises `SeqlabError` unless `dtype` is float32, bfloat16 or, if JAX has float64 enabled, float64.
     """
     if dtype not in ("float32", "bfloat16", jnp.result_type(float).name):
         raise SeqlabError(f"dtype must be 'float32' or 'bfloat16', not {dtype!r}")
@@ -30,7 +30,7 @@ def product(spec: str, left: jax.Array, right: jax.Array, dtype: str) -> jax.Arr
     untransposed, axes = second.startswith(summed), len(first) - len(summed)
     rows, columns = out[:axes], out[axes:]
     if first != rows + summed or second != (summed + columns if untransposed else columns + summed):
-        raise ValueError(f"no product of two matrices: {spec}")
+        raise ValueError(f"not a product of two matrices: {spec}")
     lead, inner = left.shape[:axes], math.prod(left.shape[axes:])
     trail = right.shape[len(summed) :] if untransposed else right.shape[: len(columns)]
     right = right.reshape((inner, -1) if untransposed else (-1, inner))
@@ -49,7 +49,7 @@ def _forward(spec: str, left: jax.Array, right: jax.Array, dtype: str):
 
 
 def _backward(spec: str, dtype: str, operands: tuple[jax.Array, jax.Array], gradient: jax.Array):
-    """Each letter stands in two of the three terms, so that the terms in another order give the gradients."""
+    """Computes the gradients by permuting the terms, since each letter occurs in two of the three terms."""
     left, right = operands
     terms, out = spec.split("->")
     a, b = terms.split(",")
@@ -61,9 +61,9 @@ matrix_product.defvjp(_forward, _backward)
 
 
 class Dense(nn.Module):
-    """A learned linear map, "btd,dhe->bthe" say: an input's axes, the kernel's, the output's.
+    """A learned linear map. `spec`, such as "btd,dhe->bthe", names the axes of the input, the kernel and the output.
 
-    `shape` is the kernel's; it is drawn Glorot uniform of the map seen as one plain matrix, or normal.
+    `shape` is the shape of the kernel. It is initialized Glorot uniform, for the map as one matrix, or normal.
     """
 
     spec: str
@@ -71,9 +71,9 @@ class Dense(nn.Module):
     bias: bool = False
     dtype: str = "float32"
     deviation: float | None = None
-    """Standard deviation of a kernel that is drawn normal."""
+    """Standard deviation of a normally initialized kernel; None: Glorot uniform."""
     axes: Names | None = None
-    """The names of the kernel's axes (see `layers/axes.py`). None: "inputs", and other axes stay whole."""
+    """Names of the kernel's axes (see `layers/axes.py`). None: "inputs" for summed axes; other axes are not split."""
 
     def setup(self):
         terms, out = self.spec.split("->")

@@ -1,4 +1,4 @@
-"""Dropout that draws one random byte an element."""
+"""Dropout that draws one random byte per element."""
 
 import jax
 import jax.numpy as jnp
@@ -8,11 +8,11 @@ from seqlab.system.errors import SeqlabError
 
 
 class Dropout(nn.Module):
-    """Zeroes a share `rate` of the elements and scales up the others; the identity unless `train`.
+    """Zeroes elements with probability `rate` and scales up the rest; the identity unless `train` is set.
 
-    One 32-bit random word serves four elements, since on CPU drawing the bits takes several times as long
-    as everything else about dropout. The rate is therefore rounded to a multiple of 1/256, and the scale
-    with it, so that the expectation is kept exactly.
+    One 32-bit random word serves four elements, since on CPU drawing the bits takes several times as long as the rest
+    of dropout. The rate is therefore rounded to a multiple of 1/256. The scale follows the rounded rate, so that the
+    expectation is exact.
     """
 
     rate: float
@@ -21,7 +21,7 @@ class Dropout(nn.Module):
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         threshold = round(self.rate * 256)
         if not 0 <= threshold < 256:
-            raise SeqlabError(f"a dropout rate lies between 0 and 0.998, not at {self.rate}")
+            raise SeqlabError(f"dropout rates must be between 0 and 0.998, not {self.rate}")
         if not train or threshold == 0:
             return x
         width = x.shape[-1]

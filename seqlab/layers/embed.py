@@ -14,9 +14,9 @@ from seqlab.system.errors import SeqlabError
 
 
 def positions_of(mask: Bool[Array, "B T"], segments: Int[Array, "B T"] | None = None) -> Int[Array, "B T"]:
-    """The position of each real token in its row, wherever the pads stand: [0 0 1 1 1] -> [0 0 0 1 2].
+    """Returns the position of each real token in its row, wherever pads occur: [0 0 1 1 1] -> [0 0 0 1 2].
 
-    With segments the count begins anew in each: [1 1 2 2 2] -> [0 1 0 1 2].
+    With segments, positions restart at 0 in each segment: [1 1 2 2 2] -> [0 1 0 1 2].
     """
     counted = jnp.maximum(jnp.cumsum(mask, axis=-1) - 1, 0)
     if segments is None:
@@ -26,8 +26,8 @@ def positions_of(mask: Bool[Array, "B T"], segments: Int[Array, "B T"] | None = 
 
 
 def sinusoidal(positions: Int[Array, "..."], dim: int) -> Float[Array, "... D"]:
-    """Sine and cosine of the frequencies 10,000 ** (-2 i / D) (Vaswani et al. 2017, section 3.5): all sines, then all
-    cosines, which in the paper take turns.
+    """Returns sinusoidal position embeddings with frequencies 10,000 ** (-2 i / D) (Vaswani et al. 2017, section
+    3.5): all sines, then all cosines, which alternate in the paper.
     """
     frequencies = 10_000.0 ** (jnp.arange(dim // 2) * (-2 / dim))
     angles = positions[..., None] * frequencies
@@ -35,22 +35,22 @@ def sinusoidal(positions: Int[Array, "..."], dim: int) -> Float[Array, "... D"]:
 
 
 def check_tie(tie: str, reader: Any, vocabulary: int) -> None:
-    """Raises unless `tie` says which of source, target and output share a table, and they can: "all" (a joint
-    vocabulary), "target", the output with the target, or "none".
+    """Raises `SeqlabError` unless `tie` is valid for this reader and vocabulary: "all" (source, target and output
+    share one table, which requires a joint vocabulary), "target" (target and output share one) or "none".
 
-    The shared table is that of the decoder. With "all", a model gives its `embed` to the source's reader, which then
-    makes no table of its own.
+    The decoder owns the shared table. With "all", the model passes its `embed` to the reader of the source, which
+    then creates no table.
     """
     source_vocabulary = getattr(reader, "vocabulary", None)
     if tie not in ("all", "target", "none"):
         raise SeqlabError(f"tie must be 'all', 'target' or 'none', not {tie!r}")
     if tie == "all" and source_vocabulary is None:
-        raise SeqlabError(f"tie='all' needs a source of tokens, which {type(reader).__name__} does not read")
+        raise SeqlabError(f"tie='all' needs a source of tokens, but {type(reader).__name__} does not read tokens")
     if tie == "all" and getattr(reader, "dim", 0):
-        raise SeqlabError("tie='all' gives the source the width of the target: leave model.reader.dim 0")
+        raise SeqlabError("tie='all' gives the source the width of the target: leave model.reader.dim at 0")
     if tie == "all" and source_vocabulary != vocabulary:
         raise SeqlabError(
-            f"tie='all' needs one joint vocabulary, not {source_vocabulary} and {vocabulary} entries: "
+            f"tie='all' needs one joint vocabulary, not two of {source_vocabulary} and {vocabulary} entries: "
             "set text.joint, or tie='target'"
         )
 
@@ -58,10 +58,14 @@ def check_tie(tie: str, reader: Any, vocabulary: int) -> None:
 def read_source(
     reader: Any, inputs: Any, dim: int, embed: Callable[[jax.Array], jax.Array] | None = None
 ) -> tuple[Float[Array, "B P D"], Bool[Array, "B P"]]:
-    """What a reader makes of a source, for a model of width `dim`. Raises for a reader of another width."""
+    """Returns the vectors and the mask that a reader returns for a source. Raises `SeqlabError` if their width is not
+    `dim`.
+    """
     x, mask = reader.read(inputs, dim, embed=embed)
     if x.shape[-1] != dim:
-        raise SeqlabError(f"{type(reader).__name__} gives vectors of width {x.shape[-1]}, and the model has {dim}")
+        raise SeqlabError(
+            f"{type(reader).__name__} returns vectors of width {x.shape[-1]}, but the model has width {dim}"
+        )
     return x, mask
 
 
@@ -78,23 +82,23 @@ class Embedding(nn.Module):
 
 
 class TiedEmbedding(nn.Module):
-    """Token embeddings, and the projection of features to logits over the same tokens."""
+    """Token embeddings, and the projection from features to logits over the same tokens."""
 
     entries: int
     dim: int
     tie: bool
-    """Whether the table is the projection too."""
+    """Tie the projection to the embedding table."""
     dtype: str = "float32"
     bias: bool = True
-    """Whether the logits have one."""
+    """Add a bias to the logits."""
     prompts: int = 0
-    """Soft prompts (Lester et al. 2021): learned vectors of the ids from `entries` on, which have no logits."""
+    """Number of soft prompts (Lester et al. 2021): learned vectors for ids from `entries` upwards, without logits."""
 
     def setup(self):
         if self.prompts:
             self.prompt_table = self.param("prompts", nn.initializers.normal(0.5), (self.prompts, self.dim))
             declare_axes(self, "prompts", (None, "width"))
-        # A standard deviation of 1/sqrt(D): unit variance after scaling, moderate logits when tied.
+        # A standard deviation of 1/sqrt(D) gives unit variance after scaling, and moderate logits when tied.
         self.table = self.param("table", nn.initializers.normal(self.dim**-0.5), (self.entries, self.dim))
         declare_axes(self, "table", ("vocabulary", "width"))
         if self.bias:
@@ -120,15 +124,15 @@ class TiedEmbedding(nn.Module):
 
 
 class Positions(nn.Module):
-    """What is added to the embedding of a token for where it stands."""
+    """Position embeddings, which are added to the token embeddings."""
 
     kind: str
-    """"sinusoidal" or "learned"."""
+    """Type of position embeddings: "sinusoidal" or "learned"."""
     dim: int
     longest: int
-    """How many there are, if they are learned."""
+    """Maximum number of positions, if they are learned."""
     deviation: float = 0.02
-    """Of the learned ones, at first."""
+    """Initial standard deviation of learned positions."""
 
     def setup(self):
         if self.kind not in ("sinusoidal", "learned"):
@@ -140,14 +144,18 @@ class Positions(nn.Module):
             raise SeqlabError(f"the width must be even for sine and cosine halves, not {self.dim}")
 
     def check_length(self, length: int) -> None:
-        """Learned positions end; a gather past the last one would silently repeat it."""
+        """Raises `SeqlabError` if there are fewer than `length` learned positions, since a gather beyond the last one
+        would silently repeat it.
+        """
         if self.kind == "learned" and length > self.longest:
             raise SeqlabError(
-                f"{length} positions asked of a model with {self.longest} learned ones: raise model.max_length"
+                f"{length} positions are needed, but the model has {self.longest} learned: raise model.max_length"
             )
 
     def of_rows(self, mask: Bool[Array, "B T"], segments: Int[Array, "B T"] | None = None) -> Float[Array, "B T D"]:
-        """Of all real tokens, where they stand in their row or segment. Raises for rows that are too long."""
+        """Returns the embedding of each token's position in its row or segment. Raises `SeqlabError` for rows that
+        are too long.
+        """
         length = mask.shape[1]
         self.check_length(length)
         table = self.table if self.kind == "learned" else sinusoidal(jnp.arange(length), self.dim)

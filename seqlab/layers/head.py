@@ -1,4 +1,4 @@
-"""What models that are a head on an encoder share."""
+"""The base of models that are a head on an encoder."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from seqlab.types import Encoded, Inputs
 
 
 class EncoderHead(nn.Module):
-    """Lengths and paths are those of the encoder."""
+    """A model with the length limit, receptive field, kernel and paths of its encoder."""
 
     encoder: nn.Module
 
@@ -32,7 +32,9 @@ class EncoderHead(nn.Module):
 
 
 def encode_inputs(encoder: Any, inputs: Inputs, *, train: bool) -> Encoded:
-    """Returns what an encoder makes of inputs. Raises `SeqlabError` for arrays of other shapes than `Encoded` has."""
+    """Returns the encoded inputs. Raises `SeqlabError` if the encoder does not return an `Encoded` of the right
+    shapes.
+    """
     encoded, name = encoder.encode(inputs, train=train), f"{type(encoder).__name__}.encode"
     if not isinstance(encoded, Encoded):
         raise SeqlabError(f"{name} must return an Encoded, not {type(encoded).__name__}")

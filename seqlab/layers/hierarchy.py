@@ -1,4 +1,4 @@
-"""From words to sentences: documents travel flat, each token marked with the sentence it is of."""
+"""Layers that group words into sentences. Documents are flat sequences in which each token has a sentence number."""
 
 import jax.numpy as jnp
 from flax import linen as nn
@@ -11,12 +11,13 @@ from seqlab.types import Tokens
 
 
 def segments_of(inputs: Tokens) -> Int[Array, "B S"]:
-    """Each token's sentence, so that a recurrent layer begins anew in each."""
+    """Returns the sentence number of each token, so that a recurrent layer resets its state at each sentence."""
     return jnp.zeros_like(inputs.ids) if inputs.sentences is None else inputs.sentences
 
 
 def members(inputs: Tokens, sentences: int) -> Bool[Array, "B N S"]:
-    """Which real tokens each of the first `sentences` sentences has; tokens of later ones count to the last.
+    """Returns which real tokens belong to each of the first `sentences` sentences. Tokens of later sentences belong
+    to the last one.
 
     sentences  0 0 1 3 3 -      1 1 0 0 0 0
                                 0 0 1 0 0 0
@@ -27,8 +28,8 @@ def members(inputs: Tokens, sentences: int) -> Bool[Array, "B N S"]:
 
 
 class Pool(nn.Module):
-    """The mean of some vectors, weighted by how well each fits what is looked for (Yang et al. 2016, section 2.2):
-    weights softmax(u . tanh(W x + b)), u learned.
+    """The weighted mean of sets of vectors (Yang et al. 2016, section 2.2), with weights softmax(u . tanh(W x + b)),
+    where u is learned.
     """
 
     dim: int
@@ -36,10 +37,10 @@ class Pool(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B S E"], members: Bool[Array, "B N S"]) -> Float[Array, "B N E"]:
-        """One mean for each set of members; of an empty set it is zero."""
+        """Returns one mean for each set of members; zero for an empty set."""
         dense = Dense("bse,ed->bsd", (x.shape[-1], self.dim), bias=True, dtype=self.dtype, name="hidden")
         vector = self.param("vector", nn.initializers.normal(self.dim**-0.5), (self.dim,))
         declare_axes(self, "vector", (None,))
         weights = masked_softmax((jnp.tanh(dense(x)) @ vector)[:, None, :], members)
-        self.sow("intermediates", "weights", weights)  # for those who ask to see them
+        self.sow("intermediates", "weights", weights)
         return jnp.einsum("bns,bse->bne", weights, x)

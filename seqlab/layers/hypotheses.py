@@ -1,4 +1,4 @@
-"""The state of K hypotheses a sentence, for layers whose state moves with its hypothesis."""
+"""The state of K hypotheses per sentence, for layers that store one state per hypothesis."""
 
 from typing import Any
 
@@ -8,11 +8,11 @@ from jaxtyping import Array, Int
 
 
 def repeat(state: Any, hypotheses: int) -> Any:
-    """Leaves [B ...] to [B K ...]: K hypotheses that are all alike."""
+    """Repeats leaves [B ...] to [B K ...]: K identical hypotheses."""
     return jax.tree.map(lambda x: jnp.repeat(x[:, None], hypotheses, axis=1), state)
 
 
 def reorder(state: Any, parents: Int[Array, "B K"]) -> Any:
-    """Leaves [B K ...]: hypothesis k continues the state of hypothesis `parents[b, k]`."""
+    """Gathers leaves [B K ...]: hypothesis k takes the state of hypothesis `parents[b, k]`."""
     rows = jnp.arange(parents.shape[0])[:, None]
     return jax.tree.map(lambda x: x[rows, parents], state)

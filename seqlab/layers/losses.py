@@ -1,4 +1,4 @@
-"""Losses: cross-entropy, the teacher-forced loss of generators, and the same in chunks of positions."""
+"""Losses: cross-entropy, and the teacher-forced loss of generators, optionally in chunks of positions."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,10 +16,10 @@ def cross_entropy(
     weights: Float[Array, "*N"],
     label_smoothing: float = 0.0,
 ) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
-    """(loss_sum, weight_sum, {"nll", "correct"} sums) over weighted positions, in nats.
+    """Returns (loss sum, weight sum, {"nll": sum, "correct": sum}) over weighted positions, in nats.
 
-    With smoothing e the target distribution is (1 - e) on the target and e spread over the vocabulary
-    (Szegedy et al. 2016); "nll" is without it.
+    With label smoothing e, the target distribution has 1 - e on the target, and e is spread over the vocabulary
+    (Szegedy et al. 2016). "nll" is without smoothing.
     """
     normalizer, chosen = normalizer_and_chosen(logits, targets)
     nll = normalizer - chosen
@@ -35,7 +35,7 @@ def cross_entropy(
 def normalizer_and_chosen(
     logits: Float[Array, "*N V"], targets: Int[Array, "*N"]
 ) -> tuple[Float[Array, "*N"], Float[Array, "*N"]]:
-    """Log-sum-exp, and the target's logit. Their gradient is made in one pass over the logits, from the logits."""
+    """Returns the log-sum-exp and the logit of the target. Their gradient takes one pass over the logits."""
     chosen = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
     return jax.nn.logsumexp(logits, axis=-1), chosen
 
@@ -58,10 +58,10 @@ normalizer_and_chosen.defvjp(_forward, _backward)
 def generator_loss(
     model: Any, params: Params, batch: Batch, context: Context, label_smoothing: float, chunk: int = 0
 ) -> Loss:
-    """Returns the teacher-forced cross-entropy. Labels are smoothed in training, where the context has a key.
+    """Returns the teacher-forced cross-entropy. Labels are smoothed in training, when the context has a key.
 
-    A carry is taken and given only where the rows are stretches of a stream. With a `chunk`, the logits of about so
-    many positions are held at once.
+    A carry is read and returned only if the rows are segments of streams. With `chunk`, the logits of about `chunk`
+    positions are in memory at once.
     """
     train, fresh, carry = context.key is not None, batch.fresh, None
     if fresh is not None:
@@ -78,20 +78,20 @@ def generator_loss(
     arrays = features, batch.targets, batch.weights
     loss, weight, sums = sum_over_chunks(sums_of_chunk, chunk, *arrays) if chunk else sums_of_chunk(*arrays)
     if train:
-        del sums["correct"]  # not worth a pass over the logits in every step
+        del sums["correct"]  # not worth an extra pass over the logits in every step
     return Loss(loss, weight, sums, None if fresh is None else carry)
 
 
 def sum_over_chunks(sums_of_chunk: Callable[..., Any], chunk: int, *arrays: Any) -> Any:
-    """Adds up the sums that `sums_of_chunk` returns for arrays [B T ...], about `chunk` positions at a time: equally
-    many of each row, at least one. The backward pass computes each chunk again. The last chunk is filled up with
-    zeros.
+    """Returns the total of the sums that `sums_of_chunk` returns for arrays [B T ...], about `chunk` positions at a
+    time: the same number in each row, at least one. The last chunk is padded with zeros. The backward pass recomputes
+    each chunk.
     """
     rows, length = arrays[0].shape[:2]
     width = min(max(chunk // rows, 1), length)
 
     def split(x: Any) -> jax.Array:
-        """[B T ...] to [chunks B width ...]: rows stay whole devices' own."""
+        """Reshapes [B T ...] to [chunks B width ...], so that rows remain on their devices."""
         x = jnp.pad(x, ((0, 0), (0, -length % width), *[(0, 0)] * (x.ndim - 2)))
         return x.reshape(rows, -1, width, *x.shape[2:]).swapaxes(0, 1)
 
@@ -106,6 +106,6 @@ def sum_over_chunks(sums_of_chunk: Callable[..., Any], chunk: int, *arrays: Any)
 
 
 def model_outputs(model: Any, params: Params, inputs: Any, key: Any = None) -> jax.Array:
-    """The outputs of a model that is not a generator; `key` drives dropout, None means evaluation."""
+    """Returns the outputs of a model that is not a generator. `key` is the dropout key; None means evaluation."""
     rngs = None if key is None else {"dropout": key}
     return model.apply(params, inputs, train=key is not None, rngs=rngs, method="outputs")

@@ -1,5 +1,5 @@
-"""Modules in the fields of modules: the encoder of a head, and its reader. A tuple of modules is a field too: its
-elements have paths such as "readers_0", as in the tree of parameters.
+"""Modules in the fields of modules, such as the encoder of a head and its reader. A field may also be a tuple of
+modules; its elements have paths such as "readers_0", as in the parameter tree.
 """
 
 import dataclasses
@@ -13,7 +13,7 @@ from seqlab.types import Inputs, Reader, Tokens
 
 
 def modules_in(module: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Yields the module and all modules in its fields, each with its path, such as "encoder.reader" ("": itself)."""
+    """Yields the module (with the path "") and all modules in its fields, each with its path ("encoder.reader")."""
     yield path, module
     for name in field_names(module):
         yield from _modules_in_value(getattr(module, name), f"{path}.{name}" if path else name)
@@ -28,7 +28,7 @@ def _modules_in_value(value: Any, path: str) -> Iterator[tuple[str, Any]]:
 
 
 def changed_modules(module: Any, change: Callable[[Any, str], dict[str, Any]], path: str = "") -> Any:
-    """Returns the module with the fields that `change(module, path)` gives, in it and in all modules within it."""
+    """Returns the module after changing it and all nested modules: `change(module, path)` returns the new fields."""
 
     def changed(value: Any, path: str) -> Any:
         if isinstance(value, nn.Module):
@@ -46,32 +46,32 @@ def field_names(module: Any) -> list[str]:
 
 
 def readers_of(model: Any) -> dict[str, Any]:
-    """Returns the readers of a model by their paths."""
+    """Returns the readers of a model by path."""
     return {path: module for path, module in modules_in(model) if isinstance(module, Reader)}
 
 
 def with_fields(module: Any, **fields: Any) -> Any:
-    """Returns the module with some fields changed, in it and in all modules within it that have them."""
+    """Returns the module with the given fields changed, in it and in all nested modules that have them."""
     return changed_modules(
         module, lambda module, _: {name: value for name, value in fields.items() if name in field_names(module)}
     )
 
 
 def has_field(module: Any, name: str) -> bool:
-    """Whether the module, or one within it, has a field of this name."""
+    """Returns whether the module, or a nested module, has a field of this name."""
     return any(name in field_names(inner) for _, inner in modules_in(module))
 
 
 def blank_tokens(rows: int, length: int) -> Tokens:
-    """Returns tokens of id 0, all real."""
+    """Returns tokens with id 0, without padding."""
     return Tokens(np.zeros((rows, length), np.int32), np.ones((rows, length), bool))
 
 
 def blank_inputs(model: Any, rows: int = 2, length: int = 2) -> Inputs:
-    """Returns inputs of zeros for a model: those of its reader, a tuple if it has several, or None."""
+    """Returns inputs of zeros for a model: the inputs of its reader, a tuple for several readers, None for none."""
     return join_inputs([reader.blank(rows, length) for reader in readers_of(model).values()])
 
 
 def join_inputs(inputs: list[Any]) -> Inputs:
-    """Returns the inputs of a model, given those of each of its readers."""
+    """Returns the inputs of a model, given the inputs of each of its readers."""
     return inputs[0] if len(inputs) == 1 else tuple(inputs) or None

@@ -1,4 +1,4 @@
-"""Recurrent layers: one scan for all cells, the input's products ahead of it and in one."""
+"""Recurrent layers. All cells share one scan; the input projection of all positions is one product before it."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ from seqlab.system.errors import SeqlabError
 
 GATES = {"rnn": 1, "irnn": 1, "lstm": 4, "gru": 3}
 
-State = tuple[jax.Array, ...]  # (h,), of an LSTM (h, c), each [... D]
+State = tuple[jax.Array, ...]  # (h,), or (h, c) for an LSTM, each [... D]
 
 
 def check_cell(cell: str) -> None:
@@ -26,10 +26,10 @@ def check_cell(cell: str) -> None:
 
 
 class Recurrent(nn.Module):
-    """One layer in one direction. W x + b of all positions is one product; U h is in the scan.
+    """A recurrent layer in one direction. W x + b is computed for all positions at once, U h in the scan.
 
     rnn     h = tanh(W x + U h + b)                                                       (Elman 1990)
-    irnn    h = relu(W x + U h + b), U the identity at first and W small                  (Le et al. 2015)
+    irnn    h = relu(W x + U h + b), initialized with U = I and small W                   (Le et al. 2015)
     lstm    i f g o = W x + U h + b
             c = sigmoid(f) c + sigmoid(i) tanh(g);  h = sigmoid(o) tanh(c)                (Gers et al. 2000)
     gru     r z = sigmoid(W x + U h + b)                                                  (Cho et al. 2014)
@@ -41,12 +41,12 @@ class Recurrent(nn.Module):
     inputs: int
     dim: int
     forget_bias: float = 1.0
-    """What the bias of an LSTM's forget gate begins with."""
+    """Initial bias of an LSTM's forget gate."""
     reset: str = "after"
-    """Where a GRU's reset gate stands: "before" or "after" the product."""
+    """Whether a GRU applies its reset gate "before" or "after" the recurrent product."""
     layer_norm: bool = False
-    """Normalizes W x, U h (all gates together, but a candidate with a product of its own) and an LSTM's c where it is
-    read (Ba et al. 2016)."""
+    """Apply layer normalization to W x, to U h (all gates together, except a candidate with a separate product), and
+    to an LSTM's c where it is read (Ba et al. 2016)."""
     dtype: str = "float32"
 
     def setup(self):
@@ -58,7 +58,7 @@ class Recurrent(nn.Module):
         self.input = Dense("btf,fg->btg", (self.inputs, gates * dim), dtype=self.dtype, deviation=deviation)
         self.recurrent = self.param("recurrent", self._initial_recurrent, (dim, gates * dim))
         self.bias = self.param("bias", self._initial_bias, (gates * dim,))
-        # Read at each position: devices would wait for each other if it was split.
+        # Every position reads it: if it were split, the devices would synchronize at every position.
         declare_axes(self, "recurrent", (None, None))
         declare_axes(self, "bias", (None,))
         if self.cell == "gru" and self.reset == "after":
@@ -72,7 +72,7 @@ class Recurrent(nn.Module):
                 self.candidate_norm = LayerNorm()
 
     def _initial_recurrent(self, key: jax.Array, shape: tuple[int, int]) -> jax.Array:
-        """Each gate's matrix orthogonal (Saxe et al. 2014)."""
+        """Returns an orthogonal matrix for each gate (Saxe et al. 2014), or the identity for an IRNN."""
         if self.cell == "irnn":
             return jnp.eye(self.dim)
         keys = jax.random.split(key, GATES[self.cell])
@@ -83,16 +83,16 @@ class Recurrent(nn.Module):
         return bias.at[self.dim : 2 * self.dim].set(self.forget_bias) if self.cell == "lstm" else bias
 
     def initial(self, *lead: int) -> State:
-        """Zeros [*lead, D]."""
+        """Returns a state of zeros [*lead, D]."""
         return (jnp.zeros((*lead, self.dim)),) * (2 if self.cell == "lstm" else 1)
 
     def project(self, x: Float[Array, "B T F"]) -> Float[Array, "B T G"]:
-        """W x + b, what `advance` takes of each position."""
+        """Returns W x + b, the input of `advance` at each position."""
         x = self.input(x)
         return (self.input_norm(x) if self.layer_norm else x) + self.bias
 
     def kernels(self) -> Kernels:
-        """U, by the names of its products with the state."""
+        """Returns U, split by the products with the state that use it."""
         if self.cell == "gru" and self.reset == "before":
             gates, candidate = jnp.split(self.recurrent, [2 * self.dim], axis=1)
             return {"gates": gates, "candidate": candidate}
@@ -102,7 +102,7 @@ class Recurrent(nn.Module):
         return multiplier(self.kernels(), self.dtype)
 
     def advance(self, x: Float[Array, "... G"], state: State, multiply: Multiply) -> State:
-        """The next state; `multiply` is by the kernels."""
+        """Returns the next state. `multiply` multiplies by the kernels."""
         h, d = state[0], self.dim
         if self.cell == "gru" and self.reset == "before":
             recurrent_gates = multiply("gates", h)
@@ -132,17 +132,17 @@ class Recurrent(nn.Module):
         segments: Int[Array, "B T"] | None = None,
         reverse: bool = False,
     ) -> tuple[Float[Array, "B T D"], State]:
-        """The state h after each position, and the last state. A pad leaves the state as it is, so a reversed
-        layer begins at each row's own end; where a new segment begins, the state is zero.
+        """Returns the state h after each position, and the last state. Pads do not change the state, so a reversed
+        layer starts at the last real position of each row. The state is reset to zero where a new segment begins.
         """
         gates, real = self.project(x).swapaxes(0, 1), mask.T[..., None]
         zero = self.initial(x.shape[0])
         if self.is_initializing():
-            self.advance(gates[0], zero, self.multiplier())  # a scan's body must not make parameters
+            self.advance(gates[0], zero, self.multiplier())  # the body of a scan cannot create parameters
         fresh = None
         if segments is not None:
             beside = jnp.roll(segments, -1 if reverse else 1, axis=1)
-            fresh = (segments != beside).T[..., None]  # a row of one segment is fresh nowhere
+            fresh = (segments != beside).T[..., None]  # false everywhere in a row of one segment
 
         def body(multiply: Multiply, state: State, inputs: Any) -> tuple[State, jax.Array]:
             x, real, fresh = inputs
@@ -157,12 +157,12 @@ class Recurrent(nn.Module):
         return outputs.swapaxes(0, 1), last
 
     def step(self, x: Float[Array, "B K F"], state: State) -> State:
-        """One position of K hypotheses; leaves of the state are [B K D]."""
+        """Advances K hypotheses by one position; leaves of the state are [B K D]."""
         return self.advance(self.project(x), state, self.multiplier())
 
 
 class RecurrentStack(nn.Module):
-    """`layers` layers, one above the other, with dropout below each and not in time (Zaremba et al. 2014)."""
+    """A stack of `layers` layers, with dropout on the input of each and none between steps (Zaremba et al. 2014)."""
 
     cell: str
     layers: int
@@ -170,13 +170,13 @@ class RecurrentStack(nn.Module):
     dim: int
     dropout: float
     residual: bool = False
-    """Adds a layer's input to its output, from the second layer on (Wu et al. 2016, section 3.1)."""
+    """Add the input of each layer to its output, from the second layer on (Wu et al. 2016, section 3.1)."""
     forget_bias: float = 1.0
     reset: str = "after"
     layer_norm: bool = False
     dtype: str = "float32"
     remat: bool = False
-    """Whether a layer's activations are computed again in the backward pass, in place of being kept."""
+    """Recompute the activations of each layer in the backward pass instead of storing them."""
 
     def setup(self):
         check_minimum("layers", self.layers, 1)
@@ -219,13 +219,13 @@ class RecurrentStack(nn.Module):
 
 
 class Bidirectional(nn.Module):
-    """`layers` layers, each reading both ways, its two outputs side by side (Schuster & Paliwal 1997)."""
+    """A stack of `layers` bidirectional layers; each concatenates its two outputs (Schuster & Paliwal 1997)."""
 
     cell: str
     layers: int
     inputs: int
     dim: int
-    """Width of one direction."""
+    """Width of each direction."""
     dropout: float
     dtype: str = "float32"
 
@@ -244,7 +244,9 @@ class Bidirectional(nn.Module):
         segments: Int[Array, "B S"] | None = None,
         train: bool = False,
     ) -> tuple[Float[Array, "B S E"], list[tuple[State, State]]]:
-        """Outputs, E = 2 D, and for each layer the last states: after the last position, and after the first."""
+        """Returns the outputs, E = 2 D, and the final states of each layer: the forward state after the last position
+        and the backward state after the first.
+        """
         ends = []
         for forward, backward in zip(self.forward, self.backward, strict=True):
             x = self.drop(x, train=train)

@@ -1,4 +1,4 @@
-"""A loop over positions whose kernels get their gradients from one product each, when it has gone back."""
+"""A scan over positions that computes the gradient of each kernel as one product, after its backward pass."""
 
 import functools
 import string
@@ -13,28 +13,29 @@ from seqlab.layers.dense import matrix_product
 
 Kernels = dict[str, jax.Array]
 Multiply = Callable[[str, jax.Array], jax.Array]
-"""An array [... D] times the kernel [D G] of a name."""
+"""Multiplies an array [... D] by the named kernel [D G]."""
 Body = Callable[[Multiply, Any, Any], tuple[Any, Any]]
 
 
 def multiplier(kernels: Kernels, dtype: str) -> Multiply:
-    """Products as ever, outside of a loop."""
+    """Returns a function that multiplies directly, for use outside of a loop."""
     return lambda name, left: multiply_kernel(left, kernels[name], dtype)
 
 
 def scan(body: Body, kernels: Kernels, state: Any, xs: Any, *, dtype: str, reverse: bool = False) -> tuple[Any, Any]:
-    """`jax.lax.scan` of body(multiply, state, x) -> (state, y), which multiplies once by each of the kernels.
+    """Runs `jax.lax.scan` on body(multiply, state, x) -> (state, y), which multiplies once by each kernel.
 
-    Left to itself, autodiff adds a kernel's gradient up within the loop: at every position a small product, and a
-    pass over a sum as large as the kernel, which takes longer than the product does. Here the operands of all
-    positions are multiplied at once, and several devices add their sums once. What else the body closes over has its
-    gradient as ever. Raises ValueError for a body that multiplies otherwise.
+    By default, autodiff accumulates the gradient of a kernel within the loop: each position computes a small product
+    and updates a sum as large as the kernel, which takes longer than the product. This function instead multiplies
+    the operands of all positions at once, so devices also sum their gradients only once. Gradients of everything else
+    that the body closes over are computed as usual. Raises `ValueError` if the body does not multiply exactly once by
+    each kernel.
     """
     shapes: dict[str, tuple[int, ...]] = {}
 
     def measure(name: str, left: jax.Array) -> jax.Array:
         if name in shapes:
-            raise ValueError(f"a step multiplies by {name!r} twice")
+            raise ValueError(f"the body multiplies by {name!r} twice")
         shapes[name] = (*left.shape[:-1], kernels[name].shape[1])
         return multiply_kernel(left, kernels[name], dtype)
 
@@ -50,13 +51,13 @@ def scan(body: Body, kernels: Kernels, state: Any, xs: Any, *, dtype: str, rever
     first = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), xs)
     jax.eval_shape(functools.partial(body, measure), state, first)
     if shapes.keys() != kernels.keys():
-        raise ValueError(f"a step multiplies by {sorted(shapes)}, of the kernels {sorted(kernels)}")
+        raise ValueError(f"the body multiplies by {sorted(shapes)}, but the kernels are {sorted(kernels)}")
     sums = jnp.promote_types(dtype, jnp.float32)
     taps = {name: jax.ShapeDtypeStruct(shape, sums) for name, shape in shapes.items()}
     program, shape = jax.make_jaxpr(step, return_shape=True)(kernels, taps, state, first)
     length = len(jax.tree.leaves(xs)[0])
     taps = {name: jnp.zeros((length, *tap.shape), sums) for name, tap in taps.items()}
-    # What the body closes over is handed in, for the gradient's sake.
+    # The constants that the body closes over are passed as arguments, so that they receive gradients.
     return run((program.jaxpr, jax.tree.structure(shape)), dtype, reverse, kernels, taps, program.consts, state, xs)
 
 
@@ -66,7 +67,7 @@ def run(step: Any, dtype: str, reverse: bool, kernels: Kernels, *arguments: Any)
 
 
 def loop(step: Any, reverse: bool, kernels: Kernels, taps: Kernels, closed: Any, state: Any, xs: Any) -> Any:
-    """What the loop gives, and of each kernel what it multiplied, [T ... D]."""
+    """Returns the outputs of the loop, and the operands [T ... D] that were multiplied by each kernel."""
     program, structure = step
 
     def body(state: Any, inputs: Any) -> tuple[Any, Any]:
@@ -89,8 +90,8 @@ def _run_backward(step: Any, dtype: str, reverse: bool, residuals: Any, gradient
     taps, *other_gradients = pullback(gradients)
 
     def gradient(left: jax.Array, right: jax.Array) -> Any:
-        # Positions and rows as axes of their own: of devices that share the rows, each multiplies what it has. Were
-        # they one axis, XLA would have every device gather all rows, and multiply them all.
+        # Positions and rows are separate axes, so that each device multiplies its own rows. If they were one axis,
+        # XLA would gather all rows on every device and multiply all of them there.
         summed = string.ascii_lowercase[: left.ndim - 1]
         return matrix_product(f"{summed}K,{summed}N->KN", left, right, dtype)
 
@@ -107,7 +108,7 @@ def multiply_kernel(left: jax.Array, kernel: jax.Array, dtype: str, spec: str = 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
 def tapped(left: jax.Array, kernel: jax.Array, tap: jax.Array, dtype: str) -> jax.Array:
-    """The product. What comes back for `tap` is the product's own gradient, and for the kernel nothing."""
+    """Returns the product. Its backward pass returns the gradient of the product for `tap`, none for the kernel."""
     return multiply_kernel(left, kernel, dtype)
 
 

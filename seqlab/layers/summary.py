@@ -1,10 +1,12 @@
-"""One vector for a whole sequence."""
+"""Vectors that summarize a whole sequence."""
 
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 
 def last_real(values: Float[Array, "B T D"], mask: Bool[Array, "B T"]) -> Float[Array, "B D"]:
-    """Returns the vector of the last real position, where pads follow; of an empty row, that of the first."""
+    """Returns the vector at the last real position of rows padded on the right; at the first position of an empty
+    row.
+    """
     last = jnp.maximum(mask.sum(axis=1) - 1, 0)
     return jnp.take_along_axis(values, last[:, None, None], axis=1)[:, 0]

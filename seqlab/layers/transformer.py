@@ -20,7 +20,7 @@ ACTIVATIONS = {"relu": nn.relu, "gelu": functools.partial(nn.gelu, approximate=F
 
 
 class FeedForward(nn.Module):
-    """Two dense layers with an activation between, at every position alike."""
+    """Two dense layers with an activation function between them, applied to each position."""
 
     dim: int
     hidden: int
@@ -39,10 +39,10 @@ class FeedForward(nn.Module):
 
 
 class Layer(nn.Module):
-    """One layer: self-attention, attention to a memory if `cross`, feed-forward; each in a residual branch.
+    """One layer: self-attention, cross-attention if `cross` is set, and feed-forward, each in a residual branch.
 
-    `norm` is "pre", x + f(LN(x)), or "post", LN(x + f(x)) as in the paper. Dropout is on branches; `inner_dropout` on
-    attention weights and on the hidden layer of the feed-forward, which in the paper have none.
+    `norm` is "pre", x + f(LN(x)), or "post", LN(x + f(x)) as in the paper. `dropout` applies to the branches,
+    `inner_dropout` to attention weights and to the hidden layer of the feed-forward layer, where the paper uses none.
     """
 
     dim: int
@@ -84,7 +84,9 @@ class Layer(nn.Module):
         *,
         train: bool = False,
     ) -> tuple[Float[Array, "B T D"], Any, Any]:
-        """The layer's output, its own keys and values, and its weights [B H T S] over the memory (or None)."""
+        """Returns the output, the keys and values of self-attention, and the weights [B H T S] over the memory, or
+        None.
+        """
         y = self.before(self.self_norm, x)
         keys_values = self.self_attention.keys_values(y)
         y, _ = self.self_attention.attend(y, *keys_values, mask, train=train)
@@ -102,8 +104,8 @@ class Layer(nn.Module):
         memory_mask: Any,
         t: Int[Array, ""],
     ) -> tuple[Float[Array, "B K D"], Any, Any]:
-        """One position of K hypotheses: what `__call__` gives there, the cache, the weights [B H K S] over the
-        memory.
+        """Advances K hypotheses by one position. Returns the output, the cache and the weights [B H K S] over the
+        memory, or None.
         """
         y, cache = self.self_attention.step(self.before(self.self_norm, x), cache, mask, t)
         x = self.after(self.self_norm, x, y, False)
@@ -124,12 +126,12 @@ class Layer(nn.Module):
         return self.after(self.cross_norm, x, y, train), weights
 
     def encode_memory(self, memory: Float[Array, "B S D"]) -> tuple[jax.Array, jax.Array]:
-        """Cross-attention keys and values of an encoder output, computed once a sentence."""
+        """Returns the cross-attention keys and values of an encoder output, computed once per sentence."""
         return self.cross_attention.keys_values(memory)
 
 
 class Stack(nn.Module):
-    """`layers` layers, and the last normalization that pre-norm needs."""
+    """A stack of `layers` layers, followed by a final normalization if `norm` is "pre"."""
 
     layers: int
     dim: int
@@ -143,10 +145,9 @@ class Stack(nn.Module):
     cross: bool = False
     dtype: str = "float32"
     remat: bool = False
-    """Whether a layer's activations are computed again in the backward pass, in place of being kept (Chen et al.
-    2016)."""
+    """Recompute the activations of each layer in the backward pass instead of storing them (Chen et al. 2016)."""
     scan: bool = False
-    """Whether layers are one loop, compiled once however many there are."""
+    """Compile the layers as one loop, so that compile time does not grow with the number of layers."""
 
     def setup(self):
         check_minimum("layers", self.layers, 1)
@@ -175,7 +176,7 @@ class Stack(nn.Module):
     def through(
         self, x: jax.Array, mask: jax.Array, memory: Any = None, memory_mask: Any = None, *, train: bool
     ) -> jax.Array:
-        """The output of all layers, each of which makes its own keys and values of a memory [B S D]."""
+        """Returns the output of all layers. Each layer computes its own keys and values from a memory [B S D]."""
 
         def run(layer: Layer, x: jax.Array) -> jax.Array:
             return layer(x, mask, layer.encode_memory(memory) if layer.cross else None, memory_mask, train=train)[0]
@@ -188,7 +189,9 @@ class Stack(nn.Module):
         return x
 
     def scanned(self, run: Callable[[Layer, jax.Array], jax.Array], x: jax.Array) -> jax.Array:
-        """A loop over the layers, whose parameters are stacked here alone: elsewhere each layer has its own."""
+        """Runs the layers as a loop over their stacked parameters. Outside of this loop each layer has its own
+        parameters.
+        """
         layer, _ = self.stack[0].unbind()
         params = jax.tree.map(
             lambda *leaves: jnp.stack(leaves), *[layer_module.variables["params"] for layer_module in self.stack]
@@ -207,7 +210,7 @@ class Stack(nn.Module):
     def encode(
         self, x: Float[Array, "B S D"], mask: Bool[Array, "B S"], *, train: bool = False
     ) -> Float[Array, "B S D"]:
-        """Every position sees every real one."""
+        """Encodes a sequence in which each position attends to all real positions."""
         return self.finish(self.through(self.drop(x, train=train), mask[:, None, :], train=train))
 
     def decode(
@@ -220,7 +223,9 @@ class Stack(nn.Module):
         segments: Int[Array, "B T"] | None = None,
         train: bool = False,
     ) -> Float[Array, "B T D"]:
-        """Every position sees itself and the past, and the real positions of a memory."""
+        """Decodes a sequence in which each position attends to itself, to earlier positions and to the real positions
+        of a memory.
+        """
         x, seen = self.drop(x, train=train), None if memory_mask is None else memory_mask[:, None, :]
         return self.finish(self.through(x, causal_mask(mask, segments), memory, seen, train=train))
 
@@ -231,8 +236,8 @@ class Stack(nn.Module):
         memory: list[Any] | None = None,
         memory_mask: Bool[Array, "B S"] | None = None,
     ) -> tuple[list[Any], list[Any]]:
-        """`decode` for what it leaves behind: keys and values, and the weights over the memory, by layer. `memory` is
-        what `encode_memory` gives.
+        """Runs `decode`, but returns the keys and values and the weights over the memory of each layer. `memory` is
+        the result of `encode_memory`.
         """
         causal, seen = causal_mask(mask), None if memory_mask is None else memory_mask[:, None, :]
         caches, weights = [], []
@@ -248,11 +253,12 @@ class Stack(nn.Module):
     def start(
         self, caches: list[Any] | None, mask: Bool[Array, "B P"], capacity: int, hypotheses: int
     ) -> dict[str, Any]:
-        """The state before the first step: keys and values `caches` of a right-aligned prompt of length P - 1,
-        None if P is 1, in a cache with room for `capacity` positions of `hypotheses` hypotheses.
+        """Returns the state before the first step: a cache with room for `capacity` positions of `hypotheses`
+        hypotheses that contains the keys and values `caches` of the first P - 1 tokens of a right-aligned prompt.
+        `caches` is None if P is 1.
 
-        A prompt's keys stand in the slots of hypothesis 0, and the table of ancestors, all zeros at first,
-        points every hypothesis to them.
+        The keys of the prompt are in the slots of hypothesis 0. The table of ancestors is initially all zeros, so
+        every hypothesis reads these slots.
         """
         batch, prompt = mask.shape
         slots, width = capacity * hypotheses, self.dim // self.heads
@@ -278,8 +284,8 @@ class Stack(nn.Module):
         memory: Any = None,
         memory_mask: Bool[Array, "B S"] | None = None,
     ) -> tuple[Float[Array, "B K D"], dict[str, Any], Any]:
-        """Position `t` of K hypotheses; the keys and values of the past stay where they were written. With the last
-        layer's weights over the memory [B H K S], or None.
+        """Advances K hypotheses by one position, `t`. Past keys and values do not move in the cache. Also returns the
+        last layer's weights over the memory [B H K S], or None.
         """
         batch, hypotheses, _ = x.shape
         slots_of_t = jnp.broadcast_to(jnp.arange(hypotheses, dtype=jnp.int32)[None, :, None], (batch, hypotheses, 1))
@@ -294,7 +300,7 @@ class Stack(nn.Module):
 
 
 def grow(state: dict[str, Any], more: int) -> dict[str, Any]:
-    """The state with room for `more` positions behind those that there are."""
+    """Returns the state with room for `more` additional positions."""
     slots = more * state["ancestors"].shape[1]
     unpadded, padded = (0, 0), (0, slots)
     cache = [
@@ -308,6 +314,6 @@ def grow(state: dict[str, Any], more: int) -> dict[str, Any]:
 
 
 def reorder(state: dict[str, Any], parents: Int[Array, "B K"]) -> dict[str, Any]:
-    """Only the table of ancestors moves; the cache stays."""
+    """Reorders the table of ancestors; the cache does not move."""
     ancestors = jnp.take_along_axis(state["ancestors"], parents[..., None], axis=1)
     return {**state, "ancestors": ancestors}

@@ -1,4 +1,4 @@
-"""The share of lines whose class is right."""
+"""Accuracy: the percentage of lines with the correct class."""
 
 from collections.abc import Sequence
 
@@ -11,5 +11,5 @@ def count_accuracy(hypotheses: TextLines, references: Sequence[TextLines]) -> Li
 
 
 METRICS: dict[str, Metric] = {
-    "accuracy": Metric("The share of lines, in percent, whose class is the right one.", count_accuracy),
+    "accuracy": Metric("The percentage of lines with the correct class.", count_accuracy),
 }

@@ -1,4 +1,4 @@
-"""Corpus and sentence BLEU (Papineni et al. 2002), by sacrebleu."""
+"""Corpus and sentence BLEU (Papineni et al. 2002), computed by sacrebleu."""
 
 from typing import Any
 
@@ -13,21 +13,21 @@ def make_bleu(**settings: Any) -> Any:
 
 
 def bleu(description: str, label: str = "{}", **settings: Any) -> Metric:
-    """Returns the metric. A single line is scored by the orders of n-grams that it is long enough for."""
+    """Returns the metric. Single lines are scored with sacrebleu's effective order."""
     single = sacrebleu_counter(make_bleu, f"sentence {label}", effective_order=True, **settings)
     return Metric(description, sacrebleu_counter(make_bleu, label, **settings), single)
 
 
 METRICS: dict[str, Metric] = {
-    "bleu": bleu("Corpus BLEU (Papineni et al. 2002) by sacrebleu: 13a tokenization, cased."),
-    "bleu_zh": bleu("The same with Chinese tokenization: each ideograph is a word.", tokenize="zh"),
+    "bleu": bleu("Corpus BLEU (Papineni et al. 2002), computed by sacrebleu: 13a tokenization, cased."),
+    "bleu_zh": bleu("Corpus BLEU with Chinese tokenization: each ideograph is a word.", tokenize="zh"),
     "tokenized_bleu": bleu(
-        "Corpus BLEU by sacrebleu of text that is tokenized already; compare only with the same tokenization.",
+        "Corpus BLEU of text that is already tokenized; comparable only with the same tokenization.",
         "tokenized {}",
         tokenize="none",
     ),
     "tokenized_lc_bleu": bleu(
-        "The same, lower-cased: what papers before 2018 often call BLEU, and no other figure's peer.",
+        "Corpus BLEU of tokenized text, lowercased, which papers before 2018 often report as BLEU.",
         "tokenized lower-cased {}",
         tokenize="none",
         lowercase=True,

@@ -1,4 +1,4 @@
-"""chrF2 and chrF2++ (Popović 2015, 2017), F-scores of n-grams of characters, by sacrebleu."""
+"""chrF2 and chrF2++ (Popović 2015, 2017), F-scores of character n-grams, computed by sacrebleu."""
 
 from typing import Any
 
@@ -12,8 +12,9 @@ def make_chrf(word_order: int = 0) -> Any:
 
 
 METRICS: dict[str, Metric] = {
-    "chrf": Metric("chrF2 (Popović 2015) by sacrebleu.", sacrebleu_counter(make_chrf)),
+    "chrf": Metric("chrF2 (Popović 2015), by sacrebleu.", sacrebleu_counter(make_chrf)),
     "chrf++": Metric(
-        "chrF2++ (Popović 2017) by sacrebleu: words count too.", sacrebleu_counter(make_chrf, word_order=2)
+        "chrF2++ (Popović 2017), with word n-grams, by sacrebleu.",
+        sacrebleu_counter(make_chrf, word_order=2),
     ),
 }

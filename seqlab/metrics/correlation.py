@@ -1,4 +1,4 @@
-"""Correlations of numbers: Pearson's, and Spearman's, which is Pearson's of their ranks."""
+"""Pearson's and Spearman's correlation of numbers."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -14,7 +14,7 @@ def count_pairs(
     name: str,
     correlate: Callable[[np.ndarray, np.ndarray], float],
 ) -> LineCounts:
-    """Returns the two numbers of each line, which only all lines together make a correlation. Raises `SeqlabError`
+    """Returns the predicted and expected number of each line; the correlation needs all lines. Raises `SeqlabError`
     for a line that is not a finite number.
     """
     check_single_reference(references, name)
@@ -22,7 +22,7 @@ def count_pairs(
 
     def values(rows: np.ndarray) -> dict[str, float]:
         if len(rows) < 2 or (rows == rows[0]).all(axis=0).any():
-            return {name: 0.0}  # numbers that do not vary are correlated with nothing
+            return {name: 0.0}  # the correlation of constant numbers is undefined
         return {name: 100 * float(correlate(rows[:, 0], rows[:, 1]))}
 
     return LineCounts(pairs, values, f"nrefs:1|lines:{len(pairs)}", corpus=True)

@@ -1,4 +1,4 @@
-"""The share of lines that equal one of their references."""
+"""Exact match: the percentage of lines that equal one of their references."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ def count_exact_matches(hypotheses: TextLines, references: Sequence[TextLines]) 
 
 METRICS: dict[str, Metric] = {
     "exact_match": Metric(
-        "The share of lines, in percent, that equal one of their references but for blanks at the ends.",
+        "The percentage of lines that equal one of their references, ignoring leading and trailing blanks.",
         count_exact_matches,
     ),
 }

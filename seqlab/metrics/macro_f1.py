@@ -1,4 +1,4 @@
-"""The mean of the F1 of the references' classes."""
+"""Macro-F1: the mean of the F1 scores of the classes in the references."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ from seqlab.metrics.metric import LineCounts, Metric, TextLines, check_single_re
 
 
 def count_macro_f1(hypotheses: TextLines, references: Sequence[TextLines]) -> LineCounts:
-    """Counts, for each line and class, whether the class is right, predicted, and the reference's."""
+    """Counts, for each line and class, whether the class is correct, predicted, and in the reference."""
     check_single_reference(references, "macro-F1")
     labels = [line.strip() for line in references[0]]
     classes = {name: i for i, name in enumerate(sorted({*labels}))}
@@ -29,5 +29,5 @@ def count_macro_f1(hypotheses: TextLines, references: Sequence[TextLines]) -> Li
 
 
 METRICS: dict[str, Metric] = {
-    "macro_f1": Metric("The mean over the references' classes of F1, in percent.", count_macro_f1),
+    "macro_f1": Metric("The mean F1 of the classes in the references, in percent.", count_macro_f1),
 }

@@ -6,9 +6,9 @@ from seqlab.metrics.metric import LineCounts, Metric, TextLines, check_single_re
 
 
 def count_squared_errors(hypotheses: TextLines, references: Sequence[TextLines]) -> LineCounts:
-    """Counts the squared error of each line. Raises for a line that is not a finite number."""
-    check_single_reference(references, "a mean squared error")
-    predicted, expected = (read_numbers(lines, "a mean squared error") for lines in (hypotheses, references[0]))
+    """Counts the squared error of each line. Raises `SeqlabError` for a line that is not a finite number."""
+    check_single_reference(references, "mean squared error")
+    predicted, expected = (read_numbers(lines, "mean squared error") for lines in (hypotheses, references[0]))
     signature = f"nrefs:1|lines:{len(predicted)}"
     return count_means(((predicted - expected) ** 2)[:, None], ["mean squared error"], signature)
 

@@ -1,4 +1,4 @@
-"""The types that every metric is made of, and the helpers that metrics share."""
+"""Types and helper functions for metrics."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -12,7 +12,7 @@ TextLines = Sequence[str]
 
 
 class Score(NamedTuple):
-    """A named value. `signature` states all that the value depends on; cite both."""
+    """A named value. `signature` describes everything that the value depends on; cite both."""
 
     name: str
     value: float
@@ -20,12 +20,12 @@ class Score(NamedTuple):
 
 
 class LineCounts(NamedTuple):
-    """What a metric counts in each line.
+    """The counts of a metric for each line.
 
-    `counts` is float64 [lines, N]. `values` maps a sum of counts [N] to scores by name; where no sum determines the
-    scores (a rank correlation, for example), `corpus` is true, and `values` maps the counts of some lines [lines, N].
-    `signature` states what the scores depend on. `sacrebleu` says whether the metric is sacrebleu's, and so is tested
-    exactly as sacrebleu does.
+    `counts` is float64 [lines, N]. `values` maps a sum of counts [N] to scores by name. If scores are not a function
+    of the sum (a rank correlation, for example), `corpus` is true, and `values` maps the counts of several lines
+    [lines, N]. `signature` describes everything that the scores depend on. `sacrebleu` is true for metrics of
+    sacrebleu, whose significance tests follow sacrebleu exactly.
     """
 
     counts: np.ndarray
@@ -35,11 +35,11 @@ class LineCounts(NamedTuple):
     corpus: bool = False
 
     def values_of(self, counts: np.ndarray) -> dict[str, float]:
-        """Returns the scores, by name, of some lines with these counts [lines, N], each of which may repeat."""
+        """Returns the scores, by name, of lines with these counts [lines, N]; a line may occur repeatedly."""
         return self.values(counts if self.corpus else counts.sum(0))
 
     def resample(self, times: np.ndarray) -> dict[str, float]:
-        """Returns the scores, by name, of a corpus with each line as often as `times` [lines] says."""
+        """Returns the scores, by name, of a corpus that contains each line as many times as `times` [lines] says."""
         return self.values(np.repeat(self.counts, times, axis=0) if self.corpus else times @ self.counts)
 
     def scores(self) -> list[Score]:
@@ -53,8 +53,8 @@ CountLines = Callable[[TextLines, Sequence[TextLines]], LineCounts]
 class Metric(NamedTuple):
     """A metric of hypotheses against one or more lists of references.
 
-    `count_lines` counts for the scores of a corpus. `count_single_lines` counts for the score of each line alone,
-    where that differs; None: it is `count_lines`. `lower_is_better` holds for all scores of the metric.
+    `count_lines` counts for corpus scores, `count_single_lines` for the score of each line alone; None means that
+    both are the same. `lower_is_better` applies to all scores of the metric.
     """
 
     description: str
@@ -64,7 +64,7 @@ class Metric(NamedTuple):
 
 
 def check_lines(hypotheses: TextLines, references: Sequence[TextLines]) -> None:
-    """Raises for no lines, no references, or files of unequal length."""
+    """Raises `SeqlabError` if there are no hypotheses or no references, or if their numbers of lines differ."""
     if not references:
         raise SeqlabError("no references to score against")
     if not hypotheses:
@@ -75,27 +75,27 @@ def check_lines(hypotheses: TextLines, references: Sequence[TextLines]) -> None:
 
 
 def check_single_reference(references: Sequence[TextLines], name: str) -> None:
-    """Raises for more than one list of references."""
+    """Raises `SeqlabError` unless there is exactly one list of references."""
     if len(references) != 1:
-        raise SeqlabError(f"{name} is against one reference")
+        raise SeqlabError(f"{name} needs exactly one reference, not {len(references)}")
 
 
 def read_numbers(lines: TextLines, name: str) -> Float[np.ndarray, "lines"]:
-    """Returns the numbers that the lines are. Raises `SeqlabError`, naming the metric, for a line that is not a
-    finite number.
+    """Parses each line as a number. Raises `SeqlabError`, which names the metric, for a line that is not a finite
+    number.
     """
     try:
         numbers = np.array(lines, np.float64)
     except ValueError as error:
-        raise SeqlabError(f"{name} is of lines that are numbers: {error}") from None
+        raise SeqlabError(f"{name} needs lines that are numbers: {error}") from None
     if not np.isfinite(numbers).all():
-        raise SeqlabError(f"{name} is of lines that are finite numbers")
+        raise SeqlabError(f"{name} needs lines that are finite numbers")
     return numbers
 
 
 def sacrebleu_counter(make: Callable[..., Any], label: str = "{}", **settings: Any) -> CountLines:
-    """Returns a function that counts as `make(**settings)`, a metric of sacrebleu, does. Scores have the name that
-    sacrebleu gives them, formatted into `label`.
+    """Returns a function that counts with the sacrebleu metric `make(**settings)`. Scores are named by `label`,
+    formatted with sacrebleu's name of the score.
     """
 
     def count_lines(hypotheses: TextLines, references: Sequence[TextLines]) -> LineCounts:
@@ -112,7 +112,7 @@ def sacrebleu_counter(make: Callable[..., Any], label: str = "{}", **settings: A
 
 
 def count_means(rows: Float[np.ndarray, "lines names"], names: Sequence[str], signature: str) -> LineCounts:
-    """Returns counts whose scores are the means over lines of `rows`."""
+    """Returns counts whose scores are the means of `rows` over lines."""
     counts = np.concatenate([rows, np.ones((len(rows), 1))], axis=1)
     return LineCounts(
         counts, lambda total: dict(zip(names, (total[:-1] / total[-1]).tolist(), strict=True)), signature
@@ -120,7 +120,9 @@ def count_means(rows: Float[np.ndarray, "lines names"], names: Sequence[str], si
 
 
 def percent_matching(hypotheses: TextLines, references: Sequence[TextLines]) -> Float[np.ndarray, "lines 1"]:
-    """Returns 100 for each line that equals one of its references but for blanks at the ends, and 0 for the rest."""
+    """Returns 100 for each line that equals one of its references, ignoring leading and trailing blanks, and 0 for
+    other lines.
+    """
     pairs = zip(hypotheses, *references, strict=True)
     matches = [any(line.strip() == reference.strip() for reference in refs) for line, *refs in pairs]
     return 100.0 * np.array(matches)[:, None]

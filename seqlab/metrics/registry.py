@@ -1,8 +1,8 @@
-"""All metrics by name, and the scores of plain text.
+"""The registry of metrics, and the scores of plain text.
 
-A metric counts something in each line (matching n-grams, edits, hits). Most scores depend on the sum of these counts
-alone, so one function scores a corpus, a line of it, and a corpus resampled from its lines. The others, such as a
-rank correlation, are functions of the counts of all lines; a single line has no score.
+A metric counts matching n-grams, edits or hits in each line. Most scores depend only on the sum of these counts, so
+one function scores a corpus, a single line, and a corpus resampled from its lines. Other scores, such as a rank
+correlation, are functions of the counts of all lines; single lines have no such score.
 """
 
 from collections.abc import Sequence
@@ -16,8 +16,8 @@ from seqlab.system.parts import module, names
 
 
 def load_metrics() -> tuple[dict[str, Metric], dict[str, str]]:
-    """Returns all metrics by name, and errors by name: of a file that cannot be used, or of a metric that two files
-    define.
+    """Returns all metrics by name, and errors by name: errors of files that cannot be loaded, and of metrics that are
+    defined by two files.
     """
     metrics: dict[str, Metric] = {}
     files: dict[str, Any] = {}
@@ -36,18 +36,18 @@ def load_metrics() -> tuple[dict[str, Metric], dict[str, str]]:
 
 
 def find_metric(name: str) -> Metric:
-    """Returns the metric of that name. Raises `SeqlabError` for an unknown name, or one that two files define."""
+    """Returns a metric by name. Raises `SeqlabError` for an unknown name or for a metric that two files define."""
     metrics, errors = load_metrics()
     if name in metrics:
         return metrics[name]
     if name in errors:
         raise SeqlabError(errors[name])
-    hint = "".join(f"; {error}" for error in errors.values()) or "; those of your own need --parts DIR"
-    raise SeqlabError(f"unknown metric {name!r}: one of {', '.join(metrics)}{hint}")
+    hint = "".join(f"; {error}" for error in errors.values()) or "; custom metrics need --parts DIR"
+    raise SeqlabError(f"unknown metric {name!r}: expected one of {', '.join(metrics)}{hint}")
 
 
 def count(name: str, hypotheses: TextLines, references: Sequence[TextLines]) -> LineCounts:
-    """Returns what a metric counts in each line of hypotheses, against one or more lists of references."""
+    """Returns the counts of a metric for each line of hypotheses, against one or more lists of references."""
     count_lines = find_metric(name).count_lines
     check_lines(hypotheses, references)
     return count_lines(hypotheses, references)
@@ -59,15 +59,15 @@ def score(name: str, hypotheses: TextLines, references: Sequence[TextLines]) -> 
 
 
 def score_lines(name: str, hypotheses: TextLines, references: Sequence[TextLines]) -> dict[str, np.ndarray]:
-    """Returns the scores [lines] of each line alone, by name.
+    """Returns the scores [lines] of single lines, by name.
 
-    BLEU of a line counts the orders of n-grams that the line is long enough for (sacrebleu's effective order). The
-    mean over lines is not the BLEU of the corpus. Raises `SeqlabError` for a metric that scores only a corpus.
+    BLEU of a line uses sacrebleu's effective order: it ignores n-gram orders that exceed the length of the line. Its
+    mean over lines is not corpus BLEU. Raises `SeqlabError` for a metric that scores only a corpus.
     """
     selected = find_metric(name)
     check_lines(hypotheses, references)
     line_counts = (selected.count_single_lines or selected.count_lines)(hypotheses, references)
     if line_counts.corpus:
-        raise SeqlabError(f"{name} is of many lines together, and a single line has no score: choose another metric")
+        raise SeqlabError(f"{name} has no score for single lines: choose another metric")
     rows = [line_counts.values(row) for row in line_counts.counts]
     return {label: np.array([row[label] for row in rows]) for label in rows[0]}

@@ -1,4 +1,4 @@
-"""ROUGE-1, 2, L and Lsum (Lin 2004), by rouge-score, and a tokenizer for words of any script."""
+"""ROUGE-1, 2, L and Lsum (Lin 2004), computed by rouge-score, and a tokenizer for words in any script."""
 
 import functools
 import importlib.metadata
@@ -12,15 +12,15 @@ from seqlab.metrics.metric import LineCounts, Metric, TextLines, count_means
 
 ROUGE_NAMES = {"rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L", "rougeLsum": "ROUGE-Lsum"}
 NAMES = {"ascii": list(ROUGE_NAMES.values()), "unicode": [f"{name} (unicode)" for name in ROUGE_NAMES.values()]}
-# Scripts written without blanks, by how the names of their characters begin: each character is a word.
+# Prefixes of the character names of scripts without blanks between words: each character counts as a word.
 UNSPACED = ("CJK ", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN")
 
 
 def rouge_by_line(
     hypotheses: Sequence[str], references: Sequence[Sequence[str]], stem: bool, tokenizer: str
 ) -> Float[np.ndarray, "lines 4"]:
-    """Returns the F1 of each line, times 100; the best of several references counts. Lsum takes the newlines in a
-    text as the ends of its sentences. The tokenizer is rouge-score's, "ascii", or "unicode".
+    """Returns the F1 of each line, times 100, for the best of its references. Lsum treats newlines as sentence
+    boundaries. `tokenizer` is "ascii", the tokenizer of rouge-score, or "unicode".
     """
     from rouge_score.rouge_scorer import RougeScorer
 
@@ -32,18 +32,18 @@ def rouge_by_line(
 
 
 class UnicodeTokenizer:
-    """The words of `words`, lower-cased, with the interface of rouge-score's codecs."""
+    """Splits text into lowercased `words`, with the interface of rouge-score's tokenizers."""
 
     def tokenize(self, text: str) -> list[str]:
         return [word.lower() for word in words(text)]
 
 
 def words(text: str) -> list[str]:
-    """Returns the runs of letters, with their marks, and digits; anything else separates words. In a script that is
-    written without blanks, each character is a word. Of ASCII text these are the words of rouge-score.
+    """Returns the words of a text: maximal runs of letters, their marks, and digits. In scripts without blanks
+    between words, each character is a word. For ASCII text these are the words of rouge-score.
     """
     result: list[str] = []
-    joined = False  # whether a letter would continue the last word
+    joined = False  # whether a letter continues the last word
     for character in unicodedata.normalize("NFKC", text):
         kind, apart = character_kind(character)
         if result and joined and kind == "M":
@@ -58,7 +58,7 @@ def words(text: str) -> list[str]:
 
 @functools.cache
 def character_kind(character: str) -> tuple[str, bool]:
-    """Returns the general category's first letter, and whether the script is written without blanks."""
+    """Returns the first letter of the general category, and whether the script has no blanks between words."""
     return unicodedata.category(character)[0], unicodedata.name(character, "").startswith(UNSPACED)
 
 
@@ -76,12 +76,12 @@ def count_rouge(
 
 METRICS: dict[str, Metric] = {
     "rouge": Metric(
-        "ROUGE-1, 2, L and Lsum (Lin 2004): the mean over lines of rouge-score's F1, times 100, of English text.",
+        "ROUGE-1, 2, L and Lsum (Lin 2004) for English: the mean F1 over lines, times 100, computed by rouge-score.",
         count_rouge,
     ),
-    "rouge_stemmed": Metric("The same after Porter's stemmer.", functools.partial(count_rouge, stem=True)),
+    "rouge_stemmed": Metric("ROUGE with Porter stemming.", functools.partial(count_rouge, stem=True)),
     "rouge_unicode": Metric(
-        "The same with words of any script; compare with no other tokenization.",
+        "ROUGE with words in any script; comparable only with the same tokenization.",
         functools.partial(count_rouge, tokenizer="unicode"),
     ),
 }

@@ -1,4 +1,4 @@
-"""Translation edit rate (Snover et al. 2006), by sacrebleu."""
+"""Translation edit rate (Snover et al. 2006), computed by sacrebleu."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ def make_ter() -> Any:
 
 METRICS: dict[str, Metric] = {
     "ter": Metric(
-        "Translation edit rate (Snover et al. 2006) by sacrebleu: lower is better.",
+        "Translation edit rate (Snover et al. 2006), computed by sacrebleu: lower is better.",
         sacrebleu_counter(make_ter),
         lower_is_better=True,
     ),

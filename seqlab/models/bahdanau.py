@@ -1,4 +1,4 @@
-"""Recurrent encoder-decoder with attention (Bahdanau et al. 2015), or with that of Luong et al. (2015)."""
+"""Recurrent encoder-decoder with the attention of Bahdanau et al. (2015) or Luong et al. (2015)."""
 
 from typing import Any
 
@@ -16,27 +16,30 @@ from seqlab.types import Inputs
 
 
 class Bahdanau(AttentiveGenerator):
-    """A bidirectional encoder, and a decoder that looks at all of its outputs at every step.
+    """A bidirectional encoder, and a decoder that attends to its outputs at every step.
 
-    Unlike Bahdanau's: a GRU's reset gate stands after the product, both directions of the encoder have their say in
-    the decoder's first state, and the features are a tanh and not a maxout layer. Unlike Luong's: the encoder reads
-    both ways, and the decoder has one layer, whose first state is a learned map of the encoder's last ones.
+    Differences from Bahdanau et al.: a GRU's reset gate is applied after the product, the initial state of the
+    decoder depends on both directions of the encoder, and the features are a tanh layer instead of a maxout layer.
+    Differences from Luong et al.: the encoder is bidirectional, and the decoder has one layer, whose initial state is
+    a learned map of the final states of the encoder.
     """
 
     reader: nn.Module = Words()
     vocabulary: int = 0
     cell: str = "gru"
-    """rnn, irnn, lstm or gru."""
+    """Type of recurrent cell: rnn, irnn, lstm or gru."""
     encoder_layers: int = 1
     dim: int = 512
-    """Width of embeddings, of the decoder, and of both directions of the encoder together."""
+    """Width of the embeddings and of the decoder, and total width of the two directions of the encoder."""
     attention: str = "additive"
-    """additive, or with Luong's decoder, which looks after its step: dot, general, scaled (dot over sqrt(D))."""
+    """Attention score: additive, with Bahdanau's decoder, or dot, general or scaled (dot divided by sqrt(D)), with
+    Luong's decoder."""
     dropout: float = 0.2
     tie: str = "all"
-    """"all": source, target and output share one table (a joint vocabulary); "target": target and output; "none"."""
+    """Which embedding tables are shared: "all" (source, target and output; needs a joint vocabulary), "target"
+    (target and output) or "none"."""
     dtype: str = "float32"
-    """What the operands of products with parameters are rounded to; all else is float32."""
+    """Data type of the operands of matrix products with parameters; everything else is float32."""
 
     @property
     def shares_table(self) -> bool:
@@ -53,7 +56,7 @@ class Bahdanau(AttentiveGenerator):
         self.alignment = Alignment(self.attention, dim, dim, dtype)
 
     def encode_memory(self, inputs: Inputs, *, train: bool = False) -> tuple[Any, Any]:
-        """The memory, and the decoder's state before the first step."""
+        """Returns the memory and the state of the decoder before the first step."""
         x, mask = read_source(self.reader, inputs, self.dim, self.decoder.embed if self.shares_table else None)
         values, ends = self.encoder(x, mask, train=train)
         summary = jnp.concatenate([side[0] for side in ends[-1]], axis=-1)
@@ -61,7 +64,7 @@ class Bahdanau(AttentiveGenerator):
         return memory, self.decoder.begin(summary)
 
     def attend(self, memory: Any) -> Attend:
-        """Attention over the source's outputs."""
+        """Returns a function that attends to the outputs of the encoder."""
 
         def attend(query: Float[Array, "B K D"]) -> tuple[Float[Array, "B K D"], Float[Array, "B K P"]]:
             weights = masked_softmax(self.alignment.scores(query, memory["keys"]), memory["mask"][:, None])

@@ -13,14 +13,14 @@ from seqlab.types import Classifier, Inputs
 
 
 class ClassifierHead(EncoderHead, Classifier):
-    """The number of classes is 0 in a config."""
+    """The number of classes is 0 in a config and is set from the data."""
 
     encoder: nn.Module = MeanEncoder()
     classes: int = 0
     dropout: float = 0.3
-    """Of the summary."""
+    """Dropout rate of the summary."""
     dtype: str = "float32"
-    """What the operands of products with parameters are rounded to; all else is float32."""
+    """Data type of the operands of matrix products with parameters; everything else is float32."""
 
     @nn.compact
     def classify(self, inputs: Inputs, *, train: bool) -> Float[Array, "B C"]:

@@ -18,14 +18,14 @@ from seqlab.system.checks import check_minimum
 from seqlab.system.errors import SeqlabError
 from seqlab.types import Generator, Inputs, Tokens
 
-SMALL = 0.1  # deviation of embeddings and positions, at first: attention begins nearly even (section 3.5)
-HALF = 0.5**0.5  # a sum of two, scaled back to the variance of one (section 3.4)
+SMALL = 0.1  # initial deviation of embeddings and positions, so that attention is nearly uniform (section 3.5)
+HALF = 0.5**0.5  # scales a sum of two terms back to the variance of one (section 3.4)
 
 
 class ConvSeq2Seq(nn.Module, Generator):
-    """Gated convolutions, those of the encoder looking both ways. The vocabulary sizes are 0 in a config.
+    """Gated convolutions, which are not causal in the encoder. The vocabulary sizes are 0 in a config.
 
-    Unlike the paper's: the gradient that the decoder's layers send to the encoder is not divided by their number.
+    Unlike in the paper, the gradient from the decoder's layers to the encoder is not divided by the number of layers.
     """
 
     reader: nn.Module = Words()
@@ -34,19 +34,20 @@ class ConvSeq2Seq(nn.Module, Generator):
     decoder_layers: int = 3
     dim: int = 256
     kernel: int = 3
-    """Odd, so that the encoder sees as far to the left as to the right."""
+    """Kernel size; must be odd, so that the encoder's convolutions are symmetric."""
     cycle: int = 1
-    """Dilations are 1, 2, 4, ... and begin anew after so many layers: 1 is without; 5 are the dilations of ByteNet,
-    which has no attention (Kalchbrenner et al. 2016)."""
+    """Dilations are 1, 2, 4, ... and start over after this many layers. 1 means no dilation; 5 gives the dilations of
+    ByteNet, which has no attention (Kalchbrenner et al. 2016)."""
     dropout: float = 0.2
     positions: str = "learned"
-    """"sinusoidal" or "learned"."""
+    """Type of position embeddings: "sinusoidal" or "learned"."""
     max_length: int = 1024
-    """How many positions there are, if they are learned."""
+    """Maximum number of positions, if they are learned."""
     tie: str = "all"
-    """"all": source, target and output share one table (a joint vocabulary); "target": target and output; "none"."""
+    """Which embedding tables are shared: "all" (source, target and output; needs a joint vocabulary), "target"
+    (target and output) or "none"."""
     dtype: str = "float32"
-    """What the operands of products with parameters are rounded to; all else is float32."""
+    """Data type of the operands of matrix products with parameters; everything else is float32."""
 
     @property
     def shares_table(self) -> bool:
@@ -55,7 +56,7 @@ class ConvSeq2Seq(nn.Module, Generator):
     def setup(self):
         check_tie(self.tie, self.reader, self.vocabulary)
         if self.kernel % 2 == 0:
-            raise SeqlabError(f"kernel must be odd, so that it has a middle, not {self.kernel}")
+            raise SeqlabError(f"kernel must be odd, not {self.kernel}")
         check_minimum("kernel", self.kernel, 3)
         check_minimum("cycle", self.cycle, 1)
         check_minimum("encoder_layers", self.encoder_layers, 1)
@@ -78,16 +79,16 @@ class ConvSeq2Seq(nn.Module, Generator):
 
     @property
     def receptive_field(self) -> int:
-        """Tokens of the target that a logit depends on, the last one included."""
+        """Number of target tokens that a logit depends on, including the last one."""
         return 1 + (self.kernel - 1) * sum(dilations(self.decoder_layers, self.cycle))
 
     @property
     def longest(self) -> int | None:
-        """Most positions of a source, or of a prompt and what follows it; None: no bound."""
+        """Maximum number of positions in a source, or in a prompt and its continuation; None: unlimited."""
         return self.max_length if self.positions == "learned" else None
 
     def encode(self, inputs: Inputs, *, train: bool = False) -> dict[str, jax.Array]:
-        """Keys, the last layer's outputs; values, with the embeddings added; which of them are real."""
+        """Returns "keys", the outputs of the last layer, "values", which also include the embeddings, and "mask"."""
         words, mask = read_source(self.reader, inputs, self.dim, self.words.embed if self.shares_table else None)
         embedded = self.drop(SMALL * (words + self.source_positions.of_rows(mask)), train=train)
         x, run = embedded, run_over_all(mask)
@@ -98,14 +99,14 @@ class ConvSeq2Seq(nn.Module, Generator):
     def stack(
         self, embedded: Float[Array, "B T D"], memory: Any, run: Run, *, train: bool = False
     ) -> tuple[Float[Array, "B T D"], list[jax.Array]]:
-        """The decoder: features, and each layer's attention weights [B T S]."""
+        """Runs the decoder. Returns features and the attention weights [B T S] of each layer."""
         embedded = self.drop(SMALL * embedded, train=train)
         x, looked = embedded, []
         for block, query, mix in zip(self.decoder, self.query, self.mix, strict=True):
             y = block(x, run, train=train)
             scores = jnp.einsum("btd,bsd->bts", HALF * (query(y) + embedded), memory["keys"])
             weights = masked_softmax(scores, memory["mask"][:, None])
-            # A weighted mean of n positions has the variance of one over n: scaled up again (section 3.4).
+            # A mean of n positions has 1/n of the variance, so it is scaled up by sqrt(n) (section 3.4).
             count = jnp.maximum(memory["mask"].sum(-1), 1)[:, None, None]
             context = jnp.einsum("bts,bsd->btd", weights, memory["values"]) * jnp.sqrt(count)
             x = HALF * (x + HALF * (y + mix(context)))
@@ -115,7 +116,7 @@ class ConvSeq2Seq(nn.Module, Generator):
     def decode(
         self, memory: Any, prefix: Tokens, buffers: list[jax.Array] | None = None, *, train: bool = False
     ) -> tuple[jax.Array, list[jax.Array]]:
-        """Features, and attention weights; `buffers` takes those of the convolutions."""
+        """Returns features and attention weights, and appends the buffers of the convolutions to `buffers`."""
         x = self.words.embed(prefix.ids) + self.target_positions.of_rows(prefix.mask)
         return self.stack(x, memory, run_over_all(prefix.mask, buffers=buffers), train=train)
 
@@ -125,7 +126,7 @@ class ConvSeq2Seq(nn.Module, Generator):
         return self.decode(self.encode(inputs, train=train), prefix, train=train)[0], carry
 
     def attention_weights(self, inputs: Inputs, prefix: Tokens) -> Float[Array, "L B H T P"]:
-        """Attention weights of a forced pass, by decoder layer; there is one head."""
+        """Returns the attention weights of a forced pass by decoder layer, with one head."""
         return jnp.stack(self.decode(self.encode(inputs), prefix)[1])[:, :, None]
 
     def project(self, features: Float[Array, "... D"]) -> Float[Array, "... V"]:
@@ -147,7 +148,7 @@ class ConvSeq2Seq(nn.Module, Generator):
     def attentive_step(
         self, memory: Any, state: Any, token: Int[Array, "B K"], t: Int[Array, ""]
     ) -> tuple[Float[Array, "B K V"], Any, Float[Array, "B K P"]]:
-        """A step, and the last layer's attention over the source."""
+        """Like `step`, but also returns the last layer's attention over the source."""
         run, state = run_one_step(state, t)
         x = self.words.embed(token) + self.target_positions((t - memory["offset"])[:, None])
         features, looked = self.stack(x, memory, run)

@@ -1,7 +1,8 @@
-"""Words to sentences to a decoder with attention over both (Li et al. 2015; for dialogue, Serban et al. 2016).
+"""A hierarchical encoder of words and sentences, and a decoder with attention to both (Li et al. 2015; for dialogue,
+Serban et al. 2016).
 
-The two levels of attention are added before the softmax, so that a word counts as its sentence does (Nallapati et
-al. 2016, section 2.4).
+The scores of the two levels of attention are added before the softmax, so that the weight of a word includes the
+weight of its sentence (Nallapati et al. 2016, section 2.4).
 """
 
 from typing import Any
@@ -22,21 +23,24 @@ from seqlab.types import Tokens
 
 
 class HierarchicalSeq2Seq(AttentiveGenerator):
-    """From a document, or the turns of a dialogue, to a text. The vocabulary sizes are 0 in a config."""
+    """Maps a document or the turns of a dialogue to a text. The vocabulary sizes are 0 in a config and are set from
+    the tokenizer.
+    """
 
     reader: nn.Module = Words()
     vocabulary: int = 0
     cell: str = "gru"
-    """rnn, irnn, lstm or gru."""
+    """Type of recurrent cell: rnn, irnn, lstm or gru."""
     dim: int = 512
-    """Width of embeddings, of the decoder, and of both directions of an encoder together."""
+    """Width of the embeddings and of the decoder, and total width of the two directions of each encoder."""
     sentences: int = 32
-    """Most sentences of a source; what follows counts to the last one."""
+    """Maximum number of sentences of a source; later sentences are merged into the last one."""
     dropout: float = 0.2
     tie: str = "all"
-    """"all": source, target and output share one table (a joint vocabulary); "target": target and output; "none"."""
+    """Which embedding tables are shared: "all" (source, target and output; needs a joint vocabulary), "target"
+    (target and output) or "none"."""
     dtype: str = "float32"
-    """What the operands of products with parameters are rounded to; all else is float32."""
+    """Data type of the operands of matrix products with parameters; everything else is float32."""
 
     @property
     def shares_table(self) -> bool:
@@ -57,7 +61,7 @@ class HierarchicalSeq2Seq(AttentiveGenerator):
         self.decoder = AttentiveDecoder(self.vocabulary, self.cell, dim, dim, True, self.dropout, tie, dtype)
 
     def encode_memory(self, inputs: Tokens, *, train: bool = False) -> tuple[Any, Any]:
-        """The memory, and the decoder's state before the first step."""
+        """Returns the memory and the state of the decoder before the first step."""
         x, mask = read_source(self.reader, inputs, self.dim, self.decoder.embed if self.shares_table else None)
         x, _ = self.word_encoder(x, mask, segments=segments_of(inputs), train=train)
         parts = members(inputs, self.sentences)
@@ -65,14 +69,14 @@ class HierarchicalSeq2Seq(AttentiveGenerator):
         memory = {
             "words": self.word_alignment.keys(x),
             "sentences": self.sentence_alignment.keys(sentences),
-            # A word brings its sentence along.
+            # The value of a word includes its sentence.
             "values": x + jnp.einsum("bns,bnd->bsd", parts, sentences),
             "parts": parts,
         }
         return memory, self.decoder.begin(jnp.concatenate([side[0] for side in ends[-1]], axis=-1))
 
     def attend(self, memory: Any) -> Attend:
-        """Attention over the words, those of a sentence that fits well before others."""
+        """Returns a function that attends to words, with scores that include the score of their sentence."""
 
         def attend(query: Float[Array, "B K D"]) -> tuple[Float[Array, "B K D"], Float[Array, "B K P"]]:
             by_sentence = self.sentence_alignment.scores(query, memory["sentences"])

@@ -13,28 +13,29 @@ from seqlab.types import Generator, Tokens
 
 
 class RecurrentLM(nn.Module, Generator):
-    """Language model. Its state may be carried from one stretch of a stream to the next."""
+    """Recurrent language model. Its state can be carried from one segment of a stream to the next."""
 
     vocabulary: int = 0
     cell: str = "lstm"
-    """rnn, irnn, lstm or gru."""
+    """Type of recurrent cell: rnn, irnn, lstm or gru."""
     layers: int = 2
     dim: int = 650
     dropout: float = 0.5
     tie: bool = False
-    """Whether the embedding table is the output projection too."""
+    """Tie the output projection to the embedding table."""
     residual: bool = False
-    """Adds a layer's input to its output, from the second layer on."""
+    """Add the input of each layer to its output, from the second layer on."""
     layer_norm: bool = False
+    """Apply layer normalization within the recurrent layers (Ba et al. 2016)."""
     forget_bias: float = 1.0
-    """What the bias of an LSTM's forget gate begins with."""
+    """Initial bias of an LSTM's forget gate."""
     reset: str = "after"
-    """Where a GRU's reset gate stands: "before" or "after" the recurrent product."""
+    """Whether a GRU applies its reset gate "before" or "after" the recurrent product."""
     dtype: str = "float32"
-    """What the operands of products with parameters are rounded to; all else is float32."""
+    """Data type of the operands of matrix products with parameters; everything else is float32."""
     remat: bool = False
-    """Whether the layers' activations are computed again in the backward pass, in place of being kept. The compiler
-    for CPU keeps them all the same."""
+    """Recompute the activations of the layers in the backward pass instead of storing them. The CPU compiler stores
+    them anyway."""
 
     def setup(self):
         self.words = TiedEmbedding(self.vocabulary, self.dim, self.tie, self.dtype)

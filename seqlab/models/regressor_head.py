@@ -1,4 +1,4 @@
-"""One number for a sequence: a dense layer on the summary of an encoder (Le et al. 2015, Bai et al. 2018)."""
+"""Regression: a dense layer on the summary of an encoder predicts one number (Le et al. 2015, Bai et al. 2018)."""
 
 from flax import linen as nn
 from jaxtyping import Array, Float
@@ -14,7 +14,7 @@ from seqlab.types import Inputs, Regressor
 class RegressorHead(EncoderHead, Regressor):
     encoder: nn.Module = RecurrentEncoder(Numbers())
     dtype: str = "float32"
-    """What the operands of products with parameters are rounded to; all else is float32."""
+    """Data type of the operands of matrix products with parameters; everything else is float32."""
 
     @nn.compact
     def regress(self, inputs: Inputs, *, train: bool) -> Float[Array, "B"]:

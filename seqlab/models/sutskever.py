@@ -1,4 +1,4 @@
-"""Encoder-decoder without attention, the source read backwards (Sutskever et al. 2014)."""
+"""Recurrent encoder-decoder without attention that reads the source backwards (Sutskever et al. 2014)."""
 
 from typing import Any
 
@@ -14,23 +14,24 @@ from seqlab.types import Generator, Inputs, Tokens
 
 
 class Sutskever(nn.Module, Generator):
-    """The last state of the encoder is all that the decoder knows of the source."""
+    """The decoder starts from the final state of the encoder and has no other access to the source."""
 
     reader: nn.Module = Words()
     vocabulary: int = 0
     cell: str = "lstm"
-    """rnn, irnn, lstm or gru."""
+    """Type of recurrent cell: rnn, irnn, lstm or gru."""
     layers: int = 2
-    """Of the encoder, and of the decoder."""
+    """Number of layers of the encoder, and of the decoder."""
     dim: int = 512
     dropout: float = 0.2
     tie: str = "all"
-    """"all": source, target and output share one table (a joint vocabulary); "target": target and output; "none"."""
+    """Which embedding tables are shared: "all" (source, target and output; needs a joint vocabulary), "target"
+    (target and output) or "none"."""
     dtype: str = "float32"
-    """What the operands of products with parameters are rounded to; all else is float32."""
+    """Data type of the operands of matrix products with parameters; everything else is float32."""
     remat: bool = False
-    """Whether the layers' activations are computed again in the backward pass, in place of being kept. The compiler
-    for CPU keeps them all the same."""
+    """Recompute the activations of the layers in the backward pass instead of storing them. The CPU compiler stores
+    them anyway."""
 
     @property
     def shares_table(self) -> bool:
@@ -45,7 +46,7 @@ class Sutskever(nn.Module, Generator):
         self.drop = Dropout(self.dropout)
 
     def encode(self, inputs: Inputs, *, train: bool = False) -> Any:
-        """The states after the first token, which is the last one read."""
+        """Returns the states after the first token, which is read last."""
         x, mask = read_source(self.reader, inputs, self.dim, self.words.embed if self.shares_table else None)
         return self.encoder(x, mask, reverse=True, train=train)[1]
 

@@ -12,12 +12,12 @@ from seqlab.types import Inputs, Tagger
 
 
 class TaggerHead(EncoderHead, Tagger):
-    """The number of classes is 0 in a config."""
+    """The number of classes is 0 in a config and is set from the data."""
 
     encoder: nn.Module = RecurrentEncoder()
     classes: int = 0
     dtype: str = "float32"
-    """What the operands of products with parameters are rounded to; all else is float32."""
+    """Data type of the operands of matrix products with parameters; everything else is float32."""
 
     @nn.compact
     def tag(self, inputs: Inputs, *, train: bool) -> tuple[Float[Array, "B P C"], Bool[Array, "B P"]]:

@@ -1,4 +1,4 @@
-"""Dilated causal convolutions as a language model: TCN (Bai et al. 2018) or WaveNet (van den Oord et al. 2016)."""
+"""Language models of dilated causal convolutions: TCN (Bai et al. 2018) or WaveNet (van den Oord et al. 2016)."""
 
 from typing import Any
 
@@ -18,27 +18,28 @@ from seqlab.types import Generator, Tokens
 
 
 class TCNLM(nn.Module, Generator):
-    """Language model that sees `receptive_field` tokens. The vocabulary size is 0 in a config.
+    """Language model with a context of `receptive_field` tokens. The vocabulary size is 0 in a config and is set from
+    the tokenizer.
 
-    Unlike WaveNet's: an embedding stands for its first convolution.
+    Unlike in WaveNet, an embedding replaces the first convolution.
     """
 
     vocabulary: int = 0
     block: str = "tcn"
-    """tcn, or wavenet: gated, with skip connections."""
+    """Type of block: tcn, or wavenet, which has gates and skip connections."""
     layers: int = 4
     dim: int = 450
     kernel: int = 3
     cycle: int = 10
-    """Dilations are 1, 2, 4, ...; after so many layers they begin anew."""
+    """Dilations are 1, 2, 4, ... and start over after this many layers."""
     dropout: float = 0.45
     tie: bool = True
-    """Whether the embedding table is the output projection too."""
+    """Tie the output projection to the embedding table."""
     dtype: str = "float32"
-    """What the operands of products with parameters are rounded to; all else is float32."""
+    """Data type of the operands of matrix products with parameters; everything else is float32."""
     remat: bool = False
-    """Whether the layers' activations are computed again in the backward pass, in place of being kept. The compiler
-    for CPU keeps them all the same."""
+    """Recompute the activations of the layers in the backward pass instead of storing them. The CPU compiler stores
+    them anyway."""
 
     def setup(self):
         if self.block not in ("tcn", "wavenet"):
@@ -63,7 +64,7 @@ class TCNLM(nn.Module, Generator):
 
     @property
     def receptive_field(self) -> int:
-        """Tokens that a logit depends on, the last one included."""
+        """Number of tokens that a logit depends on, including the last one."""
         convolutions = 2 if self.block == "tcn" else 1
         return 1 + convolutions * (self.kernel - 1) * sum(dilations(self.layers, self.cycle))
 

@@ -1,4 +1,4 @@
-"""Encoder-decoder Transformer (Vaswani et al. 2017, "Attention is all you need")."""
+"""Encoder-decoder Transformer (Vaswani et al. 2017)."""
 
 from typing import Any
 
@@ -12,11 +12,11 @@ from seqlab.layers.transformer import Stack, grow, reorder
 from seqlab.readers.words import Words
 from seqlab.types import Generator, Inputs, Tokens
 
-ZERO_GRADIENTS = ("['key']['bias']",)  # the same is added to all scores of a query: softmax takes it away
+ZERO_GRADIENTS = ("['key']['bias']",)  # adds a constant to all scores of a query, which softmax cancels
 
 
 class Transformer(nn.Module, Generator):
-    """Sequence to sequence. The vocabulary sizes are 0 in a config and come from the tokenizer."""
+    """Sequence-to-sequence Transformer. The vocabulary sizes are 0 in a config and are set from the tokenizer."""
 
     reader: nn.Module = Words()
     vocabulary: int = 0
@@ -28,27 +28,29 @@ class Transformer(nn.Module, Generator):
     """Width of the feed-forward layer."""
     dropout: float = 0.1
     inner_dropout: float | None = None
-    """Of attention weights and of the feed-forward's hidden layer. None: as `dropout`."""
+    """Dropout rate of attention weights and of the hidden layer of the feed-forward layer. None: same as
+    `dropout`."""
     norm: str = "pre"
-    """"pre" or "post": where layer normalization stands in a residual branch."""
+    """Where layer normalization is applied: "pre", before each residual branch, or "post", after it."""
     activation: str = "relu"
-    """Of the feed-forward layer: relu, gelu or swish."""
+    """Activation function of the feed-forward layer: relu, gelu or swish."""
     biases: bool = False
-    """Whether the projections of attention, and the logits, have biases, which they have not in the paper."""
+    """Add biases to the projections of attention and to the logits. The paper does not use these biases."""
     positions: str = "sinusoidal"
-    """"sinusoidal" or "learned"."""
+    """Type of position embeddings: "sinusoidal" or "learned"."""
     max_length: int = 1024
-    """How many positions there are, if they are learned."""
+    """Maximum number of positions, if they are learned."""
     tie: str = "all"
-    """"all": source, target and output share one table (a joint vocabulary); "target": target and output; "none"."""
+    """Which embedding tables are shared: "all" (source, target and output; needs a joint vocabulary), "target"
+    (target and output) or "none"."""
     dtype: str = "float32"
-    """What the operands of products with parameters are rounded to; all else is float32. "bfloat16" is what matrix
-    units take, AMX of recent CPUs too."""
+    """Data type of the operands of matrix products with parameters; everything else is float32. "bfloat16" is the
+    type that matrix units support, including AMX on recent CPUs."""
     remat: bool = False
-    """Whether the layers' activations are computed again in the backward pass, in place of being kept. The compiler
-    for CPU keeps them all the same, unless there is `scan`."""
+    """Recompute the activations of the layers in the backward pass instead of storing them. The CPU compiler stores
+    them anyway, unless `scan` is set."""
     scan: bool = False
-    """Whether the layers are compiled once, as a loop, however many there are."""
+    """Compile the layers as one loop, so that compile time does not grow with the number of layers."""
 
     @property
     def shares_table(self) -> bool:
@@ -66,7 +68,7 @@ class Transformer(nn.Module, Generator):
         self.decoder = Stack(self.decoder_layers, *sizes, cross=True, **stack_settings)
 
     def encode(self, inputs: Inputs, *, train: bool = False) -> tuple[Float[Array, "B P D"], Bool[Array, "B P"]]:
-        """The memory, and which of its positions are real."""
+        """Returns the memory and the mask of its real positions."""
         x, mask = read_source(self.reader, inputs, self.dim, self.words.embed if self.shares_table else None)
         x += self.source_positions.of_rows(mask)
         return self.encoder.encode(x, mask, train=train), mask
@@ -82,7 +84,7 @@ class Transformer(nn.Module, Generator):
         return self.decoder.decode(self.embed_prefix(prefix), prefix.mask, memory, mask, train=train), carry
 
     def attention_weights(self, inputs: Inputs, prefix: Tokens) -> Float[Array, "L B H T P"]:
-        """Cross-attention weights of a forced pass, by decoder layer and head."""
+        """Returns the cross-attention weights of a forced pass, by decoder layer and head."""
         memory, mask = self.encode(inputs)
         memory = self.decoder.encode_memory(memory)
         return jnp.stack(self.decoder.forced(self.embed_prefix(prefix), prefix.mask, memory, mask)[1])
@@ -108,14 +110,14 @@ class Transformer(nn.Module, Generator):
     def attentive_step(
         self, memory: Any, state: Any, token: Int[Array, "B K"], t: Int[Array, ""]
     ) -> tuple[Float[Array, "B K V"], Any, Float[Array, "B K P"]]:
-        """A step, and the last layer's attention over the source, the mean of its heads."""
+        """Like `step`, but also returns the last layer's attention over the source, averaged over heads."""
         x = self.words.embed(token) + self.target_positions((t - state["offset"])[:, None])
         x, state, weights = self.decoder.step(x, state, t, memory["layers"], memory["mask"])
         return self.project(x), state, weights.mean(1)
 
     @property
     def longest(self) -> int | None:
-        """Most positions of a source, or of a prompt and what follows it; None: no bound."""
+        """Maximum number of positions in a source, or in a prompt and its continuation; None: unlimited."""
         return self.max_length if self.positions == "learned" else None
 
     @nn.nowrap

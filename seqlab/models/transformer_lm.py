@@ -1,4 +1,4 @@
-"""Decoder-only Transformer language model (Radford et al. 2018; layers as in Vaswani et al. 2017)."""
+"""Decoder-only Transformer language model (Radford et al. 2018), with the layers of Vaswani et al. (2017)."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from seqlab.types import Generator, Tokens
 
 
 class TransformerLM(nn.Module, Generator):
-    """Language model. The vocabulary size is 0 in a config and comes from the tokenizer."""
+    """Transformer language model. The vocabulary size is 0 in a config and is set from the tokenizer."""
 
     vocabulary: int = 0
     layers: int = 6
@@ -21,25 +21,27 @@ class TransformerLM(nn.Module, Generator):
     """Width of the feed-forward layer."""
     dropout: float = 0.1
     inner_dropout: float | None = None
-    """Of attention weights and of the feed-forward's hidden layer. None: as `dropout`."""
+    """Dropout rate of attention weights and of the hidden layer of the feed-forward layer. None: same as
+    `dropout`."""
     norm: str = "pre"
-    """"pre" or "post": where layer normalization stands in a residual branch."""
+    """Where layer normalization is applied: "pre", before each residual branch, or "post", after it."""
     positions: str = "sinusoidal"
-    """"sinusoidal" or "learned"."""
+    """Type of position embeddings: "sinusoidal" or "learned"."""
     max_length: int = 1024
-    """How many positions there are, if they are learned."""
+    """Maximum number of positions, if they are learned."""
     tie: bool = True
-    """Whether the embedding table is the output projection too."""
+    """Tie the output projection to the embedding table."""
     prompts: int = 0
-    """Soft prompts: learned vectors of the ids from `vocabulary` on, which can be read and not written."""
+    """Number of soft prompts: learned vectors for ids from `vocabulary` upwards, which the model reads but cannot
+    generate."""
     dtype: str = "float32"
-    """What the operands of products with parameters are rounded to; all else is float32. "bfloat16" is what matrix
-    units take, AMX of recent CPUs too."""
+    """Data type of the operands of matrix products with parameters; everything else is float32. "bfloat16" is the
+    type that matrix units support, including AMX on recent CPUs."""
     remat: bool = False
-    """Whether the layers' activations are computed again in the backward pass, in place of being kept. The compiler
-    for CPU keeps them all the same, unless there is `scan`."""
+    """Recompute the activations of the layers in the backward pass instead of storing them. The CPU compiler stores
+    them anyway, unless `scan` is set."""
     scan: bool = False
-    """Whether the layers are compiled once, as a loop, however many there are."""
+    """Compile the layers as one loop, so that compile time does not grow with the number of layers."""
 
     def setup(self):
         self.words = TiedEmbedding(self.vocabulary, self.dim, self.tie, self.dtype, False, self.prompts)
@@ -77,7 +79,7 @@ class TransformerLM(nn.Module, Generator):
 
     @property
     def longest(self) -> int | None:
-        """Most positions of a source, or of a prompt and what follows it; None: no bound."""
+        """Maximum number of positions in a source, or in a prompt and its continuation; None: unlimited."""
         return self.max_length if self.positions == "learned" else None
 
     @nn.nowrap

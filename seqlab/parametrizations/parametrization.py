@@ -1,4 +1,4 @@
-"""The contract of a parametrization: small trees of parameters that change those of a model."""
+"""The interface of parametrizations: small trees of parameters that modify the parameters of a model."""
 
 import abc
 from collections.abc import Mapping
@@ -10,8 +10,9 @@ from seqlab.types import Params
 
 
 class Parametrization(abc.ABC):
-    """A frozen dataclass, in a file of its own. A state holds the base parameters and the added ones, and by default
-    only the added ones are trained. Decoding and evaluation see the parameters that `apply` gives.
+    """The base class of parametrizations. A parametrization is a frozen dataclass in a separate file. The training
+    state contains the base and the added parameters; by default only the added ones are trained. Decoding and
+    evaluation use the parameters that `apply` returns.
     """
 
     @abc.abstractmethod
@@ -24,4 +25,4 @@ class Parametrization(abc.ABC):
 
     @abc.abstractmethod
     def apply(self, base: Mapping[str, Any], added: Params) -> dict[str, Any]:
-        """Returns the parameters that the model is applied with, by path. A pure function."""
+        """Returns the parameters of the model by path. Must be a pure function."""

@@ -1,4 +1,4 @@
-"""Vectors as they are."""
+"""A reader that passes vectors through unchanged."""
 
 from typing import Any
 
@@ -10,10 +10,10 @@ from seqlab.types import Frames, Reader
 
 
 class Numbers(nn.Module, Reader):
-    """The numbers of each position, without parameters. The number of features is 0 in a config."""
+    """The numbers of each position, without parameters. `features` is 0 in a config and is set from the data."""
 
     features: int = 0
-    """Numbers at a position."""
+    """Number of features at each position."""
     column: str = "source"
 
     @nn.nowrap

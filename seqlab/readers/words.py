@@ -1,4 +1,4 @@
-"""An embedding for each token."""
+"""A reader that embeds tokens."""
 
 from collections.abc import Callable
 
@@ -12,11 +12,11 @@ from seqlab.types import Reader, Tokens
 
 
 class Words(nn.Module, Reader):
-    """Token embeddings without positions. The vocabulary size is 0 in a config."""
+    """Token embeddings without positions. The vocabulary size is 0 in a config and is set from the tokenizer."""
 
     vocabulary: int = 0
     dim: int = 0
-    """Width of the embeddings; 0: that of the model."""
+    """Width of the embeddings; 0: the width of the model."""
     column: str = "source"
 
     @nn.compact

@@ -1,4 +1,4 @@
-"""The contract of a reward: lines in, numbers out."""
+"""The interface of rewards, which score lines of text."""
 
 import abc
 from collections.abc import Sequence
@@ -7,8 +7,8 @@ import numpy as np
 
 
 class Reward(abc.ABC):
-    """A frozen dataclass, in a file of its own, which a task can have as a field."""
+    """The base class of rewards. A reward is a frozen dataclass in a separate file; tasks have it as a field."""
 
     @abc.abstractmethod
     def score(self, sources: Sequence[str], texts: Sequence[str]) -> np.ndarray:
-        """Returns a number for each text, float32 [N], given the source that it was written for."""
+        """Returns a number for each text, float32 [N], given the source of each."""

@@ -1,7 +1,7 @@
-"""Document classification: a text of one or more sentences to a class; judged by accuracy.
+"""Document classification: predicts the class of a text of one or more sentences. Metrics: accuracy and macro-F1.
 
-A document travels flat: the newlines between its sentences are tokens, and `sentences` tells them apart for the
-models that care.
+A document is one flat sequence: the newlines between sentences are tokens, and `sentences` numbers the sentences for
+models that use them.
 """
 
 import dataclasses
@@ -33,9 +33,9 @@ from seqlab.types import Batch, Classifier, Context, Inputs, Loss, Params
 @dataclass(frozen=True)
 class Classification(Task):
     max_tokens: int = 512
-    """A longer document is cut."""
+    """Maximum number of tokens of a document; longer documents are truncated."""
     label_smoothing: float = 0.0
-    """Share of the target distribution that is spread over all classes."""
+    """Label smoothing: share of the target distribution that is spread over all classes."""
 
     model = Classifier
     columns = MappingProxyType({"source": SentencePiece(), "label": Label()})
@@ -47,7 +47,7 @@ class Classification(Task):
         check_fraction("task.label_smoothing", self.label_smoothing)
 
     def plan(self, corpus: Corpus, batching: Batching) -> Plan:
-        batching = dataclasses.replace(batching, max_length=self.max_tokens)  # so none is left out
+        batching = dataclasses.replace(batching, max_length=self.max_tokens)  # so that no document is left out
         return bucket_plan(self, corpus, batching, lambda: np.minimum(corpus.lengths("source"), self.max_tokens))
 
     def collate(self, corpus: Corpus, batch_plan: BatchPlan, codecs: Codecs, draw: Draw = None) -> Batch:
@@ -59,13 +59,13 @@ class Classification(Task):
         return Batch(inputs, None, targets, weights)
 
     def loss(self, model: Any, params: Params, batch: Batch, context: Context) -> Loss:
-        """Cross-entropy of the class; in evaluation without smoothing."""
+        """Returns the cross-entropy of the classes, without label smoothing in evaluation."""
         smoothing = 0.0 if context.key is None else self.label_smoothing
         logits = model_outputs(model, params, batch.inputs, context.key)
         return Loss(*cross_entropy(logits, batch.targets, batch.weights, smoothing))
 
     def predict(self, trained: TrainedModel, examples: Mapping[str, Sequence[Any]]) -> list[list[Prediction]]:
-        """All classes of each document with their probabilities, the likeliest first."""
+        """Returns all classes of each document with their probabilities, most likely first."""
         names = trained.codecs["label"].names
         predictions = []
         for logits in outputs_of(trained, self.cut(examples["source"])):
@@ -75,7 +75,7 @@ class Classification(Task):
         return predictions
 
     def read(self, codecs: Codecs, inputs: Sequence[Any]) -> Inputs:
-        """Documents as the model reads them, given their ids."""
+        """Returns the inputs of the model, given the ids of documents."""
         ids = self.cut(inputs)
         return pad_inputs(ids, codecs["source"], 1 << (max(map(len, ids)) - 1).bit_length(), len(ids))
 
@@ -83,7 +83,7 @@ class Classification(Task):
         return [np.array(ids[: self.max_tokens], np.int32) for ids in inputs]
 
     def baseline(self, sources: Sequence[str], train: Iterable[dict[str, str]]) -> tuple[str, list[str]]:
-        """The most frequent class."""
+        """Predicts the most frequent class."""
         ((label, _),) = Counter(example["label"] for example in train).most_common(1)
         return "majority", [label] * len(sources)
 

@@ -1,7 +1,7 @@
-"""Dialogue: the turns so far, a line each, to the next one; judged by BLEU and chrF. The latest turns are read.
+"""Dialogue: predicts the next turn, given the previous turns, one per line. Metrics: BLEU and chrF.
 
-A line of `seqlab decode` has a dialogue's turns apart by tabs. A hierarchical model takes a turn for a sentence, and
-what comes after its `sentences` first ones for one.
+The model reads the most recent turns. In a line of `seqlab decode`, turns are separated by tabs. A hierarchical model
+treats each turn as a sentence and merges the turns beyond its maximum number of sentences into the last one.
 """
 
 from collections import Counter
@@ -24,17 +24,17 @@ from seqlab.search.requests import Request
 from seqlab.system.checks import check_fraction, check_minimum
 from seqlab.types import Batch, Context, Generator, Loss, Params
 
-DEFAULT_LENGTH = 64  # maximum tokens of a reply
+DEFAULT_LENGTH = 64  # maximum number of tokens in a reply
 
 
 @dataclass(frozen=True)
 class Dialogue(Task):
     source_tokens: int = 256
-    """Tokens of the turns so far that are read, the last ones."""
+    """Number of most recent tokens of the previous turns that the model reads."""
     label_smoothing: float = 0.1
-    """Share of the target distribution that is spread over the whole vocabulary."""
-    loss_chunk: int = field(default=0, repr=False)  # a plan does not depend on it
-    """Positions whose logits are held at once, as many of each row and one at least; 0: all."""
+    """Label smoothing: share of the target distribution that is spread over the vocabulary."""
+    loss_chunk: int = field(default=0, repr=False)  # plans do not depend on it
+    """Number of positions whose logits are in memory at once, the same in each row, at least one per row; 0: all."""
 
     model = Generator
     columns = MappingProxyType({"source": SentencePiece(), "target": SentencePiece()})
@@ -54,7 +54,7 @@ class Dialogue(Task):
         return pair_batch([source[-self.source_tokens :] for source in sources], targets, batch_plan, codecs)
 
     def loss(self, model: Any, params: Params, batch: Batch, context: Context) -> Loss:
-        """Cross-entropy of the reply; see `generator_loss`."""
+        """Returns the cross-entropy of the reply; see `generator_loss`."""
         return generator_loss(model, params, batch, context, self.label_smoothing, self.loss_chunk)
 
     def requests(self, inputs: Sequence[Any], codecs: Codecs, max_length: int) -> list[Request]:
@@ -62,7 +62,7 @@ class Dialogue(Task):
         return [source_request(ids[-self.source_tokens :], codecs, limit) for ids in inputs]
 
     def baseline(self, sources: Sequence[str], train: Iterable[dict[str, str]]) -> tuple[str, list[str]]:
-        """The most frequent reply."""
+        """Predicts the most frequent reply."""
         ((reply, _),) = Counter(example["target"] for example in train).most_common(1)
         return "most frequent reply", [reply] * len(sources)
 

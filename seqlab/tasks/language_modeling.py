@@ -1,4 +1,4 @@
-"""Language modeling; judged by perplexity. Decoding goes on from a prompt."""
+"""Language modeling. Metric: perplexity. Decoding continues a prompt."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -24,19 +24,19 @@ from seqlab.system.checks import check_fraction, check_minimum
 from seqlab.system.errors import SeqlabError
 from seqlab.types import Batch, Context, Generator, Loss, Params, Tokens
 
-DEFAULT_LENGTH = 128  # maximum tokens after a prompt
+DEFAULT_LENGTH = 128  # maximum number of tokens after a prompt
 
 
 @dataclass(frozen=True)
 class LanguageModeling(Task):
     rows: str = "lines"
-    """What a row of a batch is. lines: one example. packed: as many examples as fit into batching.max_length, none of
-    which sees another. stream: the next batching.max_length tokens of one of several stretches of the whole text, its
-    examples joined by newlines; a recurrent model's state is carried on."""
+    """Contents of a row of a batch: "lines", one example; "packed", as many independent examples as fit into
+    batching.max_length; "stream", the next batching.max_length tokens of a stream of text (examples joined by
+    newlines), with the state of a recurrent model carried over."""
     label_smoothing: float = 0.0
-    """Share of the target distribution that is spread over the whole vocabulary."""
-    loss_chunk: int = field(default=0, repr=False)  # a plan does not depend on it
-    """Positions whose logits are held at once, as many of each row and one at least; 0: all."""
+    """Label smoothing: share of the target distribution that is spread over the vocabulary."""
+    loss_chunk: int = field(default=0, repr=False)  # plans do not depend on it
+    """Number of positions whose logits are in memory at once, the same in each row, at least one per row; 0: all."""
 
     model = Generator
     columns = MappingProxyType({"target": SentencePiece()})
@@ -51,11 +51,11 @@ class LanguageModeling(Task):
     def plan(self, corpus: Corpus, batching: Batching) -> Plan:
         count = max(batching.tokens // batching.max_length, 1)
         if corpus.parts and self.rows != "lines":
-            raise SeqlabError(f"the rates of a mixture need task.rows lines, not {self.rows}")
+            raise SeqlabError(f"a mixture with rates needs task.rows lines, not {self.rows}")
         if self.rows == "stream":
             tokens = len(corpus.values["target"]) + len(corpus) - 2
             if tokens < 1:
-                raise SeqlabError("a stream needs a text of two tokens or more")
+                raise SeqlabError("a stream needs a text of at least two tokens")
             return Streams(tokens, batching.max_length, count)
         if self.rows == "packed":
 
@@ -66,11 +66,13 @@ class LanguageModeling(Task):
         return bucket_plan(self, corpus, batching, lambda: corpus.lengths("target") + 1)
 
     def collate(self, corpus: Corpus, batch_plan: BatchPlan, codecs: Codecs, draw: Draw = None) -> Batch:
-        """prefix: BOS y1 .. ym; targets: y1 .. ym EOS; in a stream, the tokens there and their successors."""
+        """Returns a batch with the prefix BOS y1 .. ym and the targets y1 .. ym EOS, or for a stream, with tokens and
+        their successors.
+        """
         tokenizer = codecs["target"]
         if self.rows == "stream":
             ids, real = stretch(corpus, batch_plan.indices, batch_plan.shape[0] + 1, tokenizer.newline)
-            mask = real[:, :-1] & real[:, 1:]  # the last token of the text has nothing after it
+            mask = real[:, :-1] & real[:, 1:]  # the last token of the text has no successor
             fresh = np.full(len(ids), batch_plan.starts_stream)
             return Batch(None, Tokens(ids[:, :-1] * mask, mask), ids[:, 1:], mask.astype(np.float32), fresh)
         examples = [corpus.row("target", i) for i in batch_plan.indices]
@@ -80,11 +82,11 @@ class LanguageModeling(Task):
         return packed(examples, batch_plan.examples_per_row, tokenizer, batch_plan.shape[0], batch_plan.row_count)
 
     def loss(self, model: Any, params: Params, batch: Batch, context: Context) -> Loss:
-        """Cross-entropy of each next token; see `generator_loss`."""
+        """Returns the cross-entropy of the next tokens; see `generator_loss`."""
         return generator_loss(model, params, batch, context, self.label_smoothing, self.loss_chunk)
 
     def requests(self, inputs: Sequence[Any], codecs: Codecs, max_length: int) -> list[Request]:
-        """The inputs are prompts, after BOS. A stream has no BOS, and an empty prompt in it is the end of a line."""
+        """Returns requests with prompts of BOS and the inputs. A stream has no BOS; its empty prompt is a newline."""
         tokenizer = codecs["target"]
         begin = [] if self.rows == "stream" else [tokenizer.bos]
         prompts = [[*begin, *ids] or [tokenizer.newline] for ids in inputs]
@@ -92,12 +94,12 @@ class LanguageModeling(Task):
 
 
 def stretch(corpus: Corpus, starts: np.ndarray, count: int, newline: int) -> tuple[np.ndarray, np.ndarray]:
-    """`count` ids from each of some places, [rows, count], and which of them are in the text; a place may lie before
-    its beginning.
+    """Returns `count` ids from each start position, [rows, count], and the mask of the ids inside the text. A start
+    position may precede the text.
     """
     offsets, ids = corpus.offsets["target"], corpus.values["target"]
     places = starts[:, None] + np.arange(count)
-    # Example i begins at place offsets[i] + i, for there is a newline behind each: bisection over i.
+    # Example i starts at position offsets[i] + i, since a newline follows each example. Bisection finds i.
     low, high = np.zeros_like(places), np.full_like(places, len(corpus))
     while (high - low > 1).any():
         middle = (low + high) // 2
@@ -113,8 +115,8 @@ def stretch(corpus: Corpus, starts: np.ndarray, count: int, newline: int) -> tup
 def packed(
     examples: list[np.ndarray], examples_per_row: np.ndarray, tokenizer: Any, length: int, count: int
 ) -> Batch:
-    """Examples one behind the other, `examples_per_row` in the rows of `length`; each is a segment that begins with
-    BOS.
+    """Returns a batch of concatenated examples, `examples_per_row` of them in the rows of `length`. Each example is a
+    segment that starts with BOS.
     """
     rows = np.split(np.arange(len(examples)), np.cumsum(examples_per_row)[:-1]) if len(examples_per_row) else []
 

@@ -1,4 +1,4 @@
-"""Regression: a sequence of numbers to one number; judged by the mean squared error."""
+"""Regression: predicts a number, given a sequence of numbers. Metric: mean squared error."""
 
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
@@ -27,7 +27,7 @@ from seqlab.types import Batch, Context, Loss, Params, Regressor
 @dataclass(frozen=True)
 class Regression(Task):
     features: int = 1
-    """Numbers at a position: the source's numbers are those of the first position, of the second, and so on."""
+    """Number of features at each position; consecutive numbers of the source form a position."""
 
     model = Regressor
     metrics = ("mse",)
@@ -47,8 +47,8 @@ class Regression(Task):
             if len(wrong):
                 first = wrong[0]
                 raise SeqlabError(
-                    f"example {first + 1} has {source[first]} positions and {target[first]} targets; at least one "
-                    "position and exactly one target are needed"
+                    f"example {first + 1} must have at least one position and exactly one target, not "
+                    f"{source[first]} positions and {target[first]} targets"
                 )
             return lengths[:, :1]
 
@@ -63,17 +63,17 @@ class Regression(Task):
         return Batch(inputs, None, targets, weights)
 
     def loss(self, model: Any, params: Params, batch: Batch, context: Context) -> Loss:
-        """The squared error."""
+        """Returns the squared error."""
         numbers = model_outputs(model, params, batch.inputs, context.key)
         return Loss(((numbers - batch.targets) ** 2 * batch.weights).sum(), batch.weights.sum(), {})
 
     def predict(self, trained: TrainedModel, examples: Mapping[str, Sequence[Any]]) -> list[list[Prediction]]:
-        """The number for each sequence of numbers."""
+        """Returns the predicted number for each sequence."""
         numbers = outputs_of(trained, examples["source"])
         return [[Prediction(str(np.float32(number)), details={"value": float(number)})] for number in numbers]
 
     def baseline(self, sources: Sequence[str], train: Iterable[dict[str, str]]) -> tuple[str, list[str]]:
-        """The mean of the training targets."""
+        """Predicts the mean of the training targets."""
         return "mean", [str(statistics.fmean(float(example["target"]) for example in train))] * len(sources)
 
 

@@ -1,6 +1,6 @@
-"""Summarization: a document, a sentence a line, to a short text; judged by ROUGE. A document that is too long is cut.
+"""Summarization: predicts a summary, given a document with one sentence per line. Metric: ROUGE.
 
-A line of `seqlab decode` is a document, its sentences apart by tabs.
+Long documents are truncated. In a line of `seqlab decode`, the sentences of a document are separated by tabs.
 """
 
 import itertools
@@ -27,22 +27,22 @@ from seqlab.system.checks import check_fraction, check_minimum
 from seqlab.system.errors import SeqlabError
 from seqlab.types import Batch, Context, Generator, Loss, Params
 
-DEFAULT_LENGTH = 128  # maximum tokens of a summary
+DEFAULT_LENGTH = 128  # maximum number of tokens in a summary
 
 
 @dataclass(frozen=True)
 class Summarization(Task):
     source_tokens: int = 400
-    """Tokens of a document that are read."""
+    """Maximum number of tokens of a document; longer documents are truncated."""
     keep: str = "head"
-    """Which part of a longer document: head, tail, or ends, half of each."""
+    """Part of a long document to keep: head, tail, or ends (half of each)."""
     label_smoothing: float = 0.1
-    """Share of the target distribution that is spread over the whole vocabulary."""
+    """Label smoothing: share of the target distribution that is spread over the vocabulary."""
 
     rouge: str = "rouge"
-    """The metric: rouge, or of text that is not English rouge_unicode, or rouge_stemmed."""
-    loss_chunk: int = field(default=0, repr=False)  # a plan does not depend on it
-    """Positions whose logits are held at once, as many of each row and one at least; 0: all."""
+    """Metric: rouge or rouge_stemmed for English text, rouge_unicode for other languages."""
+    loss_chunk: int = field(default=0, repr=False)  # plans do not depend on it
+    """Number of positions whose logits are in memory at once, the same in each row, at least one per row; 0: all."""
 
     model = Generator
     columns = MappingProxyType({"source": SentencePiece(), "target": SentencePiece()})
@@ -55,7 +55,7 @@ class Summarization(Task):
             raise SeqlabError(f"task.rouge must be rouge, rouge_stemmed or rouge_unicode, not {self.rouge!r}")
         if self.keep not in ("head", "tail", "ends") or self.source_tokens < 2:
             raise SeqlabError(
-                f"task.keep must be head, tail or ends and task.source_tokens 2 or more, not {self.keep!r} and "
+                f"task.keep must be head, tail or ends, and task.source_tokens at least 2, not {self.keep!r} and "
                 f"{self.source_tokens}"
             )
 
@@ -79,7 +79,7 @@ class Summarization(Task):
         return pair_batch([self.cut(source) for source in sources], targets, batch_plan, codecs)
 
     def loss(self, model: Any, params: Params, batch: Batch, context: Context) -> Loss:
-        """Cross-entropy of the summary; see `generator_loss`."""
+        """Returns the cross-entropy of the summary; see `generator_loss`."""
         return generator_loss(model, params, batch, context, self.label_smoothing, self.loss_chunk)
 
     def requests(self, inputs: Sequence[Any], codecs: Codecs, max_length: int) -> list[Request]:
@@ -87,7 +87,7 @@ class Summarization(Task):
         return [source_request(self.cut(ids), codecs, limit) for ids in inputs]
 
     def baseline(self, sources: Sequence[str], train: Iterable[dict[str, str]]) -> tuple[str, list[str]]:
-        """The first sentence, cut to the mean length of a summary in words."""
+        """Predicts the first sentence, truncated to the mean number of words in a summary."""
         lengths = [len(example["target"].split()) for example in itertools.islice(train, 10_000)]
         mean = round(sum(lengths) / max(len(lengths), 1))
         firsts = (re.split(r"(?<=[.!?])\s|\n", source.strip(), maxsplit=1)[0] for source in sources)

@@ -1,4 +1,4 @@
-"""Tagging: a class for every symbol of a sequence; judged by cross-entropy and by the share that is right."""
+"""Tagging: predicts a label for each symbol of a sequence. Metrics: cross-entropy and exact match."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -34,7 +34,9 @@ class Tagging(Task):
             wrong = np.flatnonzero(lengths[:, 0] != lengths[:, 1])
             if len(wrong):
                 symbols, labels = lengths[wrong[0]]
-                raise SeqlabError(f"example {wrong[0] + 1} has {symbols} symbols and {labels} labels")
+                raise SeqlabError(
+                    f"example {wrong[0] + 1} has {symbols} symbols but {labels} labels: each symbol needs one label"
+                )
             return lengths[:, :1]
 
         return bucket_plan(self, corpus, batching, sizes)
@@ -46,14 +48,14 @@ class Tagging(Task):
         return Batch(inputs, None, targets, mask.astype(np.float32))
 
     def loss(self, model: Any, params: Params, batch: Batch, context: Context) -> Loss:
-        """Cross-entropy of every label."""
+        """Returns the cross-entropy of the labels."""
         logits = model_outputs(model, params, batch.inputs, context.key)
         if logits.shape[:2] != batch.targets.shape:
             raise SeqlabError(f"{logits.shape[1]} outputs for {batch.targets.shape[1]} labels: tag every position")
         return Loss(*cross_entropy(logits, batch.targets, batch.weights))
 
     def predict(self, trained: TrainedModel, examples: Mapping[str, Sequence[Any]]) -> list[list[Prediction]]:
-        """The likeliest label of each symbol."""
+        """Returns the most likely label of each symbol."""
         codec, predictions = trained.codecs["label"], []
         for source, logits in zip(examples["source"], outputs_of(trained, examples["source"]), strict=True):
             tags = logits[: len(source)].argmax(-1).tolist()

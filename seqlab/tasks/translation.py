@@ -1,4 +1,4 @@
-"""Translation: a source sentence to a target sentence; judged by BLEU, chrF, TER and exact match."""
+"""Translation: predicts a target sentence, given a source sentence. Metrics: BLEU, chrF, TER and exact match."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -23,11 +23,11 @@ from seqlab.types import Batch, Context, Generator, Loss, Params
 @dataclass(frozen=True)
 class Translation(Task):
     label_smoothing: float = 0.1
-    """Share of the target distribution that is spread over the whole vocabulary."""
+    """Label smoothing: share of the target distribution that is spread over the vocabulary."""
     tokenized: bool = False
-    """The text is tokenized already, and BLEU takes it as it stands."""
-    loss_chunk: int = field(default=0, repr=False)  # a plan does not depend on it
-    """Positions whose logits are held at once, as many of each row and one at least; 0: all."""
+    """Compute BLEU without tokenization, for text that is already tokenized."""
+    loss_chunk: int = field(default=0, repr=False)  # plans do not depend on it
+    """Number of positions whose logits are in memory at once, the same in each row, at least one per row; 0: all."""
 
     model = Generator
     columns = MappingProxyType({"source": SentencePiece(), "target": SentencePiece()})
@@ -41,7 +41,7 @@ class Translation(Task):
         return ("tokenized_bleu" if self.tokenized else "bleu", "chrf", "ter", "exact_match")
 
     def plan(self, corpus: Corpus, batching: Batching) -> Plan:
-        """Both sides take one position more than their ids, for EOS, or BOS in the prefix."""
+        """Returns buckets. Both sides need one position more than their ids, for EOS, or for BOS in the prefix."""
         return bucket_plan(self, corpus, batching, lambda: corpus.lengths(*self.columns) + 1)
 
     def collate(self, corpus: Corpus, batch_plan: BatchPlan, codecs: Codecs, draw: Draw = None) -> Batch:
@@ -49,15 +49,15 @@ class Translation(Task):
         return pair_batch(sources, targets, batch_plan, codecs)
 
     def loss(self, model: Any, params: Params, batch: Batch, context: Context) -> Loss:
-        """Cross-entropy of the target; see `generator_loss`."""
+        """Returns the cross-entropy of the target; see `generator_loss`."""
         return generator_loss(model, params, batch, context, self.label_smoothing, self.loss_chunk)
 
     def requests(self, inputs: Sequence[Any], codecs: Codecs, max_length: int) -> list[Request]:
-        """By default a translation has at most twice the tokens of its source and 10 more."""
+        """Returns requests. By default, a translation has at most 2 n + 10 tokens for a source of n tokens."""
         return [source_request(ids, codecs, max_length or 2 * len(ids) + 10) for ids in inputs]
 
     def baseline(self, sources: Sequence[str], train: Iterable[dict[str, str]]) -> tuple[str, list[str]]:
-        """The source itself."""
+        """Predicts a copy of the source."""
         return "copied source", list(sources)
 
 

@@ -49,7 +49,7 @@ def prepare_experiment(
     data = prepare(experiment.data, data_dir)
     check_columns(experiment, data)
     for name, count in data.origin.items():
-        if name.startswith("lines mended"):
+        if name.startswith("lines repaired"):
             say(f"{name}: {count}")
     for line in describe_unused_text(experiment, init_from):
         say(line)
@@ -147,7 +147,7 @@ def fit_codec(codec: Codec, names: Sequence[str], text: Text, data: PreparedData
         return content
 
     content = read_or_make(path, fit)
-    with with_advice("remove it, and it is made again"):
+    with with_advice("remove it, and it will be rebuilt"):
         return codec.load(content, str(path))
 
 

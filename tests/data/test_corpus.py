@@ -1,4 +1,4 @@
-"""The corpus: arrays of any type and shape, equal values stored once; examples of bytes."""
+"""The corpus: arrays of any type and shape, equal values that are stored once, and examples with bytes."""
 
 import dataclasses
 
@@ -14,7 +14,7 @@ from tests.mutants import Mutant, planted
 
 @dataclasses.dataclass(frozen=True)
 class Image(Codec):
-    """Bytes of pixels in rows of 3 pixels of 2 channels."""
+    """Decodes bytes to rows of 3 pixels with 2 channels."""
 
     stores_once = True
     learned = False
@@ -26,7 +26,7 @@ class Image(Codec):
 
 
 def images(count, seed=0):
-    """Images of 1 to 4 rows, of which every third occurs again."""
+    """Returns images of 1 to 4 rows, of which every third is repeated."""
     rng = np.random.default_rng(seed)
     new = [rng.integers(0, 1 << 16, (rng.integers(1, 5), 3, 2), dtype=np.uint16) for _ in range(count)]
     return [new[i - 2] if i % 3 == 2 else new[i] for i in range(count)]
@@ -49,7 +49,7 @@ def encoded(tmp_path, expected):
 
 def test_equal_values_are_stored_once(tmp_path):
     expected = images(20)
-    for _ in range(2):  # made, and then read
+    for _ in range(2):  # written, then read
         corpus = encoded(tmp_path, expected)
         check_rows(corpus, expected)
         check_stored_once(corpus, expected)
@@ -98,7 +98,7 @@ def test_a_planted_bug_is_caught(mutant, tmp_path, monkeypatch):
 
 @dataclasses.dataclass(frozen=True)
 class Captions:
-    """A data set of bytes and strings."""
+    """A data set with bytes and strings."""
 
     changed: bytes = b""
 

@@ -1,4 +1,4 @@
-"""The batch plan."""
+"""Batch plans."""
 
 import itertools
 
@@ -18,7 +18,7 @@ from seqlab.system.errors import SeqlabError
 
 
 def padded(shapes, lengths):
-    """Positions, if each example takes the least shape that holds it."""
+    """Returns the number of positions if each example takes the smallest shape that it fits into."""
     return sum(
         min((sum(s) for s in shapes if all(a <= b for a, b in zip(one, s, strict=True))), default=np.inf)
         for one in lengths
@@ -39,7 +39,7 @@ def test_no_exchange_of_one_shape_pads_less(lengths, buckets):
 
 @pytest.mark.parametrize("columns", [1, 2])
 def test_shapes_pad_hardly_more_than_the_best(columns):
-    """Over some random corpora, against all choices of three shapes."""
+    """Compares with all choices of three shapes, on random corpora."""
     rng = np.random.default_rng(0)
     ours = least = 0
     for _ in range(20):
@@ -97,7 +97,7 @@ def test_shuffled_is_a_permutation(count, seed):
 
 
 def test_shuffled_goes_everywhere():
-    """Over seeds each number comes to each place about equally often."""
+    """Over many seeds, each number takes each position about equally often."""
     counts = np.zeros((7, 7))
     for seed in range(2100):
         counts[np.arange(7), shuffled(np.arange(7), 7, seed)] += 1
@@ -128,12 +128,12 @@ def test_a_kept_plan_is_the_same(tmp_path, kind):
 
 
 def test_a_row_that_is_too_long():
-    with pytest.raises(SeqlabError, match="a row of 5 positions where there is room for 4"):
+    with pytest.raises(SeqlabError, match="a row of 5 positions does not fit into 4"):
         pad([np.ones(2, int), np.ones(5, int)], 4, 3)
 
 
 def test_a_mixture_keeps_its_rates():
-    """Of each part comes the share that its rate says; in the long run its examples come alike often."""
+    """Each part contributes the share given by its rate, and its examples occur equally often in the long run."""
     lengths = np.full((90, 1), 5)
     plan = make_buckets(lengths, Batching(tokens=50, buckets=1), ((60, 1.0), (30, 3.0)))
     seen = np.zeros(90, int)
@@ -147,7 +147,9 @@ def test_a_mixture_keeps_its_rates():
 
 
 def test_rates_are_of_what_is_kept():
-    """Two parts of a hundred, one with nine tenths too long, at equal rates; then a part of a single example."""
+    """Rates apply to usable examples: two parts of 100 at equal rates, one with 90% too long; then a part of one
+    example.
+    """
     lengths = np.array([[5]] * 10 + [[99]] * 90 + [[5], [6]] * 50)
     plan = make_buckets(lengths, Batching(buckets=2, max_length=10), ((100, 0.5), (100, 0.5)))
     taken = [[(group.members[0] < 100, group.taken) for group in bucket.groups] for bucket in plan.buckets]

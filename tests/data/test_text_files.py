@@ -1,4 +1,4 @@
-"""Text files, codecs, the cache of ids."""
+"""Text files, codecs, and the cache of ids."""
 
 import bz2
 import gzip
@@ -75,7 +75,7 @@ def test_unreadable(tmp_path, name, data, message):
 
 def test_pairs(tmp_path):
     source, target = write(tmp_path / "s", b"a\nb\n"), write(tmp_path / "t", b"x\ny\nz\n")
-    with pytest.raises(SeqlabError, match=r"s ends after line 2, but .*t goes on"):
+    with pytest.raises(SeqlabError, match=r"s ends after line 2, but .*t continues"):
         list(read_pairs(source, target))
     write(target, b"x\n  \n")
     with pytest.raises(SeqlabError, match=r"t:2: empty line"):
@@ -97,14 +97,14 @@ def test_tokenizer_is_deterministic(bpe):
     )
 
 
-# SentencePiece's own mark for a blank reads as one, and a NUL ends its strings.
+# SentencePiece reads its blank symbol as a blank, and ends strings at a NUL.
 TEXTS = st.text(st.characters(exclude_characters="\u2581\0", exclude_categories=("Cs",)), max_size=40)
 
 
 @settings(max_examples=80, deadline=None)
 @given(TEXTS)
 def test_any_text_comes_back(text):
-    """But for runs of blanks, and those at the ends."""
+    """Decoding restores text, except for repeated, leading and trailing blanks."""
     text = " ".join(part for part in text.split(" ") if part)
     tokenizer = tiny_tokenizer()
     (ids,) = tokenizer.encode([text])
@@ -121,7 +121,11 @@ def test_kinds(kind, bpe):
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [(("unigram", 400), "bpe, char or word"), (("bpe", 100), "give 300 or more"), (("bpe", 50_000), "no bpe")],
+    [
+        (("unigram", 400), "bpe, char or word"),
+        (("bpe", 100), "must be at least 300"),
+        (("bpe", 50_000), "cannot train a bpe"),
+    ],
 )
 def test_tokenizers_that_cannot_be(text, message):
     with pytest.raises(SeqlabError, match=message):
@@ -140,7 +144,7 @@ def test_a_tokenizer_of_another_kind():
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(TRAINING), model_writer=output, model_type="char", vocab_size=30, minloglevel=2
     )
-    with pytest.raises(SeqlabError, match="0, 1, 2, 3 are needed"):
+    with pytest.raises(SeqlabError, match="must have pad, bos, eos, unk at"):
         SentencePiece(output.getvalue()).encode(["x"])
 
 
@@ -201,7 +205,7 @@ def test_any_bytes_are_lines_or_an_error(tmp_path_factory, content, zipped):
     path.write_bytes(gzip.compress(content) if zipped else content)
     repairs = Counter()
     if any(content.startswith(magic) for magic in MAGIC.values()):
-        with pytest.raises(SeqlabError, match="its name does not end in .gz|make it plain UTF-8"):
+        with pytest.raises(SeqlabError, match="add .gz to its name|convert it to plain UTF-8"):
             list(read_lines(path, repairs))
         return
     lines = content.split(b"\n")
@@ -221,10 +225,10 @@ def test_a_line_of_a_megabyte(tmp_path):
     path.write_bytes(b"ok\n" + b"x" * (1 << 20) + b"\nok\n")
     with pytest.raises(SeqlabError, match="long:2: a line of 1,048,577 bytes"):
         list(read_lines(path))
-    path.write_bytes(b"ok\n" + b"x" * ((1 << 20) - 1) + "\u00fc".encode() + b"\nok\n")  # cut in a character
+    path.write_bytes(b"ok\n" + b"x" * ((1 << 20) - 1) + "\u00fc".encode() + b"\nok\n")  # truncated within a character
     repairs = Counter()
     assert [len(line) for line in read_lines(path, repairs)] == [2, (1 << 20) - 1, 2]
-    assert repairs == {"cut at a megabyte": 1}
+    assert repairs == {"truncated to a megabyte": 1}
 
 
 TABLES = {
@@ -236,16 +240,16 @@ TABLES = {
 @pytest.mark.parametrize(
     ("name", "line", "message"),
     [
-        ("a.tsv", "x\ty\tz", "a.tsv:2: 3 columns where the first line has 2"),
-        ("a.tsv", "x\t ", "a.tsv:2: 'de' is empty or no text"),
-        ("a.jsonl", '{"en": "a"', "a.jsonl:2: broken JSON: "),
-        ("a.jsonl", "[1]", "a.jsonl:2: no JSON object"),
+        ("a.tsv", "x\ty\tz", "a.tsv:2: 3 columns, but the first line has 2"),
+        ("a.tsv", "x\t ", "a.tsv:2: 'de' is empty or not text"),
+        ("a.jsonl", '{"en": "a"', "a.jsonl:2: malformed JSON: "),
+        ("a.jsonl", "[1]", "a.jsonl:2: not a JSON object"),
         ("a.jsonl", '{"en": "a"}', "a.jsonl:2: no column 'de'"),
-        ("a.jsonl", '{"en": "a", "de": ["b"]}', "a.jsonl:2: 'de' is empty or no text"),
-        ("a.jsonl", '{"en": "a", "de": true}', "a.jsonl:2: 'de' is empty or no text"),
-        ("a.jsonl", '{"en": "a", "de": 1e400}', "a.jsonl:2: 'de' is empty or no text"),
-        ("a.jsonl", '{"en": "a", "de": NaN}', "a.jsonl:2: broken JSON: NaN is no JSON"),
-        ("a.jsonl", '{"en": "a", "de": "\\ud800"}', "a.jsonl:2: 'de' has a NUL, or half of a surrogate pair"),
+        ("a.jsonl", '{"en": "a", "de": ["b"]}', "a.jsonl:2: 'de' is empty or not text"),
+        ("a.jsonl", '{"en": "a", "de": true}', "a.jsonl:2: 'de' is empty or not text"),
+        ("a.jsonl", '{"en": "a", "de": 1e400}', "a.jsonl:2: 'de' is empty or not text"),
+        ("a.jsonl", '{"en": "a", "de": NaN}', "a.jsonl:2: malformed JSON: NaN is not JSON"),
+        ("a.jsonl", '{"en": "a", "de": "\\ud800"}', "a.jsonl:2: 'de' contains a NUL or half of a surrogate pair"),
     ],
 )
 def test_broken_rows(tmp_path, name, line, message):
@@ -256,7 +260,7 @@ def test_broken_rows(tmp_path, name, line, message):
         list(read_table(path, columns))
     repairs = Counter()
     assert len(list(read_table(path, columns, repairs))) == 1
-    assert repairs == {"left out, broken": 1}
+    assert repairs == {"omitted, malformed": 1}
 
 
 @pytest.mark.parametrize(("name", "line"), [("a.tsv", "inf\t-inf"), ("a.jsonl", '{"en": "inf", "de": "-inf"}')])
@@ -279,7 +283,7 @@ def test_a_table_without_examples(tmp_path, name, content):
 def test_parallel_files_without_pairs(tmp_path):
     for side in "ab":
         (tmp_path / side).write_text("")
-    with pytest.raises(SeqlabError, match="a and .*b: no pair of lines"):
+    with pytest.raises(SeqlabError, match="a and .*b: no pairs of lines"):
         list(read_pairs(tmp_path / "a", tmp_path / "b"))
 
 
@@ -291,12 +295,12 @@ def test_tables(tmp_path):
     expected = [{"source": row["en"], "target": row["de"]} for row in rows]
     for name in ("a.jsonl", "a.tsv.gz"):
         assert list(read_table(tmp_path / name, {"source": "en", "target": "de"})) == expected
-    with pytest.raises(SeqlabError, match="a.tsv.gz:1: no column 'fr': there are 'en', 'de', 'n'"):
+    with pytest.raises(SeqlabError, match="a.tsv.gz:1: no column 'fr': the columns are 'en', 'de', 'n'"):
         list(read_table(tmp_path / "a.tsv.gz", {"source": "fr"}))
     (tmp_path / "twice.tsv").write_text("en\ten\nx\ty\n")
-    with pytest.raises(SeqlabError, match="twice.tsv:1: the column 'en' stands twice"):
+    with pytest.raises(SeqlabError, match="twice.tsv:1: the column 'en' occurs twice"):
         list(read_table(tmp_path / "twice.tsv", {"source": "en"}))
-    with pytest.raises(SeqlabError, match="a table is a .tsv"):
+    with pytest.raises(SeqlabError, match="a table must be a .tsv"):
         list(read_table(tmp_path / "a.csv", {"source": "fr"}))
 
 
@@ -367,10 +371,10 @@ def test_symbols_and_numbers(tmp_path):
     ],
 )
 def test_what_is_no_plain_text(tmp_path, content, kind):
-    """Refused whether or not lines are to be mended: nothing could be."""
+    """Such files are refused even with repairs, since they cannot be repaired."""
     (tmp_path / "t").write_bytes(content)
     for repairs in (None, Counter()):
-        with pytest.raises(SeqlabError, match=f"t: this is {kind}: make it plain UTF-8"):
+        with pytest.raises(SeqlabError, match=f"t: not a plain text file but {kind}; convert it to plain UTF-8"):
             list(read_lines(tmp_path / "t", repairs))
 
 
@@ -378,4 +382,4 @@ def test_a_megabyte_of_continuation_bytes(tmp_path):
     (tmp_path / "t").write_bytes(b"\x80" * ((1 << 20) + 5) + b"\nabc\n")
     repairs = Counter()
     assert [len(line) for line in read_lines(tmp_path / "t", repairs)] == [1 << 20, 3]
-    assert repairs == {"cut at a megabyte": 1, "not UTF-8": 1}
+    assert repairs == {"truncated to a megabyte": 1, "not UTF-8": 1}

@@ -25,7 +25,7 @@ from seqlab.system.errors import SeqlabError
 
 @dataclasses.dataclass(frozen=True)
 class Numbers:
-    """Counts to `size`, or breaks on the way."""
+    """Counts to `size`, or raises an error on the way."""
 
     size: int = 5
     breaks: bool = False
@@ -50,7 +50,7 @@ def test_random_access_in_order(tmp_path):
     assert [example["source"] for example in data.read("test_2016", 998, 1002)] == [
         f"eins und {i}" for i in range(998, 1002)
     ]
-    with pytest.raises(SeqlabError, match="no split 'test': there are train, test_2016"):
+    with pytest.raises(SeqlabError, match="no split 'test': the splits are train, test_2016"):
         next(data.read("test"))
 
 
@@ -59,12 +59,12 @@ def test_an_interrupted_preparation_leaves_nothing(tmp_path):
         prepare(Numbers(5, breaks=True), tmp_path)
     assert not list(tmp_path.rglob("*.json"))
     assert prepare(Numbers(), tmp_path).counts["train"] == 5
-    # What is there is used: the broken source is not read.
+    # Prepared data is used, so the failing source is not read.
     assert prepare(Numbers(5, breaks=True), tmp_path).counts["train"] == 5
 
 
 def test_a_full_disk(tmp_path):
-    """Reported in one line; with room again it is prepared."""
+    """A full disk is reported in one line. With free space, preparation succeeds."""
     code = (
         "import resource, sys; from pathlib import Path; from tests.datasets.test_datasets import Numbers, prepare\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, -1))\n"
@@ -90,7 +90,7 @@ def test_left_by_a_killed_process(tmp_path):
 def test_nothing_of_the_users_is_touched(tmp_path):
     (tmp_path / "numbers").mkdir()
     (tmp_path / "numbers" / "my.txt").write_text("mine")
-    with pytest.raises(SeqlabError, match="exists and is no prepared data"):
+    with pytest.raises(SeqlabError, match="exists but is not prepared data"):
         prepare(Numbers(), tmp_path)
     assert (tmp_path / "numbers" / "my.txt").read_text() == "mine"
 
@@ -98,7 +98,7 @@ def test_nothing_of_the_users_is_touched(tmp_path):
 @pytest.mark.parametrize("key", ["", "..", "../numbers", "a/../../b"])
 def test_a_key_stays_below_the_root(tmp_path, monkeypatch, key):
     monkeypatch.setattr(Numbers, "key", lambda self: key)
-    with pytest.raises(SeqlabError, match="leaves the data root"):
+    with pytest.raises(SeqlabError, match="is outside the data root"):
         prepare(Numbers(), tmp_path / "data")
 
 
@@ -121,7 +121,7 @@ def test_every_data_set_is_found_by_its_file_name(name):
     assert parts.describe("datasets")[name]
 
 
-# Multi30k. The real files are not part of the project: a wrong line here stands for a damaged copy.
+# Multi30k. The real files are not part of the project; a wrong line represents a damaged copy.
 
 
 def test_multi30k_is_told_where_its_files_are(tmp_path):
@@ -210,7 +210,7 @@ Description-de: Hunde {number}
 
 
 def write_indices(folder, count=400):
-    """Two packages of each source, with descriptions of their own; a seventh of them translated in one paragraph."""
+    """Writes two packages per source, with different descriptions, a seventh of them translated as one paragraph."""
     folder.mkdir()
     entries = [
         {
@@ -286,7 +286,7 @@ def test_debian_refuses(tmp_path, break_it, message):
 
 def test_debian_without_apt(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(SeqlabError, match="apt-get is not there: give the index files"):
+    with pytest.raises(SeqlabError, match="apt-get is not installed: pass the index files"):
         prepare(DebianDescriptions("en-de"), tmp_path)
 
 
@@ -294,12 +294,12 @@ def test_local_files(tmp_path):
     (tmp_path / "train.tsv").write_text("en\tkind\nnice\tgood\nbroken\nbad\tpoor\n")
     (tmp_path / "dev.tsv").write_text("kind\ten\ngood\tfine\n")
     files = {"train": str(tmp_path / "train.tsv"), "validation": str(tmp_path / "dev.tsv")}
-    with pytest.raises(SeqlabError, match="train.tsv:3: 1 columns where the first line has 2"):
+    with pytest.raises(SeqlabError, match="train.tsv:3: 1 columns, but the first line has 2"):
         prepare(LocalFiles(**files, source="en", label="kind"), tmp_path / "data")
     data = prepare(LocalFiles(**files, source="en", label="kind", errors="replace"), tmp_path / "data")
     assert list(data.read("train")) == [{"source": "nice", "label": "good"}, {"source": "bad", "label": "poor"}]
     assert list(data.read("validation")) == [{"source": "fine", "label": "good"}]
-    assert data.origin == {"lines mended (left out, broken)": "1"}
+    assert data.origin == {"lines repaired (omitted, malformed)": "1"}
     with pytest.raises(SeqlabError, match="errors must be 'strict' or 'replace', not 'ignore'"):
         LocalFiles(errors="ignore")
 
@@ -316,7 +316,7 @@ def test_mixture(tmp_path):
     data = prepare(Mixture((Numbers(3), Numbers(7)), (1.0, 3.0)), tmp_path)
     assert data.counts == {"train": 10, "test_2016": 10}
     assert data.part_sizes == {"train": [3, 7], "test_2016": [3, 7]}
-    with pytest.raises(SeqlabError, match="needs as many rates above zero"):
+    with pytest.raises(SeqlabError, match="needs 2 positive rates"):
         Mixture((Numbers(3), Numbers(7)), (1.0, 0.0))
 
 
@@ -338,13 +338,16 @@ def test_tfds_reads_what_is_prepared(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"name": "wmt14_translate/de-en", "source": "en"}, r"without TensorFlow: `pip install seqlab\[tfds-tf\]`"),
-        ({"name": "cnn_dailymail", "source": "article"}, "which `seqlab prepare` alone needs"),
-        ({"name": "imdb_revews", "source": "text"}, "knows no 'imdb_revews': did you mean 'imdb_reviews'?"),
-        ({"name": "imdb_reviews"}, "say which features to take"),
-        ({"folder": "/nowhere", "source": "x"}, "/nowhere is no prepared set"),
-        ({"source": "x"}, "say which set"),
-        ({"source": "x", "test": "train[:1%]"}, "what is tested with must not be trained on"),
+        (
+            {"name": "wmt14_translate/de-en", "source": "en"},
+            r"without TensorFlow: run `pip install seqlab\[tfds-tf\]`",
+        ),
+        ({"name": "cnn_dailymail", "source": "article"}, "which only `seqlab prepare` needs"),
+        ({"name": "imdb_revews", "source": "text"}, "has no data set 'imdb_revews': did you mean 'imdb_reviews'?"),
+        ({"name": "imdb_reviews"}, "choose features with"),
+        ({"folder": "/nowhere", "source": "x"}, "/nowhere is not a prepared data set"),
+        ({"source": "x"}, "choose a data set by name"),
+        ({"source": "x", "test": "train[:1%]"}, "the test split must not be part of train"),
     ],
 )
 def test_tfds_refuses(arguments, message):
@@ -354,5 +357,5 @@ def test_tfds_refuses(arguments, message):
 
 def test_slices_and_their_rest():
     assert [_complement(part) for part in ("train[:2%]", "train[90%:]")] == ["train[2%:]", "train[:90%]"]
-    with pytest.raises(SeqlabError, match="a slice that leaves a rest"):
+    with pytest.raises(SeqlabError, match="the slice must be"):
         _complement("train[5%:10%]")

@@ -1,4 +1,4 @@
-"""Every law, on every part found. Adding a part changes nothing here."""
+"""Checks all laws on all parts. Adding a part needs no change here."""
 
 import functools
 
@@ -24,7 +24,7 @@ from seqlab.laws.registry import RUN_LAWS, STEP_LAWS, model_laws, task_laws
 from seqlab.laws.subject import make_subject, models_with
 from seqlab.types import Tagger
 
-# A model's VARIANTS have other values in fields that TINY leaves at their defaults: the laws that hinge on them.
+# Laws that depend on the fields that VARIANTS change.
 VARIANT_LAWS = {
     pads_are_inert,
     future_is_unseen,
@@ -47,7 +47,7 @@ def parts(kind):
 
 
 def models():
-    """Every model, and small models with every encoder and every reader."""
+    """Yields all models, and small models with each encoder and each reader."""
     for kind in ("models", "encoders", "readers"):
         for name, index, part in parts(kind):
             for model in models_with(part):
@@ -58,7 +58,8 @@ def models():
 MODELS = {(name, index): model for name, index, model in models()}
 
 
-# Of what a tagger makes of an encoder's values, which need not depend on all parameters, and which one label may fit.
+# Not checked for taggers on encoders: the values of an encoder need not depend on all its parameters, and one label
+# may fit all positions.
 SUMMARY_LAWS = {gradients_reach_every_parameter, four_examples_can_be_memorized, dropout_acts_only_in_training}
 
 

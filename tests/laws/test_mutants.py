@@ -1,4 +1,4 @@
-"""Every planted bug breaks the law it names; every law has one."""
+"""Every planted bug breaks the law that it names, and every law has a planted bug."""
 
 import pytest
 
@@ -38,7 +38,7 @@ def test_every_law_has_a_mutant():
 
 
 def test_without_a_bug_nothing_is_caught():
-    """What `planted` imports is the package as it is, so a mutant is caught for its bug alone."""
+    """`planted` imports the unchanged package, so a mutant is caught only because of its bug."""
     harmless = Mutant("none", "search.processors", "NEVER = -1e9", "NEVER = -1.0e9", "")
     with planted(harmless) as package:
         subject = package.make_subject(package.catalogue.module("models", "transformer_lm").TINY)
@@ -55,13 +55,13 @@ def test_a_certificate_names_what_is_broken():
         result = {name: (holds, more) for name, holds, more in mutated.certificate(model)}
     assert result["padding-inert"] == (True, "")
     assert not result["causal"][0]
-    assert result["causal"][1].startswith("logits before position 1 when ids from there on change")
+    assert result["causal"][1].startswith("logits before position 1 after changing later ids")
     assert result["rows independent"][0]
     assert "state carried" not in result
 
 
 def test_a_certificate_looks_as_far_as_the_model():
-    """A bug of the wide convolutions alone, which a short row never meets."""
+    """Catches a bug of wide convolutions, which does not show in short rows."""
     mutant = Mutant(
         "a wide convolution forgets",
         "layers.convolution",

@@ -1,4 +1,4 @@
-"""The decoder that looks at a memory, against plain NumPy, on ragged rows."""
+"""Compares the attentive decoder with NumPy on ragged rows."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Convolutions against plain NumPy."""
+"""Compares convolutions with NumPy."""
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ from tests.oracles import layers as oracle
 
 
 def of(p, taps=None):
-    """Kernel and bias of a dense layer, or of a convolution of so many taps."""
+    """Returns the kernel and bias of a dense layer, or of a convolution with `taps` taps."""
     if taps is None:
         return np.asarray(p["kernel"]), np.asarray(p["bias"])
     kernel, bias = np.asarray(p["kernel"]), np.asarray(p["bias"])
@@ -27,7 +27,7 @@ def of(p, taps=None):
     ("kernel", "dilation", "weight_norm"), [(3, 1, False), (2, 4, True), (1, 1, True), (4, 3, False)]
 )
 def test_causal_convolution(kernel, dilation, weight_norm):
-    """All positions of a row shorter than the reach and of a longer one; and step by step after a few."""
+    """Checks all positions at once, and single steps after prompts of several lengths."""
     random = np.random.default_rng(0)
     x = jnp.float32(random.normal(size=(2, 7, 3)))
     layer = Convolution(3, 5, kernel, dilation, weight_norm=weight_norm)
@@ -56,7 +56,7 @@ def test_segments_are_not_mixed():
 
 
 def test_a_convolution_that_looks_ahead():
-    """Two ahead is the causal one on a row with two zeros behind it, two positions later."""
+    """A convolution with `ahead` 2 equals the causal one, shifted by two positions on a row padded with two zeros."""
     x = jnp.float32(np.random.default_rng(0).normal(size=(2, 6, 3)))
     causal, ahead = Convolution(3, 4, 3, 2), Convolution(3, 4, 3, 2, ahead=2)
     params = causal.init(jax.random.key(0), x)
@@ -82,7 +82,7 @@ MASK = jnp.asarray(np.arange(7) < np.array(LENGTHS)[:, None])
     ],
 )
 def test_blocks(block, expected):
-    """Each row is as if its pads were not there."""
+    """The outputs of each row do not depend on its pads."""
     x = jnp.float32(np.random.default_rng(0).normal(size=(3, 7, 3)))
     params = jiggled(block.init(jax.random.key(0), x, run_over_all(MASK)))
     result = block.apply(params, x, run_over_all(MASK))

@@ -1,4 +1,4 @@
-"""The loss with the logits of a few positions at a time is the loss, in less memory."""
+"""The loss in chunks of positions equals the full loss and needs less memory."""
 
 import dataclasses
 import functools
@@ -27,7 +27,7 @@ ROWS, LENGTH, DIM, WORDS = 3, 7, 5, 11
 
 
 def arrays():
-    """Features, a projection, targets, and weights with pads and an empty row."""
+    """Returns features, a projection, targets, and weights with pads and an empty row."""
     features, projection = RANDOM.normal(size=(ROWS, LENGTH, DIM)), RANDOM.normal(size=(DIM, WORDS))
     weights = (np.arange(LENGTH) < np.array([[7], [3], [0]])).astype(np.float32)
     targets = RANDOM.integers(0, WORDS, (ROWS, LENGTH))
@@ -35,7 +35,7 @@ def arrays():
 
 
 class Given:
-    """A model whose features are given."""
+    """A model with given features."""
 
     def __init__(self, features, project):
         self.features, self.project = features, project
@@ -45,7 +45,7 @@ class Given:
 
 
 def loss_and_gradients(project, params, batch, features, chunk, loss=generator_loss):
-    """Of a training step: loss, sums, and the gradients of parameters and features."""
+    """Returns the loss, the sums and the gradients of parameters and features of a training step."""
 
     def objective(params, features):
         loss_sum, weight, sums, _ = loss(Given(features, project), params, batch, TRAINING, 0.1, chunk)
@@ -80,7 +80,7 @@ def test_every_generator(name):
 
 
 def test_a_whole_model():
-    """With dropout and smoothing, down to the embeddings."""
+    """Gradients agree down to the embeddings, with dropout and label smoothing."""
     s = subject("recurrent_lm", layers=1)
     batch = batch_of(s)
 
@@ -130,7 +130,9 @@ def test_less_memory_with_a_large_vocabulary():
 
 @pytest.mark.parametrize("name", TASKS)
 def test_it_is_no_part_of_the_data(name):
-    """A plan is kept by how its task reads; and an experiment that was saved without the field is as it was."""
+    """The identity of a cached plan does not include `loss_chunk`, and an experiment saved without the field is
+    unchanged.
+    """
     task = catalogue.part_class("tasks", name)
     assert repr(task(loss_chunk=5)) == repr(task())
     model = "transformer" if "source" in task.columns else "recurrent_lm"

@@ -1,4 +1,4 @@
-"""Recurrent layers against plain NumPy, on ragged rows."""
+"""Compares recurrent layers with NumPy on ragged rows."""
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ CELLS = [
 
 
 def jiggled(params, seed=1):
-    """No parameter stays at the zeros or ones that it begins with."""
+    """Adds noise to all parameters, so that none remains at an initial value of zeros or ones."""
     random = np.random.default_rng(seed)
     return jax.tree.map(lambda x: x + random.normal(size=x.shape, scale=0.3).astype(np.float32), params)
 
@@ -38,7 +38,7 @@ def expected(layer, params, x):
 @pytest.mark.sample(2)
 @pytest.mark.parametrize(("cell", "reset", "layer_norm"), CELLS)
 def test_cells(cell, reset, layer_norm):
-    """Forward, backward from each row's own end, and step by step."""
+    """Checks the forward direction, the backward direction from the end of each row, and single steps."""
     x = jnp.float32(np.random.default_rng(0).normal(size=(4, 5, 3)))
     layer = Recurrent(cell, inputs=3, dim=6, reset=reset, layer_norm=layer_norm)
     params = jiggled(layer.init(jax.random.key(0), x, MASK))

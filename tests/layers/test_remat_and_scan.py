@@ -1,4 +1,4 @@
-"""Layers computed again, or run as one loop: the same model, in less memory, or from a smaller program."""
+"""With `remat` and `scan`, a model computes the same values, in less memory or with a smaller program."""
 
 import functools
 
@@ -28,7 +28,7 @@ def loss_of(model, batch, params, key):
 
 @functools.cache
 def gradients(name, **changed):
-    """Loss and gradients of a training step, by the path of their parameter."""
+    """Returns the loss and the gradients of a training step, by parameter path."""
     s = subject(name)
     run = jax.jit(jax.value_and_grad(functools.partial(loss_of, s.model.clone(**changed), batch_of(s))))
     loss, result = run(s.params, jax.random.key(1))
@@ -45,7 +45,7 @@ def all_close(result, expected):
 @pytest.mark.sample(2)
 @pytest.mark.parametrize("name", REMAT)
 def test_computing_again_changes_nothing(name):
-    """With the same dropout masks."""
+    """Recomputation uses the same dropout masks."""
     all_close(gradients(name, dropout=0.3, remat=True), gradients(name, dropout=0.3))
 
 
@@ -69,7 +69,7 @@ def test_parameters_stay_as_they_are(name, changed):
 
 
 def test_a_layer_of_a_loop_has_its_own_dropout():
-    """Three layers that add nothing but dropped biases: what each adds can be told from the sum."""
+    """Three layers add only biases with dropout, chosen so that the sum reveals the contribution of each layer."""
     model = catalogue.module("models", "transformer_lm").TINY.clone(layers=3, dropout=0.5, scan=True)
     s = make_subject(model)
     params = jax.tree.map(jnp.zeros_like, s.params)
@@ -96,7 +96,7 @@ def test_a_layer_of_a_loop_has_its_own_dropout():
 
 
 def lowered(name, deep=2, **changed):
-    """A step's gradients of a model of some depth and width, ready to be compiled; and its parameters."""
+    """Returns the loss function of a model with the given depth, and the shapes of its parameters."""
     depth = {"encoder_layers": deep, "decoder_layers": deep} if name == "transformer" else {"layers": deep}
     model = subject(name).model.clone(**depth, dim=16, dropout=0.1, **changed)
     catalogue.part_class("tasks", "translation" if readers_of(model) else "language_modeling")()
@@ -106,7 +106,7 @@ def lowered(name, deep=2, **changed):
 
 
 def bytes_kept(run, params):
-    """What the forward pass leaves for the backward pass, besides the parameters."""
+    """Returns the number of bytes that the forward pass stores for the backward pass, excluding the parameters."""
     left = jax.eval_shape(lambda params, key: jax.vjp(lambda p: run(p, key), params)[1], params, jax.random.key(0))
     kept, weights = (sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree)) for tree in (left, params))
     return kept - weights
@@ -114,7 +114,7 @@ def bytes_kept(run, params):
 
 @pytest.mark.parametrize("name", REMAT)
 def test_less_is_kept_for_the_backward_pass(name):
-    """What a deeper stack adds is at most a third of what it adds without."""
+    """With `remat`, an additional layer stores at most a third of the bytes that it stores without."""
     more = {}
     for remat in (False, True):
         kept = [bytes_kept(*lowered(name, deep, remat=remat)) for deep in (1, 2)]

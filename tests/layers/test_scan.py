@@ -1,4 +1,4 @@
-"""The loop with kernels: what it gives, and its gradients, are those of a plain one."""
+"""Compares the results and gradients of the scan with kernels with those of a plain scan."""
 
 import functools
 import re
@@ -25,7 +25,7 @@ def plain(body, kernels, state, xs, *, dtype, reverse):
 
 
 def loss(loop, reverse, kernels, closed, state, xs):
-    """Of two kernels of unlike shapes, one multiplied by what the other gave; a mask, and what is closed over."""
+    """Returns the loss of a loop with two kernels of different shapes in sequence, a mask, and closed-over arrays."""
     mask = jnp.arange(7)[:, None, None, None] < jnp.array([7, 3, 0])[:, None, None]
 
     def body(multiply, state, now):
@@ -67,7 +67,7 @@ def test_no_position():
 
 
 def kernel_sums(jaxpr, shape, looping=False):
-    """Sums as large as the kernel within loops."""
+    """Counts the sums as large as the kernel within loops."""
     inner = [(eqn, sub) for eqn in jaxpr.eqns for sub in jax.extend.core.jaxprs_in_params(eqn.params)]
     here = sum(eqn.primitive.name in ("add", "add_any") and eqn.outvars[0].aval.shape == shape for eqn in jaxpr.eqns)
     return looping * here + sum(
@@ -98,7 +98,7 @@ def test_no_sum_as_large_as_the_kernel_in_the_loop(dtype):
 
 
 def test_devices_add_their_sums_after_the_loop():
-    """Two devices share a batch, and each multiplies its own rows. In a plain loop they meet at every position."""
+    """Two devices share a batch and multiply their own rows. In a plain loop they synchronize at every position."""
     mesh = Mesh(np.array(jax.devices()[:2]), ("data",))
     whole, shared = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((), (None, "data")))
     kernels, xs = jax.device_put({"w": drawn(4, 4)}, whole), jax.device_put(drawn(5, 6, 4), shared)
@@ -116,8 +116,8 @@ def test_devices_add_their_sums_after_the_loop():
 
 
 def test_other_transformations():
-    """A mask and a number that the body closes over, where the gradient is of what is compiled, of what is computed
-    again, within a loop, of many at once, and a gradient's own.
+    """Gradients are correct under jit, checkpoint, scan, vmap and a second grad, with a mask and a number that the
+    body closes over.
     """
     kernels, state, xs = {"w": drawn(4, 4)}, drawn(3, 4), drawn(5, 3, 4)
     mask, number = jnp.array([True, False, True])[:, None], jnp.int32(2)
@@ -152,7 +152,7 @@ def test_other_transformations():
 def test_a_body_that_multiplies_otherwise():
     kernels = {"w": drawn(4, 4), "other": drawn(4, 4)}
     for names, message in (
-        (["w"], r"by \['w'\], of the kernels \['other', 'w'\]"),
+        (["w"], r"by \['w'\], but the kernels are \['other', 'w'\]"),
         (["w", "w", "other"], "'w' twice"),
     ):
 

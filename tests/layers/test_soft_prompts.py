@@ -1,4 +1,4 @@
-"""Soft prompts: ids beyond the vocabulary have vectors of their own, and no logits."""
+"""Soft prompts: ids beyond the vocabulary have separate vectors and no logits."""
 
 import jax
 import jax.numpy as jnp
@@ -20,14 +20,14 @@ def s():
 
 
 def with_prompts(s):
-    """The prefix of a subject, its first two tokens soft prompts."""
+    """Returns the prefix of a subject, with soft prompts as its first two tokens."""
     ids = s.prefix.ids.copy()
     ids[:, 0], ids[:, 1] = s.model.vocabulary, s.model.vocabulary + 2
     return s.prefix.replace(ids=ids)
 
 
 def check_reading(model, params, forward, prefix):
-    """Another vector of a prompt that is read changes logits; one that is not read changes none."""
+    """Changing the vector of a prompt changes the logits if and only if the prompt occurs in the prefix."""
     before = forward(params, None, prefix)
     table = params["params"]["words"]["prompts"]
     for row, matters in ((0, True), (1, False), (2, True)):
@@ -43,7 +43,7 @@ def test_prompts_are_read(s):
 
 
 def test_other_tokens_are_what_they_were(s):
-    """Without prompts in the prefix the model is the one that has none."""
+    """Without prompts in the prefix, the logits equal those of a model without prompts."""
     words = {name: leaf for name, leaf in s.params["params"]["words"].items() if name != "prompts"}
     plain = {"params": {**s.params["params"], "words": words}}
     expected = passes(s.model.clone(prompts=0))[0](plain, s.inputs, s.prefix)
@@ -70,8 +70,8 @@ def test_gradients_reach_what_is_read(s):
 @pytest.mark.parametrize(
     "mutant",
     [
-        Mutant("prompts that are not read", "layers.embed", "(ids >= self.entries)[..., None]", "False", ""),
-        Mutant("prompts one behind", "layers.embed", "ids - self.entries, 0", "ids - self.entries - 1, 0", ""),
+        Mutant("prompts not read", "layers.embed", "(ids >= self.entries)[..., None]", "False", ""),
+        Mutant("prompts shifted by one", "layers.embed", "ids - self.entries, 0", "ids - self.entries - 1, 0", ""),
     ],
     ids=lambda mutant: mutant.bug.replace(" ", "-"),
 )

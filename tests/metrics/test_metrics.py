@@ -1,4 +1,4 @@
-"""Scores against the packages they come from."""
+"""Compares scores with the packages that compute them."""
 
 import json
 import os
@@ -40,12 +40,12 @@ def test_sacrebleu(rows):
 
 
 def command_line(folder, hypotheses, references, *options):
-    """What the `sacrebleu` command prints, by metric."""
+    """Returns the output of the `sacrebleu` command, by metric."""
     folder.mkdir(exist_ok=True)
     paths = [folder / f"{i}.txt" for i in range(1 + len(references))]
     for path, lines in zip(paths, (hypotheses, *references), strict=True):
         path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-    # It opens its standard streams anew, by their numbers.
+    # The command reopens its standard streams by file descriptor.
     old = sys.argv, sys.stdin, sys.stdout
     numbers = os.open(os.devnull, os.O_RDONLY), os.open(folder / "out", os.O_CREAT | os.O_TRUNC | os.O_WRONLY)
     sys.stdin, sys.stdout = (SimpleNamespace(fileno=lambda n=n: n) for n in numbers)
@@ -72,7 +72,7 @@ def command_line(folder, hypotheses, references, *options):
     return {scored["name"]: scored for scored in json.loads((folder / "out").read_text(encoding="utf-8"))}
 
 
-# It leaves its files open.
+# The command does not close its files.
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 @settings(max_examples=12, deadline=None)
 @given(LINES)
@@ -80,7 +80,7 @@ def command_line(folder, hypotheses, references, *options):
 @example([("a", "", "")])
 @example([("a b c d e", "a b c d e", ""), ("", "", ""), ("東京 ß", "東京 ß", "")])
 def test_as_the_sacrebleu_command(tmp_path_factory, rows):
-    """To all digits, of Unicode and of empty lines, with its signature."""
+    """Scores equal the command's in all digits, with Unicode and empty lines, and so do signatures."""
     hypotheses, *references = (list(column) for column in zip(*rows, strict=True))
     folder = tmp_path_factory.getbasetemp() / "sacrebleu"
     default = command_line(folder, hypotheses, references, "--force")
@@ -126,7 +126,7 @@ def test_rouge(rows):
 
 def test_signatures():
     names = [scored.name for name in OF_TEXT for scored in score(name, ["a"], [["a"]])]
-    assert len(names) == len(set(names)) + 1 + 4  # bleu_zh and rouge_stemmed differ by their signatures
+    assert len(names) == len(set(names)) + 1 + 4  # bleu_zh and rouge_stemmed differ in their signatures
     for name in OF_TEXT:
         for scored in score(name, ["a b c d"], [["a b c d"]]):
             assert "nrefs:1" in scored.signature
@@ -144,7 +144,7 @@ def test_exact_match():
 @pytest.mark.parametrize(
     ("name", "hypotheses", "references", "message"),
     [
-        ("blue", ["a"], [["a"]], "unknown metric 'blue': one of accuracy, bleu"),
+        ("blue", ["a"], [["a"]], "unknown metric 'blue': expected one of accuracy, bleu"),
         ("bleu", [], [[]], "no hypotheses"),
         ("bleu", ["a"], [], "no references"),
         ("rouge", ["a", "b"], [["a", "b"], ["a"]], "2 hypotheses, but 1 lines in reference 2"),
@@ -174,7 +174,7 @@ def test_mean_squared_error():
     assert scored == ("mean squared error", 0.625, "nrefs:1|lines:2")
     with pytest.raises(ValueError, match="lines that are numbers: could not convert string to float: 'x'"):
         score("mse", ["x"], [["1"]])
-    with pytest.raises(ValueError, match="against one reference"):
+    with pytest.raises(ValueError, match="exactly one reference"):
         score("mse", ["1"], [["1"], ["2"]])
 
 
@@ -183,7 +183,7 @@ NUMBERS = st.lists(st.tuples(*[st.integers(-5, 5).map(lambda n: n / 2)] * 2), mi
 
 @given(NUMBERS)
 def test_correlations(pairs):
-    """Against their definitions in NumPy; the rank of equal numbers is the mean of theirs."""
+    """Compares correlations with their definitions in NumPy. Tied numbers share their mean rank."""
     predicted, expected = np.array(pairs).T
 
     def ranks(x):
@@ -199,15 +199,15 @@ def test_correlations(pairs):
 
 def test_a_correlation_of_one_line_is_refused():
     assert score("pearson", ["1"], [["2"]])[0].value == 0.0
-    with pytest.raises(SeqlabError, match="pearson is of many lines together"):
+    with pytest.raises(SeqlabError, match="pearson has no score for single lines"):
         score_lines("pearson", ["1", "2"], [["1", "2"]])
-    with pytest.raises(SeqlabError, match="Spearman is of lines that are finite numbers"):
+    with pytest.raises(SeqlabError, match="Spearman needs lines that are finite numbers"):
         score("spearman", ["inf"], [["2"]])
 
 
 @given(NUMBERS, st.data())
 def test_a_resampled_corpus_is_scored_as_its_lines(pairs, data):
-    """For sums and for whole corpora: each line as often as it is drawn."""
+    """A resampled corpus has the scores of its lines, each repeated as often as it was drawn."""
     times = np.array(data.draw(st.lists(st.integers(0, 3), min_size=len(pairs), max_size=len(pairs))))
     if not times.any():
         times[0] = 1
@@ -250,7 +250,7 @@ def test_words_of_any_script(text, expected):
 
 
 def test_rouge_of_what_is_not_ascii():
-    """rouge-score drops what is not ASCII; the other tokenizer does not, and has another name and signature."""
+    """rouge-score drops non-ASCII text. The Unicode tokenizer does not, and has a different name and signature."""
     lines = ["東京", "schöne Häuser"]
     unicode, ascii = (score(name, lines, [lines]) for name in ("rouge_unicode", "rouge"))
     assert [scored.value for scored in unicode[:1]] == [100.0]
@@ -294,7 +294,7 @@ def test_nothing_written_is_no_nan(name):
 
 
 def test_macro_f1():
-    """Against its definition; a class that is only written counts for nothing but the errors it makes."""
+    """Compares macro-F1 with its definition. A class that is only predicted has no F1 but counts as errors."""
     expected, predicted = list("aaabbc"), ["a", "a", "b", "b ", "c", "z"]
     (macro,) = score("macro_f1", predicted, [expected])
     f1 = {"a": 2 * 2 / (2 + 3), "b": 2 * 1 / (2 + 2), "c": 0.0}

@@ -1,4 +1,4 @@
-"""Layers in plain NumPy, one sum at a time."""
+"""Reference implementations of layers in NumPy, written as explicit loops."""
 
 import math
 
@@ -6,7 +6,7 @@ import numpy as np
 
 
 def attention(query, key, value, out, x, memory, mask):
-    """Multi-head attention of one row: x [T D], memory [S D], mask [T S]; kernels [D H d], out [H d D]."""
+    """Returns multi-head attention for one row: x [T D], memory [S D], mask [T S]; kernels [D H d], out [H d D]."""
     heads, width = query.shape[1:]
     result = np.zeros_like(x)
     for t in range(len(x)):
@@ -33,7 +33,7 @@ def sinusoidal(position, dim):
 
 
 def smoothed_cross_entropy(logits, target, smoothing):
-    """Cross-entropy of one position against (1 - smoothing) on the target and the rest spread evenly over all."""
+    """Returns the cross-entropy at one position, with 1 - smoothing on the target and the rest spread uniformly."""
     probabilities = np.exp(logits - logits.max())
     probabilities /= probabilities.sum()
     goal = np.full(len(logits), smoothing / len(logits))
@@ -46,12 +46,12 @@ def sigmoid(x):
 
 
 def normal(x, norm):
-    """Layer normalization of one vector, where there is one."""
+    """Returns the layer normalization of one vector, or the vector if there is no normalization."""
     return x if norm is None else layer_norm(x[None], *norm)[0]
 
 
 def cell_step(cell, reset, wx, h, c, recurrent_kernel, own_bias, norms=(None, None, None)):
-    """The next h and c of one row, from W x + b; see `recurrent`."""
+    """Returns the next h and c of one row, given W x + b; see `recurrent`."""
     recurrent_norm, cell_norm, candidate_norm = norms
     dim = len(h)
     if cell == "gru" and reset == "before":
@@ -72,8 +72,8 @@ def cell_step(cell, reset, wx, h, c, recurrent_kernel, own_bias, norms=(None, No
 
 
 def recurrent(cell, reset, x, weights, norms=(None, None, None, None)):
-    """The states h of one row, x [T F], from zero on; `weights`: input [F G], recurrent [D G], bias [G], and of a GRU
-    whose reset gate stands after the product the candidate's own bias [D].
+    """Returns the states h of one row, x [T F], starting from zero. `weights`: input [F G], recurrent [D G], bias
+    [G], and for a GRU with its reset gate after the product, the bias of the candidate [D].
     """
     kernel, recurrent_kernel, bias, own_bias = weights
     input_norm, *rest = norms
@@ -86,8 +86,8 @@ def recurrent(cell, reset, x, weights, norms=(None, None, None, None)):
 
 
 def attentive_decoder(cell, early, summary, y, memory, weights):
-    """The features of one row: summary [E], embeddings y [T D], memory [S D] looked at by dot products; `weights` by
-    name: kernels and biases of the layers, as pairs, and of the cell as in `recurrent`.
+    """Returns the features of one row: summary [E], embeddings y [T D], memory [S D] with dot-product attention.
+    `weights` by name: pairs of kernel and bias of the layers, and the weights of the cell as in `recurrent`.
     """
     kernel, recurrent_kernel, bias, own_bias = weights["layer"]
     dim, features = len(recurrent_kernel), []
@@ -110,7 +110,7 @@ def attentive_decoder(cell, early, summary, y, memory, weights):
 
 
 def causal_convolution(x, kernel, bias, dilation):
-    """x [T F], kernel [k F G], the tap of the same position first."""
+    """Returns the convolution of x [T F] with kernel [k F G], whose first tap is at the current position."""
     out = np.tile(bias, (len(x), 1))
     for t in range(len(x)):
         for j in range(len(kernel)):
@@ -120,8 +120,8 @@ def causal_convolution(x, kernel, bias, dilation):
 
 
 def alignment(score, query, memory, weights):
-    """Scores [S] of one query [D] over a memory [S E]; `weights`: the query's kernel and bias, the key's kernel, the
-    vector, as far as the score has them.
+    """Returns the scores [S] of one query [D] for a memory [S E]. `weights`: kernel and bias of the query, kernel of
+    the key, vector; those that the score does not use are None.
     """
     query_kernel, query_bias, key_kernel, vector = weights
     scores = []
@@ -136,7 +136,7 @@ def alignment(score, query, memory, weights):
 
 
 def weight_normed(direction, gain, taps):
-    """The kernel [k F G] of length `gain` for each output."""
+    """Returns the kernel [k F G], with norm `gain` for each output."""
     columns = [g * column / math.sqrt((column**2).sum()) for g, column in zip(gain, direction.T, strict=True)]
     return np.array(columns).T.reshape(taps, -1, len(gain))
 
@@ -149,7 +149,7 @@ def tcn_block(x, first, second, shortcut, dilation):
 
 
 def wavenet_block(x, convolution, out, dilation):
-    """What goes on, and what skips to the end."""
+    """Returns the residual output and the skip output."""
     both = causal_convolution(x, *convolution, dilation)
     dim = x.shape[1]
     z = np.tanh(both[:, :dim]) * sigmoid(both[:, dim:]) @ out[0] + out[1]
@@ -157,7 +157,7 @@ def wavenet_block(x, convolution, out, dilation):
 
 
 def gated_block(x, convolution, dilation, ahead=0):
-    """A gated linear unit of a convolution that sees `ahead` positions ahead."""
+    """Returns the gated linear unit of a convolution that reads `ahead` positions ahead."""
     later = np.concatenate([x, np.zeros((ahead, x.shape[1]))])
     both = causal_convolution(later, *convolution, dilation)[ahead:]
     dim = x.shape[1]
@@ -170,7 +170,7 @@ def softmax(scores):
 
 
 def pool(x, members, hidden, vector):
-    """The weighted mean of each set of positions of x [S E]; members [N S]."""
+    """Returns the weighted mean of each set of positions of x [S E]; members [N S]."""
     means = []
     for own in members:
         if own.any():
@@ -182,8 +182,8 @@ def pool(x, members, hidden, vector):
 
 
 def conv_seq2seq(source, target, encoder, decoder):
-    """Features of one pair of embedded sequences [S D], [T D]; `encoder`: a convolution a layer (kernel, bias);
-    `decoder`: a convolution, and the dense layers of the query and of the context.
+    """Returns the features of one pair of embedded sequences [S D], [T D]. `encoder`: one convolution (kernel, bias)
+    per layer; `decoder`: a convolution and the dense layers of the query and the context per layer.
     """
     half, x = math.sqrt(0.5), source
     for convolution in encoder:
@@ -201,8 +201,8 @@ def conv_seq2seq(source, target, encoder, decoder):
 
 
 def transformer_layer(x, memory, mask, memory_mask, post, weights):
-    """One row; `weights`: kernels of attention to itself and to the memory, as in `attention`, scales and biases of
-    the three normalizations, kernels and biases of the two dense layers.
+    """Returns the output of one row. `weights`: kernels of self-attention and cross-attention, as in `attention`,
+    scales and biases of the three normalizations, kernels and biases of the two dense layers.
     """
     own, cross, norms, inner, outer = weights
 

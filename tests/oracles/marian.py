@@ -1,5 +1,5 @@
-"""A Marian folder's model in plain NumPy, by what transformers says of it: post-norm layers with biases, a table for
-source, target and output, decoding that begins with the pad.
+"""The model of a Marian folder in NumPy, following transformers: post-norm layers with biases, one table for source,
+target and output, and decoding that starts with the pad.
 """
 
 import json
@@ -47,7 +47,7 @@ def activation(name, x):
 
 
 def log_probs(folder: Path, source: list[int], target: list[int]) -> np.ndarray:
-    """The log-probability of each token of a target [T], source and target with their EOS."""
+    """Returns the log-probability of each token of a target [T]. Source and target include EOS."""
     config = json.loads((folder / "config.json").read_text())
     arrays = {name: value.astype(np.float64) for name, value in load_file(folder / "model.safetensors").items()}
     table, dim = arrays["model.shared.weight"], config["d_model"]

@@ -1,4 +1,4 @@
-"""Exhaustive search in plain NumPy: every answer, scored; and the depth-first one that leaves out what cannot win."""
+"""Search in NumPy: exhaustive search, and depth-first search that prunes answers that cannot win."""
 
 import itertools
 from collections.abc import Callable
@@ -12,7 +12,7 @@ def log_softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def length_score(rule: str, alpha: float, word_penalty: float) -> Callable[[float, int], float]:
-    """The score of a sum of log-probabilities over n tokens."""
+    """Returns a function that scores a sum of log-probabilities over n tokens."""
     penalties = {"none": lambda n: 1.0, "gnmt": lambda n: ((5 + n) / 6) ** alpha, "power": lambda n: n**alpha}
     return lambda total, n: (total - word_penalty * n) / penalties[rule](n)
 
@@ -20,10 +20,10 @@ def length_score(rule: str, alpha: float, word_penalty: float) -> Callable[[floa
 def exhaustive(
     logits: np.ndarray, first: int, eos: int, limit: int, alpha: float, rule: str = "gnmt", word_penalty: float = 0.0
 ) -> list[tuple[float, list[int]]]:
-    """(score, answer) of all answers of at most `limit` tokens that end in EOS, best first.
+    """Returns (score, answer) of all answers of at most `limit` tokens that end in EOS, best first.
 
-    `logits[t, previous]` [V] stand for the model. The score is the log-probability, less a penalty for each of n
-    tokens, over ((5 + n) / 6) ** alpha, or what the rule says.
+    `logits[t, previous]` [V] replace the model. The score is the log-probability, minus a penalty for each of n
+    tokens, divided by ((5 + n) / 6) ** alpha or as the rule defines.
     """
     log_probs, score = log_softmax(logits.astype(np.float64)), length_score(rule, alpha, word_penalty)
     others = [token for token in range(logits.shape[-1]) if token != eos]
@@ -41,7 +41,7 @@ def exhaustive(
 def depth_first(
     logits: np.ndarray, first: int, eos: int, limit: int, score: Callable[[float, int], float], incumbent: float
 ) -> tuple[list[int], int]:
-    """The best answer that beats the incumbent, if there is one, and how many nodes were expanded to know it."""
+    """Returns the best answer that beats the incumbent, if there is one, and the number of expanded nodes."""
     log_probs = log_softmax(logits.astype(np.float64))
     best: tuple[float, list[int]] = (incumbent, [])
     nodes = 0

@@ -1,8 +1,9 @@
-"""Beam search as other toolkits do it, for one sentence, with lists. Each function says where its rule is written.
+"""Beam search with the rules of other toolkits, for one sentence, using lists. Each function cites the source of its
+rules.
 
-`logits(prefix)` [V] stand for the model; K is the beam; `limit` the most tokens, EOS included; `alpha` the exponent
-of the length. What is returned: (score, tokens) of at most K hypotheses, best first. A tie goes to what comes first:
-the better hypothesis, the smaller token.
+`logits(prefix)` [V] replaces the model; K is the beam size; `limit` is the maximum number of tokens, including EOS;
+`alpha` is the exponent of the length. Functions return (score, tokens) of at most K hypotheses, best first. Ties go
+to the better hypothesis, then to the smaller token.
 """
 
 import math
@@ -20,7 +21,7 @@ def best(scored, count):
 
 
 def extended(alive, log_probs):
-    """Every continuation of every hypothesis, with its sum."""
+    """Returns all continuations of all hypotheses, with their sums."""
     return [(s + x, (*p, token)) for s, p in alive for token, x in enumerate(log_probs(p))]
 
 
@@ -52,7 +53,7 @@ def gnmt(logits, beam, limit, alpha):
 
 def fairseq(logits, beam, limit, alpha):
     """fairseq 0.12.2, sequence_generator.py: `_generate`, `finalize_hypos`; search.py: `BeamSearch.step`. Its max_len
-    does not count EOS: it is `limit` - 1.
+    excludes EOS, so it is `limit` - 1.
     """
     alive, finished = [(0.0, ())], []
     for n in range(1, limit + 1):
@@ -72,7 +73,7 @@ def fairseq(logits, beam, limit, alpha):
 
 
 def joey(logits, beam, limit, alpha):
-    """Joey NMT 2.3.0, search.py: `beam_search`. It fills a list up with [UNK]; that is left out."""
+    """Joey NMT 2.3.0, search.py: `beam_search`. Its padding of the list with [UNK] is omitted."""
 
     def penalty(n):
         return ((5 + n) / 6) ** alpha
@@ -109,7 +110,7 @@ def marian(logits, beam, limit, alpha, word_penalty=0.0):
 
 
 def ct2(logits, beam, limit, alpha):
-    """CTranslate2 4.8.5, decoding.cc: `BeamSearch::search`, `finalize_result`; with as many hypotheses asked for as
+    """CTranslate2 4.8.5, decoding.cc: `BeamSearch::search`, `finalize_result`, with as many hypotheses requested as
     there are in the beam. Without a length penalty it may stop early.
     """
     alive, finished, topped = [(0.0, ())], [], False

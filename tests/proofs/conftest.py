@@ -1,4 +1,4 @@
-"""The parts of the proofs are found as those of a user are, by `--parts`; other tests do not see them."""
+"""Makes the parts of the proofs available through `--parts`, like custom parts; other tests do not find them."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What the proofs ask of a run: that it resumes bit for bit, and computes alike on one and on eight devices."""
+"""Checks that the proofs share: a run resumes bitwise, and computes the same results on one and on eight devices."""
 
 import dataclasses
 import json
@@ -22,11 +22,11 @@ from seqlab.training.train import train
 
 
 def quiet(line):
-    """Says nothing."""
+    """Prints nothing."""
 
 
 def small(model, task, data, **changes):
-    """A small experiment that validates every four steps."""
+    """Returns a small experiment that validates every four steps."""
     settings = {
         "steps": 8,
         "log_every": 1,
@@ -50,7 +50,7 @@ def leaves_of(run, step=None):
 
 
 def check_run(experiment, run: Path, data_dir: Path, **options):
-    """The loss of a run falls. The run resumes bit for bit, and computes alike on one and on eight devices."""
+    """Checks that the loss of a run decreases, that the run resumes bitwise, and that one and eight devices agree."""
     losses = losses_of(run)
     assert losses[-1] < losses[0]
     check_resume(experiment, run, data_dir, **options)
@@ -58,7 +58,7 @@ def check_run(experiment, run: Path, data_dir: Path, **options):
 
 
 def check_resume(experiment, whole: Path, data_dir: Path, **options):
-    """Stopped after its first validation and resumed, a run has the hashes of the one that was not stopped."""
+    """Checks that a run that is stopped after its first validation and resumed has the hashes of an unstopped run."""
     run, stops = whole.with_name(f"{whole.name}-resumed"), []
 
     def stop(line):
@@ -76,8 +76,8 @@ def check_resume(experiment, whole: Path, data_dir: Path, **options):
 
 
 def check_devices(experiment, run: Path, data_dir: Path):
-    """After a step of SGD without dropout the parameters are those of one device, by jit and, where rows do not
-    depend on each other, by pmap.
+    """Checks that a step of SGD without dropout gives the parameters of one device, with jit and, if rows are
+    independent, with pmap.
     """
     experiment, _, codecs, corpus = prepared = prepare_experiment(experiment, data_dir, run, say=quiet)
     experiment = dataclasses.replace(experiment, optimizer=Optimizer("sgd", clip=0.0))
@@ -86,7 +86,7 @@ def check_devices(experiment, run: Path, data_dir: Path):
     batch = fill_rows(prepared.collate(plan.batches(0, 0)[0], 0), 8)
     state = initial_state(experiment, batch, references)
     alone, _ = jax.jit(training_step(experiment))(jax.tree.map(jnp.copy, state), batch, references)
-    alone_by_row = not (experiment.task.whole_batch or experiment.task.online)  # under pmap a rollout draws otherwise
+    alone_by_row = not (experiment.task.whole_batch or experiment.task.online)  # pmap samples different rollouts
     for parallel in (Parallel(), Parallel(fsdp=2), *([Parallel("pmap")] if alone_by_row else [])):
         runner = make_runner(parallel, 1, axes_of(experiment.model))
         step = runner.compile(training_step(experiment, runner.axis))

@@ -1,4 +1,4 @@
-"""Captions of synthetic images: a generator whose source is not text, decoded by the same search."""
+"""Captions of synthetic images: a generator with a source that is not text, decoded by the same search."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""A counted bigram model: one checkpoint without an optimizer, decoded by the same search."""
+"""A bigram model estimated by counting: one checkpoint without an optimizer, decoded by the same search."""
 
 import dataclasses
 import json
@@ -38,7 +38,9 @@ def home(tmp_path_factory):
 
 
 def test_the_probabilities_are_the_counted_ones(home):
-    """Of "a" in training: twice " b" follows, once " c"; each of the V continuations counts one more."""
+    """In training, "a" is followed twice by " b" and once by " c"; each of the V continuations has an added count of
+    1.
+    """
     run = loading.load(home / "run")
     codec, table = run.codecs["target"], run.params["params"]["table"]
     np.testing.assert_allclose(np.exp(table).sum(axis=1), 1.0, rtol=1e-5)
@@ -50,7 +52,7 @@ def test_the_probabilities_are_the_counted_ones(home):
 
 @pytest.mark.parametrize("rows", ["packed", "stream"])
 def test_other_rows_count_other_contexts(home, tmp_path, rows):
-    """Each batch is counted once. The rows of a stream do not begin with BOS, so their counts differ."""
+    """Each batch is counted once. The rows of a stream do not start with BOS, so their counts differ."""
     train(modeling(home, rows), tmp_path / "run", home / "data", say=quiet)
     table = leaves_of(tmp_path / "run")["params/table"]
     equal = np.array_equal(table, leaves_of(home / "run")["params/table"])

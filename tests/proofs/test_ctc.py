@@ -1,4 +1,4 @@
-"""Connectionist temporal classification on synthetic frames: outputs of half as many positions as inputs."""
+"""Connectionist temporal classification on synthetic frames, with half as many output positions as inputs."""
 
 import itertools
 import json
@@ -37,7 +37,7 @@ def test_it_resumes_and_is_the_same_on_devices(home):
 
 
 def test_it_learns_to_transcribe(home, capsys):
-    """Sizes are filled in: features of the reader from the codec, symbols of the head from the target."""
+    """Sizes are set from the data: features of the reader from the codec, symbols of the head from the target."""
     train(transcription(steps=200, hash_every=0), home / "long", home / "data", say=quiet)
     run = loading.load(home / "long")
     assert (run.model.encoder.reader.features, run.model.vocabulary) == (4, 4)
@@ -59,7 +59,7 @@ def test_it_learns_to_transcribe(home, capsys):
 
 
 def test_the_loss_sums_over_all_alignments():
-    """NumPy enumerates the paths of a short sequence."""
+    """Compares the loss with an enumeration of all paths of a short sequence in NumPy."""
     logits = np.random.default_rng(0).normal(size=(1, 4, 3)).astype(np.float32)
     labels = np.array([[1, 2, 0]])
     log_probs = logits[0] - np.logaddexp.reduce(logits[0], axis=-1, keepdims=True)

@@ -1,4 +1,4 @@
-"""A student with a teacher: a frozen reference in the loss."""
+"""Distillation from a teacher: a frozen reference in the loss."""
 
 import dataclasses
 import shutil
@@ -20,7 +20,7 @@ SETTINGS = {"steps": 8, "log_every": 1, "hash_every": 1}
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
-    """A folder with a teacher and a student of other sizes."""
+    """Returns a folder with a teacher and a student of different sizes."""
     home = tmp_path_factory.mktemp("distillation")
     train(teaching(), home / "teacher", home / "data", say=quiet)
     train(learning(), home / "student", home / "data", say=quiet)
@@ -44,14 +44,14 @@ def test_it_learns_resumes_and_is_the_same_on_devices(home):
 
 
 def test_the_teacher_matters(home, tmp_path):
-    """Another teacher gives another student, so that the loss is of its distribution."""
+    """A different teacher gives a different student, so the loss depends on its distribution."""
     other = dataclasses.replace(learning(), references=(("teacher", str(home / "student")),))
     train(other, tmp_path / "other", home / "data", say=quiet)
     assert losses_of(tmp_path / "other") != losses_of(home / "student")
 
 
 def test_paths_are_relative_to_the_run_or_to_base(home, capsys):
-    """Decoding needs no teacher; evaluation does."""
+    """Evaluation needs the teacher; decoding does not."""
     (home / "elsewhere").mkdir()
     (home / "student").rename(home / "elsewhere" / "student")
     (home / "teacher").rename(home / "the-teacher")
@@ -70,7 +70,7 @@ def test_paths_are_relative_to_the_run_or_to_base(home, capsys):
 
 
 def test_a_teacher_that_has_changed(home, tmp_path):
-    """A run is not resumed with another teacher."""
+    """A run cannot be resumed with a different teacher."""
     run = tmp_path / "student"
     experiment = dataclasses.replace(learning(), references=(("teacher", str(home / "teacher")),))
     train(experiment, run, home / "data", say=quiet)
@@ -85,7 +85,7 @@ def test_a_teacher_that_has_changed(home, tmp_path):
 
 
 def test_another_vocabulary(home, tmp_path):
-    """The teacher's ids must be the student's."""
+    """The teacher and the student must have the same ids."""
     other = dataclasses.replace(learning(), text=dataclasses.replace(learning().text, size=310))
     other = dataclasses.replace(other, references=(("teacher", str(home / "teacher")),))
     with pytest.raises(

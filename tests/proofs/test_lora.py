@@ -1,4 +1,4 @@
-"""LoRA on a GRU language model, and on the attention kernels of a Transformer, which have more than two axes."""
+"""LoRA on a GRU language model and on the attention kernels of a Transformer, which have more than two axes."""
 
 import dataclasses
 import json
@@ -39,7 +39,7 @@ def adapting(home, **changes):
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
-    """A folder with a base run and an adapted one."""
+    """Returns a folder with a base run and an adapted run."""
     home = tmp_path_factory.mktemp("lora")
     for split, count in (("train", 60), ("validation", 8), ("test", 8)):
         lines = [json.dumps({"text": f"a warm day {i}"}) + "\n" for i in range(count)]
@@ -79,7 +79,7 @@ def test_gradients_reach_a_once_b_is_perturbed(name):
 
 
 def test_a_kernel_of_three_axes_is_a_matrix():
-    """A low-rank change of a query kernel [D H E] changes queries by x A B, by NumPy."""
+    """A low-rank change of a query kernel [D H E] changes queries by x A B, as computed in NumPy."""
     random = np.random.default_rng(0)
     kernel, x = random.normal(size=(6, 2, 3)).astype(np.float32), random.normal(size=(4, 6)).astype(np.float32)
     added = {"q.kernel": {"a": random.normal(size=(6, 2)), "b": random.normal(size=(2, 6))}}

@@ -1,4 +1,4 @@
-"""Masked-token prediction (Devlin et al. 2019), and a classifier that starts from its encoder."""
+"""Masked-token prediction (Devlin et al. 2019), and a classifier that is initialized from its encoder."""
 
 import json
 
@@ -25,7 +25,7 @@ ENCODER = TransformerEncoder(layers=1, dim=16, heads=2, hidden=24, dropout=0.0)
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
-    """A folder with a pre-trained run."""
+    """Returns a folder with a pre-trained run."""
     home = tmp_path_factory.mktemp("masked")
     for split, count in (("train", 60), ("validation", 8), ("test", 8)):
         rows = [{"text": f"a {'warm' if i % 2 else 'cold'} day {i}", "kind": "ab"[i % 2]} for i in range(count)]
@@ -78,7 +78,9 @@ def test_it_learns_resumes_and_is_the_same_on_devices(home):
 
 
 def test_a_classifier_starts_from_the_encoder(home, capsys):
-    """One step of rate zero leaves the encoder as it was pre-trained; then it trains, and predicts."""
+    """A step with learning rate zero leaves the pre-trained encoder unchanged. Then the classifier trains and
+    predicts.
+    """
     tokenizer, lines = home / "run" / "codecs" / "source.sentencepiece", []
     still = classification(home, steps=1, schedule=Schedule(name="constant", peak=0.0, warmup=0))
     train(still, home / "still", home / "data", tokenizer=tokenizer, say=lines.append)

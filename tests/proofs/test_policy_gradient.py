@@ -1,4 +1,4 @@
-"""A tabular policy gradient, online: rollouts by the current policy, several updates each."""
+"""Online policy gradient with a tabular policy: rollouts of the current policy, with several updates each."""
 
 import dataclasses
 import json
@@ -28,7 +28,7 @@ STATES, ACTIONS = "abcdefg", "xyz"
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
-    """A folder with states and their right actions, and a run."""
+    """Returns a folder with states and their correct actions, and a run."""
     home = tmp_path_factory.mktemp("policy")
     for split, count in (("train", 280), ("validation", 14), ("test", 14)):
         rows = [{"state": STATES[i % 7], "action": ACTIONS[i % 7 % 3]} for i in range(count)]
@@ -68,28 +68,28 @@ def test_it_learns_the_right_actions(home):
 
 @pytest.fixture(scope="module")
 def once(home):
-    """A run with one update for each rollout."""
+    """Returns a run with one update per rollout."""
     experiment = dataclasses.replace(playing(home), task=PolicyGradient(updates=1))
     train(experiment, home / "once", home / "data", say=quiet)
     return home / "once"
 
 
 def test_the_first_ratio_is_one(once):
-    """With one update the policy has not changed since its rollout."""
+    """With one update, the policy does not change between rollout and update."""
     ratios = [record["ratio"] for record in records_of(once) if "ratio" in record]
     assert ratios == pytest.approx([1.0] * len(ratios), abs=1e-5)
     assert len(ratios) == 8
 
 
 def test_updates_of_one_rollout_count_as_one_step(home, once):
-    """Three updates give another table than one, and the run has as many steps."""
+    """Three updates give a different table than one, but the run has the same number of steps."""
     tables = [leaves_of(run)["params/table"] for run in (once, home / "run")]
     assert not np.array_equal(*tables)
     assert max(record["step"] for record in records_of(home / "run")) == 8
 
 
 def test_the_schedule_counts_rollouts(home):
-    """The updates of one rollout have one rate, and a linear schedule ends with the last rollout."""
+    """The updates of a rollout share one learning rate, and a linear schedule ends with the last rollout."""
     schedule = Schedule(name="linear", peak=1.0, warmup=0)
     experiment = playing(home, schedule=schedule, steps=4)
     optimizer, ones = optimizer_of(experiment), {"x": jnp.ones(())}
@@ -108,7 +108,7 @@ def test_no_updates_are_refused(home):
 
 
 def test_the_estimate_is_the_exact_gradient_in_the_mean():
-    """Of a softmax policy: d E[reward] / d logits = p (indicator of the right action - its probability)."""
+    """For a softmax policy, d E[reward] / d logits = p (indicator of the correct action - its probability)."""
     model, task = PolicyTable(classes=3).clone(reader=PolicyTable().reader.clone(vocabulary=4)), PolicyGradient()
     random = np.random.default_rng(0)
     params = {"params": {"table": random.normal(size=(4, 3)).astype(np.float32)}}

@@ -1,4 +1,4 @@
-"""Direct preference optimization on a toy generator: a batch of its own struct, and a reference that is the start."""
+"""Direct preference optimization with a toy generator: a custom batch struct, and the initial policy as reference."""
 
 import json
 import math
@@ -31,7 +31,7 @@ def preferring(home, **changes):
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
-    """A folder with a policy, and a run that starts from it and has it as its reference."""
+    """Returns a folder with a policy, and a run that is initialized from it and has it as its reference."""
     home = tmp_path_factory.mktemp("preferences")
     for split, count in (("train", 60), ("validation", 8), ("test", 8)):
         rows = [{"source": f"say {i}", "target": f"yes {i}", "rejected": f"no {i % 7}"} for i in range(count)]
@@ -42,7 +42,7 @@ def home(tmp_path_factory):
 
 
 def test_the_first_loss_is_that_of_a_coin(home):
-    """Policy and reference are equal at first, though they come from the same run: log 2."""
+    """The policy equals its reference at first, so the loss is log 2."""
     assert losses_of(home / "run")[0] == pytest.approx(math.log(2), abs=1e-6)
     assert losses_of(home / "run")[-1] < math.log(2) - 0.01
 
@@ -53,7 +53,7 @@ def test_it_resumes_and_is_the_same_on_devices(home):
 
 
 def test_the_reference_is_unchanged_bit_for_bit(home):
-    """Also where it shares its file with the initial policy, which has changed."""
+    """The reference does not change, although the policy that was initialized from the same file does."""
     reference = loading.load(home / "policy")
     before = leaves_of(home / "policy")
     train(preferring(home), home / "again", home / "data", init_from=home / "policy", say=quiet)
@@ -65,7 +65,7 @@ def test_the_reference_is_unchanged_bit_for_bit(home):
 
 @pytest.mark.parametrize("name", ["jit", "pmap"])
 def test_frozen_parameters_and_references_stay(home, tmp_path, name):
-    """Only the decoder is trained, and the rest is what the reference's run has, to the bit."""
+    """Only the decoder is trained; the other parameters remain bitwise equal to the reference run."""
     changes = {"optimizer": Optimizer(trainable="params/decoder/"), "parallel": Parallel(name)}
     changes["references"] = (("policy", str(home / "policy")),)
     train(preferring(home, **changes), tmp_path / "run", home / "data", init_from=home / "policy", say=quiet)
@@ -76,5 +76,5 @@ def test_frozen_parameters_and_references_stay(home, tmp_path, name):
 
 
 def test_a_run_of_preferences_decodes(home):
-    """Without its reference."""
+    """Decoding does not need the reference."""
     assert len(loading.load(home / "run").translate(["say 3", "say 4"])) == 2

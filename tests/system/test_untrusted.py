@@ -208,7 +208,7 @@ def test_an_experiment_that_somebody_changed(run, fields, message):
 
 def test_a_name_of_a_data_set_fetches_no_code():
     for name in ("huggingface:x", "kaggle:x/y", "x/y/data_dir=z", "gs://x", "../x"):
-        with pytest.raises(SeqlabError, match="the name of a set"):
+        with pytest.raises(SeqlabError, match="expected the name of a data set"):
             Tfds(name=name, source="x").splits()
 
 
@@ -216,7 +216,7 @@ def test_features_name_no_other_module(tmp_path):
     (tmp_path / "dataset_info.json").write_text("{}")
     content = {"pythonClassName": "tensorflow_datasets.core.x.Y", "features": {"a": {"pythonClassName": "os.path.X"}}}
     (tmp_path / "features.json").write_text(json.dumps(content))
-    with pytest.raises(SeqlabError, match=r"'os\.path\.X' is no feature"):
+    with pytest.raises(SeqlabError, match=r"'os\.path\.X' is not a feature"):
         Tfds(folder=str(tmp_path), source="a").splits()
 
 

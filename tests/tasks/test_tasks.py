@@ -1,4 +1,4 @@
-"""Every task but translation, from a table on disk to its scores, by the command's own functions."""
+"""Tasks other than translation, from a table on disk to scores, with the functions of the command line."""
 
 import dataclasses
 import itertools
@@ -44,7 +44,7 @@ from tests.command import call, save_untrained
 
 
 def quiet(line):
-    """Says nothing."""
+    """Prints nothing."""
 
 
 def table(path, count):
@@ -94,7 +94,7 @@ GENERATORS = [n for n in catalogue.names("models") if isinstance(catalogue.modul
 @pytest.mark.sample(2)
 @pytest.mark.parametrize("model", GENERATORS)
 def test_the_command_decodes_every_generator(tmp_path, model):
-    """The same command, from a run of untrained parameters: a line each, and an empty one for an empty one."""
+    """With untrained parameters, the command writes one line per input line, and an empty line for an empty one."""
     reads = readers_of(catalogue.module("models", model).TINY)
     task, columns = (Translation(), {"source": "text"}) if reads else (LanguageModeling(), {})
     experiment = experiment_on(tmp_path, model, task, target="title", **columns)
@@ -140,7 +140,7 @@ def test_trains_and_is_judged(tmp_path, case):
 @pytest.mark.long
 @pytest.mark.parametrize("name", GENERATORS)
 def test_every_generator_trains_and_decodes(tmp_path, name):
-    """By the same lines, whatever the model."""
+    """The same code trains and decodes every model."""
     reads = readers_of(catalogue.module("models", name).TINY)
     columns = {"source": "text", "target": "title"} if reads else {"target": "text"}
     experiment = experiment_on(tmp_path, name, Translation() if reads else LanguageModeling(), **columns)
@@ -159,8 +159,8 @@ def test_every_generator_trains_and_decodes(tmp_path, name):
 @pytest.mark.sample(2)
 @pytest.mark.parametrize(("parallel", "rows"), [("jit", 2), ("pmap", 2), ("pmap", 19)])
 def test_a_stream_carries_its_state(tmp_path, parallel, rows):
-    """A run cut off and resumed ends as an uninterrupted one, with several rows on a device too; a text's loss does
-    not hinge on its stretches.
+    """A run that is interrupted and resumed ends like an uninterrupted run, also with several rows per device. The
+    loss of a text does not depend on how it is split into streams.
     """
     model, task, columns = CASES["stream"]
     experiment = dataclasses.replace(
@@ -193,7 +193,7 @@ def test_a_stream_carries_its_state(tmp_path, parallel, rows):
 
 
 def test_rows_are_fitted_to_the_devices():
-    """A carry of three rows, filled up for eight devices, on two devices and back."""
+    """Moves a carry of three rows, filled up for eight devices, to two devices and back."""
     carry = np.arange(6, dtype=np.float32).reshape(3, 2)
     on_eight = fit_rows(carry, 8)
     assert on_eight.shape == (8, 2)
@@ -204,7 +204,7 @@ def test_rows_are_fitted_to_the_devices():
 
 
 def test_labels_may_stand_wide_apart(tmp_path):
-    """What stands between symbols does not count."""
+    """The amount of white space between symbols does not matter."""
     path = tmp_path / "t.tsv"
     path.write_text("text\tkind\n" + "".join(f"{'a b ' * n}\t{'x  y ' * n}\n" for n in (1, 2, 3)))
     experiment = dataclasses.replace(
@@ -234,12 +234,12 @@ def test_a_regression_trains(tmp_path):
     assert [score.name for score in scores] == ["mean squared error", "mean squared error (mean)"]
     assert all(0 < score.value < 10 for score in scores)
     assert np.isfinite([float(answer) for answer in run.translate(["0.5 1 0.25 1", ""])]).all()
-    with pytest.raises(ValueError, match="not a multiple of 2"):
+    with pytest.raises(ValueError, match="expected a multiple of 2"):
         run.translate(["0.5 1 0.25"])
 
 
 def test_a_batch_longer_than_the_model(tmp_path):
-    """Is refused before there is a run."""
+    """Refused before a run is created."""
     model, task, columns = CASES["packed"]
     experiment = experiment_on(tmp_path, model, task, **columns)
     short = experiment.model.clone(positions="learned", max_length=30)
@@ -249,7 +249,7 @@ def test_a_batch_longer_than_the_model(tmp_path):
 
 
 def test_a_kernel_wider_than_the_batches(tmp_path):
-    """Is refused before there is a run; a layer without one takes no notice."""
+    """Refused before a run is created; models without a kernel are not affected."""
     experiment = experiment_on(tmp_path, "regressor_head", Regression(features=2), source="text", target="title")
     experiment = dataclasses.replace(
         experiment, data=AddingProblem(length=5, train=40, validation=7, test=7), steps=2
@@ -291,7 +291,7 @@ def test_the_first_sentence_is_the_baseline():
 
 
 def test_streams_hold_the_text():
-    """Any stretch, from any place, against the text itself."""
+    """Compares segments of any length, from any position, with the text."""
     task = LanguageModeling("stream")
     corpus, codecs, examples = tiny_corpus(task)
     text = np.array(codecs["target"].encode(["\n".join(e["target"] for e in examples)])[0])
@@ -305,7 +305,7 @@ def test_streams_hold_the_text():
 
 
 def test_a_second_run_reads_no_text(tmp_path, monkeypatch):
-    """Tokenizer, classes, ids and plan are those that the first run on the same data made."""
+    """Tokenizer, classes, ids and plan are reused from the first run on the same data."""
     model, task, columns = CASES["classification"]
     experiment = experiment_on(tmp_path, model, task, **columns)
     train(experiment, tmp_path / "run", tmp_path / "data", say=quiet)
@@ -314,7 +314,7 @@ def test_a_second_run_reads_no_text(tmp_path, monkeypatch):
     monkeypatch.setattr(PreparedData, "source", lambda self, split: sources.append(split) or source(self, split))
     monkeypatch.setattr("seqlab.data.plan_cache.make_buckets", None)
     train(experiment, tmp_path / "again", tmp_path / "data", say=quiet)
-    # One example of the smallest split, for its columns; and what is decoded at steps 2 and 4.
+    # One example of the smallest split, for its columns, and the examples decoded at steps 2 and 4.
     assert sources == ["validation", "validation", "validation"]
     prints = [fingerprint(tmp_path / name, 4) for name in ("run", "again")]
     assert prints[0] == prints[1]
@@ -324,8 +324,8 @@ def test_a_second_run_reads_no_text(tmp_path, monkeypatch):
     ("case", "changes", "message"),
     [
         ("summarization", {"target": ""}, "Summarization needs the column 'target', and the data has source"),
-        ("packed", {"mixed": True}, "the rates of a mixture need task.rows lines, not packed"),
-        ("stream", {"letters": True}, "a stream needs a text of two tokens or more"),
+        ("packed", {"mixed": True}, "a mixture with rates needs task.rows lines, not packed"),
+        ("stream", {"letters": True}, "a stream needs a text of at least two tokens"),
         ("classification", {"unseen": True}, "split validation: unknown label 'c'"),
     ],
 )
@@ -351,7 +351,7 @@ def test_a_smoothing_that_is_no_share(case):
 
 
 def test_a_run_cut_off_at_its_birth(tmp_path):
-    """Killed between the labels and experiment.json, a run begins anew."""
+    """A run that was killed between writing the labels and experiment.json starts over."""
     model, task, columns = CASES["classification"]
     experiment = experiment_on(tmp_path, model, task, **columns)
     train(experiment, tmp_path / "run", tmp_path / "data", say=quiet)
@@ -363,6 +363,6 @@ def test_a_run_cut_off_at_its_birth(tmp_path):
 def test_a_mixture_of_other_columns(tmp_path):
     text = LocalFiles(table(tmp_path / "a.jsonl", 3), table(tmp_path / "b.jsonl", 3), target="text")
     pairs = dataclasses.replace(text, source="title")
-    with pytest.raises(ValueError, match="has the columns source, target, the first part target"):
+    with pytest.raises(ValueError, match="has the columns source, target, but the first part has target"):
         prepare(Mixture((text, pairs), (1.0, 1.0)), tmp_path / "data")
     assert not list((tmp_path / "data").rglob("*.json"))

@@ -147,13 +147,13 @@ def test_list(home, capsys, kind):
         (["trian"], "no command 'trian': did you mean 'train'"),
         (["train", "nope.py", "--out", "x"], "no config nope.py"),
         (["train", "--out", "x"], "CONFIG comes first"),
-        (["train", "tiny.py", "--out", "x", "--model.heads", "3"], "3 heads do not divide"),
+        (["train", "tiny.py", "--out", "x", "--model.heads", "3"], "must be divisible by the number of heads, 3"),
         (["train", "tiny.py", "--out", "x", "--optimizer.name", "lion"], "unknown optimizer"),
         (["train", "tiny.py", "--out", "x", "--schedule.name", "up"], "unknown schedule"),
         (["train", "tiny.py", "--out", "x", "--parallel.name", "threads"], "unknown parallel.name"),
         (["train", "tiny.py", "--out", "x", "--steps", "0"], "steps lies between 1 and 2147483647, not at 0"),
         (["train", "tiny.py", "--out", "x", "--validation.metric", "blue"], "validation.metric 'blue'"),
-        (["train", "tiny.py", "--out", "x", "--text.size", "20"], "text.size is 20: give 300 or more"),
+        (["train", "tiny.py", "--out", "x", "--text.size", "20"], "text.size must be at least 300, not 20"),
         (
             [
                 "train",
@@ -175,7 +175,7 @@ def test_list(home, capsys, kind):
         (["train", "tiny.py", "--out", "x", "--model.heads", "0"], "this model cannot be built"),
         (["train", "tiny.py", "--out", "x", "--model.dtype", "bf16"], "dtype must be 'float32' or 'bfloat16'"),
         (["train", "tiny.py", "--out", "x", "--model.dtype", "int32"], "dtype must be 'float32' or 'bfloat16'"),
-        (["train", "tiny.py", "--out", "x", "--model.dropout", "1.5"], "a dropout rate lies between 0 and 0.998"),
+        (["train", "tiny.py", "--out", "x", "--model.dropout", "1.5"], "dropout rates must be between 0 and 0.998"),
         (["train", "tiny.py", "--out", "x", "--checkpoints.last", "0"], "checkpoints.last must be at least 1, not 0"),
         (["train", "tiny.py", "--out", "x", "--coordinator", "here:99999"], "a PORT from 1 to 65535, or auto, not"),
         (["train", "tiny.py", "--out", "x", "--seed", "-1"], "seed lies between 0 and 4294967295, not at -1"),
@@ -218,7 +218,7 @@ def test_list(home, capsys, kind):
         (["decode", "run", "--no-repeat", "-1", "--input", "tiny.py"], "no_repeat must be at least 0"),
         (["decode", "run", "--forbid", "a b", "--input", "tiny.py"], "'a b' is 3 tokens of this vocabulary"),
         (["decode", "run", "--nbest", "9", "--input", "tiny.py"], "--nbest 9 needs a beam of 9"),
-        (["evaluate", "run", "--split", "tset", "--data-dir", "data"], "no split 'tset': there are train"),
+        (["evaluate", "run", "--split", "tset", "--data-dir", "data"], "no split 'tset': the splits are train"),
         (["score", "tiny.py", "--references", "tiny.py", "--metrics", "blue"], "unknown metric"),
         (["score", "none", "--references", "tiny.py", "--metrics", "bleu"], "no file none"),
         (["prepare", "multi40k/en-de"], "did you mean 'multi30k'"),
@@ -281,11 +281,11 @@ def test_other_data_under_a_run_is_seen(home, capsys):
 @pytest.mark.parametrize(
     ("file", "change", "message"),
     [
-        ("source.values", lambda ids: ids ^ (1 << 30), "source.values: an id outside the vocabulary"),
-        ("target.values", lambda ids: ids | -(1 << 31), "target.values: an id outside the vocabulary"),
-        ("target.offsets", lambda at: np.where(at > 0, at[-1], 0), "positions where there is room for"),
-        ("plan-*/arrays", lambda members: members ^ (members == members[3]), ": a damaged plan; remove it"),
-        ("plan-*/plan.json", lambda content: content[: len(content) // 2], ": a damaged plan; remove it"),
+        ("source.values", lambda ids: ids ^ (1 << 30), "source.values: an id is outside the vocabulary"),
+        ("target.values", lambda ids: ids | -(1 << 31), "target.values: an id is outside the vocabulary"),
+        ("target.offsets", lambda at: np.where(at > 0, at[-1], 0), "positions does not fit into"),
+        ("plan-*/arrays", lambda members: members ^ (members == members[3]), ": damaged plan; remove it"),
+        ("plan-*/plan.json", lambda content: content[: len(content) // 2], ": damaged plan; remove it"),
     ],
 )
 def test_damaged_caches_are_one_line(home, capsys, file, change, message):
@@ -297,7 +297,7 @@ def test_damaged_caches_are_one_line(home, capsys, file, change, message):
     change(np.fromfile(path, kind)).astype(kind).tofile(path)
     assert call(home, "train", "tiny.py", "--out", "x", "--data-dir", "damaged") == 2
     error = capsys.readouterr().err
-    assert (message in error, "and it is made again" in error, error.count("\n")) == (True, True, 1)
+    assert (message in error, "and it will be rebuilt" in error, error.count("\n")) == (True, True, 1)
     assert f"damaged/cache/{training_ids(home)}" in error
     shutil.rmtree(home / "x", ignore_errors=True)
 
@@ -382,7 +382,7 @@ def test_a_damaged_id_is_seen_in_the_threads(tmp_path):
         return make_batch(experiment.task, corpus, codecs, batch_plan)
 
     stream = stream_batches(plan, experiment.seed, collate, 0, 0)
-    with pytest.raises(SeqlabError, match=r"damaged \(source\.values: an id outside") as caught:
+    with pytest.raises(SeqlabError, match=r"damaged \(source\.values: an id is outside") as caught:
         for _ in range(len(plan.batches(experiment.seed, 0))):
             next(stream)
     assert "\n" not in str(caught.value)
@@ -448,7 +448,7 @@ def test_one_compilation_a_bucket(tmp_path, monkeypatch):
     messages = []
     train(experiment, tmp_path / "run", tmp_path / "data", say=messages.append)
     buckets = sum(line.startswith("bucket") for line in messages)
-    batches = next(int(line.split()[0]) for line in messages if "batches an epoch" in line)
+    batches = next(int(line.split()[0]) for line in messages if "batches per epoch" in line)
     assert (buckets, batches < experiment.steps) == (3, True)
     (step,) = compiled
     assert step._cache_size() == 3

@@ -35,7 +35,7 @@ class Image(Codec):
     @classmethod
     def load(cls, content, place):
         if not content.isdigit() or len(content) > 4:
-            raise SeqlabError(f"{place}: not the number of columns")
+            raise SeqlabError(f"{place}: expected the number of columns")
         return cls(int(content))
 
 

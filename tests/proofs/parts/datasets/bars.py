@@ -1,4 +1,4 @@
-"""Synthetic images of a bright bar, each with two captions."""
+"""Synthetic images of a bright bar, each in two examples."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""Synthetic speech: each symbol is a tone of a few frames, with noise and silence around it."""
+"""Synthetic speech: each symbol is a tone of a few frames, with noise, between silent frames."""
 
 from dataclasses import dataclass
 

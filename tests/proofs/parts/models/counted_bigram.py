@@ -10,7 +10,7 @@ from seqlab.types import Counted, Generator
 class CountedBigram(nn.Module, Generator, Counted):
     vocabulary: int = 0
     added: float = 1.0
-    """What each count begins with."""
+    """Initial value of each count."""
 
     def setup(self):
         self.table = self.param("table", nn.initializers.zeros, (self.vocabulary, self.vocabulary))

@@ -1,4 +1,6 @@
-"""A class, or none, at every position of an encoder. The number of symbols is 0 in a config."""
+"""Predicts a symbol or a blank at each position of an encoder. The number of symbols is 0 in a config and is set from
+the data.
+"""
 
 from flax import linen as nn
 

@@ -1,4 +1,4 @@
-"""The tokens behind a mask: a dense layer from an encoder's values to the vocabulary (Devlin et al. 2019)."""
+"""Masked language model: a dense layer from the values of an encoder to the vocabulary (Devlin et al. 2019)."""
 
 from flax import linen as nn
 

@@ -1,4 +1,4 @@
-"""An image of one size as a map of vectors: a convolution, and a learned vector for each place of the map."""
+"""Reads images of one size as maps of vectors: a convolution, and a learned vector for each position of the map."""
 
 import jax.numpy as jnp
 import numpy as np

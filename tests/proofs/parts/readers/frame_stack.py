@@ -1,4 +1,4 @@
-"""Neighbouring frames side by side, as one position: half as many positions with `stack` 2."""
+"""Concatenates neighboring frames into one position, so that `stack` 2 halves the number of positions."""
 
 import jax.numpy as jnp
 import numpy as np

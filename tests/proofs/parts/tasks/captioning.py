@@ -1,4 +1,4 @@
-"""A caption for an image: translation whose source is not text."""
+"""Image captioning: translation with a source that is not text."""
 
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -10,7 +10,7 @@ from seqlab.codecs.sentencepiece import SentencePiece
 from seqlab.data.plan_cache import bucket_plan
 from seqlab.tasks.translation import Translation
 
-EOS = np.array([0, 1])  # positions more than a side has elements
+EOS = np.array([0, 1])  # additional positions on each side
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Transcription by connectionist temporal classification (Graves et al. 2006): symbols from frames, without times."""
+"""Transcription by connectionist temporal classification (Graves et al. 2006): from frames to unaligned symbols."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ from seqlab.data.task import Prediction, Task
 from seqlab.decoding.outputs import outputs_of
 from seqlab.types import Batch, Loss, Tagger
 
-BLANK = 0  # the class of a position that says nothing; symbol i is class i + 1
+BLANK = 0  # the class of a position without a symbol; symbol i is class i + 1
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class CTC(Task):
         return Loss((losses * real).sum(), real.sum().astype(losses.dtype), {})
 
     def predict(self, trained, examples):
-        """The likeliest class of each position, repetitions and blanks left out."""
+        """Returns the most likely class of each position, without repetitions and blanks."""
         codec, predictions = trained.codecs["target"], []
         for logits in outputs_of(trained, examples["source"]):
             best = logits.argmax(-1) * (logits != 0).any(-1)  # a position that is not real says nothing

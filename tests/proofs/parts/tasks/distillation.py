@@ -1,4 +1,4 @@
-"""Translation by a student that learns the distribution of a teacher (Hinton et al. 2015; Kim & Rush 2016)."""
+"""Distillation: trains a student on the distribution of a teacher (Hinton et al. 2015; Kim & Rush 2016)."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ from seqlab.types import Loss
 @dataclass(frozen=True)
 class Distillation(Translation):
     def loss(self, model, params, batch, context):
-        """The cross-entropy of the student's distribution under the teacher's, reference "teacher"."""
+        """Returns the cross-entropy of the student relative to the distribution of the reference "teacher"."""
         teacher = context.references["teacher"]
         train = context.key is not None
         rngs = {"dropout": context.key} if train else None

@@ -1,4 +1,4 @@
-"""Masked-token prediction: other tokens are masked in every epoch, and always the same in evaluation."""
+"""Masked-token prediction. Different tokens are masked in each epoch, and always the same tokens in evaluation."""
 
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -18,7 +18,7 @@ TEXT = SentencePiece(reserved=("[MASK]",))
 @dataclass(frozen=True)
 class MaskedTokens(Task):
     share: float = 0.15
-    """Of the tokens, that are masked; one at least."""
+    """Share of tokens to mask; at least one token per example is masked."""
 
     model = Tagger
     columns = MappingProxyType({"source": TEXT})
@@ -37,7 +37,7 @@ class MaskedTokens(Task):
         return Batch(inputs, None, pad(rows, length, count)[0], weights)
 
     def hidden(self, length, index, draw):
-        """Which of the tokens are masked: a pure function of the seed, the epoch and the example."""
+        """Returns which tokens are masked: a pure function of the seed, the epoch and the example."""
         random = np.random.default_rng([*(draw or ()), int(index)])
         places = random.random(length) < self.share
         places[random.integers(length)] = True

@@ -1,6 +1,6 @@
-"""Policy gradient (Williams 1992) with a clipped ratio (Schulman et al. 2017): an action for each state.
+"""Policy gradient (Williams 1992) with a clipped ratio (Schulman et al. 2017), with one action per state.
 
-A rollout samples actions, which are right or wrong; its updates maximize the clipped ratio times the advantage.
+A rollout samples actions, which are correct or wrong. Updates maximize the clipped ratio times the advantage.
 """
 
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from seqlab.types import Loss
 
 @struct.dataclass
 class Experience:
-    """What the policy did: actions [B], their log-probabilities then, advantages, and the weights of the rows."""
+    """A rollout: actions [B], their log-probabilities when sampled, advantages, and the weights of the rows."""
 
     inputs: Any
     actions: Any

@@ -19,7 +19,7 @@ from seqlab.types import Generator, Loss
 
 @struct.dataclass
 class Pair:
-    """Two answers to each source, the better one first, as batches of a generator; and the weights of the rows."""
+    """A better and a worse answer to each source, as batches for a generator, and the weights of the rows."""
 
     better: Any
     worse: Any
@@ -66,7 +66,7 @@ class Preferences(Task):
 
 
 def log_probs(model, params, batch):
-    """The log-probability of each target [B], without dropout."""
+    """Returns the log-probability of each target [B], without dropout."""
     logits = model.apply(params, batch.inputs, batch.prefix, train=False, method="outputs")
     chosen = jnp.take_along_axis(jax.nn.log_softmax(logits), batch.targets[..., None], axis=-1)[..., 0]
     return (chosen * batch.weights).sum(axis=1)
