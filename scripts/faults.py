@@ -258,7 +258,7 @@ def peers(workspace: Workspace) -> Iterator[Fault]:
 
 def not_finite(workspace: Workspace) -> Iterator[Fault]:
     """A batch whose loss is not a number, under each policy."""
-    kinds = {"stop": (2, "is not finite"), "skip": (0, "ITS UPDATE IS LEFT OUT"), "rollback": (0, "ROLLED BACK")}
+    kinds = {"stop": (2, "is not finite"), "skip": (0, "ITS UPDATE IS SKIPPED"), "rollback": (0, "ROLLED BACK")}
     for policy, (expected, words) in kinds.items():
         home = workspace.make_home(f"not-finite-{policy}")
         with started(home, TOPOLOGIES["jit"], workspace.marks, "nan", ("--nonfinite", policy)) as processes:

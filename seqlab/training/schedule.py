@@ -10,7 +10,7 @@ from seqlab.config import Schedule
 
 
 def make_schedule(schedule: Schedule, steps: int) -> Callable[[Any], jax.Array]:
-    """Returns the learning rate as a function of the update, from 0. The first rate is already above zero."""
+    """Returns the learning rate as a function of the update, counted from 0. The first rate is above zero."""
     warmup = max(schedule.warmup, 1)
     decay_steps = max(steps - warmup, 1)
 
@@ -30,7 +30,7 @@ def make_schedule(schedule: Schedule, steps: int) -> Callable[[Any], jax.Array]:
             case "step":
                 return schedule.decay ** (t // schedule.every)
             case _:
-                raise AssertionError(schedule.name)  # config.SCHEDULES has no other
+                raise AssertionError(schedule.name)  # config.SCHEDULES lists no other
 
     def rate(t: Any) -> jax.Array:
         t = jnp.asarray(t, jnp.float32) + 1.0

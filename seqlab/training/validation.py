@@ -1,4 +1,4 @@
-"""Validation of parameters on a held-out split: its loss, and the scores of decoded texts."""
+"""Validation of parameters on a held-out split: the loss and the scores of decoded texts."""
 
 import dataclasses
 import functools
@@ -31,9 +31,9 @@ from seqlab.types import Context, Params, Reference
 def loss_of_split(
     experiment: Experiment, codecs: Codecs, corpus: Corpus, references: dict[str, Reference] | None = None
 ) -> Callable[[Params], tuple[dict[str, float], int, int]]:
-    """A function from parameters to the losses of a split, the number of its tokens or examples, and the number of
-    examples that are left out, by the same limits as in training. The loss is in nats for a token or example, without
-    label smoothing, and comes with perplexity and accuracy, in percent; a regressor's is a mean squared error.
+    """Returns a function from parameters to the losses of a split, the number of its tokens or examples, and the
+    number of examples that the length limits of training exclude. The loss is in nats per token or example, without
+    label smoothing, and comes with perplexity and accuracy in percent. For a regressor it is the mean squared error.
     """
     task = experiment.task
     runner = make_runner()
@@ -81,8 +81,8 @@ def make_validation(
     corpus: Corpus,
     references: dict[str, Reference] | None = None,
 ) -> Callable[[Params], dict[str, float]]:
-    """A function from parameters to the loss of the validation split and, if validation.beam is above 0, to the
-    task's metrics.
+    """Returns a function from parameters to the loss of the validation split and, if validation.beam is above 0, the
+    metrics of the task.
     """
     try:
         loss_of = loss_of_split(experiment, codecs, corpus, references)

@@ -33,10 +33,10 @@ def test_json(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"index": "5"}, "checkpoint 6 does not tell where the run was: it is of another version"),
-        ({"left_out": None}, "checkpoint 6 does not tell where the run was"),
-        ({"judged": 1}, "checkpoint 6 does not tell where the run was"),
-        ({"epoch": True}, "checkpoint 6 does not tell where the run was"),
+        ({"index": "5"}, "checkpoint 6 lacks the progress of the run: another version of seqlab wrote it"),
+        ({"left_out": None}, "checkpoint 6 lacks the progress of the run"),
+        ({"judged": 1}, "checkpoint 6 lacks the progress of the run"),
+        ({"epoch": True}, "checkpoint 6 lacks the progress of the run"),
     ],
 )
 def test_anything_else_is_one_error(tmp_path, changes, message):

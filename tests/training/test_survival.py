@@ -480,7 +480,7 @@ def test_a_disk_that_stays_full(tmp_path, failure):
     with (
         Disk(failure).holding(make_context(tmp_path, messages.append), 5, 99) as context,
         sleeping(pauses.append),
-        pytest.raises(SeqlabError, match=r"(state of step 9 could not be saved: make room|metrics.jsonl could not)"),
+        pytest.raises(SeqlabError, match=r"(step 9 could not be saved: free disk space|metrics.jsonl could not)"),
     ):
         train(context)
     assert pauses == [1, 5, 25]
@@ -558,7 +558,7 @@ def test_an_error_without_words_is_told(tmp_path):
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-@pytest.mark.parametrize(("step", "checkpoint"), [(2, "there is no checkpoint yet"), (5, "checkpoint is of step 3")])
+@pytest.mark.parametrize(("step", "checkpoint"), [(2, "there is no checkpoint yet"), (5, "checkpoint is at step 3")])
 def test_stop(tmp_path, step, value, checkpoint):
     epoch, index = batch_at(step)
     context = make_context(tmp_path)._replace(collate=spoiled([epoch, index], value=value))
@@ -602,7 +602,7 @@ def test_skip(tmp_path):
         assert state.step == step
     assert states[5].sums["steps"] == states[9].sums["steps"] == 0  # the log was written at 4 and 8
     assert states[6].sums["steps"] == 1
-    reports = [line for line in messages if "LEFT OUT" in line]
+    reports = [line for line in messages if "IS SKIPPED" in line]
     assert [line.split()[6] for line in reports] == ["5", "9"]
     assert f"(epoch 0, batch 4; seqlab show-batch {tmp_path} --batch 0/4)" in reports[0]
     assert manifest.checkpoint_steps(tmp_path) == [3, 6, 9]
@@ -643,7 +643,7 @@ def test_too_many_in_a_row(tmp_path):
             ("b", "rollback", batches[4:], 3),
         ):
             messages = []
-            with pytest.raises(SeqlabError, match=f"the last good checkpoint is of step {checkpoint}"):
+            with pytest.raises(SeqlabError, match=f"the last good checkpoint is at step {checkpoint}"):
                 train(
                     make_context(tmp_path / name, messages.append, nonfinite=mode)._replace(
                         collate=spoiled(*spoiled_batches)
@@ -651,7 +651,8 @@ def test_too_many_in_a_row(tmp_path):
                 )
             assert sum("IS NOT FINITE" in line for line in messages) == 2
         with pytest.raises(
-            SeqlabError, match=r"no checkpoint yet\. Try .*, in a new run\. It was given up after 2 in a row$"
+            SeqlabError,
+            match=r"no checkpoint yet\. Try .* in a new run\. Training stopped after 2 such results in a row$",
         ):
             train(make_context(tmp_path / "d", nonfinite="rollback")._replace(collate=spoiled(*batches)))
         messages = []
@@ -714,7 +715,9 @@ def test_rollback(tmp_path, bad_steps):
     assert len(reports) == len(bad_steps)
     first = bad_steps[0]
     checkpoint = 3 * ((first - 1) // 3)
-    assert f"STEP {first} IS NOT FINITE: ROLLED BACK to step {checkpoint}, to go on without that batch" in reports[0]
+    assert (
+        f"STEP {first} IS NOT FINITE: ROLLED BACK to step {checkpoint}, continuing without that batch" in reports[0]
+    )
     assert reports[0].endswith("--batch {}/{})".format(*bad_batches[0]))
 
 
@@ -844,7 +847,7 @@ def test_a_fingerprint_covers_the_average(tmp_path):
 def test_parameters_alone_do_not_train_on(tmp_path):
     for kind in ("averaged", "imported"):
         saving.save_alone(tmp_path, tree(1), 1, {kind: [1]})
-        with pytest.raises(SeqlabError, match=f"holds {kind} parameters, which do not train on: .* --init-from"):
+        with pytest.raises(SeqlabError, match=f"has {kind} parameters, which cannot resume training: .* --init-from"):
             train(make_context(tmp_path))
 
 

@@ -66,7 +66,7 @@ def test_what_a_run_holds(home):
 def test_the_same_command_again_does_nothing(home, capsys):
     fingerprint = checkpoint.fingerprint(home / "run", 4)
     assert call(home, "train", "tiny.py", "--out", "run", "--data-dir", "data") == 0
-    assert "is trained: 4 steps" in capsys.readouterr().out
+    assert "is already trained: 4 steps" in capsys.readouterr().out
     assert checkpoint.fingerprint(home / "run", 4) == fingerprint
 
 
@@ -170,7 +170,7 @@ def test_list(home, capsys, kind):
             "validation.beam 4: 3 groups do not divide a beam of 4",
         ),
         (["train", "tiny.py", "--out", "x", "--data.pair", "en-xx"], "unknown locale 'xx'"),
-        (["train", "tiny.py", "--out", "x", "--tokenizer", "none.model"], "no tokenizer none.model"),
+        (["train", "tiny.py", "--out", "x", "--tokenizer", "none.model"], "--tokenizer none.model does not exist"),
         (["train", "tiny.py", "--out", "tiny.py"], "exists and is no run"),
         (["train", "tiny.py", "--out", "x", "--model.heads", "0"], "this model cannot be built"),
         (["train", "tiny.py", "--out", "x", "--model.dtype", "bf16"], "dtype must be 'float32' or 'bfloat16'"),
@@ -185,7 +185,7 @@ def test_list(home, capsys, kind):
         (["train", "tiny.py", "--out", "x", "--optimizer.clip", "-1"], "optimizer.clip must be at least 0"),
         (["train", "tiny.py", "--out", "x", "--text.no-joint"], "needs one joint vocabulary"),
         (["train", "tiny.py", "--out", "run-average"], "holds averaged parameters"),
-        (["train", "tiny.py", "--out", "run", "--tokenizer", "own.model"], "has another tokenizer"),
+        (["train", "tiny.py", "--out", "run", "--tokenizer", "own.model"], "has a different tokenizer"),
         (["evaluate", "run", "--data-dir", "data", "--output", "no/dir/f"], "no folder no/dir"),
         (["decode", "run", "--input", "tiny.py", "--output", "data"], "data: is a folder"),
         (["decode", "nowhere"], "nowhere is not a run"),
@@ -321,7 +321,7 @@ def test_damaged_vocabularies_that_are_kept(home, capsys):
         assert call(home, "train", "tiny.py", "--out", "x", "--data-dir", "damaged") == 2
         error = capsys.readouterr().err
         assert error.startswith("seqlab: damaged/cache/made-")
-        assert (error.endswith("; remove it, and it is made again\n"), error.count("\n")) == (True, 1)
+        assert (error.endswith("; delete it to have it made again\n"), error.count("\n")) == (True, 1)
     shutil.rmtree(home / "x", ignore_errors=True)
 
 
@@ -366,7 +366,7 @@ def test_a_run_without_hashes_of_its_codecs(home, capsys):
     assert set(hashes) == {"train", "validation", "test", "codecs/source+target.sentencepiece"}
     record.write_text(json.dumps({name: hashes[name] for name in ("train", "validation", "test")}))
     assert call(home, "train", "tiny.py", "--out", "older", "--data-dir", "data") == 0
-    assert "is trained: 4 steps" in capsys.readouterr().out
+    assert "is already trained: 4 steps" in capsys.readouterr().out
 
 
 def test_a_damaged_id_is_seen_in_the_threads(tmp_path):
@@ -425,7 +425,7 @@ def test_stopping_early(tmp_path):
     assert any("stopping early: 2 validations" in line for line in messages)
     assert manifest.checkpoint_steps(tmp_path / "run")[-1] < experiment.steps
     train(experiment, tmp_path / "run", tmp_path / "data", say=messages.append)
-    assert "is trained" in messages[-1]
+    assert "is already trained" in messages[-1]
 
 
 def test_one_compilation_a_bucket(tmp_path, monkeypatch):

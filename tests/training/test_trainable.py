@@ -100,7 +100,7 @@ def test_rates_of_parts():
         ({"trainable": "("}, "optimizer.trainable must be a regular expression"),
         (
             {"trainable": "adapter"},
-            r"optimizer.trainable: 'adapter' matches no parameter; their paths are like params/",
+            r"optimizer.trainable: 'adapter' matches no parameter; examples of paths: params/",
         ),
         ({"rates": (("[", 0.1),)}, "optimizer.rates must be a regular expression"),
         ({"rates": (("decoder", 0.0),)}, "optimizer.rates: the factor of 'decoder' must be above 0, not 0.0"),
