@@ -154,7 +154,7 @@ def damages(workspace: Workspace) -> Iterator[Fault]:
         (home / "log.txt").unlink()
         damage(home / "run" / "checkpoints" / str(steps[-1]))
         seen = workspace.resume(home)
-        passed_over = f"CHECKPOINT {steps[-1]} IS PASSED OVER" in log_of(home)
+        passed_over = f"CHECKPOINT {steps[-1]} IS SKIPPED" in log_of(home)
         resumed = f"resuming from step {steps[-2]}" in log_of(home)
         words = ["told", "passed over"] if passed_over else ["not there for it"]
         holds = seen == "same end" and passed_over == is_reported and resumed
@@ -165,7 +165,7 @@ def damages(workspace: Workspace) -> Iterator[Fault]:
         flip(largest_file(home / "run" / "checkpoints" / str(step)))
     with started(home, TOPOLOGIES["jit"], workspace.marks) as processes:
         code, _ = wait_for_exit(processes, 0.0)
-    has_advice = "no checkpoint is whole" in log_of(home)
+    has_advice = "no checkpoint is intact" in log_of(home)
     yield Fault(
         "all checkpoints damaged",
         f"exit code {code}{', says what to do' * has_advice}",

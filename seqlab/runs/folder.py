@@ -1,4 +1,4 @@
-"""The folder of a run: made once, and opened again by the same experiment alone."""
+"""The folder of a run, which only the experiment that created it can open again."""
 
 import dataclasses
 import json
@@ -15,7 +15,7 @@ from seqlab.system.files import write_atomically
 
 
 def refuse_other_folder(run: Path) -> None:
-    """Raises `SeqlabError` for a path that holds anything but a run, or the first files of a run."""
+    """Raises `SeqlabError` if a path exists and is neither a run nor the beginning of one."""
     first_files = (
         "data.json*",
         "command.txt*",
@@ -26,16 +26,16 @@ def refuse_other_folder(run: Path) -> None:
     if not run.exists() or (run / "experiment.json").exists():
         return
     if not run.is_dir() or any(not any(map(p.match, first_files)) for p in run.iterdir()):
-        raise SeqlabError(f"{run} exists and is no run: choose another --out")
+        raise SeqlabError(f"{run} exists but is not a run: choose another --out")
 
 
 def open_run(
     experiment: Experiment, codecs: Codecs, content: dict[str, str], run: Path, command: str | None = None
 ) -> None:
-    """Makes the folder of a run, or checks that the run there has the same experiment and the same `content`, the
-    hashes of its data and of its references.
+    """Creates the folder of a run. If it exists, checks that it has the same experiment and the same `content`, the
+    hashes of its data and its references.
 
-    Raises `SeqlabError` where it has not.
+    Raises `SeqlabError` if they differ.
     """
     path, hashes = run / "experiment.json", run / RUN_RECORD
     if path.exists():
@@ -47,10 +47,10 @@ def open_run(
             remedy = (
                 f"start from its parameters with --init-from {run}"
                 if resumable
-                else "remove it: it has no checkpoint"
+                else "delete it, since it has no checkpoint"
             )
             raise SeqlabError(
-                f"{run} is a run of another experiment:\n  "
+                f"{run} is a run of a different experiment:\n  "
                 + "\n  ".join(changed)
                 + f"\nchoose another --out, or {remedy}"
             )
@@ -58,7 +58,7 @@ def open_run(
             record = read_record(hashes)
             if changed := differing({**record.splits, **record.references}, content):
                 part = f"the {changed[0].replace('s/', ' ')}" if "/" in changed[0] else "the data"
-                raise SeqlabError(f"{part} of {run} has changed since it began: choose another --out")
+                raise SeqlabError(f"{part} of {run} has changed since the run started: choose another --out")
         return
     run.mkdir(parents=True, exist_ok=True)
     save_codecs(codecs, run)
@@ -69,5 +69,5 @@ def open_run(
 
 
 def without_resumable_fields(experiment: Experiment) -> Experiment:
-    """Returns the experiment with defaults for the fields that may change when a run is resumed."""
+    """Returns the experiment with defaults for the fields that may differ when a run resumes."""
     return dataclasses.replace(experiment, parallel=Parallel(), nonfinite="stop", hash_every=0)

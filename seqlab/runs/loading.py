@@ -1,4 +1,4 @@
-"""A trained run, ready to decode and to be evaluated."""
+"""Trained runs, loaded for decoding and evaluation."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ from seqlab.types import Params
 
 
 class Run(NamedTuple):
-    """An experiment with the parameters of one of its checkpoints."""
+    """A trained run: its experiment, and the parameters of one of its checkpoints."""
 
     folder: Path
     step: int
@@ -33,15 +33,15 @@ class Run(NamedTuple):
     codecs: Codecs
     params: Params
     model: Any
-    """The experiment's model, or an ensemble."""
+    """The model of the experiment, or an ensemble."""
 
     @property
     def trained(self) -> TrainedModel:
-        """The run as decoding uses it."""
+        """The parts of the run that decoding uses."""
         return TrainedModel(self.experiment.task, self.model, self.params, self.codecs)
 
     def translate(self, lines: Sequence[str], **search: Any) -> list[str]:
-        """The best text for each of a list of lines; `search` overrides fields of `config.Search`, such as beam=5.
+        """Returns the best text for each line. `search` overrides fields of `config.Search`, such as beam=5.
 
         For a language model a line is a prompt, and the text begins with it.
         """
@@ -56,11 +56,11 @@ class Run(NamedTuple):
         aligned: bool = False,
         **search: Any,
     ) -> list[list[DecodedText]]:
-        """The `nbest` best texts for each line with their scores, best first; errors count lines from `first`. The
-        `constraints` are prefixes and phrases for each line. With alignments if `aligned`.
+        """Returns the `nbest` best texts for each line with their scores, best first, and with alignments if
+        `aligned`. The `constraints` are prefixes and phrases for each line. Errors number the lines from `first`.
         """
         if isinstance(lines, str):
-            raise SeqlabError("lines are a list of strings, not one string")
+            raise SeqlabError("lines must be a list of strings, not a string")
         inputs = Lines(lines, first=first, constraints=constraints)
         with progress("decoding", len(lines)) as advance:
             return decode_lines(
@@ -68,19 +68,19 @@ class Run(NamedTuple):
             )
 
     def search_config(self, **changes: Any) -> Search:
-        """The experiment's search with those `changes` that are not None."""
+        """Returns the search settings of the experiment with the `changes` that are not None."""
         changes = {name: value for name, value in changes.items() if value is not None}
         numbers = {name: value.item() for name, value in changes.items() if isinstance(value, np.generic)}
         return dataclasses.replace(self.experiment.search, **changes | numbers)
 
     def with_search(self, **changes: Any) -> "Run":
-        """The run, whose own search has those `changes` that are not None."""
+        """Returns a copy of the run whose search settings have the `changes` that are not None."""
         return self._replace(experiment=dataclasses.replace(self.experiment, search=self.search_config(**changes)))
 
 
 def load(run: str | Path, checkpoint: str = "best", dtype: str | None = None) -> Run:
-    """The run in a folder, at its checkpoint "best", "last" or of a step; with another `dtype` of its model, if one
-    is given. Raises `SeqlabError` if there is none.
+    """Loads the run in a folder. `checkpoint` is "best", "last" or the number of a step. `dtype` replaces the dtype
+    of the model. Raises `SeqlabError` if there is no such run or checkpoint.
     """
     folder = Path(run)
     experiment = catalogue.load_experiment(folder / "experiment.json")
@@ -96,13 +96,13 @@ def load(run: str | Path, checkpoint: str = "best", dtype: str | None = None) ->
     params = parameters_of(restore(folder, step, check=check))
     if dtype is not None:
         if not has_field(experiment.model, "dtype"):
-            raise SeqlabError(f"{type(experiment.model).__name__} has no dtype that could be another")
+            raise SeqlabError(f"{type(experiment.model).__name__} has no dtype that can be changed")
         experiment = dataclasses.replace(experiment, model=with_fields(experiment.model, dtype=dtype))
     return Run(folder, step, experiment, codecs, apply_parametrization(experiment, params), experiment.model)
 
 
 def check_run(experiment: Experiment, codecs: Codecs, folder: Path) -> None:
-    """Raises `SeqlabError` where the parts of a run do not fit together."""
+    """Raises `SeqlabError` if the parts of a run do not fit together."""
     try:
         catalogue.check_parts(experiment)
         resolved = catalogue.resolve(experiment, codecs)

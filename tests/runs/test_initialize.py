@@ -47,10 +47,10 @@ def test_parts_are_taken_by_path(run):
     assert taken.keys() == {f"params/reader/{'/'.join(rest)}"}
     np.testing.assert_array_equal(next(iter(taken.values())), kernel)
     left = sum(path.startswith("params/encoder/") for path in stored) - 1
-    assert lines == [f"reader: 1 arrays from encoder of {run}, {left} left", "new: 1 arrays, new/bias"]
+    assert lines == [f"reader: 1 arrays from encoder of {run}, {left} unused", "new: 1 arrays, new/bias"]
     lines.clear()
     load_parts((("reader", str(run), "encoder"),), Path(), shapes, lines.append, ["params/new/bias"])
-    assert lines == [f"reader: 1 arrays from encoder of {run}, {left} left"]
+    assert lines == [f"reader: 1 arrays from encoder of {run}, {left} unused"]
     assert (
         load_parts((("", str(run), ""),), Path(), checkpoint.restore(run, 1)["params"], print).keys() == stored.keys()
     )

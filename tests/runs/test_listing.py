@@ -116,28 +116,28 @@ def test_where_runs_are_looked_for(tmp_path):
         ("experiment.json", b"[]", "experiment.json: not what should be there"),
         ("experiment.json", b"\xff\xfe", "experiment.json: no JSON"),
         ("experiment.json", b"[" * 100_000, "experiment.json: no JSON"),
-        ("experiment.json", b'{"steps": "ten"}', "experiment.json: damaged: no steps"),
-        ("experiment.json", b'{"steps": 10, "validation": []}', "experiment.json: damaged: no validation.metric"),
+        ("experiment.json", b'{"steps": "ten"}', "experiment.json: damaged: steps is missing"),
+        ("experiment.json", b'{"steps": 10, "validation": []}', "experiment.json: damaged: validation.metric is"),
         ("checkpoints/4/manifest.json", None, "manifest.json: no JSON"),
-        ("checkpoints/4/manifest.json", b'{"step": 4}', "manifest.json: damaged: no progress"),
+        ("checkpoints/4/manifest.json", b'{"step": 4}', "manifest.json: damaged: progress is missing"),
         (
             "checkpoints/4/manifest.json",
             b'{"step": 4, "progress": {"best": NaN, "best_step": 4}}',
-            "its best score is no number",
+            "its best score is not a number",
         ),
         (
             "checkpoints/4/manifest.json",
             b'{"step": 4, "progress": {"best": 1' + b"0" * 400 + b', "best_step": 4}}',
-            "its best score is no number",
+            "its best score is not a number",
         ),
         ("metrics.jsonl", b'{"step": 1}\n{"ste\n', "metrics.jsonl: damaged"),
-        ("metrics.jsonl", b"7\n", "/metrics.jsonl: damaged: no step"),
-        ("command.txt", b"cd / && seqlab train x; rm y", "command.txt: damaged: not one `seqlab train`"),
-        ("command.txt", b"cd / && seqlab train $(rm y)", "command.txt: damaged: not one `seqlab train`"),
-        ("command.txt", b"cd / && rm y", "command.txt: damaged: not one `seqlab train`"),
+        ("metrics.jsonl", b"7\n", "/metrics.jsonl: damaged: step is missing"),
+        ("command.txt", b"cd / && seqlab train x; rm y", "command.txt: damaged: not a single `seqlab train`"),
+        ("command.txt", b"cd / && seqlab train $(rm y)", "command.txt: damaged: not a single `seqlab train`"),
+        ("command.txt", b"cd / && rm y", "command.txt: damaged: not a single `seqlab train`"),
         ("command.txt", b"cd / ; seqlab train x", "command.txt: damaged"),
-        ("command.txt", b"'", "command.txt: damaged: no command"),
-        ("command.txt", b"\xff", "command.txt: damaged: no command"),
+        ("command.txt", b"'", "command.txt: damaged: not a command"),
+        ("command.txt", b"\xff", "command.txt: damaged: not a command"),
     ],
 )
 def test_a_damaged_run_is_one_line(tmp_path, capsys, file, content, message):
@@ -213,7 +213,7 @@ def test_names_move_no_cursor(tmp_path):
 
 def test_bad_input_is_one_line(tmp_path, capsys):
     assert call(tmp_path, "runs", "rnus") == 2
-    assert capsys.readouterr().err == "seqlab: no folder rnus\n"
+    assert capsys.readouterr().err == "seqlab: rnus is not a folder\n"
     assert call(tmp_path, "runs", ".") == 0
     assert capsys.readouterr().out == "no runs in .\n"
 

@@ -97,7 +97,7 @@ def test_what_cannot_be_migrated(old, tmp_path):
     path = old / "sutskever" / "tokenizer.model"
     content = path.read_bytes()
     path.write_bytes(content[:-1])
-    with pytest.raises(SeqlabError, match="tokenizer.model: not what the run was trained with"):
+    with pytest.raises(SeqlabError, match="tokenizer.model: changed since the run was trained"):
         migrate(old / "sutskever", tmp_path / "other", print)
     path.write_bytes(content)
     assert not (tmp_path / "other").exists()
@@ -116,10 +116,10 @@ def test_damaged_checkpoints_are_left_out(old, tmp_path):
     lines.clear()
     assert migrate(run, tmp_path / "new", lines.append) == [8]
     without_manifest, damaged = lines
-    assert "checkpoints/5 has no manifest.json" in without_manifest
-    assert damaged.startswith("left out: ")
+    assert "checkpoints/5 is incomplete: it has no manifest.json" in without_manifest
+    assert damaged.startswith("omitted: ")
     shutil.rmtree(run / "checkpoints" / "8")
-    with pytest.raises(SeqlabError, match=r"all of its checkpoints are damaged \(4\)"):
+    with pytest.raises(SeqlabError, match=r"all checkpoints are damaged \(4\)"):
         migrate(run, tmp_path / "newer", lines.append)
     assert not (tmp_path / "newer").exists()
 

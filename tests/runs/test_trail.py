@@ -130,8 +130,8 @@ def test_the_first_difference_is_named(runs, part, since):
     write(runs / "b", range(1, 9), other_state(part, since))
     bisection = bisect.bisect(runs / "a", runs / "b")
     assert (bisection.before, bisection.step, bisection.parts) == (since - 1, since, [part])
-    assert "not data" in bisect.format_bisection(bisection)
-    assert ("other parameters to begin with" in bisect.format_bisection(bisection)) == (since == 1)
+    assert "not the data" in bisect.format_bisection(bisection)
+    assert ("different initial parameters" in bisect.format_bisection(bisection)) == (since == 1)
 
 
 def test_another_batch_comes_first(runs, capsys):
@@ -163,7 +163,7 @@ def test_experiments_and_data_that_differ_come_first(runs, capsys):
     assert call(runs, "bisect", "a", "b") == 1
     lines = capsys.readouterr().out.splitlines()
     assert lines[:3] == ["the experiments differ: seed: 0 -> 7", "the data differs: train", "equal up to step 1"]
-    assert lines[-1].endswith(": experiments that differ or arithmetic, not data")
+    assert lines[-1].endswith(": the cause is different experiments or arithmetic, not the data")
 
 
 def test_a_changed_byte_is_found_or_refused(runs):
@@ -191,7 +191,7 @@ def test_a_changed_byte_is_found_or_refused(runs):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "b has no trail of hashes: train it with --hash-every N"),
+        (None, "b has no hash trail: train it with --hash-every N"),
         ("", "the trails have no step in common (a: 3 steps from 2 to 6; b: no steps yet)"),
         ('{"step": 3', "the trails have no step in common"),
         ("what?\n", "hashes.jsonl:1: no JSON"),

@@ -94,7 +94,7 @@ def test_the_log_goes_on_without_tensorboard_and_without_room(tmp_path):
         book.write(3, {"loss": 0.5})
         book.close()
     assert len(messages) == 1
-    assert "it is given up, metrics.jsonl has all" in messages[0]
+    assert "it is abandoned, metrics.jsonl has all values" in messages[0]
 
 
 def test_lines_that_never_found_room_are_an_error(tmp_path):
@@ -103,9 +103,9 @@ def test_lines_that_never_found_room_are_an_error(tmp_path):
     with room(0):
         book.write(1, {"loss": 2.0})
         hashes.write(1, collate(Plan().batches(0, 0)[0]), first_state())
-        with pytest.raises(SeqlabError, match=r"metrics.jsonl could not be written to the end: .*large"):
+        with pytest.raises(SeqlabError, match=r"metrics.jsonl could not be written completely: .*large"):
             book.close()
-        with pytest.raises(SeqlabError, match=r"hashes.jsonl could not be written to the end: .*large"):
+        with pytest.raises(SeqlabError, match=r"hashes.jsonl could not be written completely: .*large"):
             hashes.close()
 
 

@@ -174,8 +174,8 @@ def changed(run: Path, **fields: Any) -> None:
     [
         ({"model__dim": 10**12}, "model.dim is 1000000000000, and can be"),
         ({"model__encoder_layers": 10**6}, "model.encoder_layers is 1000000, and can be 1000 at most"),
-        ({"model__dim": 1 << 20}, "its experiment's model has float32"),
-        ({"model__dim": 16}, "its experiment's model has float32"),
+        ({"model__dim": 1 << 20}, "the model of the experiment has float32"),
+        ({"model__dim": 16}, "the model of the experiment has float32"),
         ({"model__dim": "8"}, "model.dim is of type int"),
         ({"model__parent": None}, "model has no 'parent'"),
         ({"model__name": "x"}, "model has no 'name'"),
@@ -238,7 +238,7 @@ def test_an_array_larger_than_memory_is_refused_before_it_is_made(run):
     metadata = {"shape": [10**7, 10**7], "chunks": [10**3, 10**3], "dtype": "<f4"}
     tensorstore.open({**spec, "metadata": metadata}, create=True, delete_existing=True).result()
     sealed(run)
-    with pytest.raises(SeqlabError, match=r"400,000,000,\d{3},\d{3} bytes of arrays, and this machine has"):
+    with pytest.raises(SeqlabError, match=r"the arrays have 400,000,000,\d{3},\d{3} bytes, but this machine has"):
         checkpoint.restore(run, 1)
     metadata["shape"] = [10**3, 10**4]
     tensorstore.open({**spec, "metadata": metadata}, create=True, delete_existing=True).result()

@@ -180,7 +180,7 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path, damage):
     damage(tmp_path / "checkpoints" / "6")
     messages = []
     train(make_context(tmp_path, messages.append))
-    assert "CHECKPOINT 6 IS PASSED OVER" in messages[0]
+    assert "CHECKPOINT 6 IS SKIPPED" in messages[0]
     assert str(tmp_path / "checkpoints" / "6") in messages[0]
     assert "\n" not in messages[0]
     assert messages[1] == "resuming from step 3"
@@ -220,9 +220,7 @@ def test_nothing_whole_is_one_error_and_nothing_is_lost(tmp_path):
     edited(tmp_path / "checkpoints" / "6")
     files = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
     messages = []
-    with pytest.raises(
-        SeqlabError, match=r"no checkpoint is whole: remove .*/checkpoints to train from the beginning"
-    ):
+    with pytest.raises(SeqlabError, match=r"no checkpoint is intact: delete .*/checkpoints to start again"):
         train(make_context(tmp_path, messages.append))
     assert [line.split()[1] for line in messages] == ["6", "3"]
     assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == files
@@ -463,7 +461,7 @@ def test_a_full_disk_costs_a_checkpoint_and_no_more(tmp_path, failure):
         train(context)
     reports = [line for line in messages if line.startswith("THE CHECKPOINT")]
     assert len(reports) == 1
-    assert reports[0].startswith("THE CHECKPOINT OF STEP 6 COULD NOT BE WRITTEN, and training goes on: ")
+    assert reports[0].startswith("THE CHECKPOINT OF STEP 6 COULD NOT BE WRITTEN, training continues: ")
     assert manifest.checkpoint_steps(tmp_path) == [3, 8, 9]
     assert end_of(tmp_path) == undisturbed_end()
 
@@ -545,7 +543,7 @@ def test_an_error_without_words_is_told(tmp_path):
     with mock.patch.object(manifest, "write_atomically", side_effect=MemoryError):
         saver.save({"a": np.ones(2)}, 1, {})
         saver.close()
-    assert messages == ["THE CHECKPOINT OF STEP 1 COULD NOT BE WRITTEN, and training goes on: MemoryError()"]
+    assert messages == ["THE CHECKPOINT OF STEP 1 COULD NOT BE WRITTEN, training continues: MemoryError()"]
     assert saver.failure
     with (
         mock.patch.object(manifest, "write_atomically", side_effect=OSError(28, "No space left on device")),
@@ -748,7 +746,7 @@ def test_lines_that_the_log_has_lost_are_told(tmp_path):
     messages = []
     train(make_context(tmp_path, messages.append))
     assert [line for line in messages if "LOST" in line] == [
-        f"{log} HAS LOST LINES, the first of step 4; new lines are appended"
+        f"{log} HAS LOST LINES, the first at step 4; new lines are appended"
     ]
     assert [
         line
@@ -879,9 +877,9 @@ def test_what_may_change_from_one_part_of_a_run_to_the_next(tmp_path):
         open_again(parallel=spread)
     open_again(nonfinite="rollback", hash_every=3)
     for name, value in (("seed", 1), ("accumulate", 2), ("steps", 11), ("log_every", 4)):
-        with pytest.raises(SeqlabError, match=f"is a run of another experiment:\n  {name}: .*-> {value}\nchoose"):
+        with pytest.raises(SeqlabError, match=f"is a run of a different experiment:\n  {name}: .*-> {value}\nchoose"):
             open_again(**{name: value})
-    with pytest.raises(SeqlabError, match="the data of .* has changed since it began"):
+    with pytest.raises(SeqlabError, match="the data of .* has changed since the run started"):
         open_run(tiny_experiment(), {}, {"train": "1" * 64}, tmp_path / "run")
     assert {path: path.read_bytes() for path in (tmp_path / "run").iterdir() if path.is_file()} == files
 

@@ -91,8 +91,8 @@ MUTANTS = (
         Mutant(
             "from the beginning where all are damaged",
             "runs.manifest",
-            '    if steps:\n        raise SeqlabError(f"{run}: no checkpoint is whole',
-            '    if 0:\n        raise SeqlabError(f"{run}: no checkpoint is whole',
+            '    if steps:\n        raise SeqlabError(f"{run}: no checkpoint is intact',
+            '    if 0:\n        raise SeqlabError(f"{run}: no checkpoint is intact',
             "training.test_survival.test_nothing_whole_is_one_error_and_nothing_is_lost",
         ),
         (),

@@ -85,7 +85,7 @@ def test_init_from(home, capsys):
     leaves = zip(*(catalogue_leaves(tree) for tree in (parent, child)), strict=True)
     assert all(np.array_equal(a, b) for a, b in leaves)
     assert call(home, *arguments, "--out", "other", "--model.dim", "16") == 2
-    assert "has another model" in capsys.readouterr().err
+    assert "has a different model" in capsys.readouterr().err
 
 
 def catalogue_leaves(tree):
@@ -171,7 +171,7 @@ def test_list(home, capsys, kind):
         ),
         (["train", "tiny.py", "--out", "x", "--data.pair", "en-xx"], "unknown locale 'xx'"),
         (["train", "tiny.py", "--out", "x", "--tokenizer", "none.model"], "--tokenizer none.model does not exist"),
-        (["train", "tiny.py", "--out", "tiny.py"], "exists and is no run"),
+        (["train", "tiny.py", "--out", "tiny.py"], "exists but is not a run"),
         (["train", "tiny.py", "--out", "x", "--model.heads", "0"], "this model cannot be built"),
         (["train", "tiny.py", "--out", "x", "--model.dtype", "bf16"], "dtype must be 'float32' or 'bfloat16'"),
         (["train", "tiny.py", "--out", "x", "--model.dtype", "int32"], "dtype must be 'float32' or 'bfloat16'"),
@@ -189,11 +189,11 @@ def test_list(home, capsys, kind):
         (["evaluate", "run", "--data-dir", "data", "--output", "no/dir/f"], "no folder no/dir"),
         (["decode", "run", "--input", "tiny.py", "--output", "data"], "data: is a folder"),
         (["decode", "nowhere"], "nowhere is not a run"),
-        (["decode", "run", "--checkpoint", "99"], "no checkpoint '99': best, last or one of 2, 4"),
+        (["decode", "run", "--checkpoint", "99"], "no checkpoint '99': choose best, last or one of 2, 4"),
         (["decode", "run", "--input", "missing.txt"], "--input missing.txt: no such file"),
         (["decode", "run", "--output", "no/folder/out", "--input", "tiny.py"], "no folder no/folder"),
         (["decode", "run", "--beam", "0", "--input", "tiny.py"], "a beam holds at least 1"),
-        (["decode", "run", "--input", "tiny.py", "--lm", "run"], "run is no language model"),
+        (["decode", "run", "--input", "tiny.py", "--lm", "run"], "run is not a language model"),
         (
             ["decode", "run", "--input", "tiny.py", "--ensemble", "run", "--mean", "x"],
             "probabilities, log_probabilities",
