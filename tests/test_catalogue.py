@@ -280,7 +280,7 @@ def test_modules_in_a_tuple():
 def test_a_model_s_field_of_another_type():
     experiment = tiny_experiment()
     object.__setattr__(experiment.model, "dim", 32.0)  # as a config may; in tests types are checked at once
-    with pytest.raises(SeqlabError, match=r"model\.dim is of type int, and 32\.0 is not"):
+    with pytest.raises(SeqlabError, match=r"model\.dim must be of type int, not 32\.0"):
         dataclasses.replace(experiment)
 
 

@@ -34,23 +34,23 @@ def experiment(**fields):
 REFUSED = [
     (Text, {"kind": "unigram"}, "unknown tokenizer 'unigram': bpe, char or word"),
     (Text, {"sample": 0}, "text.sample must be at least 1, not 0"),
-    (Text, {"joint": 1}, "text.joint is of type bool, and 1 is not"),
+    (Text, {"joint": 1}, "text.joint must be of type bool, not 1"),
     (Batching, {"tokens": 0}, "batching.tokens must be at least 1, not 0"),
     (Batching, {"buckets": 0}, "batching.buckets must be at least 1, not 0"),
     (Batching, {"max_length": 0}, "batching.max_length must be at least 1, not 0"),
     (Batching, {"max_ratio": math.nan}, "batching.max_ratio must be at least 1, not nan"),
     (Optimizer, {"name": "lion"}, "unknown optimizer 'lion': one of adam, adamw"),
-    (Optimizer, {"beta1": 1.0}, r"optimizer.beta1 is in \[0, 1\), not 1.0"),
-    (Optimizer, {"beta2": -0.1}, r"optimizer.beta2 is in \[0, 1\), not -0.1"),
-    (Optimizer, {"epsilon": math.inf}, "optimizer.epsilon is a finite number of at least 0, not inf"),
-    (Optimizer, {"weight_decay": -1.0}, "optimizer.weight_decay is a finite number of at least 0, not -1.0"),
-    (Optimizer, {"average": 1.0}, r"optimizer.average is in \[0, 1\), not 1.0"),
+    (Optimizer, {"beta1": 1.0}, r"optimizer.beta1 must be in \[0, 1\), not 1.0"),
+    (Optimizer, {"beta2": -0.1}, r"optimizer.beta2 must be in \[0, 1\), not -0.1"),
+    (Optimizer, {"epsilon": math.inf}, "optimizer.epsilon must be a finite number of at least 0, not inf"),
+    (Optimizer, {"weight_decay": -1.0}, "optimizer.weight_decay must be a finite number of at least 0, not -1.0"),
+    (Optimizer, {"average": 1.0}, r"optimizer.average must be in \[0, 1\), not 1.0"),
     (Optimizer, {"clip": -1.0}, "optimizer.clip must be at least 0, not -1.0"),
     (Optimizer, {"clip": math.inf}, "optimizer.clip is a finite number, not inf"),
     (Schedule, {"name": "up"}, "unknown schedule 'up': one of constant"),
     (Schedule, {"every": 0}, "schedule.every must be at least 1, not 0"),
     (Schedule, {"warmup": -1}, "schedule.warmup must be at least 0, not -1"),
-    (Schedule, {"peak": math.nan}, "schedule.peak is a finite number of at least 0, not nan"),
+    (Schedule, {"peak": math.nan}, "schedule.peak must be a finite number of at least 0, not nan"),
     (Validation, {"every": 0}, "validation.every must be at least 1, not 0"),
     (Validation, {"examples": 0}, "validation.examples must be at least 1, not 0"),
     (Validation, {"beam": -1}, "validation.beam must be at least 0, not -1"),
@@ -79,7 +79,7 @@ REFUSED = [
     (Search, {"sample": 1, "top_p": 0.0}, "the temperature is above 0 and top_p lies in"),
     (experiment, {"steps": 0}, "steps lies between 1 and 2147483647, not at 0"),
     (experiment, {"seed": -1}, "seed lies between 0 and 4294967295, not at -1"),
-    (experiment, {"steps": "3"}, "steps is of type int, and '3' is not"),
+    (experiment, {"steps": "3"}, "steps must be of type int, not '3'"),
     (experiment, {"nonfinite": "ignore"}, "nonfinite must be stop, skip or rollback, not 'ignore'"),
     (experiment, {"accumulate": 0}, "accumulate must be at least 1, not 0"),
     (experiment, {"log_every": 0}, "log_every must be at least 1, not 0"),
@@ -99,7 +99,9 @@ def test_a_field_of_another_type(part):
     for field in dataclasses.fields(part):
         if field.type in (int, float, str, bool):
             wrong = "3" if field.type is not str else 3
-            with pytest.raises(SeqlabError, match=f"{field.name} is of type {field.type.__name__}, and {wrong!r} is"):
+            with pytest.raises(
+                SeqlabError, match=f"{field.name} must be of type {field.type.__name__}, not {wrong!r}"
+            ):
                 part(**{field.name: wrong})
 
 

@@ -1,4 +1,4 @@
-"""Checks of values, which name the field and its bounds."""
+"""Checks of values. Their errors name the field and its bounds."""
 
 import dataclasses
 import math
@@ -9,7 +9,7 @@ from seqlab.system.errors import SeqlabError
 
 
 def check_types(value: Any, prefix: str = "") -> None:
-    """Raises `SeqlabError` for a field of plain type, such as `steps: int`, that holds another, such as "3"."""
+    """Raises `SeqlabError` if a field of a basic type, such as `steps: int`, has a value of another type."""
     hints = get_type_hints(type(value))
     for parameter in dataclasses.fields(value):
         content, expected = getattr(value, parameter.name), hints.get(parameter.name)
@@ -18,11 +18,11 @@ def check_types(value: Any, prefix: str = "") -> None:
         elif expected in (int, float, str, bool):
             fits = isinstance(content, (int, float) if expected is float else expected)
             if not fits or (isinstance(content, bool) and expected is not bool):
-                raise SeqlabError(f"{prefix}{parameter.name} is of type {expected.__name__}, and {content!r} is not")
+                raise SeqlabError(f"{prefix}{parameter.name} must be of type {expected.__name__}, not {content!r}")
 
 
 def check_minimums(value: Any, prefix: str, **minimums: int) -> None:
-    """Raises `SeqlabError` for the first of some fields that is below its minimum."""
+    """Raises `SeqlabError` for the first field that is below its minimum."""
     for name, minimum in minimums.items():
         check_minimum(f"{prefix}{name}", getattr(value, name), minimum)
 
@@ -34,16 +34,16 @@ def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
 
 def check_fraction(name: str, value: float) -> None:
     if not 0 <= value < 1:
-        raise SeqlabError(f"{name} is in [0, 1), not {value}")
+        raise SeqlabError(f"{name} must be in [0, 1), not {value}")
 
 
 def check_nonnegative(name: str, value: float) -> None:
     if not 0 <= value < math.inf:
-        raise SeqlabError(f"{name} is a finite number of at least 0, not {value}")
+        raise SeqlabError(f"{name} must be a finite number of at least 0, not {value}")
 
 
 def check_minimum(name: str, value: int | float, minimum: int) -> None:
-    """Raises for a value that is too small or NaN."""
+    """Raises `SeqlabError` if a value is too small or NaN."""
     if not value >= minimum:  # NaN too
         raise SeqlabError(f"{name} must be at least {minimum}, not {value}")
 

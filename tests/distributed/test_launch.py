@@ -197,7 +197,7 @@ def test_what_does_not_stop_is_killed(tmp_path, source):
     stubborn = "signal.signal(15, signal.SIG_IGN); ready(); sleep()"
     result = run(tmp_path, stubborn, "others(1); sys.exit(6)", grace=0.2, source=source)
     assert result.code == 6
-    assert "process 0 still there: killed" in result.err
+    assert "process 0 still running after" in result.err
 
 
 @pytest.mark.parametrize("codes", [(75, 75), (0, 75), (75, 0, 0)])
@@ -212,7 +212,7 @@ def test_signals_are_passed_on(tmp_path, number, source):
     program = f"on({int(signal.SIGTERM if number == signal.SIGHUP else number)}, 75); ready(); sleep()"
     result = signalled(tmp_path, number, program, program, source=source)
     assert result.code == 75
-    assert result.err == f"seqlab launch: {number.name}: passed on to processes 0, 1\n"
+    assert result.err == f"seqlab launch: {number.name}: forwarded to processes 0, 1\n"
 
 
 @pytest.mark.parametrize("stop", ["", "on(15, 143)"])
@@ -251,7 +251,7 @@ def test_ignored_signals_stay_ignored(tmp_path):
     until(lambda: len(list(tmp_path.glob("ready-*"))) == 2)
     process.send_signal(signal.SIGHUP)
     process.send_signal(signal.SIGTERM)
-    assert ended(tmp_path, process) == Ended(75, "", "seqlab launch: SIGTERM: passed on to processes 0, 1\n")
+    assert ended(tmp_path, process) == Ended(75, "", "seqlab launch: SIGTERM: forwarded to processes 0, 1\n")
 
 
 def test_what_cannot_be_started(tmp_path):
@@ -357,7 +357,7 @@ def test_gpus(monkeypatch, visible, own):
 
 def test_too_few_gpus(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2")
-    with pytest.raises(SeqlabError, match="2 processes of 2 GPUs each, and CUDA_VISIBLE_DEVICES has 3"):
+    with pytest.raises(SeqlabError, match="2 processes need 2 GPUs each, but CUDA_VISIBLE_DEVICES has 3"):
         seqlab_commands(["evaluate", "run"], 2, 2)
 
 
@@ -366,9 +366,9 @@ def test_too_few_gpus(monkeypatch):
     [
         (["--processes", "0", "--", "train", "config.py"], "--processes must be at least 1, not 0"),
         (["--processes", "2", "--gpus-each", "-1", "--", "train", "c.py"], "--gpus-each must be at least 0, not -1"),
-        (["--processes", "2", "--", "list"], "COMMAND is one of train, decode, evaluate"),
-        (["--processes", "2", "--"], "COMMAND is one of train, decode, evaluate"),
-        (["--processes", "2"], "COMMAND is one of train, decode, evaluate"),
+        (["--processes", "2", "--", "list"], "COMMAND must be one of train, decode, evaluate"),
+        (["--processes", "2", "--"], "COMMAND must be one of train, decode, evaluate"),
+        (["--processes", "2"], "COMMAND must be one of train, decode, evaluate"),
     ],
 )
 def test_bad_input(tmp_path, capsys, arguments, said):

@@ -112,13 +112,13 @@ def test_where_runs_are_looked_for(tmp_path):
 @pytest.mark.parametrize(
     ("file", "content", "message"),
     [
-        ("experiment.json", None, "experiment.json: no JSON"),
-        ("experiment.json", b"[]", "experiment.json: not what should be there"),
-        ("experiment.json", b"\xff\xfe", "experiment.json: no JSON"),
-        ("experiment.json", b"[" * 100_000, "experiment.json: no JSON"),
+        ("experiment.json", None, "experiment.json: not valid JSON"),
+        ("experiment.json", b"[]", "experiment.json: unexpected content"),
+        ("experiment.json", b"\xff\xfe", "experiment.json: not valid JSON"),
+        ("experiment.json", b"[" * 100_000, "experiment.json: not valid JSON"),
         ("experiment.json", b'{"steps": "ten"}', "experiment.json: damaged: steps is missing"),
         ("experiment.json", b'{"steps": 10, "validation": []}', "experiment.json: damaged: validation.metric is"),
-        ("checkpoints/4/manifest.json", None, "manifest.json: no JSON"),
+        ("checkpoints/4/manifest.json", None, "manifest.json: not valid JSON"),
         ("checkpoints/4/manifest.json", b'{"step": 4}', "manifest.json: damaged: progress is missing"),
         (
             "checkpoints/4/manifest.json",

@@ -194,12 +194,12 @@ def test_a_changed_byte_is_found_or_refused(runs):
         (None, "b has no hash trail: train it with --hash-every N"),
         ("", "the trails have no step in common (a: 3 steps from 2 to 6; b: no steps yet)"),
         ('{"step": 3', "the trails have no step in common"),
-        ("what?\n", "hashes.jsonl:1: no JSON"),
-        ("[1]\n", "hashes.jsonl:1: not what should be there"),
+        ("what?\n", "hashes.jsonl:1: not valid JSON"),
+        ("[1]\n", "hashes.jsonl:1: unexpected content"),
         ('{"step": 2, "batch": "0123"}\n', "hashes.jsonl:1: damaged: a digest of 16 digits is missing"),
-        ("[" * 100_000 + "\n", "hashes.jsonl:1: no JSON"),
-        ('{"step": true}\n', "hashes.jsonl:1: damaged: no step"),
-        ('{"step": 4}\n{"step": 2}\n', "hashes.jsonl:2: damaged: no step, or an earlier one"),
+        ("[" * 100_000 + "\n", "hashes.jsonl:1: not valid JSON"),
+        ('{"step": true}\n', "hashes.jsonl:1: damaged: its step is missing"),
+        ('{"step": 4}\n{"step": 2}\n', "hashes.jsonl:2: damaged: its step is missing or lower"),
     ],
 )
 def test_no_trail_to_compare(runs, capsys, content, message):
@@ -218,7 +218,7 @@ def test_what_is_no_run(runs, capsys):
     assert "c is not a run" in capsys.readouterr().err
     (runs / "b" / "data.json").write_text("[")
     assert call(runs, "bisect", "a", "b") == 2
-    assert "data.json: no JSON" in capsys.readouterr().err
+    assert "data.json: not valid JSON" in capsys.readouterr().err
 
 
 MUTANTS = (

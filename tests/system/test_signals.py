@@ -156,7 +156,7 @@ def test_what_has_been_noted_is_found(number):
         send(number)
         send(number)
         entered = []
-        with pytest.raises(Stopped, match="the same command goes on"), listen_for_stop():
+        with pytest.raises(Stopped, match="run the same command to resume"), listen_for_stop():
             entered.append(1)
         assert not entered
         send(number)

@@ -108,12 +108,12 @@ def test_values_and_types(value, wanted, expected):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"{", "f: no JSON"),
-        (b"\xff", "f: no JSON"),
-        (b"[" * 100_000 + b"]" * 100_000, "f: no JSON"),
-        (b'["\\ud800"]', "f: no JSON"),
-        (b"1" * 5000, "f: no JSON"),
-        (b"[1]", "f: not what should be there"),
+        (b"{", "f: not valid JSON"),
+        (b"\xff", "f: not valid JSON"),
+        (b"[" * 100_000 + b"]" * 100_000, "f: not valid JSON"),
+        (b'["\\ud800"]', "f: not valid JSON"),
+        (b"1" * 5000, "f: not valid JSON"),
+        (b"[1]", "f: unexpected content"),
     ],
 )
 def test_json_that_is_none(content, message):
@@ -134,12 +134,12 @@ def test_files_are_plain_small_and_inside(tmp_path):
         with pytest.raises(SeqlabError, match="leads out of its folder"):
             resolve_inside(folder, name)
     assert read_json(resolve_inside(folder, "good"), list[int]) == [1]
-    with pytest.raises(SeqlabError, match="3 bytes, and such a file has at most 2"):
+    with pytest.raises(SeqlabError, match="3 bytes, but the limit is 2"):
         read_whole(folder / "here", 2)
     os.mkfifo(folder / "pipe")
     with pytest.raises(SeqlabError, match="has no pipe that is a plain file"):
         read_whole(folder / "pipe")
-    with pytest.raises(SeqlabError, match="no plain file"):
+    with pytest.raises(SeqlabError, match="not a plain file"):
         list(plain_files(folder))
 
 
@@ -176,7 +176,7 @@ def changed(run: Path, **fields: Any) -> None:
         ({"model__encoder_layers": 10**6}, "model.encoder_layers is 1000000, and can be 1000 at most"),
         ({"model__dim": 1 << 20}, "the model of the experiment has float32"),
         ({"model__dim": 16}, "the model of the experiment has float32"),
-        ({"model__dim": "8"}, "model.dim is of type int"),
+        ({"model__dim": "8"}, "model.dim must be of type int"),
         ({"model__parent": None}, "model has no 'parent'"),
         ({"model__name": "x"}, "model has no 'name'"),
         ({"model__part": "../config"}, "model names no part"),
@@ -187,11 +187,11 @@ def changed(run: Path, **fields: Any) -> None:
         ({"task__part": ["translation"]}, "task names no part"),
         ({"text": {"part": "x"}}, "text has no 'part'"),
         ({"search__beam": 10**9}, "a beam holds at most 10,000"),
-        ({"search__beam": 10**30}, "search.beam is of type int"),
+        ({"search__beam": 10**30}, "search.beam must be of type int"),
         ({"seed": (1 << 63) - 1}, "experiment.json: seed lies between 0 and 4294967295, not at 9223372036854775807"),
         ({"seed": -1}, "seed lies between"),
         ({"steps": (1 << 63) - 1}, "experiment.json: steps lies between 1 and 2147483647"),
-        ({"steps": True}, "experiment.steps is of type int"),
+        ({"steps": True}, "experiment.steps must be of type int"),
         ({"model__vocabulary": 5}, "model.vocabulary is 5, but the data has"),
         ({"model__vocabulary": 0, "model__reader__vocabulary": 0}, "lacks the size of a vocabulary; restore it"),
         ({"task": {"part": "language_modeling"}}, "reads the column 'source', and LanguageModeling has target"),
@@ -255,15 +255,15 @@ def test_links_and_pipes_in_a_checkpoint(run, tmp_path):
     shutil.copy(file, tmp_path / "elsewhere")
     file.unlink()
     file.symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(SeqlabError, match="_METADATA: no plain file"):
+    with pytest.raises(SeqlabError, match="_METADATA: not a plain file"):
         loading.load(run)
     file.unlink()
     os.mkfifo(file)
-    with pytest.raises(SeqlabError, match="_METADATA: no plain file"):
+    with pytest.raises(SeqlabError, match="_METADATA: not a plain file"):
         loading.load(run)
     shutil.move(state, tmp_path / "state")
     state.symlink_to(tmp_path / "state")
-    with pytest.raises(SeqlabError, match="state: no plain file"):
+    with pytest.raises(SeqlabError, match="state: not a plain file"):
         loading.load(run)
     step = state.parent
     shutil.move(step, tmp_path / "1")
@@ -276,7 +276,7 @@ def test_a_tokenizer_elsewhere(run, tmp_path):
     (path,) = (run / "codecs").iterdir()
     shutil.move(path, tmp_path / "elsewhere")
     path.symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(SeqlabError, match="sentencepiece: no plain file"):
+    with pytest.raises(SeqlabError, match="sentencepiece: not a plain file"):
         loading.load(run)
 
 

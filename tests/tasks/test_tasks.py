@@ -348,7 +348,7 @@ def test_refuses(tmp_path, case, changes, message):
 
 @pytest.mark.parametrize("case", ["summarization", "dialogue", "classification", "packed", "stream"])
 def test_a_smoothing_that_is_no_share(case):
-    with pytest.raises(ValueError, match=r"task.label_smoothing is in \[0, 1\), not 1.5"):
+    with pytest.raises(ValueError, match=r"task.label_smoothing must be in \[0, 1\), not 1.5"):
         dataclasses.replace(CASES[case][1], label_smoothing=1.5)
 
 

@@ -243,7 +243,7 @@ def test_a_port_that_is_taken(home, capsys):
         options = ("--coordinator", address, "--processes", "2", "--process", "0")
         assert call(home, "train", "tiny.py", "--out", "x", *options) == 2
     port = address.partition(":")[2]
-    message = f"--coordinator {address}: process 0, here, cannot listen at port {port} (address already"
+    message = f"--coordinator {address}: this process, process 0, cannot listen on port {port} (address already"
     assert message in capsys.readouterr().err
 
 
@@ -354,7 +354,7 @@ def test_damaged_files_of_a_run(home, capsys, file, change):
         assert call(home, *command, "hurt", "--data-dir", "data") == 2
         error = capsys.readouterr().err
         assert error.startswith(f"seqlab: hurt/{file}")
-        assert "; restore it from a backup, or begin anew with another --out\n" in error
+        assert "; restore it from a backup, or start a new run with another --out\n" in error
         assert error.count("\n") == 1
 
 
