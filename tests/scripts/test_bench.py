@@ -63,7 +63,7 @@ def test_page(tmp_path, monkeypatch):
     good = benchmarks.LINES.read_text()
     for bad in ('{"name": "cut o', "1", json.dumps({"name": "x", "over": "n", "ratio": None, **about})):
         benchmarks.LINES.write_text(good + bad)
-        with pytest.raises(SystemExit, match=f"line {len(lines) + 1}: no row and no curve: remove it"):
+        with pytest.raises(SystemExit, match=f"line {len(lines) + 1}: neither a row nor a curve: delete it"):
             benchmarks.main(only=("page",))
     benchmarks.LINES.write_text(good)
     benchmarks.PAGE.unlink()
@@ -72,7 +72,7 @@ def test_page(tmp_path, monkeypatch):
 
 
 def test_unknown_benchmark(monkeypatch):
-    with pytest.raises(SystemExit, match="no benchmark 'trian': one of train, hotspots"):
+    with pytest.raises(SystemExit, match="no benchmark 'trian': choose one of train, hotspots"):
         benchmarks.main(only=("trian",))
 
 

@@ -71,9 +71,9 @@ def test_what_runs_is_written_down(tmp_path, monkeypatch, capsys):
     table = SCRIPT["table"]([line])
     assert "| what | a (seed 3) 12.3; b was not run | - | `row` |" in table
     assert table.endswith("Signatures: row, BLEU `s`.\n")
-    with pytest.raises(ValueError, match="has no run 'c': one of a, b"):
+    with pytest.raises(ValueError, match="has no run 'c': choose one of a, b"):
         reproduce("row", None, 3, "c")
-    with pytest.raises(ValueError, match="none of BLUE is among the scores"):
+    with pytest.raises(ValueError, match="lack all of BLUE"):
         reproduce("none", None, 0, None)
     (tmp_path / "README.md").write_text(SCRIPT["BEGIN"])
     with pytest.raises(ValueError, match="has lost the lines"):
