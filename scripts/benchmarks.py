@@ -5,8 +5,8 @@
 First trains the model for the decoding benchmarks in runs/bench, or resumes its training. Each benchmark prints lines
 of JSON, which are stored in docs/benchmarks.jsonl with the machine, versions and commit. They replace the earlier
 lines of the same benchmark, so that a benchmark can be repeated alone. Results that a failed benchmark did not print
-are missing from the page, and the failed benchmarks are listed at the end. `--only page` only writes the page. Without
-a GPU, the GPU results stay unchanged.
+are missing from the page, and the failed benchmarks are listed at the end. `--only page` only writes the page.
+Without a GPU, the GPU results stay unchanged.
 """
 
 import json
