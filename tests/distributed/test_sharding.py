@@ -120,7 +120,7 @@ def test_what_is_split_and_how(config, name, tensor, expected):
 def test_the_table_tells_sizes():
     tree = {"params": {"inner": {"kernel": jax.ShapeDtypeStruct((512, 2048), jnp.float32)}, "x": jnp.ones(())}}
     head, kernel, scale, total = explain(tree, {"inner/kernel": Axes(("inputs", "hidden"))}, 2, 4)
-    assert head.split() == ["parameter", "axes", "shape", "lies", "on", "MiB", "MiB", "a", "device"]
+    assert head.split() == ["parameter", "axes", "shape", "sharded", "on", "MiB", "MiB", "per", "device"]
     assert kernel.split() == [
         "params/inner/kernel", "inputs", "hidden", "512x2048", "fsdp", "x", "tensor", "4.000", "0.500",
     ]  # fmt: skip

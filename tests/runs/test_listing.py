@@ -244,7 +244,7 @@ MUTANTS = (
             "",
             "test_a_damaged_run_is_one_line",
         ),
-        ("capsys", "command.txt", b"cd / && seqlab train x; rm y", "not one"),
+        ("capsys", "command.txt", b"cd / && seqlab train x; rm y", "not a single"),
     ),
     (
         Mutant(

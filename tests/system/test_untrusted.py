@@ -244,7 +244,7 @@ def test_an_array_larger_than_memory_is_refused_before_it_is_made(run):
     tensorstore.open({**spec, "metadata": metadata}, create=True, delete_existing=True).result()
     sealed(run)
     with pytest.raises(
-        SeqlabError, match=r"\['words'\]\['table'\] is float32 \(1000, 10000\), and its exp.* \(277, 8\)"
+        SeqlabError, match=r"\['words'\]\['table'\] is float32 \(1000, 10000\), but the model.* \(277, 8\)"
     ):
         loading.load(run)
 
