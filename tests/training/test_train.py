@@ -184,7 +184,7 @@ def test_list(home, capsys, kind):
         (["train", "tiny.py", "--out", "x", "--tokenizer", "tiny.py"], "tiny.py: not a SentencePiece model"),
         (["train", "tiny.py", "--out", "x", "--optimizer.clip", "-1"], "optimizer.clip must be at least 0"),
         (["train", "tiny.py", "--out", "x", "--text.no-joint"], "needs one joint vocabulary"),
-        (["train", "tiny.py", "--out", "run-average"], "holds averaged parameters"),
+        (["train", "tiny.py", "--out", "run-average"], "has averaged parameters"),
         (["train", "tiny.py", "--out", "run", "--tokenizer", "own.model"], "has a different tokenizer"),
         (["evaluate", "run", "--data-dir", "data", "--output", "no/dir/f"], "no folder no/dir"),
         (["decode", "run", "--input", "tiny.py", "--output", "data"], "data: is a folder"),
