@@ -1,4 +1,4 @@
-"""Where parameters lie: layers declare all axes, axes fit, and a split model computes what a whole one does."""
+"""Sharding of parameters: layers declare all axes, axes divide dimensions, and a sharded model computes the same."""
 
 import functools
 import math
@@ -26,7 +26,7 @@ CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.py"))
 
 @functools.cache
 def trees():
-    """Shapes and axes of the parameters of every model, small, and of every config, at full size."""
+    """Returns shapes and axes of the parameters of every model in a tiny size, and of every config at full size."""
     result = {}
     for name in catalogue.names("models"):
         module = catalogue.module("models", name)

@@ -1,4 +1,4 @@
-"""Checkpoints: whole or not there."""
+"""Checkpoints: saving, restoring, damage, and failed saves."""
 
 import json
 import logging
@@ -41,7 +41,7 @@ def test_a_step_without_a_manifest_does_not_exist(tmp_path):
     saved(tmp_path, [1, 2])
     (tmp_path / "checkpoints" / "2" / "manifest.json").unlink()
     assert manifest.checkpoint_steps(tmp_path) == [1]
-    saved(tmp_path, [2])  # what an interrupted save left is written over
+    saved(tmp_path, [2])  # overwrites the leftovers of an interrupted save
     assert checkpoint.restore(tmp_path, 2)["params"]["a"].tolist() == np.full((2, 3), 2.0).tolist()
 
 
@@ -62,7 +62,7 @@ def test_damage_is_seen(tmp_path):
 
 @pytest.mark.filterwarnings("ignore:Exception ignored in. None:pytest.PytestUnraisableExceptionWarning")
 def test_a_damaged_state_behind_a_right_hash_is_one_error(tmp_path, caplog):
-    """Orbax logs nothing of its own: a log line may hold half of a surrogate pair, as the damaged file does."""
+    """Orbax logs nothing, since its log line might have half of a surrogate pair, like the damaged file."""
     saved(tmp_path, [1])
     logging.getLogger("absl").filters.clear()
     for path in (tmp_path / "checkpoints" / "1" / "state").iterdir():
@@ -120,7 +120,7 @@ def test_a_failed_save_is_told_and_owed(tmp_path, monkeypatch):
 
 
 def test_room_is_asked_for_before_anything_is_written(tmp_path, monkeypatch):
-    """Among several processes none then waits for one that failed."""
+    """With several processes, no process then waits for one that failed."""
     messages = []
     saver = saving.Saver(tmp_path, 2, messages.append)
     saver.save(tree(), 1, {})

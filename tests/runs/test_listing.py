@@ -1,4 +1,4 @@
-"""`seqlab runs`: what it tells of runs in every state, and of what is broken."""
+"""`seqlab runs`: the status of runs in every state, and of damaged runs."""
 
 import json
 import os
@@ -23,7 +23,7 @@ LOCKER = (
 
 
 def make(run: Path, checkpoint: int | None = None, logged: int = 0, **progress) -> Path:
-    """The files of a run that has come so far; it is to go ten steps."""
+    """Creates the files of a run of ten steps that has made this progress."""
     run.mkdir(parents=True)
     catalogue.save_experiment(tiny_experiment(), run / "experiment.json")
     (run / ".lock").touch()
@@ -34,7 +34,7 @@ def make(run: Path, checkpoint: int | None = None, logged: int = 0, **progress) 
             folder.mkdir(parents=True, exist_ok=True)
             manifest = {"step": step, "progress": PROGRESS | progress, "files": {}}
             (folder / "manifest.json").write_text(json.dumps(manifest))
-        (run / "checkpoints" / "9999").mkdir()  # what is being written does not count
+        (run / "checkpoints" / "9999").mkdir()  # an unfinished checkpoint does not count
     (run / "command.txt").write_text(
         command_line(run.parent, ["seqlab", "train", "my config.py", "--out", run.name]) + "\n"
     )
@@ -79,7 +79,7 @@ def test_what_was_not_trained_here_is_finished(tmp_path):
 
 
 def test_a_lock_that_another_process_holds(tmp_path):
-    """Found held, untouched; free again when that process has ended; where there is none, none is made."""
+    """A lock is detected but not changed, is free when its process has ended, and is not created if missing."""
     run = make(tmp_path / "run", 4)
     lock = run / ".lock"
     lock.write_text("as it was")
@@ -92,7 +92,7 @@ def test_a_lock_that_another_process_holds(tmp_path):
         holder.communicate()
     assert lock.read_text() == "as it was"
     with lock.open() as reader:
-        listing.fcntl.flock(reader, listing.fcntl.LOCK_SH)  # another who looks
+        listing.fcntl.flock(reader, listing.fcntl.LOCK_SH)  # another reader
         assert only_run(tmp_path).state == "dead"
     lock.unlink()
     assert only_run(tmp_path).state == "dead"
@@ -100,7 +100,7 @@ def test_a_lock_that_another_process_holds(tmp_path):
 
 
 def test_where_runs_are_looked_for(tmp_path):
-    """Three folders down, not within a run, not behind a link."""
+    """Runs are found three levels down, but not inside a run or behind a link."""
     for name in ("b", "a/x/y", "a/x/v/too-deep", "b/checkpoints/inner", "c"):
         make(tmp_path / "runs" / name)
     make(tmp_path / "outside")
@@ -141,7 +141,7 @@ def test_where_runs_are_looked_for(tmp_path):
     ],
 )
 def test_a_damaged_run_is_one_line(tmp_path, capsys, file, content, message):
-    """And the others are listed as if it were not there. None: the file cut in half."""
+    """The other runs are still listed. Content None: the file is truncated to half its size."""
     make(tmp_path / "fine", 4, 4)
     path = make(tmp_path / "broken", 4, 4) / file
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2] if content is None else content)

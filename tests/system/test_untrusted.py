@@ -1,4 +1,4 @@
-"""What somebody else wrote is data: nothing of it is executed, leads outside, or takes memory unchecked."""
+"""Untrusted files: they cannot execute code, refer to files outside their folder, or use unlimited memory."""
 
 import ast
 import json
@@ -21,11 +21,11 @@ from tests.command import save_untrained
 
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted(path for folder in ("seqlab", "scripts") for path in (ROOT / folder).rglob("*.py"))
-KNOWN = {"seqlab/data/cldr.py: pickle"}  # reads what the installed Babel pickled
+KNOWN = {"seqlab/data/cldr.py: pickle"}  # reads the pickles of the installed Babel
 
 
 def dangers(tree: ast.Module) -> set[str]:
-    """What of a source could execute data."""
+    """Returns the constructs in a source file that could execute data."""
     result = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import | ast.ImportFrom):
@@ -145,7 +145,7 @@ def test_files_are_plain_small_and_inside(tmp_path):
 
 @pytest.fixture(scope="module")
 def given(tmp_path_factory):
-    """Somebody's run."""
+    """A run from an untrusted source."""
     run = tmp_path_factory.mktemp("given") / "run"
     save_untrained(tiny_experiment(), dict.fromkeys(("source", "target"), tiny_tokenizer()), run)
     return run
@@ -157,7 +157,7 @@ def run(given, tmp_path):
 
 
 def changed(run: Path, **fields: Any) -> None:
-    """Fields of the experiment, "model__dim" for the model's."""
+    """Changes fields of the experiment; "model__dim" is the field dim of its model."""
     path = run / "experiment.json"
     values = json.loads(path.read_text())
     for name, value in fields.items():
@@ -221,14 +221,14 @@ def test_features_name_no_other_module(tmp_path):
 
 
 def sealed(run: Path, step: int = 1) -> None:
-    """The manifest agrees with the files, as somebody can make it who changes them on purpose."""
+    """Updates the manifest to match the files, as an attacker could."""
     content = json.loads((run / "checkpoints" / str(step) / "manifest.json").read_text())
     files = manifest.hash_files(run / "checkpoints" / str(step) / "state")
     manifest.write_manifest(run, step, content["progress"], files)
 
 
 def test_an_array_larger_than_memory_is_refused_before_it_is_made(run):
-    """The files say so, and hold next to nothing: chunks that are missing are zeros."""
+    """The files only declare the shape and are tiny, since missing chunks are zeros."""
     import tensorstore
 
     folder = (run / "checkpoints" / "1" / "state").resolve()

@@ -1,6 +1,6 @@
-"""Planted bugs in what keeps a run alive: each must fail a test that says otherwise.
+"""Planted bugs in the code that makes runs robust: each must fail a test.
 
-They are planted in the modules as they stand, and taken out again, so that nothing is compiled twice.
+They are planted in the loaded modules and removed again, so that nothing is compiled twice.
 """
 
 import contextlib
@@ -507,7 +507,7 @@ MODULES = {
 
 @contextlib.contextmanager
 def planted_here(mutant: Mutant) -> Iterator[None]:
-    """The bug in the module itself, and in all that has imported a name of it."""
+    """Plants a bug in a loaded module, and in all modules that have imported its names."""
     module = importlib.import_module(f"seqlab.{mutant.module}")
     source = Path(inspect.getfile(module)).read_text()
     assert source.count(mutant.old) == 1, mutant
@@ -539,12 +539,12 @@ def planted_here(mutant: Mutant) -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def sound():
-    """Builds shared data from the unmodified code, and closes files that a killed run leaves open."""
+    """Creates shared data with the unmodified code, and closes files that a killed run leaves open."""
     test_survival.undisturbed_end()
     test_survival.files_of(8)
     for bad in ((1,), (4, 8), (5, 6), (5,)):
         test_survival.end_without(*bad)
-    gc.freeze()  # existing objects are excluded, so that the collection after the test is fast
+    gc.freeze()  # excludes existing objects, so that the collection after the test is fast
     yield
     gc.collect()
     gc.unfreeze()
@@ -557,6 +557,6 @@ def test_mutant_is_caught(mutant, arguments, tmp_path):
     module, _, name = mutant.law.rpartition(".")
     test = getattr(MODULES[module], name)
     test_arguments = (tmp_path, *arguments) if "tmp_path" in inspect.signature(test).parameters else arguments
-    with planted_here(mutant), pytest.raises(BaseException) as caught:  # noqa: PT011  # Stopped is none of the errors
+    with planted_here(mutant), pytest.raises(BaseException) as caught:  # noqa: PT011  # Stopped is not an Exception
         test(*test_arguments)
     assert not isinstance(caught.value, (KeyboardInterrupt, SystemExit, NameError, TypeError)), caught.value

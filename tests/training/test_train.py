@@ -1,4 +1,4 @@
-"""The loop and the command on a tiny experiment, trained once for the whole file."""
+"""The training loop and the command, on a tiny experiment that is trained once for all tests of the file."""
 
 import dataclasses
 import json
@@ -40,7 +40,7 @@ experiment = dataclasses.replace(tiny_experiment(), steps=4, validation=Validati
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
-    """A folder with a config, a data root, and a run of it, trained by the command."""
+    """A folder with a config, a data root, and a run that the command has trained."""
     home = tmp_path_factory.mktemp("home")
     (home / "tiny.py").write_text(CONFIG)
     assert call(home, "train", "tiny.py", "--out", "run", "--data-dir", "data") == 0
@@ -289,7 +289,7 @@ def test_other_data_under_a_run_is_seen(home, capsys):
     ],
 )
 def test_damaged_caches_are_one_line(home, capsys, file, change, message):
-    """What is found in the threads that make batches included."""
+    """This includes damage that is found in the threads that make batches."""
     shutil.rmtree(home / "damaged", ignore_errors=True)
     shutil.copytree(home / "data", home / "damaged")
     (path,) = (home / "damaged" / "cache").glob(f"{training_ids(home)}/{file}")
@@ -303,7 +303,7 @@ def test_damaged_caches_are_one_line(home, capsys, file, change, message):
 
 
 def training_ids(home):
-    """The folder of the largest cached split."""
+    """Returns the name of the folder of the largest cached split."""
     return max((home / "data" / "cache").glob("*/source.offsets"), key=lambda path: path.stat().st_size).parent.name
 
 
@@ -326,7 +326,7 @@ def test_damaged_vocabularies_that_are_kept(home, capsys):
 
 
 def changed_tokenizer(run, content):
-    """Another model, which is one."""
+    """Returns another valid SentencePiece model."""
     return tiny_tokenizer().model
 
 
@@ -359,7 +359,7 @@ def test_damaged_files_of_a_run(home, capsys, file, change):
 
 
 def test_a_run_without_hashes_of_its_codecs(home, capsys):
-    """An older one goes on."""
+    """An older run can resume."""
     shutil.rmtree(home / "older", ignore_errors=True)
     record = Path(shutil.copytree(home / "run", home / "older")) / "data.json"
     hashes = json.loads(record.read_text())
@@ -370,7 +370,7 @@ def test_a_run_without_hashes_of_its_codecs(home, capsys):
 
 
 def test_a_damaged_id_is_seen_in_the_threads(tmp_path):
-    """What a thread of grain raises is what the loop raises."""
+    """The loop raises the error of a Grain thread."""
     experiment, _, codecs, corpus = prepare_experiment(tiny_experiment(), tmp_path, tmp_path / "run", say=str)
     plan = plan_batches(experiment, corpus, str)
     last = plan.batches(experiment.seed, 0)[-1].indices[0]
@@ -395,7 +395,7 @@ def test_two_processes_on_one_run(home, capsys):
 
 
 def test_learned_positions_bound_decoding(tmp_path, capsys):
-    """Lengths are rounded up and doubled for the search, but never past the positions there are; a line is cut."""
+    """The search rounds lengths up and doubles them, but not beyond the number of positions. Long lines are cut."""
     experiment = tiny_experiment()
     experiment = dataclasses.replace(
         experiment,
@@ -429,7 +429,7 @@ def test_stopping_early(tmp_path):
 
 
 def test_one_compilation_a_bucket(tmp_path, monkeypatch):
-    """Three buckets, three compilations of the step, over two epochs, logs, validations and checkpoints."""
+    """Three buckets need three compilations of the step, despite two epochs, logs, validations and checkpoints."""
     compiled = []
     make = train_module.make_runner
 
@@ -482,7 +482,7 @@ print("ok")
 @pytest.mark.long
 @pytest.mark.parametrize("wait", [2.0, 5.0])
 def test_kill_9(tmp_path, wait):
-    """A real process, killed while it trains, and the same command again: the fingerprint of a whole run."""
+    """A process is killed during training, and the same command then ends with the fingerprint of a whole run."""
     (tmp_path / "tiny.py").write_text(CONFIG.replace("steps=4", "steps=300").replace("every=2", "every=30"))
     command = [sys.executable, "-m", "seqlab.cli", "train", "tiny.py", "--data-dir", "data", "--out"]
     environment = {**os.environ, "XLA_FLAGS": "", "PYTHONPATH": str(ROOT)}
