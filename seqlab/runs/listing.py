@@ -1,6 +1,7 @@
 """The list of the runs in a folder, read from their files without JAX.
 
-A run is running if a process holds its lock, finished, dead if it is neither, or damaged.
+The state of a run is running if a process holds its lock, finished, dead if it is neither running nor finished, or
+damaged.
 """
 
 import fcntl

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from seqlab.types import Context, Params, TrainState
 
 Rollout = Callable[[Params, Any, Context], Any]  # of parameters and a batch
-ROLLOUT_KEY = 1 << 30  # folded into the key of a step; differs from every update number
+ROLLOUT_KEY = 1 << 30  # folded into the key of a step, so that rollouts and updates use different keys
 
 
 def make_online_step(

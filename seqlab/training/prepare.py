@@ -43,9 +43,8 @@ def prepare_experiment(
 ) -> PreparedExperiment:
     """Prepares the data and the codecs of an experiment. Both are cached, so that each is made only once.
 
-    The codecs come from the folder `run` if it has codecs, else from the file `tokenizer`, else from the run
-    `init_from`; missing codecs are fitted to the training split. Raises `SeqlabError` if the data lacks a column of
-    the task.
+    The codecs come from the folder `run` if it exists, else from the file `tokenizer`, else from the run `init_from`;
+    missing codecs are fitted to the training split. Raises `SeqlabError` if the data lacks a column of the task.
     """
     data = prepare(experiment.data, data_dir)
     check_columns(experiment, data)
@@ -66,8 +65,9 @@ def make_codecs(
     init_from: Path | None = None,
     tokenizer: Path | None = None,
 ) -> Codecs:
-    """Returns the codecs of `run` if it has codecs, else those of `init_from`. Missing codecs are fitted to the
-    training split. With `tokenizer`, text columns use the SentencePiece model in that file instead.
+    """Returns the codecs of `run` if it exists. Otherwise text columns use the SentencePiece model in the file
+    `tokenizer`, if it is given, or else columns use the codecs of `init_from`. Missing codecs are fitted to the
+    training split.
     """
     columns = experiment.task.columns
     from_file = {} if tokenizer is None else load_text_codecs(columns, tokenizer)

@@ -265,36 +265,58 @@ def test_what_cannot_be_started(tmp_path):
 
 MUTANTS = (
     (
-        Mutant("nobody's lines", "distributed.launch", "if number else", "if number < 0 else", "test_all_is_well"),
+        Mutant(
+            "lines without process numbers",
+            "distributed.launch",
+            "if number else",
+            "if number < 0 else",
+            "test_all_is_well",
+        ),
         {},
     ),
     (
         Mutant(
-            "saved taken for failed", "distributed.launch", "not in (0, EXIT_STOPPED)", "not in (0,)", "test_saved"
+            "exit code 75 counts as a failure",
+            "distributed.launch",
+            "not in (0, EXIT_STOPPED)",
+            "not in (0,)",
+            "test_saved",
         ),
         {"codes": (75, 75)},
     ),
     (
-        Mutant("saved taken for done", "distributed.launch", "max(codes, default=0)", "0", "test_saved"),
+        Mutant("exit code 75 counts as success", "distributed.launch", "max(codes, default=0)", "0", "test_saved"),
         {"codes": (0, 75)},
     ),
     (
-        Mutant("no peace", "distributed.launch", "silent.update(running)", "pass", "test_the_others_die_in_silence"),
-        {},
-    ),
-    (
-        Mutant("the code lost", "distributed.launch", "(code if code > 0 else 128 - code)", "1", "test_one_fails"),
-        {},
-    ),
-    (
         Mutant(
-            "no time to save", "distributed.launch", "process.terminate()", "process.kill()", "test_others_may_save"
+            "other processes are not silenced",
+            "distributed.launch",
+            "silent.update(running)",
+            "pass",
+            "test_the_others_die_in_silence",
         ),
         {},
     ),
     (
         Mutant(
-            "killed instead of asked",
+            "the exit code is lost", "distributed.launch", "(code if code > 0 else 128 - code)", "1", "test_one_fails"
+        ),
+        {},
+    ),
+    (
+        Mutant(
+            "processes have no time to save",
+            "distributed.launch",
+            "process.terminate()",
+            "process.kill()",
+            "test_others_may_save",
+        ),
+        {},
+    ),
+    (
+        Mutant(
+            "processes are killed instead of signaled",
             "distributed.launch",
             "process.send_signal(requested_signal)",
             "process.kill()",
@@ -304,7 +326,7 @@ MUTANTS = (
     ),
     (
         Mutant(
-            "a launcher that is outlived",
+            "processes outlive the launcher",
             "distributed.launch",
             "LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)",
             "pass",
@@ -314,7 +336,7 @@ MUTANTS = (
     ),
     (
         Mutant(
-            "grandchildren forgotten",
+            "grandchildren survive",
             "distributed.launch",
             "kill_group(running.pop(i))",
             "running.pop(i)",

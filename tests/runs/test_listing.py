@@ -228,7 +228,7 @@ def test_nothing_heavy_is_imported():
 MUTANTS = (
     (
         Mutant(
-            "a lock that is held taken for a free one",
+            "a held lock counts as free",
             "runs.listing",
             "            return True\n    return False",
             "            return False\n    return False",
@@ -238,7 +238,7 @@ MUTANTS = (
     ),
     (
         Mutant(
-            "a command's rest not looked at",
+            "the rest of a command is not checked",
             "runs.command",
             "line != command_line(Path(folder), words) or ",
             "",
@@ -248,7 +248,7 @@ MUTANTS = (
     ),
     (
         Mutant(
-            "links followed",
+            "links are followed",
             "runs.listing",
             "follow_symlinks=False",
             "follow_symlinks=True",
@@ -258,7 +258,7 @@ MUTANTS = (
     ),
     (
         Mutant(
-            "what stopped early taken for dead",
+            "a run that stopped early counts as dead",
             "runs.listing",
             ' or progress.get("stopped")',
             "",

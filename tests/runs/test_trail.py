@@ -225,7 +225,7 @@ def test_what_is_no_run(runs, capsys):
 MUTANTS = (
     (
         Mutant(
-            "rows filled up in the digests",
+            "padding rows count in the digests",
             "runs.trail",
             "x[: len(jax.tree.leaves(batch)[0])]",
             "x",
@@ -235,7 +235,7 @@ MUTANTS = (
     ),
     (
         Mutant(
-            "the optimizer's state hashed as parameters",
+            "the optimizer state is hashed as parameters",
             "runs.trail",
             '"optimizer": state.optimizer',
             '"optimizer": state.params',
@@ -245,7 +245,7 @@ MUTANTS = (
     ),
     (
         Mutant(
-            "the last step before a checkpoint cut off",
+            "the last step before a checkpoint is removed",
             "runs.trail",
             'line["step"] <= step]',
             'line["step"] < step - 1]',

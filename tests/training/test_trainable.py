@@ -147,7 +147,7 @@ MUTANTS = (
         "test_frozen_parameters_do_not_change_by_a_bit",
     ),
     Mutant(
-        "the last pattern of the rates counts",
+        "the last matching pattern of the rates applies",
         "training.trainable",
         "for pattern, rate in rates if",
         "for pattern, rate in reversed(rates) if",
