@@ -1,5 +1,5 @@
-# make quickstart: train, decode and score in minutes.   make test: the tests.
-# Both make what they need: a virtual environment in .venv and the install.
+# make quickstart: train, decode and score a model in minutes.   make test: run the tests.
+# Both first create the virtual environment .venv and install seqlab in it.
 
 PYTHON ?= python3
 CONSTRAINTS ?= constraints.txt
@@ -14,7 +14,7 @@ quickstart: $(READY)
 test: .venv/ready-dev
 	$(BIN)/python -m pytest -n 2 -m "not long and not peers" --max-compilations 7500
 
-# All planted bugs and the long tests, but no comparisons with other toolkits.
+# Run all planted bugs and the long tests, but no comparisons with other toolkits.
 test-all: .venv/ready-dev
 	$(BIN)/python -m pytest -n 2 -m "not long and not peers" --mutants all
 	$(BIN)/python -m pytest -m long
@@ -26,14 +26,14 @@ test-latest:
 test-peers: .venv/ready-bench
 	$(BIN)/python -m pytest -m peers
 
-# Forty minutes: training killed at random instants, faults put into it, and broken input for every reader.
+# About 40 minutes: kill training at random instants, inject faults into it, and fuzz every reader.
 torture: .venv/ready-dev
 	$(BIN)/python scripts/torture.py 50
 	$(BIN)/python scripts/faults.py
 	$(BIN)/python -m tests.fuzz 10000
 
-# An hour or two: every benchmark, beside other toolkits, and docs/benchmarks.md.
-# make bench FOLDER=dir-with-the-files-of-multi30k
+# One to two hours: run every benchmark, with comparisons to other toolkits, and write docs/benchmarks.md.
+# make bench FOLDER=DIR_WITH_MULTI30K
 bench: .venv/ready-bench
 	$(BIN)/python scripts/benchmarks.py $(if $(FOLDER),--folder '$(FOLDER)')
 
@@ -56,7 +56,7 @@ $(READY): pyproject.toml $(CONSTRAINTS)
 	$(BIN)/pip install -q -c $(CONSTRAINTS) -e '.[dev]'
 	touch $@
 
-# Joey NMT asks for a protobuf that does not go together with others here; what it imports is in `bench`.
+# Joey NMT requires a protobuf version that conflicts with other packages; the extra `bench` has what it imports.
 .venv/ready-bench: .venv/ready-dev
 	$(BIN)/pip install -q -c $(CONSTRAINTS) -e '.[bench]'
 	$(BIN)/pip install -q --no-deps joeynmt==2.3.0

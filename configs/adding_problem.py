@@ -1,11 +1,11 @@
-"""The adding problem (Hochreiter & Schmidhuber 1997): does a layer remember two numbers over hundreds of steps?
+"""The adding problem (Hochreiter & Schmidhuber 1997): can a layer remember two numbers over hundreds of steps?
 
     seqlab train configs/adding_problem.py --out runs/adding-gru
     seqlab train configs/adding_problem.py --out runs/adding-lstm --model.encoder.cell lstm --model.encoder.dim 110
     seqlab evaluate runs/adding-gru
 
-200 positions, 50,000 sequences, batches of 32, Adam; some 50,000 parameters (Bai et al. 2018, table 1: 70,000).
-Always answering 1 has a mean squared error of 0.167. `adding_problem_tcn.py` has convolutions.
+200 positions, 50,000 sequences, batches of 32, Adam, about 50,000 parameters (Bai et al. 2018, table 1: 70,000).
+Always predicting 1 has a mean squared error of 0.167. `adding_problem_tcn.py` uses convolutions.
 """
 
 from seqlab.config import Batching, Experiment, Optimizer, Schedule, Validation

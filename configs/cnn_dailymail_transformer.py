@@ -1,10 +1,10 @@
-"""CNN/DailyMail: a Transformer that summarizes news, the first 400 tokens of an article (See et al. 2017).
+"""CNN/DailyMail: a Transformer that summarizes the first 400 tokens of a news article (See et al. 2017).
 
     seqlab prepare tfds/cnn_dailymail --source article --target highlights      (once, with the extra tfds-tf)
     seqlab train configs/cnn_dailymail_transformer.py --out runs/cnn
     seqlab evaluate runs/cnn
 
-It has not been run here.
+This config has not been tested at full scale.
 """
 
 from seqlab.config import Batching, Experiment, Optimizer, Schedule, Search, Text, Validation

@@ -1,10 +1,10 @@
-"""Copying memory (Hochreiter & Schmidhuber 1997): ten symbols, said again after a delay of 500.
+"""The copying memory task (Hochreiter & Schmidhuber 1997): repeat ten symbols after a delay of 500.
 
     seqlab train configs/copy_memory.py --out runs/copy-tcn
     seqlab evaluate runs/copy-tcn
 
-10,000 sequences, batches of 32, Adam with clipping at 1; the TCN has 13,000 parameters (Bai et al. 2018, table 1:
-16,000). A model without memory has a loss of 10 ln 8 / 520 = 0.040. `copy_memory_recurrent.py` has a recurrent layer.
+10,000 sequences, batches of 32, Adam with clipping at 1. The TCN has 13,000 parameters (Bai et al. 2018, table 1:
+16,000). A model without memory has a loss of 10 ln 8 / 520 = 0.040. `copy_memory_recurrent.py` is recurrent.
 """
 
 from seqlab.config import Batching, Experiment, Optimizer, Schedule, Validation

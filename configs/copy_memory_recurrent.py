@@ -1,4 +1,4 @@
-"""Copying memory (Hochreiter & Schmidhuber 1997) with a recurrent layer; see `copy_memory.py`.
+"""The copying memory task (Hochreiter & Schmidhuber 1997) with a recurrent layer; see `copy_memory.py`.
 
     seqlab train configs/copy_memory_recurrent.py --out runs/copy-gru
     seqlab train configs/copy_memory_recurrent.py --model.encoder.cell lstm --model.encoder.dim 50

@@ -1,9 +1,10 @@
-"""The section of the archive that a Debian package belongs to, from its description: the mean of its words.
+"""Classification of Debian packages by archive section, from their descriptions: the mean of word embeddings.
 
     seqlab train configs/debian_section.py --out runs/section
     seqlab evaluate runs/section
 
-58,000 documents of `debian_descriptions/section`, 58 classes, and the deep averaging network of Iyyer et al. (2015).
+58,000 documents of `debian_descriptions/section` with 58 classes, and the deep averaging network of Iyyer et al.
+(2015).
 """
 
 from seqlab.config import Batching, Experiment, Schedule, Text, Validation

@@ -1,4 +1,4 @@
-"""The section of the archive that a Debian package belongs to: words to sentences to a document, with attention.
+"""Classification of Debian packages by archive section, with attention over words and sentences.
 
     seqlab train configs/debian_section_hierarchical.py --out runs/section-hierarchical
     seqlab evaluate runs/section-hierarchical

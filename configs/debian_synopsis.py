@@ -1,10 +1,10 @@
-"""One-line synopses of Debian packages from their long descriptions: a Transformer that summarizes.
+"""Summarization of Debian package descriptions into one-line synopses, with a Transformer.
 
     seqlab train configs/debian_synopsis.py --out runs/synopsis
     seqlab evaluate runs/synopsis
 
-58,000 descriptions of `debian_descriptions/synopsis`, of which the first 64 tokens are read. What it scores, beside
-the first sentence cut to the mean length of a synopsis, stands in the README's results (row `synopsis`).
+58,000 descriptions of `debian_descriptions/synopsis`, truncated to 64 tokens. The results in the README (row
+`synopsis`) compare its scores with the first sentence, truncated to the mean length of a synopsis.
 """
 
 from seqlab.config import Batching, Experiment, Optimizer, Schedule, Search, Text, Validation

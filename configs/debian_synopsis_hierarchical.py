@@ -1,9 +1,9 @@
-"""One-line synopses of Debian packages from their long descriptions: attention over words and over sentences.
+"""Summarization of Debian package descriptions into one-line synopses, with attention over words and sentences.
 
     seqlab train configs/debian_synopsis_hierarchical.py --out runs/synopsis-hierarchical
     seqlab evaluate runs/synopsis-hierarchical
 
-Data, vocabulary, batches, updates and schedule are those of configs/debian_synopsis.py, the flat Transformer.
+Data, vocabulary, batches, updates and schedule are the same as in configs/debian_synopsis.py, the flat Transformer.
 """
 
 from seqlab.config import Batching, Experiment, Optimizer, Schedule, Search, Text, Validation

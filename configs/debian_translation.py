@@ -1,10 +1,10 @@
-"""Package descriptions, English to German: a Transformer on what Debian's volunteers translated.
+"""Translation of Debian package descriptions, English to German, with a Transformer.
 
     seqlab train configs/debian_translation.py --out runs/debian
     seqlab evaluate runs/debian
 
-31,000 synopses and paragraphs of `debian_descriptions/en-de`, full of names and terms. The model is that of
-configs/multi30k_transformer.py.
+31,000 synopses and paragraphs of `debian_descriptions/en-de`, translated by volunteers, with many names and technical
+terms. The model is the same as in configs/multi30k_transformer.py.
 """
 
 from seqlab.config import Batching, Experiment, Optimizer, Schedule, Text, Validation

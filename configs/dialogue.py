@@ -1,10 +1,11 @@
-r"""Replies in a dialogue; here to a few sample dialogues, enough to see that it runs.
+r"""Replies in dialogues, on a few sample dialogues to test the setup.
 
     seqlab train configs/dialogue.py --out runs/dialogue
     printf 'Good morning.\tGood morning. How are you?\n' | seqlab decode runs/dialogue
 
-Words to turns to a reply (Serban et al. 2016), with attention over both. A line of a .jsonl file has the turns so
-far, a line each, and the reply; for your own: --data.train my.jsonl --data.validation dev.jsonl, and raise the sizes.
+A hierarchical encoder of words and turns (Serban et al. 2016), with attention over both. A line of a .jsonl file has
+the turns so far, separated by newlines, and the reply. For your own data, use --data.train my.jsonl
+--data.validation dev.jsonl, and raise the sizes.
 """
 
 from seqlab.config import Batching, Experiment, Schedule, Text, Validation

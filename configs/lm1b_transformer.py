@@ -1,9 +1,10 @@
 """One Billion Words (Chelba et al. 2013): a decoder-only Transformer on packed sentences.
 
-    seqlab train configs/lm1b_transformer.py --out runs/lm1b      (builds the set by TFDS first: no TensorFlow needed)
+    seqlab train configs/lm1b_transformer.py --out runs/lm1b      (first builds the data; needs no TensorFlow)
     seqlab evaluate runs/lm1b
 
-It has not been run here. Perplexity is by token of the tokenizer trained here: compare only with the same.
+This config has not been tested at full scale. Perplexity is per token of the tokenizer that is trained here: compare
+it only with models that use the same tokenizer.
 """
 
 from seqlab.config import Batching, Experiment, Optimizer, Schedule, Text, Validation

@@ -1,10 +1,10 @@
-"""Image captions: a GRU encoder-decoder with additive attention (Bahdanau et al. 2015) on the raw files of Multi30k.
+"""Translation of image captions: a GRU encoder-decoder with additive attention (Bahdanau et al. 2015) on Multi30k.
 
     seqlab train configs/multi30k_bahdanau.py --out runs/bahdanau
     seqlab train configs/multi30k_bahdanau.py --out runs/bahdanau-de-en --data.pair de-en
     seqlab evaluate runs/bahdanau --split test_2016_flickr
 
-Data, vocabulary, batches, updates and schedule are those of configs/multi30k_transformer.py.
+Data, vocabulary, batches, updates and schedule are the same as in configs/multi30k_transformer.py.
 """
 
 from seqlab.config import Batching, Experiment, Optimizer, Schedule, Text, Validation

@@ -1,9 +1,9 @@
-"""Image captions: gated convolutions with attention (Gehring et al. 2017) on the raw files of Multi30k.
+"""Translation of image captions: gated convolutions with attention (Gehring et al. 2017) on Multi30k.
 
     seqlab train configs/multi30k_conv_seq2seq.py --out runs/conv_seq2seq
     seqlab evaluate runs/conv_seq2seq --split test_2016_flickr
 
-Data, vocabulary, batches, updates and schedule are those of configs/multi30k_transformer.py.
+Data, vocabulary, batches, updates and schedule are the same as in configs/multi30k_transformer.py.
 """
 
 from seqlab.config import Batching, Experiment, Optimizer, Schedule, Text, Validation

@@ -1,9 +1,9 @@
-"""Image captions: an LSTM encoder-decoder without attention (Sutskever et al. 2014) on the raw files of Multi30k.
+"""Translation of image captions: an LSTM encoder-decoder without attention (Sutskever et al. 2014) on Multi30k.
 
     seqlab train configs/multi30k_sutskever.py --out runs/sutskever
     seqlab evaluate runs/sutskever --split test_2016_flickr
 
-Data, vocabulary, batches, updates and schedule are those of configs/multi30k_transformer.py.
+Data, vocabulary, batches, updates and schedule are the same as in configs/multi30k_transformer.py.
 """
 
 from seqlab.config import Batching, Experiment, Optimizer, Schedule, Text, Validation

@@ -1,12 +1,12 @@
-"""Image captions, English to German, on the lower-cased and tokenized files of Multi30k: a small Transformer.
+"""Translation of image captions, English to German: a small Transformer on the lower-cased, tokenized Multi30k files.
 
     python scripts/reproduce.py multi30k-tok --folder DIR_WITH_MULTI30K
 
-The text-only setting of Wu et al. (2021), "Good for misconceived reasons", which gives 41.02 tokenized BLEU on
-test_2016_flickr: 4+4 layers of width 128, one joint BPE vocabulary of 10,000, all embeddings shared, 8,000 updates of
-about 8,192 tokens, the mean of the last ten checkpoints, beam 5. Dropout is on embeddings and branches alone, as
-there; normalization comes before each branch, and not after: with the rate of 5e-3 the encoder's states all became
-one otherwise, and the decoder learned to do without them.
+The text-only setting of Wu et al. (2021), "Good for misconceived reasons", which reports 41.02 tokenized BLEU on
+test_2016_flickr: 4+4 layers of width 128, a joint BPE vocabulary of 10,000, shared embeddings, 8,000 updates of about
+8,192 tokens, the mean of the last ten checkpoints, beam 5. As in the paper, dropout applies only to embeddings and
+residual branches. Normalization precedes each branch (pre-norm): with post-norm and the learning rate of 5e-3 the
+encoder states collapsed to a single vector, and the decoder learned to ignore them.
 """
 
 from seqlab.config import Batching, Checkpoints, Experiment, Optimizer, Schedule, Search, Text, Validation

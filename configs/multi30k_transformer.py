@@ -1,12 +1,12 @@
-"""Image captions, English to German: a Transformer on the raw files of Multi30k, on a CPU.
+"""Translation of image captions, English to German: a Transformer on the raw Multi30k files, sized for a CPU.
 
     seqlab prepare multi30k/en-de --folder DIR_WITH_MULTI30K
     seqlab train configs/multi30k_transformer.py --out runs/multi30k
     seqlab evaluate runs/multi30k --split test_2016_flickr
 
-3+3 pre-norm layers of width 256 (Vaswani et al. 2017), a joint BPE vocabulary of 8,000, about 2,048 tokens a
-batch, nine passes over the data, and a rate that falls linearly to zero. The operands of matrix products are
-bfloat16, which CPUs with AMX take several times as fast; on others set --model.dtype float32.
+3+3 pre-norm layers of width 256 (Vaswani et al. 2017), a joint BPE vocabulary of 8,000, about 2,048 tokens per batch,
+nine epochs, and a learning rate that decays linearly to zero. The operands of matrix products are bfloat16, which is
+several times faster on CPUs with AMX; on other CPUs use --model.dtype float32.
 """
 
 from seqlab.config import Batching, Experiment, Optimizer, Schedule, Text, Validation

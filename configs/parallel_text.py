@@ -1,9 +1,9 @@
-"""Your own parallel text files; here a few sample sentences, enough to see that it runs.
+"""Translation with your own parallel text files, shown on a few sample sentences to test the setup.
 
     seqlab train configs/parallel_text.py --out runs/samples
     seqlab train configs/parallel_text.py --out runs/mine --data.train-source my.en --data.train-target my.de ...
 
-Copy this file and raise the sizes for real text: configs/multi30k_transformer.py shows what 29,000 pairs want.
+For real text, copy this file and raise the sizes: configs/multi30k_transformer.py has sizes for 29,000 pairs.
 """
 
 from seqlab.config import Batching, Experiment, Schedule, Text, Validation

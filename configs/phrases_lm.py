@@ -1,10 +1,10 @@
-"""A language model of German everyday phrases, which goes on from a prompt.
+"""A language model of everyday German phrases, which continues a prompt.
 
     seqlab train configs/phrases_lm.py --out runs/phrases_lm
     echo "Montag, 3. Mai" | seqlab decode runs/phrases_lm
 
-A decoder-only pre-norm Transformer (Radford et al. 2018) on the German side of `cldr_phrases/en-de`, a phrase
-at a time.
+A decoder-only pre-norm Transformer (Radford et al. 2018) on the German side of `cldr_phrases/en-de`, with one phrase
+per row.
 """
 
 from seqlab.config import Batching, Experiment, Schedule, Text, Validation

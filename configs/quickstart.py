@@ -1,10 +1,10 @@
-"""Everyday phrases, English to German, in a few minutes on a laptop.
+"""Translation of everyday phrases, English to German, in a few minutes on a laptop.
 
     seqlab train configs/quickstart.py --out runs/quickstart
     seqlab evaluate runs/quickstart
 
-A small pre-norm Transformer (Vaswani et al. 2017) on phrases generated from the Unicode CLDR: dates, times,
-amounts, prices, lists and their combinations, some of which occur in the test split alone.
+A small pre-norm Transformer (Vaswani et al. 2017) on phrases generated from the Unicode CLDR: dates, times, amounts,
+prices, lists and their combinations, some of which occur only in the test split.
 """
 
 from seqlab.config import Batching, Experiment, Schedule, Text, Validation

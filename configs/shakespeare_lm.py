@@ -1,11 +1,12 @@
-"""Tiny Shakespeare, character by character: nanoGPT's setting for a CPU.
+"""A character-level language model of Tiny Shakespeare, with the CPU setting of nanoGPT.
 
     seqlab prepare tiny_shakespeare --folder DIR_WITH_INPUT_TXT
     seqlab train configs/shakespeare_lm.py --out runs/shakespeare
     printf 'ROMEO:' | seqlab decode runs/shakespeare --max-length 200
 
-4 layers, 4 heads, width 128, 12 stretches of 64 characters, 2,000 updates, no dropout, AdamW with a cosine from
-1e-3 to zero: https://github.com/karpathy/nanoGPT, README, which gives a validation loss of 1.88 nats a character.
+4 layers, 4 heads, width 128, batches of 12 rows of 64 characters, 2,000 updates, no dropout, AdamW with a cosine
+schedule from 1e-3 to zero. Source: the README of https://github.com/karpathy/nanoGPT, which reports a validation loss
+of 1.88 nats per character.
 """
 
 from seqlab.config import Batching, Experiment, Optimizer, Schedule, Text, Validation

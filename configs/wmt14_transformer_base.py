@@ -5,8 +5,9 @@
     seqlab average runs/wmt14 --last 5
     seqlab evaluate runs/wmt14-average --alpha 0.6 --beam 4
 
-The paper's BLEU of 27.3 is of tokenized, compound-split text (multi-bleu.perl); sacreBLEU's of the same outputs is
-lower. 100,000 updates of about 25,000 source and 25,000 target tokens; it has not been run here.
+100,000 updates of about 25,000 source and 25,000 target tokens. The paper's BLEU of 27.3 is computed on tokenized,
+compound-split text (multi-bleu.perl); the sacreBLEU score of the same outputs is lower. This config has not been
+tested at full scale.
 """
 
 from seqlab.config import Batching, Checkpoints, Experiment, Optimizer, Schedule, Search, Text, Validation

@@ -1,12 +1,12 @@
-"""The benchmarks of docs/benchmarks.md, one after the other, and the page from what they print.
+"""Runs all benchmarks and writes docs/benchmarks.md.
 
     python scripts/benchmarks.py --folder DIR_WITH_MULTI30K [--only train decode]
 
-What decoding is compared on is trained first: runs/bench; what is there of it is gone on with. Each command prints
-lines of JSON; they are kept in docs/benchmarks.jsonl, with machine, versions and commit, in place of those that it
-has printed before: so it can be run again alone, and where it fails, what it has not measured is missing from the
-page. `--only page` just writes the page. What failed is named at the end, when the rest has run. Without a GPU, rows
-of one stay as they are.
+First trains the model for the decoding benchmarks in runs/bench, or resumes its training. Each benchmark prints lines
+of JSON, which are stored in docs/benchmarks.jsonl with the machine, versions and commit. They replace the earlier
+lines of the same benchmark, so that a benchmark can be repeated alone. Results that a failed benchmark did not print
+are missing from the page, and the failed benchmarks are listed at the end. `--only page` only writes the page.
+Without a GPU, the GPU results stay unchanged.
 """
 
 import json
@@ -27,7 +27,7 @@ LINES = ROOT / "docs" / "benchmarks.jsonl"
 PAGE = ROOT / "docs" / "benchmarks.md"
 RUN, SOURCES = "runs/bench", "runs/bench.sources"
 DATA = "multi30k/en-de"
-KEPT = {"name", "unit", "command", "machine", "versions", "commit"}  # of each
+KEPT = {"name", "unit", "command", "machine", "versions", "commit"}  # the keys of every line
 OF_ROWS, OF_CURVES = {"ours", "peer", "ratio", "notes"}, {"over", "sizes", "values", "exponent"}
 NO_GPU = 69  # the exit code of gpu.py
 BEGIN, END = "<!-- measured: written by scripts/benchmarks.py -->\n", "<!-- end of measured -->\n"
@@ -46,7 +46,7 @@ COMMANDS = {
     "gpu": ["gpu.py"],
 }
 TRAINING = ["--model.norm=post", "--model.dtype=float32", "--model.biases", "--steps=2000", "--schedule.warmup=400"]
-AT_LEAST = {  # times the peer, by the name's beginning
+AT_LEAST = {  # the minimum ratio to the peer, by the prefix of the name
     "train/transformer/torch-float32": 1.6,
     "train/transformer/joeynmt": 4.0,
     "train/lstm/torch-float32": 1.3,
@@ -58,7 +58,7 @@ AT_LEAST = {  # times the peer, by the name's beginning
     "decode/beam5/joeynmt": 15.0,
     "input/tokenizing": 1.0,
 }
-AT_MOST = {  # what of the row, and how much
+AT_MOST = {  # a key of the row, and its maximum
     "train/transformer/memory": ("ratio", 1.3),
     "begin/decode_line/warm": ("ours", 4.0),
     "input/wait": ("ours", 2.0),
@@ -66,20 +66,20 @@ AT_MOST = {  # what of the row, and how much
 
 
 def main(
-    folder: Annotated[Path | None, arg(metavar="DIR", help="Where the files of Multi30k are.")] = None,
+    folder: Annotated[Path | None, arg(metavar="DIR", help="Folder with the files of Multi30k.")] = None,
     only: tuple[str, ...] = tuple(COMMANDS),
 ) -> None:
-    """Measures, and writes the page."""
+    """Run the benchmarks and write the page."""
     unknown = [name for name in only if name not in (*COMMANDS, "page")]
     if unknown:
-        sys.exit(f"no benchmark {unknown[0]!r}: one of {', '.join(COMMANDS)}, or page")
-    read_page(), read_lines()  # before hours of work
+        sys.exit(f"no benchmark {unknown[0]!r}: choose one of {', '.join(COMMANDS)}, or page")
+    read_page(), read_lines()  # fail before hours of work
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     if folder is not None and not seqlab("prepare", DATA, "--folder", str(folder.resolve())):
         sys.exit(1)
     about, failed = {"versions": versions(PACKAGES + PEERS), "commit": commit()}, list[str]()
     if any(RUN in COMMANDS.get(name, []) for name in only) and not make_run():
-        sys.exit(f"no model to decode with: {RUN}; --folder DIR says where Multi30k's files are, once")
+        sys.exit(f"no model to decode with in {RUN}: give --folder DIR with the files of Multi30k once")
     try:
         for name in (name for name in only if name in COMMANDS):
             if not measure(COMMANDS[name], about):
@@ -91,12 +91,12 @@ def main(
 
 
 def seqlab(*arguments: str) -> bool:
-    """Whether the command went well."""
+    """Runs a command of seqlab. Returns whether it succeeded."""
     return not subprocess.run([sys.executable, "-m", "seqlab.cli", *arguments], cwd=ROOT).returncode
 
 
 def make_run() -> bool:
-    """What is there already is left as it is, or gone on with. Whether there is a run."""
+    """Trains the run for decoding, or resumes it, and writes its test sources. Returns whether that succeeded."""
     from seqlab import catalogue
     from seqlab.cli.options import DATA_DIR
     from seqlab.data.records import prepare
@@ -109,8 +109,8 @@ def make_run() -> bool:
 
 
 def measure(command: list[str], about: dict[str, Any]) -> bool:
-    """Keeps its lines of JSON as they come, and in the end none that it printed another time. Whether it went well,
-    or there was no GPU for what needs one.
+    """Runs a benchmark and stores its lines of JSON as they come. Removes its earlier lines at the end. Returns
+    whether it succeeded, or needs a GPU and there is none.
     """
     script = f"scripts/bench/{command[0]}"
     shown, on_gpu = f"python {' '.join([script, *command[1:]])}", command[0] == "gpu.py"
@@ -145,7 +145,7 @@ def gpu() -> str:
 
 
 def read_lines() -> list[dict[str, Any]]:
-    """What has been measured. Exits where a line is nothing of the kind."""
+    """Returns the stored lines. Exits if a line is malformed."""
     found = []
     for i, line in enumerate(LINES.read_text().splitlines() if LINES.exists() else (), 1):
         try:
@@ -153,17 +153,17 @@ def read_lines() -> list[dict[str, Any]]:
         except ValueError:
             one = None
         if not isinstance(one, dict) or not one.keys() >= KEPT | (OF_CURVES if "over" in one else OF_ROWS):
-            sys.exit(f"{LINES}, line {i}: no row and no curve: remove it")
+            sys.exit(f"{LINES}, line {i}: neither a row nor a curve: delete it")
         found.append(one)
     return found
 
 
 def read_page() -> tuple[str, str]:
-    """What stands before the tables, and after them. Exits where they have no place."""
+    """Returns the text before and after the tables. Exits if the markers of the tables are missing."""
     before, begin, rest = (PAGE.read_text() if PAGE.exists() else "").partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
-        sys.exit(f"{PAGE} has lost the lines that the tables stand between")
+        sys.exit(f"{PAGE} has lost the lines that mark the tables")
     return before, after
 
 
@@ -187,7 +187,7 @@ def place(line: dict[str, Any]) -> str:
 
 def table(rows: list[dict[str, Any]], places: list[str]) -> list[str]:
     lines = [
-        "| row | ours | peer | ratio, of the rounds | to reach | of the limit | spread: ours, peer | by | notes |",
+        "| row | ours | peer | ratio, range | goal | share of the limit | spread: ours, peer | source | notes |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for one in rows:
@@ -206,7 +206,7 @@ def table(rows: list[dict[str, Any]], places: list[str]) -> list[str]:
 
 
 def judged(one: dict[str, Any]) -> str:
-    """Whether a row reaches what it should."""
+    """Returns the goal of a row, and whether the row reaches it."""
     if one["name"] in AT_MOST:
         what, most = AT_MOST[one["name"]]
         [(low, high)] = one.get("spread", {"": (one[what],) * 2}).values()
@@ -221,7 +221,7 @@ def judged(one: dict[str, Any]) -> str:
 
 
 def growth(curves: list[dict[str, Any]], places: list[str]) -> list[str]:
-    lines = ["| curve | over | from, to | values | grows with the power | by |", "|---|---|---|---|---|---|"]
+    lines = ["| curve | over | from, to | values | exponent | source |", "|---|---|---|---|---|---|"]
     for one in curves:
         values = ", ".join(f"{value:g}" for value in one["values"])
         ends = f"{one['sizes'][0]:,}, {one['sizes'][-1]:,}"
@@ -232,7 +232,7 @@ def growth(curves: list[dict[str, Any]], places: list[str]) -> list[str]:
 
 
 def draw(rows: list[dict[str, Any]], curves: list[dict[str, Any]]) -> None:
-    """The ratios, and the curves by what they grow over."""
+    """Plots the ratios, and the curves by the quantity that they grow with."""
     from matplotlib.figure import Figure
 
     against = [one for one in rows if one["ratio"] is not None and one["unit"].endswith("/s")]
@@ -241,7 +241,7 @@ def draw(rows: list[dict[str, Any]], curves: list[dict[str, Any]]) -> None:
     axis.barh([one["name"] for one in against], [one["ratio"] for one in against])
     axis.axvline(1.0, color="black", linewidth=1)
     axis.invert_yaxis()
-    axis.set_xlabel("times the peer's speed")
+    axis.set_xlabel("speed relative to the peer")
     axis.grid(axis="x", alpha=0.3)
     chart.savefig(PAGE.with_name("benchmarks.png"), dpi=110)
     kinds = list(dict.fromkeys(one["over"] for one in curves if one["unit"] in ("s", "ms")))

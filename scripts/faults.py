@@ -1,10 +1,10 @@
-"""Puts faults into training, one after the other, and reports whether training handles each as promised.
+"""Injects faults into training, one after the other, and reports whether training handles each fault as documented.
 
     python scripts/faults.py [--only KIND ...] [--folder DIR] [--json FILE]
 
-Signals in each phase, damaged checkpoints, a full disk (a small tmpfs: as root, on Linux), a process killed among
-several, a batch that is not finite. A run that is resumed is compared, at its end, with an uninterrupted one, as
-`scripts/torture.py` does. The exit code is 1 if something is not as promised.
+The faults are signals in each phase, damaged checkpoints, a full disk (a small tmpfs, as root on Linux), the death of
+one of several processes, and a batch that is not finite. The end of a resumed run is compared with an uninterrupted
+run, as in `scripts/torture.py`. The exit code is 1 if a fault is not handled as documented.
 """
 
 import argparse
@@ -42,14 +42,14 @@ from torture_victim import PHASES, read_marks
 
 from seqlab.runs import manifest
 
-EXPERIMENT = "run/experiment.json"  # has options of the first command, which the whole run does not have
+EXPERIMENT = "run/experiment.json"  # stores options of the first command that the uninterrupted run does not have
 MODELS = {"jit": "bahdanau", "2 processes": "recurrent_lm"}  # by topology
-GRACE = 30.0  # seconds that a scheduler usually leaves between SIGTERM and SIGKILL
+GRACE = 30.0  # the usual time between SIGTERM and SIGKILL of a scheduler, in seconds
 HEARTBEAT = 10  # seconds
 
 
 class Fault(NamedTuple):
-    """What was done, what was seen, the seconds until the end, and whether all was as promised."""
+    """A fault, what was observed, the seconds until the end, and whether this is as documented."""
 
     fault: str
     seen: str
@@ -58,24 +58,24 @@ class Fault(NamedTuple):
 
 
 class Workspace(NamedTuple):
-    """The folder where faults are tried, and the uninterrupted runs by topology."""
+    """The folder of the runs with faults, and the uninterrupted runs by topology."""
 
     folder: Path
     whole: dict[str, WholeRun]
 
     def make_home(self, name: str, topology: str = "jit") -> Path:
-        """Makes the folder of a run, and returns it."""
+        """Creates and returns the folder of a run."""
         home = self.folder / "faults" / name
         make_home(home, MODELS[topology], self.folder / "documents")
         return home
 
     @property
     def marks(self) -> Path:
-        """The record of the phases of a run."""
+        """The path of the record of the phases of a run."""
         return self.folder / "faults" / "marks"
 
     def resume(self, home: Path, topology: str = "jit") -> str:
-        """Runs the same command to its end, and returns how the end compares with that of the whole run."""
+        """Runs the same command until it ends, and returns how its end compares with the uninterrupted run."""
         try:
             with started(home, TOPOLOGIES[topology], self.marks) as processes:
                 wait_for_end(home, processes)
@@ -84,25 +84,25 @@ class Workspace(NamedTuple):
             return f"LOST: {lost}"
 
     def compare(self, home: Path, topology: str = "jit") -> str:
-        """Returns how the end of a run compares with that of the whole run."""
+        """Returns how the end of a run compares with the uninterrupted run."""
         changed = set(differences(self.whole[topology].evidence, evidence(home))) - {EXPERIMENT}
         return f"LOST: {', '.join(sorted(changed))}" if changed else "same end"
 
 
 def log_of(home: Path) -> str:
-    """Returns what the processes of a run have printed."""
+    """Returns the output of the processes of a run."""
     return (home / "log.txt").read_text(errors="replace")
 
 
 def wait_for_exit(processes: Sequence[subprocess.Popen[bytes]], begin: float) -> tuple[int | None, float]:
-    """Returns the exit code of the first process, None if it must be killed, and the seconds since `begin`."""
+    """Returns the exit code of the first process (None if it does not end), and the seconds since `begin`."""
     with contextlib.suppress(subprocess.TimeoutExpired):
         processes[0].wait(120)
     return processes[0].poll(), time.monotonic() - begin
 
 
 def signals(workspace: Workspace) -> Iterator[Fault]:
-    """One run, stopped by both signals in each phase."""
+    """Stops one run by both signals in each phase."""
     home, rng, topology = workspace.make_home("signals"), random.Random(0), TOPOLOGIES["jit"]
     whole = workspace.whole["jit"]
     for phase in PHASES:
@@ -115,10 +115,10 @@ def signals(workspace: Workspace) -> Iterator[Fault]:
                 processes[0].send_signal(number)
                 code, seconds = wait_for_exit(processes, time.monotonic())
             saved = manifest.checkpoint_steps(home / "run")
-            seen = f"exit code {code}, saved: step {saved[-1] if saved else 'none yet'}"
+            seen = f"exit code {code}, last saved step: {saved[-1] if saved else 'none yet'}"
             yield Fault(f"{number.name} in {phase}", seen, seconds, code == 75 and seconds < GRACE)
     seen = workspace.resume(home)
-    yield Fault("gone on with after all of these", seen, None, seen == "same end")
+    yield Fault("resumed after all of these", seen, None, seen == "same end")
 
 
 def cut(path: Path) -> None:
@@ -134,7 +134,7 @@ def flip(path: Path) -> None:
 
 
 def damages(workspace: Workspace) -> Iterator[Fault]:
-    """The newest checkpoint of a finished run is damaged, and the run is resumed."""
+    """Damages the last checkpoint of a finished run, and resumes the run."""
 
     def largest_file(folder: Path) -> Path:
         return max((path for path in (folder / "state").rglob("*") if path.is_file()), key=lambda p: p.stat().st_size)
@@ -154,9 +154,9 @@ def damages(workspace: Workspace) -> Iterator[Fault]:
         (home / "log.txt").unlink()
         damage(home / "run" / "checkpoints" / str(steps[-1]))
         seen = workspace.resume(home)
-        passed_over = f"CHECKPOINT {steps[-1]} IS PASSED OVER" in log_of(home)
+        passed_over = f"CHECKPOINT {steps[-1]} IS SKIPPED" in log_of(home)
         resumed = f"resuming from step {steps[-2]}" in log_of(home)
-        words = ["told", "passed over"] if passed_over else ["not there for it"]
+        words = ["reported", "skipped"] if passed_over else ["ignored"]
         holds = seen == "same end" and passed_over == is_reported and resumed
         yield Fault(kind, f"{', '.join(words)}; from step {steps[-2]}: {seen}", None, holds)
     home = workspace.folder / "faults" / "all-damaged"
@@ -165,10 +165,10 @@ def damages(workspace: Workspace) -> Iterator[Fault]:
         flip(largest_file(home / "run" / "checkpoints" / str(step)))
     with started(home, TOPOLOGIES["jit"], workspace.marks) as processes:
         code, _ = wait_for_exit(processes, 0.0)
-    has_advice = "no checkpoint is whole" in log_of(home)
+    has_advice = "no checkpoint is intact" in log_of(home)
     yield Fault(
         "all checkpoints damaged",
-        f"exit code {code}{', says what to do' * has_advice}",
+        f"exit code {code}{', with advice' * has_advice}",
         None,
         code == 2 and has_advice,
     )
@@ -176,7 +176,7 @@ def damages(workspace: Workspace) -> Iterator[Fault]:
 
 @contextlib.contextmanager
 def small_disk(folder: Path) -> Iterator[bool]:
-    """Mounts a disk of 16 MiB at `folder`. Yields whether that is possible here."""
+    """Mounts a disk of 16 MiB at `folder`. Yields whether that succeeded."""
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(folder)]
     mounted = shutil.which("mount") is not None and subprocess.run(mount, capture_output=True).returncode == 0
@@ -195,14 +195,14 @@ def fill(path: Path) -> None:
 
 
 def full_disks(workspace: Workspace) -> Iterator[Fault]:
-    """The disk is full from the second step on: until the loss of a checkpoint is reported, or to the end."""
+    """Fills the disk from the second step on, until the loss of a checkpoint is reported or until the end."""
     rng = random.Random(0)
     for room_again in (True, False):
-        name = f"disk full, room again {'once that is told' if room_again else 'after the end'}"
+        name = f"full disk, freed {'once it is reported' if room_again else 'after the end'}"
         home = workspace.make_home("room" if room_again else "no-room")
         with small_disk(home / "run") as mounted:
             if not mounted:
-                yield Fault(name, "not measured: no small disk can be mounted here", None, True)
+                yield Fault(name, "not tested: cannot mount a small disk on this machine", None, True)
                 continue
             filler = home / "run" / "filler"
             with started(home, TOPOLOGIES["jit"], workspace.marks) as processes:
@@ -216,12 +216,12 @@ def full_disks(workspace: Workspace) -> Iterator[Fault]:
             reports = log_of(home).count("COULD NOT BE WRITTEN")
             filler.unlink(missing_ok=True)
             after = workspace.compare(home) if room_again else workspace.resume(home)
-            seen = f"told {reports} times, exit code {code}; {'' if room_again else 'then the same command: '}{after}"
+            seen = f"{reports} reports, exit code {code}; {'' if room_again else 'then the same command: '}{after}"
             yield Fault(name, seen, None, code == (0 if room_again else 2) and reports > 0 and after == "same end")
 
 
 def peers(workspace: Workspace) -> Iterator[Fault]:
-    """One of two processes is killed: under `seqlab launch`, and without it."""
+    """Kills one of two processes, with and without `seqlab launch`."""
     topology = TOPOLOGIES["2 processes"]
     for victim in (0, 1):
         home = workspace.make_home(f"launched-{victim}", "2 processes")
@@ -257,15 +257,15 @@ def peers(workspace: Workspace) -> Iterator[Fault]:
 
 
 def not_finite(workspace: Workspace) -> Iterator[Fault]:
-    """A batch whose loss is not a number, under each policy."""
-    kinds = {"stop": (2, "is not finite"), "skip": (0, "ITS UPDATE IS LEFT OUT"), "rollback": (0, "ROLLED BACK")}
+    """Trains on a batch whose loss is NaN, under each policy."""
+    kinds = {"stop": (2, "is not finite"), "skip": (0, "ITS UPDATE IS SKIPPED"), "rollback": (0, "ROLLED BACK")}
     for policy, (expected, words) in kinds.items():
         home = workspace.make_home(f"not-finite-{policy}")
         with started(home, TOPOLOGIES["jit"], workspace.marks, "nan", ("--nonfinite", policy)) as processes:
             code, _ = wait_for_exit(processes, 0.0)
         reports = log_of(home).count(words)
         named = any(name in log_of(home) for name in ("epoch 0, batch 7", "--batch 0/7"))
-        seen = f"told {reports} times{', with its batch' * named}; exit code {code}"
+        seen = f"{reports} reports{', naming the batch' * named}; exit code {code}"
         yield Fault(f"a batch that is not finite, {policy}", seen, None, code == expected and reports == 1 and named)
 
 
@@ -280,7 +280,7 @@ KINDS: dict[str, Callable[[Workspace], Iterator[Fault]]] = {
 
 def table(faults: Sequence[Fault]) -> Iterator[str]:
     """Yields the faults as lines of a Markdown table."""
-    yield "| fault | seen | seconds to the end | as promised |"
+    yield "| fault | observed | seconds until the end | as documented |"
     yield "|---|---|---|---|"
     for fault in faults:
         seconds = "" if fault.seconds is None else f"{fault.seconds:.1f}"
@@ -288,10 +288,10 @@ def table(faults: Sequence[Fault]) -> Iterator[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Tries the faults. Returns the exit code: 1 if something is not as promised."""
+    """Injects the faults. Returns the exit code: 1 if a fault is not handled as documented."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--only", nargs="+", choices=list(KINDS), default=list(KINDS))
-    parser.add_argument("--folder", type=Path, help="where runs are; a new one by default, removed if all holds")
+    parser.add_argument("--folder", type=Path, help="folder of the runs; by default a new one, deleted on success")
     parser.add_argument("--json", type=Path, metavar="FILE")
     options = parser.parse_args(arguments)
     jax.config.update("jax_platforms", "cpu")

@@ -1,6 +1,4 @@
-"""What is noted beside a figure: on which machine, with which versions, at which commit; and how a command that finds
-one is run.
-"""
+"""The machine, package versions and commit that are recorded with each result; and a function that runs commands."""
 
 import os
 import platform
@@ -14,8 +12,8 @@ ROOT = Path(__file__).parents[1]
 
 
 def python(arguments: Sequence[str], environment: Mapping[str, str] | None = None) -> Iterator[str]:
-    """The lines that `python ARGUMENTS` prints in the project's root, shown too. Raises CalledProcessError if it
-    fails.
+    """Runs `python ARGUMENTS` in the project root, and yields and prints the lines that it prints. Raises
+    CalledProcessError if it fails.
     """
     command = [sys.executable, *arguments]
     with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as process:
@@ -39,13 +37,13 @@ def cpu() -> str:
 
 
 def versions(packages: Sequence[str]) -> dict[str, str]:
-    """Of those that are installed, sorted by name."""
+    """Returns the versions of the packages that are installed, sorted by name."""
     found = {one.name.lower().replace("_", "-"): one.version for one in distributions()}
     return {name: found[name] for name in sorted(packages) if name in found}
 
 
 def commit() -> str | None:
-    """The version of the code, if it stands in a git repository, and whether files differ from it."""
+    """Returns the commit of the code, and whether files differ from it; None outside a git repository."""
 
     def git(*arguments: str) -> str:
         try:

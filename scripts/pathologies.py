@@ -1,10 +1,11 @@
-"""How far gradients reach back at initialization: RNN, IRNN, LSTM, GRU and a Transformer.
+"""Measures how far gradients reach back at initialization, for RNN, IRNN, LSTM, GRU and Transformer.
 
     seqlab prepare cldr_phrases/en-de
     python scripts/pathologies.py
 
-Language models of width 128, one layer, on stretches of 200 characters of German phrases: the norm of d loss of the
-last character / d embedding of each before it. Writes docs/gradients.png.
+The models are language models with one layer of width 128, on 200 characters of German phrases. The measure is the
+norm of the gradient of the loss of the last character with respect to each earlier embedding. Writes
+docs/gradients.png.
 """
 
 import dataclasses
@@ -41,15 +42,16 @@ def main() -> None:
     chart = Figure(figsize=(8, 4.2), layout="constrained")
     axis = chart.subplots()
     for name, model in MODELS.items():
-        made = prepare_experiment(dataclasses.replace(base, model=model), DATA_DIR, ROOT)  # which is no run
+        made = prepare_experiment(dataclasses.replace(base, model=model), DATA_DIR, ROOT)  # ROOT has no run
         task = made.experiment.task
         plan = task.plan(made.corpus, made.experiment.batching)
         batch = made.collate(plan.batches(0, 0)[1], 0)
         loss = functools.partial(task.loss, made.experiment.model)
         found = gradients_over_time(loss, initial_state(made.experiment, batch).params, batch)["target"]
-        print(f"{name:12} x {found.factor:.3g} a position, x {found.left:.2g} in all: {found.verdict}", flush=True)
-        axis.semilogy(found.norms, label=f"{name}: x {found.factor:.3g} a position")
-    axis.set(title="how far gradients reach back, at initialization", xlabel="positions back")
+        total = f"x {found.left:.2g} in total"
+        print(f"{name:12} x {found.factor:.3g} per position, {total}: {found.verdict}", flush=True)
+        axis.semilogy(found.norms, label=f"{name}: x {found.factor:.3g} per position")
+    axis.set(title="gradients over positions, at initialization", xlabel="positions back")
     axis.set_ylabel("norm of d loss / d embedding")
     axis.grid(alpha=0.3)
     axis.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)

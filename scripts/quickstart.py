@@ -1,4 +1,4 @@
-"""From nothing to a BLEU score: trains configs/quickstart.py and shows what it learned. `make quickstart` runs it."""
+"""Trains configs/quickstart.py, and prints translations and a BLEU score. `make quickstart` runs it."""
 
 import sys
 from pathlib import Path
@@ -31,7 +31,7 @@ def main() -> None:
     baseline = nearest_targets(decoded.sources, data.read("train"))
     bleu = next(s for s in scores if s.name == "BLEU")
     baseline_bleu = score("bleu", baseline, [decoded.references])[0]
-    print("\nfive phrases it never saw:")
+    print("\nfive phrases that are not in the training data:")
     unseen = [pair for pair in zip(decoded.sources, decoded.texts, strict=True) if pair[0] not in seen]
     for source, text in unseen[:5]:
         print(f"  {source}\n    {text}")
@@ -44,4 +44,4 @@ if __name__ == "__main__":
     try:
         main()
     except SeqlabError as error:
-        sys.exit(f"{error}\n(`make quickstart` trains into {RUN}: remove that folder to begin anew)")
+        sys.exit(f"{error}\n(`make quickstart` trains into {RUN}: delete that folder to start again)")

@@ -1,13 +1,13 @@
-"""Runs a row of the README's results from data to figure, and writes that table.
+"""Reproduces a row of the results in the README, from data to scores, and writes the table of results.
 
     python scripts/reproduce.py adding-200
     python scripts/reproduce.py multi30k-tok --folder DIR_WITH_MULTI30K
     python scripts/reproduce.py table
 
-A row is a few runs, and a run a few commands, shown as they are given; its folder is runs/ROW/RUN. Each run adds a
-line to docs/results.jsonl: figures, seed, seconds, versions, machine; the same stands in runs/ROW/RUN.json. Called
-again, it goes on with what is missing there. `table` writes the README's table, and the curves beside it, from the
-newest line of each run.
+A row consists of runs, and a run of commands, which are printed as they are run. The folder of a run is runs/ROW/RUN.
+Each run appends a line to docs/results.jsonl with its scores, seed, seconds, versions and machine, and writes the
+same line to runs/ROW/RUN.json. A second call runs only what is missing there. `table` writes the table in the README
+and its curves from the last line of each run.
 """
 
 import json
@@ -29,17 +29,17 @@ from seqlab.system.files import write_atomically
 
 RESULTS = ROOT / "docs" / "results.jsonl"
 BEGIN, END = "<!-- results: written by scripts/reproduce.py table -->\n", "<!-- end of results -->\n"
-CITED = ("BLEU", "tokenized BLEU", "ROUGE-1")  # scores that hinge on more than their name says
+CITED = ("BLEU", "tokenized BLEU", "ROUGE-1")  # scores whose signatures are cited
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "sentencepiece", "sacrebleu", "rouge-score", "scikit-learn")
 
 
 class Command(NamedTuple):
-    """In both, {run} is the run's folder, {folder} the data's, {seed} the seed."""
+    """A Python command. {run}, {folder} and {seed} in its fields are the folder of the run and data, and the seed."""
 
     arguments: tuple[str, ...]
-    """What follows `python`."""
+    """The arguments of `python`."""
     makes: str | None = None
-    """A folder: where it stands, the command is done."""
+    """A folder that the command creates. If it exists, the command is skipped."""
 
 
 @dataclass(frozen=True)
@@ -47,11 +47,11 @@ class Row:
     what: str
     published: str
     runs: dict[str, tuple[Command, ...]]
-    """By the run's name; the last command prints JSON with the scores."""
+    """The commands of each run, by name. The last command prints JSON with the scores."""
     scores: tuple[str, ...]
-    """The names of those that count."""
+    """The names of the reported scores."""
     curve: str = ""
-    """A score of the log whose curve is kept and drawn."""
+    """A score of the log whose curve is stored and plotted."""
 
 
 def seqlab(*arguments: str, makes: str | None = None) -> Command:
@@ -59,7 +59,7 @@ def seqlab(*arguments: str, makes: str | None = None) -> Command:
 
 
 def trained(config: str, *options: str, split: str = "test", average: int = 0) -> tuple[Command, ...]:
-    """Trains and evaluates; with `average` the mean of so many last checkpoints."""
+    """Returns commands that train and evaluate, with `average` using the mean of the last `average` checkpoints."""
     commands = [seqlab("train", f"configs/{config}.py", "--out", "{run}", "--seed", "{seed}", *options)]
     judged = "{run}"
     if average:
@@ -69,7 +69,7 @@ def trained(config: str, *options: str, split: str = "test", average: int = 0) -
 
 
 def captions(config: str, pair: str = "en-de", version: str = "raw", average: int = 0) -> tuple[Command, ...]:
-    """Multi30k, prepared from the user's folder."""
+    """Returns commands that prepare Multi30k from a local folder, train and evaluate."""
     prepared = seqlab("prepare", f"multi30k/{pair}", "--version", version, "--folder", "{folder}")
     options = ("--data.pair", pair, "--data.version", version)
     return (prepared, *trained(config, *options, split="test_2016_flickr", average=average))
@@ -110,7 +110,8 @@ ROWS = {
     "adding-200": adding(200),
     "adding-400": adding(400),
     "copy-500": Row(
-        what="copy memory, delay 500, 3,000 updates; LSTM 21,000, GRU 23,000, TCN 13,000 parameters: nats a position",
+        what="copy memory, delay 500, 3,000 updates; LSTM 21,000, GRU 23,000, TCN 13,000 parameters: "
+        "nats per position",
         published="without memory 0.040; at a delay of 1,000 TCN 3.5e-5, LSTM and GRU 0.020, without memory 0.020 "
         "(Bai et al. 2018, table 1)",
         runs={
@@ -166,17 +167,17 @@ ROWS = {
 def reproduce(name: str, folder: Path | None, seed: int, only: str | None) -> None:
     row = ROWS[name]
     if only is not None and only not in row.runs:
-        raise SeqlabError(f"{name} has no run {only!r}: one of {', '.join(row.runs)}")
+        raise SeqlabError(f"{name} has no run {only!r}: choose one of {', '.join(row.runs)}")
     every = [part for commands in row.runs.values() for command in commands for part in command.arguments]
     if folder is None and "{folder}" in every:
-        raise SeqlabError(f"{name} is made from files: give --folder DIR")
+        raise SeqlabError(f"{name} needs local files: give --folder DIR")
     for label, commands in row.runs.items():
         run = Path("runs") / name / (label if not seed else f"{label}-{seed}")
         record = ROOT / f"{run}.json"
         if only not in (None, label):
             continue
         if record.exists():
-            print(f"{run} is done, and {record} has its figures")
+            print(f"{run} is done: {record} has its scores")
             continue
         places = {"run": str(run), "folder": str(folder.resolve() if folder else ""), "seed": str(seed)}
         new, begun, code, printed = not (ROOT / run).exists(), time.perf_counter(), commit(), ""
@@ -186,13 +187,13 @@ def reproduce(name: str, folder: Path | None, seed: int, only: str | None) -> No
         result = json.loads(printed)
         found = [score for score in result["scores"] if score["name"] in row.scores]
         if not found:
-            raise SeqlabError(f"none of {', '.join(row.scores)} is among the scores of {run}")
+            raise SeqlabError(f"the scores of {run} lack all of {', '.join(row.scores)}")
         line: dict[str, Any] = {
             "row": name,
             "run": label,
             "seed": seed,
             "scores": found,
-            "seconds": round(time.perf_counter() - begun) if new else None,  # one that was cut short is not timed
+            "seconds": round(time.perf_counter() - begun) if new else None,  # resumed runs are not timed
             "machine": cpu(),
             "versions": versions(PACKAGES),
             "commit": code,
@@ -207,22 +208,22 @@ def reproduce(name: str, folder: Path | None, seed: int, only: str | None) -> No
 
 
 def execute(command: list[str]) -> str:
-    """Runs `python COMMAND`: what it prints last. Raises if it fails."""
+    """Runs `python COMMAND` and returns its output. Raises `SeqlabError` if it fails."""
     print("$ python " + shlex.join(command), flush=True)
     try:
         return "".join(python(command))
     except subprocess.CalledProcessError as error:
-        raise SeqlabError(f"that command failed with exit code {error.returncode}") from None
+        raise SeqlabError(f"the command failed with exit code {error.returncode}") from None
 
 
 def read_results() -> list[dict[str, Any]]:
-    """The newest of each run."""
+    """Returns the last line of each run."""
     lines = [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
     return list({(line["row"], line["run"], line["seed"]): line for line in lines}.values())
 
 
 def table(results: list[dict[str, Any]]) -> str:
-    """The README's table in Markdown, of the rows that have results."""
+    """Returns the table in the README, in Markdown, with the rows that have results."""
     lines = [
         "| what | figure | published | `python scripts/reproduce.py` ... | time, machine |",
         "|---|---|---|---|---|",
@@ -243,13 +244,13 @@ def table(results: list[dict[str, Any]]) -> str:
 
 
 def of_row(results: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
-    """In the order of the row's runs."""
+    """Returns the results of a row, in the order of its runs."""
     runs = list(ROWS[name].runs)
     return sorted((line for line in results if line["row"] == name), key=lambda line: runs.index(line["run"]))
 
 
 def figure(line: dict[str, Any]) -> str:
-    """A run and its own scores; the name of one alone is that of the row."""
+    """Returns the name of a run and its scores. A single score is not named, since the row names it."""
     seed = f" (seed {line['seed']})" if line["seed"] else ""
     own = [score for score in line["scores"] if "(" not in score["name"]]
     return f"{line['run']}{seed} " + ", ".join(
@@ -258,7 +259,7 @@ def figure(line: dict[str, Any]) -> str:
 
 
 def baselines(lines: list[dict[str, Any]]) -> list[str]:
-    """What the task's trivial answers score, "accuracy (majority)" say: the same for each run of a row."""
+    """Returns the scores of trivial baselines, such as "accuracy (majority)", which all runs of a row share."""
     return list(dict.fromkeys(named(score) for line in lines for score in line["scores"] if "(" in score["name"]))
 
 
@@ -271,7 +272,7 @@ def shown(value: float) -> str:
 
 
 def draw(results: list[dict[str, Any]], rows: list[str], path: Path) -> None:
-    """The curves of a few rows side by side, on a logarithmic scale."""
+    """Plots the curves of some rows side by side, on a logarithmic scale."""
     from matplotlib.figure import Figure
 
     chart = Figure(figsize=(5 * len(rows), 3.6), layout="constrained")
@@ -291,7 +292,7 @@ def write_table() -> None:
     before, begin, rest = readme.read_text().partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
-        raise SeqlabError(f"{readme} has lost the lines that the table stands between")
+        raise SeqlabError(f"{readme} has lost the lines that mark the table")
     write_atomically(readme, before + BEGIN + table(results) + END + after)
     draw(results, ["adding-200", "adding-400"], ROOT / "docs" / "adding_problem.png")
     draw(results, ["copy-500"], ROOT / "docs" / "copy_memory.png")
@@ -299,15 +300,15 @@ def write_table() -> None:
 
 def main(
     row: Annotated[Positional[str], arg(metavar="ROW|table", help=", ".join(ROWS))],
-    folder: Annotated[Path | None, arg(metavar="DIR", help="Where the files of Multi30k are.")] = None,
+    folder: Annotated[Path | None, arg(metavar="DIR", help="Folder with the files of Multi30k.")] = None,
     seed: int = 0,
-    only: Annotated[str | None, arg(metavar="RUN", help="This run of the row alone.")] = None,
+    only: Annotated[str | None, arg(metavar="RUN", help="Run only this run of the row.")] = None,
 ) -> None:
-    """Runs a row of the README's results, or writes its table."""
+    """Reproduce a row of the results in the README, or write the table."""
     if row == "table":
         write_table()
     elif row not in ROWS:
-        raise SeqlabError(f"no row {row!r}: one of {', '.join(ROWS)}, or table")
+        raise SeqlabError(f"no row {row!r}: choose one of {', '.join(ROWS)}, or table")
     else:
         reproduce(row, folder, seed, only)
 

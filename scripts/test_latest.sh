@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Run the quickstart and the tests on Python 3.13 with the newest versions of all packages.
+# Run the quickstart and the tests on Python 3.13 with the latest versions of all packages.
 #
 #     scripts/test_latest.sh FOLDER [SUITE]        (default: trixie)
 #
-# Python comes from the Debian suite SUITE, which debootstrap unpacks into FOLDER from the mirror that apt uses (500 MB;
-# with the packages 3 GB). The project is copied to FOLDER/SUITE/seqlab. Versions are those of constraints-latest.txt.
-# A second call reuses the system and the virtual environment. Needs root, for debootstrap (which apt installs if it is
+# Python comes from the Debian suite SUITE, which debootstrap unpacks into FOLDER from the mirror that apt uses (500
+# MB; 3 GB with the packages). The project is copied to FOLDER/SUITE/seqlab. constraints-latest.txt has the versions.
+# A second call reuses the system and the virtual environment. Needs root for debootstrap (which apt installs if it is
 # missing) and chroot.
 # shellcheck disable=SC2016  # the single-quoted text is for apt and the inner shell
 set -euo pipefail
@@ -38,7 +38,7 @@ for file in /etc/resolv.conf /etc/pip.conf /etc/ssl/certs/ca-certificates.crt; d
         cp -L "$file" "$system$file"
     fi
 done
-# Copy tracked and new files. Delete everything else but the virtual environment.
+# Copy tracked and new files. Delete everything else except the virtual environment.
 mkdir -p "$system/seqlab"
 find "$system/seqlab" -mindepth 1 -maxdepth 1 ! -name .venv -exec rm -rf {} +
 git ls-files --cached --others --exclude-standard -z | while IFS= read -r -d '' file; do

@@ -1,10 +1,10 @@
-"""A linear classifier of TF-IDF features (scikit-learn) on a data set with labels: what a model should be ahead of.
+"""Evaluates a baseline for classification: a linear classifier of TF-IDF features (scikit-learn).
 
     pip install 'seqlab[reproduce]'
     python scripts/tfidf.py debian_descriptions/section
 
-Words and pairs of words that two documents have; a support vector machine, the strength of its penalty chosen on the
-validation split. Prints the accuracy on the test split as JSON.
+The features are the words and word pairs that occur in at least two documents. The classifier is a support vector
+machine whose regularization is chosen on the validation split. Prints the accuracy on the test split as JSON.
 """
 
 import json
@@ -26,7 +26,7 @@ def classify(dataset: Any) -> dict[str, Any]:
         from sklearn.feature_extraction.text import TfidfVectorizer
         from sklearn.svm import LinearSVC
     except ImportError:
-        raise SeqlabError("it needs scikit-learn: pip install 'seqlab[reproduce]'") from None
+        raise SeqlabError("scikit-learn is not installed: pip install 'seqlab[reproduce]'") from None
 
     data = prepare(dataset, DATA_DIR)
     splits = {name: list(data.read(name)) for name in ("train", "validation", "test")}
@@ -53,7 +53,7 @@ def classify(dataset: Any) -> dict[str, Any]:
 
 
 def main(name: Annotated[Positional[str], arg(metavar="DATASET")]) -> None:
-    """Prints the accuracy of a linear classifier of TF-IDF features on a data set's test split, as JSON."""
+    """Print the test accuracy of a linear classifier of TF-IDF features on a dataset, as JSON."""
     print(json.dumps(classify(catalogue.dataset(name))))
 
 

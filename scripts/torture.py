@@ -1,17 +1,18 @@
-"""Kills training at random instants with SIGKILL, starts it again, and compares its end with that of a whole run.
+"""Kills training at random instants with SIGKILL, restarts it, and compares its end with an uninterrupted run.
 
     python scripts/torture.py [KILLS] [--seed N] [--only MODEL ...] [--folder DIR] [--json FILE]
 
-Every model of the catalogue trains a tiny experiment twice: whole, and killed. The kills are distributed over the
-models and over five phases: data preparation, tokenizer training (and tokenizing), a step, a save, an evaluation.
-Models take turns with four topologies (one device; eight, sharded by fsdp 2 and tensor 2; pmap over eight; two
-processes of four): four seeds in a row pair each model with each topology. XLA runs at its lowest level of
-optimization. A single process stores its compiled programs: the whole run compiles them, the other runs read them.
+Every model of the catalogue trains a tiny experiment twice, once without and once with interruptions. The kills are
+distributed over the models and over five phases: data preparation, tokenizer training (and tokenizing), a step, a
+save, and an evaluation. Each model uses one of four topologies (one device; eight devices with fsdp 2 and tensor 2;
+pmap over eight devices; two processes with four devices each), and four consecutive seeds pair each model with each
+topology. XLA runs at its lowest optimization level. A single process caches its compiled programs: the uninterrupted
+run compiles them, and the other runs read them.
 
-A run that was killed ends as the whole run if all of this is the same: the fingerprints and the progress of the
-checkpoints; the logs of metrics and of hashes (one for each step), the codecs and the cache of arrays, byte by byte;
-the prepared examples; and the names of all files but TensorBoard's. Otherwise it is LOST: its folder is kept, and the
-exit code is 1.
+A killed run survives if all of this is equal to the uninterrupted run: the fingerprints and the progress of the
+checkpoints; the bytes of the metrics log, the hash trail (a line per step), the codecs and the cached arrays; the
+prepared examples; and the names of all files except those of TensorBoard. Otherwise it is LOST: its folder is kept,
+and the exit code is 1.
 """
 
 import argparse
@@ -34,9 +35,9 @@ from seqlab import catalogue
 
 
 def deal(kills: int, names: Sequence[str], rng: random.Random) -> dict[str, list[str]]:
-    """Returns the phases in which the runs of each model are killed, with as many kills in each phase.
+    """Returns the phases in which the runs of each model are killed, distributed evenly.
 
-    The earlier phases come first, since they come only once in a run.
+    The two preparation phases come first, since they occur only once in a run.
     """
     targets: dict[str, list[str]] = {name: [] for name in names}
     for i in range(kills):
@@ -49,10 +50,10 @@ def deal(kills: int, names: Sequence[str], rng: random.Random) -> dict[str, list
 
 
 def table(results: dict[str, CampaignResult]) -> Iterator[str]:
-    """Yields the kills by phase and by model, as lines of Markdown. A kill counts for each phase that it hit."""
+    """Yields Markdown tables of the kills by phase and by model. A kill counts for each phase that it hit."""
     survived = [kill for result in results.values() for kill in result.survived]
     lost = [kill for result in results.values() for kill in result.lost]
-    yield "| phase | kills aimed at it | kills while it was under way | survived | lost |"
+    yield "| phase | kills aimed at it | kills that hit it | survived | lost |"
     yield "|---|---|---|---|---|"
     for phase in PHASES:
         survived_count, lost_count = (sum(phase in kill.hit for kill in kills) for kills in (survived, lost))
@@ -60,7 +61,7 @@ def table(results: dict[str, CampaignResult]) -> Iterator[str]:
         yield f"| {phase} | {aimed} | {survived_count + lost_count} | {survived_count} | {lost_count} |"
     yield f"| all | {len(survived + lost)} | {len(survived + lost)} | {len(survived)} | {len(lost)} |"
     yield ""
-    yield "| model, way | kills | survived | lost |"
+    yield "| model, topology | kills | survived | lost |"
     yield "|---|---|---|---|"
     for name, result in results.items():
         kills = len(result.survived) + len(result.lost)
@@ -68,17 +69,17 @@ def table(results: dict[str, CampaignResult]) -> Iterator[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the campaigns. Returns the exit code: 1 if a run was lost, or a phase was not hit."""
+    """Runs the campaigns. Returns the exit code: 1 if a run was lost or a phase was not hit."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("kills", type=int, nargs="?", default=50)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", nargs="+", metavar="MODEL", choices=catalogue.names("models"))
     parser.add_argument(
-        "--folder", type=Path, help="where runs are; a new one by default, removed if nothing is lost"
+        "--folder", type=Path, help="folder of the runs; by default a new one, deleted if nothing is lost"
     )
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument(
-        "--bug", choices=list(BUGS), default="", metavar="|".join(BUGS), help="plants one, which must be found"
+        "--bug", choices=list(BUGS), default="", metavar="|".join(BUGS), help="plant a bug, which must be found"
     )
     options = parser.parse_args(arguments)
     jax.config.update("jax_platforms", "cpu")

@@ -1,4 +1,4 @@
-"""Campaigns of `scripts/torture.py`: runs of one model that are killed, resumed and compared with a whole run."""
+"""Campaigns of `scripts/torture.py`: runs of a model are killed, resumed, and compared with an uninterrupted run."""
 
 import contextlib
 import dataclasses
@@ -24,12 +24,12 @@ from seqlab.runs import manifest
 
 ROOT = Path(__file__).resolve().parents[1]
 TRAIN = ("train", "config.py", "--out", "run", "--data-dir", "data")
-MAX_TRIES = 4  # runs for one phase, which may end before the phase is hit
-MAX_SECONDS = 900.0  # a run that takes longer hangs
+MAX_TRIES = 4  # maximum number of runs to hit a phase, since a run may end before it is hit
+MAX_SECONDS = 900.0  # a run that takes longer is considered to hang
 
 
 class Topology(NamedTuple):
-    """How a run is spread out: processes, the devices of each, and further options of the command."""
+    """The number of processes, the number of devices of each, and further options of the command."""
 
     processes: int
     devices: int
@@ -45,11 +45,11 @@ TOPOLOGIES = {
 
 
 class Lost(Exception):
-    """A run did not end as the whole run did."""
+    """Reports that a run did not end like the uninterrupted run."""
 
 
 class Kill(NamedTuple):
-    """A kill that was aimed at the phase `target`. The phases `hit` were under way when the process died."""
+    """A kill that was aimed at the phase `target`. The phases `hit` were active when the process died."""
 
     model: str
     way: str
@@ -58,7 +58,7 @@ class Kill(NamedTuple):
 
 
 class CampaignResult(NamedTuple):
-    """The kills that one model survived and lost, the reasons of the losses, and targets that were never hit."""
+    """The kills that a model survived and lost, the reasons for the losses, and the targets that were never hit."""
 
     survived: list[Kill]
     lost: list[Kill]
@@ -67,7 +67,7 @@ class CampaignResult(NamedTuple):
 
 
 class WholeRun(NamedTuple):
-    """An uninterrupted run: its last step and its evidence, and by phase how often it came and its lengths in ns."""
+    """An uninterrupted run: its last step, its evidence, and the number and durations (in ns) of each phase."""
 
     steps: int
     evidence: dict[str, str]
@@ -81,8 +81,8 @@ class WholeRun(NamedTuple):
 def environment(topology: Topology, folder: Path) -> dict[str, str]:
     """Returns the environment variables of a run.
 
-    A single process keeps its compiled programs in `folder`. Among several processes JAX would keep them for the
-    first one alone, which would then wait for the others, and Gloo gives up after 30 s.
+    A single process caches its compiled programs in `folder`. With several processes only the first would cache them.
+    It would then be faster and wait for the others, and Gloo times out after 30 s.
     """
     cache = {
         "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
@@ -103,7 +103,7 @@ def environment(topology: Topology, folder: Path) -> dict[str, str]:
 def started(
     home: Path, topology: Topology, marks: Path, plant: str = "", options: Sequence[str] = ()
 ) -> Iterator[list[subprocess.Popen[bytes]]]:
-    """Starts the processes of one run, each in its own group, and kills at the end those that are left.
+    """Starts the processes of a run, each in its own group. At the end of the block, kills those that still run.
 
     The record of process i is the file `marks` with the suffix .i.
     """
@@ -138,7 +138,7 @@ def started(
 
 
 def kill(processes: Sequence[subprocess.Popen[bytes]]) -> None:
-    """Kills the groups of processes that are still running, and waits for their end."""
+    """Kills the process groups that still run, and waits until all processes have ended."""
     for process in processes:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
@@ -154,10 +154,10 @@ def wait_for_phase(
     lengths: Sequence[int],
     rng: random.Random,
 ) -> bool:
-    """Waits for a random instant in the nth time of a phase. Returns False if a process has ended first.
+    """Waits for a random instant in the nth occurrence of a phase. Returns False if a process ends first.
 
-    The instant is drawn from `lengths`, in nanoseconds. Where the phase was shorter, an earlier instant in a later
-    time is tried. Raises `Lost` where nothing happens for too long.
+    The instant is sampled within a duration from `lengths`, in nanoseconds. If the phase ends before it, an earlier
+    instant in a later occurrence is tried. Raises `Lost` after a time limit.
     """
     row, deadline, share = marks[PHASES.index(phase)], time.monotonic() + MAX_SECONDS, 1.0
     while all(process.poll() is None for process in processes):
@@ -167,28 +167,28 @@ def wait_for_phase(
                 return True
             nth, share = int(row[0]) + 1, share / 2
         if time.monotonic() > deadline:
-            raise Lost(f"no end after {MAX_SECONDS:.0f} s")
+            raise Lost(f"still running after {MAX_SECONDS:.0f} s")
         time.sleep(0.0003)
     return False
 
 
 def wait_for_end(home: Path, processes: Sequence[subprocess.Popen[bytes]]) -> None:
-    """Waits until all processes have ended. Raises `Lost` for an exit code other than 0, and after a time limit."""
+    """Waits until all processes have ended. Raises `Lost` if an exit code is not 0, and after a time limit."""
     deadline = time.monotonic() + MAX_SECONDS
     try:
         codes = {process.wait(max(deadline - time.monotonic(), 0.0)) for process in processes}
     except subprocess.TimeoutExpired:
-        raise Lost(f"no end after {MAX_SECONDS:.0f} s") from None
+        raise Lost(f"still running after {MAX_SECONDS:.0f} s") from None
     if codes != {0}:
         tail = (home / "log.txt").read_text(errors="replace").splitlines()[-5:]
-        raise Lost(f"exit codes {sorted(codes)} and not 0: {' | '.join(tail)}")
+        raise Lost(f"exit codes {sorted(codes)}, expected 0: {' | '.join(tail)}")
 
 
 # Runs
 
 
 def make_home(home: Path, name: str, documents: Path) -> None:
-    """Makes the folder of a run, with the config of a model."""
+    """Creates the folder of a run, with a config for a model."""
     home.mkdir(parents=True)
     code = (
         f"from torture_experiments import experiment_of\n\nexperiment = experiment_of({name!r}, {str(documents)!r})\n"
@@ -197,7 +197,7 @@ def make_home(home: Path, name: str, documents: Path) -> None:
 
 
 def run_whole(home: Path, topology: Topology) -> WholeRun:
-    """Trains without interruption."""
+    """Trains without interruption and returns the result."""
     marks_path = home.parent / "whole.marks"
     with started(home, topology, marks_path) as processes:
         wait_for_end(home, processes)
@@ -209,7 +209,7 @@ def run_whole(home: Path, topology: Topology) -> WholeRun:
 
 @dataclasses.dataclass
 class Campaign:
-    """Runs of one model, some of which are killed several times, and each of which is resumed until it ends."""
+    """Runs of one model that are killed, some of them several times, and resumed until they end."""
 
     model: str
     way: str
@@ -218,13 +218,13 @@ class Campaign:
     """The folder of all campaigns, with the documents."""
     rng: random.Random
     bug: str
-    """The name of a planted bug, or an empty text."""
+    """The name of a planted bug, or an empty string."""
     say: Callable[[str], None]
     result: CampaignResult = dataclasses.field(default_factory=lambda: CampaignResult([], [], [], []))
     pending: list[Kill] = dataclasses.field(default_factory=list)
     """The kills of the run that has not ended yet."""
     numbers: Iterator[int] = dataclasses.field(default_factory=lambda: itertools.count(1))
-    """The numbers of the runs that are killed."""
+    """The numbers for the runs that are killed."""
 
     @property
     def topology(self) -> Topology:
@@ -238,11 +238,11 @@ class Campaign:
 
     @property
     def marks(self) -> Path:
-        """The record of a run that is killed."""
+        """The path of the phase record of a run that is killed."""
         return self.place / "killed.marks"
 
     def run(self, targets: Sequence[str]) -> CampaignResult:
-        """Kills runs once in each of the phases `targets`, and lets them end."""
+        """Kills runs once in each of the phases `targets`, and then lets them end."""
         make_home(self.place / "whole", self.model, self.folder / "documents")
         whole = run_whole(self.place / "whole", self.topology)
         home = self.new_home()
@@ -258,15 +258,15 @@ class Campaign:
         return self.result
 
     def new_home(self) -> Path:
-        """Makes the folder of a new run."""
+        """Creates the folder of a new run."""
         home = self.place / f"killed-{next(self.numbers)}"
         make_home(home, self.model, self.folder / "documents")
         return home
 
     def kill_in_phase(self, home: Path, target: str, whole: WholeRun) -> tuple[Path, bool]:
-        """Kills the run in `home` in a phase. If it ends first, it is compared, and a new run is tried.
+        """Kills the run in `home` in a phase. If the run ends first, compares it, and tries a new run.
 
-        Returns the home of the run that was tried last, and whether the phase was hit.
+        Returns the home of the last run, and whether the phase was hit.
         """
         for _ in range(MAX_TRIES):
             steps = manifest.checkpoint_steps(home / "run")
@@ -285,12 +285,12 @@ class Campaign:
                             return home, True
                         continue
                 self.compare_end(home, processes, whole)
-                whole.lengths[target] = lengths_of(marks, target) or lengths  # this time the phase was shorter
+                whole.lengths[target] = lengths_of(marks, target) or lengths  # the phase was shorter this time
                 home = self.new_home()
         return home, False
 
     def compare_end(self, home: Path, processes: Sequence[subprocess.Popen[bytes]], whole: WholeRun) -> None:
-        """Waits for the end of a run and compares it with the whole run. It is removed unless it is lost."""
+        """Waits for the end of a run and compares it with the uninterrupted run. Deletes it unless it is lost."""
         try:
             wait_for_end(home, processes)
             changed = differences(whole.evidence, evidence(home))

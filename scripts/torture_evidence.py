@@ -7,14 +7,14 @@ from pathlib import Path
 from seqlab.data.records import FACTS, PREPARED_RECORD, VERSION, PreparedData
 from seqlab.runs import checkpoint, manifest
 
-# Only the names of these files are compared: they hold paths, or names that Orbax draws, or they are packed.
+# Only the names of these files are compared: they contain paths or random names of Orbax, or are compressed.
 NAME_ONLY = ("command.txt", manifest.MANIFEST, "*.array_record-*")
 
 
 def evidence(home: Path) -> dict[str, str]:
-    """Returns by name what must be the same after a run that was killed as after an uninterrupted one.
+    """Returns, by name, the items that must be equal for a killed run and an uninterrupted run.
 
-    `home` has the run and its data, in folders of these names.
+    `home` has the run and its data, in the folders "run" and "data".
     """
     run = home / "run"
     items: dict[str, str] = {}
@@ -39,5 +39,5 @@ def digest(content: bytes) -> str:
 
 
 def differences(expected: dict[str, str], actual: dict[str, str]) -> list[str]:
-    """Returns the names of the items that differ, or that one of the two lacks."""
+    """Returns the names of the items that differ or are missing on one side."""
     return [name for name in {**expected, **actual} if expected.get(name) != actual.get(name)]

@@ -1,4 +1,4 @@
-"""The tiny experiments that `scripts/torture.py` trains, and made-up documents for them."""
+"""The tiny experiments that `scripts/torture.py` trains, and their synthetic documents."""
 
 import dataclasses
 import json
@@ -24,9 +24,9 @@ STEPS = 24
 
 
 def experiment_of(name: str, documents: str) -> Experiment:
-    """Returns a tiny experiment for a model: about three epochs, and a checkpoint every sixth step.
+    """Returns a tiny experiment for a model, with about three epochs and a checkpoint every six steps.
 
-    `documents` is the folder that `write_documents` has filled.
+    `documents` is a folder that `write_documents` has written.
     """
     model = catalogue.module("models", name).TINY
     model = with_fields(catalogue.without_sizes(model), dropout=0.2)
@@ -55,7 +55,7 @@ def experiment_of(name: str, documents: str) -> Experiment:
         checkpoints=Checkpoints(last=2),
     )
     averaged = Optimizer(average=0.9)
-    early_stop = dataclasses.replace(experiment.validation, metric="exact_match", patience=2)  # it stays 0
+    early_stop = dataclasses.replace(experiment.validation, metric="exact_match", patience=2)  # the metric stays 0
     dialogue = dataclasses.replace(texts, label="", target="reply")
     changes: dict[str, dict[str, Any]] = {
         "bahdanau": {"optimizer": averaged},
@@ -72,7 +72,7 @@ def experiment_of(name: str, documents: str) -> Experiment:
 
 
 def write_documents(folder: Path) -> None:
-    """Writes texts of a few sentences, their topics, and replies, all of made-up words."""
+    """Writes synthetic texts of a few sentences, with their topics and replies."""
     folder.mkdir(parents=True)
     rng = random.Random(0)
     words = ["".join(rng.choice(("ka", "lo", "mi", "ne", "su", "ta")) for _ in range(3)) for _ in range(80)]

@@ -1,8 +1,8 @@
-"""The training process that `scripts/torture.py` kills: `seqlab`, which records the phases it is in.
+"""The training process that `scripts/torture.py` kills: `seqlab` with a record of its current phases.
 
     python scripts/torture_victim.py MARKS PLANT ARGUMENT ...
 
-MARKS is the file of the record, PLANT the name of a bug to plant, or an empty text. The arguments are those of
+MARKS is the file of the record. PLANT is the name of a bug to plant, or an empty string. The arguments are passed to
 `seqlab`.
 """
 
@@ -19,59 +19,59 @@ import numpy as np
 from torture_experiments import STEPS
 
 PHASES = ("data preparation", "tokenizer training", "step", "save", "evaluation")
-LENGTHS = 64  # the number of lengths that are recorded of a phase, the last ones
+LENGTHS = 64  # the number of last durations that are recorded for each phase
 SPOILED = (0, 7)  # the epoch and the index of the batch that is not finite
 
 
 def read_marks(path: Path) -> np.ndarray:
     """Returns the record of a process, int64 [phases, 2 + LENGTHS], which is shared with the process.
 
-    Each row has the number of times that the phase was entered and left, and its lengths in nanoseconds.
+    Each row has the number of times that the phase was entered and left, and its durations in nanoseconds.
     """
     return np.memmap(path, np.int64, "r+", shape=(len(PHASES), 2 + LENGTHS))
 
 
 def make_marks(path: Path) -> None:
-    """Makes an empty record."""
+    """Creates an empty record."""
     path.write_bytes(bytes(8 * len(PHASES) * (2 + LENGTHS)))
 
 
 def lengths_of(marks: np.ndarray, phase: str) -> list[int]:
-    """Returns the recorded lengths of a phase, in nanoseconds."""
+    """Returns the recorded durations of a phase, in nanoseconds."""
     row = marks[PHASES.index(phase)]
     return row[2 : 2 + min(row[1], LENGTHS)].tolist()
 
 
 def phases_under_way(marks: np.ndarray) -> list[str]:
-    """Returns the phases that were entered and not left."""
+    """Returns the phases that were entered but not left."""
     return [phase for phase, row in zip(PHASES, marks, strict=True) if row[0] > row[1]]
 
 
 class PhaseRecorder:
-    """Records the phases of this process in an array as `read_marks` returns it."""
+    """Records the phases of this process in an array that `read_marks` returns."""
 
     def __init__(self, marks: np.ndarray):
         self.marks = marks
         self.started: dict[str, deque[int]] = {phase: deque() for phase in PHASES}
 
     def enter(self, phase: str) -> None:
-        """Records that a phase begins."""
+        """Records the beginning of a phase."""
         self.started[phase].append(time.monotonic_ns())
         self.marks[PHASES.index(phase), 0] += 1
 
     def leave(self, phase: str) -> None:
-        """Records that a phase ends."""
+        """Records the end of a phase."""
         row = self.marks[PHASES.index(phase)]
         row[2 + row[1] % LENGTHS] = time.monotonic_ns() - self.started[phase].popleft()
         row[1] += 1
 
     def leave_step(self) -> None:
-        """Records that a step ends, if there is one: a step lasts until the next one begins, or an evaluation."""
+        """Records the end of the current step, if any: a step lasts until the next step or evaluation begins."""
         if self.started["step"]:
             self.leave("step")
 
     def wrap(self, function: Callable[..., Any], phase: str, enters: bool = True, leaves: bool = True) -> Any:
-        """Returns the function, whose calls are recorded as a phase, or as its beginning or its end."""
+        """Returns a function whose calls are recorded as a phase, or only as its beginning or end."""
 
         @functools.wraps(function)
         def run(*args: Any, **options: Any) -> Any:
@@ -87,7 +87,7 @@ class PhaseRecorder:
 
 
 def record_phases(recorder: PhaseRecorder) -> None:
-    """Replaces the functions of training by ones that record their phases."""
+    """Replaces functions of the training code by functions that record their phases."""
     from seqlab.runs import saving
     from seqlab.training import prepare, train
 
@@ -96,13 +96,13 @@ def record_phases(recorder: PhaseRecorder) -> None:
     prepare.prepare = recorder.wrap(prepare.prepare, "data preparation")
     prepare.fit_codec = recorder.wrap(prepare.fit_codec, "tokenizer training")
     prepare.encode_split = recorder.wrap(prepare.encode_split, "tokenizer training")
-    for request, work in (("save", "_finish"), ("amend", "_amend")):  # one thread requests, another one works
+    for request, work in (("save", "_finish"), ("amend", "_amend")):  # one thread requests, another writes
         setattr(saving.Saver, request, recorder.wrap(getattr(saving.Saver, request), "save", leaves=False))
         setattr(saving.Saver, work, recorder.wrap(getattr(saving.Saver, work), "save", enters=False))
 
 
 def recorded_runner(recorder: PhaseRecorder, make_runner: Callable[..., Any]) -> Callable[..., Any]:
-    """Returns `make_runner`, whose runners record their steps."""
+    """Returns a `make_runner` whose runners record their steps."""
 
     def make(*args: Any) -> Any:
         runner = make_runner(*args)
@@ -123,7 +123,7 @@ def recorded_runner(recorder: PhaseRecorder, make_runner: Callable[..., Any]) ->
 
 
 def recorded_validation(recorder: PhaseRecorder, make_validation: Callable[..., Any]) -> Callable[..., Any]:
-    """Returns `make_validation`, whose validations are recorded."""
+    """Returns a `make_validation` whose validations are recorded."""
 
     def make(*args: Any) -> Callable[..., Any]:
         validate = recorder.wrap(make_validation(*args), "evaluation")
@@ -138,7 +138,7 @@ def recorded_validation(recorder: PhaseRecorder, make_validation: Callable[..., 
 
 
 def forget_the_cursor() -> None:
-    """Plants a bug: a resumed run begins its epoch again."""
+    """Plants a bug: a resumed run restarts its epoch."""
     from seqlab.training import loop
 
     newest_progress = loop.newest_progress
@@ -151,7 +151,7 @@ def forget_the_cursor() -> None:
 
 
 def keep_the_log() -> None:
-    """Plants a bug: a resumed run keeps the lines of the log after its checkpoint."""
+    """Plants a bug: a resumed run keeps the log lines after its checkpoint."""
     from seqlab.training import outputs
 
     logbook = outputs.Logbook
@@ -159,7 +159,7 @@ def keep_the_log() -> None:
 
 
 def spoil_a_batch() -> None:
-    """Plants a fault: the weights of one batch are not finite."""
+    """Plants a fault: the weights of one batch are NaN."""
     from seqlab.training import loop
 
     stream = loop.stream_own_batches
@@ -177,7 +177,7 @@ PLANTS = {"": lambda: None, **BUGS, "nan": spoil_a_batch}
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Runs `seqlab` with a record of its phases, and a planted bug."""
+    """Runs `seqlab` with a record of its phases and a planted bug."""
     from seqlab.cli import main as command
 
     marks, plant, *rest = arguments

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Trains on one machine with any number of NVIDIA GPUs: one process sees them all.
+# Train on one machine with any number of NVIDIA GPUs, in one process that uses all of them.
 #
 #   scripts/train_gpu.sh CONFIG RUN [options of seqlab train]
 #
-# The same command again goes on from the last checkpoint. CUDA_VISIBLE_DEVICES=0,1 takes some of the GPUs.
-# Edit: where the virtual environment is; it is made with `pip install -c constraints.txt -e '.[cuda]'`.
+# Run the same command again to resume from the last checkpoint. CUDA_VISIBLE_DEVICES=0,1 selects some of the GPUs.
+# Edit the path of the virtual environment. Install seqlab in it with `pip install -c constraints.txt -e '.[cuda]'`.
 set -euo pipefail
 
 if [[ $# -lt 2 ]]; then
@@ -17,8 +17,8 @@ shift 2
 # shellcheck disable=SC1091
 source .venv/bin/activate
 
-# Collectives overlap with what does not need them (docs.nvidia.com/jax-toolbox/environment-variables). Slower, runs
-# repeated to the bit: XLA_FLAGS='--xla_gpu_deterministic_ops=true --xla_gpu_autotune_level=0'.
+# Overlap collectives with independent computation (docs.nvidia.com/jax-toolbox/environment-variables). For slower but
+# bit-identical runs use XLA_FLAGS='--xla_gpu_deterministic_ops=true --xla_gpu_autotune_level=0'.
 export XLA_FLAGS="${XLA_FLAGS:---xla_gpu_enable_latency_hiding_scheduler=true}"
 
 exec seqlab train "$config" --out "$run" "$@"

@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# Trains on a Cloud TPU slice of any number of hosts: the same command on each; they find one another.
+# Train on a Cloud TPU slice with any number of hosts. Runs the same command on each host; they find each other.
 #
 #   TPU_NAME=NAME ZONE=ZONE scripts/train_tpu_pod.sh CONFIG RUN [options of seqlab train]
 #
-# Before, once: make the slice (docs.cloud.google.com/tpu/docs/jax-pods), put this repository into SEQLAB_DIR on every
-# host (default: seqlab, in the home directory), make .venv there and `pip install -c constraints.txt -e '.[tpu]'`; by
-# `gcloud compute tpus tpu-vm ssh NAME --zone=ZONE --worker=all --command=...`. CONFIG, RUN, --data-dir are paths on
-# the hosts; RUN and the data are on a file system that all hosts share (Filestore, say).
+# Setup, once: create the slice (docs.cloud.google.com/tpu/docs/jax-pods). On every host, copy this repository to
+# SEQLAB_DIR (default: seqlab, in the home directory), create .venv there, and `pip install -c constraints.txt -e
+# '.[tpu]'`, with `gcloud compute tpus tpu-vm ssh NAME --zone=ZONE --worker=all --command=...`. CONFIG, RUN and
+# --data-dir are paths on the hosts. RUN and the data must be on a file system that all hosts share (e.g. Filestore).
 #
-# To stop: the same ssh with --command="pkill -TERM -f '[s]eqlab train'". The processes save and end with 75; the same
-# command again goes on from there, as it does from the last checkpoint after anything else.
+# To stop, use the same ssh with --command="pkill -TERM -f '[s]eqlab train'". The processes save and exit with 75. Run
+# the same command to resume from there, or from the last checkpoint after any failure.
 set -euo pipefail
 
 if [[ $# -lt 2 ]]; then

@@ -1,4 +1,4 @@
-"""Sets up the tests: eight CPU devices, checked shape annotations, a sample of the planted bugs, and a count of
+"""Configures the tests: eight CPU devices, checked shape annotations, sampling of planted bugs, and a count of
 compilations.
 """
 
@@ -17,7 +17,7 @@ from jaxtyping import install_import_hook
 
 ROOT = Path(__file__).parents[1]
 
-# Most of the suite's time is compilation: programs are not optimized, and kept for the next run.
+# Compilation takes most of the time of the tests, so programs are not optimized, and are cached for the next run.
 FLAGS = ["--xla_force_host_platform_device_count=8", "--xla_backend_optimization_level=0"]
 if metadata.version("jaxlib").startswith("0.10."):
     FLAGS.append("--xla_cpu_use_fusion_emitters=false")  # compiles faster; jaxlib 0.12 has no such flag
@@ -38,16 +38,16 @@ gc.set_threshold(100_000, 20, 20)  # tracing creates many objects, and frequent 
 MAPPINGS = 20_000  # Linux allows a process 65,530; a program uses dozens, and XLA crashes at the limit
 COMPILED = "/jax/core/compile/backend_compile_duration"
 READ = "/jax/compilation_cache/cache_hits"
-SHARE = 8  # one in eight planted bugs of each law is tried
+SHARE = 8  # one in eight planted bugs of each law is tested
 
 
 @pytest.fixture(scope="module", autouse=True)
 def few_mappings() -> Iterator[None]:
-    """Frees compiled programs before they use too many of the process's memory mappings."""
+    """Frees compiled programs before they use too many memory mappings of the process."""
     yield
     maps = Path("/proc/self/maps")
     if not maps.exists() or maps.read_bytes().count(b"\n") > MAPPINGS:
-        import jax  # reads what is set above
+        import jax  # reads the variables set above
 
         jax.clear_caches()
 
@@ -60,7 +60,7 @@ def no_curves(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Escapes characters that UTF-8 cannot encode. A worker that cannot send its report would end silently."""
+    """Escapes characters that UTF-8 cannot encode, since a worker that cannot send its report would end silently."""
     report = yield
     report.sections = [(name, escape_surrogates(content)) for name, content in report.sections]
     if report.failed and escape_surrogates(str(report.longrepr)) != str(report.longrepr):
@@ -77,14 +77,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--mutants",
         choices=("share", "all"),
         default="share",
-        help="try a share of the planted bugs and of the sampled cases, or all of them",
+        help="test a sample of the planted bugs and of the sampled cases, or all of them",
     )
     parser.addoption("--max-compilations", type=int, default=None, help="fail if the run compiles more programs")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Deselects all but one in `SHARE` of each law's planted bugs, and all but one in n of the cases marked
-    `sample(n)`. At least one of each stays. The commit decides which, so that all of them run over time.
+    """Deselects all but one in `SHARE` of the planted bugs of each law, and all but one in n of the cases marked
+    `sample(n)`. Keeps at least one of each. The selection depends on the commit, so that all of them run over time.
     """
     if config.getoption("mutants") == "all":
         return
@@ -106,13 +106,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def current_commit() -> str:
-    """The commit of the working tree, or in a copy of it $SEQLAB_COMMIT."""
+    """Returns the commit of the working tree, or $SEQLAB_COMMIT if it is set (in a copy without git)."""
     done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
     return os.environ.get("SEQLAB_COMMIT") or done.stdout.strip()
 
 
 class Compilations:
-    """Counts the programs that are compiled or read from the cache, and the seconds of each file of tests."""
+    """Counts the programs that are compiled or read from the cache, and the seconds of each test file."""
 
     def __init__(self, limit: int | None) -> None:
         self.limit = limit
@@ -158,5 +158,5 @@ class Compilations:
 def pytest_configure(config: pytest.Config) -> None:
     compilations = Compilations(config.getoption("max_compilations"))
     config.pluginmanager.register(compilations)
-    if hasattr(config, "workerinput") or not config.getoption("numprocesses", None):  # others count in their workers
+    if hasattr(config, "workerinput") or not config.getoption("numprocesses", None):  # otherwise the workers count
         compilations.listen()

@@ -1,9 +1,10 @@
-"""Broken and hostile input for every reader: each is read, or refused by one line that names the file.
+"""Fuzzing of every reader with malformed and hostile input: each input must be read, or refused in one line that
+names the file.
 
     python -m tests.fuzz 10000 [SEED]
 
-writes valid inputs, of which every second one is broken, reads each in a folder of its own, and prints the counts as
-a table. Anything else than what was read or a `SeqlabError` is a fault: it is told, and its folder kept in `faults/`.
+writes valid inputs, corrupts every second one, reads each in a separate folder, and prints the counts as a table.
+Any result other than valid data or a `SeqlabError` is a fault: it is reported, and its folder is stored in `faults/`.
 """
 
 import contextlib
@@ -52,13 +53,15 @@ from seqlab.tasks.language_modeling import LanguageModeling
 from seqlab.tasks.translation import Translation
 from tests.command import save_untrained
 
-SECONDS = 10.0  # more than any reader needs: what takes longer hangs
+SECONDS = 10.0  # more than any reader needs: a reader that takes longer hangs
 
 
 class Reader(NamedTuple):
-    """`write` makes a valid input in a folder, `read` reads it. `seal` makes files agree again with what other files
-    say of them, as somebody would who changes them on purpose. `share` of the inputs it gets, beside the others.
-    `named`: its files are those that a user names, pipes and devices too, which it waits for.
+    """A reader to test.
+
+    `write` writes a valid input into a folder, and `read` reads it. `seal` updates the checksums after a change, as
+    an attacker would. `share` is the relative number of inputs. `named`: the user names the files, which may
+    therefore be pipes and devices, and reading waits for them.
     """
 
     name: str
@@ -69,7 +72,7 @@ class Reader(NamedTuple):
     named: bool = False
 
 
-# What is written
+# Valid inputs
 
 
 def words(r: random.Random, least: int = 1, most: int = 8) -> str:
@@ -78,7 +81,7 @@ def words(r: random.Random, least: int = 1, most: int = 8) -> str:
 
 
 def put(r: random.Random, path: Path, text: str) -> None:
-    """A text file, sometimes gzipped, with a byte-order mark, with the line ends of other systems."""
+    """Writes a text file, sometimes gzipped, with a byte-order mark, or with the line ends of other systems."""
     content = text.replace("\n", r.choice(["\n", "\n", "\r\n"])).encode()
     content = r.choice([b"", b"", b"\xef\xbb\xbf"]) + content
     if r.random() < 0.3:
@@ -88,7 +91,7 @@ def put(r: random.Random, path: Path, text: str) -> None:
 
 
 def there(folder: Path, name: str) -> Path:
-    """The file of that name, or its gzipped form."""
+    """Returns the path of a file or of its gzipped form."""
     return next((p for p in (folder / name, folder / f"{name}.gz") if os.path.lexists(p)), folder / name)
 
 
@@ -144,7 +147,7 @@ PLANNED = {"pairs": Translation(), "packed": LanguageModeling("packed"), "stream
 
 
 def all_batches(kind: str, corpus: Corpus, codecs: Codecs) -> None:
-    """Makes every batch of two epochs, and all of everything once."""
+    """Makes every batch of two epochs, and of one pass over all examples in order."""
     plan = PLANNED[kind].plan(corpus, BATCHING)
     for epoch in (0, 1, None):
         for batch_plan in plan.batches(3, epoch):
@@ -176,7 +179,7 @@ OFFSETS = np.insert(np.random.default_rng(0).integers(0, 11, size=(2, 40)).cumsu
 
 
 def batches_in(folder: Path) -> None:
-    """Those of the folder's name, of ids that are not kept."""
+    """Makes the batches of the kind that the folder is named after, with ids that are not stored."""
     columns = dict(zip(("source", "target"), OFFSETS, strict=True))
     ids = {name: np.zeros(at[-1], np.int32) for name, at in columns.items()}
     parts = ((30, 0.4), (10, 0.6)) if folder.name == "pairs" else ()
@@ -197,7 +200,7 @@ def read_plan(folder: Path) -> None:
 
 @functools.cache
 def model(kind: str) -> bytes:
-    if kind == "unigram":  # with a normalizer, as other people's models have one
+    if kind == "unigram":  # with a normalizer, as in models from other toolkits
         return normalizing_model()
     texts = ["ein Hund läuft", "zwei Hunde laufen über die Wiese", "und noch ein Satz, mit Komma."] * 30
     return tiny_tokenizer().model if kind == "tiny" else train_sentencepiece(texts, Text(kind, 300)).model
@@ -300,7 +303,7 @@ def read_steps(folder: Path) -> None:
 
 @functools.cache
 def store() -> Path:
-    """Where inputs are kept that take long to make; each is made once, and copied."""
+    """Returns the folder of inputs that are slow to make. Each is made once and copied."""
     folder = tempfile.TemporaryDirectory()
     KEPT.append(folder)
     return Path(folder.name)
@@ -321,7 +324,7 @@ def copied(make: Callable[[int, Path], None], variants: int) -> Callable[[random
 
 
 class Phrases(NamedTuple):
-    """A data set of a few lines."""
+    """A dataset of a few lines."""
 
     variant: int
 
@@ -368,7 +371,7 @@ def read_checkpoint(folder: Path) -> None:
 
 def seal_manifests(folder: Path, hashes: Callable[[Path], dict[str, Any]] = lambda place: {}) -> None:
     for path in (p for p in folder.glob("checkpoints/*/manifest.json") if p.is_file()):
-        with contextlib.suppress(Exception):  # whatever is no manifest any more stays what it is
+        with contextlib.suppress(Exception):  # a file that is no longer a manifest stays unchanged
             content = json.loads(path.read_text()) | hashes(path.parent)
             content.pop("sha256", None)
             content["sha256"] = manifest._digest_of_manifest(content)
@@ -449,7 +452,7 @@ READERS = (
 )
 
 
-# How it is broken
+# Corruption
 
 ODD_BYTES = (b"\0", b"\xff", b"\xed\xa0\x80", b"\r", b"\n", b"\n\n", b"\t", b"\xef\xbb\xbf", b"\x1f\x8b", b"{", b'"')
 ODD_VALUES = (
@@ -458,7 +461,7 @@ ODD_VALUES = (
     *("", "x", "0", "\ud800", "\0", "../../x", "/etc/passwd", "__init__", "os.system", "x" * 5000, "1e999"),
     *([], {}, [[]], [None], {"part": "transformer"}, {"": 0}, [1] * 300),
 )  # fmt: skip
-DEEP = "@deep@"  # stands for more brackets than any parser goes into
+DEEP = "@deep@"  # a placeholder for more nested brackets than any parser supports
 
 
 def broken_bytes(r: random.Random, content: bytes) -> bytes:
@@ -484,7 +487,7 @@ def broken_bytes(r: random.Random, content: bytes) -> bytes:
 
 
 def nodes(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """The paths of all values inside a value of JSON, itself included."""
+    """Yields the paths of all values inside a JSON value, including itself."""
     yield path
     inner: Iterable[Any] = (
         value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
@@ -494,7 +497,7 @@ def nodes(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
 
 
 def broken_value(r: random.Random, value: Any) -> Any:
-    """A value of JSON with one place changed."""
+    """Returns a JSON value with one change."""
     path = r.choice(list(nodes(value)))
     odd = r.choice([*ODD_VALUES, DEEP])
     if not path:
@@ -520,7 +523,7 @@ def as_json(value: Any) -> bytes:
 
 
 def broken_json(r: random.Random, content: bytes) -> bytes | None:
-    """The content with a value changed, of one line where each is a value of its own; None for what is no JSON."""
+    """Returns JSON content with one value changed; in JSON Lines, in one line. Returns None if it is not JSON."""
     with contextlib.suppress(ValueError):
         return as_json(broken_value(r, json.loads(content)))
     lines = content.split(b"\n")
@@ -532,7 +535,7 @@ def broken_json(r: random.Random, content: bytes) -> bytes | None:
 
 
 def break_one(r: random.Random, folder: Path, named: bool) -> None:
-    """Breaks a file of the folder, or what it is."""
+    """Corrupts the content of a file in the folder, or replaces it by something other than a plain file."""
     path = r.choice(sorted(path for path in folder.rglob("*") if path.is_file() and path.name != ".lock"))
     content = path.read_bytes()
     if r.random() < 0.1:
@@ -554,7 +557,7 @@ def break_one(r: random.Random, folder: Path, named: bool) -> None:
     path.write_bytes(gzip.compress(content, mtime=0) if packed else content)
 
 
-# What comes of it
+# Results
 
 
 class Hang(BaseException):
@@ -563,7 +566,7 @@ class Hang(BaseException):
 
 @contextlib.contextmanager
 def hang_guard(seconds: float) -> Iterator[None]:
-    """Raises `Hang` after some seconds, in Python code. pytest prints the stacks of what hangs in native code."""
+    """Raises `Hang` after some seconds in Python code. For native code that hangs, pytest prints the stacks."""
 
     def ring(number: int, frame: Any) -> None:
         raise Hang
@@ -582,7 +585,7 @@ def listing(folder: Path) -> set[str]:
 
 
 def outcome(reader: Reader, folder: Path, seconds: float) -> str:
-    """ "accepted", "refused", or what is wrong with how the reader took it."""
+    """Returns "accepted", "refused", or a description of the fault."""
     before = listing(folder)
     try:
         with hang_guard(seconds):
@@ -604,7 +607,7 @@ def outcome(reader: Reader, folder: Path, seconds: float) -> str:
 
 
 class Counts(NamedTuple):
-    """How many inputs a reader got, how many of them broken, and what became of them; what went wrong, by input."""
+    """The numbers of inputs of a reader: all, malformed, accepted and refused; and its faults, by input."""
 
     inputs: int
     broken: int
@@ -614,7 +617,7 @@ class Counts(NamedTuple):
 
 
 def make_input(reader: Reader, label: str, broken: bool, folder: Path) -> None:
-    """The input that a label names: the same label gives the same one."""
+    """Makes the input that a label names. It depends only on the label."""
     r = random.Random(label)
     folder.mkdir(parents=True, exist_ok=True)
     reader.write(r, folder)
@@ -625,7 +628,7 @@ def make_input(reader: Reader, label: str, broken: bool, folder: Path) -> None:
 
 
 def try_reader(reader: Reader, inputs: int, seed: int, keep: Path | None = None, seconds: float = SECONDS) -> Counts:
-    """Every second of some inputs is broken; half of these are sealed again. Faulty ones are made again in `keep`."""
+    """Tests a reader. Corrupts every second input, and seals half of these. Writes faulty inputs to `keep`."""
     counts = {"accepted": 0, "refused": 0}
     faults: dict[str, str] = {}
     for i in range(inputs):
@@ -644,15 +647,15 @@ def try_reader(reader: Reader, inputs: int, seed: int, keep: Path | None = None,
 
 
 def run(readers: Iterable[Reader], inputs: int, seed: int, keep: Path | None = None) -> dict[str, Counts]:
-    """What becomes of `inputs` inputs, shared out among some readers."""
+    """Distributes `inputs` inputs over the readers and returns the counts of each."""
     readers = list(readers)
     pairs = inputs / 2 / sum(reader.share for reader in readers)
     return {reader.name: try_reader(reader, 2 * math.ceil(pairs * reader.share), seed, keep) for reader in readers}
 
 
 def table(found: dict[str, Counts]) -> Iterator[str]:
-    """The counts in lines of Markdown."""
-    yield "| reader | inputs | of them broken | read | refused | faults |"
+    """Yields the counts as lines of Markdown."""
+    yield "| reader | inputs | malformed | read | refused | faults |"
     yield "|---|---|---|---|---|---|"
     for name, c in found.items():
         yield f"| {name} | {c.inputs:,} | {c.broken:,} | {c.accepted:,} | {c.refused:,} | {len(c.faults)} |"

@@ -1,4 +1,4 @@
-"""What tests/conftest.py adds to a run, by runs of pytest on files of a few tests."""
+"""Tests of tests/conftest.py, by running pytest on small test files."""
 
 import subprocess
 import sys
@@ -26,7 +26,7 @@ def test_sampled(n):
 
 
 def run(folder: Path, content: str, *options: str) -> tuple[int, str]:
-    """The exit code and the output of a run with two workers."""
+    """Returns the exit code and the output of a pytest run with two workers."""
     (folder / "test_it.py").write_text(content)
     command = [sys.executable, "-m", "pytest", "-p", "tests.conftest", "-n", "2", "-v", *options, str(folder)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
@@ -34,7 +34,7 @@ def run(folder: Path, content: str, *options: str) -> tuple[int, str]:
 
 
 def test_no_test_ends_its_worker(tmp_path):
-    """Half of a surrogate pair, logged and in a failure: a worker cannot send it as it is."""
+    """Tests logs and failures with half of a surrogate pair, which a worker cannot send unescaped."""
     content = """
 import logging
 
@@ -71,7 +71,7 @@ def test_compiles(n):
 
 @pytest.mark.parametrize(("option", "tried"), [("share", 4 + 3), ("all", 18 + 5)])
 def test_a_share_of_the_planted_bugs(tmp_path, option, tried):
-    """One in eight of each law, and at least one; one in two of a sample; the same ones in all workers."""
+    """One in eight bugs of each law, but at least one; one in two sampled cases; the same in all workers."""
     code, output = run(tmp_path, PLANTED, "--mutants", option)
     assert code == 0
     assert f"{tried} passed" in output

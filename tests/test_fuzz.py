@@ -1,4 +1,4 @@
-"""Broken input is refused in one line, by every reader; and the fuzzer sees where it is not."""
+"""Every reader reports malformed input in one line, and the fuzzer detects readers that do not."""
 
 import time
 
@@ -11,7 +11,7 @@ from tests.mutants import Mutant, planted
 FAST = {"checkpoint": 10, "run, all its files": 6, "folder of TFDS": 6, "prepared data": 10, "folder of Marian": 10}
 
 
-# Orbax gives up at the first array that it cannot read; what TensorStore has to tell of the others comes too late.
+# Orbax stops at the first array that it cannot read; the errors of TensorStore about other arrays come too late.
 @pytest.mark.filterwarnings("ignore:Exception ignored in. None:pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("reader", fuzz.READERS, ids=lambda reader: reader.name)
 def test_every_input_is_read_or_refused(reader):
@@ -19,7 +19,7 @@ def test_every_input_is_read_or_refused(reader):
     assert counts.faults == {}
     assert counts.accepted + counts.refused == counts.inputs
     assert counts.accepted * 10 >= counts.inputs
-    # Orbax draws the names of its files, and so what is broken in the few inputs with a checkpoint.
+    # Orbax chooses random file names, so it is random which files of the few inputs with a checkpoint are malformed.
     assert counts.refused * 10 >= counts.inputs or reader.seal is fuzz.seal_checkpoint
 
 

@@ -1,4 +1,4 @@
-"""Limits on the size of the code, and on its names: files, functions, signatures, pronouns, `__init__.py` files."""
+"""Limits on the code: the sizes of files, functions and signatures, pronouns as names, and `__init__.py` files."""
 
 import ast
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ def functions(tree: ast.AST) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]
 
 
 def parameters(function: ast.FunctionDef | ast.AsyncFunctionDef) -> list[str]:
-    """All but `self` and `cls`; `*args` and `**options` are one each."""
+    """Returns all parameters except `self` and `cls`. `*args` and `**options` count as one each."""
     arguments = function.args
     named = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
     extra = [argument for argument in (arguments.vararg, arguments.kwarg) if argument is not None]
@@ -30,7 +30,7 @@ def parameters(function: ast.FunctionDef | ast.AsyncFunctionDef) -> list[str]:
 
 
 def problems(source: str) -> list[str]:
-    """What is above a limit in a file."""
+    """Returns descriptions of what exceeds a limit in a file."""
     lines = len(source.splitlines())
     excesses = [f"{lines} lines"] if lines > MAX_LINES else []
     for function in functions(ast.parse(source)):
@@ -41,7 +41,7 @@ def problems(source: str) -> list[str]:
 
 
 def pronouns(tree: ast.AST) -> list[str]:
-    """Assigned names and attributes, parameters, functions, classes and aliases of imports that are pronouns."""
+    """Returns the pronouns among the names of variables, attributes, parameters, functions, classes and aliases."""
     names = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
@@ -71,7 +71,7 @@ def test_few_names_are_pronouns():
 
 @pytest.mark.parametrize("path", [path for path in FILES if path.name == "__init__.py"], ids=str)
 def test_packages_hold_no_definitions(path):
-    """But for `seqlab.load`, which imports what it needs when it is called."""
+    """Except for `seqlab.load`, which imports what it needs when it is called."""
     definitions = [node.name for node in ast.parse(path.read_text()).body if hasattr(node, "name")]
     assert definitions == (["load"] if path.parent == ROOT / "seqlab" else [])
 

@@ -90,7 +90,7 @@ class TextSave(Letters):
     ("codec", "message"),
     [
         (OtherFit(), "OtherFit.fit must return a OtherFit, not Other"),
-        (Other(), "Other.load does not return the codec whose save"),
+        (Other(), "Other.load does not restore the codec that Other.save wrote"),
         (TextSave(), "TextSave.save must return bytes, not str"),
     ],
 )

@@ -1,13 +1,13 @@
-"""Sentences a second from text to text, of a run and of other toolkits on the same weights, sentences and beam.
+"""Measures decoding from text to text in sentences per second, for a run and for other toolkits with its weights.
 
     python scripts/bench/decode.py RUN --input F
 
-RUN is a post-norm Transformer, which `seqlab export` can write for transformers and CTranslate2. All take turns in
-one process after a warm-up; what is told is the median of the rounds, as a JSON line a row. Before that the texts are
-compared: where they differ, our forced pass says whether their scores are near-ties (within 1e-4), which are counted.
-The others get what serves them best: sorted batches, the allocator's settings for PyTorch, and for CTranslate2 the
-fastest of two ways to use the cores; all of them batches of the size that is fastest. Beside its int8 stands our
-bfloat16.
+RUN is a post-norm Transformer, which `seqlab export` can write for transformers and CTranslate2. All toolkits use the
+same sentences and beam, and take turns in one process after a warm-up. Prints the medians of the rounds as a line of
+JSON per row. The texts are compared first. Where they differ, our forced pass checks whether their scores are
+near-ties (within 1e-4), which are counted. The other toolkits run with their best settings: sorted batches, the
+fastest batch size, the allocator settings for PyTorch, and for CTranslate2 the faster of two ways to use the cores.
+Its int8 is compared with our bfloat16.
 """
 
 import functools
@@ -19,21 +19,21 @@ from typing import Annotated
 from rounds import CORES, in_turns, quickest, run_main, tell, with_allocator
 from tyro.conf import Positional, arg
 
-NEAR = 1e-4  # of two mean log-probabilities of a token
-OTHERS, ROUNDED = 0.005, 0.2  # of the texts; where products are rounded
-LENGTH = 128  # most tokens of a text
-SIZES = (32, 64, 128)  # of the others' batches
+NEAR = 1e-4  # maximum difference of the mean log-probabilities per token of a near-tie
+OTHERS, ROUNDED = 0.005, 0.2  # maximum fraction of texts that differ: in exact and in rounded arithmetic
+LENGTH = 128  # maximum number of tokens of a text
+SIZES = (32, 64, 128)  # batch sizes of the other toolkits
 Texts = Callable[[list[str]], list[str]]
 
 
 def main(
     run: Annotated[Positional[Path], arg(metavar="RUN")],
-    input: Annotated[Path, arg(metavar="F", help="Sources, a line each.")],
+    input: Annotated[Path, arg(metavar="F", help="Sources, one per line.")],
     sentences: int = 1000,
     rounds: int = 5,
     beam: int = 5,
 ) -> None:
-    """Prints a row for each other toolkit, with a beam and greedy."""
+    """Print a row for each other toolkit, for beam search and for greedy search."""
     from seqlab.data.text_files import read_lines
     from seqlab.interop.marian import export_marian
     from seqlab.runs import loading
@@ -49,7 +49,7 @@ def main(
         export_marian(loaded, folder)
         for size in (beam, 1):
             kind = f"beam{size}" if size > 1 else "greedy"
-            near, far = ("ct2", "hf") if size > 1 else ("greedy", "greedy")  # by whose rules ours searches
+            near, far = ("ct2", "hf") if size > 1 else ("greedy", "greedy")  # the search rules that ours follows
             ours = {rules: by_seqlab(loaded, size, rules) for rules in (near, far)}
             half = f"{near}, bfloat16"
             ours[half] = by_seqlab(loading.load(run, dtype="bfloat16"), size, near)
@@ -80,7 +80,7 @@ def by_seqlab(run, beam: int, rules: str) -> Texts:
 
 
 def transformers(folder: Path, lines: list[str], beam: int) -> Texts:
-    """By the size of batches that is fastest for a part of these lines."""
+    """Returns decoding by transformers, with the batch size that is fastest for some of these lines."""
     import torch
     from transformers import Marian, MarianMTModel
 
@@ -106,13 +106,15 @@ def transformers(folder: Path, lines: list[str], beam: int) -> Texts:
 
 
 def by_quickest(written: Callable[[list[str], int], list[str]], sizes: Sequence[int], lines: list[str]) -> Texts:
-    """By batches of the size that takes least time for the lines."""
+    """Returns decoding with the batch size that is fastest for the lines."""
     best = quickest([functools.partial(written, lines, size) for size in sizes])
     return lambda lines: written(lines, sizes[best])
 
 
 def ctranslate2(folder: Path, lines: list[str], beam: int, kind: str) -> Texts:
-    """By what is fastest for these lines: one translator on all cores, or one a core, and batches of which size."""
+    """Returns decoding by CTranslate2 with its fastest setting for these lines: one translator on all cores or one
+    per core, and the batch size.
+    """
     import ctranslate2
     from ctranslate2.converters import TransformersConverter
     from sentencepiece import SentencePieceProcessor
@@ -141,8 +143,9 @@ def ctranslate2(folder: Path, lines: list[str], beam: int, kind: str) -> Texts:
 
 
 def compare(run, lines: list[str], ours: Texts, theirs: Texts, *, exact: bool) -> str:
-    """How many texts are equal, the same up to the maximum length, where one of two toolkits has EOS cost a token,
-    near-ties, or neither: these are few, above all with `exact` arithmetic. This is the warm-up too.
+    """Counts the texts that are equal, equal up to the maximum length (where some toolkits count EOS as a token),
+    near-ties, or different. Asserts that few are different, especially with `exact` arithmetic. Also serves as the
+    warm-up.
     """
     from seqlab.decoding.log_probs import line_log_probs
 
@@ -165,7 +168,8 @@ def compare(run, lines: list[str], ours: Texts, theirs: Texts, *, exact: bool) -
         near = sum(abs(a - b) < NEAR for a, b in zip(*scores, strict=True))
     assert len(differ) - near <= (OTHERS if exact else ROUNDED) * len(lines), (len(differ), near)
     equal, ends = len(lines) - len(pairs), len(pairs) - len(differ)
-    return f"of {len(lines)} texts {equal} equal, {ends} cut elsewhere, {near} near-ties, {len(differ) - near} others"
+    others = len(differ) - near
+    return f"{len(lines)} texts: {equal} equal, {ends} truncated differently, {near} near-ties, {others} others"
 
 
 if __name__ == "__main__":

@@ -1,28 +1,28 @@
-"""On one GPU: training steps beside PyTorch's, and beam search beside that of transformers.
+"""Compares training steps with PyTorch and beam search with transformers, on one GPU.
 
     python scripts/bench/gpu.py [--only transformer_big lstm tcn decode] [--rounds 5] [--tiny]
 
-transformer_big is the big Transformer of Vaswani et al. 2017 (table 3) with a vocabulary of 32,768, its layers
-pre-norm, in bfloat16; PyTorch's is compiled or eager, by autocast, its attention that of
-scaled_dot_product_attention. lstm is the large one of Zaremba et al. 2014, beside cuDNN's; tcn that of `train.py`.
-Those two are in float32, of which both round the operands of products to TF32. `limit_fraction` is the model's matrix
-products a second, as a share of what plain products of 8,192 x 8,192 matrices of the dtype reach in the same run.
+transformer_big is the big Transformer of Vaswani et al. 2017 (table 3) with a vocabulary of 32,768 and pre-norm
+layers, in bfloat16. The PyTorch model is compiled or eager, with autocast and scaled_dot_product_attention. lstm is
+the large LSTM of Zaremba et al. 2014, compared with cuDNN; tcn is the TCN of `train.py`. Both use float32, with the
+operands of products rounded to TF32 in both toolkits. `limit_fraction` is the rate of the model's matrix products, as
+a fraction of the rate of plain products of 8,192 x 8,192 matrices of the same dtype in the same run.
 
-decode is the base Transformer, post-norm, in float32 too, with random weights: a beam of 5 for 1, 64 and 1,024
-sources of 20 to 30 tokens, all given in one call, and exactly 32 tokens written for each. Without transformers ours
-is told alone.
+decode is the base Transformer, post-norm, also in float32, with random weights: a beam of 5 for 1, 64 and 1,024
+sources of 20 to 30 tokens, passed in one call, and exactly 32 output tokens for each. If transformers is not
+installed, there is no peer.
 
-Before anything is timed, both must give the same loss, and the tokens of up to 64 sources are compared, in float32
-without TF32: a row says how many texts are equal, near-ties, or neither.
+Before anything is timed, both toolkits must have the same loss, and the outputs for up to 64 sources are compared, in
+float32 without TF32: a row reports how many texts are equal, near-ties, or different.
 
-Needed are JAX and PyTorch for CUDA, flax, optax, orbax, tyro and jaxtyping; and transformers and safetensors, for
-decode to have a peer. Nothing is downloaded, and seqlab need not be installed. For a machine without a network:
+Requires JAX and PyTorch for CUDA, flax, optax, orbax, tyro and jaxtyping, and for the peer of decode transformers and
+safetensors. Downloads nothing, and seqlab need not be installed. For a machine without a network:
 
-    pip wheel -w wheels tyro jaxtyping                        # here
-    pip install --no-index --find-links wheels tyro jaxtyping # there
+    pip wheel -w wheels tyro jaxtyping                        # on a machine with a network
+    pip install --no-index --find-links wheels tyro jaxtyping # on the machine with the GPU
     PYTHONPATH=. python scripts/bench/gpu.py                  # there, in the repository
 
-Exits with 69 where there is no GPU that both can use.
+Exits with 69 if there is no GPU that both toolkits can use.
 """
 
 import functools
@@ -56,9 +56,9 @@ from seqlab.search.settings import split_settings
 from seqlab.tasks.translation import Translation
 from seqlab.types import Params
 
-NEAR = 1e-4  # of two mean log-probabilities of a token
-OTHERS = 0.05  # of the texts, at most: with random weights words are nearly as likely as each other
-NO_GPU = 69  # the exit code; no other error's
+NEAR = 1e-4  # maximum difference of the mean log-probabilities per token of a near-tie
+OTHERS = 0.05  # maximum fraction of texts that differ: with random weights all words are almost equally likely
+NO_GPU = 69  # an exit code that no other error has
 BEAM, PAD, BOS, EOS, UNK = 5, 0, 1, 2, 3
 WORDS: dict[str, Any] = {"reader": Words(32_768), "vocabulary": 32_768}
 BIG = Transformer(**WORDS, dim=1024, heads=16, hidden=4096, dropout=0.0, biases=True, dtype="bfloat16")
@@ -73,7 +73,7 @@ class Decoding(NamedTuple):
     model: Transformer
     sentences: tuple[int, ...]
     length: int
-    """Tokens that are written."""
+    """The number of output tokens."""
 
 
 DECODING = Decoding(Transformer(**WORDS, norm="post"), (1, 64, 1024), 32)
@@ -89,9 +89,9 @@ Texts = Callable[[list[list[int]]], list[list[int]]]
 def main(
     only: tuple[str, ...] = (*CASES, "decode"),
     rounds: int = 5,
-    tiny: Annotated[bool, arg(help="Tiny sizes on any device, to see that all of it runs.")] = False,
+    tiny: Annotated[bool, arg(help="Use tiny sizes on any device, to test the script.")] = False,
 ) -> None:
-    """Prints a row for each comparison."""
+    """Print a row for each comparison."""
     check_names(only, [*CASES, "decode"])
     device = find_device(tiny)
     import torch
@@ -111,7 +111,7 @@ def main(
 
 
 def find_device(tiny: bool) -> str:
-    """PyTorch's name of where to work. Exits where there is no GPU, and one is needed."""
+    """Returns the PyTorch name of the device. Exits if a GPU is needed and there is none."""
     platform = jax.default_backend()
     if platform == "gpu" or tiny:
         import torch
@@ -120,7 +120,7 @@ def find_device(tiny: bool) -> str:
             return "cuda"
         if tiny:
             return "cpu"
-    print(f"gpu.py: no GPU that both JAX ({platform}) and PyTorch can use; --tiny takes any device", file=sys.stderr)
+    print(f"gpu.py: no GPU that JAX ({platform}) and PyTorch can use; --tiny runs on any device", file=sys.stderr)
     raise SystemExit(NO_GPU)
 
 
@@ -133,7 +133,7 @@ def smaller(case: Case) -> Case:
 
 
 def decode(decoding: Decoding, rounds: int, device: str) -> None:
-    """Rows of sentences a second, from ids to ids."""
+    """Prints rows of sentences per second, from ids to ids."""
     model, counts, length = decoding
     random = np.random.default_rng(0)
     sources = [
@@ -158,7 +158,7 @@ def by_seqlab(model: Transformer, params: Params, length: int) -> Texts:
     settings = split_settings(Search(beam=BEAM, preset="hf"), eos=EOS)
 
     def texts(sources: list[list[int]]) -> list[list[int]]:
-        requests = [Request(source, [BOS], length, minimum=length + 1) for source in sources]  # EOS comes too late
+        requests = [Request(source, [BOS], length, minimum=length + 1) for source in sources]  # EOS is forbidden
         return [best.ids for [best] in generate(model, params, requests, settings)]
 
     return texts
@@ -195,14 +195,14 @@ def by_transformers(model: Transformer, params: Params, length: int, device: str
             length_penalty=1.0,
             early_stopping=False,
         )
-        return written[:, 1:].tolist()  # what decoding begins with comes first
+        return written[:, 1:].tolist()  # without the start token
 
     return texts
 
 
 def agreement(model: Transformer, params: Params, sources: list[list[int]], ours: Texts, theirs: Texts) -> str:
-    """How many of the texts have the same tokens, or are near-ties by our forced pass, in float32. Raises for texts
-    of different lengths.
+    """Counts the texts with equal tokens, and the near-ties by our forced pass, in float32. Asserts that texts have
+    equal lengths.
     """
     with in_float32():
         pairs = [pair for pair in zip(sources, ours(sources), theirs(sources), strict=True) if pair[1] != pair[2]]
@@ -214,11 +214,11 @@ def agreement(model: Transformer, params: Params, sources: list[list[int]], ours
     near = sum(abs(a - b) < NEAR for a, b in zip(*scores, strict=True))
     others = len(pairs) - near
     assert others <= OTHERS * len(sources), others
-    return f"of {len(sources)} texts {len(sources) - len(pairs)} equal, {near} near-ties, {others} others"
+    return f"{len(sources)} texts: {len(sources) - len(pairs)} equal, {near} near-ties, {others} others"
 
 
 if __name__ == "__main__":
     os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")
-    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # PyTorch needs memory too
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # leaves memory for PyTorch
     with_allocator()
     tyro.cli(main)

@@ -1,10 +1,10 @@
-"""Greedy decoding by a GRU with attention: ours and the same model in PyTorch, in sentences a second.
+"""Measures greedy decoding with a GRU with attention, in seqlab and PyTorch, in sentences per second.
 
     python scripts/bench/greedy.py
 
-Random weights and sources; an answer has its most tokens, of which ours makes </s> the last. From ids to ids; at most
-one answer of fifty may be another, where two words are as likely. They take turns in one process; PyTorch has the
-size of batches that is fastest.
+Weights and sources are random, and decoding is from ids to ids. Every output has the maximum length, where seqlab
+forces the last token to be </s>. At most 2 % of the outputs may differ, where two words are equally likely. The
+toolkits take turns in one process. PyTorch uses its fastest batch size.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ import tyro
 from rounds import CORES, fastest, in_turns, quickest, tell, with_allocator
 
 SOURCE, ANSWER, BOS, EOS = 24, 32, 1, 2
-SIZES = (64, 128, 256)  # of PyTorch's batches
+SIZES = (64, 128, 256)  # batch sizes of PyTorch
 
 
 def main(sentences: int = 512, rounds: int = 5) -> None:
@@ -74,7 +74,7 @@ def main(sentences: int = 512, rounds: int = 5) -> None:
     assert min(equal.values()) > 0.98 * sentences, equal
     rates = in_turns(everyone, sentences, rounds)
     peer = fastest(rates, ["float32", "float32, compiled"])
-    notes = f"{equal[peer]} of {sentences} answers equal; {ANSWER} tokens each; PyTorch {size} at a time"
+    notes = f"{equal[peer]} of {sentences} outputs equal; {ANSWER} tokens each; PyTorch batches of {size}"
     tell("decode/gru_attention/greedy-torch-float32", rates, "seqlab", peer, "sentences/s", notes)
 
 

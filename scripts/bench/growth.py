@@ -1,8 +1,8 @@
-"""How decoding grows with the beam, with the sentences at once and with their length.
+"""Measures how decoding time grows with the beam size, the number of sentences and their length.
 
     python scripts/bench/growth.py
 
-A Transformer of 3+3 layers, width 256, with random weights: a text may not end before it has its most tokens.
+The model is a Transformer with 3+3 layers of width 256 and random weights. All texts have the maximum length.
 """
 
 import functools
@@ -33,12 +33,12 @@ def main(rounds: int = 5) -> None:
     params = initial_params(case)
 
     def median(sentences: int, length: int, beam: int) -> float:
-        """Seconds, of some times after a warm-up."""
+        """Returns the median time of several rounds after a warm-up, in seconds."""
         work = decoding(case, params, sentences, length, beam)
         work()
         return statistics.median(seconds(work) for _ in range(rounds))
 
-    notes = "{}; answers as long as their sources"
+    notes = "{}; outputs as long as their sources"
     for name, sizes, work, fixed in (
         ("beam", BEAMS, lambda n: median(16, 32, n), "16 sentences of 32 tokens"),
         ("sentences", SENTENCES, lambda n: median(n, 32, 5), "32 tokens, beam 5"),
@@ -48,7 +48,7 @@ def main(rounds: int = 5) -> None:
 
 
 def decoding(case: Case, params: Any, sentences: int, length: int, beam: int) -> Callable[[], Any]:
-    """Random sources, and answers that are as long."""
+    """Returns a function that decodes random sources into outputs of the same length."""
     sources = np.random.default_rng(0).integers(4, case.model.vocabulary, (sentences, length)).tolist()
     requests = [Request(source, [BOS], length, minimum=length) for source in sources]
     return functools.partial(generate, case.model, params, requests, split_settings(Search(beam=beam), eos=EOS))

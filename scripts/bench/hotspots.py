@@ -1,11 +1,11 @@
-"""Where the time goes, by the kind of operation, as the profiler tells it: in our training steps, and in decoding.
+"""Profiles training steps and decoding, and prints the time by kind of operation.
 
     python scripts/bench/hotspots.py --run RUN --input F [--only transformer lstm gru_attention tcn greedy beam ...]
 
-A training step, and decoding with random weights: `greedy` by the GRU with attention, `beam` by the Transformer with
-a beam of 5. Of the run, `run/train` is of steps on its first batches, and `run/beam` writes the first lines of F. On
-one core, so that operations run one after the other: what several threads do at a time, the profiler counts twice or
-not at all. A row's number is by the clock, without the profiler; shares are of the turn that it looked at.
+Profiles training steps of the models, and decoding with random weights: `greedy` with the GRU with attention, `beam`
+with the Transformer and a beam of 5. With the run, `run/train` profiles steps on its first batches, and `run/beam`
+decodes the first lines of F. Everything runs on one core, because the profiler counts concurrent work of several
+threads twice or not at all. The time of a row is measured without the profiler; shares come from a profiled round.
 """
 
 import collections
@@ -29,18 +29,18 @@ from seqlab.evaluation.show_batch import training_batch
 from seqlab.runs.loading import load
 from seqlab.system.memory import keep_freed_memory
 
-KINDS = {  # by what an operation's name in the traced program ends with, or begins with in the compiled one
+KINDS = {  # by the end of the name of an operation in the traced program, or the beginning in the compiled program
     "products": r"dot_general$",
     "sums and maxima": r"(reduce_\w+|cumsum|argmax|logsumexp|top_k)$",
     "gather and scatter": r"(gather|scatter|scatter-add|dynamic_\w+)$",
     "copies and transposes": r"^(copy|transpose|bitcast)|(transpose|concatenate|broadcast_in_dim)$",
 }
 OF_OTHERS = ("while", "conditional", "call")
-OF_LOOPS = ("while", "body", "cond", "closed_call", "checkpoint")  # in the names of what they hold
-LARGEST = 6  # places that are told
+OF_LOOPS = ("while", "body", "cond", "closed_call", "checkpoint")  # parts of names that loops add
+LARGEST = 6  # number of places to report
 Seconds = collections.Counter[str]
 DECODING = {"greedy": ("gru_attention", 256, 1), "beam": ("transformer", 64, 5)}  # case, sentences, beam
-LENGTH = 32  # of sources and answers
+LENGTH = 32  # of sources and outputs
 RUNNING = ("run/train", "run/beam")
 BATCHES, LINES = 12, 200
 ROUNDS = 5
@@ -49,7 +49,7 @@ ROUNDS = 5
 def main(run: Path, input: Path, only: tuple[str, ...] = (*CASES, *DECODING, *RUNNING)) -> None:
     check_names(only, [*CASES, *DECODING, *RUNNING])
     keep_freed_memory()
-    jax.config.update("jax_compilation_cache_dir", None)  # what is compiled before tells no names
+    jax.config.update("jax_compilation_cache_dir", None)  # cached programs lack the names of operations
     with tempfile.TemporaryDirectory() as folder:
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_dump_to={folder} --xla_dump_hlo_as_text"
         for name in only:
@@ -64,7 +64,7 @@ def main(run: Path, input: Path, only: tuple[str, ...] = (*CASES, *DECODING, *RU
                 "; ".join(f"{what} {100 * part / taken:.0f} %" for what, part in total)
                 for total in (kinds.most_common(), places.most_common(LARGEST))
             )
-            notes = f"one core; {told}; in all {100 * kinds.total() / taken:.0f} %. Products: {most}"
+            notes = f"one core; {told}; in total {100 * kinds.total() / taken:.0f} %. Products: {most}"
             tell(f"hotspots/{name}", {"seqlab": times}, "seqlab", None, "ms", notes)
 
 
@@ -87,8 +87,8 @@ def searching(name: str, sentences: int, beam: int) -> Callable[[], Any]:
 
 
 def shares(work: Callable[[], Any], compiled: Path) -> tuple[float, Seconds, Seconds]:
-    """The seconds it takes, those of each kind, and of the products those of each place in the model. What XLA has
-    compiled is told in that folder.
+    """Returns the seconds that `work` takes, the seconds of each kind of operation, and the seconds of the products
+    at each place in the model. `compiled` is the folder where XLA dumps the compiled programs.
     """
     with tempfile.TemporaryDirectory() as folder:
         with jax.profiler.trace(folder):
@@ -121,7 +121,7 @@ def kind_of(operation: str, name: str) -> str:
 
 
 def place_of(name: str) -> str:
-    """The last modules on the way to an operation, layers not told apart."""
+    """Returns the innermost modules of an operation, without the numbers of layers."""
     modules = [re.sub(r"_\d+", "", part) for part in name.split("/")[:-1] if re.fullmatch(r"[\w.]+", part)]
     return "/".join([part for part in modules if part not in OF_LOOPS][-2:])
 

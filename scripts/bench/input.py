@@ -1,8 +1,8 @@
-"""What the host does before a training step: texts to ids, lengths to a plan of batches, ids to a batch.
+"""Measures the work of the host before a training step: tokenizing, batch planning and collating.
 
     python scripts/bench/input.py
 
-One process; the ids of the last two are random, with lengths as of sentences (geometric, 30 on the average).
+Runs in one process. Planning and collating use random ids with the lengths of sentences (geometric, with mean 30).
 """
 
 import functools
@@ -40,11 +40,11 @@ def tokenizing() -> None:
         corpus = encode_examples(iter(examples * 4), count, "bench", codecs, Path(folder))
         seconds = time.perf_counter() - begun
         tokens = sum(len(ids) for ids in corpus.values.values())
-        print(f"tokenizing: {tokens / seconds / 1e6:.2f} M tokens a second on {os.cpu_count()} cores")
+        print(f"tokenizing: {tokens / seconds / 1e6:.2f} M tokens per second on {os.cpu_count()} cores")
 
 
 def planning() -> None:
-    """The least squares of two sizes are a line: what is held for each example, and once."""
+    """Prints the memory of planning per example and its fixed part, from a line through two sizes."""
     for name, plan in (
         ("buckets", lambda lengths: make_buckets(lengths, BATCHING)),
         ("packing", lambda lengths: make_packing(lengths.sum(axis=1), 1024, 48)),
@@ -57,7 +57,8 @@ def planning() -> None:
             peaks.append(tracemalloc.get_traced_memory()[1])
             tracemalloc.stop()
         each = (peaks[1] - peaks[0]) / 3e6
-        print(f"{name}: at most {each:.0f} bytes an example beside its lengths, and {peaks[0] / 1e6 - each:.0f} MB")
+        fixed = peaks[0] / 1e6 - each
+        print(f"{name}: at most {each:.0f} bytes per example in addition to its lengths, plus {fixed:.0f} MB")
 
 
 def collating() -> None:
@@ -73,7 +74,7 @@ def collating() -> None:
     made = [collate(batches[i]) for i in range(BATCHES)]
     seconds = time.perf_counter() - begun
     tokens = sum(int(batch.inputs.mask.sum() + (batch.weights > 0).sum()) for batch in made)
-    print(f"making batches: {tokens / seconds / 1e6:.2f} M tokens a second, one thread")
+    print(f"making batches: {tokens / seconds / 1e6:.2f} M tokens per second, one thread")
 
 
 if __name__ == "__main__":

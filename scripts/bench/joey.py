@@ -1,16 +1,16 @@
-"""Joey NMT 2.3.0 beside ours: training a run's model on the run's own batches, and decoding with its parameters.
+"""Compares seqlab with Joey NMT 2.3.0: training the model of a run on its batches, and decoding with its parameters.
 
     python scripts/bench/joey.py RUN --input F
 
-RUN is a Transformer, pre-norm or post-norm, with sinusoidal positions and one table for all words. Joey NMT builds
-the same from a config of its own, and takes its own step (`TrainManager._train_step`, its clipping, its Adam) and its
-own search. What it does otherwise is set in its model: the epsilon of its normalizations (1e-6), the order of its
-sines and cosines, and which projections have biases. With our parameters it then gives our loss, for each batch,
-which is asserted before anything is timed.
+RUN is a Transformer, pre-norm or post-norm, with sinusoidal positions and one embedding table. Joey NMT builds the
+same model from its own config, and uses its own training step (`TrainManager._train_step`, clipping and Adam) and
+search. Where its model differs, it is changed: the epsilon of the normalizations (1e-6), the order of sines and
+cosines, and the biases of projections. With our parameters it then has our loss for each batch, which is asserted
+before anything is timed.
 
-A batch has the same sentences for both. Ours is filled up to the shape of its bucket; theirs has no row and no column
-of pads alone, as it would make it. Tokens a second are those of the targets, EOS counted, pads not. No dropout. All
-is float32 and on all cores, with an allocator that keeps what is freed.
+Batches have the same sentences in both toolkits. Ours are padded to the shape of their bucket; those of Joey NMT have
+no rows or columns of padding only, as it makes them itself. Tokens per second count target tokens including EOS, but
+not padding. There is no dropout. Both use float32 and all cores, with an allocator that keeps freed memory.
 """
 
 import functools
@@ -49,22 +49,22 @@ from seqlab.system.memory import keep_freed_memory
 from seqlab.training.state import initial_state
 from seqlab.types import Batch, Context
 
-NEAR = 1e-5  # relative, of two losses
+NEAR = 1e-5  # maximum relative difference of losses
 RATE = 1e-4
 ADAM = Optimizer("adam", beta1=0.9, beta2=0.98, epsilon=1e-8, clip=1.0)
-EPSILON = 1e-5  # of our layer normalization
+EPSILON = 1e-5  # the epsilon of our layer normalization
 
 
 def main(
     run: Annotated[Positional[Path], arg(metavar="RUN")],
-    input: Annotated[Path, arg(metavar="F", help="Sources, a line each.")],
+    input: Annotated[Path, arg(metavar="F", help="Sources, one per line.")],
     data_dir: Path = DATA_DIR,
     batches: int = 12,
     sentences: int = 1000,
     rounds: int = 5,
     beam: int = 5,
 ) -> None:
-    """Prints a row for training on the first `batches` of the run, one for a beam and one for greedy search."""
+    """Print rows for training on the first `batches` of the run, for beam search and for greedy search."""
     keep_compilations()
     keep_freed_memory()
     torch.set_num_threads(CORES)
@@ -96,9 +96,9 @@ def train(batches: Sequence[Batch], run: loading.Run, rounds: int) -> None:
     rates = in_turns(everyone, sum(float(batch.weights.sum()) for batch in batches), rounds)
     notes = (
         f"{len(batches)} batches of {len({batch.targets.shape for batch in batches})} shapes, losses equal without "
-        f"smoothing; timed with smoothing {smoothing}, which of theirs goes to all words but the pad and the target: "
+        f"smoothing; timed with smoothing {smoothing}, in Joey NMT over all words except PAD and the target: "
         + "; ".join(f"{who} {statistics.median(found):.0f}" for who, found in rates.items())
-        + f"; the first turn: {first}"
+        + f"; first round: {first}"
     )
     for peer in ("joeynmt", "joeynmt, smoothing 0"):
         name = f"train/transformer/{peer.replace(', ', '-').replace(' ', '-')}"
@@ -106,7 +106,7 @@ def train(batches: Sequence[Batch], run: loading.Run, rounds: int) -> None:
 
 
 def check_equal(experiment: Experiment, params: Any, batches: Sequence[Batch], theirs: Any, same: list[Any]) -> None:
-    """Asserts that the sums of losses are equal, and of as many tokens."""
+    """Asserts that the summed losses and the numbers of tokens are equal."""
     loss = jax.jit(functools.partial(experiment.task.loss, experiment.model))
     for batch, other in zip(batches, same, strict=True):
         total, weight, *_ = loss(params, batch, Context())
@@ -117,7 +117,7 @@ def check_equal(experiment: Experiment, params: Any, batches: Sequence[Batch], t
 
 
 def joeys_steps(model: Any, batches: Sequence[JoeyBatch]) -> Callable[[], object]:
-    """What is around `_train_step` in `TrainManager.train_and_validate`, without its logs and validations."""
+    """Returns the training loop of `TrainManager.train_and_validate`, without logs and validations."""
     asked = {
         "optimizer": ADAM.name,
         "learning_rate": RATE,
@@ -166,7 +166,7 @@ def by_joey(run: loading.Run, lines: list[str], beam: int) -> Texts:
 
 
 def as_joeys(tokenizer: Any, batch: Batch) -> JoeyBatch:
-    """A batch of ours as theirs: its targets begin with BOS, and it shifts them itself."""
+    """Converts a batch to Joey NMT, whose targets begin with BOS and are shifted by Joey NMT itself."""
     assert batch.inputs is not None
     assert batch.prefix is not None
     mask = batch.prefix.mask
@@ -191,12 +191,12 @@ def joeys_batch(tokenizer: Any, ids: np.ndarray, mask: np.ndarray, target: Any =
 
 
 def without_pads(ids: np.ndarray, mask: np.ndarray) -> torch.Tensor:
-    """Without the rows and the columns that are pads alone."""
+    """Removes the rows and columns that contain only padding."""
     return torch.from_numpy(ids[mask.any(1), : mask.sum(1).max()]).long()
 
 
 def twin(model: Any, params: Any, tokenizer: Any, smoothing: float) -> Any:
-    """Joey NMT's model, with copies of our parameters, and its loss."""
+    """Returns the model of Joey NMT with copies of our parameters, and its loss."""
     assert (model.positions, model.tie) == ("sinusoidal", "all"), (model.positions, model.tie)
     given = params["params"]
     side = {
@@ -239,7 +239,7 @@ def twin(model: Any, params: Any, tokenizer: Any, smoothing: float) -> Any:
 
 
 def vocabulary(tokenizer: Any) -> Vocabulary:
-    """As many words, which nobody reads, with our special ids: of theirs UNK comes first."""
+    """Returns a vocabulary of the same size with placeholder words and our special ids. Joey NMT has UNK first."""
     names = {name: f"<{name}>" for name in ("unk", "pad", "bos", "eos")}
     special = {f"{name}_token": token for name, token in names.items()} | {f"{n}_id": i for i, n in enumerate(names)}
     words = [str(i) for i in range(len(names), tokenizer.size)]
@@ -271,7 +271,7 @@ def linear(theirs: nn.Linear, ours: dict[str, Any]) -> None:
 
 
 def bias(theirs: nn.Linear, ours: dict[str, Any]) -> None:
-    """There is one where ours has one."""
+    """Sets the bias, or removes it if our layer has none."""
     given = np.array(ours["bias"], np.float32).ravel() if "bias" in ours else None
     theirs.bias = None if given is None else nn.Parameter(torch.from_numpy(given))
 

@@ -1,9 +1,9 @@
-"""How the cost of a step grows with the length: recurrent, attentive, convolutional, Transformer.
+"""Measures how the cost of a step grows with sequence length, for recurrent, convolutional and attention models.
 
     python scripts/bench/lengths.py
 
-One training step and one decoding step (beam 5) of encoder-decoders of width 128 with a vocabulary of 1,000, on one
-pair of sequences of N positions each. Writes docs/cost.md and docs/cost.png.
+Measures a training step and a decoding step (beam 5) of encoder-decoders of width 128 with a vocabulary of 1,000, on
+one pair of sequences of N positions each. Writes docs/cost.md and docs/cost.png.
 """
 
 import dataclasses
@@ -73,7 +73,7 @@ def draw(found: dict[str, list[Costs]], path: Path) -> None:
 def main() -> None:
     before, mark, _ = TABLE.read_text().partition("<!-- measured -->\n")
     if not mark:
-        sys.exit(f"{TABLE} has lost the line that the tables stand behind")
+        sys.exit(f"{TABLE} has lost the line that marks the tables")
     keep_freed_memory()
     base = catalogue.load_config(ROOT / "configs" / "multi30k_transformer.py")
     found: dict[str, list[Costs]] = {}

@@ -1,7 +1,7 @@
-"""What remat, scan and a chunked loss keep out of memory: python scripts/bench/memory.py
+"""Measures the memory that remat, scan and a chunked loss save: python scripts/bench/memory.py
 
-CacheLayout: bytes that the forward pass computes and leaves to the backward pass, from shapes alone. Temporary:
-what the compiled gradient says it takes on this machine's devices.
+"saved" is the size of the activations that the forward pass stores for the backward pass, computed from shapes.
+"temporary" is the temporary memory that the compiled gradient reports on the devices of this machine.
 """
 
 import functools
@@ -31,20 +31,20 @@ LINES, PAIRS = LanguageModeling(), Translation()
 
 
 def loss_of(model: Any, task: Any, rows: int, length: int) -> Any:
-    """(loss as a function of the parameters, their shapes)."""
+    """Returns (the loss as a function of the parameters, the shapes of the parameters)."""
     batch = blank_batch(model, rows, length)
     params = jax.eval_shape(functools.partial(init_params, model, 0))
     return lambda p: task.loss(model, p, batch, Context(jax.random.key(0)))[0], params
 
 
 def mebibytes(tree: Any) -> float:
-    """Of numbers; random keys are a few bytes."""
+    """Returns the size of a tree in MiB, without random keys, which are a few bytes."""
     leaves = [x for x in jax.tree.leaves(tree) if not jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)]
     return sum(np.prod(x.shape) * np.dtype(x.dtype).itemsize for x in leaves) / 2**20
 
 
 def left_behind(loss: Any, params: Any) -> float:
-    """What the forward pass keeps for the backward pass, in MiB: what it computes, and not what it is given."""
+    """Returns the size of what the forward pass stores for the backward pass, without its inputs, in MiB."""
     program = jax.make_jaxpr(lambda p: jax.tree.leaves(jax.vjp(loss, p)[1]))(params).jaxpr
     left = {one for one in program.outvars if isinstance(one, Var)} - {*program.invars, *program.constvars}
     return mebibytes([one.aval for one in left])
@@ -64,7 +64,7 @@ def main() -> None:
         without, with_it = (
             left_behind(*loss_of(model.clone(remat=remat), task, rows, length)) for remat in (False, True)
         )
-        print(f"kept, {name:24} {without:8,.0f} MiB; remat {with_it:8,.0f} MiB", flush=True)
+        print(f"saved, {name:24} {without:8,.0f} MiB; remat {with_it:8,.0f} MiB", flush=True)
     for remat, scan in ((False, False), (True, False), (False, True), (True, True)):
         found = temporary(SMALL.clone(remat=remat, scan=scan), LINES, 8, 128)
         print(f"temporary, 8 layers, remat {remat!s:5} scan {scan!s:5} {found:8.1f} MiB", flush=True)

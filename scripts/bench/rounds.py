@@ -1,6 +1,6 @@
-"""What the benchmarks share: the allocator's settings, taking turns, and the lines of JSON that come of it.
+"""Shared code of the benchmarks: allocator settings, timing in alternating rounds, and output as lines of JSON.
 
-Ratios keep four digits: what a page rounds must not decide whether a goal is reached.
+Ratios have four digits, so that rounding does not decide whether a goal is reached.
 """
 
 import json
@@ -15,7 +15,7 @@ import numpy as np
 import tyro
 
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-ALLOCATOR = {  # or PyTorch spends half of its time in the kernel
+ALLOCATOR = {  # without these settings PyTorch spends half of its time in the kernel
     "MALLOC_MMAP_MAX_": "0",
     "MALLOC_TRIM_THRESHOLD_": "100000000000",
     "MALLOC_TOP_PAD_": "268435456",
@@ -23,13 +23,13 @@ ALLOCATOR = {  # or PyTorch spends half of its time in the kernel
 
 
 def with_allocator() -> None:
-    """Begins this process anew where it has other settings."""
+    """Restarts this process if it has other allocator settings."""
     if any(os.environ.get(name) != value for name, value in ALLOCATOR.items()):
         os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **ALLOCATOR})
 
 
 def run_main(main: Callable[..., None]) -> None:
-    """Runs it by the command line; what the user did wrong is one line."""
+    """Runs `main` with the arguments of the command line. Prints a `SeqlabError` as one line."""
     from seqlab.system.errors import SeqlabError
 
     try:
@@ -39,18 +39,18 @@ def run_main(main: Callable[..., None]) -> None:
 
 
 def check_names(given: Sequence[str], known: Sequence[str]) -> None:
-    """Exits where a name is none of those that are known."""
+    """Exits if a name is unknown."""
     unknown = [name for name in given if name not in known]
     if unknown:
-        sys.exit(f"no benchmark {unknown[0]!r}: one of {', '.join(known)}")
+        sys.exit(f"no benchmark {unknown[0]!r}: choose one of {', '.join(known)}")
 
 
 def in_turns(everyone: dict[str, Callable[[], object]], amount: float, rounds: int) -> dict[str, list[float]]:
-    """Of each, how much of `amount` it did a second, in each of the rounds, every second of which is the other way
-    round. They are warm.
+    """Returns, for each candidate, `amount` per second in each round. Candidates run in turns, in reverse order in
+    every second round. They must be warmed up.
     """
     if rounds < 1:
-        sys.exit(f"--rounds 1 or more, not {rounds}")
+        sys.exit(f"--rounds must be at least 1, not {rounds}")
     rates: dict[str, list[float]] = {who: [] for who in everyone}
     for i in range(rounds):
         for who in list(everyone)[:: -1 if i % 2 else 1]:
@@ -65,7 +65,7 @@ def seconds(work: Callable[[], object]) -> float:
 
 
 def quickest(choices: Sequence[Callable[[], object]]) -> int:
-    """Which of several takes least, warm."""
+    """Returns the index of the fastest choice, after a warm-up of each."""
     for work in choices:
         work()
     times = [seconds(work) for work in choices]
@@ -85,8 +85,8 @@ def tell(
     notes: str,
     limit: float | None = None,
 ) -> None:
-    """Prints the row of two that took turns, or of ours alone. The ratio is the median of the rounds' ratios; `limit`
-    is our rate at the machine's limit, if that is known.
+    """Prints the row of two candidates that ran in turns, or of ours alone. The ratio is the median ratio of the
+    rounds. `limit` is our rate at the limit of the machine, if it is known.
     """
     medians = {who: statistics.median(rates[who]) for who in (ours, peer) if who}
     more: dict[str, Any] = {"spread": {who: [rounded(min(rates[who])), rounded(max(rates[who]))] for who in medians}}
@@ -100,14 +100,14 @@ def tell(
 
 
 def row(name: str, ours: float, peer: float | None, unit: str, notes: str, **more: Any) -> None:
-    """Prints a row; of some there is no peer."""
+    """Prints a row. `peer` is None if there is no peer."""
     found = {"name": name, "ours": rounded(ours), "peer": None if peer is None else rounded(peer)}
     found["ratio"] = None if peer is None else rounded(ours / peer)
     print(json.dumps({**found, **more, "unit": unit, "notes": notes}), flush=True)
 
 
 def grown(name: str, over: str, sizes: Sequence[int], values: Sequence[float], unit: str, notes: str = "") -> None:
-    """Prints a curve, and the exponent it grows with at its upper end: least squares of the last four logarithms."""
+    """Prints a curve and its exponent at the upper end, by least squares of the last four logarithms."""
     logs = np.log(sizes[-4:]), np.log(values[-4:])
     exponent = round(float(np.polyfit(*logs, 1)[0]), 2)
     found = {"name": name, "over": over, "sizes": list(sizes), "values": list(map(rounded, values))}

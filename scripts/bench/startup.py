@@ -1,9 +1,10 @@
-"""What it costs to begin: `seqlab train` to its first steps, as the data grows, and `seqlab decode` of one line.
+"""Measures startup: `seqlab train` to its first steps, as the data grows, and `seqlab decode` of one line.
 
     python scripts/bench/startup.py [--pairs 10000 100000 1000000]
 
-Generates pairs of that number, trains two steps of a tiny model on them, and does so once more in a new run, for
-which all is prepared. Where a row says cold, nothing compiled is kept from before. Decoding is by the last run.
+For each number of pairs, generates pairs, trains a tiny model for two steps, and trains again in a new run, for which
+the data is already prepared. In rows named cold, the cache of compiled programs is empty. The last run is used for
+decoding.
 """
 
 import os
@@ -21,9 +22,9 @@ ROUNDS = 5
 
 def main(pairs: tuple[int, ...] = (10_000, 100_000, 1_000_000)) -> None:
     if not pairs:
-        sys.exit("--pairs N: of how many pairs?")
+        sys.exit("--pairs needs at least one number of pairs")
     found: dict[str, list[tuple[float, float]]] = {"first": [], "again": []}
-    os.environ.pop("JAX_COMPILATION_CACHE_DIR", None)  # which would have its say before the next
+    os.environ.pop("JAX_COMPILATION_CACHE_DIR", None)  # it would override XDG_CACHE_HOME
     with tempfile.TemporaryDirectory() as name:
         os.environ["XDG_CACHE_HOME"] = f"{name}/cache"
         for count in pairs:
@@ -42,7 +43,7 @@ def main(pairs: tuple[int, ...] = (10_000, 100_000, 1_000_000)) -> None:
 
 
 def beginnings(folder: Path, count: int) -> None:
-    """The first step, and one line, each with and without what was compiled before."""
+    """Measures the first step, and decoding one line, each with and without cached programs."""
     line = folder / "line"
     line.write_text((folder / "validation.a").read_text().split("\n")[0] + "\n")
     decode = [
@@ -64,13 +65,13 @@ def beginnings(folder: Path, count: int) -> None:
             for turn in range(ROUNDS + (state == "warm")):
                 os.environ["XDG_CACHE_HOME"] = kept if state == "warm" else f"{kept}-{what}-{turn}"
                 times.append(timed(command(f"{what}-{state}-{turn}"))[0])
-            notes = f"a whole command, {count:,} pairs; cold: nothing compiled is kept; warm: as once before"
-            kept_times = times[1:] if state == "warm" else times  # the first leaves what it compiled
+            notes = f"a whole command, {count:,} pairs; cold: no cached programs; warm: run once before"
+            kept_times = times[1:] if state == "warm" else times  # the first run fills the cache
             tell(f"begin/{what}/{state}", {"seqlab": kept_times}, "seqlab", None, "s", notes)
 
 
 def training(folder: Path, count: int, out: str) -> list[str]:
-    """The command; makes the data where there is none."""
+    """Returns the training command. Creates its data if it does not exist."""
     for name, size in (("train", count), ("validation", 100)):
         if not (folder / f"{name}.b").exists():
             write_pairs(folder, name, size)
@@ -84,7 +85,7 @@ def training(folder: Path, count: int, out: str) -> list[str]:
 
 
 def write_pairs(folder: Path, name: str, count: int) -> None:
-    """Sentences of 3 to 20 made-up words, and their mirror images."""
+    """Writes sentences of 3 to 20 random words, and their reversals."""
     rng = random.Random(count)
     words = ["".join(rng.choices("aeioubdfgklmnprst", k=rng.randint(2, 7))) for _ in range(3000)]
     with (folder / f"{name}.a").open("w") as left, (folder / f"{name}.b").open("w") as right:
@@ -95,7 +96,7 @@ def write_pairs(folder: Path, name: str, count: int) -> None:
 
 
 def timed(arguments: list[str]) -> tuple[float, float]:
-    """Seconds and peak memory, in GiB, of a command, whose output goes to the standard error."""
+    """Returns the seconds and the peak memory in GiB of a command. Its output goes to standard error."""
     begun = time.perf_counter()
     to_errors = [(os.POSIX_SPAWN_DUP2, 2, 1)]
     process = os.posix_spawn(sys.executable, [sys.executable, *arguments], os.environ, file_actions=to_errors)

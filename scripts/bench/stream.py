@@ -1,8 +1,9 @@
-"""How much memory `seqlab decode` takes as its input grows, and how long.
+"""Measures the time and memory of `seqlab decode` as its input grows.
 
     python scripts/bench/stream.py 20000 1000000
 
-Trains two steps of a tiny model on generated pairs; then it decodes so many lines, at most four tokens each.
+Trains a tiny model for two steps on generated pairs, and decodes each number of lines, with at most four tokens per
+line.
 """
 
 import sys

@@ -1,10 +1,10 @@
-"""How fast a data set is tokenized, beside SentencePiece alone on the same lines and all cores; and how much of its
-time training on Multi30k waits for batches.
+"""Compares the tokenizing of a dataset with plain SentencePiece on the same lines and all cores, and measures the
+share of time that training on Multi30k waits for batches.
 
     python scripts/bench/tokenizing.py multi30k/en-de [--training 120]
 
-Trains so many steps with configs/multi30k_transformer.py; 0: none. The data set's prepared form below the data root
-stays; nothing else does.
+Trains configs/multi30k_transformer.py for `--training` steps (0: skip training). Keeps the prepared dataset below the
+data root, and no other files.
 """
 
 import itertools
@@ -28,7 +28,7 @@ from seqlab.data.corpus import Corpus, encode_examples
 from seqlab.data.records import prepare
 
 ROOT = Path(__file__).parents[2]
-STRETCHES = 6  # of a training, told apart by its log
+STRETCHES = 6  # the number of log lines of a training
 
 
 def main(
@@ -37,7 +37,7 @@ def main(
     rounds: int = 5,
 ) -> None:
     if training and training < STRETCHES:
-        sys.exit(f"--training 0, or at least {STRETCHES} steps, not {training}")
+        sys.exit(f"--training must be 0 or at least {STRETCHES} steps, not {training}")
     examples = list(prepare(catalogue.dataset(data), DATA_DIR).read("train"))
     texts = [text for example in examples for text in example.values()]
     lines = [line for text in texts for line in text.split("\n")]
@@ -62,7 +62,7 @@ def main(
             assert np.array_equal(found[found != tokenizer.newline], wanted[column]), column
         megabytes = sum(len(line.encode()) for line in lines) / 1e6
         rates = in_turns({"seqlab": ours, "SentencePiece": alone}, megabytes, rounds)
-    notes = f"{len(lines):,} lines of {data}; ours writes the ids to a file too"
+    notes = f"{len(lines):,} lines of {data}; ours also writes the ids to a file"
     tell("input/tokenizing", rates, "seqlab", "SentencePiece", "MB/s", notes)
     if training:
         with tempfile.TemporaryDirectory() as name:
@@ -71,20 +71,20 @@ def main(
             judged = ["--validation.metric", "loss", "--validation.beam", "0"]
             command = ["-m", "seqlab.cli", "train", "configs/multi30k_transformer.py", *places, *sizes, *judged]
             subprocess.run([sys.executable, *command], check=True, cwd=ROOT, stdout=sys.stderr)
-            found = [100 * share for share in waits(Path(name) / "run")][1:]  # in the first stretch it compiles
+            found = [100 * share for share in waits(Path(name) / "run")][1:]  # the first stretch includes compilation
         steps = f"{len(found)} stretches of {training // STRETCHES} steps"
-        notes = f"{steps} of configs/multi30k_transformer.py, as it logs them"
+        notes = f"{steps} of configs/multi30k_transformer.py, from its log"
         tell("input/wait", {"seqlab": found}, "seqlab", None, "%", notes)
 
 
 def waits(run: Path) -> Iterator[float]:
-    """The shares of time that a run's log tells to TensorBoard."""
+    """Yields the shares of time spent waiting for input, from the TensorBoard log of a run."""
     from tensorboardX.proto.event_pb2 import Event
 
     for path in sorted((run / "tensorboard").iterdir()):
         records = path.read_bytes()
         while records:
-            size = struct.unpack("<Q", records[:8])[0]  # and two checksums, of 4 bytes
+            size = struct.unpack("<Q", records[:8])[0]  # followed by two checksums of 4 bytes each
             event = Event.FromString(records[12 : 12 + size])
             records = records[16 + size :]
             yield from (value.simple_value for value in event.summary.value if value.tag == "input_wait")

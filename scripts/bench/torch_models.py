@@ -1,7 +1,7 @@
-"""Models of seqlab as a user of PyTorch would write them, with the parameters of ours: `twin(model, params)`.
+"""PyTorch versions of seqlab models, written in the usual PyTorch style, with our parameters: `twin(model, params)`.
 
-Each is a module from token ids to logits, `forward(source, prefix)`; a language model has no source. No dropout, and
-rows without pads.
+Each is a module from token ids to logits, `forward(source, prefix)`; a language model has no source. There is no
+dropout and no padding.
 """
 
 from typing import Any
@@ -15,7 +15,7 @@ Arrays = dict[str, Any]
 
 
 def twin(model: Any, params: Any) -> nn.Module:
-    """The same function of ids, with trainable parameters that are copies."""
+    """Returns a PyTorch model that computes the same function of ids, with copies of the parameters."""
     made = {"Transformer": Transformer, "RecurrentLM": RecurrentLM, "Bahdanau": Bahdanau, "TCNLM": TCN}
     return made[type(model).__name__](model, params["params"])
 
@@ -28,7 +28,7 @@ def put(parameter: torch.Tensor, value: Any) -> None:
 
 
 def linear(given: Arrays) -> nn.Linear:
-    """Of a `Dense` that has a kernel of two axes."""
+    """Returns the linear layer of a `Dense` whose kernel has two axes."""
     kernel = np.asarray(given["kernel"])
     made = nn.Linear(*kernel.shape, bias="bias" in given)
     put(made.weight, kernel.T)
@@ -38,7 +38,7 @@ def linear(given: Arrays) -> nn.Linear:
 
 
 class Words(nn.Module):
-    """Scaled embeddings, and logits by the same table or another."""
+    """Scaled embeddings, and logits with the same or another table."""
 
     def __init__(self, given: Arrays):
         super().__init__()
@@ -117,7 +117,7 @@ class RecurrentLM(nn.Module):
 
 
 def recurrent(theirs: nn.Module, suffix: str, ours: Arrays) -> None:
-    """Their gates stand in the order of ours; of their two biases a GRU's second is ours of the candidate."""
+    """Copies a recurrent layer, whose gates have the same order. The second bias of a GRU is our candidate bias."""
     bias, dim = np.asarray(ours["bias"]), np.shape(ours["recurrent"])[0]
     suffix = f"_{suffix}" if suffix else ""
     put(getattr(theirs, f"weight_ih{suffix}"), np.asarray(ours["input"]["kernel"]).T)
@@ -130,7 +130,7 @@ def recurrent(theirs: nn.Module, suffix: str, ours: Arrays) -> None:
 
 
 class Bahdanau(nn.Module):
-    """GRUs; the decoder's step is written out, for its input hangs on its state."""
+    """A GRU encoder-decoder. The decoder runs step by step, because its input depends on its state."""
 
     def __init__(self, model: Any, given: Arrays):
         super().__init__()
@@ -148,7 +148,7 @@ class Bahdanau(nn.Module):
         recurrent(self.cell, "", {**decoder["layer"], "input": {"kernel": kernel}})
 
     def encode_memory(self, source: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Values, keys, the first state."""
+        """Returns the values, the keys and the initial state."""
         values, ends = self.encoder(self.words(source))
         return values, self.key(values), torch.tanh(self.bridge(torch.cat([ends[0], ends[1]], dim=-1)))
 
@@ -171,17 +171,17 @@ class Bahdanau(nn.Module):
 
 
 class Causal(nn.Module):
-    """A weight-normalized convolution over [B D T] that sees the past."""
+    """A causal weight-normalized convolution over [B D T]."""
 
     def __init__(self, ours: Arrays, kernel: int, dilation: int):
         super().__init__()
-        weights = np.asarray(ours["kernel"])  # [kernel inputs, outputs], the newest input first
+        weights = np.asarray(ours["kernel"])  # [kernel inputs, outputs], the latest input first
         taps = weights.reshape(kernel, -1, weights.shape[1])[::-1].transpose(2, 1, 0)
         self.reach = (kernel - 1) * dilation
         made = nn.Conv1d(taps.shape[1], taps.shape[0], kernel, dilation=dilation)
         put(made.weight, taps)
         put(made.bias, ours["bias"])
-        self.convolution = nn.utils.parametrizations.weight_norm(made)  # the length is that of the weights, as ours
+        self.convolution = nn.utils.parametrizations.weight_norm(made)  # the norm is that of the weights, like ours
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return torch.relu(self.convolution(F.pad(x, (self.reach, 0))))

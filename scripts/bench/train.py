@@ -1,13 +1,13 @@
-"""Training steps: ours and the same models in PyTorch, in tokens a second.
+"""Measures training steps of the same models in seqlab and PyTorch, in tokens per second.
 
     python scripts/bench/train.py [--only transformer lstm gru_attention tcn] [--rounds 5]
 
-Before anything is timed, both give the same loss and gradient with the same parameters on the same tokens, of two
-shapes; and after the first turn, which compiles, the average of its steps' losses is again the same, to a thousandth
-(PyTorch's bfloat16: a hundredth), and no more what it was without steps. (nn.LSTM and nn.GRU have two biases a gate,
-which learn both.) Then all take turns in one process, some steps a turn, with an allocator that keeps what is freed.
-PyTorch has fused optimizers, and the better of eager and compiled; its bfloat16 is autocast, ours is float32 but
-where a model says otherwise. No dropout; no row has pads.
+Before anything is timed, both must have the same loss and gradient with the same parameters on the same tokens, for
+two shapes. After the first round, which compiles, the mean losses of its steps must again agree, within 0.1 %
+(bfloat16 in PyTorch: 1 %), and must differ from the initial loss. (nn.LSTM and nn.GRU have two biases per gate and
+train both.) Then all take turns in one process, with several steps per round and an allocator that keeps freed
+memory. PyTorch uses fused optimizers and the faster of eager and compiled execution. Its bfloat16 is autocast; ours
+is float32 unless a model says otherwise. There is no dropout and no padding.
 """
 
 import contextlib
@@ -41,10 +41,10 @@ from seqlab.tasks.translation import Translation
 from seqlab.training.state import initial_state, training_step
 from seqlab.types import Batch, Context, Tokens
 
-NEAR = 1e-5  # relative, of two losses
-NEAR_GRADIENT = 1e-3  # relative, of the norm; a ReLU whose input is a rounding away from 0 may count in one alone
-NEAR_LATER = {"float32": 1e-3, "bfloat16": 1e-2}  # of those of the first steps
-CHANGED = 3e-3  # at least, by the first steps
+NEAR = 1e-5  # maximum relative difference of losses
+NEAR_GRADIENT = 1e-3  # the same for gradients; a ReLU with an input near 0 may be active in only one of the toolkits
+NEAR_LATER = {"float32": 1e-3, "bfloat16": 1e-2}  # the same for the mean losses of the first steps
+CHANGED = 3e-3  # minimum relative change of the loss by the first steps
 RATES = {"adam": 1e-3, "sgd": 1.0}
 SIZE, PRODUCTS = 2048, 20
 
@@ -54,10 +54,10 @@ class Case(NamedTuple):
     optimizer: Optimizer
     rows: int
     source: int
-    """Tokens of a source; 0: a language model."""
+    """The number of tokens of a source; 0 for a language model."""
     target: int
     steps: int
-    """In a turn."""
+    """The number of steps in a round."""
 
 
 WORDS: dict[str, Any] = {"reader": Words(8000), "vocabulary": 8000}
@@ -85,7 +85,7 @@ def main(only: tuple[str, ...] = tuple(CASES), rounds: int = 5) -> None:
     tell_products()
     jax.config.update("jax_compilation_cache_dir", None)
     with tempfile.TemporaryDirectory() as folder:
-        os.environ["TORCHINDUCTOR_CACHE_DIR"] = folder  # nothing is compiled before
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = folder  # an empty cache
         for name in only:
             compare(f"train/{name}", CASES[name], rounds, peak)
 
@@ -98,7 +98,7 @@ def compare(
     kinds: Sequence[str] = ("float32", "bfloat16"),
     device: str = "cpu",
 ) -> None:
-    """Prints a row for each of the dtypes of PyTorch's products; `peak` is in operations a second."""
+    """Prints a row for each dtype of the PyTorch products. `peak` is in operations per second."""
     experiment = experiment_of(case)
     batch = batch_of(case, case.rows, case.source, case.target)
     params = initial_state(experiment, batch).params
@@ -152,8 +152,8 @@ def batch_of(case: Case, rows: int, source: int, target: int) -> Batch:
 
 
 def check_equal(experiment: Experiment, params: Any, batches: list[Batch], device: str = "cpu") -> float:
-    """Asserts that the loss is the same, and its gradient for the table of embeddings, which all layers have a part
-    in. The first batch's loss.
+    """Asserts that the losses are equal, and their gradients for the embedding table, to which all layers contribute.
+    Returns the loss of the first batch.
     """
     from torch_models import twin
 
@@ -183,7 +183,7 @@ def check_equal(experiment: Experiment, params: Any, batches: list[Batch], devic
 
 @contextlib.contextmanager
 def in_float32() -> Iterator[None]:
-    """No product of float32 is rounded to TF32, as GPUs do where they may."""
+    """Disables TF32, to which GPUs otherwise round float32 products."""
     import torch
 
     before = torch.get_float32_matmul_precision()
@@ -196,7 +196,7 @@ def in_float32() -> Iterator[None]:
 
 
 def our_steps(experiment: Experiment, batches: Sequence[Batch]) -> Callable[[], jax.Array]:
-    """A step on each of the batches, which gives the mean loss of all so far."""
+    """Returns a function that takes a step on each batch and returns the mean loss of all steps so far."""
     runner = make_runner(Parallel())
     states = [runner.create(lambda: initial_state(experiment, batches[0]))]
     step, fed = runner.compile(training_step(experiment)), [runner.feed(batch) for batch in batches]
@@ -211,9 +211,9 @@ def our_steps(experiment: Experiment, batches: Sequence[Batch]) -> Callable[[], 
 
 
 def tell_memory(name: str, experiment: Experiment, batch: Batch) -> int:
-    """What the compiled step holds at once, against what must live: the state, the batch, and what the forward pass
-    leaves to the backward pass. Gradients, which need not all live at once, are not counted. Gives the operations of
-    a step.
+    """Prints the peak memory of the compiled step, compared with the memory that it needs: the state, the batch, and
+    the activations for the backward pass, without gradients, which need not exist all at once. Returns the number of
+    operations of a step.
     """
 
     def loss(params: Any) -> Any:
@@ -225,7 +225,7 @@ def tell_memory(name: str, experiment: Experiment, batch: Batch) -> int:
         size.argument_size_in_bytes + size.output_size_in_bytes + size.temp_size_in_bytes - size.alias_size_in_bytes
     )
     left = left_behind(loss, state.params)
-    notes = f"ours: a step; peer: the state {mebibytes(state):.0f} and what is left for the backward pass {left:.0f}"
+    notes = f"ours: a step; peer: state {mebibytes(state):.0f} and activations for the backward pass {left:.0f}"
     row(f"{name}/memory", whole / 2**20, mebibytes((state, batch)) + left, "MiB", notes)
     return count(jax.make_jaxpr(step)(state, batch))[0]
 
@@ -233,7 +233,7 @@ def tell_memory(name: str, experiment: Experiment, batch: Batch) -> int:
 def torch_steps(
     case: Case, params: Any, batch: Batch, half: bool, compiled: bool, device: str = "cpu"
 ) -> Callable[[], Any]:
-    """Some steps, which give their mean loss."""
+    """Returns a function that takes some steps in PyTorch and returns their mean loss."""
     import torch
     from torch_models import twin
 
@@ -280,9 +280,9 @@ def tensors(batch: Batch, device: str = "cpu") -> tuple[Any, Any, Any]:
 
 
 def matrix_rate(size: int = SIZE, dtype: str = "float32", products: int = 1) -> float:
-    """Operations a second of plain products, the best of some times; `products` are begun before one is waited for.
+    """Returns the best rate of plain matrix products, in operations per second. `products` are started at once.
 
-    Of random numbers: GPUs multiply ones and zeros at less power, and faster.
+    The matrices are random, because GPUs multiply ones and zeros with less power, and faster.
     """
     product = jax.jit(jnp.matmul)
     x = jax.random.normal(jax.random.key(0), (size, size)).astype(dtype)
@@ -295,7 +295,7 @@ def matrix_rate(size: int = SIZE, dtype: str = "float32", products: int = 1) -> 
 
 
 def tell_products() -> None:
-    """The row of plain products, JAX's and PyTorch's."""
+    """Prints the row of plain matrix products in JAX and PyTorch."""
     import torch
 
     torch.set_num_threads(CORES)
@@ -304,7 +304,7 @@ def tell_products() -> None:
     everyone = {"JAX": lambda: jax.block_until_ready(product(ours, ours)), "PyTorch": lambda: theirs @ theirs}
     in_turns(everyone, 1, 2)
     rates = in_turns(everyone, 2 * SIZE**3 / 1e9, PRODUCTS)
-    notes = f"a float32 product of {SIZE:,} x {SIZE:,}, the median of {PRODUCTS}; limits are of the best of as many"
+    notes = f"a float32 product of {SIZE:,} x {SIZE:,}, median of {PRODUCTS}; limits use the best of {PRODUCTS}"
     tell("machine/matrix_rate", rates, "JAX", "PyTorch", "GFLOP/s", notes)
 
 

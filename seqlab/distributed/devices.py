@@ -1,5 +1,5 @@
-"""Runners of a step on many devices: jit over a mesh of data, fsdp and tensor axes, or pmap. The devices may belong
-to several processes, each of which holds only its own rows.
+"""Runners of a training step on many devices: jit over a mesh of data, fsdp and tensor axes, or pmap. The devices may
+belong to several processes, each of which holds only its own rows.
 """
 
 import dataclasses
@@ -22,8 +22,8 @@ from seqlab.layers.axes import AxesByPath
 from seqlab.system.errors import SeqlabError
 from seqlab.types import TrainState
 
-AXIS = "data"  # of pmap
-AXES = ("data", "fsdp", "tensor")  # of the mesh
+AXIS = "data"  # the axis of pmap
+AXES = ("data", "fsdp", "tensor")  # the axes of the mesh
 ROWS = PartitionSpec(("data", "fsdp"))
 REPLICATED = Parallel()  # every device has all parameters
 NO_AXES: AxesByPath = MappingProxyType({})
@@ -32,33 +32,33 @@ NO_AXES: AxesByPath = MappingProxyType({})
 class Runner(NamedTuple):
     """Functions that place a state and a batch on the devices, run a step, and fetch the state."""
 
-    axis: str | None  # what `make_step` adds over
-    parts: int  # rows are a multiple of it
-    local_rows: Callable[[int], np.ndarray]  # the indices of N rows, a multiple of `parts`, that this process holds
-    restore_targets: Callable[[TrainState], TrainState]  # from a state's shapes to the placed shapes of a checkpoint
-    create: Callable[[Callable[[], Any]], Any]  # the state that a function makes, created on the devices
-    place: Callable[[Any], Any]  # a state, or parameters, onto the devices
-    feed: Callable[[Any], Any]  # this process's rows of a batch onto its devices
-    compile: Callable[[Callable[..., Any]], Callable[..., Any]]  # a step, its state donated
-    fetch: Callable[[Any], Any]  # a full copy of a state, or of a step's metrics, for this process
-    to_saved: Callable[[Any], Any]  # a state in the shapes of a checkpoint, on any devices
+    axis: str | None  # the axis that `make_step` sums over
+    parts: int  # the number of rows must be a multiple of it
+    local_rows: Callable[[int], np.ndarray]  # from a number of rows to the indices of the rows of this process
+    restore_targets: Callable[[TrainState], TrainState]  # from the shapes of a state to sharded shapes to restore
+    create: Callable[[Callable[[], Any]], Any]  # calls a function that makes a state, on the devices
+    place: Callable[[Any], Any]  # moves a state or parameters to the devices
+    feed: Callable[[Any], Any]  # moves this process's rows of a batch to its devices
+    compile: Callable[[Callable[..., Any]], Callable[..., Any]]  # compiles a step that donates its state
+    fetch: Callable[[Any], Any]  # returns a full copy of a state, or of the metrics of a step, for this process
+    to_saved: Callable[[Any], Any]  # converts a state to the shapes of a checkpoint, on any devices
 
 
 def fill_rows(batch: Any, parts: int) -> Any:
-    """Pads NumPy arrays [B ...] with rows of zeros to a multiple of `parts`. The weights of these rows are zero."""
+    """Pads NumPy arrays [B ...] with rows of zeros to a multiple of `parts`. The added rows have weight zero."""
     return jax.tree.map(lambda x: fit_rows(x, -(-len(x) // parts) * parts), batch)
 
 
 def fit_rows(x: np.ndarray, rows: int) -> np.ndarray:
-    """Returns [B ...] with `rows` rows: adds rows of zeros, or removes those added for other devices."""
+    """Returns [B ...] with `rows` rows: appends rows of zeros, or removes the last rows."""
     missing = rows - len(x)
     return np.concatenate([x, np.zeros((missing, *x.shape[1:]), x.dtype)]) if missing > 0 else x[:rows]
 
 
 def make_runner(parallel: Parallel = REPLICATED, accumulate: int = 1, axes: AxesByPath = NO_AXES) -> Runner:
-    """Returns the runner for all devices of all processes, and batches that are processed in `accumulate` parts.
+    """Returns the runner for all devices of all processes. Batches are processed in `accumulate` parts.
 
-    `axes` are those of the parameters, by which they are split over devices.
+    `axes` are the axes of the parameters, which define how they are sharded.
     """
     check_devices(parallel)
     if parallel.name == "pmap":
@@ -67,7 +67,7 @@ def make_runner(parallel: Parallel = REPLICATED, accumulate: int = 1, axes: Axes
 
 
 def check_devices(parallel: Parallel) -> None:
-    """Raises `SeqlabError` where the devices cannot be split as an experiment says."""
+    """Raises `SeqlabError` if `parallel` does not fit the number of devices."""
     count, sharing = len(jax.devices()), parallel.fsdp * parallel.tensor
     if count % sharing:
         raise SeqlabError(
@@ -76,7 +76,7 @@ def check_devices(parallel: Parallel) -> None:
 
 
 def collate_local_rows(runner: Runner, collate: Callable[..., Any]) -> Callable[..., Any]:
-    """Returns a function that collates this process's rows of a batch plan, padded; it passes on other arguments."""
+    """Returns a function that collates this process's rows of a batch plan, with padding rows."""
 
     def collate_rows(batch_plan: BatchPlan, **options: Any) -> Any:
         indices = runner.local_rows(-(-batch_plan.row_count // runner.parts) * runner.parts)
@@ -86,7 +86,7 @@ def collate_local_rows(runner: Runner, collate: Callable[..., Any]) -> Callable[
 
 
 def describe_devices(parallel: Parallel) -> str:
-    """Returns a line about the devices and how they are shared."""
+    """Returns a line that describes the devices and their mesh."""
     devices, processes = jax.devices(), jax.process_count()
     description = f"{len(devices)} {devices[0].platform} device(s)"
     if processes > 1:
@@ -98,13 +98,13 @@ def describe_devices(parallel: Parallel) -> str:
 
 
 def describe_determinism() -> str:
-    """Returns a line about whether a resumed run is bit-identical to an uninterrupted one on these devices."""
+    """Returns a line that says whether a resumed run is bit-identical to an uninterrupted one on these devices."""
     platform = jax.devices()[0].platform
     flags = "--xla_gpu_deterministic_ops=true --xla_gpu_autotune_level=0"
     if platform == "cpu":
         return "on these cpu devices a resumed run is bit-identical to an uninterrupted one"
     if platform != "gpu" or all(flag in os.environ.get("XLA_FLAGS", "") for flag in flags.split()):
-        return f"on these {platform} devices a resumed run should be bit-identical to an uninterrupted one: not tried"
+        return f"on these {platform} devices a resumed run should be bit-identical to an uninterrupted one (untested)"
     return f"on gpu a resumed run is bit-identical only with XLA_FLAGS='{flags}' (atomics, choice of kernels)"
 
 
@@ -115,7 +115,7 @@ def make_jit_runner(parallel: Parallel, accumulate: int, axes: AxesByPath) -> Ru
     everywhere, by_row = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, ROWS)
 
     def shardings(tree: Any) -> Any:
-        """Returns the shardings of a state, whose carry has rows, or of parameters."""
+        """Returns the shardings of a state, whose carry is sharded by row, or of parameters."""
         carry = tree.carry if isinstance(tree, TrainState) else None
         state_shardings = jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs(tree, axes, *shared))
         return (
@@ -144,7 +144,7 @@ def make_jit_runner(parallel: Parallel, accumulate: int, axes: AxesByPath) -> Ru
             return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
 
         targets = jax.tree.map(placed, shapes, shardings(shapes))
-        return dataclasses.replace(targets, carry=shapes.carry)  # its rows are fitted first
+        return dataclasses.replace(targets, carry=shapes.carry)  # its rows are padded or truncated first
 
     return Runner(
         axis=None,
@@ -161,7 +161,7 @@ def make_jit_runner(parallel: Parallel, accumulate: int, axes: AxesByPath) -> Ru
 
 
 def put_on_devices(x: Any, sharding: NamedSharding) -> jax.Array:
-    """Puts an array, which is the same in all processes, onto the devices."""
+    """Places an array that is the same in all processes on the devices."""
     if jax.process_count() == 1 or (isinstance(x, jax.Array) and not x.is_fully_addressable):
         return jax.device_put(x, sharding)
     x = np.asarray(x)
@@ -169,7 +169,7 @@ def put_on_devices(x: Any, sharding: NamedSharding) -> jax.Array:
 
 
 def gather_replicas(tree: Any, everywhere: NamedSharding) -> Any:
-    """Returns a tree that every device of this process holds in full."""
+    """Returns a tree whose leaves are fully replicated on the devices of this process."""
     if all(x.is_fully_replicated for x in jax.tree.leaves(tree)):
         return tree if jax.process_count() == 1 else jax.tree.map(lambda x: x.addressable_data(0), tree)
     return gather_replicas(_replicator(everywhere)(tree), everywhere)
@@ -177,12 +177,12 @@ def gather_replicas(tree: Any, everywhere: NamedSharding) -> Any:
 
 @functools.cache
 def _replicator(everywhere: NamedSharding) -> Callable[[Any], Any]:
-    """Returns one function for all fetches, so that it is compiled once."""
+    """Returns the same function for all fetches, so that it is compiled once."""
     return jax.jit(lambda x: x, out_shardings=everywhere)
 
 
 def make_pmap_runner(accumulate: int) -> Runner:
-    """Returns the runner with the same arithmetic and one program for each device."""
+    """Returns a runner with the same arithmetic as jit, but with one program per device."""
     count, local_count = len(jax.devices()), len(jax.local_devices())
     places = np.array([i for i, device in enumerate(jax.devices()) if device.process_index == jax.process_index()])
 
@@ -193,7 +193,7 @@ def make_pmap_runner(accumulate: int) -> Runner:
         return np.arange(rows).reshape(count, -1)[places].ravel()
 
     def place(tree: Any) -> Any:
-        """A copy of the tree for each device; a state's carry is of rows, and split."""
+        """Returns a copy of the tree for each device. The carry of a state is split by row instead."""
         placed = jax.tree.map(lambda x: np.broadcast_to(np.asarray(x), (local_count, *np.shape(x))), tree)
         if isinstance(tree, TrainState):
             carry = jax.tree.map(lambda x: np.asarray(x)[local_rows(len(x))], tree.carry)
@@ -201,8 +201,8 @@ def make_pmap_runner(accumulate: int) -> Runner:
         return placed
 
     def first(x: Any) -> Any:
-        # A device's own piece: indexing the whole array would be one more program on all devices, which may wait
-        # for ever for the step that is under way.
+        # The shard of a device. Indexing the whole array would run another program on all devices, which may wait
+        # forever for the current step.
         return x.addressable_shards[0].data[0] if isinstance(x, jax.Array) else x[0]
 
     def fetch(tree: Any) -> Any:
@@ -212,7 +212,7 @@ def make_pmap_runner(accumulate: int) -> Runner:
         return fetched
 
     def all_rows(x: Any) -> np.ndarray:
-        """Returns the rows [local devices, B ...] of every process, concatenated in order."""
+        """Returns the rows [local devices, B ...] of all processes, concatenated in order."""
         if jax.process_count() == 1:
             return np.asarray(x).reshape(-1, *x.shape[2:])
         from jax.experimental import multihost_utils
@@ -235,7 +235,7 @@ def make_pmap_runner(accumulate: int) -> Runner:
 
 
 def any_process_requests(requested: bool) -> jax.Array:
-    """Returns whether any process requests it. Computed on the devices, so that all processes get it at one step."""
+    """Returns whether any process passes True. The devices compute it, so that all processes read it at one step."""
     by_device, of_any = _agreement()
     return of_any(jax.make_array_from_process_local_data(by_device, np.full(len(jax.local_devices()), requested)))
 

@@ -1,4 +1,4 @@
-"""Several processes, on one machine or many, that work as one: connecting, waiting, gathering and agreeing."""
+"""Communication between several processes, on one machine or many: connections, barriers and gathering of values."""
 
 import hashlib
 import itertools
@@ -13,46 +13,46 @@ import numpy as np
 
 from seqlab.system.errors import SeqlabError
 
-MAX_WAIT = 24 * 3600  # seconds that one process may prepare data while others wait
+MAX_WAIT = 24 * 3600  # seconds that the other processes wait while one process prepares data
 
 _barriers = itertools.count()
 
 
 def connect(coordinator: str, processes: int | None = None, process: int | None = None, heartbeat: int = 100) -> None:
-    """Makes this process one of several. Call it before JAX is used.
+    """Connects this process to the other processes. Must be called before JAX is used.
 
     `coordinator` is "host:port" of process 0, with the number of `processes` and the index of this `process`; or
     "auto", which reads these from Slurm, a TPU pod, Kubernetes or Open MPI. A process that sends no heartbeat for
-    `heartbeat` seconds counts as lost. Raises `SeqlabError` where the other processes are not found.
+    `heartbeat` seconds counts as lost. Raises `SeqlabError` if the other processes are not found.
     """
     process_numbers = (processes, process)
     if coordinator == "auto":
         if process_numbers != (None, None):
-            raise SeqlabError("--coordinator auto finds out --processes and --process itself: leave them out")
+            raise SeqlabError("--coordinator auto detects --processes and --process: remove these options")
         address = None
     else:
         host, _, port = coordinator.rpartition(":")
         if not host or not port.isdecimal() or not 1 <= int(port) <= 65535:
-            form = "HOST:PORT of process 0, a PORT from 1 to 65535, or auto"
-            raise SeqlabError(f"--coordinator is {form}, not {coordinator!r}")
+            form = "HOST:PORT of process 0, with a PORT from 1 to 65535, or auto"
+            raise SeqlabError(f"--coordinator must be {form}, not {coordinator!r}")
         if processes is None or process is None or not 0 <= process < processes:
-            raise SeqlabError("--coordinator HOST:PORT needs --processes N and --process I, from 0 to N - 1")
+            raise SeqlabError("--coordinator HOST:PORT needs --processes N and --process I, with I from 0 to N - 1")
         if process == 0:
             check_port(int(port), coordinator)
         address = coordinator
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     try:
-        # In a thread: where this one waited for the others, no signal would be heard.
+        # In another thread, because the main thread handles no signals while it waits for the other processes.
         begin = ThreadPoolExecutor(1).submit
         begin(jax.distributed.initialize, address, *process_numbers, heartbeat_timeout_seconds=heartbeat).result()
     except (RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0].rstrip(".")
-        hint = " Give --coordinator HOST:PORT --processes N --process I" if address is None else ""
+        hint = " Use --coordinator HOST:PORT --processes N --process I" if address is None else ""
         raise SeqlabError(f"the other processes were not found: {reason}.{hint}") from None
 
 
 def check_port(port: int, coordinator: str) -> None:
-    """Raises where process 0 cannot listen on all addresses of its machine, as JAX will."""
+    """Raises `SeqlabError` if process 0 cannot listen on all addresses of its machine, as JAX will."""
     dualstack = socket.has_dualstack_ipv6()
     family = socket.AF_INET6 if dualstack else socket.AF_INET
     try:
@@ -60,22 +60,23 @@ def check_port(port: int, coordinator: str) -> None:
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise SeqlabError(
-            f"--coordinator {coordinator}: process 0, here, cannot listen at port {port} ({reason}): choose another"
+            f"--coordinator {coordinator}: this process, process 0, cannot listen on port {port} ({reason}): choose "
+            "another port"
         ) from None
 
 
 def connected() -> bool:
-    """Whether this process is one of several."""
+    """Returns whether this process is connected to other processes."""
     return jax.distributed.is_initialized()
 
 
 def is_process_zero() -> bool:
-    """Whether this process is the one that writes files and prints."""
+    """Returns whether this process is process 0, which writes files and prints."""
     return jax.process_index() == 0
 
 
 def wait_for_all() -> None:
-    """Returns when every process has called it, however long that takes."""
+    """Waits until every process has called it, for at most `MAX_WAIT` seconds."""
     if jax.process_count() > 1:
         from orbax.checkpoint import multihost
 
@@ -83,12 +84,12 @@ def wait_for_all() -> None:
 
 
 def gather(value: Any) -> list[Any]:
-    """Returns the value of every process, process 0's first. Values are plain, as in JSON."""
+    """Returns the values of all processes, in the order of the processes. Values are JSON values."""
     if jax.process_count() == 1:
         return [value]
     from jax.experimental import multihost_utils
 
-    wait_for_all()  # without a limit: on some devices a collective operation times out after seconds
+    wait_for_all()  # on some devices a collective operation times out after seconds
     text = np.frombuffer(json.dumps(value).encode(), np.uint8)
     sizes = np.asarray(multihost_utils.process_allgather(np.array([len(text)], np.int32))).ravel()
     padded = np.zeros(max(sizes), np.uint8)
@@ -98,7 +99,7 @@ def gather(value: Any) -> list[Any]:
 
 
 def on_process_zero(function: Callable[[], Any]) -> Any:
-    """Returns the plain value of `function()`, which only process 0 calls. All processes raise its `SeqlabError`."""
+    """Returns the JSON value of `function()`, which only process 0 calls. All processes raise its `SeqlabError`."""
     result, error = None, None
     if is_process_zero():
         try:
@@ -112,18 +113,18 @@ def on_process_zero(function: Callable[[], Any]) -> Any:
 
 
 def check_equal_across_processes(name: str, content: bytes) -> None:
-    """Raises where the processes do not have the same bytes."""
+    """Raises `SeqlabError` if the processes have different `content`."""
     digests = gather(hashlib.sha256(content).hexdigest())
     different = next((i for i, digest in enumerate(digests) if digest != digests[0]), None)
     if different is not None:
-        raise SeqlabError(f"processes 0 and {different} have not the same {name}")
+        raise SeqlabError(f"processes 0 and {different} do not have the same {name}")
 
 
 def share_of(count: int) -> range:
-    """Returns the range of `count` ordered things that belongs to this process."""
+    """Returns the range of `count` ordered items that belongs to this process."""
     return part_of(count, jax.process_index(), jax.process_count())
 
 
 def part_of(count: int, index: int, parts: int) -> range:
-    """Returns the range of `count` ordered things in part `index` of `parts`. The parts in order cover them all."""
+    """Returns the range of `count` ordered items in part `index` of `parts`. The parts, in order, cover all items."""
     return range(index * count // parts, (index + 1) * count // parts)

@@ -1,7 +1,7 @@
-"""The launcher of several processes on this machine, which end together.
+"""The launcher of several processes on one machine, which end together.
 
-No process outlives the launcher: on Linux the kernel kills them when it dies, even of SIGKILL. Each process leads a
-group of its own, so that its children are killed with it.
+On Linux no process outlives the launcher: the kernel kills the processes when the launcher dies, even by SIGKILL.
+Each process leads its own process group, so that its children are killed with it.
 """
 
 import contextlib
@@ -26,23 +26,25 @@ FORWARDED_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 COMMANDS = ("train", "decode", "evaluate")
 OUTPUT_TIMEOUT = 1.0  # seconds to wait for the output of a process that has ended
 POLL = 0.5  # seconds between polls for signals that were missed
-PR_SET_PDEATHSIG = 1  # of prctl(2)
-LIBC = ctypes.CDLL(None)  # opened here, because little is safe between fork and exec
+PR_SET_PDEATHSIG = 1  # an operation of prctl(2)
+LIBC = ctypes.CDLL(None)  # opened here, because few calls are safe between fork and exec
 
 
 def seqlab_commands(arguments: Sequence[str], processes: int, gpus_each: int = 0) -> list[list[str]]:
-    """Returns the commands of `processes` processes for one `seqlab ARGUMENTS`, connected at a free port.
+    """Returns the commands of `processes` processes that run `seqlab ARGUMENTS` together, connected at a free port.
 
-    With `gpus_each` each process sees that many GPUs of its own, of those in CUDA_VISIBLE_DEVICES or of all.
+    With `gpus_each`, each process sees only its own GPUs, taken from CUDA_VISIBLE_DEVICES or from all GPUs.
     """
     check_minimum("--processes", processes, 1)
     check_minimum("--gpus-each", gpus_each, 0)
     if not arguments or arguments[0] not in COMMANDS:
-        raise SeqlabError(f"seqlab launch --processes N -- COMMAND ...: COMMAND is one of {', '.join(COMMANDS)}")
+        raise SeqlabError(f"seqlab launch --processes N -- COMMAND ...: COMMAND must be one of {', '.join(COMMANDS)}")
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     gpus = visible.split(",") if visible else [str(i) for i in range(processes * gpus_each)]
     if len(gpus) < processes * gpus_each:
-        raise SeqlabError(f"{processes} processes of {gpus_each} GPUs each, and CUDA_VISIBLE_DEVICES has {len(gpus)}")
+        raise SeqlabError(
+            f"{processes} processes need {gpus_each} GPUs each, but CUDA_VISIBLE_DEVICES has {len(gpus)}"
+        )
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
@@ -63,13 +65,13 @@ def seqlab_commands(arguments: Sequence[str], processes: int, gpus_each: int = 0
 
 
 def launch(commands: Sequence[Sequence[str]], grace: float = 30.0) -> int:
-    """Runs all commands at once until each has ended, and returns the exit code.
+    """Runs all commands concurrently until each has ended, and returns the exit code.
 
-    The first command has this process's input and output. Lines of the others go to standard error, prefixed by their
-    number. SIGTERM, SIGINT and SIGHUP (as SIGTERM) are passed on to all. When a process fails, it is named, the
-    others get SIGTERM and their output is no longer shown, and those that still run after `grace` seconds get
-    SIGKILL. The code is 0; 75 if some ended with 75 and none failed; or that of the first failure, 128 + N for signal
-    N. Must be called in the main thread.
+    The first command inherits the standard input and output. The output of the others goes to standard error, each
+    line prefixed by the number of its process. SIGTERM, SIGINT and SIGHUP (as SIGTERM) are forwarded to all. When a
+    process fails, the failure is reported, the output of the others is hidden, and they receive SIGTERM, or SIGKILL
+    if they still run after `grace` seconds. The exit code is 0; 75 if some ended with 75 and none failed; or the code
+    of the first failure, 128 + N for signal N. Must be called in the main thread.
     """
     processes: list[Process] = []
     with signal_queue(*FORWARDED_SIGNALS, signal.SIGCHLD) as events:
@@ -88,7 +90,7 @@ def launch(commands: Sequence[Sequence[str]], grace: float = 30.0) -> int:
 
 @contextlib.contextmanager
 def signal_queue(*signals: signal.Signals) -> Iterator[SimpleQueue[signal.Signals]]:
-    """Gives a queue that receives these signals in place of their handlers. Ignored signals (nohup) stay ignored."""
+    """Yields a queue that receives these signals in place of their handlers. Ignored signals (nohup) stay ignored."""
     queue: SimpleQueue[signal.Signals] = SimpleQueue()
     before = {handled: signal.getsignal(handled) for handled in signals}
     try:
@@ -102,7 +104,7 @@ def signal_queue(*signals: signal.Signals) -> Iterator[SimpleQueue[signal.Signal
 
 
 def start(command: Sequence[str], first: bool) -> Process:
-    """Starts a process in a session of its own: a terminal's interrupt reaches it only through the launcher."""
+    """Starts a process in a new session, so that an interrupt from the terminal reaches it only via the launcher."""
     own_terminal = first and sys.stderr.isatty()
     return subprocess.Popen(
         command,
@@ -117,13 +119,13 @@ def start(command: Sequence[str], first: bool) -> Process:
 def die_with(launcher: int) -> None:
     """Makes the kernel kill this process when the launcher dies. Runs between fork and exec."""
     LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != launcher:  # it has died already
+    if os.getppid() != launcher:  # the launcher has already died
         os._exit(1)
 
 
 def kill_group(process: Process) -> None:
     """Kills a process, if it still runs, and all processes of its group."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):  # nobody is left; macOS says the second
+    with contextlib.suppress(ProcessLookupError, PermissionError):  # no process is left (macOS raises the second)
         os.killpg(process.pid, signal.SIGKILL)
 
 
@@ -134,7 +136,7 @@ def relay(number: int, process: Process, silent: set[int]) -> threading.Thread:
     def run() -> None:
         for line in process.stdout or process.stderr or ():
             if number not in silent:
-                with contextlib.suppress(OSError):  # nobody reads it: the process need not wait
+                with contextlib.suppress(OSError):  # standard error is closed; the process must not block
                     sys.stderr.buffer.write(prefix + line)
                     sys.stderr.buffer.flush()
 
@@ -150,7 +152,7 @@ def watch(
     events: SimpleQueue[signal.Signals],
     grace: float,
 ) -> int:
-    """Waits for all processes, passes signals on, and stops the others when one fails. Returns the exit code."""
+    """Waits for all processes, forwards signals, and stops the others when one fails. Returns the exit code."""
     running = dict(enumerate(processes))
     codes: set[int] = set()
     requested_signal = deadline = None
@@ -160,16 +162,16 @@ def watch(
         try:
             event = events.get(timeout=left)
         except Empty:
-            # Python handles a signal that arrives just before `get` blocks only after `get` returns: look without it.
+            # Python handles a signal that arrives just before `get` blocks only after `get` returns: poll anyway.
             event = signal.SIGCHLD
             if deadline is not None and time.monotonic() >= deadline:
-                say(f"{grace:g} s later {format_processes(running)} still there: killed")
+                say(f"{format_processes(running)} still running after {grace:g} s: killed")
                 for process in running.values():
                     kill_group(process)
                 deadline = None
         if event != signal.SIGCHLD:
             requested_signal = signal.SIGTERM if event == signal.SIGHUP else event
-            say(f"{event.name}: passed on to {format_processes(running)}")
+            say(f"{event.name}: forwarded to {format_processes(running)}")
             for process in running.values():
                 process.send_signal(requested_signal)
         ended = {i: process for i, process in running.items() if process.poll() is not None}
@@ -179,7 +181,7 @@ def watch(
         bad = {i: process.returncode for i, process in ended.items() if process.returncode not in (0, EXIT_STOPPED)}
         if not bad or failed:
             continue
-        silent.update(running)  # their further output would be about the first failure
+        silent.update(running)  # their further output would only be a consequence of the first failure
         for i, code in bad.items():
             failed = failed or (code if code > 0 else 128 - code)
             if requested_signal is None or code not in (-requested_signal, 128 + requested_signal):
@@ -198,7 +200,7 @@ def watch(
 def describe_exit(code: int) -> str:
     if code > 0:
         return f"ended with exit code {code}"
-    hint = ": often that is the system, out of memory" if -code == signal.SIGKILL else ""
+    hint = ": often because the system is out of memory" if -code == signal.SIGKILL else ""
     return f"was killed by signal {-code}, {signal.strsignal(-code)}{hint}"
 
 

@@ -1,8 +1,8 @@
-"""The sharding of parameters: the mesh axis of each dimension, by the names of axes that layers declare.
+"""The sharding of parameters: the mesh axis of each dimension, derived from the axis names that layers declare.
 
-"tensor" splits the work of a layer: whole heads of attention, the hidden layer of a feed-forward, words of a
-vocabulary (Shoeybi et al. 2019, section 3). "fsdp" splits only the storage: a parameter is gathered where it is read
-(Rajbhandari et al. 2020, section 5.3). Parameters without axes stay whole.
+"tensor" splits the computation of a layer: by attention heads, by hidden units of a feed-forward layer, or by words
+of the vocabulary (Shoeybi et al. 2019, section 3). "fsdp" splits only the storage: a parameter is gathered where it
+is used (Rajbhandari et al. 2020, section 5.3). Parameters without declared axes are replicated.
 """
 
 import math
@@ -16,22 +16,22 @@ from seqlab.layers.axes import Axes, AxesByPath
 
 F, T = "fsdp", "tensor"
 MESH_AXES = {"inputs": F, "outputs": F, "width": F, "heads": T, "hidden": T, "vocabulary": T, None: None}
-SMALLEST = 2**12  # elements that fsdp splits: gathering fewer takes as long as gathering 16 KiB, and saves nothing
+SMALLEST = 2**12  # minimum number of elements that fsdp splits: gathering less than 16 KiB takes just as long
 
 
 def name_of(path: Any) -> str:
-    """Returns the keys of a tree's path joined by "/", for example "params/decoder/stack_0/self_norm/scale"."""
+    """Returns the keys of a tree path joined by "/", for example "params/decoder/stack_0/self_norm/scale"."""
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
 def axes_at(name: str, axes: AxesByPath) -> Axes | None:
-    """Returns the axes of a leaf: a parameter, or a moment or an average of one, whose path ends like its own."""
+    """Returns the axes of a leaf: a parameter, or its moment or average, whose path ends with the same path."""
     return axes.get(name.rpartition("params/")[2])
 
 
 def spec_of(name: str, shape: tuple[int, ...], axes: AxesByPath, fsdp: int, tensor: int) -> PartitionSpec:
-    """Returns the spec of a leaf for mesh axes of these sizes. A dimension that its axis does not divide stays
-    whole.
+    """Returns the spec of a leaf for mesh axes of these sizes. A dimension that is not a multiple of the size of its
+    axis is not split.
     """
     declared = axes_at(name, axes)
     if declared is None or len(declared.names) != len(shape):
@@ -43,15 +43,15 @@ def spec_of(name: str, shape: tuple[int, ...], axes: AxesByPath, fsdp: int, tens
 
 
 def specs(tree: Any, axes: AxesByPath, fsdp: int, tensor: int) -> Any:
-    """Returns the PartitionSpecs of a tree of arrays or shapes. A moment of an optimizer, or a moving average, is
-    sharded as its parameter.
+    """Returns the PartitionSpecs of a tree of arrays or shapes. Optimizer moments and moving averages are sharded
+    like their parameters.
     """
     return jax.tree_util.tree_map_with_path(lambda path, x: spec_of(name_of(path), x.shape, axes, fsdp, tensor), tree)
 
 
 def explain(tree: Any, axes: AxesByPath, fsdp: int, tensor: int) -> Iterator[str]:
-    """Yields a table of the tree: path, names of the axes, shape, axes, MiB and MiB per device; then the totals."""
-    rows, total, per_device = [("parameter", "axes", "shape", "lies on", "MiB", "MiB a device")], 0.0, 0.0
+    """Yields a table of the tree: path, axis names, shape, mesh axes, MiB and MiB per device; then the totals."""
+    rows, total, per_device = [("parameter", "axes", "shape", "sharded on", "MiB", "MiB per device")], 0.0, 0.0
     for path, x in jax.tree_util.tree_flatten_with_path(tree)[0]:
         name = name_of(path)
         spec = spec_of(name, x.shape, axes, fsdp, tensor)

@@ -1,4 +1,4 @@
-"""A run whose parameters are the mean of the last checkpoints of another run."""
+"""Averaging of the last checkpoints of a run into a new run."""
 
 import shutil
 from pathlib import Path
@@ -18,14 +18,14 @@ from seqlab.system.untrusted import resolve_inside
 def average(run: Path, last: int, out: Path) -> list[int]:
     """Writes the run `out`, whose only checkpoint has the mean parameters of the last `last` checkpoints of `run`.
 
-    The new run can decode, but not train, since it has no optimizer state. Returns the steps of the checkpoints.
-    Raises `SeqlabError` if there are not that many.
+    The new run can decode but not resume training, since it has no optimizer state. Returns the steps of the averaged
+    checkpoints. Raises `SeqlabError` if there are fewer checkpoints.
     """
     experiment = catalogue.load_experiment(run / "experiment.json")
     check_new(out)
     if last > experiment.checkpoints.last:
         count = experiment.checkpoints.last
-        raise SeqlabError(f"{run} keeps its {count} newest checkpoints: train with --checkpoints.last {last}")
+        raise SeqlabError(f"{run} keeps only its last {count} checkpoints: train with --checkpoints.last {last}")
     params, steps = mean_parameters(run, last)
     with atomic_folder(out) as part:
         save_codecs(load_codecs(run, experiment.task.columns), part)
@@ -37,13 +37,13 @@ def average(run: Path, last: int, out: Path) -> list[int]:
 
 
 def mean_parameters(run: Path, count: int) -> tuple[Any, list[int]]:
-    """Returns the mean parameters of the last `count` checkpoints, and the steps of these.
+    """Returns the mean parameters of the last `count` checkpoints, and the steps of these checkpoints.
 
-    Raises `SeqlabError` if there are not that many.
+    Raises `SeqlabError` if there are fewer checkpoints.
     """
     steps = manifest.checkpoint_steps(run)[-count:]
     if count < 1 or len(steps) < count:
-        raise SeqlabError(f"{run}: {len(steps)} checkpoints, so not {count} to average; see checkpoints.last")
+        raise SeqlabError(f"{run} has {len(steps)} checkpoints: cannot average {count}; see checkpoints.last")
     trees = [checkpoint.parameters_of(checkpoint.restore(run, step)) for step in steps]
     mean = jax.tree.map(
         lambda *leaves: np.mean(np.stack(leaves), axis=0, dtype=np.float64).astype(leaves[0].dtype), *trees

@@ -1,4 +1,4 @@
-"""The first step at which two runs differ, found by their hash trails."""
+"""Comparison of two runs by their hash trails, to find the first step at which they differ."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -11,10 +11,10 @@ from seqlab.system.errors import SeqlabError
 
 
 class Bisection(NamedTuple):
-    """The first difference of two runs.
+    """The first difference between two runs.
 
-    `step` is the first step that both trails have and at which `parts` differ; None: all is equal up to `before`.
-    `before` is the last common step at which all is equal; 0: there is none.
+    `step` is the first step in both trails at which `parts` differ, or None if the runs are equal up to `before`.
+    `before` is the last common step at which the runs are equal, or 0 if there is none.
     """
 
     experiment: list[str]  # the fields that differ, as "name: old -> new"
@@ -33,7 +33,9 @@ def bisect(first: Path, second: Path) -> Bisection:
     before, step, parts = first_difference(*trails)
     if not before and step is None:
         lengths = "; ".join(f"{run}: {describe_steps(trail)}" for run, trail in zip(runs, trails, strict=True))
-        raise SeqlabError(f"the trails have no step in common ({lengths}): choose values of hash_every that meet")
+        raise SeqlabError(
+            f"the trails have no step in common ({lengths}): choose values of hash_every that share steps"
+        )
     return Bisection(catalogue.differences(*experiments), differing(*hashes), before, step, parts)
 
 
@@ -51,32 +53,32 @@ def first_difference(
 
 
 def describe_steps(trail: dict[int, dict[str, str]]) -> str:
-    """Returns how many steps a trail has, and which."""
+    """Returns a description of the steps in a trail."""
     return f"{len(trail)} steps from {min(trail)} to {max(trail)}" if trail else "no steps yet"
 
 
 def format_bisection(bisection: Bisection) -> str:
-    """Returns the lines that a terminal shows."""
+    """Returns the comparison as text for a terminal."""
     lines = [f"the experiments differ: {line}" for line in bisection.experiment]
     lines += [f"the data differs: {split}" for split in bisection.data]
     if bisection.step is None:
         return "\n".join([*lines, f"equal up to step {bisection.before}"])
     before = bisection.before
-    lines += [f"equal up to step {before}"] if before else ["unequal from the first common step on"]
+    lines += [f"equal up to step {before}"] if before else ["different from the first common step on"]
     names = ", ".join(PARTS[name] for name in bisection.parts)
     return "\n".join([*lines, f"step {bisection.step} differs: {names}", verdict(bisection, bisection.step)])
 
 
 def verdict(bisection: Bisection, step: int) -> str:
-    """Returns what the first difference, at `step`, means. Steps before it without hashes may hide its cause."""
+    """Returns what the first difference, at `step`, implies. Earlier steps without hashes may hide its cause."""
     batch_differs, first, last = "batch" in bisection.parts, bisection.before + 1, step - 1
     if first <= last:
         hidden = f"step {last}" if first == last else f"steps {first} to {last}"
         batches = f"the batches of step {step} {'differ' if batch_differs else 'are the same'}"
-        return f"{batches}, but {hidden} left no hashes: train both with --hash-every 1 to see where it begins"
+        return f"{batches}, but {hidden} left no hashes: train both with --hash-every 1 to find the first difference"
     if batch_differs:
-        return "the batches differ: data, or its order"
+        return "the batches differ: the cause is the data or its order"
     before = ", and so was the state before" if bisection.before else ""
-    causes = [] if bisection.before else ["other parameters to begin with"]
-    causes += ["experiments that differ", "arithmetic"] if bisection.experiment else ["arithmetic"]
-    return f"the batches are the same{before}: {' or '.join(causes)}, not data"
+    causes = [] if bisection.before else ["different initial parameters"]
+    causes += ["different experiments", "arithmetic"] if bisection.experiment else ["arithmetic"]
+    return f"the batches are the same{before}: the cause is {' or '.join(causes)}, not the data"

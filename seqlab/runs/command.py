@@ -1,4 +1,4 @@
-"""The command that began a run, as RUN/command.txt holds it."""
+"""The command that started a run, stored in RUN/command.txt."""
 
 import shlex
 from collections.abc import Sequence
@@ -8,14 +8,14 @@ from seqlab.system.errors import SeqlabError
 
 
 def command_line(folder: Path, words: Sequence[str]) -> str:
-    """Returns the content of RUN/command.txt: a command and its working folder, as one line for a shell."""
+    """Returns the content of RUN/command.txt: a shell line that changes to the working folder and runs a command."""
     return f"cd {shlex.quote(str(folder))} && {shlex.join(words)}"
 
 
 def command_of(run: Path) -> str | None:
-    """Returns the command that resumes a run: the command that began it, with another --out if the run was moved.
+    """Returns the command that resumes a run: the command that started it, with a new --out if the run was moved.
 
-    Raises `SeqlabError` for anything but one `seqlab train`: users copy what is shown, and the file is not trusted.
+    Raises `SeqlabError` unless it is a single `seqlab train`: the file is not trusted, and users copy the command.
     """
     path = run / "command.txt"
     if not path.is_file():
@@ -24,10 +24,10 @@ def command_of(run: Path) -> str | None:
         line = path.read_text(encoding="utf-8").removesuffix("\n")
         cd, folder, separator, *words = shlex.split(line)
     except ValueError:
-        raise SeqlabError(f"{path}: damaged: no command") from None
+        raise SeqlabError(f"{path}: damaged: not a command") from None
     is_train = [cd, separator, *words[:2]] == ["cd", "&&", "seqlab", "train"]
     if line != command_line(Path(folder), words) or not is_train:
-        raise SeqlabError(f"{path}: damaged: not one `seqlab train`")
+        raise SeqlabError(f"{path}: damaged: not a single `seqlab train`")
     for i, word in enumerate(words[:-1]):
         if word == "--out" and (Path(folder) / words[i + 1]).resolve() != run.resolve():
             words[i + 1] = str(run.resolve())

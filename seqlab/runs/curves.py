@@ -6,7 +6,7 @@ from seqlab.runs.log import read_log
 
 
 def draw_curves(run: Path) -> None:
-    """Writes RUN/curve.png: training and validation loss, and every other validation score, over the steps."""
+    """Writes RUN/curve.png, which plots the training and validation losses and the validation scores by step."""
     from matplotlib.figure import Figure
 
     lines = read_log(run)

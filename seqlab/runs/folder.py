@@ -1,4 +1,4 @@
-"""The folder of a run: made once, and opened again by the same experiment alone."""
+"""The folder of a run, which only the experiment that created it can open again."""
 
 import dataclasses
 import json
@@ -15,7 +15,7 @@ from seqlab.system.files import write_atomically
 
 
 def refuse_other_folder(run: Path) -> None:
-    """Raises `SeqlabError` for a path that holds anything but a run, or the first files of a run."""
+    """Raises `SeqlabError` if a path exists and is neither a run nor the beginning of one."""
     first_files = (
         "data.json*",
         "command.txt*",
@@ -26,7 +26,7 @@ def refuse_other_folder(run: Path) -> None:
     if not run.exists() or (run / "experiment.json").exists():
         return
     if not run.is_dir() or any(not any(map(p.match, first_files)) for p in run.iterdir()):
-        raise SeqlabError(f"{run} exists and is no run: choose another --out")
+        raise SeqlabError(f"{run} exists but is not a run: choose another --out")
 
 
 def open_run(
@@ -49,10 +49,10 @@ def open_run(
             remedy = (
                 f"start from its parameters with --init-from {run}"
                 if resumable
-                else "remove it: it has no checkpoint"
+                else "delete it, since it has no checkpoint"
             )
             raise SeqlabError(
-                f"{run} is a run of another experiment:\n  "
+                f"{run} is a run of a different experiment:\n  "
                 + "\n  ".join(changed)
                 + f"\nchoose another --out, or {remedy}"
             )
@@ -60,7 +60,7 @@ def open_run(
             record = read_record(hashes)
             if changed := differing({**record.splits, **record.references}, content):
                 part = f"the {changed[0].replace('s/', ' ')}" if "/" in changed[0] else "the data"
-                raise SeqlabError(f"{part} of {run} has changed since it began: choose another --out")
+                raise SeqlabError(f"{part} of {run} has changed since the run started: choose another --out")
         if experiment.steps > stored.steps:
             catalogue.save_experiment(experiment, path)
         return stored.steps

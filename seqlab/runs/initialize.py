@@ -1,4 +1,4 @@
-"""Initial parameters from parts of other runs."""
+"""Initialization of parameters from parts of other runs."""
 
 import os
 from collections.abc import Callable, Collection, Sequence
@@ -23,11 +23,11 @@ def load_parts(
     """Returns parameters by path, such as "params/encoder/stack_0/self_attention/query/kernel", for a model whose
     parameters have these `shapes`.
 
-    Each of `initialize` is a part of the model, a run, and the part of the run's best parameters that it takes. The
-    path of a run is relative to `folder`. A part is the beginning of a path below "params", such as "encoder" or
-    "encoder/stack_0"; "" is the whole model. Later parts replace earlier ones. Says what was taken, what is new, and
-    what was left in the runs; the paths `given` are not new. Raises `SeqlabError` for an array of another shape, and
-    for a part that takes nothing.
+    Each item of `initialize` is a part of the model, a run, and the part of the run's best parameters to copy. The
+    path of a run is relative to `folder`. A part is a prefix of paths below "params", such as "encoder" or
+    "encoder/stack_0"; "" is the whole model. Later parts replace earlier ones. Reports the numbers of arrays that are
+    copied, unused and new; the paths in `given` are initialized elsewhere and are not new. Raises `SeqlabError` if an
+    array has another shape, or if a part copies nothing.
     """
     needed: Any = flatten_dict(shapes["params"], sep="/")
     taken: dict[str, np.ndarray] = {}
@@ -41,9 +41,9 @@ def load_parts(
             )
         for path, leaf in fitting.items():
             if leaf.shape != needed[path].shape:
-                raise SeqlabError(f"initialize: {path} is {leaf.shape} in {run}, and {needed[path].shape} here")
+                raise SeqlabError(f"initialize: {path} is {leaf.shape} in {run}, but {needed[path].shape} here")
         taken |= fitting
-        left = f", {len(pairs) - len(fitting)} left" if len(pairs) > len(fitting) else ""
+        left = f", {len(pairs) - len(fitting)} unused" if len(pairs) > len(fitting) else ""
         say(f"{part or 'all'}: {len(fitting)} arrays from {stored_part or 'all'} of {run}{left}")
     new = sorted(path for path in needed.keys() - taken.keys() if f"params/{path}" not in given)
     if new:
@@ -52,7 +52,7 @@ def load_parts(
 
 
 def parameters_below(run: Path, part: str) -> dict[str, Any]:
-    """Returns the best parameters of a run below a part of their paths, by the rest of the path."""
+    """Returns the best parameters of a run whose paths start with a part, by the rest of the path."""
     leaves: Any = flatten_dict(best_parameters(run)["params"], sep="/")
     if not part:
         return leaves

@@ -1,6 +1,7 @@
-"""The list of the runs in a folder, read from their files alone, without JAX.
+"""The list of the runs in a folder, read from their files without JAX.
 
-A run is running while a process holds its lock; finished; dead, if it was begun and neither is true; or damaged.
+The state of a run is running if a process holds its lock, finished, dead if it is neither running nor finished, or
+damaged.
 """
 
 import fcntl
@@ -23,35 +24,35 @@ TAIL = 1 << 16  # bytes at the end of a log that are searched for its last line
 
 
 class RunStatus(NamedTuple):
-    """The status of a run. Unknown fields are None: for a damaged run, all but `run`, `state` and `problem`."""
+    """The status of a run. Unknown fields are None; a damaged run has only `run`, `state` and `problem`."""
 
     run: str
     state: str  # running, finished, dead or damaged
-    step: int | None = None  # the last step that is known to be done
+    step: int | None = None  # the last step that is known to be complete
     steps: int | None = None
-    checkpoint: int | None = None  # the step of the newest checkpoint
+    checkpoint: int | None = None  # the step of the latest checkpoint
     metric: str | None = None
     best: float | None = None
     best_step: int | None = None
     model: str | None = None
     task: str | None = None
     written: float | None = None  # the time of its last write, in seconds since 1970
-    resume: str | None = None  # for a dead run: the command that resumes it, which seqlab shows and never runs
-    problem: str | None = None  # for a damaged run
+    resume: str | None = None  # the command that resumes a dead run; seqlab shows it, but never runs it
+    problem: str | None = None  # the error of a damaged run
 
 
 def find_runs(folder: Path) -> list[RunStatus]:
-    """Returns the status of the runs in `folder`, or of `folder` itself if it is a run, sorted by name.
+    """Returns the status of each run in `folder`, or of `folder` itself if it is a run, sorted by name.
 
-    Raises `SeqlabError` if it is not a folder.
+    Raises `SeqlabError` if `folder` is not a folder.
     """
     if not folder.is_dir():
-        raise SeqlabError(f"no folder {folder}")
+        raise SeqlabError(f"{folder} is not a folder")
     return sorted(map(inspect_run, run_folders(folder, MAX_DEPTH)))
 
 
 def run_folders(folder: Path, depth: int) -> Iterator[Path]:
-    """Yields the folders with an experiment, at most `depth` levels down, but not within a run or behind a link."""
+    """Yields the folders of runs, at most `depth` levels down. Does not search runs or follow links."""
     if (folder / "experiment.json").is_file():
         yield folder
     elif depth:
@@ -65,7 +66,7 @@ def run_folders(folder: Path, depth: int) -> Iterator[Path]:
 
 
 def inspect_run(run: Path) -> RunStatus:
-    """Returns the status of a run. A run whose files cannot be read is damaged; that raises no error."""
+    """Returns the status of a run. If its files cannot be read, the status is damaged, and no error is raised."""
     try:
         return read_run(run)
     except (SeqlabError, OSError) as error:
@@ -73,7 +74,7 @@ def inspect_run(run: Path) -> RunStatus:
 
 
 def read_run(run: Path) -> RunStatus:
-    """Returns the status of a run. Raises `SeqlabError` or `OSError` for damaged files."""
+    """Returns the status of a run. Raises `SeqlabError` or `OSError` if files are damaged."""
     path = run / "experiment.json"
     experiment = read_json(path, dict[str, Any])
     steps, metric = value_at(experiment, path, int, "steps"), value_at(experiment, path, str, "validation", "metric")
@@ -86,9 +87,9 @@ def read_run(run: Path) -> RunStatus:
         progress = value_at(content, manifest, dict, "progress")
     best, best_step = progress.get("best"), progress.get("best_step")
     if best is not None and not (type(best) in (int, float) and abs(best) < MAX_SCORE and type(best_step) is int):
-        raise SeqlabError(f"{manifest}: damaged: its best score is no number at a step")
+        raise SeqlabError(f"{manifest}: damaged: its best score is not a number at a step")
     done = max(checkpoint or 0, last_step(run / "metrics.jsonl"))
-    trained_here = manifest is None or "epoch" in progress  # not the mean of checkpoints, nor from another toolkit
+    trained_here = manifest is None or "epoch" in progress  # neither averaged nor imported
     if is_locked(run / ".lock"):
         state = "running"
     elif not trained_here or ((checkpoint or 0) >= steps and progress.get("judged")) or progress.get("stopped"):
@@ -103,22 +104,22 @@ def read_run(run: Path) -> RunStatus:
 
 
 def value_at(values: Any, path: Path, kind: type, *names: str) -> Any:
-    """Returns the value in nested objects at some names. Raises `SeqlabError` if it is missing or of another type."""
+    """Returns the value at a path of names. Raises `SeqlabError` if it is missing or has the wrong type."""
     for name in names:
         values = values.get(name) if isinstance(values, dict) else None
     if type(values) is not kind:
-        raise SeqlabError(f"{path}: damaged: no {'.'.join(names)}")
+        raise SeqlabError(f"{path}: damaged: {'.'.join(names)} is missing or has the wrong type")
     return values
 
 
 def newest_manifest(run: Path) -> Path | None:
-    """Returns the manifest of the checkpoint with the highest step, if there is one."""
+    """Returns the path of the manifest of the latest checkpoint, if there is one."""
     steps = checkpoint_steps(run)
     return run / "checkpoints" / str(steps[-1]) / MANIFEST if steps else None
 
 
 def last_step(log: Path) -> int:
-    """Returns the step of the last whole line of a log, or 0 for a log without lines."""
+    """Returns the step of the last complete line of a log, or 0 for a log without lines."""
     if not log.is_file():
         return 0
     with log.open("rb") as stream:
@@ -135,9 +136,9 @@ def last_step(log: Path) -> int:
 
 
 def is_locked(lock: Path) -> bool:
-    """Returns whether a process holds a lock file, which is neither made nor written to.
+    """Returns whether a process holds a lock file. Neither creates nor changes the file.
 
-    It is tried as a reader's lock, so that two readers do not see each other.
+    Tries a shared lock, so that concurrent readers do not mistake each other for a running process.
     """
     if not lock.is_file():
         return False
@@ -150,15 +151,15 @@ def is_locked(lock: Path) -> bool:
 
 
 def to_json(status: RunStatus) -> dict[str, Any]:
-    """Returns the fields as JSON has them: the time is a text, in UTC."""
+    """Returns the fields as JSON values, with the time as a string in UTC."""
     written = None if status.written is None else time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(status.written))
     return {**status._asdict(), "written": written}
 
 
 def format_table(runs: Sequence[RunStatus], now: float, width: int | None = None) -> str:
-    """Returns a table for a terminal, without the last columns where they do not fit into `width`.
+    """Returns a table for a terminal. Omits the last columns if they do not fit into `width`.
 
-    Below a dead run is the command that resumes it, below a damaged run the problem. `now`: in seconds since 1970.
+    A dead run is followed by the command that resumes it, a damaged run by its problem. `now`: in seconds since 1970.
     """
     names = ("RUN", "STATE", "STEP", "BEST", "WROTE", "MODEL", "TASK")
     rows = [names, *(cells(status, now) for status in runs)]
@@ -172,12 +173,12 @@ def format_table(runs: Sequence[RunStatus], now: float, width: int | None = None
             lines.append(f"    {printable(status.problem or '')}")
         elif status is not None and status.state == "dead":
             since = f"from step {status.checkpoint:,}" if status.checkpoint else "from the beginning"
-            lines.append(f"    {since}: {printable(status.resume or 'the command that began it')}")
+            lines.append(f"    {since}: {printable(status.resume or 'the command that started it')}")
     return "\n".join(lines)
 
 
 def cells(status: RunStatus, now: float) -> tuple[str, ...]:
-    """Returns the row of a run in the table."""
+    """Returns the cells of a run in the table."""
     name = printable(status.run)
     if status.state == "damaged":
         return (name, status.state, "", "", "", "", "")
@@ -194,7 +195,7 @@ def cells(status: RunStatus, now: float) -> tuple[str, ...]:
 
 
 def age(seconds: float) -> str:
-    """Returns how long ago something was, in words."""
+    """Returns an age in words, such as "3 h ago"."""
     for unit, size in (("days", 86_400), ("h", 3_600), ("min", 60)):
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {unit} ago"

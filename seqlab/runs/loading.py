@@ -1,4 +1,4 @@
-"""A trained run, ready to decode and to be evaluated."""
+"""Trained runs, loaded for decoding and evaluation."""
 
 import dataclasses
 import difflib
@@ -28,7 +28,7 @@ from seqlab.types import Params
 
 
 class Run(NamedTuple):
-    """An experiment with the parameters of one of its checkpoints."""
+    """A trained run: its experiment, and the parameters of one of its checkpoints."""
 
     folder: Path
     step: int
@@ -36,11 +36,11 @@ class Run(NamedTuple):
     codecs: Codecs
     params: Params
     model: Any
-    """The experiment's model, or an ensemble."""
+    """The model of the experiment, or an ensemble."""
 
     @property
     def trained(self) -> TrainedModel:
-        """The run as decoding uses it."""
+        """The parts of the run that decoding uses."""
         return TrainedModel(self.experiment.task, self.model, self.params, self.codecs)
 
     def __repr__(self) -> str:
@@ -107,7 +107,7 @@ class Run(NamedTuple):
         return dataclasses.replace(self.experiment.search, **changes | plain)
 
     def with_search(self, **changes: Any) -> "Run":
-        """The run, whose own search has those `changes` that are not None."""
+        """Returns a copy of the run whose search settings have the `changes` that are not None."""
         return self._replace(experiment=dataclasses.replace(self.experiment, search=self.search_config(**changes)))
 
 
@@ -142,13 +142,13 @@ def load(run: str | Path, checkpoint: str | int = "best", dtype: str | None = No
     params = parameters_of(restore(folder, step, check=check))
     if dtype is not None:
         if not has_field(experiment.model, "dtype"):
-            raise SeqlabError(f"{type(experiment.model).__name__} has no dtype that could be another")
+            raise SeqlabError(f"{type(experiment.model).__name__} has no dtype that can be changed")
         experiment = dataclasses.replace(experiment, model=with_fields(experiment.model, dtype=dtype))
     return Run(folder, step, experiment, codecs, apply_parametrization(experiment, params), experiment.model)
 
 
 def check_run(experiment: Experiment, codecs: Codecs, folder: Path) -> None:
-    """Raises `SeqlabError` where the parts of a run do not fit together."""
+    """Raises `SeqlabError` if the parts of a run do not fit together."""
     try:
         catalogue.check_parts(experiment)
         resolved = catalogue.resolve(experiment, codecs)

@@ -1,4 +1,4 @@
-"""The manifests of checkpoints: what a checkpoint holds, and whether it is as it was written."""
+"""The manifests of checkpoints, which list their files and detect damage."""
 
 import hashlib
 import json
@@ -12,7 +12,7 @@ from seqlab.system.files import write_atomically
 from seqlab.system.untrusted import fits, plain_files, read_json, resolve_inside
 
 MANIFEST = "manifest.json"
-STEP = re.compile(r"0|[1-9][0-9]{0,17}")  # the name of a checkpoint's folder
+STEP = re.compile(r"0|[1-9][0-9]{0,17}")  # the name of the folder of a checkpoint
 
 
 def checkpoint_steps(run: Path) -> list[int]:
@@ -24,18 +24,18 @@ def checkpoint_steps(run: Path) -> list[int]:
 
 
 def read_manifest(run: Path, step: int) -> dict[str, Any]:
-    """Returns the manifest of a checkpoint. Raises `SeqlabError` for one that is not as it was written."""
+    """Returns the manifest of a checkpoint. Raises `SeqlabError` if it is damaged."""
     path = resolve_inside(run / "checkpoints", f"{step}/{MANIFEST}")
     manifest = read_json(path, dict[str, Any])
     digest = manifest.pop("sha256", None)
     check_manifest(manifest, step, run)
     if digest != _digest_of_manifest(manifest):
-        raise SeqlabError(f"{path}: damaged: not as it was written")
+        raise SeqlabError(f"{path}: damaged: its SHA-256 does not match")
     return manifest
 
 
 def write_manifest(run: Path, step: int, progress: dict[str, Any], files: dict[str, str]) -> None:
-    """Writes the manifest of a checkpoint: the progress of training, and the SHA-256 of each of its files."""
+    """Writes the manifest of a checkpoint: the progress of training and the SHA-256 of each file."""
     manifest = {"step": step, "progress": progress, "files": files}
     content = {**manifest, "sha256": _digest_of_manifest(manifest)}
     write_atomically(run / "checkpoints" / str(step) / MANIFEST, json.dumps(content, indent=1))
@@ -46,7 +46,7 @@ def _digest_of_manifest(manifest: dict[str, Any]) -> str:
 
 
 def verify(run: Path, step: int) -> dict[str, Any]:
-    """Returns the manifest of a checkpoint. Raises `SeqlabError` unless all its files are as they were written."""
+    """Returns the manifest of a checkpoint. Raises `SeqlabError` if one of its files is damaged or missing."""
     folder, manifest = run / "checkpoints" / str(step), read_manifest(run, step)
     try:
         hashes, expected = hash_files(folder / "state"), manifest["files"]
@@ -54,14 +54,14 @@ def verify(run: Path, step: int) -> dict[str, Any]:
         raise SeqlabError(f"{folder}: cannot be read: {error}") from None
     if hashes != expected:
         bad = min(name for name in expected.keys() | hashes.keys() if expected.get(name) != hashes.get(name))
-        raise SeqlabError(f"{folder}: damaged: {bad} is not as it was written")
+        raise SeqlabError(f"{folder}: damaged: {bad} does not match the manifest")
     return manifest
 
 
 def newest_whole(run: Path, say: Callable[[str], None]) -> int | None:
-    """Returns the step of the newest checkpoint that is as it was written, or None if there is no checkpoint.
+    """Returns the step of the latest intact checkpoint, or None if there is no checkpoint.
 
-    `say` reports the checkpoints that are passed over. Raises `SeqlabError` if all checkpoints are damaged.
+    `say` reports the damaged checkpoints that are skipped. Raises `SeqlabError` if all checkpoints are damaged.
     """
     steps = checkpoint_steps(run)
     for step in reversed(steps):
@@ -69,46 +69,46 @@ def newest_whole(run: Path, say: Callable[[str], None]) -> int | None:
             verify(run, step)
             return step
         except SeqlabError as error:
-            say(f"CHECKPOINT {step} IS PASSED OVER: {error}")
+            say(f"CHECKPOINT {step} IS SKIPPED: {error}")
     if steps:
-        raise SeqlabError(f"{run}: no checkpoint is whole: remove {run / 'checkpoints'} to train from the beginning")
+        raise SeqlabError(f"{run}: no checkpoint is intact: delete {run / 'checkpoints'} to start again")
     return None
 
 
 def check_manifest(manifest: Any, step: int, run: Path) -> dict[str, Any]:
-    """Returns the manifest, if it has the form of a manifest of this step. Raises `SeqlabError` otherwise."""
+    """Returns the manifest. Raises `SeqlabError` if it does not have the form of a manifest of this step."""
     kinds = {"step": int, "progress": dict[str, Any], "files": dict[str, str]}
     is_manifest = fits(manifest, dict[str, Any]) and all(
         fits(manifest.get(name), kind) for name, kind in kinds.items()
     )
     if not is_manifest or manifest["step"] != step:
         folder = run / "checkpoints" / str(step)
-        raise SeqlabError(f"{folder / MANIFEST}: no manifest of step {step}; remove {folder}")
+        raise SeqlabError(f"{folder / MANIFEST}: not a manifest of step {step}; delete {folder}")
     return manifest
 
 
 def choose_step(run: Path, name: str = "best") -> int:
-    """Returns the step that is called "best", "last" or by its number. Raises `SeqlabError` if there is none."""
+    """Returns the step of the checkpoint "best", "last" or a number. Raises `SeqlabError` if it does not exist."""
     steps = checkpoint_steps(run)
     if not steps:
-        raise SeqlabError(f"{run}: no checkpoint; train it first with `seqlab train CONFIG --out {run}`")
+        raise SeqlabError(f"{run} has no checkpoint: train it first with `seqlab train CONFIG --out {run}`")
     if name == "last":
         return steps[-1]
     if name == "best":
-        with with_advice(f"choose another by its number: {', '.join(map(str, steps[:-1])) or 'none'}"):
+        with with_advice(f"choose another checkpoint by number: {', '.join(map(str, steps[:-1])) or 'none'}"):
             best = read_manifest(run, steps[-1])["progress"].get("best_step")
-        if best not in [None, *steps]:  # whatever a manifest holds
+        if best not in [None, *steps]:  # of any type, since the manifest is not trusted
             raise SeqlabError(
-                f"{run}: the best checkpoint, {best}, is not there; take last or one of {', '.join(map(str, steps))}"
+                f"{run}: the best checkpoint, {best}, is missing: choose last or one of {', '.join(map(str, steps))}"
             )
         return steps[-1] if best is None else best
     if name.isdecimal() and int(name) in steps:
         return int(name)
-    raise SeqlabError(f"{run}: no checkpoint {name!r}: best, last or one of {', '.join(map(str, steps))}")
+    raise SeqlabError(f"{run}: no checkpoint {name!r}: choose best, last or one of {', '.join(map(str, steps))}")
 
 
 def hash_files(folder: Path) -> dict[str, str]:
-    """Returns the SHA-256 of each file below a folder."""
+    """Returns the SHA-256 of each file in a folder, by its path relative to the folder."""
     hashes = {}
     for path in plain_files(folder):
         with path.open("rb") as stream:

@@ -1,6 +1,7 @@
-"""Conversion of runs of the first format: experiment, tokenizers, parameters and optimizer state.
+"""Conversion of runs in the first format: experiment, tokenizers, parameters and optimizer state.
 
-Models were flat then: a source's embeddings were called `source_words`, and an encoder and its head were one model.
+In the first format models were flat: source embeddings were named `source_words`, and an encoder and its head were
+one model.
 """
 
 import hashlib
@@ -44,26 +45,24 @@ SOURCE_WORDS = {r"^source_words/": "reader/words/"}
 
 
 def migrate(run: Path, out: Path, say: Callable[[str], None]) -> list[int]:
-    """Converts a run of the first format to the current one, writes it to `out`, and returns its steps.
+    """Converts a run in the first format to the current format, writes it to `out`, and returns its steps.
 
-    Damaged checkpoints are left out, after a line by `say`.
-
-    It decodes and resumes as the old one; where there is dropout, a resumed run draws other masks. Hashes of steps
-    are left out, since they cover the paths of parameters. Raises `SeqlabError` for a run of the current format, and
-    for one whose checkpoints are all damaged.
+    The new run decodes and resumes like the old run, except that a resumed run samples different dropout masks.
+    Damaged checkpoints are omitted and reported by `say`. The hash trail is omitted, since its hashes cover the paths
+    of parameters. Raises `SeqlabError` if the run has the current format or all its checkpoints are damaged.
     """
     check_new(out)
     values = read_json(resolve_inside(run, "experiment.json"), dict[str, Any])
     if values.pop("version", 1) != 1:
         raise SeqlabError(f"{run} has the current format: there is nothing to migrate")
     if not all(isinstance(values.get(part), dict) for part in ("model", "task")):
-        raise SeqlabError(f"{run}/experiment.json: not a run of the first format: it has no model or no task")
+        raise SeqlabError(f"{run}/experiment.json: not a run in the first format: it has no model or no task")
     name = values["model"].get("part")
     try:
         values["model"] = migrated_model(values["model"], values["task"])
         experiment = catalogue.from_json(values)
     except (KeyError, TypeError, SeqlabError) as error:
-        raise SeqlabError(f"{run}/experiment.json: not a run of the first format: {error}") from None
+        raise SeqlabError(f"{run}/experiment.json: not a run in the first format: {error}") from None
     record = read_json(resolve_inside(run, RUN_RECORD), dict[str, str])
     check_tokenizer_files(run, record)
     codecs = migrated_codecs(run, experiment.task.columns)
@@ -89,27 +88,27 @@ def migrate(run: Path, out: Path, say: Callable[[str], None]) -> list[int]:
 
 
 def undamaged_steps(run: Path, say: Callable[[str], None]) -> list[int]:
-    """Returns the steps of the checkpoints that match their manifests; the others are reported by `say`. Raises
+    """Returns the steps of the checkpoints that match their manifests, and reports the others with `say`. Raises
     `SeqlabError` if there are checkpoints and all are damaged.
     """
     steps, saved = [], manifest.checkpoint_steps(run)
     for folder in sorted(path for path in (run / "checkpoints").glob("*") if path.name.isdecimal()):
         if int(folder.name) not in saved:
-            say(f"left out: {folder} has no {manifest.MANIFEST}: it was not written to its end")
+            say(f"omitted: {folder} is incomplete: it has no {manifest.MANIFEST}")
     for step in saved:
         try:
             manifest.verify(run, step)
         except SeqlabError as error:
-            say(f"left out: {error}")
+            say(f"omitted: {error}")
         else:
             steps.append(step)
     if saved and not steps:
-        raise SeqlabError(f"{run}: all of its checkpoints are damaged ({', '.join(map(str, saved))})")
+        raise SeqlabError(f"{run}: all checkpoints are damaged ({', '.join(map(str, saved))})")
     return steps
 
 
 def migrated_model(model: dict[str, Any], task: dict[str, Any]) -> dict[str, Any]:
-    """Returns the JSON of a model in the current parts."""
+    """Returns the JSON of a model in the current format."""
     words = {"part": "readers/words", "vocabulary": model.get("source_vocabulary", 0)}
 
     def taken(*names: str) -> dict[str, Any]:
@@ -144,10 +143,10 @@ def is_tokenizer_file(name: str) -> bool:
 
 
 def check_tokenizer_files(run: Path, record: dict[str, str]) -> None:
-    """Raises `SeqlabError` for a tokenizer file that differs from the run's record."""
+    """Raises `SeqlabError` if a tokenizer file differs from the record of the run."""
     for name, digest in record.items():
         if is_tokenizer_file(name) and hashlib.sha256(read_whole(resolve_inside(run, name))).hexdigest() != digest:
-            raise SeqlabError(f"{run / name}: not what the run was trained with")
+            raise SeqlabError(f"{run / name}: changed since the run was trained")
 
 
 def migrated_codecs(run: Path, columns: Mapping[str, Codec]) -> Codecs:
@@ -172,7 +171,7 @@ def migrated_codecs(run: Path, columns: Mapping[str, Codec]) -> Codecs:
 
 
 def renamed_tree(tree: Any, rules: Mapping[str, str]) -> Any:
-    """Returns a checkpoint's tree, in which the parameters below each "params" have their current paths."""
+    """Returns the tree of a checkpoint with the current paths of the parameters below each "params"."""
     if isinstance(tree, list | tuple):
         return [renamed_tree(branch, rules) for branch in tree]
     if not isinstance(tree, dict):

@@ -1,4 +1,4 @@
-"""The parameters of a model: their shapes, their initial values, and those of a trained run."""
+"""The parameters of a model: their initial values, their axes, and the parameters of a trained run."""
 
 import functools
 from collections.abc import Callable
@@ -16,31 +16,31 @@ from seqlab.types import Generator, Params
 
 
 def init_params(model: Any, seed: int) -> Params:
-    """Returns initial parameters of a model, which do not depend on the rows or lengths of its inputs."""
+    """Returns the initial parameters of a model. They do not depend on the shapes of its inputs."""
     return make_initializer(model)(jax.random.key(seed), *blank_arguments(model))
 
 
 def blank_arguments(model: Any) -> tuple[Any, Any]:
-    """Returns inputs and a prefix of one row."""
+    """Returns placeholder inputs and a placeholder prefix, of one row."""
     return blank_inputs(model, 1, 2), blank_tokens(1, 2) if isinstance(model, Generator) else None
 
 
 @functools.lru_cache(maxsize=64)
 def make_initializer(model: Any) -> Callable[..., Params]:
-    """Returns the jitted function from a key, inputs and a prefix to parameters, compiled once for each model."""
+    """Returns the jitted function from a key, inputs and a prefix to parameters, compiled once per model."""
     return jax.jit(functools.partial(model.init, train=False, method="outputs"))
 
 
 def axes_of(model: nn.Module) -> dict[str, Axes]:
-    """Returns the axes of a model's parameters, by path."""
-    initialize = functools.partial(model.init, train=False, method="outputs")  # not compiled: its layers are traced
+    """Returns the axes of the parameters of a model, by path."""
+    initialize = functools.partial(model.init, train=False, method="outputs")  # not jitted: layers must be traced
     with recording_axes() as axes:
         jax.eval_shape(initialize, jax.random.key(0), *blank_arguments(model))
     return axes
 
 
 def best_parameters(run: Path) -> Params:
-    """Returns the parameters of a run's best checkpoint. Raises `SeqlabError` if a parametrization adds to them."""
+    """Returns the parameters of the best checkpoint of a run. Raises `SeqlabError` if it has a parametrization."""
     params = checkpoint.parameters_of(checkpoint.restore(run, manifest.choose_step(run)))
     if params.keys() != {"params"}:
         raise SeqlabError(
@@ -52,11 +52,11 @@ def best_parameters(run: Path) -> Params:
 def load_params(run: Path, like: Params) -> Params:
     """Returns the parameters of the best checkpoint of a run.
 
-    Raises `SeqlabError` if their shapes are not those of `like`.
+    Raises `SeqlabError` if their shapes differ from the shapes of `like`.
     """
     params = best_parameters(run)
     difference = checkpoint.first_different_leaf(params, like, lambda x: x.shape)
     if difference is not None:
         name, old, new = difference
-        raise SeqlabError(f"{run} has another model: {name} is {old} there and {new} here")
+        raise SeqlabError(f"{run} has a different model: {name} is {old} there and {new} here")
     return params

@@ -1,4 +1,4 @@
-"""The parameters of an experiment with a parametrization: those of its model, and the added ones."""
+"""The parameters of an experiment: the parameters of its model and those that a parametrization adds."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -13,11 +13,11 @@ from seqlab.system.errors import SeqlabError
 from seqlab.types import Context, Loss, Params
 
 ADDED = "added"  # the branch of the added parameters, next to "params"
-ADDED_KEY = 1  # folded into the seed, so that they are drawn apart from those of the model
+ADDED_KEY = 1  # folded into the seed, so that added parameters are sampled independently of the model
 
 
 def init_parameters(experiment: Experiment) -> Params:
-    """Returns the initial parameters of an experiment: its model's, and those of its parametrization, if any."""
+    """Returns the initial parameters of an experiment, including those of its parametrization, if any."""
     params = init_params(experiment.model, experiment.seed)
     if experiment.parametrization is None:
         return params
@@ -29,17 +29,17 @@ def init_parameters(experiment: Experiment) -> Params:
 def parameter_shapes(experiment: Experiment, folder: Path) -> Params:
     """Returns the shapes of the parameters of an experiment.
 
-    Raises `SeqlabError`, naming the `folder`, for a model that cannot be built.
+    Raises `SeqlabError`, naming `folder`, if the model cannot be built.
     """
     try:
         return jax.eval_shape(lambda: init_parameters(experiment))
-    except Exception as error:  # whatever layers make of sizes that nobody would choose
+    except Exception as error:  # layers raise many types of errors for invalid sizes
         reason = str(error).partition("\n")[0]
-        raise SeqlabError(f"{folder}: the model of its experiment cannot be built: {reason}") from None
+        raise SeqlabError(f"{folder}: the model of the experiment cannot be built: {reason}") from None
 
 
 def apply_parametrization(experiment: Experiment, params: Params) -> Params:
-    """Returns the parameters that the model is applied with."""
+    """Returns the parameters of the model, after applying the parametrization, if any."""
     if experiment.parametrization is None:
         return params
     base = flatten_dict({name: branch for name, branch in params.items() if name != ADDED}, sep="/")
@@ -47,14 +47,14 @@ def apply_parametrization(experiment: Experiment, params: Params) -> Params:
 
 
 def trained_pattern(experiment: Experiment) -> str:
-    """Returns the pattern of the parameters that are trained: by default those of the parametrization, or all."""
+    """Returns the pattern of the trainable parameters: by default those of the parametrization, or else all."""
     if experiment.optimizer.trainable or experiment.parametrization is None:
         return experiment.optimizer.trainable
     return f"^{ADDED}/"
 
 
 def rollout_of(experiment: Experiment) -> Callable[[Params, Any, Context], Any]:
-    """Returns the rollout of an experiment as a function of all its parameters; without one, the batch itself."""
+    """Returns the rollout of an experiment as a function of all its parameters; offline tasks return the batch."""
 
     def rollout(params: Params, batch: Any, context: Context) -> Any:
         if not experiment.task.online:

@@ -1,4 +1,4 @@
-"""Frozen models of other runs, which a loss may use: a teacher, or the policy that another one must stay close to."""
+"""Frozen models of other runs that a loss may use, such as a teacher or a reference policy."""
 
 import os
 from collections.abc import Callable
@@ -17,8 +17,8 @@ def load_references(
 ) -> dict[str, Reference]:
     """Returns the references of an experiment by name, each with the best parameters of its run.
 
-    Their paths are relative to the folder `base`, or to that of the run. Raises `SeqlabError` for a path without a
-    run, and for a run whose codecs are not equal to these, column by column.
+    Paths are relative to the folder `base`, or to the run if it is None. Raises `SeqlabError` if a path is not a run,
+    or if the codec of one of its columns differs from the codec here.
     """
     references = {}
     for name, path in experiment.references:
@@ -31,8 +31,8 @@ def load_references(
         differing = [column for column, codec in reference.codecs.items() if codecs.get(column, codec) != codec]
         if differing:
             raise SeqlabError(
-                f"reference {name}: {folder} has another codec for the column {differing[0]!r}: use that run's, by "
-                "--tokenizer FILE for text, or --init-from"
+                f"reference {name}: {folder} has a different codec for the column {differing[0]!r}: use the codec of "
+                "that run with --tokenizer FILE (for text) or --init-from"
             )
         references[name] = Reference(reference.model, reference.params)
     return references
@@ -44,5 +44,5 @@ def place_references(references: dict[str, Reference], place: Callable[[Params],
 
 
 def reference_digests(references: dict[str, Reference]) -> dict[str, str]:
-    """Returns the SHA-256 of the parameters of each reference, by the name in a run's record."""
+    """Returns the SHA-256 of the parameters of each reference, by its name in the record of a run."""
     return {f"references/{name}": digest_of(reference.params) for name, reference in references.items()}

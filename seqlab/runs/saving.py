@@ -1,4 +1,4 @@
-"""Checkpoints, written in the background while training continues."""
+"""Writing of checkpoints, in the background while training continues."""
 
 import contextlib
 import shutil
@@ -17,7 +17,7 @@ from seqlab.runs.checkpoint import silence_orbax
 from seqlab.runs.manifest import MANIFEST, STEP, checkpoint_steps, hash_files, read_manifest, write_manifest
 from seqlab.system.errors import SeqlabError
 
-HEADROOM = 1 << 20  # bytes of a disk for the files that Orbax writes next to the arrays, and for the log
+HEADROOM = 1 << 20  # bytes of disk space for the log and the files that Orbax writes in addition to the arrays
 
 
 def new_checkpointer() -> Any:
@@ -26,15 +26,15 @@ def new_checkpointer() -> Any:
     return ocp.AsyncCheckpointer(ocp.PyTreeCheckpointHandler())
 
 
-_copy = jax.jit(jnp.copy)  # copies an array on devices of several processes too
+_copy = jax.jit(jnp.copy)  # jitted, so that it can copy an array on the devices of several processes
 
 
 class Saver:
-    """Writes checkpoints in the background, one at a time, and keeps the last `keep` of them and the best.
+    """Writes checkpoints in the background, one at a time. Keeps the last `keep` checkpoints and the best one.
 
-    A checkpoint that cannot be written, on a full disk for example, is reported, and `failure` holds the reason: the
-    caller saves again later. Several processes check the disk before they write. A failure after that check is an
-    error: the other processes would otherwise wait for ever.
+    If a checkpoint cannot be written, for example on a full disk, this is reported, `failure` is the reason, and the
+    caller saves again later. Several processes check the disk space before they write. A failure after that check is
+    an error, because the other processes would wait forever.
     """
 
     def __init__(self, run: Path, keep: int, say: Callable[[str], None] = print):
@@ -42,17 +42,17 @@ class Saver:
         self.checkpointer = new_checkpointer()
         self.background = ThreadPoolExecutor(1)
         self.pending: list[Future[None]] = []
-        self.written: int | None = None  # the step of the last whole state
-        self.failure = ""  # why the last checkpoint could not be written
+        self.written: int | None = None  # the step of the last completely written state
+        self.failure = ""  # the reason why the last checkpoint could not be written
 
     def save(self, state: Any, step: int, progress: dict[str, Any]) -> None:
-        """Starts to write a checkpoint, after the one before it. Once this returns the state may change."""
+        """Starts writing a checkpoint, after the previous one is written. The state may change once this returns."""
         self.wait()
         self.failure = ""
         if step == self.written:  # only its manifest could not be written
             return self.amend(step, progress)
         target = (self.run / "checkpoints" / str(step)).resolve()
-        # A copy, since the next step reuses the buffers of `state` for its own results.
+        # A copy, because the next step donates the buffers of `state`.
         copy = jax.tree.map(lambda x: _copy(x) if isinstance(x, jax.Array) else np.array(x), state)
         reason = on_process_zero(lambda: _make_room(target, sum(x.nbytes for x in jax.tree.leaves(copy))))
         if reason:
@@ -76,11 +76,11 @@ class Saver:
             self._handle_error(step, error)
 
     def amend(self, step: int, progress: dict[str, Any]) -> None:
-        """Replaces the progress in the manifest of the checkpoint of `step`, once that is written."""
+        """Replaces the progress in the manifest of the checkpoint at `step`, once it is written."""
         self.pending.append(self.background.submit(self._amend, step, dict(progress)))
 
     def _amend(self, step: int, progress: dict[str, Any]) -> None:
-        if not is_process_zero() or step not in checkpoint_steps(self.run):  # it could not be written
+        if not is_process_zero() or step not in checkpoint_steps(self.run):  # the checkpoint could not be written
             return
         try:
             write_manifest(self.run, step, progress, read_manifest(self.run, step)["files"])
@@ -89,7 +89,7 @@ class Saver:
             self._handle_error(step, error)
 
     def _prune(self, step: int, progress: dict[str, Any]) -> None:
-        """Removes old checkpoints, and those of later steps: they were passed over, so they are damaged."""
+        """Removes old checkpoints, and checkpoints of later steps, which were skipped because they are damaged."""
         steps = [saved for saved in checkpoint_steps(self.run) if saved <= step]
         kept_steps = {*steps[-self.keep :], progress.get("best_step")}
         for path in (self.run / "checkpoints").iterdir():
@@ -101,24 +101,24 @@ class Saver:
             raise SeqlabError(f"{self.run}: the checkpoint of step {step} could not be written: {error}") from error
         with contextlib.suppress(Exception):
             self.checkpointer.close()
-        self.checkpointer = new_checkpointer()  # the old one would raise its error again at the next save
+        self.checkpointer = new_checkpointer()  # the old checkpointer would raise the error again at the next save
         self._report_failure(step, (str(error).strip() or repr(error)).splitlines()[0])
 
     def _report_failure(self, step: int, reason: str) -> None:
         self.failure = reason
         target = self.run / "checkpoints" / str(step)
         if not (target / MANIFEST).exists():
-            shutil.rmtree(target, ignore_errors=True)  # room for the next try
-        self.say(f"THE CHECKPOINT OF STEP {step} COULD NOT BE WRITTEN, and training goes on: {reason}")
+            shutil.rmtree(target, ignore_errors=True)  # frees space for the next attempt
+        self.say(f"THE CHECKPOINT OF STEP {step} COULD NOT BE WRITTEN, training continues: {reason}")
 
     def wait(self) -> None:
-        """Returns when nothing is being written."""
+        """Waits until everything is written."""
         pending, self.pending = self.pending, []
         for future in pending:
             future.result()
 
     def close(self) -> None:
-        """Waits until everything is written, and ends the background thread."""
+        """Waits until everything is written and ends the background thread."""
         self.wait()
         self.background.shutdown()
         self.checkpointer.close()
@@ -134,7 +134,7 @@ def save_alone(run: Path, state: Any, step: int, progress: dict[str, Any]) -> No
 
 
 def _make_room(checkpoint: Path, size: int) -> str:
-    """Makes an empty folder for a checkpoint of `size` bytes. Returns why that is impossible, or an empty text."""
+    """Creates an empty folder for a checkpoint of `size` bytes. Returns why that failed, or an empty string."""
     try:
         _remove(checkpoint)
         checkpoint.mkdir(parents=True)
@@ -142,10 +142,10 @@ def _make_room(checkpoint: Path, size: int) -> str:
     except OSError as error:
         return str(error)
     needed = size + HEADROOM
-    return "" if needed <= free else f"{needed:,} bytes are wanted, and the disk has {free:,} left"
+    return "" if needed <= free else f"{needed:,} bytes are needed, but the disk has only {free:,} left"
 
 
 def _remove(checkpoint: Path) -> None:
-    """Removes a checkpoint, its manifest first: after a crash in between, the rest does not count as a checkpoint."""
+    """Removes a checkpoint, its manifest first, so that after a crash the rest does not count as a checkpoint."""
     (checkpoint / MANIFEST).unlink(missing_ok=True)
     shutil.rmtree(checkpoint, ignore_errors=True)

@@ -8,13 +8,13 @@ from typing import Any
 
 
 class Events:
-    """TensorBoard's file of scalars. Each value is written at once; after an error, which `say` reports, none is."""
+    """An event file of TensorBoard. Values are written immediately. Writing ends at an error, which `say` reports."""
 
     def __init__(self, folder: Path, step: int, say: Callable[[str], None]):
         from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue]
 
         self.event, self.say, self.writer = Event, say, None
-        session = SessionLog(status=SessionLog.START)  # from here on, the steps of earlier files do not count
+        session = SessionLog(status=SessionLog.START)  # discards later steps of earlier files
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self.writer = open_events(folder)
@@ -23,7 +23,7 @@ class Events:
             self.give_up(error)
 
     def write(self, step: int, values: dict[str, float]) -> None:
-        """Writes some values of a step."""
+        """Writes the values of a step."""
         from tensorboardX.summary import scalar
 
         if self.writer is None:
@@ -36,22 +36,22 @@ class Events:
             self.give_up(error)
 
     def give_up(self, error: OSError) -> None:
-        """Closes the file for good, and reports the error."""
+        """Closes the file permanently and reports the error."""
         self.close()
         self.writer = None
-        self.say(f"TensorBoard's file cannot be written: {error}; it is given up, metrics.jsonl has all")
+        self.say(f"the TensorBoard file cannot be written: {error}; it is abandoned, metrics.jsonl has all values")
 
     def close(self) -> None:
         """Closes the file."""
         if self.writer is not None:
             with contextlib.suppress(OSError):
-                self.writer._py_recordio_writer.close()  # its own close leaves the file open where a flush fails
+                self.writer._py_recordio_writer.close()  # the public close leaves the file open if a flush fails
 
 
 def open_events(folder: Path) -> Any:
-    """Returns TensorBoard's writer without its thread.
+    """Returns the synchronous writer of tensorboardX.
 
-    The thread ends at the first error, and the next event then waits for ever.
+    Its asynchronous writer has a thread that ends at the first error, and the next event then waits forever.
     """
     from tensorboardX.event_file_writer import EventsWriter
 

@@ -1,4 +1,4 @@
-"""Checks of values, which name the field and its bounds."""
+"""Checks of values. Their errors name the field and its bounds."""
 
 import dataclasses
 import math
@@ -11,7 +11,7 @@ from seqlab.system.untrusted import fits
 
 
 def check_types(value: Any, prefix: str = "") -> None:
-    """Raises `SeqlabError` for a field of plain type, such as `steps: int`, that holds another, such as "3"."""
+    """Raises `SeqlabError` if a field of a basic type, such as `steps: int`, has a value of another type."""
     hints = get_type_hints(type(value))
     for parameter in dataclasses.fields(value):
         content, expected = getattr(value, parameter.name), hints.get(parameter.name)
@@ -29,7 +29,7 @@ def is_plain(kind: Any) -> bool:
 
 
 def check_minimums(value: Any, prefix: str, **minimums: int) -> None:
-    """Raises `SeqlabError` for the first of some fields that is below its minimum."""
+    """Raises `SeqlabError` for the first field that is below its minimum."""
     for name, minimum in minimums.items():
         check_minimum(f"{prefix}{name}", getattr(value, name), minimum)
 
@@ -50,7 +50,7 @@ def check_nonnegative(name: str, value: float) -> None:
 
 
 def check_minimum(name: str, value: int | float, minimum: int) -> None:
-    """Raises for a value that is too small or NaN."""
+    """Raises `SeqlabError` if a value is too small or NaN."""
     if not value >= minimum:  # NaN too
         raise SeqlabError(f"{name} must be at least {minimum}, not {value}")
 

@@ -1,9 +1,9 @@
-"""Compiled programs, kept from one process to the next.
+"""The persistent cache of compiled programs.
 
     $XDG_CACHE_HOME/seqlab/compiled-MACHINE/    by default under ~/.cache; one file for each program
 
-JAX writes and reads the files and names them by program, versions and flags. MACHINE is a hash of the processor's
-features: hosts that share a home folder do not read the programs of another kind of processor.
+JAX writes and reads the files, and names them by program, versions and flags. MACHINE is a hash of the processor
+features: hosts with a shared home folder do not read programs for a different kind of processor.
 """
 
 import contextlib
@@ -23,27 +23,27 @@ from typing import NamedTuple
 from seqlab.system.errors import SeqlabError
 
 LIMIT = 1 << 30  # bytes, for each kind of machine
-MIN_SECONDS = 0.2  # a program that compiles faster is not kept
-STAMP = "checked"  # its time of modification: files that are older are known to be complete
-PROGRAM = re.compile(r".*-[0-9a-f]{64}-cache")  # JAX's name for a file
-MARGIN = 60.0  # seconds by which the clock of a file system may differ from this machine's
+MIN_SECONDS = 0.2  # programs that compile faster are not cached
+STAMP = "checked"  # a file; programs older than its modification time are known to be complete
+PROGRAM = re.compile(r".*-[0-9a-f]{64}-cache")  # the file names that JAX chooses
+MARGIN = 60.0  # maximum difference between the clocks of the file system and of this machine, in seconds
 
 
 class Entry(NamedTuple):
     """A file with a compiled program."""
 
-    last_use: float  # seconds since 1970, as `changed`
+    last_use: float  # seconds since 1970, like `changed`
     changed: float
     size: int  # bytes
     path: Path
 
 
 def keep_compilations() -> None:
-    """Makes JAX keep what it compiles. Call it before anything is compiled.
+    """Makes JAX cache compiled programs. Must be called before anything is compiled.
 
-    Does nothing if $JAX_COMPILATION_CACHE_DIR is set: JAX then uses that folder, and the limit does not apply to it.
-    Keeps nothing unless the folder belongs to this user and nobody else can write to it, because JAX executes the
-    files that it reads.
+    Does nothing if $JAX_COMPILATION_CACHE_DIR is set: JAX then uses that folder, without the size limit. Does nothing
+    unless the folder belongs to this user and nobody else can write to it, because JAX executes the files that it
+    reads.
     """
     if os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         return
@@ -59,25 +59,25 @@ def keep_compilations() -> None:
 
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", MIN_SECONDS)
-    # XLA's own caches would lie in a subfolder, without a limit, and make each program depend on the folder's path.
+    # The caches of XLA would use a subfolder without a size limit, and make each program depend on the folder's path.
     jax.config.update("jax_persistent_cache_enable_xla_caches", "none")
-    # JAX compiles again if a file is damaged or the disk is full. The user need not act.
+    # If a file is damaged or the disk is full, JAX compiles again, and the user need not do anything.
     warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache entry")
 
 
 def cache_folder() -> Path:
-    """Raises `SeqlabError` for a user without a home folder."""
+    """Returns the cache folder of seqlab. Raises `SeqlabError` if the user has no home folder."""
     configured = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    if configured.is_absolute():  # the XDG specification has relative paths ignored
+    if configured.is_absolute():  # the XDG specification says to ignore relative paths
         return configured / "seqlab"
     try:
         return Path.home() / ".cache" / "seqlab"
     except RuntimeError:
-        raise SeqlabError("no home folder to keep compiled programs in: set XDG_CACHE_HOME to a folder") from None
+        raise SeqlabError("no home folder to cache compiled programs in: set XDG_CACHE_HOME to a folder") from None
 
 
 def machine_folder() -> Path:
-    """The folder for programs that this machine can run."""
+    """Returns the folder for programs that this machine can run."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         features = next(line for line in lines if line.startswith(("flags", "Features")))
@@ -88,7 +88,7 @@ def machine_folder() -> Path:
 
 
 def make_private(folder: Path) -> bool:
-    """Creates the folder. Returns whether it and its parent belong to this user, and nobody else can change them."""
+    """Creates the folder. Returns whether it and its parent belong to this user and nobody else can change them."""
     try:
         folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         folder.mkdir(mode=0o700, exist_ok=True)
@@ -102,7 +102,7 @@ def make_private(folder: Path) -> bool:
 
 
 def entries(folder: Path) -> list[Entry]:
-    """The compiled programs in a folder, the least recently used first."""
+    """Returns the compiled programs in a folder, least recently used first."""
     programs = []
     for path in folder.iterdir() if folder.is_dir() and not folder.is_symlink() else ():
         try:
@@ -116,7 +116,7 @@ def entries(folder: Path) -> list[Entry]:
 
 
 def remove(path: Path) -> None:
-    """Removes a file if that is possible."""
+    """Removes a file, ignoring errors."""
     with contextlib.suppress(OSError):
         path.unlink()
 
@@ -124,7 +124,7 @@ def remove(path: Path) -> None:
 def remove_damaged(folder: Path) -> None:
     """Removes incomplete files, for example after SIGKILL during a write. JAX never overwrites them.
 
-    Checks only files that changed after the last check, or shortly before it.
+    Checks only files that have changed since shortly before the last check.
     """
     stamp, begin = folder / STAMP, time.time() - MARGIN
     try:
@@ -137,17 +137,17 @@ def remove_damaged(folder: Path) -> None:
             continue
         try:
             decompress(entry.path.read_bytes())
-        except Exception:  # each library has errors of its own
+        except Exception:  # each library raises different errors
             remove(entry.path)
     try:
         stamp.touch()
         os.utime(stamp, (begin, begin))
-    except OSError:  # a full disk: the next process checks them again
+    except OSError:  # a full disk; the next process checks again
         return
 
 
 def decompressor() -> Callable[[bytes], bytes]:
-    """Returns the inverse of JAX's compression: zstd if Python or a package has it, otherwise zlib."""
+    """Returns the decompression function for the files of JAX: zstd if Python or a package provides it, else zlib."""
     try:
         from compression import zstd  # pyright: ignore[reportMissingImports]
 
@@ -163,7 +163,7 @@ def decompressor() -> Callable[[bytes], bytes]:
 
 
 def remove_oldest(folder: Path, limit: int) -> None:
-    """Removes the least recently used files until all together have at most `limit` bytes."""
+    """Removes the least recently used files until the total size is at most `limit` bytes."""
     programs = entries(folder)
     excess = sum(entry.size for entry in programs) - limit
     for entry in programs:
@@ -174,20 +174,20 @@ def remove_oldest(folder: Path, limit: int) -> None:
 
 
 class Usage(NamedTuple):
-    """A number of compiled programs, and their size in bytes."""
+    """The number of compiled programs and their total size in bytes."""
 
     programs: int
     size: int
 
 
 def usage() -> Usage:
-    """Returns the number and the size of the kept programs, for all kinds of machine."""
+    """Returns the number and the size of the cached programs, for all kinds of machine."""
     sizes = [entry.size for folder in cache_folder().glob("compiled-*") for entry in entries(folder)]
     return Usage(len(sizes), sum(sizes))
 
 
 def clear() -> Usage:
-    """Removes all kept programs, and returns their number and size. Raises `SeqlabError` where that fails."""
+    """Removes all cached programs and returns their number and size. Raises `SeqlabError` if that fails."""
     removed = usage()
     for path in cache_folder().glob("compiled-*"):
         try:

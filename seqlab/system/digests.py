@@ -8,7 +8,7 @@ import numpy as np
 
 
 def digest_of(tree: Any) -> str:
-    """SHA-256 over the leaves of a tree: paths in order, dtype, shape, little-endian bytes."""
+    """Returns the SHA-256 of the leaves of a tree: sorted paths, dtypes, shapes and little-endian bytes."""
     digest = hashlib.sha256()
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
     for name, leaf in sorted(

@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all, logs, and locks."""
+"""Atomic writing of files and folders, logs, and locks."""
 
 import contextlib
 import errno
@@ -18,18 +18,19 @@ from seqlab.system.untrusted import parse_json, read_whole
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Writes a file that appears whole, by rename."""
+    """Writes a file atomically, by renaming a complete file."""
     part = path.with_name(path.name + ".part")
     part.write_bytes(content.encode() if isinstance(content, str) else content)
     part.rename(path)
 
 
-MAX_LOG_SIZE = 1 << 30  # bytes: millions of steps
+MAX_LOG_SIZE = 1 << 30  # bytes, enough for millions of steps
 
 
 def read_jsonl(path: Path, values: Any = Any) -> list[dict[str, Any]]:
-    """Returns the lines of a log, each an object of names and `values` with a `step`. An incomplete last line is
-    ignored. Raises `SeqlabError` naming a line that is malformed, or of an earlier step than the line above it.
+    """Returns the lines of a log, each a JSON object that has a `step` and values of the type `values`. An incomplete
+    last line is ignored. Raises `SeqlabError`, naming the line, if a line is malformed or its step is lower than the
+    step of the previous line.
     """
     records: list[dict[str, Any]] = []
     lines = read_whole(path, MAX_LOG_SIZE).split(b"\n")[:-1] if path.exists() else []
@@ -37,14 +38,15 @@ def read_jsonl(path: Path, values: Any = Any) -> list[dict[str, Any]]:
         value = parse_json(line, f"{path}:{number}", dict[str, values])
         step = value.get("step")
         if type(step) is not int or step < (records[-1]["step"] if records else 0):
-            raise SeqlabError(f"{path}:{number}: damaged: no step, or an earlier one than the line above has")
+            raise SeqlabError(f"{path}:{number}: damaged: its step is missing or lower than in the previous line")
         records.append(value)
     return records
 
 
 class Journal:
-    """A log of whole JSON lines, each with its `step`. Opening it keeps only the given `lines`, of those that
-    `read_jsonl` returns. Lines that cannot be written, for example on a full disk, are retried with the next line.
+    """A log of complete JSON lines, each with a `step`. Opening it replaces the content of the file by `lines`, a
+    subset of the lines that `read_jsonl` returns. Lines that cannot be written, for example on a full disk, are
+    retried with the next line.
     """
 
     def __init__(self, path: Path, lines: Iterable[dict[str, Any]]):
@@ -54,12 +56,12 @@ class Journal:
         self.waiting = b""
 
     def write(self, line: dict[str, Any]) -> OSError | None:
-        """Writes a line, visible to readers at once. Returns the error where that fails."""
+        """Writes a line, which readers can see immediately. Returns the error if writing fails."""
         self.waiting += json.dumps(line).encode() + b"\n"
         return self.flush()
 
     def flush(self) -> OSError | None:
-        """Writes the waiting lines. Returns the error where that fails."""
+        """Writes the waiting lines. Returns the error if writing fails."""
         try:
             self.stream.seek(self.whole)
             written = self.stream.write(self.waiting) or 0
@@ -73,50 +75,50 @@ class Journal:
         return None
 
     def close(self) -> OSError | None:
-        """Writes the waiting lines and closes the file. Returns the error where writing fails."""
+        """Writes the waiting lines and closes the file. Returns the error if writing fails."""
         error = self.flush()
         self.stream.close()
         return error
 
 
 def read_or_make(path: Path, make: Callable[[], bytes]) -> bytes:
-    """Returns the content of a file; `make()` creates it if it does not exist."""
+    """Returns the content of a file. Writes `make()` to it first if it does not exist."""
     if not path.exists():
         with locked(path.with_name(".lock")):
-            if not path.exists():  # otherwise another process was first
+            if not path.exists():  # unless another process was first
                 write_atomically(path, make())
     return path.read_bytes()
 
 
 def check_new(out: Path) -> None:
-    """Raises for an output folder that exists."""
+    """Raises `SeqlabError` if an output folder exists."""
     if out.exists():
         raise SeqlabError(f"{out} exists: choose another --out")
 
 
 def make_folder_once(folder: Path, fill: Callable[[Path], None]) -> None:
-    """Creates `folder` with `fill`, which fills an empty folder, if it does not exist."""
+    """Creates `folder` atomically if it does not exist. `fill` writes its content into an empty folder."""
     if not folder.exists():
         with locked(folder.parent / ".lock"):
-            if not folder.exists():  # otherwise another process was first
+            if not folder.exists():  # unless another process was first
                 with atomic_folder(folder) as part:
                     fill(part)
 
 
 def file_stamps(files: Iterable[tuple[str, Path]]) -> list[tuple[str, str, int, int]]:
-    """Returns each file's label, path, size and modification time, which differ for an edited file."""
+    """Returns the label, path, size and modification time of each file, to detect edited files."""
     return [(label, str(p.resolve()), p.stat().st_size, p.stat().st_mtime_ns) for label, p in files]
 
 
 @contextlib.contextmanager
 def locked(path: Path, busy: str | None = None) -> Iterator[None]:
-    """Holds the lock file `path`; it is free again when the process ends, however it ends.
+    """Holds the lock file `path`, which the system releases when the process ends, however it ends.
 
-    If another process holds it: waits, or raises `SeqlabError` with the message `busy`.
+    If another process holds it, waits, or raises `SeqlabError` with the message `busy` if that is given.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as stream:
-        for tries in reversed(range(10)):  # a reader, such as `seqlab runs`, holds it for an instant
+        for tries in reversed(range(10)):  # a reader, such as `seqlab runs`, holds the lock briefly
             try:
                 fcntl.flock(stream, fcntl.LOCK_EX if busy is None else fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
@@ -129,7 +131,7 @@ def locked(path: Path, busy: str | None = None) -> Iterator[None]:
 
 @contextlib.contextmanager
 def atomic_folder(folder: Path) -> Iterator[Path]:
-    """Gives an empty folder to fill, which is renamed to `folder` when the block ends. An error leaves nothing.
+    """Yields an empty folder, which is renamed to `folder` at the end of the block. An error removes it.
 
     Leftovers of a killed process are removed first. Only one process may create `folder` at a time.
     """
@@ -145,14 +147,14 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def open_output(path: Path | None) -> Iterator[TextIO]:
-    """Gives a text stream to a file (gzipped if its name ends in .gz) or to standard output.
+    """Yields a text stream to a file (gzipped if its name ends in .gz) or to standard output.
 
-    The file appears whole when the block ends. An error leaves the previous file.
+    The file is replaced atomically at the end of the block. An error leaves the previous file unchanged.
     """
     if path is None:
         yield sys.stdout
         return
-    if path.exists() and not path.is_file():  # a device or a pipe; a folder is an error
+    if path.exists() and not path.is_file():  # a device or a pipe; a folder raises an error
         with path.open("w", encoding="utf-8") as stream:
             yield stream
         return

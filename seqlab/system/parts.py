@@ -1,4 +1,4 @@
-"""Parts, found by file name: seqlab/FOLDER/NAME.py, and DIR/FOLDER/NAME.py in a user's folders."""
+"""Discovery of parts by file name: seqlab/FOLDER/NAME.py, and DIR/FOLDER/NAME.py in the folders of a user."""
 
 import difflib
 import importlib
@@ -10,7 +10,7 @@ from typing import Any
 
 from seqlab.system.errors import SeqlabError
 
-# The names that a file of each kind defines.
+# The names that a file of each kind must define.
 REQUIRED_NAMES = {
     "models": ("TINY",),
     "datasets": ("DATASET",),
@@ -33,8 +33,8 @@ _folders: list[Path] = []
 
 
 def use_parts(folder: Path) -> None:
-    """Adds a user's folder of parts, whose files are Python and are executed: DIR/models/x.py is then the module
-    `seqlab_parts.models.x`, which a config may import from. Raises `SeqlabError` if the folder has none.
+    """Adds a folder of custom parts, which are Python files and are executed: DIR/models/x.py becomes the module
+    `seqlab_parts.models.x`, which a config can import. Raises `SeqlabError` if the folder has no parts.
     """
     if not any((folder / kind).is_dir() for kind in PART_FOLDERS):
         raise SeqlabError(f"{folder}: no parts; expected {', '.join(f'{folder}/{kind}/' for kind in PART_FOLDERS)}")
@@ -46,26 +46,26 @@ def use_parts(folder: Path) -> None:
 
 
 def built_in_names(kind: str) -> set[str]:
-    """The names of seqlab's own parts of a kind."""
+    """Returns the names of the built-in parts of a kind."""
     package = importlib.import_module(f"seqlab.{kind}")
     modules = {module.name for module in pkgutil.iter_modules(package.__path__)}
     return {name for name in modules - {*SHARED.get(kind, ())} if not name.startswith("_")}
 
 
 def names(kind: str) -> list[str]:
-    """The names of all parts of a kind, in order."""
+    """Returns the names of all parts of a kind, sorted."""
     from_users = {path.stem for folder in _folders for path in (folder / kind).glob("*.py")}
     return sorted(built_in_names(kind) | {name for name in from_users if not name.startswith("_")})
 
 
 def module(kind: str, name: str) -> ModuleType:
-    """The module of a part. Raises `SeqlabError` naming the nearest part for an unknown name, for a name that two
-    files have, and for a user's file that cannot be imported.
+    """Returns the module of a part. Raises `SeqlabError` if the name is unknown (naming the closest match), if two
+    files have the name, or if a custom file cannot be imported.
     """
     if name not in names(kind):
         near = difflib.get_close_matches(name, names(kind), n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(names(kind))}"
-        raise SeqlabError(f"no {name!r} among the {kind}: {hint}; parts of your own need --parts DIR")
+        raise SeqlabError(f"no {name!r} among the {kind}: {hint}; custom parts need --parts DIR")
     own = [path for folder in _folders if (path := folder / kind / f"{name}.py").exists()]
     if own and (len(own) > 1 or name in built_in_names(kind)):
         first = own[1] if len(own) > 1 else f"seqlab/{kind}/{name}.py"
@@ -84,18 +84,18 @@ def module(kind: str, name: str) -> ModuleType:
 
 
 def part_name(value: Any) -> str:
-    """The name of the part that a value is an instance of."""
+    """Returns the name of the part whose class a value has."""
     return type(value).__module__.rpartition(".")[2]
 
 
 def part_kind(value: Any) -> str:
-    """The folder of the part that a value is an instance of; "" for a class that is in no folder of parts."""
+    """Returns the folder of the part whose class a value has, or "" for a class that is not in a folder of parts."""
     kind = type(value).__module__.rpartition(".")[0].rpartition(".")[2]
     return kind if kind in REQUIRED_NAMES else ""
 
 
 def describe(kind: str) -> dict[str, str]:
-    """Each name with the first line of its file's docstring, or the reason why the file cannot be used."""
+    """Returns, by name, the first line of the docstring of each part, or the reason why it cannot be used."""
     return {name: description(kind, name) for name in names(kind)}
 
 

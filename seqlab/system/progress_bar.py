@@ -1,4 +1,4 @@
-"""Progress bars on a terminal, silence elsewhere."""
+"""Progress bars, shown only on a terminal."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -9,10 +9,10 @@ _showing: list[str] = []
 
 @contextmanager
 def progress(label: str, total: int | None, start: int = 0) -> Iterator[Callable[..., None]]:
-    """Gives `advance(count=1, note="")`; shows share, rate, time left and the last note on standard error if it is a
-    terminal.
+    """Yields `advance(count=1, note="")`, and shows the progress, speed, remaining time and last note on standard
+    error if it is a terminal.
 
-    One bar at a time: what goes on inside another's stretch shows none.
+    There is one bar at a time: a nested call shows none.
     """
     if not sys.stderr.isatty() or _showing:
         yield lambda count=1, note="": None

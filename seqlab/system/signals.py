@@ -1,4 +1,4 @@
-"""Requests to stop, by SIGTERM or SIGINT: work that must not be cut short is finished first."""
+"""Requests to stop, by SIGTERM or SIGINT. Work that must not be interrupted is finished first."""
 
 import atexit
 import contextlib
@@ -12,14 +12,14 @@ from typing import Any
 from seqlab.system.errors import Stopped
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
-RETRY_DELAY = 0.01  # seconds until `Stopped` is raised again, where Python could not let it through
+RETRY_DELAY = 0.01  # seconds until `Stopped` is raised again if Python dropped it
 
 
 class StopRequest:
-    """Whether a signal has requested a stop.
+    """The state of a stop request.
 
-    While `deferred`, the first signal is recorded here and nothing else. Otherwise, and at the second signal,
-    `Stopped` is raised at once. While `Stopped` is being raised, further signals change nothing.
+    While `deferred`, the first signal is only recorded. Otherwise, and at the second signal, `Stopped` is raised
+    immediately. While `Stopped` is being raised, further signals have no effect.
     """
 
     requested = False
@@ -31,7 +31,7 @@ class StopRequest:
 
     @contextlib.contextmanager
     def deferral(self, deferred: bool = True) -> Iterator[None]:
-        """Sets `deferred` for a block. A block that may be interrupted does not begin once a stop is requested."""
+        """Sets `deferred` for a block. If it is False, raises `Stopped` first if a stop has been requested."""
         before, self.deferred = self.deferred, deferred
         try:
             if not deferred:
@@ -55,27 +55,27 @@ class StopRequest:
         if self.requested:
             self.stopping = True
             raise Stopped(
-                "stopped by a signal at once, nothing more is saved: the same command goes on from the last "
-                "checkpoint, or begins anew if there is none"
+                "stopped immediately by a signal, without saving: run the same command to resume from the last "
+                "checkpoint, or to start again if there is none"
             )
 
 
 def record_signals() -> None:
-    """Records signals from now to the end of the process, for `listen_for_stop` to find.
+    """Records signals until the end of the process, for `listen_for_stop` to handle.
 
-    Nothing is raised during imports, nor while the interpreter shuts down.
+    Nothing is raised during imports or while the interpreter shuts down.
     """
     stop_request = StopRequest()
     for number in STOP_SIGNALS:
         signal.signal(number, stop_request.record_signal)
-        atexit.register(signal.signal, number, signal.SIG_IGN)  # or a signal kills the interpreter at its end
+        atexit.register(signal.signal, number, signal.SIG_IGN)  # else a signal kills the interpreter during shutdown
 
 
 @contextlib.contextmanager
 def listen_for_stop() -> Iterator[StopRequest]:
-    """Handles the signals while the block runs, and a signal that was recorded before it.
+    """Handles the signals during the block, and a signal that was recorded before it.
 
-    Only the main thread can handle signals: in other threads the request stays unset.
+    Only the main thread can handle signals. In other threads a stop is never requested.
     """
     if threading.current_thread() is not threading.main_thread():
         yield StopRequest()
@@ -86,7 +86,7 @@ def listen_for_stop() -> Iterator[StopRequest]:
     previous_hook = sys.unraisablehook
 
     def raise_again(unraisable: Any) -> None:
-        """Raises `Stopped` again: Python drops what is raised in a garbage collection or a callback from C."""
+        """Raises `Stopped` again, because Python drops exceptions raised in garbage collection or a C callback."""
         if isinstance(unraisable.exc_value, Stopped):
             stop_request.stopping = False
             signal.setitimer(signal.ITIMER_REAL, RETRY_DELAY)

@@ -1,10 +1,10 @@
-"""Text for a terminal: without control characters, in columns of equal width."""
+"""Formatting of text for a terminal: escaping of control characters, and aligned columns."""
 
 from collections.abc import Mapping, Sequence
 
 
 def printable(text: str) -> str:
-    """Returns the text with characters that are not printable escaped as in Python."""
+    """Returns the text with unprintable characters escaped as in Python."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
@@ -21,8 +21,8 @@ def pad_right(text: str, width: int) -> str:
 
 
 def grid(lines: Mapping[str, Sequence[str]], width: int, indent: int = 0) -> list[str]:
-    """Returns lines of aligned cells, each with its name in front. Lines longer than `width` are cut, between the
-    same cells, into several blocks with an empty line between them.
+    """Returns lines of aligned cells, each preceded by its name. If they are longer than `width`, they are split
+    between cells into several blocks, with an empty line between blocks.
     """
     margin = indent + 2 + max(map(width_of, lines))
     columns = [(max(map(width_of, cells)), cells) for cells in zip(*lines.values(), strict=True)]

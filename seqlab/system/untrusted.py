@@ -1,4 +1,4 @@
-"""Files that somebody else may have written: read with a size limit and a type check, never outside their folder."""
+"""Reading of untrusted files: with a size limit and a type check, and never outside their folder."""
 
 import errno
 import json
@@ -9,11 +9,11 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 from seqlab.system.errors import SeqlabError
 
-MAX_SIZE = 1 << 26  # bytes of a file that is read whole
+MAX_SIZE = 1 << 26  # maximum size of a file that is read at once, in bytes
 
 
 def resolve_inside(folder: Path, name: str) -> Path:
-    """Returns the file of that name in a folder. Raises for a name or a link that leads out of the folder."""
+    """Returns the path of a file in a folder. Raises `SeqlabError` if a name or a link leads out of the folder."""
     path = folder / name
     try:
         stays = path.resolve().is_relative_to(folder.resolve()) and not is_circular(path)
@@ -25,7 +25,7 @@ def resolve_inside(folder: Path, name: str) -> Path:
 
 
 def is_circular(path: Path) -> bool:
-    """Whether the links of a path are circular, which `resolve` accepts since Python 3.13."""
+    """Returns whether the links of a path are circular, which `resolve` accepts since Python 3.13."""
     try:
         path.stat()
     except OSError as error:
@@ -34,25 +34,25 @@ def is_circular(path: Path) -> bool:
 
 
 def plain_files(folder: Path) -> Iterator[Path]:
-    """Yields all files below a folder, sorted. Raises for a link, the folder itself included, and for anything else
-    that is not a plain file.
+    """Yields all files below a folder, sorted. Raises `SeqlabError` if the folder or anything in it is a link, or
+    neither a plain file nor a folder.
     """
     for path in [folder, *sorted(folder.rglob("*"))]:
         if path.is_symlink() or not (path.is_file() or path.is_dir()):
-            raise SeqlabError(f"{path}: no plain file; put the file itself there")
+            raise SeqlabError(f"{path}: not a plain file; put the file itself there")
         if path.is_file():
             yield path
 
 
 def read_whole(path: Path, limit: int = MAX_SIZE) -> bytes:
-    """Returns the bytes of a file. Raises for one that is missing, not a plain file, or larger than `limit`."""
+    """Returns the bytes of a file. Raises `SeqlabError` if it is missing, not a plain file or larger than `limit`."""
     try:
         if not path.is_file():
             plain = " that is a plain file" if path.exists() else ""
             raise SeqlabError(f"{path.parent} has no {path.name}{plain}")
         size = path.stat().st_size
         if size > limit:
-            raise SeqlabError(f"{path}: {size:,} bytes, and such a file has at most {limit:,}")
+            raise SeqlabError(f"{path}: {size:,} bytes, but the limit is {limit:,}")
         return path.read_bytes()
     except OSError as error:
         raise SeqlabError(f"{path}: cannot be read: {error.strerror or error}") from None
@@ -64,22 +64,22 @@ def read_json(path: Path, kind: Any = Any) -> Any:
 
 
 def parse_json(content: bytes, place: str, kind: Any = Any) -> Any:
-    """Returns the value of JSON in UTF-8, of type `kind`. Errors name the `place`."""
+    """Parses JSON in UTF-8 and returns its value, of type `kind`. Errors name the `place`."""
     try:
         text = content.decode("utf-8")
         value = json.loads(text)
-        if "\\ud" in text.lower():  # half of a surrogate pair cannot be written again
+        if "\\ud" in text.lower():  # half of a surrogate pair cannot be encoded again
             json.dumps(value, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
-        raise SeqlabError(f"{place}: no JSON: {error}") from None
+        raise SeqlabError(f"{place}: not valid JSON: {error}") from None
     if not fits(value, kind):
-        raise SeqlabError(f"{place}: not what should be there: it is damaged, or of another version of seqlab")
+        raise SeqlabError(f"{place}: unexpected content: it is damaged, or another version of seqlab wrote it")
     return value
 
 
 def fits(value: Any, expected: Any) -> bool:
-    """Whether a JSON value is of the `expected` type: Any, None, bool, int (of 64 bits), float, str, a union or a
-    Literal of these, or a list, tuple or dict of these. A list counts as a tuple, an int as a float.
+    """Returns whether a JSON value has the `expected` type: Any, None, bool, int (64 bits), float, str, a union or a
+    Literal of these, or a list, tuple or dict of these. A list also counts as a tuple, and an int as a float.
     """
     kind, inner = get_origin(expected) or expected, get_args(expected)
     if kind is Any:

@@ -1,4 +1,4 @@
-"""Checks before training: what needs two parts of an experiment, its data, or this machine."""
+"""Checks before training that involve several parts of an experiment, its data or the devices."""
 
 import jax
 
@@ -14,16 +14,16 @@ from seqlab.types import Counted, Model
 
 
 def check_longest(model: Model, plan: Plan) -> None:
-    """Raises `SeqlabError` where a batch has more positions than the model."""
+    """Raises `SeqlabError` if a batch is longer than the model supports."""
     if model.longest is not None and plan.longest > model.longest:
         raise SeqlabError(
-            f"there are batches of {plan.longest} positions, and the model has {model.longest}: raise "
+            f"the longest batch has {plan.longest} positions, but the model supports at most {model.longest}: raise "
             f"model.max_length, or set batching.max_length to {model.longest}"
         )
 
 
 def check_experiment(experiment: Experiment) -> None:
-    """Raises `SeqlabError`, before any work is done, for parts that do not fit together, or not this machine. The
+    """Raises `SeqlabError`, before any work is done, if the parts do not fit together or do not fit the devices. The
     fields of a part are checked where they are defined.
     """
     catalogue.check_parts(experiment)
@@ -31,8 +31,8 @@ def check_experiment(experiment: Experiment) -> None:
     names = ("loss", *experiment.task.metrics)
     if experiment.validation.metric not in names:
         raise SeqlabError(
-            f"validation.metric {experiment.validation.metric!r} is none of this task's: {', '.join(names)}; "
-            "the field metrics of a task names them"
+            f"validation.metric {experiment.validation.metric!r} is not a metric of this task "
+            f"({', '.join(names)}): add it to the field metrics of the task"
         )
     model, task = type(experiment.model).__name__, experiment.task
     if task.metrics and not task.predicts:
@@ -40,7 +40,7 @@ def check_experiment(experiment: Experiment) -> None:
     if task.updates < 1:
         raise SeqlabError(f"task.updates must be at least 1, not {task.updates}")
     if isinstance(experiment.model, Counted) and (experiment.parametrization or experiment.initialize):
-        raise SeqlabError(f"{model} is counted: leave out parametrization and initialize")
+        raise SeqlabError(f"{model} is estimated by counting: remove parametrization and initialize")
     if experiment.task.whole_batch and (experiment.accumulate > 1 or experiment.parallel.name == "pmap"):
         raise SeqlabError(
             f"the loss of {type(experiment.task).__name__} depends on the whole batch: set accumulate to 1 and "
@@ -57,19 +57,19 @@ def check_experiment(experiment: Experiment) -> None:
 
 
 def check_columns(experiment: Experiment, data: PreparedData) -> None:
-    """Raises `SeqlabError` where the data lacks a column of the task."""
-    smallest = min(data.counts, key=lambda split: data.counts[split])  # opens fastest
+    """Raises `SeqlabError` if the data lacks a column of the task."""
+    smallest = min(data.counts, key=lambda split: data.counts[split])  # the fastest to open
     first = next(data.read(smallest, 0, 1))
     for name in experiment.task.columns:
         if name not in first:
             task = type(experiment.task).__name__
-            raise SeqlabError(f"{task} needs the column {name!r}, and the data has {', '.join(first)}")
+            raise SeqlabError(f"{task} needs the column {name!r}, but the data has {', '.join(first)}")
 
 
 def check_kernel(model: Model, plan: Plan) -> None:
-    """Raises `SeqlabError` where a part of the model's kernel would never see a position."""
+    """Raises `SeqlabError` if the widest kernel of the model is wider than the longest batch."""
     if model.widest_kernel > plan.longest:
         raise SeqlabError(
-            f"a kernel of {model.widest_kernel} positions is wider than any batch: choose a model.kernel up to "
-            f"{plan.longest}"
+            f"a kernel of {model.widest_kernel} positions is wider than the longest batch: "
+            f"set model.kernel to at most {plan.longest}"
         )

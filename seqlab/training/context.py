@@ -1,4 +1,4 @@
-"""The parts that the training loop works with."""
+"""The objects that the training loop uses."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -14,21 +14,21 @@ from seqlab.types import Params, TrainState
 
 
 class TrainingContext(NamedTuple):
-    """The parts that the training loop works with. They stay the same for the whole run."""
+    """The objects that the training loop uses. They do not change during a run."""
 
     experiment: Experiment
     runner: Runner
     shapes: TrainState
     """The shapes of the state, for all devices."""
     create_state: Callable[[], TrainState]
-    """Returns the state of step 0, on the devices."""
+    """Returns the state at step 0, on the devices."""
     train_step: Callable[[TrainState, Any], tuple[TrainState, dict[str, jax.Array]]]
-    """The compiled training step. It donates the state."""
+    """The compiled training step, which donates its state."""
     plan: Plan
     collate: Callable[[BatchPlan, int], Any]
-    """Returns the batch of some rows in an epoch."""
+    """Returns the batch for a batch plan and an epoch."""
     validate: Callable[[Params], dict[str, float]]
-    """Returns the validation loss, and other scores, of parameters."""
+    """Returns the validation loss and other scores of the given parameters."""
     run: Path
     """The folder of the run."""
     say: Callable[[str], None]

@@ -15,16 +15,16 @@ from seqlab.training.progress import Progress
 
 
 def run_counting(context: TrainingContext) -> None:
-    """Writes the only checkpoint of a run, as step 1, unless it exists: the parameters that the model counts.
+    """Counts the parameters and writes them as the only checkpoint of a run, at step 1. Does nothing if it exists.
 
-    Raises `SeqlabError` for parameters of other shapes than those of the model, and for an infinite validation loss.
+    Raises `SeqlabError` if the counted parameters have the wrong shapes or the validation loss is infinite.
     """
     experiment, run = context.experiment, context.run
     if manifest.checkpoint_steps(run):
-        context.say(f"{run}: parameters are already counted")
+        context.say(f"{run}: the parameters are already counted")
         return
     if jax.process_count() > 1:
-        raise SeqlabError(f"{type(experiment.model).__name__} is counted by one process")
+        raise SeqlabError(f"{type(experiment.model).__name__} is estimated by counting: run a single process")
     batches = (context.collate(batch_plan, 0) for batch_plan in context.plan.batches(experiment.seed, None))
     params = jax.tree.map(np.asarray, experiment.model.count(batches))
     check_shapes(params, context.shapes.params, run)

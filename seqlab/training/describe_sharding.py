@@ -16,7 +16,7 @@ from seqlab.training.trainable import split
 
 
 def describe_sharding(experiment: Experiment) -> Iterator[str]:
-    """Yields lines that say on which axes of the mesh the state is sharded, and how much of it a device holds."""
+    """Yields lines that show the mesh axes of each part of the state and its size on each device."""
     check_experiment(experiment)
     experiment = catalogue.with_expected_sizes(experiment)
     params = jax.eval_shape(lambda: init_parameters(experiment))
@@ -28,4 +28,4 @@ def describe_sharding(experiment: Experiment) -> Iterator[str]:
     yield from explain(params, *sizes)
     *_, total = explain({"optimizer": moments, "average": average}, *sizes)
     size, share = total.split()[-2:]
-    yield f"plus the optimizer state, sharded like the parameters: {size} MiB, {share} MiB a device"
+    yield f"plus the optimizer state, sharded like the parameters: {size} MiB, {share} MiB per device"

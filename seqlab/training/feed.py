@@ -1,4 +1,4 @@
-"""The stream of batches that training is fed. Threads make the batches ahead."""
+"""The stream of training batches. Threads make the batches in advance."""
 
 import functools
 from collections.abc import Callable, Iterator
@@ -14,8 +14,8 @@ from seqlab.training.progress import Progress
 
 
 def stream_own_batches(context: TrainingContext, progress: Progress) -> Iterator[tuple[int, int, Any]]:
-    """Yields this process's rows of the batches from `progress` on, without end: (epoch and index of the next batch,
-    batch).
+    """Yields (epoch and index of the next batch, batch) endlessly, starting at `progress`. A batch has only the rows
+    of this process.
     """
     collate = collate_local_rows(context.runner, context.collate)
     for epoch, index, batch in stream_batches(
@@ -28,7 +28,7 @@ def stream_own_batches(context: TrainingContext, progress: Progress) -> Iterator
 def stream_batches(
     plan: Plan, seed: int, collate: Callable[..., Any], epoch: int, index: int
 ) -> Iterator[tuple[int, int, Any]]:
-    """Yields the batches from an epoch and index on, without end: (epoch and index of the next batch, batch).
+    """Yields (epoch and index of the next batch, batch) endlessly, starting at an epoch and index.
 
     `collate(batch_plan, epoch=epoch)` makes a batch.
     """
@@ -40,6 +40,6 @@ def stream_batches(
             for batch in batch_plans.slice(slice(index, None)).map(make).to_iter_dataset(ahead):
                 index += 1
                 yield epoch, index, batch
-        except SeqlabError as error:  # Grain adds lines of its own
+        except SeqlabError as error:  # Grain appends lines to the message
             raise SeqlabError(str(error).partition("\n")[0]) from None
         epoch, index = epoch + 1, 0

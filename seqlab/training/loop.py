@@ -1,6 +1,6 @@
-"""The training loop: from the newest checkpoint of a run, or its beginning, to its last step.
+"""The training loop: from the latest checkpoint of a run, or from its beginning, to its last step.
 
-No step waits for its own results: they are read from the device one step late.
+The results of a step are read one step later, so that no step waits for the device.
 """
 
 import contextlib
@@ -27,19 +27,19 @@ from seqlab.training.progress import BatchPosition, Progress
 from seqlab.training.schedule import make_schedule
 from seqlab.types import TrainState
 
-PAUSES = (1, 5, 25)  # seconds between the attempts to save the last state
+PAUSES = (1, 5, 25)  # seconds before each further attempt to save the last state
 
 
 def run_attempt(context: TrainingContext, left_out: Sequence[BatchPosition]) -> None:
-    """Trains from the newest checkpoint to the last step, without the batches of `left_out`.
+    """Trains from the latest checkpoint to the last step, without the batches in `left_out`.
 
-    Raises `NonFiniteError` for a loss or gradient that is not finite and may not be left out; `Stopped` after a stop
-    request, when the state is saved; `SeqlabError` for a last state that cannot be saved.
+    Raises `NonFiniteError` for a loss or gradient that is not finite, unless the experiment skips such updates;
+    `Stopped` after a stop request, once the state is saved; `SeqlabError` if the last state cannot be saved.
     """
     experiment = context.experiment
     start, progress = newest_progress(context)
     if progress.judged and (start >= experiment.steps or progress.stopped):
-        context.say(f"{context.run} is trained: {start} steps")
+        context.say(f"{context.run} is already trained: {start} steps")
         return
     if start:
         context.say(f"resuming from step {start}")
@@ -61,37 +61,37 @@ def run_attempt(context: TrainingContext, left_out: Sequence[BatchPosition]) -> 
 
 @dataclasses.dataclass
 class TrainingLoop:
-    """One attempt at training a run, with everything that is kept from one step to the next."""
+    """One attempt at training a run, with everything that persists from one step to the next."""
 
     context: TrainingContext
     outputs: Outputs
     meter: StretchMeter
-    """The speed since the log was last written."""
+    """The measurements since the log was last written."""
     check: DelayedCheck
     """The result of the previous step, until it is read."""
     learning_rate: Callable[[Any], jax.Array]
-    """The learning rate by update, from 0."""
+    """The learning rate as a function of the update, counted from 0."""
     step: int
     """The number of steps that have been started."""
     state: TrainState
-    """The state after `step` steps. It may still be computed on the devices."""
+    """The state after `step` steps. The devices may still be computing it."""
     progress: Progress
     """The progress after `step` steps."""
     unlogged: tuple[int, dict[str, jax.Array]] | None = None
-    """The step and the sums of the next line of the log, until they are read."""
+    """The step and the sums of the next log line, until they are read."""
 
     @property
     def experiment(self) -> Experiment:
-        """The experiment that is trained."""
+        """The experiment of the run."""
         return self.context.experiment
 
     @property
     def finished(self) -> bool:
-        """Whether no further step is to be taken."""
+        """Whether training is complete."""
         return self.step >= self.experiment.steps or self.progress.stopped
 
     def run(self) -> None:
-        """Trains until the last step, or until validation or a stop request ends the run."""
+        """Trains until the last step, or until early stopping or a stop request ends training."""
         batches = stream_own_batches(self.context, self.progress)
         if not self.progress.judged:
             self.validate()
@@ -110,9 +110,10 @@ class TrainingLoop:
         self.finish_saving()
 
     def run_step(self, batch: Any) -> bool:
-        """Starts one step, and reads the results of the step before. Returns whether to stop after this step.
+        """Starts one step and reads the results of the previous step. Returns whether to stop after this step.
 
-        Several processes agree on stopping in each step, and learn the result one step later, all in the same step.
+        Several processes exchange their stop requests in each step. All of them read the result one step later, and
+        therefore stop at the same step.
         """
         runner, stop_request, several = self.context.runner, self.context.stop_request, jax.process_count() > 1
         self.step += 1
@@ -124,13 +125,13 @@ class TrainingLoop:
         return stopping
 
     def read_results(self) -> bool:
-        """Reads the results that are pending. Returns whether any process has been requested to stop."""
+        """Reads the pending results. Returns whether any process has received a stop request."""
         stop_requested = self.check.read()
         self.write_log()
         return bool(stop_requested)
 
     def take_sums(self) -> None:
-        """Takes the sums of the metrics out of the state, where a line of the log is due."""
+        """Moves the sums of the metrics out of the state if a log line is due."""
         if self.step % self.experiment.log_every == 0:
             runner = self.context.runner
             self.unlogged = self.step, runner.fetch(self.state.sums)
@@ -138,7 +139,7 @@ class TrainingLoop:
             self.state = dataclasses.replace(self.state, sums=runner.place(zeros))
 
     def write_log(self) -> None:
-        """Writes the line of the log whose sums have been taken, if there is one."""
+        """Writes the pending log line, if there is one."""
         if self.unlogged is None:
             return
         (step, sums), self.unlogged = self.unlogged, None
@@ -151,7 +152,7 @@ class TrainingLoop:
         self.outputs.advance(0, ", ".join(notes))
 
     def write_trail(self) -> None:
-        """Writes the hashes of the batch and of the state, where the trail has a line for the step."""
+        """Writes the hashes of the batch and the state if a line of the trail is due."""
         context, experiment = self.context, self.experiment
         if experiment.hash_every and self.step % experiment.hash_every == 0:
             batch_plan = context.plan.batches(experiment.seed, self.progress.epoch)[self.progress.index - 1]
@@ -160,9 +161,9 @@ class TrainingLoop:
                 self.outputs.trail.write(self.step, context.collate(batch_plan, self.progress.epoch), state)
 
     def save_if_due(self, stopping: bool) -> None:
-        """Saves the state and validates it, where that is due; or only saves it, before a stop or for a failed save.
+        """Saves and validates the state if that is due. Only saves it before a stop, or after a failed save.
 
-        A state that is to be validated is saved first, so that the same command can repeat the validation.
+        The state is saved before it is validated, so that the same command can repeat an interrupted validation.
         """
         experiment, saver = self.experiment, self.outputs.saver
         if self.step % experiment.validation.every == 0 or self.step == experiment.steps:
@@ -170,19 +171,19 @@ class TrainingLoop:
             self.save(judged=False)
             self.validate()
             if self.progress.stopped:
-                self.context.say(f"stopping early: {self.progress.waited} validations without a better one")
+                self.context.say(f"stopping early: {self.progress.waited} validations without improvement")
         elif stopping or (saver.failure and self.step % experiment.log_every == 0):
             self.read_results()
             self.save(judged=True)
 
     def save(self, judged: bool) -> None:
-        """Starts to save the state. `judged`: whether the state has been validated, or need not be."""
+        """Starts saving the state. `judged` is False if the state is yet to be validated."""
         self.progress = dataclasses.replace(self.progress, judged=judged)
         tree = checkpoint.saved_tree(self.context.runner.to_saved(self.state))
         self.outputs.saver.save(tree, self.step, self.progress.to_json())
 
     def validate(self) -> None:
-        """Validates the state, and amends its checkpoint by the result. One process may be stopped at once in it."""
+        """Validates the state and adds the result to its checkpoint. A single process can be stopped meanwhile."""
         context, step, state = self.context, self.step, self.state
         with self.meter.pause():
             with context.stop_request.deferral(jax.process_count() > 1):
@@ -191,26 +192,26 @@ class TrainingLoop:
                 )
             if not np.isfinite(values["loss"]):
                 raise SeqlabError(
-                    f"{context.run}: the validation loss of step {step} is not finite, though those of training are: "
-                    f"its checkpoint is of no use. {nonfinite_advice(context.run, self.progress.best_step)}"
+                    f"{context.run}: the validation loss of step {step} is not finite, although the training losses "
+                    f"are: its checkpoint is useless. {nonfinite_advice(context.run, self.progress.best_step)}"
                 )
             if self.outputs.log is not None:
                 self.outputs.log.write(step, {f"validation {name}": value for name, value in values.items()})
-                with contextlib.suppress(OSError):  # the log has reported a full disk
+                with contextlib.suppress(OSError):  # the log has already reported a full disk
                     draw_curves(context.run)
             context.say(f"step {step}: " + ", ".join(f"{name} {value:.4g}" for name, value in values.items()))
             self.progress = self.progress.after_validation(self.experiment.validation, step, values)
             self.outputs.saver.amend(step, self.progress.to_json())
 
     def stop(self) -> None:
-        """Raises `Stopped`, once the state has been saved."""
+        """Waits until the state is saved, and raises `Stopped`."""
         saver = self.outputs.saver
         saver.wait()
         outcome = "could not be saved" if saver.failure else "is saved"
-        raise Stopped(f"stopped at step {self.step}, which {outcome}: the same command goes on", agreed=True)
+        raise Stopped(f"stopped at step {self.step}, which {outcome}: run the same command to resume", agreed=True)
 
     def finish_saving(self) -> None:
-        """Waits until the last state is saved, with a few attempts. Raises `SeqlabError` if all of them fail."""
+        """Waits until the last state is saved, with a few retries. Raises `SeqlabError` if every attempt fails."""
         saver = self.outputs.saver
         saver.wait()
         for pause in PAUSES:
@@ -220,15 +221,15 @@ class TrainingLoop:
                 saver.wait()
         if saver.failure:
             raise SeqlabError(
-                f"{self.context.run}: the state of step {self.step} could not be saved: make room; the same command "
-                "goes on"
+                f"{self.context.run}: the state of step {self.step} could not be saved: free disk space, and run the "
+                "same command to resume"
             )
 
 
 def newest_progress(context: TrainingContext) -> tuple[int, Progress]:
-    """Returns the step and the progress of the newest whole checkpoint, or of a new run if there is none.
+    """Returns the step and the progress of the latest intact checkpoint, or of a new run if there is no checkpoint.
 
-    Raises `SeqlabError` for a checkpoint of parameters alone, or of another version.
+    Raises `SeqlabError` if the checkpoint has only parameters, or was written by an incompatible version.
     """
 
     def read() -> tuple[int, dict[str, Any]]:
@@ -242,9 +243,9 @@ def newest_progress(context: TrainingContext) -> tuple[int, Progress]:
 
 
 def restore_state(context: TrainingContext, step: int) -> TrainState:
-    """Returns the state of a checkpoint, restored onto the devices.
+    """Restores the state of a checkpoint onto the devices.
 
-    The rows of its carry are fitted, since the checkpoint may have been written on another number of devices.
+    Pads or truncates the rows of its carry, since the checkpoint may come from a different number of devices.
     """
     targets = context.runner.restore_targets(context.shapes)
     saved = checkpoint.load_tree(context.run, step, checkpoint.saved_tree(targets))

@@ -1,4 +1,4 @@
-"""Measurements of a stretch of steps, from one line of the log to the next."""
+"""Measurements of a stretch of steps, between two lines of the log."""
 
 import contextlib
 import dataclasses
@@ -12,15 +12,15 @@ import numpy as np
 
 from seqlab.types import has_mask
 
-STANDARD_SUMS = ("loss", "weight", "nll", "correct", "gradient_norm", "steps")  # others are a task's own metrics
+STANDARD_SUMS = ("loss", "weight", "nll", "correct", "gradient_norm", "steps")  # others are metrics of the task
 
 
 class Stretch(NamedTuple):
-    """The speed of a stretch of steps, and shares between 0 and 1."""
+    """The measurements of a stretch of steps."""
 
     tokens_per_second: float
     shares: dict[str, float]
-    """The share of padding in the inputs, and of the time that was spent waiting for input."""
+    """The fraction of padding in the inputs, and the fraction of time spent waiting for input."""
 
 
 @dataclasses.dataclass
@@ -28,39 +28,39 @@ class StretchMeter:
     """Measures the stretch of steps since the log was last written."""
 
     earlier_tokens: float
-    """The tokens of this stretch that an earlier process has trained on."""
+    """The number of tokens of this stretch that an earlier process trained on."""
     started: float = dataclasses.field(default_factory=time.perf_counter)
-    """The time at which the stretch began, plus the length of its pauses."""
+    """The time at which the stretch began, plus the duration of its pauses."""
     waited: float = 0.0
-    """The seconds that were spent waiting for input."""
+    """The time spent waiting for input, in seconds."""
     pads: float = 0.0
-    """The number of pads in the inputs and prefixes."""
+    """The number of padding positions in the inputs and prefixes."""
     positions: float = 0.0
-    """The number of all positions in the inputs and prefixes."""
+    """The total number of positions in the inputs and prefixes."""
 
     @contextlib.contextmanager
     def wait(self) -> Iterator[None]:
-        """Counts the time of a block as time that is spent waiting for input."""
+        """Counts the duration of the block as time spent waiting for input."""
         start = time.perf_counter()
         yield
         self.waited += time.perf_counter() - start
 
     @contextlib.contextmanager
     def pause(self) -> Iterator[None]:
-        """Leaves out the time of a block."""
+        """Excludes the duration of the block from the measured time."""
         start = time.perf_counter()
         yield
         self.started += time.perf_counter() - start
 
     def count_padding(self, batch: Any) -> None:
-        """Counts the pads and the positions of a batch, wherever it has a mask."""
+        """Counts the padding and all positions in the parts of a batch that have a mask."""
         for side in jax.tree.leaves(batch, is_leaf=has_mask):
             if has_mask(side):
                 self.pads += side.mask.size - np.count_nonzero(side.mask)
                 self.positions += side.mask.size
 
     def end(self, tokens: Any) -> Stretch:
-        """Ends the stretch, of so many `tokens` in all, and starts the next one."""
+        """Ends the stretch, which has `tokens` tokens in total, and starts the next one."""
         now = time.perf_counter()
         seconds = now - self.started
         shares = {"padding": self.pads / max(self.positions, 1.0), "input wait": self.waited / seconds}
@@ -74,10 +74,10 @@ def training_metrics(sums: dict[str, jax.Array]) -> dict[str, float]:
     """Returns the mean metrics of a stretch of steps from their sums."""
     totals = {name: float(value) for name, value in sums.items()}
     weight = max(totals["weight"], 1.0)
-    if not totals["steps"]:  # all updates were left out
+    if not totals["steps"]:  # all updates were skipped
         return {}
     values = {"loss": totals["loss"] / weight}
-    if "nll" in totals:  # without label smoothing, as the validation loss
+    if "nll" in totals:  # without label smoothing, like the validation loss
         values = {"loss": totals["nll"] / weight, "perplexity": perplexity(totals["nll"] / weight)}
     values |= {name: value / weight for name, value in totals.items() if name not in STANDARD_SUMS}
     return {**values, "gradient norm": totals["gradient_norm"] / totals["steps"]}

@@ -1,7 +1,7 @@
-"""Training on what the policy itself does: a step is one rollout by the current parameters, and some updates on it.
+"""Training on samples of the policy: a step is a rollout of the current parameters followed by updates on it.
 
-Rollout and updates are one compiled step. Checkpoints, stops and validations therefore fall between rollouts, and
-what follows a checkpoint is computed again bit for bit.
+The rollout and its updates are one compiled step. Checkpoints, stops and validations therefore fall between rollouts,
+and a resumed run repeats the same computation bit for bit.
 """
 
 import dataclasses
@@ -14,15 +14,15 @@ import jax.numpy as jnp
 from seqlab.types import Context, Params, TrainState
 
 Rollout = Callable[[Params, Any, Context], Any]  # of parameters and a batch
-ROLLOUT_KEY = 1 << 30  # folded into the key of a step, apart from those of its updates
+ROLLOUT_KEY = 1 << 30  # folded into the key of a step, so that rollouts and updates use different keys
 
 
 def make_online_step(
     update: Callable[..., Any], rollout: Rollout, seed: int, updates: int, axis: str | None = None
 ) -> Callable[..., Any]:
-    """Returns the step that makes a rollout from a batch and applies `update` to it, `updates` times.
+    """Returns a step that makes a rollout from a batch and applies `update` to it `updates` times.
 
-    `update` is a step of supervised training. The number of a step counts rollouts.
+    `update` is a step of supervised training. The step number counts rollouts.
     """
 
     def step(state: TrainState, batch: Any, references: Any = None) -> tuple[TrainState, dict[str, jax.Array]]:
@@ -43,5 +43,5 @@ def make_online_step(
 
 
 def rollout_key(seed: int, step: Any) -> jax.Array:
-    """Returns the key of the randomness of a rollout."""
+    """Returns the random key of a rollout."""
     return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), step), ROLLOUT_KEY)

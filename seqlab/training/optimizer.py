@@ -11,7 +11,7 @@ from seqlab.training.trainable import scale_updates
 
 
 def optimizer_at(config: Optimizer, rate: Callable[[Any], jax.Array]) -> optax.GradientTransformation:
-    """Returns the optimizer at a learning rate that is any function of the number of updates."""
+    """Returns the optimizer with a learning rate that is a function of the number of updates."""
     match config.name:
         case "adam":
             update = optax.adam(rate, config.beta1, config.beta2, config.epsilon)
@@ -35,7 +35,7 @@ def optimizer_at(config: Optimizer, rate: Callable[[Any], jax.Array]) -> optax.G
         case "adagrad":
             update = optax.adagrad(rate, eps=config.epsilon)
         case _:
-            raise AssertionError(config.name)  # config.OPTIMIZERS has no other
+            raise AssertionError(config.name)  # config.OPTIMIZERS lists no other
     clip = [optax.clip_by_global_norm(config.clip)] if config.clip else []
     scale = [scale_updates(config.rates)] if config.rates else []
     return optax.chain(*clip, update, *scale) if clip or scale else update

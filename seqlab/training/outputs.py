@@ -13,21 +13,21 @@ from seqlab.training.context import TrainingContext
 
 
 class Outputs(NamedTuple):
-    """The outputs of the training loop. Process 0 alone writes the log and the trail."""
+    """The outputs of the training loop. Only process 0 writes the log and the trail."""
 
     advance: Callable[..., None]
-    """Advances the progress bar by a number of steps, and shows a note."""
+    """Advances the progress bar by a number of steps and shows a note."""
     log: Logbook | None
     trail: Trail | None
-    """None, too, where the experiment asks for no hashes."""
+    """None also if the experiment writes no hashes."""
     saver: Saver
 
 
 @contextlib.contextmanager
 def open_outputs(context: TrainingContext, start: int, judged: bool) -> Iterator[Outputs]:
-    """Opens the outputs for a run that resumes from step `start`, and closes them at the end of the block.
+    """Opens the outputs of a run that resumes from step `start`, and closes them at the end of the block.
 
-    `judged`: whether the state of `start` has been validated. A stop request is deferred while the outputs are open.
+    `judged`: whether the state at `start` has been validated. Stop requests are deferred while the outputs are open.
     """
     experiment, run = context.experiment, context.run
     with contextlib.ExitStack() as stack:

@@ -1,4 +1,4 @@
-"""Preparation of an experiment for training: its data, its codecs, its corpus and its plan of batches."""
+"""Preparation of an experiment for training: its data, codecs, corpus and batch plan."""
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,7 +21,7 @@ from seqlab.training.checks import check_columns, check_kernel, check_longest
 
 
 class PreparedExperiment(NamedTuple):
-    """An experiment whose sizes are filled in, its data, its codecs, and its training split as arrays."""
+    """An experiment with its sizes filled in, its data, its codecs, and its training split as arrays."""
 
     experiment: Experiment
     data: PreparedData
@@ -29,7 +29,7 @@ class PreparedExperiment(NamedTuple):
     corpus: Corpus
 
     def collate(self, batch_plan: BatchPlan, epoch: int) -> Any:
-        """Returns the batch of some rows of the training split, as an epoch of training sees it."""
+        """Returns the training batch for a batch plan and an epoch."""
         return make_batch(self.experiment.task, self.corpus, self.codecs, batch_plan, (self.experiment.seed, epoch))
 
 
@@ -41,10 +41,10 @@ def prepare_experiment(
     tokenizer: Path | None = None,
     say: Callable[[str], None] = print,
 ) -> PreparedExperiment:
-    """Prepares the data and the codecs of an experiment, each of which is stored and made only once.
+    """Prepares the data and the codecs of an experiment. Both are cached, so that each is made only once.
 
-    The codecs are those of the folder `run` if it has some, of the run `init_from`, from the file `tokenizer`, or
-    fitted to the training split. Raises `SeqlabError` for data without the columns of the task.
+    The codecs come from the folder `run` if it exists, else from the file `tokenizer`, else from the run `init_from`;
+    missing codecs are fitted to the training split. Raises `SeqlabError` if the data lacks a column of the task.
     """
     data = prepare(experiment.data, data_dir)
     check_columns(experiment, data)
@@ -67,15 +67,16 @@ def make_codecs(
     init_from: Path | None = None,
     tokenizer: Path | None = None,
 ) -> Codecs:
-    """Returns the codecs of `run` if it has some, of `init_from`, or fitted to the training split; those of text are
-    the SentencePiece model in the file `tokenizer`, if it is given.
+    """Returns the codecs of `run` if it exists. Otherwise text columns use the SentencePiece model in the file
+    `tokenizer`, if it is given, or else columns use the codecs of `init_from`. Missing codecs are fitted to the
+    training split.
     """
     columns = experiment.task.columns
     from_file = {} if tokenizer is None else load_text_codecs(columns, tokenizer)
     if (run / "experiment.json").exists():
         stored = load_codecs(run, columns)
         if any(stored[name] != codec for name, codec in from_file.items()):
-            raise SeqlabError(f"{run} has another tokenizer than {tokenizer}: choose another --out")
+            raise SeqlabError(f"{run} has a different tokenizer than {tokenizer}: choose another --out")
         return stored
     given = {}
     if init_from is not None:
@@ -96,15 +97,15 @@ def describe_unused_text(experiment: Experiment, init_from: Path | None) -> Iter
 
 
 def shared_codecs(columns: Mapping[str, Codec], given: Codecs, text: Text) -> Codecs:
-    """Returns codecs of further columns: those that share one with a column whose codec is given."""
+    """Returns the codecs of further columns that share a codec with one of the given columns."""
     by_template = {columns[name]: codec for name, codec in given.items() if columns[name].shared(text)}
     return {name: by_template[codec] for name, codec in columns.items() if codec in by_template and name not in given}
 
 
 def load_text_codecs(columns: Mapping[str, Codec], path: Path) -> Codecs:
-    """Returns the SentencePiece model in a file for every column of text. Raises `SeqlabError` for a missing file."""
+    """Returns the SentencePiece model in a file for every text column. Raises `SeqlabError` for a missing file."""
     if not path.is_file():
-        raise SeqlabError(f"no tokenizer {path}")
+        raise SeqlabError(f"--tokenizer {path} does not exist")
     loaded = SentencePiece.load(path.read_bytes(), str(path))
     names = [name for name, codec in columns.items() if isinstance(codec, TextCodec)]
     for name in names:
@@ -113,9 +114,7 @@ def load_text_codecs(columns: Mapping[str, Codec], path: Path) -> Codecs:
 
 
 def fit_codecs(columns: Mapping[str, Codec], text: Text, data: PreparedData, data_dir: Path) -> Codecs:
-    """Returns the codecs of columns, fitted to the training split. Columns with equal codecs that are shared get a
-    joint one.
-    """
+    """Fits the codecs of columns to the training split. Columns with equal, shared codecs get one joint codec."""
     groups: dict[Any, list[str]] = {}
     for name, codec in columns.items():
         groups.setdefault(codec if codec.shared(text) else name, []).append(name)
@@ -127,7 +126,7 @@ def fit_codecs(columns: Mapping[str, Codec], text: Text, data: PreparedData, dat
 
 
 def fit_codec(codec: Codec, names: Sequence[str], text: Text, data: PreparedData, data_dir: Path) -> Codec:
-    """Returns a codec fitted to some columns of the training split, which is stored in the cache."""
+    """Returns a codec fitted to columns of the training split, from the cache if it is there."""
 
     def read(sample: int | None) -> Iterator[Value]:
         stride = -(-data.size("train") // sample) if sample else 1
@@ -143,7 +142,7 @@ def fit_codec(codec: Codec, names: Sequence[str], text: Text, data: PreparedData
             raise SeqlabError(f"{name}.fit must return a {name}, not {type(fitted).__name__}")
         content = content_of(fitted)
         if content_of(codec.load(content, str(path))) != content:
-            raise SeqlabError(f"{name}.load does not return the codec whose save returned its argument")
+            raise SeqlabError(f"{name}.load does not restore the codec that {name}.save wrote")
         return content
 
     content = read_or_make(path, fit)
@@ -152,7 +151,7 @@ def fit_codec(codec: Codec, names: Sequence[str], text: Text, data: PreparedData
 
 
 def plan_batches(experiment: Experiment, corpus: Corpus, say: Callable[[str], None]) -> Plan:
-    """Returns the plan of batches, after describing it by `say`. Raises `SeqlabError` for one that does not fit."""
+    """Returns the batch plan and describes it with `say`. Raises `SeqlabError` if it does not fit the model."""
     plan = experiment.task.plan(corpus, experiment.batching)
     for line in plan.describe():
         say(line)

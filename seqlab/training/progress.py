@@ -1,4 +1,4 @@
-"""The progress of a run: its place in the data, its best validation, and whether it has stopped early."""
+"""The progress of a run: its position in the data, its best validation, and whether it has stopped early."""
 
 import dataclasses
 from collections.abc import Iterable
@@ -16,50 +16,52 @@ BatchPosition = tuple[int, ...]
 
 @dataclasses.dataclass(frozen=True)
 class Progress:
-    """The progress of a run, as the manifest of a checkpoint stores it. The defaults are those of a new run."""
+    """The progress of a run, stored in the manifest of each checkpoint. The defaults describe a new run."""
 
     epoch: int = 0
     """The epoch of the next batch."""
     index: int = 0
     """The index of the next batch in its epoch."""
     left_out: tuple[BatchPosition, ...] = ()
-    """The batches that training leaves out."""
+    """The batches that training skips."""
     best: float | None = None
     """The best value of the validation metric."""
     best_step: int | None = None
-    """The step of the best value."""
+    """The step with the best value."""
     waited: int = 0
     """The number of validations since the best one."""
     judged: bool = True
-    """Whether the last saved state has been validated, if it must be."""
+    """Whether the last saved state has been validated, or needs no validation."""
     stopped: bool = False
-    """Whether validation has ended the run before its last step."""
+    """Whether early stopping has ended the run."""
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the progress as a manifest stores it."""
+        """Returns the progress as JSON values."""
         return {**dataclasses.asdict(self), "left_out": [list(batch) for batch in self.left_out]}
 
     @classmethod
     def from_json(cls, values: dict[str, Any], run: Path, step: int) -> "Progress":
-        """Returns the progress that a checkpoint of `run` stores. Raises `SeqlabError` for anything else."""
+        """Returns the progress stored in a checkpoint of `run`. Raises `SeqlabError` for other values."""
         if "epoch" not in values:
             kind = "averaged" if "averaged" in values else "imported"
-            raise SeqlabError(f"{run} holds {kind} parameters, which do not train on: start from it with --init-from")
+            raise SeqlabError(
+                f"{run} has {kind} parameters, which cannot resume training: use them in a new run with --init-from"
+            )
         if not all(fits(values.get(name), kind) for name, kind in JSON_TYPES.items()):
             raise SeqlabError(
-                f"{run}: checkpoint {step} does not tell where the run was: it is of another version of seqlab; "
-                "start from it with --init-from"
+                f"{run}: checkpoint {step} lacks the progress of the run: another version of seqlab wrote it; use it "
+                "in a new run with --init-from"
             )
         stored = {name: values[name] for name in JSON_TYPES if name in values}
         return cls(**{**stored, "left_out": tuple(tuple(batch) for batch in values["left_out"])})
 
     def without_batches(self, batches: Iterable[BatchPosition]) -> "Progress":
-        """Returns the progress of a run that leaves out these batches too."""
+        """Returns the progress of a run that also skips these batches."""
         added = tuple(batch for batch in batches if batch not in self.left_out)
         return dataclasses.replace(self, left_out=(*self.left_out, *added))
 
     def after_validation(self, validation: Validation, step: int, values: dict[str, float]) -> "Progress":
-        """Returns the progress after a validation of `step`: whether it is the best, and whether to stop."""
+        """Returns the progress after a validation at `step`, including whether to stop early."""
         value = values[validation.metric]
         name = validation.metric
         sign = -1 if name == "loss" or find_metric(name).lower_is_better else 1
@@ -81,4 +83,4 @@ JSON_TYPES: dict[str, Any] = {
     "judged": bool,
     "stopped": bool,
 }
-"""The type of each value of `Progress.to_json`."""
+"""The types of the values of `Progress.to_json`."""

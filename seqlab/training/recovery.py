@@ -1,4 +1,4 @@
-"""Recovery from losses that are not finite, by training again from the last checkpoint without the batch."""
+"""Recovery from losses that are not finite: training rolls back to the last checkpoint and skips the batch."""
 
 import jax
 
@@ -20,8 +20,8 @@ from seqlab.training.progress import BatchPosition
 def run_training(context: TrainingContext) -> None:
     """Trains to the last step, with as many attempts as `Experiment.nonfinite` allows.
 
-    Raises `SeqlabError` for a loss that is not finite, where training cannot recover from it, and for a last state
-    that cannot be saved; `Stopped` after a stop request, when the state is saved.
+    Raises `SeqlabError` for a loss that is not finite if training cannot recover from it, and if the last state
+    cannot be saved; `Stopped` after a stop request, once the state is saved.
     """
     left_out: list[BatchPosition] = []
     rollbacks, rollback_step = 0, 0
@@ -33,8 +33,8 @@ def run_training(context: TrainingContext) -> None:
                 raise
             reason = str(error).splitlines()[0]
             raise SeqlabError(
-                f"another process has gone, it seems: {reason}; the same command on all goes on where the last "
-                "checkpoint is"
+                f"another process seems to have ended: {reason}; run the same command in all processes to resume "
+                "from the last checkpoint"
             ) from error
         except NonFiniteError as error:
             step = on_process_zero(lambda: max(manifest.checkpoint_steps(context.run), default=0))
@@ -43,21 +43,21 @@ def run_training(context: TrainingContext) -> None:
                 raise unrecovered(context, error, step) from None
             left_out.append(error.batch)
             context.say(
-                f"THE LOSS OR GRADIENT OF STEP {error.step} IS NOT FINITE: ROLLED BACK to step {step}, to go on "
+                f"THE LOSS OR GRADIENT OF STEP {error.step} IS NOT FINITE: ROLLED BACK to step {step}, continuing "
                 f"without that batch ({show_batch_command(context.run, error.batch)})"
             )
 
 
 def unrecovered(context: TrainingContext, error: NonFiniteError, checkpoint: int) -> SeqlabError:
-    """Returns the error for the user. `checkpoint` is the step of the last checkpoint; 0: there is none."""
+    """Returns the error for the user. `checkpoint` is the step of the last checkpoint, or 0 if there is none."""
     if checkpoint:
-        last_good = f"the last good checkpoint is of step {checkpoint}"
+        last_good = f"the last good checkpoint is at step {checkpoint}"
     else:
         last_good = "there is no checkpoint yet"
     if context.experiment.nonfinite == "stop":
-        ending = "; or --nonfinite skip or rollback"
+        ending = ", or use --nonfinite skip or --nonfinite rollback"
     else:
-        ending = f". It was given up after {MAX_IN_A_ROW} in a row"
+        ending = f". Training stopped after {MAX_IN_A_ROW} such results in a row"
     batch = describe_batch(context.run, error.batch)
     advice = nonfinite_advice(context.run, checkpoint)
     return SeqlabError(

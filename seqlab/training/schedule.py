@@ -30,7 +30,7 @@ def make_schedule(schedule: Schedule, steps: int) -> Callable[[Any], jax.Array]:
             case "step":
                 return schedule.decay ** (t // schedule.every)
             case _:
-                raise AssertionError(schedule.name)  # config.SCHEDULES has no other
+                raise AssertionError(schedule.name)  # config.SCHEDULES lists no other
 
     def rate(t: Any) -> jax.Array:
         t = jnp.asarray(t, jnp.float32) + 1.0

@@ -1,4 +1,4 @@
-"""The initial state of an experiment, and its optimizer and training step."""
+"""The initial state, the optimizer and the training step of an experiment."""
 
 from collections.abc import Callable
 from typing import Any
@@ -19,7 +19,7 @@ from seqlab.types import Context, Loss, Reference, TrainState
 
 
 def training_step(experiment: Experiment, axis: str | None = None) -> Callable[..., Any]:
-    """Returns the training step of an experiment. Gradients are added over the devices of `axis`, if there is one."""
+    """Returns the training step of an experiment. Gradients are summed over the devices of `axis`, if it is given."""
     step = make_step(
         loss_of(experiment),
         optimizer_of(experiment),
@@ -37,9 +37,9 @@ def training_step(experiment: Experiment, axis: str | None = None) -> Callable[.
 
 
 def initial_state(experiment: Experiment, batch: Any, references: dict[str, Reference] | None = None) -> TrainState:
-    """Returns the state of step 0, for batches of the shape of `batch`.
+    """Returns the state at step 0, for batches with the shapes of `batch`.
 
-    Raises `SeqlabError` for a model that cannot be built, and for patterns of the optimizer that match no parameter.
+    Raises `SeqlabError` if the model cannot be built, or if a pattern of the optimizer matches no parameter.
     """
     params, settings = init_parameters(experiment), experiment.optimizer
     if experiment.parametrization is not None and not jax.tree.leaves(params[ADDED]):
@@ -63,7 +63,7 @@ def initial_state(experiment: Experiment, batch: Any, references: dict[str, Refe
 
 
 def check_loss(value: Any, task: str) -> None:
-    """Raises `SeqlabError` where the loss of a task is not a `Loss` of scalars."""
+    """Raises `SeqlabError` if the loss of a task is not a `Loss` of scalars."""
     if not isinstance(value, Loss) or not isinstance(value.sums, dict):
         raise SeqlabError(f"{task}.loss must return a Loss(sum, weight, sums), not {type(value).__name__}")
     reserved = min(value.sums.keys() & {"loss", "weight", "gradient_norm", "steps"}, default=None)
@@ -73,7 +73,7 @@ def check_loss(value: Any, task: str) -> None:
     wrong = next((name for name, scalar in scalars.items() if jnp.shape(scalar)), None)
     if wrong is not None:
         raise SeqlabError(
-            f"{task}.loss: {wrong} must be a scalar, a sum over the batch, and has the shape "
+            f"{task}.loss: {wrong} must be a scalar, a sum over the batch, but has the shape "
             f"{jnp.shape(scalars[wrong])}"
         )
 

@@ -1,4 +1,4 @@
-"""The training step: a pure function, given the loss."""
+"""The training step, as a pure function."""
 
 import functools
 from collections.abc import Callable
@@ -27,16 +27,16 @@ def make_step(
 ) -> Callable[[TrainState, Any], tuple[TrainState, dict[str, jax.Array]]]:
     """Returns `step(state, batch) -> (state, {"finite": ...})`.
 
-    Gradients are those of the sum of the loss. Sums and weights are added over the devices of `axis` (None: one
-    program has the whole batch) and over the `accumulate` parts in which a batch is processed, and divided once, at
-    the end, so that every weight counts alike wherever its row is. `average_decay` is the decay of the moving average
-    of the parameters; 0: there is none. `skip` leaves everything but the number of the step unchanged where the loss
-    or a gradient is not finite. Parameters that the pattern `trainable` does not match are not differentiated, and do
-    not change by a bit.
+    Gradients are taken of the summed loss. Gradients and weights are summed over the devices of `axis` (None: one
+    program has the whole batch) and over the `accumulate` parts in which a batch is processed, and divided once at
+    the end. Every weight therefore counts the same, whichever device its row is on. `average_decay` is the decay of
+    the moving average of the parameters, or 0 for no average. With `skip`, a step with a loss or gradient that is not
+    finite changes only the step number. Parameters that the pattern `trainable` does not match are not differentiated
+    and stay bit-identical.
     """
 
     def gradients_of(references: Any, params: Params, batch: Any, carry: Carry, key: jax.Array) -> Any:
-        """Returns (gradients, sums, carry) of some rows. The gradients are those of the trainable parameters."""
+        """Returns (gradients of the trainable parameters, sums, carry) for rows of a batch."""
         trained, frozen = split(params, trainable)
 
         def objective(trained: Params) -> Any:
@@ -90,9 +90,9 @@ def make_step(
 def accumulate_gradients(
     gradients_of: Callable[..., Any], parts: int, params: Params, batch: Any, carry: Carry, key: jax.Array
 ) -> Any:
-    """Returns the results of `gradients_of`, added over parts of the batch.
+    """Returns the results of `gradients_of`, summed over parts of the batch.
 
-    Part i has the rows i, i + parts, ..., so that rows which are sharded over devices stay on their devices.
+    Part i has the rows i, i + parts, ..., so that rows that are sharded over devices stay on their devices.
     """
 
     def split_rows(tree: Any) -> Any:
@@ -116,7 +116,7 @@ def accumulate_gradients(
 def update_average(average: Params, params: Params, step: AnyArray, decay: float) -> Params:
     """Returns the moving average of the parameters after one more step.
 
-    At first the decay is smaller, (1 + t) / (10 + t), so that the first parameters are soon forgotten. Source:
+    The decay is at most (1 + t) / (10 + t), so that the initial parameters soon lose their influence. Source:
     TensorFlow's ExponentialMovingAverage.
     """
     t = jnp.asarray(step, jnp.float32)
@@ -125,5 +125,5 @@ def update_average(average: Params, params: Params, step: AnyArray, decay: float
 
 
 def zeros_like(shapes: Any) -> Any:
-    """Zeros of the shapes and dtypes of a tree: what a carry is at first."""
+    """Returns zeros with the shapes and dtypes of a tree, for example the initial carry."""
     return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)

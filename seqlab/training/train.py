@@ -1,4 +1,4 @@
-"""Training: from an experiment to its last step. Everything is checked first and made once."""
+"""Training of an experiment, from its checks to its last step."""
 
 import contextlib
 import dataclasses
@@ -40,7 +40,7 @@ from seqlab.types import Counted, Params, Reference, TrainState
 
 
 def print_line(line: str) -> None:
-    """Prints a line at once. A full disk, or a reader that has gone, does not end training."""
+    """Prints and flushes a line. A full disk or a closed pipe does not end training."""
     with contextlib.suppress(OSError):
         print(line, flush=True)
 
@@ -55,12 +55,12 @@ def train(
     say: Callable[[str], None] = print_line,
     command: str | None = None,
 ) -> None:
-    """Trains an experiment into the folder `run`, and resumes the run if it is called again.
+    """Trains an experiment in the folder `run`. Resumes the run if it exists.
 
-    A new run starts from the parameters of the run `init_from` and uses the `tokenizer` in a file, if they are given,
-    and stores the `command` that began it. Paths in the experiment are relative to the run, or to `base`. Raises
-    `SeqlabError` for an experiment that cannot run, a run of another experiment, and a loss that is not finite;
-    `Stopped` after a stop request, when the state is saved.
+    A new run starts from the parameters of the run `init_from` and uses the SentencePiece model in the file
+    `tokenizer`, if they are given, and records the `command` that started it. Paths in the experiment are relative to
+    `base`, or to the run if `base` is None. Raises `SeqlabError` if the experiment cannot run, if the run belongs to
+    another experiment, and if a loss is not finite; `Stopped` after a stop request, once the state is saved.
     """
     with listen_for_stop() as stop_request:
         check_experiment(experiment)
@@ -91,7 +91,7 @@ def train(
 
 
 def check_processes_agree(prepared: PreparedExperiment) -> None:
-    """Raises `SeqlabError` where several processes do not have the same experiment, data and codecs."""
+    """Raises `SeqlabError` if the processes do not have the same experiment, data and codecs."""
     fields = catalogue.to_json(without_resumable_fields(prepared.experiment)) | {"steps": prepared.experiment.steps}
     check_equal_across_processes("experiment", json.dumps({**fields, "data": None}).encode())
     check_equal_across_processes("data", json.dumps(prepared.data.hashes).encode())
@@ -109,10 +109,11 @@ def make_context(
     say: Callable[[str], None],
     stop_request: StopRequest,
 ) -> TrainingContext:
-    """Returns the parts that the training loop works with, and says how large the model is.
+    """Returns the context of the training loop, and reports the size of the model.
 
-    `validation_corpus` is the validation split. `load_initial` returns the parameters that other runs give, by path,
-    given the shapes of all. Raises `SeqlabError` where no example can be validated; `Stopped` if a stop is requested.
+    `validation_corpus` is the validation split. `load_initial` takes the shapes of all parameters and returns, by
+    path, those that are initialized from other runs. Raises `SeqlabError` if no example can be validated; `Stopped`
+    after a stop request.
     """
     experiment, data, codecs, _ = prepared
     runner = make_runner(experiment.parallel, experiment.accumulate, axes_of(experiment.model))
@@ -127,7 +128,7 @@ def make_context(
     initial = {} if manifest.checkpoint_steps(run) else load_initial(shapes.params)
     compiled_step = runner.compile(training_step(experiment, runner.axis))
     placed = place_references(references, runner.place)
-    stop_request.raise_if_requested()  # a signal may have been raised where Python dropped it
+    stop_request.raise_if_requested()  # Python may have dropped the exception of an earlier signal
     return TrainingContext(
         experiment,
         runner,
@@ -146,8 +147,8 @@ def make_context(
 def load_initial_parameters(
     experiment: Experiment, init_from: Path | None, folder: Path, say: Callable[[str], None], shapes: Params
 ) -> dict[str, Any]:
-    """Returns the parameters that a new run takes from others, by path: from `init_from`, and the parts that its
-    experiment names, whose paths are relative to `folder`. Raises `SeqlabError` for other shapes.
+    """Returns, by path, the parameters that a new run takes from other runs: those of `init_from`, and the parts in
+    `experiment.initialize`, whose run paths are relative to `folder`. Raises `SeqlabError` if shapes differ.
     """
     initial: dict[str, Any] = {}
     if init_from is not None:
@@ -159,18 +160,18 @@ def load_initial_parameters(
 
 
 def create_state(runner: Runner, make_state: Callable[[], TrainState], initial: dict[str, Any]) -> TrainState:
-    """Returns the state of step 0 on the devices. `initial` replaces parameters, by path."""
+    """Returns the state at step 0, on the devices. `initial` replaces parameters, by path."""
     state = runner.create(make_state)
     if not initial:
         return state
     params = unflatten_dict(flatten_dict(runner.fetch(state.params), sep="/") | initial, sep="/")
-    # Copies: a step reuses the buffers of the state, and no two leaves may share one.
+    # Copies, because a step donates the buffers of the state, and no two leaves may share a buffer.
     average = None if state.average is None else runner.place(jax.tree.map(np.array, params))
     return dataclasses.replace(state, params=runner.place(jax.tree.map(np.array, params)), average=average)
 
 
 def lock_run(run: Path) -> contextlib.AbstractContextManager[None]:
-    """Locks the folder of a run, in process 0. Raises `SeqlabError` if another process trains there."""
+    """Locks the folder of a run, in process 0. Raises `SeqlabError` if another process is training it."""
     if not is_process_zero():
         return contextlib.nullcontext()
     return locked(run / ".lock", f"another process is training {run}")

@@ -27,24 +27,24 @@ def split(params: Params, pattern: str) -> tuple[Params, Params]:
 
 
 def merge(trainable: Params, frozen: Params) -> Params:
-    """Returns the parameters of which `split` gives the two trees."""
+    """Merges the two trees that `split` returns."""
     if not frozen:
         return trainable
     return unflatten_dict(flatten_dict(trainable, sep="/") | flatten_dict(frozen, sep="/"), sep="/")
 
 
 def check_patterns(params: Params, option: str, patterns: Iterable[str]) -> None:
-    """Raises `SeqlabError` for a pattern that matches no parameter."""
+    """Raises `SeqlabError` if a pattern matches no parameter."""
     paths = list(flatten_dict(params, sep="/"))
     for pattern in patterns:
         if not any(re.search(pattern, path) for path in paths):
             raise SeqlabError(
-                f"{option}: {pattern!r} matches no parameter; their paths are like {', '.join(paths[:3])}"
+                f"{option}: {pattern!r} matches no parameter; examples of paths: {', '.join(paths[:3])}"
             )
 
 
 def scale_updates(rates: tuple[tuple[str, float], ...]) -> optax.GradientTransformation:
-    """Multiplies the updates of each parameter by the factor of the first pattern that its path matches, if any."""
+    """Multiplies the updates of each parameter by the factor of the first pattern that matches its path, if any."""
 
     def factor(path: Any) -> float:
         return next((rate for pattern, rate in rates if re.search(pattern, name_of(path))), 1.0)

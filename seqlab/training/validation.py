@@ -1,4 +1,4 @@
-"""Validation of parameters on a held-out split: its loss, and the scores of decoded texts."""
+"""Validation of parameters on a held-out split: the loss and the scores of decoded texts."""
 
 import dataclasses
 import functools
@@ -97,8 +97,8 @@ def make_validation(
     corpus: Corpus,
     references: dict[str, Reference] | None = None,
 ) -> Callable[[Params], dict[str, float]]:
-    """A function from parameters to the loss of the validation split and, if validation.beam is above 0, to the
-    task's metrics.
+    """Returns a function from parameters to the loss of the validation split and, if validation.beam is above 0, the
+    metrics of the task.
     """
     try:
         loss_of = loss_of_split(experiment, codecs, corpus, references)

@@ -210,7 +210,7 @@ def test_lines_that_are_no_text(home, capsys):
     assert not (home / "bad.out").exists()
     replaced = ("--input", "bad.txt", "--output", "bad.out", "--errors", "replace")
     assert call(home, "decode", "run", *OPTIONS, *replaced) == 0
-    assert "lines mended (not UTF-8): 1" in capsys.readouterr().err
+    assert "lines repaired (not UTF-8): 1" in capsys.readouterr().err
     assert written(home, "bad.out") == loading.load(home / "run").translate(["one", "tw\ufffd"], beam=3, max_length=8)
 
 
@@ -237,7 +237,7 @@ def test_repairs_are_told_of_the_lines_of_the_shard(home, capsys):
     options = ("--beam", "1", "--max-length", "3", "--input", "bad.txt", "--errors", "replace")
     for part in ("1/2", "2/2"):
         assert call(home, "decode", "run", *options, "--shard", part) == 0
-        assert "lines mended (not UTF-8): 1" in capsys.readouterr().err
+        assert "lines repaired (not UTF-8): 1" in capsys.readouterr().err
 
 
 def test_prefixes_need_an_input(home, capsys, monkeypatch):

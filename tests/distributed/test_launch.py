@@ -1,6 +1,6 @@
-"""Processes that stand and fall together, tried with stand-ins that begin in no time.
+"""Tests of the launcher of several processes, with placeholder programs that start immediately.
 
-Whatever a test starts holds a lock on a file as long as it lives, so that what is left over is seen.
+Every process of a test holds a lock on a file while it lives, so that leftover processes are detected.
 """
 
 import contextlib
@@ -34,7 +34,8 @@ spec.loader.exec_module(launch)
 signal.signal(signal.SIGHUP, signal.SIG_IGN if sys.argv[4:] else signal.SIG_DFL)
 sys.exit(launch.launch(json.loads(sys.argv[2]), float(sys.argv[3])))
 """
-# Of use in a stand-in: `on(signal, code)`, `sleep()` for ever; `ready()`, which a test and `others(count)` wait for.
+# Functions for placeholder programs: `on(signal, code)`; `sleep()`, forever; `ready()`, for which a test waits, and
+# `others(count)`, which waits until `count` programs are ready.
 STAND_IN = """
 import fcntl, os, signal, subprocess, sys, time
 held = open("held", "w")
@@ -48,8 +49,8 @@ def others(count):
         time.sleep(0.01)
 """
 SOURCE = Path(launch.__file__)
-PATIENCE = 30.0  # seconds until a test gives up on what should come at once
-LINGERS = 3.0  # seconds that a process killed by the kernel may take to be gone
+PATIENCE = 30.0  # seconds that a test waits for events that should be immediate
+LINGERS = 3.0  # seconds until a process killed by the kernel must be gone
 
 
 class Ended(NamedTuple):
@@ -59,7 +60,7 @@ class Ended(NamedTuple):
 
 
 def launched(folder: Path, *programs: str, source: Path = SOURCE, grace: float = PATIENCE, nohup: bool = False):
-    """The launcher of these stand-ins, begun."""
+    """Starts the launcher with these programs."""
     commands = json.dumps([[sys.executable, "-ISc", STAND_IN + program] for program in programs])
     return subprocess.Popen(
         [sys.executable, "-c", LAUNCHER, str(source), commands, str(grace), *(["nohup"] if nohup else [])],
@@ -73,7 +74,7 @@ def launched(folder: Path, *programs: str, source: Path = SOURCE, grace: float =
 
 
 def ended(folder: Path, process: subprocess.Popen[str]) -> Ended:
-    """How the launcher ended; nothing of what it started is left."""
+    """Returns how the launcher ended, and asserts that none of its processes is left."""
     with process:
         try:
             out, err = process.communicate(timeout=PATIENCE)
@@ -94,7 +95,7 @@ def run(folder: Path, *programs: str, **options) -> Ended:
 
 
 def signalled(folder: Path, number: int, *programs: str, **options) -> Ended:
-    """The launcher gets a signal once all its processes are ready."""
+    """Sends a signal to the launcher once all its processes are ready."""
     process = launched(folder, *programs, **options)
     try:
         until(lambda: len(list(folder.glob("ready-*"))) == len(programs))
@@ -106,7 +107,7 @@ def signalled(folder: Path, number: int, *programs: str, **options) -> Ended:
 def until(holds: Callable[[], bool], patience: float = PATIENCE) -> None:
     deadline = time.monotonic() + patience
     while not holds():
-        assert time.monotonic() < deadline, "it never came to be"
+        assert time.monotonic() < deadline, "timed out"
         time.sleep(0.01)
 
 
@@ -137,7 +138,7 @@ def test_input_is_the_first_ones(tmp_path):
 
 
 def test_one_fails(tmp_path, source):
-    """It is named below what it said, which is not said again, and its exit code is the launcher's."""
+    """The failure is reported once, below the output of the process, and its exit code is the launcher's."""
     bad = "others(2)\nfor i in range(30): print('no', i, file=sys.stderr)\nos._exit(3)"
     result = run(tmp_path, "ready(); sleep()", bad, "ready(); sleep()", source=source)
     assert result.code == 3
@@ -148,7 +149,7 @@ def test_one_fails(tmp_path, source):
 
 
 def test_a_failure_is_noticed_without_its_signal():
-    """A signal that arrives just before the launcher blocks is not handled until it wakes."""
+    """Python handles a signal that arrives just before the launcher blocks only when it wakes up."""
     bad, good = (
         subprocess.Popen([sys.executable, "-ISc", code])
         for code in ("raise SystemExit(3)", "import time; time.sleep(99)")
@@ -161,7 +162,7 @@ def test_a_failure_is_noticed_without_its_signal():
 
 
 def test_the_others_die_in_silence(tmp_path, source):
-    """What a process says of the death of another hides no more which it was."""
+    """The output of other processes after a failure does not hide which process failed."""
     shocked = "signal.signal(15, lambda *_: (print('a stack trace', flush=True), os._exit(1))); ready(); sleep()"
     result = run(tmp_path, "others(1); os._exit(3)", shocked, source=source)
     assert result.code == 3
@@ -184,7 +185,7 @@ def test_one_is_killed(tmp_path, number):
 
 
 def test_others_may_save(tmp_path, source):
-    """The others are asked to stop, and have time for it."""
+    """The other processes receive SIGTERM and have time to save."""
     saves = (
         "signal.signal(15, lambda *_: (time.sleep(0.3), print('saved', flush=True), os._exit(75))); ready(); sleep()"
     )
@@ -197,12 +198,12 @@ def test_what_does_not_stop_is_killed(tmp_path, source):
     stubborn = "signal.signal(15, signal.SIG_IGN); ready(); sleep()"
     result = run(tmp_path, stubborn, "others(1); sys.exit(6)", grace=0.2, source=source)
     assert result.code == 6
-    assert "process 0 still there: killed" in result.err
+    assert "process 0 still running after" in result.err
 
 
 @pytest.mark.parametrize("codes", [(75, 75), (0, 75), (75, 0, 0)])
 def test_saved(tmp_path, codes, source):
-    """75 comes out, and nobody is blamed or stopped."""
+    """The exit code is 75, and no failure is reported."""
     programs = [f"time.sleep({i / 10}); sys.exit({code})" for i, code in enumerate(codes)]
     assert run(tmp_path, *programs, source=source) == Ended(75, "", "")
 
@@ -212,7 +213,7 @@ def test_signals_are_passed_on(tmp_path, number, source):
     program = f"on({int(signal.SIGTERM if number == signal.SIGHUP else number)}, 75); ready(); sleep()"
     result = signalled(tmp_path, number, program, program, source=source)
     assert result.code == 75
-    assert result.err == f"seqlab launch: {number.name}: passed on to processes 0, 1\n"
+    assert result.err == f"seqlab launch: {number.name}: forwarded to processes 0, 1\n"
 
 
 @pytest.mark.parametrize("stop", ["", "on(15, 143)"])
@@ -245,17 +246,17 @@ def test_what_a_process_leaves_behind_is_killed(tmp_path, source):
 
 
 def test_ignored_signals_stay_ignored(tmp_path):
-    """As under nohup: the processes go on, and stop when they are asked to."""
+    """As under nohup: the processes continue on SIGHUP, and stop on SIGTERM."""
     program = "on(1, 1); on(15, 75); ready(); sleep()"
     process = launched(tmp_path, program, program, nohup=True)
     until(lambda: len(list(tmp_path.glob("ready-*"))) == 2)
     process.send_signal(signal.SIGHUP)
     process.send_signal(signal.SIGTERM)
-    assert ended(tmp_path, process) == Ended(75, "", "seqlab launch: SIGTERM: passed on to processes 0, 1\n")
+    assert ended(tmp_path, process) == Ended(75, "", "seqlab launch: SIGTERM: forwarded to processes 0, 1\n")
 
 
 def test_what_cannot_be_started(tmp_path):
-    """The error is told, and what was begun before it is ended: it would hold the pipes open."""
+    """The error is reported, and processes that were started before it are ended; they would hold the pipes open."""
     code = "import sys; from seqlab.distributed.launch import launch; launch([['sleep', '600'], ['no-such-program']])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE)
     assert result.returncode == 1
@@ -264,36 +265,58 @@ def test_what_cannot_be_started(tmp_path):
 
 MUTANTS = (
     (
-        Mutant("nobody's lines", "distributed.launch", "if number else", "if number < 0 else", "test_all_is_well"),
+        Mutant(
+            "lines without process numbers",
+            "distributed.launch",
+            "if number else",
+            "if number < 0 else",
+            "test_all_is_well",
+        ),
         {},
     ),
     (
         Mutant(
-            "saved taken for failed", "distributed.launch", "not in (0, EXIT_STOPPED)", "not in (0,)", "test_saved"
+            "exit code 75 counts as a failure",
+            "distributed.launch",
+            "not in (0, EXIT_STOPPED)",
+            "not in (0,)",
+            "test_saved",
         ),
         {"codes": (75, 75)},
     ),
     (
-        Mutant("saved taken for done", "distributed.launch", "max(codes, default=0)", "0", "test_saved"),
+        Mutant("exit code 75 counts as success", "distributed.launch", "max(codes, default=0)", "0", "test_saved"),
         {"codes": (0, 75)},
     ),
     (
-        Mutant("no peace", "distributed.launch", "silent.update(running)", "pass", "test_the_others_die_in_silence"),
-        {},
-    ),
-    (
-        Mutant("the code lost", "distributed.launch", "(code if code > 0 else 128 - code)", "1", "test_one_fails"),
-        {},
-    ),
-    (
         Mutant(
-            "no time to save", "distributed.launch", "process.terminate()", "process.kill()", "test_others_may_save"
+            "other processes are not silenced",
+            "distributed.launch",
+            "silent.update(running)",
+            "pass",
+            "test_the_others_die_in_silence",
         ),
         {},
     ),
     (
         Mutant(
-            "killed instead of asked",
+            "the exit code is lost", "distributed.launch", "(code if code > 0 else 128 - code)", "1", "test_one_fails"
+        ),
+        {},
+    ),
+    (
+        Mutant(
+            "processes have no time to save",
+            "distributed.launch",
+            "process.terminate()",
+            "process.kill()",
+            "test_others_may_save",
+        ),
+        {},
+    ),
+    (
+        Mutant(
+            "processes are killed instead of signaled",
             "distributed.launch",
             "process.send_signal(requested_signal)",
             "process.kill()",
@@ -303,7 +326,7 @@ MUTANTS = (
     ),
     (
         Mutant(
-            "a launcher that is outlived",
+            "processes outlive the launcher",
             "distributed.launch",
             "LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)",
             "pass",
@@ -313,7 +336,7 @@ MUTANTS = (
     ),
     (
         Mutant(
-            "grandchildren forgotten",
+            "grandchildren survive",
             "distributed.launch",
             "kill_group(running.pop(i))",
             "running.pop(i)",
@@ -335,7 +358,7 @@ def test_a_planted_bug_is_caught(tmp_path, mutant, arguments):
 
 
 def test_commands(monkeypatch):
-    """The same command for all, one meeting point, a number each."""
+    """All processes have the same command and coordinator, and different numbers."""
     commands = seqlab_commands(["train", "config.py", "--out", "run"], 3)
     assert [command[:3] for command in commands] == [[sys.executable, "-m", "seqlab.cli"]] * 3
     given = ["train", "config.py", "--out", "run", "--coordinator"]
@@ -357,7 +380,7 @@ def test_gpus(monkeypatch, visible, own):
 
 def test_too_few_gpus(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2")
-    with pytest.raises(SeqlabError, match="2 processes of 2 GPUs each, and CUDA_VISIBLE_DEVICES has 3"):
+    with pytest.raises(SeqlabError, match="2 processes need 2 GPUs each, but CUDA_VISIBLE_DEVICES has 3"):
         seqlab_commands(["evaluate", "run"], 2, 2)
 
 
@@ -366,9 +389,9 @@ def test_too_few_gpus(monkeypatch):
     [
         (["--processes", "0", "--", "train", "config.py"], "--processes must be at least 1, not 0"),
         (["--processes", "2", "--gpus-each", "-1", "--", "train", "c.py"], "--gpus-each must be at least 0, not -1"),
-        (["--processes", "2", "--", "list"], "COMMAND is one of train, decode, evaluate"),
-        (["--processes", "2", "--"], "COMMAND is one of train, decode, evaluate"),
-        (["--processes", "2"], "COMMAND is one of train, decode, evaluate"),
+        (["--processes", "2", "--", "list"], "COMMAND must be one of train, decode, evaluate"),
+        (["--processes", "2", "--"], "COMMAND must be one of train, decode, evaluate"),
+        (["--processes", "2"], "COMMAND must be one of train, decode, evaluate"),
     ],
 )
 def test_bad_input(tmp_path, capsys, arguments, said):

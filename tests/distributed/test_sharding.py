@@ -1,4 +1,4 @@
-"""Where parameters lie: layers declare all axes, axes fit, and a split model computes what a whole one does."""
+"""Sharding of parameters: layers declare all axes, axes divide dimensions, and a sharded model computes the same."""
 
 import functools
 import math
@@ -26,7 +26,7 @@ CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.py"))
 
 @functools.cache
 def trees():
-    """Shapes and axes of the parameters of every model, small, and of every config, at full size."""
+    """Returns shapes and axes of the parameters of every model in a tiny size, and of every config at full size."""
     result = {}
     for name in catalogue.names("models"):
         module = catalogue.module("models", name)
@@ -120,7 +120,7 @@ def test_what_is_split_and_how(config, name, tensor, expected):
 def test_the_table_tells_sizes():
     tree = {"params": {"inner": {"kernel": jax.ShapeDtypeStruct((512, 2048), jnp.float32)}, "x": jnp.ones(())}}
     head, kernel, scale, total = explain(tree, {"inner/kernel": Axes(("inputs", "hidden"))}, 2, 4)
-    assert head.split() == ["parameter", "axes", "shape", "lies", "on", "MiB", "MiB", "a", "device"]
+    assert head.split() == ["parameter", "axes", "shape", "sharded", "on", "MiB", "MiB", "per", "device"]
     assert kernel.split() == [
         "params/inner/kernel", "inputs", "hidden", "512x2048", "fsdp", "x", "tensor", "4.000", "0.500",
     ]  # fmt: skip

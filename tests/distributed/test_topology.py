@@ -1,4 +1,4 @@
-"""Real processes, begun as each launcher begins them: JAX finds the others, and they train as one process does."""
+"""Real processes, started as by each launcher: they find each other, and train like a single process."""
 
 import itertools
 import json
@@ -40,7 +40,7 @@ import json, sys
 from seqlab.distributed.launch import launch
 sys.exit(launch(json.loads(sys.argv[1])))
 """
-# As srun does: so many tasks, each with Slurm's variables.
+# Like srun: starts two tasks with the variables of Slurm.
 SRUN = f"""#!{sys.executable}
 import sys
 from seqlab.distributed.launch import launch
@@ -61,7 +61,7 @@ def train(config: str, out: str) -> list[str]:
 
 
 def free(port: int) -> int:
-    """This port, or another if it is 0; raises `OSError` if it is taken."""
+    """Returns this port, or a free port if it is 0. Raises `OSError` if it is in use."""
     with socket.socket() as one:
         one.bind(("localhost", port))
         return one.getsockname()[1]
@@ -69,7 +69,7 @@ def free(port: int) -> int:
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory) -> Path:
-    """A folder with configs, data, and a run by one process with eight devices."""
+    """A folder with configs, data, and a run of a single process with eight devices."""
     home = tmp_path_factory.mktemp("home")
     (home / "tiny.py").write_text(CONFIG)
     (home / "longer.py").write_text(LONGER)
@@ -78,7 +78,7 @@ def home(tmp_path_factory) -> Path:
 
 
 def launched(home: Path, *command: str) -> None:
-    """By two processes of four devices."""
+    """Runs a command in two processes with four devices each."""
     whole = [*SEQLAB, "launch", "--processes", "2", "--", *command]
     subprocess.run(whole, cwd=home, env=environment(4), check=True, timeout=300)
 
@@ -94,7 +94,7 @@ def by_pmap(home: Path) -> str:
 
 
 def sharing_parameters(home: Path) -> str:
-    """Across the processes: an axis is longer than the devices of one."""
+    """Shards parameters across processes: a mesh axis is larger than the number of devices of a process."""
     launched(home, *train("tiny.py", "sharing"), "--parallel.fsdp", "4", "--parallel.tensor", "2")
     return "sharing"
 
@@ -105,7 +105,7 @@ def in_parts(home: Path) -> str:
 
 
 def by_slurm(home: Path) -> str:
-    """The script itself; JAX takes the port from the job's number."""
+    """Runs the Slurm script. JAX derives the port from the job number."""
     programs = home / ".venv" / "bin"
     programs.mkdir(parents=True)
     (programs / "activate").write_text(f'PATH="{programs}:$PATH"\n')
@@ -131,7 +131,7 @@ def by_slurm(home: Path) -> str:
 
 
 def by_jobset(home: Path) -> str:
-    """The command of the manifest, of whose names only this machine's and the data's place are others."""
+    """Runs the command of the JobSet, with changes only to the host name and the data folder."""
     whole = yaml.safe_load((ROOT / "scripts" / "train_jobset.yaml").read_text())
     [container] = whole["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]["containers"]
     given = [one for one in container["command"] if one.startswith(("--coordinator", "--process"))]
@@ -147,7 +147,7 @@ def by_jobset(home: Path) -> str:
 
 @pytest.mark.parametrize("begin", [by_launch, by_pmap, sharing_parameters, in_parts, by_slurm, by_jobset])
 def test_trains_as_one_process_does(home, begin):
-    """After five and ten steps of SGD."""
+    """Parameters are equal after five and ten steps of SGD."""
     run = home / begin(home)
     for step in (5, 10):
         ours, alone = (checkpoint.restore(one, step)["params"] for one in (run, home / "alone"))
@@ -156,7 +156,7 @@ def test_trains_as_one_process_does(home, begin):
 
 
 def test_decodes_as_one_process_does(home):
-    """An odd number of lines, one of them blank, two texts for each; and a split's scores."""
+    """Decodes an odd number of lines, one of them blank, with two texts for each; and evaluates a split."""
     (home / "lines").write_text("3 hours\nMonday\n\nFriday, Tuesday\n5 days\n")
     decode = ["decode", "alone", "--input", "lines", "--beam", "2", "--nbest", "2", "--output"]
     evaluate = ["evaluate", "alone", "--data-dir", "data", "--beam", "2", "--output"]
@@ -168,13 +168,13 @@ def test_decodes_as_one_process_does(home):
 
 
 def children(process: subprocess.Popen) -> list[int]:
-    """The processes that a launcher has begun, in that order."""
+    """Returns the processes that a launcher has started, in order."""
     path = Path(f"/proc/{process.pid}/task/{process.pid}/children")
     return sorted(int(pid) for pid in path.read_text().split())
 
 
 def begun(home: Path, out: str) -> subprocess.Popen[str]:
-    """A launcher whose run has its first checkpoint."""
+    """Starts a launcher, and waits until its run has its first checkpoint."""
     command = [*SEQLAB, "launch", "--processes", "2", "--grace", "10", "--", *train("longer.py", out)]
     process = subprocess.Popen(command, cwd=home, env=environment(2), stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 300
@@ -187,7 +187,7 @@ def begun(home: Path, out: str) -> subprocess.Popen[str]:
 
 @pytest.fixture(scope="module")
 def whole(home) -> str:
-    """The fingerprint of a run by two processes that nothing befell."""
+    """The fingerprint of an uninterrupted run by two processes."""
     command = [*SEQLAB, "launch", "--processes", "2", "--", *train("longer.py", "whole")]
     subprocess.run(command, cwd=home, env=environment(2), check=True, timeout=300)
     return checkpoint.fingerprint(home / "whole", 60)
@@ -202,13 +202,13 @@ def go_on(home: Path, out: str) -> str:
 
 @pytest.mark.parametrize("number", [0, 1])
 def test_one_is_killed(home, whole, number):
-    """Reported with its number; the same command goes on, to the bit."""
+    """The killed process is reported with its number, and the same command resumes the run bit for bit."""
     process = begun(home, f"killed-{number}")
     os.kill(children(process)[number], signal.SIGKILL)
     _, told = process.communicate(timeout=120)
     assert process.returncode == 137
     assert f"process {number} was killed by signal 9" in told
-    assert "the same command goes on from the last checkpoint" in told
+    assert "repeat the command to resume from the last checkpoint" in told
     assert go_on(home, f"killed-{number}") == whole
 
 

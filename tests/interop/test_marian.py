@@ -168,7 +168,7 @@ def cut_short(folder):
         (config(encoder_layers=9), "which is missing"),
         (array_changed, "needs model.encoder.layers.0.fc1.bias, which is missing"),
         (cut_short, "model.safetensors: "),
-        (lambda folder: (folder / "config.json").write_text("{"), "no JSON"),
+        (lambda folder: (folder / "config.json").write_text("{"), "not valid JSON"),
     ],
 )
 def test_other_folders_are_refused(home, tmp_path, capsys, change, reason):

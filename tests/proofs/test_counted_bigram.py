@@ -63,7 +63,7 @@ def test_one_checkpoint_and_no_optimizer(home, capsys):
     assert manifest.checkpoint_steps(home / "run") == [1]
     lines = []
     train(modeling(home), home / "run", home / "data", say=lines.append)
-    assert lines[-1] == f"{home / 'run'}: parameters are already counted"
+    assert lines[-1] == f"{home / 'run'}: the parameters are already counted"
     assert call(home, "runs", ".") == 0
     assert "finished" in capsys.readouterr().out
 

@@ -77,7 +77,7 @@ def test_a_teacher_that_has_changed(home, tmp_path):
     shutil.move(home / "teacher", home / "kept")
     shutil.copytree(home / "student", home / "teacher")
     try:
-        with pytest.raises(SeqlabError, match="the reference teacher of .* has changed since it began"):
+        with pytest.raises(SeqlabError, match="the reference teacher of .* has changed since the run started"):
             train(experiment, run, home / "data", say=quiet)
     finally:
         shutil.rmtree(home / "teacher")
@@ -89,6 +89,6 @@ def test_another_vocabulary(home, tmp_path):
     other = dataclasses.replace(learning(), text=dataclasses.replace(learning().text, size=310))
     other = dataclasses.replace(other, references=(("teacher", str(home / "teacher")),))
     with pytest.raises(
-        SeqlabError, match="has another codec for the column 'source': use that run's, by --tokenizer"
+        SeqlabError, match="has a different codec for the column 'source': use the codec of that run with --tokenizer"
     ):
         train(other, tmp_path / "other", home / "data", say=quiet)

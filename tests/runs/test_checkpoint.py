@@ -1,4 +1,4 @@
-"""Checkpoints: whole or not there."""
+"""Checkpoints: saving, restoring, damage, and failed saves."""
 
 import json
 import logging
@@ -33,7 +33,7 @@ def test_the_last_and_the_best_are_kept(tmp_path):
     saved(tmp_path, [1, 2, 3, 4, 5], best=2)
     assert manifest.checkpoint_steps(tmp_path) == [2, 4, 5]
     assert [manifest.choose_step(tmp_path, name) for name in ("best", "last", "4")] == [2, 5, 4]
-    with pytest.raises(SeqlabError, match="no checkpoint '3': best, last or one of 2, 4, 5"):
+    with pytest.raises(SeqlabError, match="no checkpoint '3': choose best, last or one of 2, 4, 5"):
         manifest.choose_step(tmp_path, "3")
 
 
@@ -41,12 +41,12 @@ def test_a_step_without_a_manifest_does_not_exist(tmp_path):
     saved(tmp_path, [1, 2])
     (tmp_path / "checkpoints" / "2" / "manifest.json").unlink()
     assert manifest.checkpoint_steps(tmp_path) == [1]
-    saved(tmp_path, [2])  # what an interrupted save left is written over
+    saved(tmp_path, [2])  # overwrites the leftovers of an interrupted save
     assert checkpoint.restore(tmp_path, 2)["params"]["a"].tolist() == np.full((2, 3), 2.0).tolist()
 
 
 def test_no_checkpoint(tmp_path):
-    with pytest.raises(SeqlabError, match="no checkpoint; train it first"):
+    with pytest.raises(SeqlabError, match="has no checkpoint: train it first"):
         manifest.choose_step(tmp_path)
 
 
@@ -62,14 +62,14 @@ def test_damage_is_seen(tmp_path):
 
 @pytest.mark.filterwarnings("ignore:Exception ignored in. None:pytest.PytestUnraisableExceptionWarning")
 def test_a_damaged_state_behind_a_right_hash_is_one_error(tmp_path, caplog):
-    """Orbax logs nothing of its own: a log line may hold half of a surrogate pair, as the damaged file does."""
+    """Orbax logs nothing, since its log line might have half of a surrogate pair, like the damaged file."""
     saved(tmp_path, [1])
     logging.getLogger("absl").filters.clear()
     for path in (tmp_path / "checkpoints" / "1" / "state").iterdir():
         if path.is_file():
             path.write_text('{"tree_metadata": {"\\ud800": 1}}')
     fuzz.seal_checkpoint(tmp_path)
-    with pytest.raises(SeqlabError, match="no checkpoint that could be read"):
+    with pytest.raises(SeqlabError, match="not a readable checkpoint"):
         checkpoint.restore(tmp_path, 1)
     assert caplog.records == []
 
@@ -95,7 +95,7 @@ def test_average(tmp_path):
     mean, steps = averaging.mean_parameters(tmp_path, 2)
     assert (steps, mean["a"].tolist()) == ([2, 6], np.full((2, 3), 4.0).tolist())
     assert mean["a"].dtype == np.float32
-    with pytest.raises(SeqlabError, match="3 checkpoints, so not 4 to average"):
+    with pytest.raises(SeqlabError, match="3 checkpoints: cannot average 4"):
         averaging.mean_parameters(tmp_path, 4)
 
 
@@ -120,7 +120,7 @@ def test_a_failed_save_is_told_and_owed(tmp_path, monkeypatch):
 
 
 def test_room_is_asked_for_before_anything_is_written(tmp_path, monkeypatch):
-    """Among several processes none then waits for one that failed."""
+    """With several processes, no process then waits for one that failed."""
     messages = []
     saver = saving.Saver(tmp_path, 2, messages.append)
     saver.save(tree(), 1, {})
@@ -130,8 +130,8 @@ def test_room_is_asked_for_before_anything_is_written(tmp_path, monkeypatch):
         patched.setattr(saving.shutil, "disk_usage", lambda path: types.SimpleNamespace(free=free))
         saver.save(tree(), 2, {})
         assert not saver.pending
-        assert messages == [f"THE CHECKPOINT OF STEP 2 COULD NOT BE WRITTEN, and training goes on: {saver.failure}"]
-        assert saver.failure == f"{free + 1:,} bytes are wanted, and the disk has {free:,} left"
+        assert messages == [f"THE CHECKPOINT OF STEP 2 COULD NOT BE WRITTEN, training continues: {saver.failure}"]
+        assert saver.failure == f"{free + 1:,} bytes are needed, but the disk has only {free:,} left"
         free += 1
         saver.save(tree(), 2, {})
     saver.close()
@@ -140,10 +140,10 @@ def test_room_is_asked_for_before_anything_is_written(tmp_path, monkeypatch):
 
 def test_the_best_is_asked_for_and_not_there(tmp_path):
     saved(tmp_path, [1, 3], best=2)
-    with pytest.raises(SeqlabError, match="the best checkpoint, 2, is not there; take last or one of 1, 3"):
+    with pytest.raises(SeqlabError, match="the best checkpoint, 2, is missing: choose last or one of 1, 3"):
         manifest.choose_step(tmp_path)
     (tmp_path / "checkpoints" / "3" / "manifest.json").write_text("{}")
-    with pytest.raises(SeqlabError, match="choose another by its number: 1$"):
+    with pytest.raises(SeqlabError, match="choose another checkpoint by number: 1$"):
         manifest.choose_step(tmp_path)
     assert manifest.choose_step(tmp_path, "1") == 1
 

@@ -1,4 +1,4 @@
-"""Training that starts from parts of other runs."""
+"""Initialization of a run from parts of other runs."""
 
 import dataclasses
 from pathlib import Path
@@ -21,7 +21,7 @@ from tests.command import save_untrained
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Path:
-    """A run of a Transformer of two encoder layers."""
+    """A run of a Transformer with two encoder layers."""
     experiment = tiny_experiment()
     experiment = dataclasses.replace(experiment, model=experiment.model.clone(encoder_layers=2))
     folder = tmp_path_factory.mktemp("runs") / "pre"
@@ -47,10 +47,10 @@ def test_parts_are_taken_by_path(run):
     assert taken.keys() == {f"params/reader/{'/'.join(rest)}"}
     np.testing.assert_array_equal(next(iter(taken.values())), kernel)
     left = sum(path.startswith("params/encoder/") for path in stored) - 1
-    assert lines == [f"reader: 1 arrays from encoder of {run}, {left} left", "new: 1 arrays, new/bias"]
+    assert lines == [f"reader: 1 arrays from encoder of {run}, {left} unused", "new: 1 arrays, new/bias"]
     lines.clear()
     load_parts((("reader", str(run), "encoder"),), Path(), shapes, lines.append, ["params/new/bias"])
-    assert lines == [f"reader: 1 arrays from encoder of {run}, {left} left"]
+    assert lines == [f"reader: 1 arrays from encoder of {run}, {left} unused"]
     assert (
         load_parts((("", str(run), ""),), Path(), checkpoint.restore(run, 1)["params"], print).keys() == stored.keys()
     )
@@ -81,7 +81,7 @@ def test_another_shape_is_refused(run):
 
 @pytest.mark.parametrize("name", ["jit", "pmap"])
 def test_training_starts_from_a_part_and_freezes_it(run, tmp_path, name):
-    """The encoder of a run, frozen, is that of the new run after training, bit for bit; the rest is new."""
+    """The frozen encoder of the new run stays bit-identical to the old run; the other parameters are new."""
     experiment = tiny_experiment()
     experiment = dataclasses.replace(
         experiment,

@@ -1,4 +1,4 @@
-"""`seqlab runs`: what it tells of runs in every state, and of what is broken."""
+"""`seqlab runs`: the status of runs in every state, and of damaged runs."""
 
 import json
 import os
@@ -23,7 +23,7 @@ LOCKER = (
 
 
 def make(run: Path, checkpoint: int | None = None, logged: int = 0, **progress) -> Path:
-    """The files of a run that has come so far; it is to go ten steps."""
+    """Creates the files of a run of ten steps that has made this progress."""
     run.mkdir(parents=True)
     catalogue.save_experiment(tiny_experiment(), run / "experiment.json")
     (run / ".lock").touch()
@@ -34,7 +34,7 @@ def make(run: Path, checkpoint: int | None = None, logged: int = 0, **progress) 
             folder.mkdir(parents=True, exist_ok=True)
             manifest = {"step": step, "progress": PROGRESS | progress, "files": {}}
             (folder / "manifest.json").write_text(json.dumps(manifest))
-        (run / "checkpoints" / "9999").mkdir()  # what is being written does not count
+        (run / "checkpoints" / "9999").mkdir()  # an unfinished checkpoint does not count
     (run / "command.txt").write_text(
         command_line(run.parent, ["seqlab", "train", "my config.py", "--out", run.name]) + "\n"
     )
@@ -79,7 +79,7 @@ def test_what_was_not_trained_here_is_finished(tmp_path):
 
 
 def test_a_lock_that_another_process_holds(tmp_path):
-    """Found held, untouched; free again when that process has ended; where there is none, none is made."""
+    """A lock is detected but not changed, is free when its process has ended, and is not created if missing."""
     run = make(tmp_path / "run", 4)
     lock = run / ".lock"
     lock.write_text("as it was")
@@ -92,7 +92,7 @@ def test_a_lock_that_another_process_holds(tmp_path):
         holder.communicate()
     assert lock.read_text() == "as it was"
     with lock.open() as reader:
-        listing.fcntl.flock(reader, listing.fcntl.LOCK_SH)  # another who looks
+        listing.fcntl.flock(reader, listing.fcntl.LOCK_SH)  # another reader
         assert only_run(tmp_path).state == "dead"
     lock.unlink()
     assert only_run(tmp_path).state == "dead"
@@ -100,7 +100,7 @@ def test_a_lock_that_another_process_holds(tmp_path):
 
 
 def test_where_runs_are_looked_for(tmp_path):
-    """Three folders down, not within a run, not behind a link."""
+    """Runs are found three levels down, but not inside a run or behind a link."""
     for name in ("b", "a/x/y", "a/x/v/too-deep", "b/checkpoints/inner", "c"):
         make(tmp_path / "runs" / name)
     make(tmp_path / "outside")
@@ -112,36 +112,36 @@ def test_where_runs_are_looked_for(tmp_path):
 @pytest.mark.parametrize(
     ("file", "content", "message"),
     [
-        ("experiment.json", None, "experiment.json: no JSON"),
-        ("experiment.json", b"[]", "experiment.json: not what should be there"),
-        ("experiment.json", b"\xff\xfe", "experiment.json: no JSON"),
-        ("experiment.json", b"[" * 100_000, "experiment.json: no JSON"),
-        ("experiment.json", b'{"steps": "ten"}', "experiment.json: damaged: no steps"),
-        ("experiment.json", b'{"steps": 10, "validation": []}', "experiment.json: damaged: no validation.metric"),
-        ("checkpoints/4/manifest.json", None, "manifest.json: no JSON"),
-        ("checkpoints/4/manifest.json", b'{"step": 4}', "manifest.json: damaged: no progress"),
+        ("experiment.json", None, "experiment.json: not valid JSON"),
+        ("experiment.json", b"[]", "experiment.json: unexpected content"),
+        ("experiment.json", b"\xff\xfe", "experiment.json: not valid JSON"),
+        ("experiment.json", b"[" * 100_000, "experiment.json: not valid JSON"),
+        ("experiment.json", b'{"steps": "ten"}', "experiment.json: damaged: steps is missing"),
+        ("experiment.json", b'{"steps": 10, "validation": []}', "experiment.json: damaged: validation.metric is"),
+        ("checkpoints/4/manifest.json", None, "manifest.json: not valid JSON"),
+        ("checkpoints/4/manifest.json", b'{"step": 4}', "manifest.json: damaged: progress is missing"),
         (
             "checkpoints/4/manifest.json",
             b'{"step": 4, "progress": {"best": NaN, "best_step": 4}}',
-            "its best score is no number",
+            "its best score is not a number",
         ),
         (
             "checkpoints/4/manifest.json",
             b'{"step": 4, "progress": {"best": 1' + b"0" * 400 + b', "best_step": 4}}',
-            "its best score is no number",
+            "its best score is not a number",
         ),
         ("metrics.jsonl", b'{"step": 1}\n{"ste\n', "metrics.jsonl: damaged"),
-        ("metrics.jsonl", b"7\n", "/metrics.jsonl: damaged: no step"),
-        ("command.txt", b"cd / && seqlab train x; rm y", "command.txt: damaged: not one `seqlab train`"),
-        ("command.txt", b"cd / && seqlab train $(rm y)", "command.txt: damaged: not one `seqlab train`"),
-        ("command.txt", b"cd / && rm y", "command.txt: damaged: not one `seqlab train`"),
+        ("metrics.jsonl", b"7\n", "/metrics.jsonl: damaged: step is missing"),
+        ("command.txt", b"cd / && seqlab train x; rm y", "command.txt: damaged: not a single `seqlab train`"),
+        ("command.txt", b"cd / && seqlab train $(rm y)", "command.txt: damaged: not a single `seqlab train`"),
+        ("command.txt", b"cd / && rm y", "command.txt: damaged: not a single `seqlab train`"),
         ("command.txt", b"cd / ; seqlab train x", "command.txt: damaged"),
-        ("command.txt", b"'", "command.txt: damaged: no command"),
-        ("command.txt", b"\xff", "command.txt: damaged: no command"),
+        ("command.txt", b"'", "command.txt: damaged: not a command"),
+        ("command.txt", b"\xff", "command.txt: damaged: not a command"),
     ],
 )
 def test_a_damaged_run_is_one_line(tmp_path, capsys, file, content, message):
-    """And the others are listed as if it were not there. None: the file cut in half."""
+    """The other runs are still listed. Content None: the file is truncated to half its size."""
     make(tmp_path / "fine", 4, 4)
     path = make(tmp_path / "broken", 4, 4) / file
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2] if content is None else content)
@@ -213,7 +213,7 @@ def test_names_move_no_cursor(tmp_path):
 
 def test_bad_input_is_one_line(tmp_path, capsys):
     assert call(tmp_path, "runs", "rnus") == 2
-    assert capsys.readouterr().err == "seqlab: no folder rnus\n"
+    assert capsys.readouterr().err == "seqlab: rnus is not a folder\n"
     assert call(tmp_path, "runs", ".") == 0
     assert capsys.readouterr().out == "no runs in .\n"
 
@@ -228,7 +228,7 @@ def test_nothing_heavy_is_imported():
 MUTANTS = (
     (
         Mutant(
-            "a lock that is held taken for a free one",
+            "a held lock counts as free",
             "runs.listing",
             "            return True\n    return False",
             "            return False\n    return False",
@@ -238,17 +238,17 @@ MUTANTS = (
     ),
     (
         Mutant(
-            "a command's rest not looked at",
+            "the rest of a command is not checked",
             "runs.command",
             "line != command_line(Path(folder), words) or ",
             "",
             "test_a_damaged_run_is_one_line",
         ),
-        ("capsys", "command.txt", b"cd / && seqlab train x; rm y", "not one"),
+        ("capsys", "command.txt", b"cd / && seqlab train x; rm y", "not a single"),
     ),
     (
         Mutant(
-            "links followed",
+            "links are followed",
             "runs.listing",
             "follow_symlinks=False",
             "follow_symlinks=True",
@@ -258,7 +258,7 @@ MUTANTS = (
     ),
     (
         Mutant(
-            "what stopped early taken for dead",
+            "a run that stopped early counts as dead",
             "runs.listing",
             ' or progress.get("stopped")',
             "",

@@ -1,6 +1,6 @@
-"""Runs of the first format: each is named as such, and converted into one that computes, writes and resumes alike.
+"""Runs in the first format are recognized, and converted into runs that compute, decode and resume identically.
 
-`old_runs.tar.xz` holds tiny runs of every model of that format with what their own version computed: logits of fixed
+`old_runs.tar.xz` has tiny runs of every model in that format, with results of their original version: logits of fixed
 inputs (every ninth of the vocabulary), texts, and losses of the steps after their last checkpoint.
 """
 
@@ -43,7 +43,7 @@ def struct_of(arrays, side):
 
 
 def check_equal(run, expected):
-    """The logits of a run are those that its own version has computed, to rounding."""
+    """Asserts that the logits of a run equal those of its original version, up to rounding."""
     loaded, arrays = loading.load(run), np.load(run.parent / expected / "expected.npz")
     inputs, prefix = struct_of(arrays, "input"), struct_of(arrays, "prefix")
     logits = np.asarray(passes(loaded.model)[0](loaded.params, inputs, prefix))
@@ -66,7 +66,7 @@ def test_the_same_logits_and_texts(old, name, capsys):
 
 @pytest.mark.parametrize("name", [name for name in EXPECTED if "losses" in EXPECTED[name]])
 def test_training_resumes(old, name, monkeypatch):
-    """With the moments of the optimizer, so that the losses are those of the run that was not interrupted."""
+    """The moments of the optimizer are restored, so that the losses equal those of the uninterrupted run."""
     monkeypatch.chdir(old)
     migrate(Path(name), Path(f"{name}-resumed"), print)
     run = Path(f"{name}-resumed")
@@ -97,7 +97,7 @@ def test_what_cannot_be_migrated(old, tmp_path):
     path = old / "sutskever" / "tokenizer.model"
     content = path.read_bytes()
     path.write_bytes(content[:-1])
-    with pytest.raises(SeqlabError, match="tokenizer.model: not what the run was trained with"):
+    with pytest.raises(SeqlabError, match="tokenizer.model: changed since the run was trained"):
         migrate(old / "sutskever", tmp_path / "other", print)
     path.write_bytes(content)
     assert not (tmp_path / "other").exists()
@@ -108,7 +108,7 @@ def test_what_cannot_be_migrated(old, tmp_path):
 def test_damaged_checkpoints_are_left_out(old, tmp_path):
     run, lines = old / "damaged", []
     shutil.copytree(old / "recurrent_lm", run)
-    shutil.copytree(run / "checkpoints" / "8", run / "checkpoints" / "4")  # whose manifest is of another step
+    shutil.copytree(run / "checkpoints" / "8", run / "checkpoints" / "4")  # its manifest belongs to another step
     assert migrate(run, tmp_path / "new", lines.append) == [8]
     assert manifest.checkpoint_steps(tmp_path / "new") == [8]
     (run / "checkpoints" / "5").mkdir()
@@ -116,10 +116,10 @@ def test_damaged_checkpoints_are_left_out(old, tmp_path):
     lines.clear()
     assert migrate(run, tmp_path / "new", lines.append) == [8]
     without_manifest, damaged = lines
-    assert "checkpoints/5 has no manifest.json" in without_manifest
-    assert damaged.startswith("left out: ")
+    assert "checkpoints/5 is incomplete: it has no manifest.json" in without_manifest
+    assert damaged.startswith("omitted: ")
     shutil.rmtree(run / "checkpoints" / "8")
-    with pytest.raises(SeqlabError, match=r"all of its checkpoints are damaged \(4\)"):
+    with pytest.raises(SeqlabError, match=r"all checkpoints are damaged \(4\)"):
         migrate(run, tmp_path / "newer", lines.append)
     assert not (tmp_path / "newer").exists()
 

@@ -1,4 +1,4 @@
-"""The hash trail: what it tells apart, what it does not, and where two runs part."""
+"""The hash trail: which changes affect it, and where two runs diverge."""
 
 import contextlib
 import dataclasses
@@ -18,7 +18,7 @@ from tests.mutants import Mutant, planted
 
 
 def batch_of(step: int) -> Batch:
-    """A stream's batch of three rows, the last of them ragged."""
+    """Returns a batch of three rows of a stream, the last one shorter."""
     random = np.random.default_rng(step)
     mask = np.arange(5) < np.array([5, 5, 2])[:, None]
     ids, targets = random.integers(4, 90, (2, 3, 5)).astype(np.int32) * mask
@@ -26,7 +26,7 @@ def batch_of(step: int) -> Batch:
 
 
 def state_of(step: int, rows: int = 3) -> TrainState:
-    """Of a recurrent model, its carry filled up to `rows`."""
+    """Returns a state of a recurrent model, with its carry padded to `rows`."""
     random = np.random.default_rng(step + 1000)
     params = {"cell": {"kernel": random.normal(size=(2, 3)).astype(np.float32)}, "bias": np.zeros(3, np.float32)}
     carry = fill_rows((random.normal(size=(3, 2)).astype(np.float32),), rows)
@@ -41,7 +41,7 @@ def write(run, steps, state=state_of, batch=batch_of):
 
 @pytest.fixture
 def runs(tmp_path):
-    """Two folders of one experiment, without trails."""
+    """Two folders of the same experiment, without trails."""
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         catalogue.save_experiment(tiny_experiment(), tmp_path / name / "experiment.json")
@@ -50,7 +50,7 @@ def runs(tmp_path):
 
 
 def test_every_leaf_counts_for_its_part_alone():
-    """One element of any leaf, changed in its last bit, changes the digest of that part and of no other."""
+    """A change of the last bit of any leaf changes the digest of its part, and no other digest."""
     digests = trail.digests(batch_of(2), state_of(2))
     assert set(digests) == set(trail.PARTS)
     assert len({*digests.values()}) == 4
@@ -85,7 +85,7 @@ def test_rows_that_are_filled_up_do_not_count(rows):
 
 
 def test_resuming_leaves_the_trail_of_an_uninterrupted_run(tmp_path):
-    """What was written after the checkpoint is written again; a line cut short by a crash is taken away."""
+    """Lines after the checkpoint are written again, and a line truncated by a crash is removed."""
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     whole.mkdir()
     cut.mkdir()
@@ -97,13 +97,13 @@ def test_resuming_leaves_the_trail_of_an_uninterrupted_run(tmp_path):
         assert list(trail.read_trail(cut)) == [2, 4]
         for step in (6, 8, 10):
             resumed.write(step, batch_of(step), state_of(step))
-            assert list(trail.read_trail(cut))[-1] == step  # at once, and not when the file is closed
+            assert list(trail.read_trail(cut))[-1] == step  # immediately, not when the file is closed
     assert (whole / "hashes.jsonl").read_bytes() == (cut / "hashes.jsonl").read_bytes()
     assert not list(cut.glob("*.part"))
 
 
 def test_runs_that_agree(runs, capsys):
-    """On other numbers of devices, at steps that not all are of both."""
+    """Runs on different numbers of devices, with trails that share only some steps."""
     write(runs / "a", range(2, 14, 2))
     write(runs / "b", range(3, 14, 3), lambda step: state_of(step, 8))
     assert call(runs, "bisect", "a", "b") == 0
@@ -114,7 +114,7 @@ def test_runs_that_agree(runs, capsys):
 
 
 def other_state(part, since):
-    """States of which a part is another from a step on."""
+    """Returns a function of states in which a part differs from a step on."""
 
     def state(step):
         original, new = state_of(step), state_of(step + 1)
@@ -130,15 +130,16 @@ def test_the_first_difference_is_named(runs, part, since):
     write(runs / "b", range(1, 9), other_state(part, since))
     bisection = bisect.bisect(runs / "a", runs / "b")
     assert (bisection.before, bisection.step, bisection.parts) == (since - 1, since, [part])
-    assert "not data" in bisect.format_bisection(bisection)
-    assert ("other parameters to begin with" in bisect.format_bisection(bisection)) == (since == 1)
+    assert "not the data" in bisect.format_bisection(bisection)
+    assert ("different initial parameters" in bisect.format_bisection(bisection)) == (since == 1)
 
 
 def test_another_batch_comes_first(runs, capsys):
     write(runs / "a", range(1, 9))
     write(runs / "b", range(1, 9), other_state("params", 5), lambda step: batch_of(step + 20 * (step > 4)))
     assert call(runs, "bisect", "a", "b") == 1
-    lines = ["equal up to step 4", "step 5 differs: batch, parameters", "the batches differ: data, or its order"]
+    lines = ["equal up to step 4", "step 5 differs: batch, parameters"]
+    lines.append("the batches differ: the cause is the data or its order")
     assert capsys.readouterr().out.splitlines() == lines
 
 
@@ -163,11 +164,11 @@ def test_experiments_and_data_that_differ_come_first(runs, capsys):
     assert call(runs, "bisect", "a", "b") == 1
     lines = capsys.readouterr().out.splitlines()
     assert lines[:3] == ["the experiments differ: seed: 0 -> 7", "the data differs: train", "equal up to step 1"]
-    assert lines[-1].endswith(": experiments that differ or arithmetic, not data")
+    assert lines[-1].endswith(": the cause is different experiments or arithmetic, not the data")
 
 
 def test_a_changed_byte_is_found_or_refused(runs):
-    """Any byte of a trail: another digit is a difference at that step and part, anything else is no trail."""
+    """A change of any byte of a trail is found at its step and part if it changes a digit, and refused otherwise."""
     write(runs / "a", range(1, 4))
     write(runs / "b", range(1, 4))
     path = runs / "b" / "hashes.jsonl"
@@ -191,15 +192,15 @@ def test_a_changed_byte_is_found_or_refused(runs):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "b has no trail of hashes: train it with --hash-every N"),
+        (None, "b has no hash trail: train it with --hash-every N"),
         ("", "the trails have no step in common (a: 3 steps from 2 to 6; b: no steps yet)"),
         ('{"step": 3', "the trails have no step in common"),
-        ("what?\n", "hashes.jsonl:1: no JSON"),
-        ("[1]\n", "hashes.jsonl:1: not what should be there"),
+        ("what?\n", "hashes.jsonl:1: not valid JSON"),
+        ("[1]\n", "hashes.jsonl:1: unexpected content"),
         ('{"step": 2, "batch": "0123"}\n', "hashes.jsonl:1: damaged: a digest of 16 digits is missing"),
-        ("[" * 100_000 + "\n", "hashes.jsonl:1: no JSON"),
-        ('{"step": true}\n', "hashes.jsonl:1: damaged: no step"),
-        ('{"step": 4}\n{"step": 2}\n', "hashes.jsonl:2: damaged: no step, or an earlier one"),
+        ("[" * 100_000 + "\n", "hashes.jsonl:1: not valid JSON"),
+        ('{"step": true}\n', "hashes.jsonl:1: damaged: its step is missing"),
+        ('{"step": 4}\n{"step": 2}\n', "hashes.jsonl:2: damaged: its step is missing or lower"),
     ],
 )
 def test_no_trail_to_compare(runs, capsys, content, message):
@@ -218,13 +219,13 @@ def test_what_is_no_run(runs, capsys):
     assert "c is not a run" in capsys.readouterr().err
     (runs / "b" / "data.json").write_text("[")
     assert call(runs, "bisect", "a", "b") == 2
-    assert "data.json: no JSON" in capsys.readouterr().err
+    assert "data.json: not valid JSON" in capsys.readouterr().err
 
 
 MUTANTS = (
     (
         Mutant(
-            "rows filled up in the digests",
+            "padding rows count in the digests",
             "runs.trail",
             "x[: len(jax.tree.leaves(batch)[0])]",
             "x",
@@ -234,7 +235,7 @@ MUTANTS = (
     ),
     (
         Mutant(
-            "the optimizer's state hashed as parameters",
+            "the optimizer state is hashed as parameters",
             "runs.trail",
             '"optimizer": state.optimizer',
             '"optimizer": state.params',
@@ -244,7 +245,7 @@ MUTANTS = (
     ),
     (
         Mutant(
-            "the last step before a checkpoint cut off",
+            "the last step before a checkpoint is removed",
             "runs.trail",
             'line["step"] <= step]',
             'line["step"] < step - 1]',

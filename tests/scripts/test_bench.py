@@ -1,4 +1,4 @@
-"""What the benchmarks' page says of the lines that they print."""
+"""The lines that benchmarks print, and the page of results."""
 
 import json
 from types import SimpleNamespace
@@ -15,9 +15,9 @@ def test_lines(capsys):
     rounds.grown("growth/z", "positions", [1, 2, 4, 8, 16], [5.0, 12.0, 48.0, 192.0, 768.0], "s")
     told, curve = map(json.loads, capsys.readouterr().out.splitlines())
     assert (told["ours"], told["peer"], told["ratio"], told["limit_fraction"]) == (2.0, 4.0, 0.4, 0.25)
-    assert told["ratios"] == [0.25, 0.75]  # of the rounds; the ratio is their median
+    assert told["ratios"] == [0.25, 0.75]  # the extremes; the ratio is the median
     assert told["spread"] == {"a": [1.0, 3.0], "b": [4.0, 5.0]}
-    assert curve["exponent"] == 2.0  # what is small and constant does not count
+    assert curve["exponent"] == 2.0  # a small constant has no influence
 
 
 def test_turns():
@@ -28,7 +28,7 @@ def test_turns():
 
 
 def test_page(tmp_path, monkeypatch):
-    """Whether a row reaches what it should; what has not been measured is named."""
+    """The page shows whether a row reaches its goal, and lists missing measurements."""
     about = {"command": "python scripts/bench/x.py", "machine": "M", "versions": {"jax": "1"}, "commit": "abc"}
     alone = {"peer": None, "ratio": None, "notes": ""}
     against = {"ours": 130.0, "peer": 100.0, "unit": "tokens/s", "notes": ""}
@@ -63,7 +63,7 @@ def test_page(tmp_path, monkeypatch):
     good = benchmarks.LINES.read_text()
     for bad in ('{"name": "cut o', "1", json.dumps({"name": "x", "over": "n", "ratio": None, **about})):
         benchmarks.LINES.write_text(good + bad)
-        with pytest.raises(SystemExit, match=f"line {len(lines) + 1}: no row and no curve: remove it"):
+        with pytest.raises(SystemExit, match=f"line {len(lines) + 1}: neither a row nor a curve: delete it"):
             benchmarks.main(only=("page",))
     benchmarks.LINES.write_text(good)
     benchmarks.PAGE.unlink()
@@ -72,7 +72,7 @@ def test_page(tmp_path, monkeypatch):
 
 
 def test_unknown_benchmark(monkeypatch):
-    with pytest.raises(SystemExit, match="no benchmark 'trian': one of train, hotspots"):
+    with pytest.raises(SystemExit, match="no benchmark 'trian': choose one of train, hotspots"):
         benchmarks.main(only=("trian",))
 
 
@@ -85,9 +85,7 @@ sys.exit(int(sys.argv[2]))
 
 
 def test_what_fails_is_named_and_the_rest_runs(tmp_path, monkeypatch):
-    """Its lines take the place of those it printed before, with what they were measured on. That there is no GPU is
-    no failure.
-    """
+    """New lines replace the earlier lines of a benchmark, and record the machine. A missing GPU is not a failure."""
     folder = tmp_path / "scripts" / "bench"
     folder.mkdir(parents=True)
     for name in ("x.py", "z.py", "gpu.py"):

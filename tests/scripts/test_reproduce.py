@@ -1,4 +1,4 @@
-"""The README's table of results is what the file of results says, and a row names what there is."""
+"""The table of results in the README matches the file of results, and rows name existing scripts and options."""
 
 import json
 import runpy
@@ -19,7 +19,7 @@ def test_the_table_is_of_the_file():
 
 @pytest.mark.parametrize("name", SCRIPT["ROWS"])
 def test_a_row_names_what_there_is(name, monkeypatch):
-    """Its scripts, its configs, and in a config what an option sets."""
+    """Checks the scripts, the configs, and the fields that options set."""
     monkeypatch.chdir(ROOT)
     for run in SCRIPT["ROWS"][name].runs.values():
         commands = [command.arguments for command in run]
@@ -48,7 +48,7 @@ def test_a_comparison_differs_in_the_model_alone(row, monkeypatch):
 
 
 def test_what_runs_is_written_down(tmp_path, monkeypatch, capsys):
-    """A run whose command prints scores; again it is not run; one that fails, or misses its score, leaves no line."""
+    """A finished run is recorded and not repeated. A run that fails, or lacks its score, is not recorded."""
     results, script = tmp_path / "docs.jsonl", tmp_path / "score.py"
     scores = [{"name": "BLEU", "value": 12.34, "signature": "s"}, {"name": "x", "value": 1, "signature": ""}]
     script.write_text(f"import json; print(json.dumps({{'scores': {scores}, 'data': {{}}}}))")
@@ -71,9 +71,9 @@ def test_what_runs_is_written_down(tmp_path, monkeypatch, capsys):
     table = SCRIPT["table"]([line])
     assert "| what | a (seed 3) 12.3; b was not run | - | `row` |" in table
     assert table.endswith("Signatures: row, BLEU `s`.\n")
-    with pytest.raises(ValueError, match="has no run 'c': one of a, b"):
+    with pytest.raises(ValueError, match="has no run 'c': choose one of a, b"):
         reproduce("row", None, 3, "c")
-    with pytest.raises(ValueError, match="none of BLUE is among the scores"):
+    with pytest.raises(ValueError, match="lack all of BLUE"):
         reproduce("none", None, 0, None)
     (tmp_path / "README.md").write_text(SCRIPT["BEGIN"])
     with pytest.raises(ValueError, match="has lost the lines"):

@@ -1,4 +1,4 @@
-"""The launchers in scripts/, run with stand-ins for what only a cluster has; the command takes what they give it."""
+"""The launchers in scripts/, run with stand-ins for cluster programs; `seqlab` accepts the arguments they pass."""
 
 import json
 import os
@@ -25,7 +25,7 @@ print(json.dumps([os.path.basename(sys.argv[0]), *sys.argv[1:]]), flush=True)
 
 @pytest.fixture
 def cluster(tmp_path):
-    """A folder with a virtual environment, whose programs tell how they are called and run what they are given."""
+    """A folder with a virtual environment whose programs print their arguments and run the given commands."""
     programs = tmp_path / ".venv" / "bin"
     programs.mkdir(parents=True)
     (programs / "activate").write_text(f'PATH="{programs}:$PATH"\n')
@@ -47,7 +47,7 @@ def environment(cluster: Path, code: int | str) -> dict[str, str]:
 
 
 def run(cluster: Path, script: str, *arguments: str, code: int | str = 0) -> tuple[int, list[list[str]]]:
-    """The exit code, and all calls of the stand-ins."""
+    """Returns the exit code and the calls of the stand-ins."""
     command = ["bash", str(ROOT / "scripts" / script), *arguments]
     found = subprocess.run(command, cwd=cluster, env=environment(cluster, code), capture_output=True, text=True)
     assert not list(cluster.glob("*.saved"))
@@ -55,7 +55,7 @@ def run(cluster: Path, script: str, *arguments: str, code: int | str = 0) -> tup
 
 
 def takes(monkeypatch, folder: Path, arguments: list[str]) -> None:
-    """`seqlab` accepts these arguments, and would train; `seqlab train` with a misspelled option does not."""
+    """Asserts that `seqlab` accepts these arguments and would train, but refuses a misspelled option."""
     trained = []
     monkeypatch.setattr("seqlab.training.train.train", lambda *args, **options: trained.append(args))
     if "--coordinator" in " ".join(arguments):
@@ -95,8 +95,8 @@ def test_gpu(cluster, monkeypatch, code):
 
 @pytest.mark.parametrize("code", [0, 1, 75, "kill"])
 def test_slurm(cluster, monkeypatch, code):
-    """Back into the queue if, and only if, it has saved."""
-    (cluster / "seqlab-12.saved").touch()  # of a time before
+    """The job is requeued if and only if it has saved."""
+    (cluster / "seqlab-12.saved").touch()  # left by an earlier run
     found, calls = run(cluster, "train_slurm.sbatch", *GIVEN, code=code)
     assert found == {0: 0, 1: 1, 75: 0, "kill": 137}[code]
     assert [name for name, *_ in calls] == ["srun", "seqlab", *(["scontrol"] if code == 75 else [])]
@@ -108,7 +108,7 @@ def test_slurm(cluster, monkeypatch, code):
 
 
 def test_slurm_stops(cluster):
-    """Slurm's signal goes to all of a task, its shell too."""
+    """Slurm signals all processes of a task, including its shell."""
     (cluster / ".venv/bin/seqlab").write_text(
         f"#!{sys.executable} -IS\nimport os, signal, time\n"
         "signal.signal(signal.SIGTERM, lambda *_: (time.sleep(0.2), os._exit(75)))\n"
@@ -124,7 +124,7 @@ def test_slurm_stops(cluster):
 
 
 def test_slurm_directives():
-    """Options of sbatch, before the first command; one task for each GPU of a node."""
+    """The options of sbatch precede the first command, with one task per GPU of a node."""
     lines = (ROOT / "scripts/train_slurm.sbatch").read_text().splitlines()
     first = next(i for i, line in enumerate(lines) if line and not line.startswith("#"))
     directives = [line for line in lines if line.startswith("#SBATCH ")]
@@ -157,7 +157,7 @@ def test_tpu_pod_needs_a_name(cluster, missing):
 
 
 def test_jobset(tmp_path, monkeypatch):
-    """As many processes as pods, which meet at the first; 75 starts all anew; and the command takes the arguments."""
+    """The numbers of processes and pods agree, the first coordinates, 75 restarts all, and arguments are valid."""
     whole = yaml.safe_load(JOBSET.read_text())
     assert (whole["apiVersion"], whole["kind"]) == ("jobset.x-k8s.io/v1alpha2", "JobSet")
     [job] = whole["spec"]["replicatedJobs"]

@@ -1,4 +1,4 @@
-"""Torture: how it distributes kills, that it kills in the phase it reports, and that it notices what is lost."""
+"""Torture: it distributes kills evenly, kills in the reported phase, and detects losses."""
 
 import contextlib
 import random
@@ -25,7 +25,7 @@ from seqlab.runs import checkpoint, manifest, saving
 from seqlab.system.files import write_atomically
 from tests.command import save_untrained
 
-# Goes through all phases three times, and stays in one of them at the nth time.
+# Enters all phases three times, and stays in one of them the nth time.
 PROCESS = """
 import sys, time
 import numpy as np
@@ -52,12 +52,12 @@ def test_deal(kills):
     assert sum(times.values()) == kills
     for targets in dealt.values():
         places = [min(PHASES.index(phase), 2) for phase in targets]
-        assert places == sorted(places)  # what comes once in a run first
+        assert places == sorted(places)  # phases that occur once per run come first
 
 
 @pytest.mark.parametrize("name", catalogue.names("models"))
 def test_every_model_has_an_experiment(name, tmp_path):
-    """Of its own kind, and small; a model that is added has one too."""
+    """The experiment fits the model and is small, also for new models."""
     experiment = experiment_of(name, str(tmp_path))
     catalogue.check_parts(experiment)
     assert isinstance(experiment.model, experiment.task.model)
@@ -67,7 +67,7 @@ def test_every_model_has_an_experiment(name, tmp_path):
 
 @contextlib.contextmanager
 def staying_process(folder: Path, phase: str, nth: int) -> Iterator[tuple[subprocess.Popen[bytes], np.ndarray]]:
-    """A process that stays in a phase, and its marks."""
+    """Yields a process that stays in a phase, and its marks."""
     path, shape = folder / "marks", (len(PHASES), 2 + LENGTHS)
     make_marks(path)
     numbers = map(str, (*shape, PHASES.index(phase), nth))
@@ -93,7 +93,7 @@ def test_a_phase_that_is_not_reached(tmp_path):
 
 
 def make_home(home: Path) -> Path:
-    """Makes the files of a run and its data, in miniature."""
+    """Creates the files of a tiny run and its data."""
     run, cache = home / "run", home / "data" / "cache"
     cache.mkdir(parents=True)
     experiment = tiny_experiment()
@@ -116,7 +116,7 @@ def homes(tmp_path_factory):
 def test_equal_runs_are_equal(homes):
     whole, killed = homes
     files = [{path.name for path in (home / "run").rglob("*")} for home in homes]
-    assert files[0] != files[1]  # Orbax draws names, so no comparison of files would do
+    assert files[0] != files[1]  # Orbax chooses random names, so files cannot be compared directly
     assert differences(evidence(whole), evidence(killed)) == []
 
 
@@ -171,7 +171,7 @@ def test_five_kills(tmp_path, capsys):
 @pytest.mark.long
 @pytest.mark.parametrize(("bug", "reason"), [("cursor", "fingerprint of step 24"), ("log", "run/metrics.jsonl")])
 def test_planted_bugs_are_found(tmp_path, bug, reason):
-    """A run that is resumed with a bug is reported as lost, and its folder is kept."""
+    """A run that resumes with a planted bug is reported as lost, and its folder is kept."""
     write_documents(tmp_path / "documents")
     messages: list[str] = []
     targets = ["evaluation"] * 4

@@ -1,4 +1,4 @@
-"""What is compiled is kept for the next process; whatever is in the folder, results are the same."""
+"""The cache of compiled programs: later processes read it, and its content never changes results."""
 
 import json
 import os
@@ -12,7 +12,7 @@ import pytest
 from seqlab.system import compilation
 from tests.command import call
 
-# Compiles one function and prints what became of it: its result, and how often a kept program was read.
+# Compiles one function, and prints its result and the number of programs that were read from the cache.
 PROGRAM = """
 import json, sys
 import jax, numpy as np
@@ -29,7 +29,7 @@ print(json.dumps({"bits": y.tobytes().hex(), "hits": hits}))
 
 
 def run(home: Path, **settings: str) -> dict:
-    """A new process with its cache in `home`. Fails if it warns, or prints anything else."""
+    """Runs a new process with its cache in `home`. Fails if it prints warnings."""
     env = {name: value for name, value in os.environ.items() if not name.startswith(("JAX_", "XLA_"))}
     env |= {"XDG_CACHE_HOME": str(home), "JAX_PLATFORMS": "cpu", **settings}
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, env=env, check=True)
@@ -47,14 +47,14 @@ def test_a_second_process_reads_what_the_first_compiled(tmp_path):
     (kept,) = programs(tmp_path)
     assert kept.parent.stat().st_mode & 0o777 == 0o700
     assert run(tmp_path) == {**first, "hits": 1}
-    kept.write_bytes(kept.read_bytes()[:-20])  # cut off by SIGKILL: removed, and made again
+    kept.write_bytes(kept.read_bytes()[:-20])  # truncated by SIGKILL: removed and written again
     assert run(tmp_path) == first
     assert run(tmp_path) == {**first, "hits": 1}
     content = bytearray(kept.read_bytes())
     content[len(content) // 2] ^= 1
     kept.write_bytes(content)
     stamp = kept.with_name(compilation.STAMP)
-    os.utime(stamp, (2e9, 2e9))  # a bit that flips on the disk, long after the check: JAX passes over the file
+    os.utime(stamp, (2e9, 2e9))  # a bit flipped on disk after the check: JAX ignores the file
     assert run(tmp_path) == first
     os.utime(stamp, (0, 0))
     assert run(tmp_path) == first
@@ -94,7 +94,7 @@ def test_nothing_is_kept_without_a_folder(tmp_path):
 
 
 def name(letter: str) -> str:
-    """What JAX would call the file of a program."""
+    """Returns a file name that JAX could choose for a program."""
     return f"jit_f-{letter * 64}-cache"
 
 

@@ -1,4 +1,4 @@
-"""Journals on a full disk, and pictures and events beside them: lines are whole, in order, and none is lost."""
+"""Logs, plots and TensorBoard events on a full disk: log lines stay complete and in order, and none is lost."""
 
 import json
 import resource
@@ -22,7 +22,7 @@ WHOLE = "".join(json.dumps(line) + "\n" for line in LINES).encode()
 
 @contextmanager
 def room(size: int):
-    """No file grows beyond so many bytes: a write that would stops there."""
+    """Limits the size of files, as on a full disk: a write that exceeds it stops there."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
     try:
@@ -73,16 +73,16 @@ def test_a_line_cut_short_by_a_kill_does_not_count(tmp_path):
 
 
 def test_the_log_goes_on_without_tensorboard_and_without_room(tmp_path):
-    """Where the events cannot be written they are given up, once; lines are told of each time, and kept."""
+    """A failure of the events is reported once and ends them. A failure of the log is reported and retried."""
     messages = []
     book = Logbook(tmp_path, 0, 1, messages.append)
     full = mock.Mock(side_effect=OSError(28, "No space left on device"))
     with mock.patch.object(book.events.writer, "flush", full), room(0):
         book.write(1, {"loss": 2.0})
         book.write(2, {"loss": 1.0})
-    assert [line.split(" CANNOT")[0].split("'")[0] for line in messages] == [
+    assert [line.split(" CANNOT")[0].split(" file")[0] for line in messages] == [
         str(tmp_path / "metrics.jsonl"),
-        "TensorBoard",
+        "the TensorBoard",
         str(tmp_path / "metrics.jsonl"),
     ]
     book.write(3, {"loss": 0.5})
@@ -94,7 +94,7 @@ def test_the_log_goes_on_without_tensorboard_and_without_room(tmp_path):
         book.write(3, {"loss": 0.5})
         book.close()
     assert len(messages) == 1
-    assert "it is given up, metrics.jsonl has all" in messages[0]
+    assert "it is abandoned, metrics.jsonl has all values" in messages[0]
 
 
 def test_lines_that_never_found_room_are_an_error(tmp_path):
@@ -103,14 +103,14 @@ def test_lines_that_never_found_room_are_an_error(tmp_path):
     with room(0):
         book.write(1, {"loss": 2.0})
         hashes.write(1, collate(Plan().batches(0, 0)[0]), first_state())
-        with pytest.raises(SeqlabError, match=r"metrics.jsonl could not be written to the end: .*large"):
+        with pytest.raises(SeqlabError, match=r"metrics.jsonl could not be written completely: .*large"):
             book.close()
-        with pytest.raises(SeqlabError, match=r"hashes.jsonl could not be written to the end: .*large"):
+        with pytest.raises(SeqlabError, match=r"hashes.jsonl could not be written completely: .*large"):
             hashes.close()
 
 
 def test_a_picture_for_which_there_is_no_room(tmp_path):
-    """What draws it says so; the loop goes on."""
+    """Plotting raises an error, and works again later."""
     book = Logbook(tmp_path, 0, 1)
     for step in (1, 2):
         book.write(step, {"validation loss": float(np.float32(1 / step))})
@@ -122,7 +122,7 @@ def test_a_picture_for_which_there_is_no_room(tmp_path):
 
 
 def test_words_for_which_there_is_no_room(tmp_path):
-    """Training goes on where nobody can be told."""
+    """Training continues if its output cannot be written."""
     with (tmp_path / "output").open("w") as output, mock.patch("sys.stdout", output):
         with room(3):
             print_line("a line")

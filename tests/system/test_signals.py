@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT: what hears them, when it ends on the spot, and what is left where data was being prepared."""
+"""SIGTERM and SIGINT: who handles them, when the process ends immediately, and interrupted data preparation."""
 
 import gc
 import os
@@ -41,7 +41,7 @@ def test_the_first_is_noted_and_the_second_ends(number):
 
 
 def test_impatience_within_patience():
-    """What may be cut short is not begun where the end has been asked for; afterwards patience is back."""
+    """An interruptible block does not start after a stop request, and deferral is restored after it."""
     with listen_for_stop() as stop_request, stop_request.deferral():
         with stop_request.deferral(False):
             pass
@@ -81,11 +81,11 @@ def test_no_handler_of_errors_keeps_the_end_from_coming():
         try:
             send()
         except Exception:
-            raise AssertionError("it was taken for an error") from None
+            raise AssertionError("Stopped was caught as an error") from None
 
 
 def counting(read, at):
-    """Returns `read`, which sends a signal with the example number `at` of all calls."""
+    """Returns a `read` that sends a signal at example number `at`, counted over all calls."""
     count = [0]
 
     def counted(examples):
@@ -110,7 +110,7 @@ def counting(read, at):
     ids=["preparation", "columns", "tokenizer", "ids"],
 )
 def test_while_data_is_prepared(tmp_path, owner, name, at):
-    """Nothing half-made is left, and no run; the same call then does all of it."""
+    """No partial files and no run are left, and the same call then completes."""
     old_handlers = handlers()
     contexts = []
     with mock.patch.object(train_module, "run_training", contexts.append):
@@ -143,7 +143,7 @@ def test_the_command_says_try_again(capsys):
 
 @pytest.mark.parametrize("number", STOP_SIGNALS)
 def test_what_has_been_noted_is_found(number):
-    """Signals from the first of the command on: nothing is raised before there is who takes it, nor after."""
+    """Early signals are recorded, and raise nothing before or after the block that handles them."""
     old_handlers = {number: signal.getsignal(number) for number in STOP_SIGNALS}
     try:
         with mock.patch("atexit.register") as at_exit:
@@ -156,7 +156,7 @@ def test_what_has_been_noted_is_found(number):
         send(number)
         send(number)
         entered = []
-        with pytest.raises(Stopped, match="the same command goes on"), listen_for_stop():
+        with pytest.raises(Stopped, match="run the same command to resume"), listen_for_stop():
             entered.append(1)
         assert not entered
         send(number)
@@ -166,7 +166,7 @@ def test_what_has_been_noted_is_found(number):
 
 
 def test_only_one_end_is_on_its_way():
-    """Signals in the midst of clearing up do not cut it short."""
+    """Further signals do not interrupt the cleanup."""
     cleared = []
     with pytest.raises(Stopped), listen_for_stop():
         try:
@@ -178,7 +178,7 @@ def test_only_one_end_is_on_its_way():
 
 
 def test_raised_where_python_drops_it_and_raised_anew(capsys):
-    """As in a garbage collection, whose callbacks may raise nothing; what others drop is told as ever."""
+    """Tests garbage collection, whose callbacks cannot raise. Other dropped exceptions are reported as usual."""
 
     def callback(phase, info):
         if phase == "start" and not phases:
@@ -198,7 +198,7 @@ def test_raised_where_python_drops_it_and_raised_anew(capsys):
                 assert [str(unraisable.exc_value) for unraisable in unraisables] == ["quite another"]
                 gc.collect()
                 time.sleep(60.0)
-                raise AssertionError("it never came")
+                raise AssertionError("Stopped was not raised")
             assert len(unraisables) == 1
     finally:
         gc.callbacks.remove(callback)

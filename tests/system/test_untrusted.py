@@ -1,4 +1,4 @@
-"""What somebody else wrote is data: nothing of it is executed, leads outside, or takes memory unchecked."""
+"""Untrusted files: they cannot execute code, refer to files outside their folder, or use unlimited memory."""
 
 import ast
 import json
@@ -21,11 +21,11 @@ from tests.command import save_untrained
 
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted(path for folder in ("seqlab", "scripts") for path in (ROOT / folder).rglob("*.py"))
-KNOWN = {"seqlab/data/cldr.py: pickle"}  # reads what the installed Babel pickled
+KNOWN = {"seqlab/data/cldr.py: pickle"}  # reads the pickles of the installed Babel
 
 
 def dangers(tree: ast.Module) -> set[str]:
-    """What of a source could execute data."""
+    """Returns the constructs in a source file that could execute data."""
     result = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import | ast.ImportFrom):
@@ -108,12 +108,12 @@ def test_values_and_types(value, wanted, expected):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"{", "f: no JSON"),
-        (b"\xff", "f: no JSON"),
-        (b"[" * 100_000 + b"]" * 100_000, "f: no JSON"),
-        (b'["\\ud800"]', "f: no JSON"),
-        (b"1" * 5000, "f: no JSON"),
-        (b"[1]", "f: not what should be there"),
+        (b"{", "f: not valid JSON"),
+        (b"\xff", "f: not valid JSON"),
+        (b"[" * 100_000 + b"]" * 100_000, "f: not valid JSON"),
+        (b'["\\ud800"]', "f: not valid JSON"),
+        (b"1" * 5000, "f: not valid JSON"),
+        (b"[1]", "f: unexpected content"),
     ],
 )
 def test_json_that_is_none(content, message):
@@ -134,18 +134,18 @@ def test_files_are_plain_small_and_inside(tmp_path):
         with pytest.raises(SeqlabError, match="leads out of its folder"):
             resolve_inside(folder, name)
     assert read_json(resolve_inside(folder, "good"), list[int]) == [1]
-    with pytest.raises(SeqlabError, match="3 bytes, and such a file has at most 2"):
+    with pytest.raises(SeqlabError, match="3 bytes, but the limit is 2"):
         read_whole(folder / "here", 2)
     os.mkfifo(folder / "pipe")
     with pytest.raises(SeqlabError, match="has no pipe that is a plain file"):
         read_whole(folder / "pipe")
-    with pytest.raises(SeqlabError, match="no plain file"):
+    with pytest.raises(SeqlabError, match="not a plain file"):
         list(plain_files(folder))
 
 
 @pytest.fixture(scope="module")
 def given(tmp_path_factory):
-    """Somebody's run."""
+    """A run from an untrusted source."""
     run = tmp_path_factory.mktemp("given") / "run"
     save_untrained(tiny_experiment(), dict.fromkeys(("source", "target"), tiny_tokenizer()), run)
     return run
@@ -157,7 +157,7 @@ def run(given, tmp_path):
 
 
 def changed(run: Path, **fields: Any) -> None:
-    """Fields of the experiment, "model__dim" for the model's."""
+    """Changes fields of the experiment; "model__dim" is the field dim of its model."""
     path = run / "experiment.json"
     values = json.loads(path.read_text())
     for name, value in fields.items():
@@ -174,8 +174,8 @@ def changed(run: Path, **fields: Any) -> None:
     [
         ({"model__dim": 10**12}, "model.dim is 1000000000000, and can be"),
         ({"model__encoder_layers": 10**6}, "model.encoder_layers is 1000000, and can be 1000 at most"),
-        ({"model__dim": 1 << 20}, "its experiment's model has float32"),
-        ({"model__dim": 16}, "its experiment's model has float32"),
+        ({"model__dim": 1 << 20}, "the model of the experiment has float32"),
+        ({"model__dim": 16}, "the model of the experiment has float32"),
         ({"model__dim": "8"}, "model.dim must be of type int"),
         ({"model__parent": None}, "model has no 'parent'"),
         ({"model__name": "x"}, "model has no 'name'"),
@@ -221,14 +221,14 @@ def test_features_name_no_other_module(tmp_path):
 
 
 def sealed(run: Path, step: int = 1) -> None:
-    """The manifest agrees with the files, as somebody can make it who changes them on purpose."""
+    """Updates the manifest to match the files, as an attacker could."""
     content = json.loads((run / "checkpoints" / str(step) / "manifest.json").read_text())
     files = manifest.hash_files(run / "checkpoints" / str(step) / "state")
     manifest.write_manifest(run, step, content["progress"], files)
 
 
 def test_an_array_larger_than_memory_is_refused_before_it_is_made(run):
-    """The files say so, and hold next to nothing: chunks that are missing are zeros."""
+    """The files only declare the shape and are tiny, since missing chunks are zeros."""
     import tensorstore
 
     folder = (run / "checkpoints" / "1" / "state").resolve()
@@ -238,13 +238,13 @@ def test_an_array_larger_than_memory_is_refused_before_it_is_made(run):
     metadata = {"shape": [10**7, 10**7], "chunks": [10**3, 10**3], "dtype": "<f4"}
     tensorstore.open({**spec, "metadata": metadata}, create=True, delete_existing=True).result()
     sealed(run)
-    with pytest.raises(SeqlabError, match=r"400,000,000,\d{3},\d{3} bytes of arrays, and this machine has"):
+    with pytest.raises(SeqlabError, match=r"the arrays have 400,000,000,\d{3},\d{3} bytes, but this machine has"):
         checkpoint.restore(run, 1)
     metadata["shape"] = [10**3, 10**4]
     tensorstore.open({**spec, "metadata": metadata}, create=True, delete_existing=True).result()
     sealed(run)
     with pytest.raises(
-        SeqlabError, match=r"\['words'\]\['table'\] is float32 \(1000, 10000\), and its exp.* \(277, 8\)"
+        SeqlabError, match=r"\['words'\]\['table'\] is float32 \(1000, 10000\), but the model.* \(277, 8\)"
     ):
         loading.load(run)
 
@@ -255,15 +255,15 @@ def test_links_and_pipes_in_a_checkpoint(run, tmp_path):
     shutil.copy(file, tmp_path / "elsewhere")
     file.unlink()
     file.symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(SeqlabError, match="_METADATA: no plain file"):
+    with pytest.raises(SeqlabError, match="_METADATA: not a plain file"):
         loading.load(run)
     file.unlink()
     os.mkfifo(file)
-    with pytest.raises(SeqlabError, match="_METADATA: no plain file"):
+    with pytest.raises(SeqlabError, match="_METADATA: not a plain file"):
         loading.load(run)
     shutil.move(state, tmp_path / "state")
     state.symlink_to(tmp_path / "state")
-    with pytest.raises(SeqlabError, match="state: no plain file"):
+    with pytest.raises(SeqlabError, match="state: not a plain file"):
         loading.load(run)
     step = state.parent
     shutil.move(step, tmp_path / "1")
@@ -276,7 +276,7 @@ def test_a_tokenizer_elsewhere(run, tmp_path):
     (path,) = (run / "codecs").iterdir()
     shutil.move(path, tmp_path / "elsewhere")
     path.symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(SeqlabError, match="sentencepiece: no plain file"):
+    with pytest.raises(SeqlabError, match="sentencepiece: not a plain file"):
         loading.load(run)
 
 

@@ -243,7 +243,9 @@ def test_a_batch_longer_than_the_model(tmp_path):
     model, task, columns = CASES["packed"]
     experiment = experiment_on(tmp_path, model, task, **columns)
     short = experiment.model.clone(positions="learned", max_length=30)
-    with pytest.raises(ValueError, match="batches of 40 positions, and the model has 30: raise model.max_length"):
+    with pytest.raises(
+        ValueError, match="has 40 positions, but the model supports at most 30: raise model.max_length"
+    ):
         train(dataclasses.replace(experiment, model=short), tmp_path / "run", tmp_path / "data", say=quiet)
     assert not (tmp_path / "run").exists()
 
@@ -323,7 +325,7 @@ def test_a_second_run_reads_no_text(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("case", "changes", "message"),
     [
-        ("summarization", {"target": ""}, "Summarization needs the column 'target', and the data has source"),
+        ("summarization", {"target": ""}, "Summarization needs the column 'target', but the data has source"),
         ("packed", {"mixed": True}, "a mixture with rates needs task.rows lines, not packed"),
         ("stream", {"letters": True}, "a stream needs a text of at least two tokens"),
         ("classification", {"unseen": True}, "split validation: unknown label 'c'"),
@@ -346,7 +348,7 @@ def test_refuses(tmp_path, case, changes, message):
 
 @pytest.mark.parametrize("case", ["summarization", "dialogue", "classification", "packed", "stream"])
 def test_a_smoothing_that_is_no_share(case):
-    with pytest.raises(ValueError, match=r"task.label_smoothing is in \[0, 1\), not 1.5"):
+    with pytest.raises(ValueError, match=r"task.label_smoothing must be in \[0, 1\), not 1.5"):
         dataclasses.replace(CASES[case][1], label_smoothing=1.5)
 
 

@@ -1,4 +1,4 @@
-"""The progress of a run: how a manifest stores it, and what a validation changes."""
+"""The progress of a run: its JSON form, and how a validation changes it."""
 
 import dataclasses
 import json
@@ -22,7 +22,7 @@ STORED = {
 
 
 def test_json(tmp_path):
-    """The names and their order are those of a manifest."""
+    """The names and their order match a manifest."""
     progress = Progress.from_json(STORED, tmp_path, 6)
     assert progress.left_out == ((0, 4), (1, 0))
     assert json.dumps(progress.to_json()) == json.dumps(STORED)
@@ -33,10 +33,10 @@ def test_json(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"index": "5"}, "checkpoint 6 does not tell where the run was: it is of another version"),
-        ({"left_out": None}, "checkpoint 6 does not tell where the run was"),
-        ({"judged": 1}, "checkpoint 6 does not tell where the run was"),
-        ({"epoch": True}, "checkpoint 6 does not tell where the run was"),
+        ({"index": "5"}, "checkpoint 6 lacks the progress of the run: another version of seqlab wrote it"),
+        ({"left_out": None}, "checkpoint 6 lacks the progress of the run"),
+        ({"judged": 1}, "checkpoint 6 lacks the progress of the run"),
+        ({"epoch": True}, "checkpoint 6 lacks the progress of the run"),
     ],
 )
 def test_anything_else_is_one_error(tmp_path, changes, message):
@@ -54,7 +54,7 @@ def test_batches_are_left_out_once():
     [("loss", (3.0, 2.0, 2.0, 1.0), (1, 2, 2, 4)), ("bleu", (3.0, 2.0, 4.0, 4.0), (1, 1, 3, 3))],
 )
 def test_the_best_validation(metric, values, best_steps):
-    """A lower loss is better, and a higher BLEU; an equal value is not."""
+    """A lower loss or a higher BLEU is better; an equal value is not."""
     progress = Progress(judged=False)
     validation = Validation(metric=metric)
     for step, (value, best_step) in enumerate(zip(values, best_steps, strict=True), 1):

@@ -1,5 +1,5 @@
-"""Runs that are cut off, with full disks, damaged files or batches that are not finite: each ends, to the bit, as an
-undisturbed run, or says in one line why not.
+"""Runs that are killed, or have full disks, damaged files or batches that are not finite: each run ends
+bit-identically to an undisturbed run, or reports in one line why it cannot.
 """
 
 import dataclasses
@@ -50,17 +50,17 @@ from tests.miniature import End, batch_at, end_of, make_context, spoiled, valida
 
 
 class Killed(BaseException):
-    """Stands for the end of the process."""
+    """Simulates the end of the process."""
 
 
 def train(context: TrainingContext) -> None:
-    """`run_training` without the plot of the curves, which takes longer than everything else."""
+    """Trains without plotting the curves, which takes longer than everything else."""
     with mock.patch.object(loop, "draw_curves"):
         recovery.run_training(context)
 
 
 def at_step(context: TrainingContext, step: int, act: Callable[[], None]) -> TrainingContext:
-    """Calls `act` before the step, as often as the step is taken."""
+    """Returns a context that calls `act` before `step`, each time that the step is taken."""
 
     def train_step(state: Any, batch: Any) -> Any:
         if int(state.step) + 1 == step:
@@ -75,14 +75,14 @@ def kill() -> None:
 
 
 def cut_off(context: TrainingContext, step: int) -> None:
-    """Trains up to a step that is not taken."""
+    """Trains up to a step that is not taken, where the run is killed."""
     with pytest.raises(Killed):
         train(at_step(context, step, kill))
 
 
 @functools.cache
 def undisturbed_end(**changes: Any) -> End:
-    """The end of the run that nothing disturbs."""
+    """Returns the end of an undisturbed run."""
     with tempfile.TemporaryDirectory() as folder:
         train(make_context(Path(folder), **changes))
         return end_of(Path(folder))
@@ -90,7 +90,7 @@ def undisturbed_end(**changes: Any) -> End:
 
 @functools.cache
 def files_of(step: int, **changes: Any) -> dict[str, bytes]:
-    """The files of a run that is killed before that step."""
+    """Returns the files of a run that is killed before a step."""
     with tempfile.TemporaryDirectory() as folder:
         cut_off(make_context(Path(folder), **changes), step)
         return {str(p.relative_to(folder)): p.read_bytes() for p in Path(folder).rglob("*") if p.is_file()}
@@ -181,7 +181,7 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path, damage):
     damage(tmp_path / "checkpoints" / "6")
     messages = []
     train(make_context(tmp_path, messages.append))
-    assert "CHECKPOINT 6 IS PASSED OVER" in messages[0]
+    assert "CHECKPOINT 6 IS SKIPPED" in messages[0]
     assert str(tmp_path / "checkpoints" / "6") in messages[0]
     assert "\n" not in messages[0]
     assert messages[1] == "resuming from step 3"
@@ -189,7 +189,7 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path, damage):
 
 
 def test_a_file_that_cannot_be_read_is_damage(tmp_path):
-    """As of a disk with bad sectors."""
+    """As on a disk with bad sectors."""
     write_files(files_of(8), tmp_path)
     digest = hashlib.file_digest
 
@@ -221,16 +221,14 @@ def test_nothing_whole_is_one_error_and_nothing_is_lost(tmp_path):
     edited(tmp_path / "checkpoints" / "6")
     files = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
     messages = []
-    with pytest.raises(
-        SeqlabError, match=r"no checkpoint is whole: remove .*/checkpoints to train from the beginning"
-    ):
+    with pytest.raises(SeqlabError, match=r"no checkpoint is intact: delete .*/checkpoints to start again"):
         train(make_context(tmp_path, messages.append))
     assert [line.split()[1] for line in messages] == ["6", "3"]
     assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == files
 
 
 def test_damaged_checkpoints_push_out_no_whole_one(tmp_path):
-    """Those that were passed over are of later steps: they are gone once the first whole one is written."""
+    """Damaged checkpoints, which have later steps, are removed once an intact checkpoint is written."""
     train(make_context(tmp_path))
     for step in ("6", "9"):
         flipped(tmp_path / "checkpoints" / step)
@@ -247,7 +245,7 @@ def test_damaged_checkpoints_push_out_no_whole_one(tmp_path):
 
 @contextmanager
 def at_once() -> Iterator[None]:
-    """Whatever is saved is waited for."""
+    """Makes every save wait until it is finished."""
 
     def and_wait(method: Callable[..., None]) -> Callable[..., None]:
         def call_and_wait(saver: Any, *arguments: Any) -> None:
@@ -265,7 +263,7 @@ def at_once() -> Iterator[None]:
 
 
 def test_killed_at_any_moment_of_a_save(tmp_path):
-    """What lies on the disk before and after each manifest and each line of the log, taken up again."""
+    """Resumes from the files on disk before and after each write of a manifest and each log line."""
     snapshots: list[dict[str, bytes]] = []
     run = tmp_path / "run"
 
@@ -282,7 +280,7 @@ def test_killed_at_any_moment_of_a_save(tmp_path):
         return call
 
     with (
-        at_once(),  # so that no file comes or goes while all are looked at
+        at_once(),  # so that no file appears or disappears during a snapshot
         mock.patch.object(manifest, "write_atomically", with_snapshots(manifest.write_atomically)),
         mock.patch.object(outputs.Logbook, "write", with_snapshots(outputs.Logbook.write)),
     ):
@@ -304,8 +302,8 @@ def test_killed_at_any_moment_of_a_save(tmp_path):
 
 
 def state_of(files: dict[str, bytes]) -> tuple[int, bool, int, bool]:
-    """The step of the newest checkpoint, whether it is judged, and the last line of the log: its step, whether it is
-    of a validation.
+    """Returns the step of the latest checkpoint, whether it is validated, the step of the last log line, and whether
+    that line is a validation.
     """
     step = max((int(name.split("/")[1]) for name in files if name.endswith("manifest.json")), default=0)
     judged = step > 0 and json.loads(files[f"checkpoints/{step}/manifest.json"])["progress"]["judged"]
@@ -341,7 +339,7 @@ def test_a_signal_in_a_step_ends_with_a_checkpoint_of_it(tmp_path, step, number)
 @pytest.mark.parametrize("step", [3, 9])
 @pytest.mark.parametrize("in_step", [True, False])
 def test_a_signal_when_the_state_is_judged(tmp_path, step, in_step):
-    """Before or in the validation: the state is saved, and the same command begins with that validation."""
+    """A signal before or during validation: the state is saved, and the same command starts with that validation."""
     with signalled(make_context(tmp_path)) as context, pytest.raises(Stopped):
         if in_step:
             train(at_step(context, step, send))
@@ -363,7 +361,7 @@ def test_a_signal_when_the_state_is_judged(tmp_path, step, in_step):
 
 
 def test_a_signal_in_the_last_save_is_too_late(tmp_path):
-    """All is done but the saving: that is finished, and the run has ended well."""
+    """After the last step the save is finished, and the run ends successfully."""
     wait = saving.Saver.wait
 
     def wait_and_send(saver):
@@ -393,9 +391,9 @@ def test_a_second_signal_ends_at_once(tmp_path):
 
 
 class Disk:
-    """Full from some step on until another, in one of the ways that a save can fail: the folder cannot be made, Orbax
-    cannot write the state, the manifest cannot be written. (A limit on files' sizes would be more real, but stands
-    for the whole process, and what the tests' own output goes to may be a file.)
+    """A disk that is full from one step to another, so that a save fails in one of three ways: the folder cannot be
+    created, Orbax cannot write the state, or the manifest cannot be written. (A limit on file sizes would be more
+    realistic, but applies to the whole process, and the output of the tests may also go to a file.)
     """
 
     def __init__(self, failure: str):
@@ -424,7 +422,7 @@ class Disk:
             return [*await begin_to_save(*arguments, **options), last]
 
         def wait_again(checkpointer):
-            """One that has failed tells it again, as Orbax's does where it could not write its metadata."""
+            """A failed checkpointer raises its error again, like Orbax if it cannot write its metadata."""
             try:
                 wait(checkpointer)
             except OSError as error:
@@ -452,36 +450,36 @@ class Disk:
 
 
 def in_every_way(test: Callable[..., None]) -> Callable[..., None]:
-    """How a save fails."""
+    """Runs a test for every way in which a save can fail."""
     return pytest.mark.parametrize("failure", ["folder", "state", "manifest"])(test)
 
 
 @in_every_way
 def test_a_full_disk_costs_a_checkpoint_and_no_more(tmp_path, failure):
-    """The save of step 6 fails; that of step 8, with the next line of the log, makes up for it."""
+    """The save of step 6 fails, and is replaced by a save of step 8, at the next log line."""
     messages = []
     with Disk(failure).holding(make_context(tmp_path, messages.append), 5, 7) as context:
         train(context)
     reports = [line for line in messages if line.startswith("THE CHECKPOINT")]
     assert len(reports) == 1
-    assert reports[0].startswith("THE CHECKPOINT OF STEP 6 COULD NOT BE WRITTEN, and training goes on: ")
+    assert reports[0].startswith("THE CHECKPOINT OF STEP 6 COULD NOT BE WRITTEN, training continues: ")
     assert manifest.checkpoint_steps(tmp_path) == [3, 8, 9]
     assert end_of(tmp_path) == undisturbed_end()
 
 
 def sleeping(sleep):
-    """The loop's own pauses, and nobody else's: Orbax's threads wait by `time.sleep` too."""
+    """Replaces only the pauses of the training loop, since threads of Orbax also use `time.sleep`."""
     return mock.patch.object(loop, "time", types.SimpleNamespace(sleep=sleep, perf_counter=time.perf_counter))
 
 
 @in_every_way
 def test_a_disk_that_stays_full(tmp_path, failure):
-    """What was saved before stays; the end is an error, and with room the same command comes to the same end."""
+    """Earlier checkpoints stay, and the run fails. Once there is space, the same command completes the run."""
     messages, pauses = [], []
     with (
         Disk(failure).holding(make_context(tmp_path, messages.append), 5, 99) as context,
         sleeping(pauses.append),
-        pytest.raises(SeqlabError, match=r"(state of step 9 could not be saved: make room|metrics.jsonl could not)"),
+        pytest.raises(SeqlabError, match=r"(step 9 could not be saved: free disk space|metrics.jsonl could not)"),
     ):
         train(context)
     assert pauses == [1, 5, 25]
@@ -505,15 +503,15 @@ def test_room_comes_back_when_all_is_done(tmp_path, failure):
 
 
 def test_what_is_owed_for_its_manifest_alone_is_not_written_over(tmp_path):
-    """With one checkpoint kept that would be to give up the only one there is."""
+    """With a single checkpoint, overwriting it would lose the only one."""
     only_one = {"checkpoints": dataclasses.replace(miniature.experiment().checkpoints, last=1)}
     disk, names = Disk("manifest"), []
 
-    def state():  # each write chooses names of its own
+    def state():  # each write chooses new random names
         return {path.name for path in (tmp_path / "checkpoints/9/state").rglob("*")}
 
     def validate_and_fill(params):
-        if len(read_jsonl(tmp_path / "metrics.jsonl")) == 6:  # of step 9
+        if len(read_jsonl(tmp_path / "metrics.jsonl")) == 6:  # at step 9
             while manifest.checkpoint_steps(tmp_path)[-1] != 9:
                 pass
             names.append(state())
@@ -546,7 +544,7 @@ def test_an_error_without_words_is_told(tmp_path):
     with mock.patch.object(manifest, "write_atomically", side_effect=MemoryError):
         saver.save({"a": np.ones(2)}, 1, {})
         saver.close()
-    assert messages == ["THE CHECKPOINT OF STEP 1 COULD NOT BE WRITTEN, and training goes on: MemoryError()"]
+    assert messages == ["THE CHECKPOINT OF STEP 1 COULD NOT BE WRITTEN, training continues: MemoryError()"]
     assert saver.failure
     with (
         mock.patch.object(manifest, "write_atomically", side_effect=OSError(28, "No space left on device")),
@@ -555,24 +553,24 @@ def test_an_error_without_words_is_told(tmp_path):
         saving.save_alone(tmp_path, {"a": np.ones(2)}, 1, {})
 
 
-# What is not finite
+# Losses and gradients that are not finite
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-@pytest.mark.parametrize(("step", "checkpoint"), [(2, "there is no checkpoint yet"), (5, "checkpoint is of step 3")])
+@pytest.mark.parametrize(("step", "checkpoint"), [(2, "there is no checkpoint yet"), (5, "checkpoint is at step 3")])
 def test_stop(tmp_path, step, value, checkpoint):
     epoch, index = batch_at(step)
     context = make_context(tmp_path)._replace(collate=spoiled([epoch, index], value=value))
     command = f"seqlab show-batch {tmp_path} --batch {epoch}/{index}"
     place = rf"step {step} is not finite \(epoch {epoch}, batch {index}; {command}\)"
-    for _ in range(2):  # again: the same end
+    for _ in range(2):  # the second run ends the same
         with pytest.raises(SeqlabError, match=f"{place}; .*{checkpoint}"):
             train(context)
     assert manifest.checkpoint_steps(tmp_path) == [3] * (step > 3)
 
 
 def host_states(context: TrainingContext) -> tuple[TrainingContext, dict[int, Any]]:
-    """The state after each step, as it was last taken."""
+    """Returns a context that records the state after each step, and the recorded states."""
     states = {}
 
     def step(state, batch):
@@ -588,7 +586,7 @@ def same(first: Any, second: Any) -> bool:
 
 
 def test_skip(tmp_path):
-    """A step that counts, and changes nothing: parameters, optimizer, average, carry and sums are those before it."""
+    """A skipped step changes only the step number, not parameters, optimizer, average, carry or sums."""
     messages = []
     context, states = host_states(make_context(tmp_path, messages.append, nonfinite="skip"))
     train(context._replace(collate=spoiled(batch_at(5), batch_at(9))))
@@ -603,7 +601,7 @@ def test_skip(tmp_path):
         assert state.step == step
     assert states[5].sums["steps"] == states[9].sums["steps"] == 0  # the log was written at 4 and 8
     assert states[6].sums["steps"] == 1
-    reports = [line for line in messages if "LEFT OUT" in line]
+    reports = [line for line in messages if "IS SKIPPED" in line]
     assert [line.split()[6] for line in reports] == ["5", "9"]
     assert f"(epoch 0, batch 4; seqlab show-batch {tmp_path} --batch 0/4)" in reports[0]
     assert manifest.checkpoint_steps(tmp_path) == [3, 6, 9]
@@ -611,7 +609,7 @@ def test_skip(tmp_path):
 
 
 def test_a_gradient_alone_that_is_not_finite():
-    """Of the square root at zero: the loss is 0, its slope infinite."""
+    """The square root at zero: the loss is 0, but its gradient is infinite."""
     e = miniature.experiment()
     optimizer = optimizer_at(e.optimizer, make_schedule(e.schedule, e.steps))
 
@@ -644,7 +642,7 @@ def test_too_many_in_a_row(tmp_path):
             ("b", "rollback", batches[4:], 3),
         ):
             messages = []
-            with pytest.raises(SeqlabError, match=f"the last good checkpoint is of step {checkpoint}"):
+            with pytest.raises(SeqlabError, match=f"the last good checkpoint is at step {checkpoint}"):
                 train(
                     make_context(tmp_path / name, messages.append, nonfinite=mode)._replace(
                         collate=spoiled(*spoiled_batches)
@@ -652,7 +650,8 @@ def test_too_many_in_a_row(tmp_path):
                 )
             assert sum("IS NOT FINITE" in line for line in messages) == 2
         with pytest.raises(
-            SeqlabError, match=r"no checkpoint yet\. Try .*, in a new run\. It was given up after 2 in a row$"
+            SeqlabError,
+            match=r"no checkpoint yet\. Try .* in a new run\. Training stopped after 2 such results in a row$",
         ):
             train(make_context(tmp_path / "d", nonfinite="rollback")._replace(collate=spoiled(*batches)))
         messages = []
@@ -662,7 +661,7 @@ def test_too_many_in_a_row(tmp_path):
 
 
 class Without(miniature.Plan):
-    """Without some batches."""
+    """A plan without some batches."""
 
     def __init__(self, *removed: list[int]):
         self.removed = removed
@@ -674,14 +673,14 @@ class Without(miniature.Plan):
 
 @functools.cache
 def end_without(*steps: int) -> End:
-    """Of a run whose data never had the batches of those steps."""
+    """Returns the end of a run whose data lacks the batches of these steps."""
     with tempfile.TemporaryDirectory() as folder:
         train(make_context(Path(folder), nonfinite="rollback")._replace(plan=Without(*map(batch_at, steps))))
         return end_of(Path(folder))
 
 
 def record_targets(context: TrainingContext) -> tuple[TrainingContext, dict[int, list[float]]]:
-    """The targets that each step was fed, as it was last taken."""
+    """Returns a context that records the targets of each step, and the recorded targets."""
     targets = {}
 
     def step(state, batch):
@@ -693,9 +692,7 @@ def record_targets(context: TrainingContext) -> tuple[TrainingContext, dict[int,
 
 @pytest.mark.parametrize("bad_steps", [(1,), (3,), (5, 6), (4, 8), (9,)], ids=str)
 def test_rollback(tmp_path, bad_steps):
-    """The run ends as one whose data never had those batches: state, log and trail. What it was fed is what
-    `seqlab show-batch` counts out.
-    """
+    """State, log and trail end as if the data lacked those batches. `seqlab show-batch` finds the same batches."""
     messages = []
     bad_batches = [batch_at(step) for step in bad_steps]
     context, targets = record_targets(make_context(tmp_path, messages.append, nonfinite="rollback"))
@@ -715,13 +712,15 @@ def test_rollback(tmp_path, bad_steps):
     assert len(reports) == len(bad_steps)
     first = bad_steps[0]
     checkpoint = 3 * ((first - 1) // 3)
-    assert f"STEP {first} IS NOT FINITE: ROLLED BACK to step {checkpoint}, to go on without that batch" in reports[0]
+    assert (
+        f"STEP {first} IS NOT FINITE: ROLLED BACK to step {checkpoint}, continuing without that batch" in reports[0]
+    )
     assert reports[0].endswith("--batch {}/{})".format(*bad_batches[0]))
 
 
 @pytest.mark.parametrize("killed_at", [4, 5, 8])
 def test_killed_after_a_rollback(tmp_path, killed_at):
-    """Before the next checkpoint, so that nothing on the disk tells of it, or after that."""
+    """Kills the run before the next checkpoint, when nothing on disk records the rollback, or after it."""
     context = make_context(tmp_path, nonfinite="rollback")._replace(collate=spoiled(batch_at(5)))
     attempts = []
 
@@ -746,7 +745,7 @@ def test_lines_that_the_log_has_lost_are_told(tmp_path):
     messages = []
     train(make_context(tmp_path, messages.append))
     assert [line for line in messages if "LOST" in line] == [
-        f"{log} HAS LOST LINES, the first of step 4; new lines are appended"
+        f"{log} HAS LOST LINES, the first at step 4; new lines are appended"
     ]
     assert [
         line
@@ -756,7 +755,7 @@ def test_lines_that_the_log_has_lost_are_told(tmp_path):
 
 
 def test_a_validation_that_is_not_finite(tmp_path):
-    """An error, whatever is done about steps; the checkpoint waits to be judged."""
+    """It is an error, whatever the policy for steps, and the checkpoint stays unvalidated."""
     messages, calls = [], itertools.count(1)
     context = make_context(tmp_path, messages.append, nonfinite="rollback")
     with pytest.raises(
@@ -770,7 +769,7 @@ def test_a_validation_that_is_not_finite(tmp_path):
     assert end_of(tmp_path) == undisturbed_end()
 
 
-# The checkpoints that are kept
+# Which checkpoints are kept
 
 
 def tree(value: float) -> dict[str, Any]:
@@ -778,7 +777,7 @@ def tree(value: float) -> dict[str, Any]:
 
 
 def test_the_best_is_kept_beside_the_last(tmp_path):
-    """Who is best is known after the save, so that a checkpoint is pruned by what its successor tells."""
+    """The best step is known only after the save, so a checkpoint is pruned when its successor is validated."""
     saver = saving.Saver(tmp_path, 1)
     saved_steps = []
     for step, best in ((1, 1), (2, 2), (3, 2), (4, 2), (5, 5)):
@@ -797,7 +796,7 @@ def test_the_best_is_kept_beside_the_last(tmp_path):
 
 
 def test_a_step_is_saved_again(tmp_path):
-    """By another attempt: what was there is gone, all of it."""
+    """A second attempt replaces all earlier files."""
     for value in (1.0, 2.0):
         saving.save_alone(tmp_path, {**tree(7), "params": {"a": np.full(3, value)}}, 7, {"value": value})
         assert checkpoint.restore(tmp_path, 7)["params"]["a"].tolist() == [value] * 3
@@ -805,7 +804,7 @@ def test_a_step_is_saved_again(tmp_path):
 
 
 def test_the_moving_average_is_what_is_judged(tmp_path):
-    """share * average + (1 - share) * parameters, from the first parameters on."""
+    """It is share * average + (1 - share) * parameters, starting from the initial parameters."""
     context, states = host_states(make_context(tmp_path))
     validated = []
     train(
@@ -839,18 +838,18 @@ def test_a_fingerprint_covers_the_average(tmp_path):
         saving.save_alone(tmp_path / str(number), state, 1, {})
         prints.append(checkpoint.fingerprint(tmp_path / str(number), 1))
     assert len({*prints}) == 6
-    assert prints[-1] == prints[-2]  # sums are of the log, and start anew with its next line
+    assert prints[-1] == prints[-2]  # sums belong to the log and are reset at each line
 
 
 def test_parameters_alone_do_not_train_on(tmp_path):
     for kind in ("averaged", "imported"):
         saving.save_alone(tmp_path, tree(1), 1, {kind: [1]})
-        with pytest.raises(SeqlabError, match=f"holds {kind} parameters, which do not train on: .* --init-from"):
+        with pytest.raises(SeqlabError, match=f"has {kind} parameters, which cannot resume training: .* --init-from"):
             train(make_context(tmp_path))
 
 
 def test_the_average_is_what_others_take_from_a_run(tmp_path):
-    """Decoding, and a run that starts from it; unless its arrays are not those of the model."""
+    """Decoding and initialization use the average. Arrays that do not match the model are an error."""
     codecs = dict.fromkeys(("source", "target"), tiny_tokenizer())
     save_untrained(tiny_experiment(), codecs, tmp_path / "run")
     params = checkpoint.restore(tmp_path / "run", 1)["params"]
@@ -864,7 +863,7 @@ def test_the_average_is_what_others_take_from_a_run(tmp_path):
 
 
 def test_what_may_change_from_one_part_of_a_run_to_the_next(tmp_path):
-    """How a run is spread over devices and watched; nothing that its numbers hang on."""
+    """The devices and the monitoring of a run may change, but nothing that affects its results."""
     content = {"train": "0" * 64}
 
     def open_again(**changes: Any) -> None:
@@ -877,9 +876,9 @@ def test_what_may_change_from_one_part_of_a_run_to_the_next(tmp_path):
         open_again(parallel=spread)
     open_again(nonfinite="rollback", hash_every=3)
     for name, value in (("seed", 1), ("accumulate", 2), ("steps", 11), ("log_every", 4)):
-        with pytest.raises(SeqlabError, match=f"is a run of another experiment:\n  {name}: .*-> {value}\nchoose"):
+        with pytest.raises(SeqlabError, match=f"is a run of a different experiment:\n  {name}: .*-> {value}\nchoose"):
             open_again(**{name: value})
-    with pytest.raises(SeqlabError, match="the data of .* has changed since it began"):
+    with pytest.raises(SeqlabError, match="the data of .* has changed since the run started"):
         open_run(tiny_experiment(), {}, {"train": "1" * 64}, tmp_path / "run")
     assert {path: path.read_bytes() for path in (tmp_path / "run").iterdir() if path.is_file()} == files
 
@@ -896,7 +895,7 @@ def test_shares_cover_everything_once(processes):
 
 
 def test_what_the_first_does_alone():
-    """All have what it gives, or its error; here of one process, and of a second that does nothing itself."""
+    """All processes receive the result of process 0, or its error, for one process and for a second process."""
     assert hosts.gather({"a": [1]}) == [{"a": [1]}]
     assert hosts.on_process_zero(lambda: (3, "x")) == (3, "x")
 

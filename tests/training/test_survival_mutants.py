@@ -1,6 +1,6 @@
-"""Planted bugs in what keeps a run alive: each must fail a test that says otherwise.
+"""Planted bugs in the code that makes runs robust: each must fail a test.
 
-They are planted in the modules as they stand, and taken out again, so that nothing is compiled twice.
+They are planted in the loaded modules and removed again, so that nothing is compiled twice.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ STEP = "training.test_survival.test_a_signal_in_a_step_ends_with_a_checkpoint_of
 MUTANTS = (
     (
         Mutant(
-            "the newest checkpoint, whole or not",
+            "the latest checkpoint, even if damaged",
             "runs.manifest",
             "            verify(run, step)\n            return step",
             "            return step",
@@ -39,7 +39,7 @@ MUTANTS = (
     ),
     (
         Mutant(
-            "files that are missing not missed",
+            "missing files are ignored",
             "runs.manifest",
             "    if hashes != expected:",
             "    if any(expected[name] != digest for name, digest in hashes.items()):",
@@ -49,7 +49,7 @@ MUTANTS = (
     ),
     (
         Mutant(
-            "an edited manifest believed",
+            "an edited manifest is trusted",
             "runs.manifest",
             "if digest != _digest_of_manifest(manifest)",
             "if 0",
@@ -59,7 +59,7 @@ MUTANTS = (
     ),
     (
         Mutant(
-            "a manifest of another step believed",
+            "a manifest of another step is trusted",
             "runs.manifest",
             'if not is_manifest or manifest["step"] != step:',
             "if not is_manifest:",
@@ -69,7 +69,7 @@ MUTANTS = (
     ),
     (
         Mutant(
-            "links followed",
+            "links are followed",
             "system.untrusted",
             "if path.is_symlink() or not (",
             "if not (",
@@ -79,7 +79,7 @@ MUTANTS = (
     ),
     (
         Mutant(
-            "a file that cannot be read is the end",
+            "an unreadable file ends the run",
             "runs.manifest",
             '    except OSError as error:\n        raise SeqlabError(f"{folder}: cannot',
             '    except KeyError as error:\n        raise SeqlabError(f"{folder}: cannot',
@@ -89,17 +89,17 @@ MUTANTS = (
     ),
     (
         Mutant(
-            "from the beginning where all are damaged",
+            "training starts again if all checkpoints are damaged",
             "runs.manifest",
-            '    if steps:\n        raise SeqlabError(f"{run}: no checkpoint is whole',
-            '    if 0:\n        raise SeqlabError(f"{run}: no checkpoint is whole',
+            '    if steps:\n        raise SeqlabError(f"{run}: no checkpoint is intact',
+            '    if 0:\n        raise SeqlabError(f"{run}: no checkpoint is intact',
             "training.test_survival.test_nothing_whole_is_one_error_and_nothing_is_lost",
         ),
         (),
     ),
     (
         Mutant(
-            "damaged checkpoints push out whole ones",
+            "damaged checkpoints replace intact ones",
             "runs.saving",
             "if saved <= step]",
             "]",
@@ -109,7 +109,7 @@ MUTANTS = (
     ),
     (
         Mutant(
-            "folders without a manifest counted",
+            "folders without a manifest count",
             "runs.manifest",
             " and (p / MANIFEST).exists())",
             ")",
@@ -119,7 +119,7 @@ MUTANTS = (
     ),
     (
         Mutant(
-            "a state taken for judged before it is",
+            "a state counts as validated too early",
             "training.loop",
             "self.save(judged=False)",
             "self.save(judged=True)",
@@ -129,7 +129,7 @@ MUTANTS = (
     ),
     (
         Mutant(
-            "a validation told twice",
+            "a validation is logged twice",
             "runs.log",
             "(judged or not is_validation(line))",
             "True",
@@ -139,7 +139,7 @@ MUTANTS = (
     ),
     (
         Mutant(
-            "the manifest not amended",
+            "the manifest is not updated",
             "training.loop",
             "            self.outputs.saver.amend(step, self.progress.to_json())\n",
             "",
@@ -149,7 +149,7 @@ MUTANTS = (
     ),
     (
         Mutant(
-            "validation cannot be cut short",
+            "validation cannot be interrupted",
             "training.loop",
             "stop_request.deferral(jax.process_count() > 1)",
             "stop_request.deferral(True)",
@@ -159,7 +159,7 @@ MUTANTS = (
     ),
     (
         Mutant(
-            "a signal not looked at",
+            "a signal is ignored",
             "training.loop",
             "stopping = self.read_results() or (stop_request.requested and not several)",
             "stopping = self.read_results()",
@@ -169,7 +169,7 @@ MUTANTS = (
     ),
     (
         Mutant(
-            "a signal leaves what is not saved",
+            "a signal stops without a save",
             "training.loop",
             "        elif stopping or (saver.failure",
             "        elif (saver.failure",
@@ -179,7 +179,7 @@ MUTANTS = (
     ),
     (
         Mutant(
-            "saving may be cut short",
+            "a save can be interrupted",
             "training.outputs",
             "        stack.enter_context(context.stop_request.deferral())\n",
             "",
@@ -189,7 +189,7 @@ MUTANTS = (
     ),
     (
         Mutant(
-            "a failed save not made up for",
+            "a failed save is not retried",
             "training.loop",
             "stopping or (saver.failure and self.step % experiment.log_every == 0)",
             "stopping",
@@ -199,7 +199,7 @@ MUTANTS = (
     ),
     (
         Mutant(
-            "the checkpointer's old error told again",
+            "an old error of the checkpointer is raised again",
             "runs.saving",
             "            self.checkpointer.close()\n        self.checkpointer = new_checkpointer()  # the old",
             "            pass\n        # the old",
@@ -209,7 +209,7 @@ MUTANTS = (
     ),
     (
         Mutant(
-            "an end without its state is no error",
+            "an unsaved last state is not an error",
             "training.loop",
             '        if saver.failure:\n            raise SeqlabError(\n                f"{self.context.run}: the',
             '        if 0:\n            raise SeqlabError(\n                f"{self.context.run}: the',
@@ -219,7 +219,7 @@ MUTANTS = (
     ),
     (
         Mutant(
-            "no second try in the end",
+            "the last save is not retried",
             "training.loop",
             "                self.save(judged=True)\n                saver.wait()\n        if",
             "                pass\n        if",
@@ -229,7 +229,7 @@ MUTANTS = (
     ),
     (
         Mutant(
-            "what has its state written over for a manifest",
+            "a complete state is overwritten for its manifest",
             "runs.saving",
             "if step == self.written:",
             "if 0:",
@@ -239,7 +239,7 @@ MUTANTS = (
     ),
     (
         Mutant(
-            "a mean that was not written",
+            "a failed write of an average is ignored",
             "runs.saving",
             "    if saver.failure:\n",
             "    if 0:\n",
@@ -249,7 +249,7 @@ MUTANTS = (
     ),
     (
         Mutant(
-            "a batch left out one too late",
+            "the batch after the bad one is skipped",
             "training.feed",
             "if (epoch, index - 1) not in",
             "if (epoch, index) not in",
@@ -259,7 +259,7 @@ MUTANTS = (
     ),
     (
         Mutant(
-            "what was left out before forgotten",
+            "earlier skipped batches are forgotten",
             "training.progress",
             "left_out=(*self.left_out, *added)",
             "left_out=added",
@@ -269,7 +269,7 @@ MUTANTS = (
     ),
     (
         Mutant(
-            "left out of the step before",
+            "the wrong position is skipped",
             "training.loop",
             "position = (self.progress.epoch, self.progress.index - 1)",
             "position = (self.progress.epoch, self.progress.index)",
@@ -278,16 +278,16 @@ MUTANTS = (
         ((1,),),
     ),
     (
-        Mutant("the trail not cut back", "runs.trail", 'line["step"] <= step]', "True]", NAN),
+        Mutant("the trail is not truncated", "runs.trail", 'line["step"] <= step]', "True]", NAN),
         ((5, 6),),
     ),
     (
-        Mutant("the log not cut back", "runs.log", 'line["step"] < step or', "True or", NAN),
+        Mutant("the log is not truncated", "runs.log", 'line["step"] < step or', "True or", NAN),
         ((5, 6),),
     ),
     (
         Mutant(
-            "show-batch without what was left out",
+            "show-batch ignores skipped batches",
             "evaluation.show_batch",
             "if skipped_epoch == epoch and",
             "if False and",
@@ -297,7 +297,7 @@ MUTANTS = (
     ),
     (
         Mutant(
-            "a rollback without end",
+            "rollbacks are not limited",
             "training.recovery",
             " or rollbacks > MAX_IN_A_ROW:",
             " or rollbacks > 5 * MAX_IN_A_ROW:",
@@ -307,7 +307,7 @@ MUTANTS = (
     ),
     (
         Mutant(
-            "any that were left out counted, in a row or not",
+            "all skipped updates count, not only consecutive ones",
             "training.nonfinite",
             "            self.skipped = 0\n",
             "            pass\n",
@@ -317,7 +317,7 @@ MUTANTS = (
     ),
     (
         Mutant(
-            "an update left out moves the average",
+            "a skipped update changes the average",
             "training.step",
             ".replace(step=after.step)",
             ".replace(step=after.step, average=after.average)",
@@ -327,7 +327,7 @@ MUTANTS = (
     ),
     (
         Mutant(
-            "a gradient that is not finite overlooked",
+            "a gradient that is not finite is ignored",
             "training.step",
             'finite = jnp.isfinite(norm) & jnp.isfinite(sums["loss"])',
             'finite = jnp.isfinite(sums["loss"])',
@@ -337,7 +337,7 @@ MUTANTS = (
     ),
     (
         Mutant(
-            "the average forgets the wrong share",
+            "the average swaps its weights",
             "training.step",
             "warm_decay * a + (1.0 - warm_decay) * p",
             "warm_decay * p + (1.0 - warm_decay) * a",
@@ -347,7 +347,7 @@ MUTANTS = (
     ),
     (
         Mutant(
-            "a run goes on with another experiment",
+            "a run resumes with another experiment",
             "runs.folder",
             "        if changed:\n            resumable",
             "        if 0:\n            resumable",
@@ -357,7 +357,7 @@ MUTANTS = (
     ),
     (
         Mutant(
-            "the last share one short",
+            "the last share lacks one item",
             "distributed.hosts",
             "(index + 1) * count // parts)",
             "(index + 1) * count // parts - (index + 1 == parts))",
@@ -367,7 +367,7 @@ MUTANTS = (
     ),
     (
         Mutant(
-            "an error of the first is its own",
+            "an error of process 0 is not shared",
             "distributed.hosts",
             "    if error is not None:\n",
             "    if 0:\n",
@@ -377,7 +377,7 @@ MUTANTS = (
     ),
     (
         Mutant(
-            "a validation of NaN is written down",
+            "a NaN validation loss is logged",
             "training.loop",
             'if not np.isfinite(values["loss"]):',
             "if 0:",
@@ -387,7 +387,7 @@ MUTANTS = (
     ),
     (
         Mutant(
-            "the parameters judged, and not their average",
+            "the parameters are validated instead of their average",
             "training.loop",
             "state.params if state.average is None else state.average",
             "state.params",
@@ -397,7 +397,7 @@ MUTANTS = (
     ),
     (
         Mutant(
-            "the average left out of what is decoded with",
+            "decoding ignores the average",
             "runs.checkpoint",
             'tree.get("average", tree["params"])',
             'tree["params"]',
@@ -407,7 +407,7 @@ MUTANTS = (
     ),
     (
         Mutant(
-            "the best not kept",
+            "the best checkpoint is removed",
             "runs.saving",
             'kept_steps = {*steps[-self.keep :], progress.get("best_step")}',
             "kept_steps = {*steps[-self.keep :]}",
@@ -417,7 +417,7 @@ MUTANTS = (
     ),
     (
         Mutant(
-            "finished before the last state is judged",
+            "a run is finished before its last validation",
             "runs.listing",
             ' and progress.get("judged"))',
             ")",
@@ -425,11 +425,11 @@ MUTANTS = (
         ),
         (),
     ),
-    (Mutant("half a line left", "system.files", "self.stream.truncate(self.whole)", "pass", HALF), (33,)),
-    (Mutant("what waits is lost", "system.files", "self.waiting += json", "self.waiting = json", HALF), (33,)),
+    (Mutant("half a line is left", "system.files", "self.stream.truncate(self.whole)", "pass", HALF), (33,)),
+    (Mutant("waiting lines are lost", "system.files", "self.waiting += json", "self.waiting = json", HALF), (33,)),
     (
         Mutant(
-            "nothing tried again in the end",
+            "closing does not retry",
             "system.files",
             "        error = self.flush()\n",
             "        error = None\n",
@@ -439,7 +439,7 @@ MUTANTS = (
     ),
     (
         Mutant(
-            "TensorBoard's error is the run's",
+            "an error of TensorBoard ends the run",
             "runs.tensorboard",
             "            self.writer.flush()\n        except OSError as error:",
             "            self.writer.flush()\n        except KeyError as error:",
@@ -449,7 +449,7 @@ MUTANTS = (
     ),
     (
         Mutant(
-            "who cannot be told ends the run",
+            "unwritable output ends the run",
             "training.train",
             "    with contextlib.suppress(OSError):\n        print",
             "    with contextlib.suppress(KeyError):\n        print",
@@ -459,7 +459,7 @@ MUTANTS = (
     ),
     (
         Mutant(
-            "the second signal waits too",
+            "the second signal is deferred too",
             "system.signals",
             "if (repeated or not self.deferred) and",
             "if not self.deferred and",
@@ -469,7 +469,7 @@ MUTANTS = (
     ),
     (
         Mutant(
-            "handlers left behind",
+            "signal handlers are not restored",
             "system.signals",
             "            signal.signal(number, handler)",
             "            pass",
@@ -479,7 +479,7 @@ MUTANTS = (
     ),
     (
         Mutant(
-            "signals asked for in any thread",
+            "signal handlers are set in any thread",
             "system.signals",
             "if threading.current_thread() is not threading.main_thread():",
             "if False:",
@@ -489,7 +489,7 @@ MUTANTS = (
     ),
     (
         Mutant(
-            "the end is an error among others",
+            "Stopped is an ordinary error",
             "system.errors",
             "class Stopped(BaseException)",
             "class Stopped(Exception)",
@@ -507,7 +507,7 @@ MODULES = {
 
 @contextlib.contextmanager
 def planted_here(mutant: Mutant) -> Iterator[None]:
-    """The bug in the module itself, and in all that has imported a name of it."""
+    """Plants a bug in a loaded module, and in all modules that have imported its names."""
     module = importlib.import_module(f"seqlab.{mutant.module}")
     source = Path(inspect.getfile(module)).read_text()
     assert source.count(mutant.old) == 1, mutant
@@ -539,12 +539,12 @@ def planted_here(mutant: Mutant) -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def sound():
-    """Builds shared data from the unmodified code, and closes files that a killed run leaves open."""
+    """Creates shared data with the unmodified code, and closes files that a killed run leaves open."""
     test_survival.undisturbed_end()
     test_survival.files_of(8)
     for bad in ((1,), (4, 8), (5, 6), (5,)):
         test_survival.end_without(*bad)
-    gc.freeze()  # existing objects are excluded, so that the collection after the test is fast
+    gc.freeze()  # excludes existing objects, so that the collection after the test is fast
     yield
     gc.collect()
     gc.unfreeze()
@@ -557,6 +557,6 @@ def test_mutant_is_caught(mutant, arguments, tmp_path):
     module, _, name = mutant.law.rpartition(".")
     test = getattr(MODULES[module], name)
     test_arguments = (tmp_path, *arguments) if "tmp_path" in inspect.signature(test).parameters else arguments
-    with planted_here(mutant), pytest.raises(BaseException) as caught:  # noqa: PT011  # Stopped is none of the errors
+    with planted_here(mutant), pytest.raises(BaseException) as caught:  # noqa: PT011  # Stopped is not an Exception
         test(*test_arguments)
     assert not isinstance(caught.value, (KeyboardInterrupt, SystemExit, NameError, TypeError)), caught.value

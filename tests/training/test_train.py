@@ -1,4 +1,4 @@
-"""The loop and the command on a tiny experiment, trained once for the whole file."""
+"""The training loop and the command, on a tiny experiment that is trained once for all tests of the file."""
 
 import dataclasses
 import json
@@ -40,7 +40,7 @@ experiment = dataclasses.replace(tiny_experiment(), steps=4, validation=Validati
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
-    """A folder with a config, a data root, and a run of it, trained by the command."""
+    """A folder with a config, a data root, and a run that the command has trained."""
     home = tmp_path_factory.mktemp("home")
     (home / "tiny.py").write_text(CONFIG)
     assert call(home, "train", "tiny.py", "--out", "run", "--data-dir", "data") == 0
@@ -66,7 +66,7 @@ def test_what_a_run_holds(home):
 def test_the_same_command_again_does_nothing(home, capsys):
     fingerprint = checkpoint.fingerprint(home / "run", 4)
     assert call(home, "train", "tiny.py", "--out", "run", "--data-dir", "data") == 0
-    assert "is trained: 4 steps" in capsys.readouterr().out
+    assert "is already trained: 4 steps" in capsys.readouterr().out
     assert checkpoint.fingerprint(home / "run", 4) == fingerprint
 
 
@@ -85,7 +85,7 @@ def test_init_from(home, capsys):
     leaves = zip(*(catalogue_leaves(tree) for tree in (parent, child)), strict=True)
     assert all(np.array_equal(a, b) for a, b in leaves)
     assert call(home, *arguments, "--out", "other", "--model.dim", "16") == 2
-    assert "has another model" in capsys.readouterr().err
+    assert "has a different model" in capsys.readouterr().err
 
 
 def catalogue_leaves(tree):
@@ -170,8 +170,8 @@ def test_list(home, capsys, kind):
             "validation.beam 4: 3 groups do not divide a beam of 4",
         ),
         (["train", "tiny.py", "--out", "x", "--data.pair", "en-xx"], "unknown locale 'xx'"),
-        (["train", "tiny.py", "--out", "x", "--tokenizer", "none.model"], "no tokenizer none.model"),
-        (["train", "tiny.py", "--out", "tiny.py"], "exists and is no run"),
+        (["train", "tiny.py", "--out", "x", "--tokenizer", "none.model"], "--tokenizer none.model does not exist"),
+        (["train", "tiny.py", "--out", "tiny.py"], "exists but is not a run"),
         (["train", "tiny.py", "--out", "x", "--model.heads", "0"], "this model cannot be built"),
         (["train", "tiny.py", "--out", "x", "--model.dtype", "bf16"], "dtype must be 'float32' or 'bfloat16'"),
         (["train", "tiny.py", "--out", "x", "--model.dtype", "int32"], "dtype must be 'float32' or 'bfloat16'"),
@@ -184,16 +184,16 @@ def test_list(home, capsys, kind):
         (["train", "tiny.py", "--out", "x", "--tokenizer", "tiny.py"], "tiny.py: not a SentencePiece model"),
         (["train", "tiny.py", "--out", "x", "--optimizer.clip", "-1"], "optimizer.clip must be at least 0"),
         (["train", "tiny.py", "--out", "x", "--text.no-joint"], "needs one joint vocabulary"),
-        (["train", "tiny.py", "--out", "run-average"], "holds averaged parameters"),
-        (["train", "tiny.py", "--out", "run", "--tokenizer", "own.model"], "has another tokenizer"),
+        (["train", "tiny.py", "--out", "run-average"], "has averaged parameters"),
+        (["train", "tiny.py", "--out", "run", "--tokenizer", "own.model"], "has a different tokenizer"),
         (["evaluate", "run", "--data-dir", "data", "--output", "no/dir/f"], "no folder no/dir"),
         (["decode", "run", "--input", "tiny.py", "--output", "data"], "data: is a folder"),
         (["decode", "nowhere"], "nowhere is not a run"),
-        (["decode", "run", "--checkpoint", "99"], "no checkpoint '99': best, last or one of 2, 4"),
+        (["decode", "run", "--checkpoint", "99"], "no checkpoint '99': choose best, last or one of 2, 4"),
         (["decode", "run", "--input", "missing.txt"], "--input missing.txt: no such file"),
         (["decode", "run", "--output", "no/folder/out", "--input", "tiny.py"], "no folder no/folder"),
         (["decode", "run", "--beam", "0", "--input", "tiny.py"], "a beam holds at least 1"),
-        (["decode", "run", "--input", "tiny.py", "--lm", "run"], "run is no language model"),
+        (["decode", "run", "--input", "tiny.py", "--lm", "run"], "run is not a language model"),
         (
             ["decode", "run", "--input", "tiny.py", "--ensemble", "run", "--mean", "x"],
             "probabilities, log_probabilities",
@@ -243,7 +243,7 @@ def test_a_port_that_is_taken(home, capsys):
         options = ("--coordinator", address, "--processes", "2", "--process", "0")
         assert call(home, "train", "tiny.py", "--out", "x", *options) == 2
     port = address.partition(":")[2]
-    message = f"--coordinator {address}: process 0, here, cannot listen at port {port} (address already"
+    message = f"--coordinator {address}: this process, process 0, cannot listen on port {port} (address already"
     assert message in capsys.readouterr().err
 
 
@@ -289,7 +289,7 @@ def test_other_data_under_a_run_is_seen(home, capsys):
     ],
 )
 def test_damaged_caches_are_one_line(home, capsys, file, change, message):
-    """What is found in the threads that make batches included."""
+    """This includes damage that is found in the threads that make batches."""
     shutil.rmtree(home / "damaged", ignore_errors=True)
     shutil.copytree(home / "data", home / "damaged")
     (path,) = (home / "damaged" / "cache").glob(f"{training_ids(home)}/{file}")
@@ -303,7 +303,7 @@ def test_damaged_caches_are_one_line(home, capsys, file, change, message):
 
 
 def training_ids(home):
-    """The folder of the largest cached split."""
+    """Returns the name of the folder of the largest cached split."""
     return max((home / "data" / "cache").glob("*/source.offsets"), key=lambda path: path.stat().st_size).parent.name
 
 
@@ -321,12 +321,12 @@ def test_damaged_vocabularies_that_are_kept(home, capsys):
         assert call(home, "train", "tiny.py", "--out", "x", "--data-dir", "damaged") == 2
         error = capsys.readouterr().err
         assert error.startswith("seqlab: damaged/cache/made-")
-        assert (error.endswith("; remove it, and it is made again\n"), error.count("\n")) == (True, 1)
+        assert (error.endswith("; delete it to have it made again\n"), error.count("\n")) == (True, 1)
     shutil.rmtree(home / "x", ignore_errors=True)
 
 
 def changed_tokenizer(run, content):
-    """Another model, which is one."""
+    """Returns another valid SentencePiece model."""
     return tiny_tokenizer().model
 
 
@@ -354,23 +354,23 @@ def test_damaged_files_of_a_run(home, capsys, file, change):
         assert call(home, *command, "hurt", "--data-dir", "data") == 2
         error = capsys.readouterr().err
         assert error.startswith(f"seqlab: hurt/{file}")
-        assert "; restore it from a backup, or begin anew with another --out\n" in error
+        assert "; restore it from a backup, or start a new run with another --out\n" in error
         assert error.count("\n") == 1
 
 
 def test_a_run_without_hashes_of_its_codecs(home, capsys):
-    """An older one goes on."""
+    """An older run can resume."""
     shutil.rmtree(home / "older", ignore_errors=True)
     record = Path(shutil.copytree(home / "run", home / "older")) / "data.json"
     hashes = json.loads(record.read_text())
     assert set(hashes) == {"train", "validation", "test", "codecs/source+target.sentencepiece"}
     record.write_text(json.dumps({name: hashes[name] for name in ("train", "validation", "test")}))
     assert call(home, "train", "tiny.py", "--out", "older", "--data-dir", "data") == 0
-    assert "is trained: 4 steps" in capsys.readouterr().out
+    assert "is already trained: 4 steps" in capsys.readouterr().out
 
 
 def test_a_damaged_id_is_seen_in_the_threads(tmp_path):
-    """What a thread of grain raises is what the loop raises."""
+    """The loop raises the error of a Grain thread."""
     experiment, _, codecs, corpus = prepare_experiment(tiny_experiment(), tmp_path, tmp_path / "run", say=str)
     plan = plan_batches(experiment, corpus, str)
     last = plan.batches(experiment.seed, 0)[-1].indices[0]
@@ -395,7 +395,7 @@ def test_two_processes_on_one_run(home, capsys):
 
 
 def test_learned_positions_bound_decoding(tmp_path, capsys):
-    """Lengths are rounded up and doubled for the search, but never past the positions there are; a line is cut."""
+    """The search rounds lengths up and doubles them, but not beyond the number of positions. Long lines are cut."""
     experiment = tiny_experiment()
     experiment = dataclasses.replace(
         experiment,
@@ -425,11 +425,11 @@ def test_stopping_early(tmp_path):
     assert any("stopping early: 2 validations" in line for line in messages)
     assert manifest.checkpoint_steps(tmp_path / "run")[-1] < experiment.steps
     train(experiment, tmp_path / "run", tmp_path / "data", say=messages.append)
-    assert "is trained" in messages[-1]
+    assert "is already trained" in messages[-1]
 
 
 def test_one_compilation_a_bucket(tmp_path, monkeypatch):
-    """Three buckets, three compilations of the step, over two epochs, logs, validations and checkpoints."""
+    """Three buckets need three compilations of the step, despite two epochs, logs, validations and checkpoints."""
     compiled = []
     make = train_module.make_runner
 
@@ -482,7 +482,7 @@ print("ok")
 @pytest.mark.long
 @pytest.mark.parametrize("wait", [2.0, 5.0])
 def test_kill_9(tmp_path, wait):
-    """A real process, killed while it trains, and the same command again: the fingerprint of a whole run."""
+    """A process is killed during training, and the same command then ends with the fingerprint of a whole run."""
     (tmp_path / "tiny.py").write_text(CONFIG.replace("steps=4", "steps=300").replace("every=2", "every=30"))
     command = [sys.executable, "-m", "seqlab.cli", "train", "tiny.py", "--data-dir", "data", "--out"]
     environment = {**os.environ, "XLA_FLAGS": "", "PYTHONPATH": str(ROOT)}

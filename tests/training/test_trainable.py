@@ -1,4 +1,4 @@
-"""Trainable and frozen parameters, and the rates of parts."""
+"""Trainable and frozen parameters, and learning rates for parts of the model."""
 
 import dataclasses
 
@@ -24,7 +24,7 @@ PATTERN = "^params/decoder/|bias"
 
 
 def experiment_of(s, **changes):
-    """Adam with decay, an average and clipping: all that could touch a parameter."""
+    """Returns an experiment with weight decay, averaging and clipping, all of which could change a parameter."""
     settings = {"trainable": PATTERN, "weight_decay": 0.1, "average": 0.9, **changes}
     return dataclasses.replace(
         tiny_experiment(), model=s.model, optimizer=Optimizer("adamw", **settings), schedule=Schedule(warmup=0)
@@ -32,7 +32,7 @@ def experiment_of(s, **changes):
 
 
 def steps_of(experiment: Experiment, s, parallel: Parallel, parts: int, steps: int = 3):
-    """Parameters and average before and after some steps, the negative zero among them."""
+    """Returns the parameters before some steps, with negative zeros, and the parameters and average after them."""
     runner = make_runner(parallel, parts, axes_of(experiment.model))
     batch = jax.tree.map(np.asarray, batch_of(s))
     experiment = dataclasses.replace(experiment, parallel=parallel, accumulate=parts)
@@ -73,7 +73,7 @@ def test_frozen_parameters_do_not_change_by_a_bit(name, parts):
 
 
 def test_trained_parameters_move_as_if_all_were_trained():
-    """One step of SGD: an update depends on its own gradient alone."""
+    """With one step of SGD, the update of a parameter depends only on its own gradient."""
     s = subject("transformer")
     experiment = experiment_of(s)
     results = []
@@ -100,7 +100,7 @@ def test_rates_of_parts():
         ({"trainable": "("}, "optimizer.trainable must be a regular expression"),
         (
             {"trainable": "adapter"},
-            r"optimizer.trainable: 'adapter' matches no parameter; their paths are like params/",
+            r"optimizer.trainable: 'adapter' matches no parameter; examples of paths: params/",
         ),
         ({"rates": (("[", 0.1),)}, "optimizer.rates must be a regular expression"),
         ({"rates": (("decoder", 0.0),)}, "optimizer.rates: the factor of 'decoder' must be above 0, not 0.0"),
@@ -147,7 +147,7 @@ MUTANTS = (
         "test_frozen_parameters_do_not_change_by_a_bit",
     ),
     Mutant(
-        "the last pattern of the rates counts",
+        "the last matching pattern of the rates applies",
         "training.trainable",
         "for pattern, rate in rates if",
         "for pattern, rate in reversed(rates) if",
