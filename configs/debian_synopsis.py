@@ -4,7 +4,7 @@
     seqlab evaluate runs/synopsis
 
 58,000 descriptions of `debian_descriptions/synopsis`, of which the first 64 tokens are read. What it scores, beside
-the first sentence cut to the mean length of a synopsis, stands in the README's results (row `synopsis`).
+the first sentence cut to the mean length of a synopsis, is in docs/results.md (row `synopsis`).
 """
 
 from seqlab.config import Batching, Experiment, Optimizer, Schedule, Search, Text, Validation

@@ -1,4 +1,4 @@
-"""Runs a row of the README's results from data to figure, and writes that table.
+"""Runs a row of docs/results.md from data to figure, and writes its table.
 
     python scripts/reproduce.py adding-200
     python scripts/reproduce.py multi30k-tok --folder DIR_WITH_MULTI30K
@@ -6,8 +6,8 @@
 
 A row is a few runs, and a run a few commands, shown as they are given; its folder is runs/ROW/RUN. Each run adds a
 line to docs/results.jsonl: figures, seed, seconds, versions, machine; the same stands in runs/ROW/RUN.json. Called
-again, it goes on with what is missing there. `table` writes the README's table, and the curves beside it, from the
-newest line of each run.
+again, it runs what is missing there. `table` writes the table of docs/results.md, and its curves, from the latest
+line of each run.
 """
 
 import json
@@ -222,7 +222,7 @@ def read_results() -> list[dict[str, Any]]:
 
 
 def table(results: list[dict[str, Any]]) -> str:
-    """The README's table in Markdown, of the rows that have results."""
+    """Returns the table of docs/results.md, with the rows that have results."""
     lines = [
         "| what | figure | published | `python scripts/reproduce.py` ... | time, machine |",
         "|---|---|---|---|---|",
@@ -287,12 +287,12 @@ def draw(results: list[dict[str, Any]], rows: list[str], path: Path) -> None:
 
 def write_table() -> None:
     results = read_results()
-    readme = ROOT / "README.md"
-    before, begin, rest = readme.read_text().partition(BEGIN)
+    page = ROOT / "docs" / "results.md"
+    before, begin, rest = page.read_text().partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
-        raise SeqlabError(f"{readme} has lost the lines that the table stands between")
-    write_atomically(readme, before + BEGIN + table(results) + END + after)
+        raise SeqlabError(f"{page} lacks the lines that enclose the table: {BEGIN.strip()} and {END.strip()}")
+    write_atomically(page, before + BEGIN + table(results) + END + after)
     draw(results, ["adding-200", "adding-400"], ROOT / "docs" / "adding_problem.png")
     draw(results, ["copy-500"], ROOT / "docs" / "copy_memory.png")
 
@@ -303,7 +303,7 @@ def main(
     seed: int = 0,
     only: Annotated[str | None, arg(metavar="RUN", help="This run of the row alone.")] = None,
 ) -> None:
-    """Runs a row of the README's results, or writes its table."""
+    """Runs a row of docs/results.md, or writes its table."""
     if row == "table":
         write_table()
     elif row not in ROWS:

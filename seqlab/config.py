@@ -139,7 +139,7 @@ class Search:
     beam: int = 5
     """Hypotheses kept a sentence; 1 is greedy search, by the preset seqlab."""
     preset: str = "seqlab"
-    """What "beam search" means: seqlab, gnmt, fairseq, joey, marian, ct2 or hf (docs/search.md)."""
+    """What "beam search" means: seqlab, gnmt, fairseq, joey, marian, ct2 or hf (docs/guides/search.md)."""
     length: str | None = None
     """What a sum of log-probabilities over n tokens is divided by: none, gnmt, ((5 + n) / 6) ** alpha, or power,
     n ** alpha. None: what the preset says."""
