@@ -1,17 +1,16 @@
 """The pages: links lead to files and headings, commands and options exist, code in README.md is that of its files."""
 
 import re
-import runpy
 import shlex
 from pathlib import Path
 
+import generate
 import pytest
 
 from seqlab.cli.main import COMMANDS
 
 ROOT = Path(__file__).parents[1]
-GENERATE = runpy.run_path(str(ROOT / "docs" / "generate.py"))
-EXAMPLES = {name: argument for name, argument in GENERATE["EXAMPLES"].items() if name != "prepare"}
+EXAMPLES = {name: argument for name, argument in generate.EXAMPLES.items() if name != "prepare"}
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
 PAGES += sorted(path for path in (ROOT / "docs").rglob("*.md") if not {"_build", "reference"} & set(path.parts))
 GENERATED = {ROOT / "docs" / "reference" / f"{name}.md" for name in ("commands", "config", "parts", "api")}
@@ -81,7 +80,7 @@ OPTIONS = {}
 def options_of(command, argument=None):
     """The names of the options of a command, and of its fields if it reads a config."""
     if (command, argument) not in OPTIONS:
-        text = GENERATE["help_of"](command, *filter(None, [argument]))
+        text = generate.help_of(command, *filter(None, [argument]))
         OPTIONS[command, argument] = set(re.findall(r"--[a-z][\w.-]*", text)) | {"--help"}
     return OPTIONS[command, argument]
 
