@@ -62,10 +62,8 @@ def first_line(value: Any) -> str:
 
 
 def signature(name: str, function: Any) -> str:
-    text = f"{name}{inspect.signature(function)}"
-    return re.sub(r"\b(?:typing|pathlib|collections\.abc|jaxtyping|seqlab(?:\.\w+)+)\.(?=\w)", "", text).replace(
-        "'", ""
-    )
+    text = re.sub(r"(: |-> )'([^']*)'", r"\1\2", f"{name}{inspect.signature(function)}")
+    return re.sub(r"\b(?:typing|pathlib|collections\.abc|jaxtyping|seqlab(?:\.\w+)+)\.(?=\w)", "", text)
 
 
 def markdown(text: str) -> str:
