@@ -6,7 +6,7 @@ CONSTRAINTS ?= constraints.txt
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: quickstart test test-all test-latest test-peers torture bench lint format
+.PHONY: quickstart test test-all test-latest test-peers torture bench docs lint format
 
 quickstart: $(READY)
 	$(BIN)/python scripts/quickstart.py
@@ -37,6 +37,10 @@ torture: .venv/ready-dev
 bench: .venv/ready-bench
 	$(BIN)/python scripts/benchmarks.py $(if $(FOLDER),--folder '$(FOLDER)')
 
+# The documentation as HTML, in docs/_build/html. Warnings are errors.
+docs: .venv/ready-docs
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
+
 lint: .venv/ready-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -54,6 +58,10 @@ $(READY): pyproject.toml $(CONSTRAINTS)
 
 .venv/ready-dev: $(READY)
 	$(BIN)/pip install -q -c $(CONSTRAINTS) -e '.[dev]'
+	touch $@
+
+.venv/ready-docs: $(READY)
+	$(BIN)/pip install -q -c $(CONSTRAINTS) -e '.[docs]'
 	touch $@
 
 # Joey NMT requires a protobuf version that conflicts with other packages; the extra `bench` has what it imports.

@@ -3,8 +3,8 @@
     seqlab train configs/debian_synopsis.py --out runs/synopsis
     seqlab evaluate runs/synopsis
 
-58,000 descriptions of `debian_descriptions/synopsis`, truncated to 64 tokens. The results in the README (row
-`synopsis`) compare its scores with the first sentence, truncated to the mean length of a synopsis.
+58,000 descriptions of `debian_descriptions/synopsis`, truncated to 64 tokens. The results in docs/results.md
+(row `synopsis`) compare its scores with the first sentence, truncated to the mean length of a synopsis.
 """
 
 from seqlab.config import Batching, Experiment, Optimizer, Schedule, Search, Text, Validation

@@ -1,4 +1,4 @@
-"""Reproduces a row of the results in the README, from data to scores, and writes the table of results.
+"""Reproduces a row of the results in docs/results.md, from data to scores, and writes the table of results.
 
     python scripts/reproduce.py adding-200
     python scripts/reproduce.py multi30k-tok --folder DIR_WITH_MULTI30K
@@ -6,7 +6,7 @@
 
 A row consists of runs, and a run of commands, which are printed as they are run. The folder of a run is runs/ROW/RUN.
 Each run appends a line to docs/results.jsonl with its scores, seed, seconds, versions and machine, and writes the
-same line to runs/ROW/RUN.json. A second call runs only what is missing there. `table` writes the table in the README
+same line to runs/ROW/RUN.json. A second call runs only what is missing there. `table` writes the table in docs/results.md
 and its curves from the last line of each run.
 """
 
@@ -223,7 +223,7 @@ def read_results() -> list[dict[str, Any]]:
 
 
 def table(results: list[dict[str, Any]]) -> str:
-    """Returns the table in the README, in Markdown, with the rows that have results."""
+    """Returns the table in docs/results.md, in Markdown, with the rows that have results."""
     lines = [
         "| what | figure | published | `python scripts/reproduce.py` ... | time, machine |",
         "|---|---|---|---|---|",
@@ -288,12 +288,12 @@ def draw(results: list[dict[str, Any]], rows: list[str], path: Path) -> None:
 
 def write_table() -> None:
     results = read_results()
-    readme = ROOT / "README.md"
-    before, begin, rest = readme.read_text().partition(BEGIN)
+    page = ROOT / "docs" / "results.md"
+    before, begin, rest = page.read_text().partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
-        raise SeqlabError(f"{readme} has lost the lines that mark the table")
-    write_atomically(readme, before + BEGIN + table(results) + END + after)
+        raise SeqlabError(f"{page} lacks the lines that enclose the table: {BEGIN.strip()} and {END.strip()}")
+    write_atomically(page, before + BEGIN + table(results) + END + after)
     draw(results, ["adding-200", "adding-400"], ROOT / "docs" / "adding_problem.png")
     draw(results, ["copy-500"], ROOT / "docs" / "copy_memory.png")
 
@@ -304,7 +304,7 @@ def main(
     seed: int = 0,
     only: Annotated[str | None, arg(metavar="RUN", help="Run only this run of the row.")] = None,
 ) -> None:
-    """Reproduce a row of the results in the README, or write the table."""
+    """Reproduce a row of the results in docs/results.md, or write the table."""
     if row == "table":
         write_table()
     elif row not in ROWS:

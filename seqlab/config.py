@@ -140,7 +140,7 @@ class Search:
     beam: int = 5
     """Number of hypotheses per sentence; 1: greedy search."""
     preset: str = "seqlab"
-    """Rules of the beam search: seqlab, gnmt, fairseq, joey, marian, ct2 or hf."""
+    """Rules of the beam search: seqlab, gnmt, fairseq, joey, marian, ct2 or hf (docs/guides/search.md)."""
     length: str | None = None
     """Length penalty, the divisor of the log-probability of n tokens: none, gnmt ((5 + n) / 6) ** alpha, or power
     n ** alpha. None: that of the preset."""

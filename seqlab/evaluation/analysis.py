@@ -1,8 +1,8 @@
-"""Why texts are wrong: search errors and model errors.
+"""Search errors and model errors.
 
-If a model prefers the reference to the decoded text, P(reference) > P(text), search is at fault; otherwise the model
-is (Stahlberg & Byrne 2019, "On NMT search errors and model errors: cat got your tongue?"). The preference is measured
-by log-probability, and by the score that was searched for.
+If a model prefers the reference to the decoded text, P(reference) > P(text), the search has made an error; otherwise
+the model has (Stahlberg & Byrne 2019, "On NMT search errors and model errors: cat got your tongue?"). The preference
+is measured by log-probability, and by the score that the search maximizes.
 """
 
 import dataclasses
@@ -33,8 +33,8 @@ from seqlab.system.errors import SeqlabError
 
 
 class Preference(NamedTuple):
-    """A text's and the reference's value, higher is better, and the fault: "none" if they are the same text, "search"
-    or "model".
+    """The values of the decoded text and of the reference, higher is better, and the fault: "none" if both texts are
+    the same, "search" or "model".
     """
 
     text: float
@@ -43,7 +43,7 @@ class Preference(NamedTuple):
 
 
 class Line(NamedTuple):
-    """One example of the split, from 0 on, what was written for it, and what the model prefers."""
+    """An example of the split, numbered from 0, its decoded text, and the preference of the model."""
 
     number: int
     source: str
@@ -54,8 +54,9 @@ class Line(NamedTuple):
 
 
 class Width(NamedTuple):
-    """What a beam of some width writes: the corpus score, that of the best of its n-best lists, and of these texts
-    the length, of the references', and the empty ones, in percent; the mean score that was searched for.
+    """The output of one beam width: the corpus score; the corpus score of the best text of each n-best list; the
+    length of the output relative to the references and the share of empty texts, in percent; and the mean search
+    score.
     """
 
     beam: int
@@ -67,8 +68,8 @@ class Width(NamedTuple):
 
 
 class Exact(NamedTuple):
-    """What exact search finds in a sample, as numbers of lines: those that it decided within its budget of steps,
-    those of them for which it found a better text than the widest beam, and in which the best of all is empty.
+    """The outcome of exact search on a sample, as numbers of lines: `decided` within the budget of model steps, and
+    of these `better`, where it found a better text than the widest beam, and `empty`, where the best text is empty.
     """
 
     lines: int
@@ -83,7 +84,7 @@ class Analysis(NamedTuple):
     search: dict[str, Any]
     lines: list[Line]
     unreachable: int
-    """References that are longer than anything that may be written."""
+    """The number of references that are longer than the maximum length of a text."""
     widths: list[Width]
     exact: Exact | None
 
@@ -98,13 +99,12 @@ def analyze(
     exact: int = 0,
     nodes: int = 1000,
 ) -> Analysis:
-    """The analysis of the first `lines` examples of a split, 0 for all; of beams of some widths; of what exact search
-    finds for `exact` of them, by `nodes` steps of the model each, that beats the widest. Raises for a run that
-    searches for nothing.
+    """Analyzes the first `lines` examples of a split (0: all), beams of the given widths, and `exact` of the lines by
+    exact search with at most `nodes` model steps each. Raises `SeqlabError` for a run that does not search.
     """
     task, search = run.experiment.task, run.experiment.search
     if not task.searches or not task.metrics:
-        raise SeqlabError(f"{type(task).__name__} writes no texts that search could miss")
+        raise SeqlabError(f"{type(task).__name__} does not search, so it has no search errors")
     check_search(search)
     check_effort(lines, beams, exact, nodes)
     data = prepare(run.experiment.data, data_dir)
@@ -117,13 +117,13 @@ def analyze(
     static = resolve_search(search, run.codecs["target"]).static
     if exact and (make_processors(static) or any(request.minimum > 1 for request in requests)):
         raise SeqlabError(
-            f"exact search knows no least lengths and nothing forbidden, as the preset {search.preset} may have: "
-            "--exact 0 leaves it out"
+            "exact search does not support minimum lengths or forbidden tokens, which the preset "
+            f"{search.preset} may set: leave it out with --exact 0"
         )
     sources, references = ([examples[i][column] for i in rows] for column in ("source", "target"))
     reference_ids = forced_pairs(run.trained, sources, references)[1]
     if max(map(longest_side, requests, reference_ids)) > max_tokens(run.model):
-        raise SeqlabError(f"a reference has more than the {max_tokens(run.model)} tokens that can be read")
+        raise SeqlabError(f"a reference has more than the {max_tokens(run.model)} tokens that the model can read")
     unreachable = sum(len(ids) > request.limit for ids, request in zip(reference_ids, requests, strict=True))
     texts = [best[0] for best in run.write(sources)]
     preferences = preferences_of(run, requests, texts, references, reference_ids)
@@ -144,7 +144,7 @@ def preferences_of(
     references: Sequence[str],
     reference_ids: Sequence[Sequence[int]],
 ) -> list[tuple[Preference, Preference]]:
-    """What the model prefers for each line, the text or the reference: by log-probability, and by score."""
+    """Returns the preference of the model for each line, text or reference, by log-probability and by score."""
     sides = [text.ids for text in texts], reference_ids
     sums = [[float(x.sum()) for x in token_log_probs(run.model, run.params, requests, ids)] for ids in sides]
     scores = [normalized_scores(run, ids, values) for ids, values in zip(sides, sums, strict=True)]
@@ -154,14 +154,14 @@ def preferences_of(
 
 
 def check_effort(lines: int = 0, beams: Sequence[int] = (), exact: int = 0, nodes: int = 1000) -> None:
-    """Raises `SeqlabError` for an effort of `analyze` that is below its minimum."""
+    """Raises `SeqlabError` for an argument of `analyze` that is below its minimum."""
     for name, value, minimum in (("--lines", lines, 0), ("--exact", exact, 0), ("--nodes", nodes, 1)):
         check_minimum(name, value, minimum)
     check_minimum("--beams", min(beams, default=1), 1)
 
 
 def check_search(search: Search) -> None:
-    """Raises `SeqlabError` for a search whose scores are not the model's alone, or that cannot write references."""
+    """Raises `SeqlabError` for a search with scores other than the model's, or that cannot return the references."""
     defaults = Search()
     names = ("sample", "coverage", "no_repeat", "repetition", "forbid", "min_length", "min_ratio", "groups")
     changed = [name for name in names if getattr(search, name) != getattr(defaults, name)]
@@ -170,7 +170,7 @@ def check_search(search: Search) -> None:
 
 
 def normalized_scores(run: Run, ids: Sequence[Sequence[int]], log_probs: Sequence[float]) -> list[float]:
-    """The scores that the run searches for."""
+    """Returns the scores that the search of the run maximizes."""
     static, weights, *_ = resolve_search(run.experiment.search, run.codecs["target"])
     sums, lengths = jnp.array(log_probs, jnp.float32), jnp.array([*map(len, ids)], jnp.int32)
     return normalized_score(sums, lengths, weights.alpha, weights.word_penalty, static.rules.length_penalty).tolist()
@@ -181,10 +181,10 @@ def preference(text: float, reference: float, equal: bool) -> Preference:
 
 
 def faults(lines: Sequence[Line]) -> dict[str, dict[str, int]]:
-    """The number of lines with each fault, by both measures."""
+    """Returns the number of lines with each fault, by both measures."""
     measures = {
         "by log-probability": [line.by_log_prob.fault for line in lines],
-        "by the score searched for": [line.by_score.fault for line in lines],
+        "by search score": [line.by_score.fault for line in lines],
     }
     return {
         name: {fault: observed.count(fault) for fault in ("none", "search", "model")}
@@ -195,7 +195,7 @@ def faults(lines: Sequence[Line]) -> dict[str, dict[str, int]]:
 def widths_of(
     run: Run, metric: str, sources: Sequence[str], references: Sequence[str], beams: Sequence[int]
 ) -> tuple[list[Width], list[DecodedText]]:
-    """What beams of some widths write; the best texts of the widest."""
+    """Returns the results of beams of the given widths, and the best texts of the widest."""
     reference_words = sum(len(words(line)) for line in references)
     widths, best = [], []
     for beam in sorted({*beams}):
@@ -223,7 +223,7 @@ def widths_of(
 def search_exactly(
     run: Run, requests: Sequence[Request], widest: Sequence[DecodedText], sample: int, budget: int
 ) -> Exact:
-    """Exact search for a sample of the sentences, evenly spread, which has to beat the widest beam."""
+    """Runs exact search on an evenly spaced sample of the sentences, with the scores of the widest beam as bounds."""
     settings = resolve_search(run.experiment.search, run.codecs["target"])
     rows = np.unique(np.linspace(0, len(requests) - 1, min(sample, len(requests))).astype(int))
     incumbents = [widest[i].score for i in rows]
@@ -241,18 +241,18 @@ def search_exactly(
 
 
 def format_analysis(analysis: Analysis) -> str:
-    """For a terminal."""
+    """Returns the analysis as text for a terminal."""
     count = len(analysis.lines)
     lines = [
         f"{count:,} lines, beam {analysis.search['beam']}",
         "",
         f"{'':26} {'by log-probability':>20} {'by score':>20}",
     ]
-    names = {"none": "as the reference", "search": "search error", "model": "model error"}
+    names = {"none": "equal to the reference", "search": "search error", "model": "model error"}
     for fault, name in names.items():
         counts = [counts[fault] for counts in faults(analysis.lines).values()]
         lines.append(f"{name:26}" + "".join(f" {n:12,} {100 * n / count:5.1f} %" for n in counts))
-    lines.append(f"references longer than what may be written: {analysis.unreachable}")
+    lines.append(f"references longer than the maximum length: {analysis.unreachable}")
     lines += [
         "",
         f"{'beam':>6} {analysis.metric:>10} {'oracle':>10} {'length %':>10} {'empty %':>10} {'mean score':>12}",
@@ -266,7 +266,8 @@ def format_analysis(analysis: Analysis) -> str:
         lines += [
             "",
             f"exact search, {e.lines} lines, at most {e.budget:,} steps of the model each: {e.decided} decided, "
-            f"{100 * (e.lines - e.decided) / e.lines:.1f} % not;",
-            f"of those decided {e.better} have a better text than the widest beam's; of {e.empty} the best is empty",
+            f"{100 * (e.lines - e.decided) / e.lines:.1f} % undecided;",
+            f"of the decided lines, {e.better} have a better text than the widest beam's; "
+            f"the best text of {e.empty} is empty",
         ]
     return "\n".join(lines)

@@ -15,9 +15,9 @@ from jaxtyping import Int
 from seqlab.metrics.metric import LineCounts
 from seqlab.metrics.rouge import words
 
-BUCKETS = 5  # of lines, by length: about as many lines in each
-FREQUENCIES = (0, 1, 2, 6, 21, 101, 1001)  # where buckets of words begin: how often training had them
-NGRAM = 4  # as many words in a row, twice in a line, are a repetition
+BUCKETS = 5  # of lines by length, with about equal numbers of lines
+FREQUENCIES = (0, 1, 2, 6, 21, 101, 1001)  # lower bounds of the buckets of words, by their count in the training data
+NGRAM = 4  # words; an n-gram that occurs twice in a line is a repetition
 
 
 class BucketTable(NamedTuple):
@@ -121,7 +121,7 @@ def by_frequency(
             label = f"{low}" if low == high else f"{low} and more" if high is None else f"{low}-{high}"
             values = [200 * m[i] / (w[i] + expected[i]) for m, w in zip(matched, written, strict=True)]
             rows.append((label, expected[i], values))
-    return BucketTable("F1 of words by how often training had them", "words wanted", rows)
+    return BucketTable("F1 of words by frequency in training", "reference words", rows)
 
 
 def kinds(
@@ -130,8 +130,8 @@ def kinds(
     sources: Sequence[Sequence[str]] | None,
     seen: Mapping[str, int] | None,
 ) -> BucketTable:
-    """Returns lengths, lines that are empty, far too long or repetitive, and words that are copied or were never
-    seen, in percent of lines or of words. The references are the last system.
+    """Returns lengths, lines that are empty, far too long or repetitive, and words that are copied or unseen, in
+    percent of lines or of words. The references are the last system.
     """
     columns = [*systems, references]
     rows: list[Any] = []
@@ -148,16 +148,16 @@ def kinds(
     total = sum(map(len, references))
     lengths = [sum(map(len, lines)) for lines in columns]
     rows.append(
-        ("length, of the reference's", sum(lengths[:-1]), [100 * n / total if total else None for n in lengths])
+        ("length relative to the reference", sum(lengths[:-1]), [100 * n / total if total else None for n in lengths])
     )
     of_lines("empty lines", lambda line, i: not line)
-    of_lines("lines over twice the reference and 5 words", lambda line, i: len(line) > 2 * len(references[i]) + 5)
+    of_lines("lines over twice the reference plus 5 words", lambda line, i: len(line) > 2 * len(references[i]) + 5)
     of_lines(f"lines that repeat {NGRAM} words", lambda line, i: repeats(line))
     if sources is not None:
         source_words = [*map(set, sources)]
         of_words("words that are in the source", lambda word, i: word in source_words[i])
     if seen is not None:
-        of_words("words that training never had", lambda word, i: word not in seen)
+        of_words("words unseen in training", lambda word, i: word not in seen)
     return BucketTable("kinds of lines and words, %", "of all systems", rows)
 
 

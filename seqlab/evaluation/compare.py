@@ -63,7 +63,7 @@ def compare_systems(texts: Texts, tokenized: bool = False) -> Comparison:
 def format_comparison(comparison: Comparison) -> str:
     """Returns the comparison as text for a terminal."""
     width = max(12, *map(len, comparison.systems))
-    lines = [f"{comparison.lines:,} lines; the first system is what the others are compared with"]
+    lines = [f"{comparison.lines:,} lines; the first system is the baseline"]
     for metric_name, (signature, scores) in comparison.judged.items():
         direction = " (lower is better)" if find_metric(metric_name).lower_is_better else ""
         for name, systems in scores.items():
@@ -74,8 +74,8 @@ def format_comparison(comparison: Comparison) -> str:
             ]
     lines += [
         "",
-        f"±: half of the 95 % interval over {RESAMPLES:,} test sets drawn anew. p: of being as good as the first",
-        f"system, by the paired bootstrap and by approximate randomization ({TRIALS:,} exchanges of lines;",
+        f"±: half of the 95 % interval over {RESAMPLES:,} resampled test sets. p: of a difference this large",
+        f"between equal systems, by paired bootstrap and approximate randomization ({TRIALS:,} exchanges of lines;",
         f"{TRIALS_OF_SEEDS:,} for several seeds, shown with their deviation, and for a corpus metric). "
         f"*: below {SIGNIFICANCE_LEVEL}.",
     ]
@@ -85,7 +85,7 @@ def format_comparison(comparison: Comparison) -> str:
 
 
 def format_score(result: ScoreComparison, first: ScoreComparison) -> str:
-    """Returns a score with its interval, its difference from the first system's and the p-values of that."""
+    """Returns a score with its interval, its difference from the first system and the p-values."""
     parts = [f"{result.value:7.2f} ± {result.interval:.2f}"]
     if result.deviation is not None:
         parts.append(f"seeds ± {result.deviation:.2f}")

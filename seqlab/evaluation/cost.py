@@ -1,7 +1,7 @@
 """The cost of a model: operations and their longest chain in the traced program, and measured time and memory.
 
-The compiler's own count includes a loop's body once. So the traced program is counted here: matrix products alone, 2
-operations for each multiplication, and a loop's body as often as it runs.
+The compiler's count includes the body of a loop once. This module therefore counts the traced program: matrix
+products only, two operations for each multiplication, and the body of a loop as often as it runs.
 """
 
 import functools
@@ -26,10 +26,10 @@ from seqlab.types import Batch, Generator, Params, Tokens
 
 
 class Cost(NamedTuple):
-    """The cost of one call. `operations` counts those of matrix products. `sequential` is the longest chain of
-    products of which each needs the result of the one before (results of a loop exist at its end). `seconds` is the
-    minimum over a few calls. `memory` is the bytes of arguments, results and temporaries, where the carried state is
-    updated in place, as in training and in search.
+    """The cost of one call. `operations` counts the operations of matrix products. `sequential` is the longest chain
+    of products in which each needs the result of the one before (the results of a loop exist at its end). `seconds`
+    is the minimum over a few calls. `memory` is the bytes of arguments, results and temporaries, where the carried
+    state is updated in place, as in training and in search.
     """
 
     operations: int
@@ -39,8 +39,8 @@ class Cost(NamedTuple):
 
 
 class Costs(NamedTuple):
-    """`paths`: the largest number of moves that a position of the source, or of the target, needs to reach the last
-    output by the shortest way. A step of a recurrent layer, a convolution and an attention are one move each. None:
+    """`paths`: the maximum number of moves from a position of the source, or of the target, to the last output on the
+    shortest path. A step of a recurrent layer, a convolution and an attention are one move each. None:
     some position does not reach it. Empty if the model does not declare it.
     """
 
@@ -64,7 +64,7 @@ def with_sizes(experiment: Experiment) -> Experiment:
                 and not isinstance(codec, TextCodec)
             ):
                 option = ".".join(filter(None, ("--model", path, name)))
-                raise SeqlabError(f"how many there are is known from the data alone: give {option} N")
+                raise SeqlabError(f"this size is known only from the data: give {option} N")
     return with_expected_sizes(experiment)
 
 
@@ -121,7 +121,7 @@ def count(program: ClosedJaxpr) -> tuple[int, list[int]]:
 
 
 def count_from(program: Jaxpr, depths: Sequence[int]) -> tuple[int, list[int]]:
-    """Returns `count` for arguments that have chains of products behind them already."""
+    """Returns `count` for arguments that already depend on chains of products."""
     depth_of: dict[Any, int] = dict(zip(program.invars, depths, strict=True))
     total = 0
 
@@ -141,14 +141,14 @@ def count_from(program: Jaxpr, depths: Sequence[int]) -> tuple[int, list[int]]:
             operations, after = count_scan(equation, inner[0], before)
             total += operations
         elif name == "while":
-            raise SeqlabError("a loop that ends when it will has no countable cost: use jax.lax.scan")
+            raise SeqlabError("a loop without a fixed number of iterations has no countable cost: use jax.lax.scan")
         elif name == "conv_general_dilated":
             raise SeqlabError("convolutions are counted as products of matrices: see seqlab/layers/convolution.py")
         elif name == "cond":
             branches = [count_from(branch, [max(before[0], depth) for depth in before[1:]]) for branch in inner]
             total += max(operations for operations, _ in branches)
             after = [max(result_depths) for result_depths in zip(*(depths for _, depths in branches), strict=True)]
-        elif inner and len(inner[0].invars) == len(before):  # a call; a scatter has a program of another kind
+        elif inner and len(inner[0].invars) == len(before):  # a call; the program of a scatter is of another kind
             operations, after = count_from(inner[0], before)
             total += operations
         else:

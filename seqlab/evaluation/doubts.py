@@ -1,4 +1,4 @@
-"""Doubts about texts that are to be scored."""
+"""Warnings about texts before they are scored."""
 
 from collections.abc import Sequence
 
@@ -8,8 +8,8 @@ from seqlab.metrics.metric import TextLines
 def doubts(
     names: Sequence[str], hypotheses: TextLines, references: Sequence[TextLines], tokenized: bool
 ) -> list[str]:
-    """Returns doubts to settle before scores are cited: texts that look tokenized, unless `tokenized` says that this
-    is meant, and letters that ROUGE would drop.
+    """Returns warnings to resolve before scores are cited: texts that look tokenized, unless `tokenized` confirms
+    that they are, and letters that ROUGE would drop.
     """
     result = []
     detokenized = [name for name in names if name in ("bleu", "bleu_zh", "chrf", "chrf++")]
@@ -22,8 +22,8 @@ def doubts(
             apart = sum(line.rstrip()[-2:-1] == " " for line in ended)
             if apart > len(ended) / 2:
                 result.append(
-                    f"the {side} look tokenized (a blank before the end of {apart} of {len(ended)} sentences), "
-                    f"and {detokenized[0]} is of text as it is read: --tokenized says that it is meant"
+                    f"the {side} look tokenized (a space before the end of {apart} of {len(ended)} sentences), "
+                    f"but {detokenized[0]} needs detokenized text: pass --tokenized if this is intended"
                 )
                 break
     if {*names} & {"rouge", "rouge_stemmed"}:

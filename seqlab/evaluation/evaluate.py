@@ -25,12 +25,12 @@ from seqlab.training.meter import perplexity
 from seqlab.training.validation import loss_of_split
 from seqlab.types import Reference, Tagger
 
-CAUSALITY_EXAMPLES = 8  # examples that causality is tried on
+CAUSALITY_EXAMPLES = 8  # examples on which causality is checked
 
 
 class Evaluation(NamedTuple):
-    """The scores of a split, the decoded texts, the search that wrote them, the data, the splits that have changed
-    since the run was trained, and doubts about the texts.
+    """The scores of a split, the decoded texts, their search, the data, the splits that have changed since the run
+    was trained, and warnings about the texts.
     """
 
     scores: list[Score]
@@ -42,8 +42,8 @@ class Evaluation(NamedTuple):
 
 
 def evaluate(run: Run, split: str, data_dir: Path, base: Path | None = None, **search: Any) -> Evaluation:
-    """Perplexity of a split, the task's metrics over its decoded texts, and over those of the task's baseline. Raises
-    for a generator that sees what comes next, of which there is no perplexity.
+    """Returns the perplexity of a split and the task's metrics for its decoded texts and for the task's baseline.
+    Raises `SeqlabError` for a generator that sees later tokens and therefore has no perplexity.
     """
     run = run.with_search(**search)
     experiment = run.experiment
@@ -67,9 +67,9 @@ def evaluate(run: Run, split: str, data_dir: Path, base: Path | None = None, **s
 def likelihood_scores(
     run: Run, data: PreparedData, split: str, corpus: Corpus, references: dict[str, Reference]
 ) -> list[Score]:
-    """What the probabilities of a split's answers come to: perplexity by token, and for texts, so that other
-    codecs can be compared, by word and in bits by character. Of a line, its end counts as a token, a word and a
-    character. Nothing is left out but what is longer than the model can read.
+    """Returns scores of the probabilities of a split's answers: perplexity by token and, for texts, perplexity by
+    word and bits by character, which compare models with different codecs. The end of a line counts as a token, a
+    word and a character. Only examples that are longer than the model can read are left out.
     """
     task, model = run.experiment.task, run.experiment.model
     writes = generates(task)
@@ -78,7 +78,7 @@ def likelihood_scores(
         sources, targets = ([example.get(column, "") for example in examples] for column in ("source", "target"))
         if not is_causal(run.trained, sources, targets):
             raise SeqlabError(
-                f"{type(model).__name__} sees what comes next: there is no perplexity (seqlab check {run.folder})"
+                f"{type(model).__name__} sees later tokens and has no perplexity (seqlab check {run.folder})"
             )
     values, units, left_out = loss_of_split(run.experiment, run.codecs, corpus, references)(run.params)
     unit = "token" if writes or task.model is Tagger else "example"
@@ -99,7 +99,7 @@ def likelihood_scores(
 
 
 def baseline_scores(name: str, answers: list[str], decoded: DecodedSplit) -> Iterator[Score]:
-    """Yields the scores of trivial answers, and the p-value of being as good, by approximate randomization."""
+    """Yields the scores of trivial answers, with the p-value of the difference by approximate randomization."""
     for metric in decoded.scores:
         baseline_counts, decoded_counts = (
             count(metric, texts, [decoded.references]) for texts in (answers, decoded.texts)

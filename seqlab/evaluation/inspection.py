@@ -24,7 +24,7 @@ from seqlab.types import Attentive, Params, Tokens, kind_of
 
 
 def inspect(run: Run, line: str) -> dict[str, Any]:
-    """All that can be seen of one line, as plain data. Raises `SeqlabError` for a run that reads no text."""
+    """Returns the inspection of one line as plain data. Raises `SeqlabError` for a run that does not read text."""
     if not line.strip():
         raise SeqlabError("there is nothing to inspect: give a text")
     task = run.experiment.task
@@ -32,10 +32,10 @@ def inspect(run: Run, line: str) -> dict[str, Any]:
         (best, *_), *_ = task.predict(run.trained, {"source": run.trained.encode([line])})
         return {"source": line, "answer": best.text, "document": document_map(run, task, line)}
     if not task.searches:
-        raise SeqlabError(f"a {kind_of(task.model)} reads no text that could be inspected")
+        raise SeqlabError(f"a {kind_of(task.model)} does not read text: inspect needs a generator or a classifier")
     search = run.experiment.search
     if search.sample is not None:
-        raise SeqlabError("samples have no beam that could be inspected")
+        raise SeqlabError("samples have no beam to inspect: leave out search.sample")
     target = run.codecs["target"]
     (request,) = requests_of(run.trained, Lines([line]), [0], search, warn)
     beam_trace = trace(run.model, run.params, request, resolve_search(search, target))
@@ -52,9 +52,9 @@ def inspect(run: Run, line: str) -> dict[str, Any]:
 
 
 def attention_maps(run: Run, sources: Sequence[str], texts: Sequence[Sequence[int]] | Sequence[str]) -> list[Any]:
-    """For each source and text, or its ids with EOS, the attention of its tokens, as plain data; None for a model
-    that attends to no source. Weights are bytes [L H T S] in base64, 255 for 1; `sentences` is the sentence of each
-    token of the source, where there are several.
+    """Returns the attention of the tokens of each text, given as text or as ids with EOS, to its source, as plain
+    data; None for a model without attention to a source. Weights are bytes [L H T S] in base64, 255 for 1.
+    `sentences` is the sentence of each source token, if there are several.
     """
     if not isinstance(run.model, Attentive):
         return [None] * len(sources)
@@ -85,7 +85,7 @@ def attention_maps(run: Run, sources: Sequence[str], texts: Sequence[Sequence[in
 
 
 def document_map(run: Run, task: Classification, line: str) -> dict[str, Any] | None:
-    """What a classifier with attention at two levels reads: the weight of each sentence, and of each word in it."""
+    """Returns the attention of a classifier with two levels: the weight of each sentence and of each word in it."""
     tokenizer = run.codecs["source"]
     inputs: Any = task.read(run.codecs, run.trained.encode([line]))
     intermediates = make_intermediates(run.model)(run.params, inputs)
@@ -107,7 +107,7 @@ def document_map(run: Run, task: Classification, line: str) -> dict[str, Any] | 
 
 @functools.lru_cache(maxsize=4)
 def make_intermediates(model: Any) -> Callable[[Params, Tokens], dict[str, Any]]:
-    """The jitted pass: the values that the layers of a model sow, by the names of the layers."""
+    """Returns a jitted function that returns the values that the layers of a model sow, by layer."""
 
     @jax.jit
     def intermediates(params: Params, inputs: Tokens) -> dict[str, Any]:
@@ -119,14 +119,14 @@ def make_intermediates(model: Any) -> Callable[[Params, Tokens], dict[str, Any]]
 
 
 def readable_piece(tokenizer: Any, token: int) -> str:
-    """A token as it is read."""
+    """Returns a token as readable text."""
     if token == getattr(tokenizer, "newline", None):
         return "⏎"
     return tokenizer.names[token].replace(BLANK, " ")
 
 
 def format_inspection(inspection: dict[str, Any]) -> str:
-    """For a terminal."""
+    """Returns the inspection as text for a terminal."""
     if "answer" in inspection:
         lines = [inspection["answer"]]
         for sentence in (inspection["document"] or {"sentences": []})["sentences"]:
@@ -140,7 +140,7 @@ def format_inspection(inspection: dict[str, Any]) -> str:
 
 
 def tree_lines(nodes: Sequence[Node], pieces: Sequence[str]) -> list[str]:
-    """A tree of prefixes, best path first. A path without branches is one line."""
+    """Returns a tree of prefixes as lines, best path first. A path without branches is one line."""
     children: list[list[int]] = [[] for _ in nodes]
     for i, node in enumerate(nodes):
         if node.parent >= 0:

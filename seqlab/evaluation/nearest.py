@@ -1,4 +1,4 @@
-"""The nearest training example: what a look-up would answer."""
+"""A lookup baseline: the target of the nearest training example."""
 
 import math
 from collections import Counter, defaultdict
@@ -8,18 +8,17 @@ import numpy as np
 
 
 def nearest_targets(sources: Sequence[str], examples: Iterable[dict[str, str]]) -> list[str]:
-    """For each source the target of the most similar training source, by cosine over words weighted by rarity.
-
-    Words are what blanks separate; weights are tf-idf (Salton & Buckley 1988). A tie goes to the earlier example.
+    """Returns for each source the target of the most similar training source, by the cosine of tf-idf vectors (Salton
+    & Buckley 1988). Words are separated by whitespace. Ties go to the earlier example.
     """
     targets: list[str] = []
-    holders: dict[str, list[tuple[int, int]]] = defaultdict(list)  # word: (example, how often) of those that have it
+    holders: dict[str, list[tuple[int, int]]] = defaultdict(list)  # word: (example, count) pairs
     for i, example in enumerate(examples):
         targets.append(example["target"])
         for word, count in Counter(example["source"].split()).items():
             holders[word].append((i, count))
-    columns = {}  # word: its examples, and its weight in each
-    squares = np.full(len(targets), 1e-12)  # not zero, for an example without a word
+    columns = {}  # word: its examples and its weight in each
+    squares = np.full(len(targets), 1e-12)  # not zero, because an example may have no words
     for word, having in holders.items():
         indices, counts = np.array(having).T
         columns[word] = indices, counts * math.log(1 + len(targets) / len(having))

@@ -21,9 +21,9 @@ from seqlab.runs.loading import Run
 from seqlab.runs.log import read_log
 from seqlab.tasks.classification import Classification
 
-SENTENCES_PER_GROUP = 12  # sentences
-POINTS = 500  # of a curve, about
-CLASSES = 60  # more make no matrix that can be read
+SENTENCES_PER_GROUP = 12
+POINTS = 500  # per curve, approximately
+CLASSES = 60  # a larger matrix is not readable
 
 
 def report(runs: Sequence[Run], split: str, data_dir: Path, **effort: Any) -> str:
@@ -87,7 +87,7 @@ def run_facts(run: Run) -> dict[str, Any]:
 
 
 def analysis_facts(name: str, analysis: Analysis) -> dict[str, Any]:
-    """Returns what the page shows of an analysis: counts in place of lines."""
+    """Returns the data of an analysis for the page: counts instead of lines."""
     settings = {
         "metric": analysis.metric,
         "unreachable": analysis.unreachable,
@@ -98,8 +98,8 @@ def analysis_facts(name: str, analysis: Analysis) -> dict[str, Any]:
 
 
 def sentences(runs: Sequence[Run], texts: Texts) -> dict[str, list[Any]]:
-    """Returns the lines that the first run writes best and worst, and those in which the second run differs most from
-    it, by the first metric of a line, with the runs' attention.
+    """Returns the best and worst lines of the first run, and the lines in which the second run differs most from it,
+    by the first metric of a line, with the attention of the runs.
     """
     reference_lines = texts.references[0]
     written = [system.seeds[0] for system in texts.systems]
@@ -142,7 +142,7 @@ def sentences(runs: Sequence[Run], texts: Texts) -> dict[str, list[Any]]:
 
 
 def attention_facts(run: Run, sources: Sequence[str], lines: Sequence[str]) -> list[dict[str, Any]]:
-    """Returns the attention of a run, in the form that the page needs."""
+    """Returns the attention of a run in the form that the page expects."""
     if run.experiment.task.searches:
         return [{"attention": attention} for attention in attention_maps(run, sources, lines)]
     task = run.experiment.task
@@ -152,7 +152,7 @@ def attention_facts(run: Run, sources: Sequence[str], lines: Sequence[str]) -> l
 
 
 def difference(text: str, reference: str) -> list[tuple[str, str]]:
-    """Returns a text's words, marked "same" or "ins", and the words of the reference alone, marked "del"."""
+    """Returns the words of a text, marked "same" or "ins", and words that only the reference has, marked "del"."""
     left, right = reference.split(" "), text.split(" ")
     parts = []
     for kind, a, b, c, d in difflib.SequenceMatcher(None, left, right, autojunk=False).get_opcodes():

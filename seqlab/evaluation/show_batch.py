@@ -1,4 +1,4 @@
-"""The batch that a step of training saw: its rows as they were fed, with masks, positions, targets and weights."""
+"""The batch of a training step: its rows with masks, positions, targets and weights."""
 
 import functools
 import itertools
@@ -28,21 +28,21 @@ PAD = "·"
 
 
 class TrainingBatch(NamedTuple):
-    """A batch, and where in the run and in the data it is from."""
+    """A batch and its place in the run and in the data."""
 
     batch: Batch
     batch_plan: BatchPlan
     codecs: Codecs
-    step: int  # 0: not known
+    step: int  # 0: unknown
     steps: int
     place: tuple[int, int]  # epoch and index, from 0
     batches: int  # of that epoch
-    changed: list[str]  # splits that are others now than when the run began
+    changed: list[str]  # splits that have changed since the run began
 
 
 def training_batch(run: Path, step: int, data_dir: Path, place: tuple[int, int] | None = None) -> TrainingBatch:
-    """What step `step` of a run is fed, by the same preparation as in training; or the batch of a `place`, (epoch,
-    index), whatever step it was of. Raises for a step, or a batch, that there is not.
+    """Returns the batch of step `step` of a run, prepared as in training, or the batch at a `place` (epoch, index).
+    Raises `SeqlabError` for a step or a batch that does not exist.
     """
     experiment = catalogue.load_experiment(run / "experiment.json")
     if place is None:
@@ -59,7 +59,7 @@ def training_batch(run: Path, step: int, data_dir: Path, place: tuple[int, int] 
         place = place_of_step((len(order(n)) for n in itertools.count()), step, progress.get("left_out", ()))
     batches = order(place[0])
     if not 0 <= place[1] < len(batches):
-        raise SeqlabError(f"--batch {place[0]}/{place[1]}: an epoch has {len(batches):,} batches, from 0 on")
+        raise SeqlabError(f"--batch {place[0]}/{place[1]}: an epoch has {len(batches):,} batches, numbered from 0")
     batch_plan = batches[place[1]]
     batch = make_batch(experiment.task, corpus, codecs, batch_plan, (experiment.seed, place[0]))
     changed = data.changed_since(run / RUN_RECORD)
@@ -71,10 +71,9 @@ def quiet(line: str) -> None:
 
 
 def place_of_step(lengths: Iterable[int], step: int, left_out: Sequence[Sequence[int]] = ()) -> tuple[int, int]:
-    """(epoch, index) of the batch that step `step` is fed, the first step being 1.
+    """Returns (epoch, index) of the batch of step `step`; the first step is 1.
 
-    `lengths`: how many batches the epochs have, one after the other. `left_out`: the places of batches that were
-    passed over, and fed to no step that counts.
+    `lengths` are the numbers of batches of the epochs. `left_out` are the places of batches that were skipped.
     """
     remaining = step
     for epoch, length in enumerate(lengths):
@@ -87,11 +86,11 @@ def place_of_step(lengths: Iterable[int], step: int, left_out: Sequence[Sequence
                 index += skipped <= index
             return epoch, index
         remaining -= length - len(skipped_indices)
-    raise SeqlabError(f"there is no step {step}: the epochs end before it")
+    raise SeqlabError(f"step {step} does not exist: the epochs end before it")
 
 
 def facts(record: TrainingBatch, run: Path, max_rows: int) -> dict[str, Any]:
-    """All that is shown, as plain values: of the batch, and of its first `max_rows` rows."""
+    """Returns the facts about a batch and its first `max_rows` rows as plain values."""
     batch = record.batch
     masks = [side.mask for side in (batch.inputs, batch.prefix) if side is not None]
     batch_digest = digest(batch)
@@ -115,7 +114,7 @@ def facts(record: TrainingBatch, run: Path, max_rows: int) -> dict[str, Any]:
 
 
 def row_of(record: TrainingBatch, row: int) -> dict[str, Any]:
-    """One row: where it is from; its sides, each a list of values by position; its target, if it has one in all."""
+    """Returns a row: its origin, its sides as lists of values by position, and its target if it has a single one."""
     batch, codecs = record.batch, record.codecs
     result: dict[str, Any] = {"row": row, **origin(record, row)}
     for name, column in (("inputs", "source"), ("prefix", "target")):
@@ -141,7 +140,7 @@ def row_of(record: TrainingBatch, row: int) -> dict[str, Any]:
 
 
 def origin(record: TrainingBatch, row: int) -> dict[str, Any]:
-    """Which examples of the training split a row holds; of a stream, at which place of the text it begins."""
+    """Returns the training examples of a row or, for a stream, the place in the text where the row begins."""
     indices = record.batch_plan.only(np.array([row])).indices.tolist()
     if record.batch.fresh is not None:
         return {"place": indices[0], "fresh": bool(record.batch.fresh[row])}
@@ -149,7 +148,7 @@ def origin(record: TrainingBatch, row: int) -> dict[str, Any]:
 
 
 def by_position(side: Tokens | Frames, row: int, tokenizer: Any) -> dict[str, list[Any]]:
-    """What stands at each position of a row: the position, as a model counts it, the mask, and what is read."""
+    """Returns the values at each position of a row: the position as the model counts it, the mask, and the input."""
     segments = None if isinstance(side, Frames) or side.segments is None else jnp.asarray(side.segments[row][None])
     positions = positions_of(jnp.asarray(side.mask[row][None]), segments)
     result = {"position": np.asarray(positions)[0].tolist(), "mask": side.mask[row].tolist()}
@@ -164,16 +163,16 @@ def by_position(side: Tokens | Frames, row: int, tokenizer: Any) -> dict[str, li
 
 
 def name_of(codec: Any, i: Any) -> str:
-    """A token as its codec writes it, or the name of a class or symbol."""
+    """Returns a token as its codec writes it, or the name of a class or symbol."""
     return codec.names[int(i)]
 
 
 def format_batch(data: dict[str, Any], width: int) -> str:
-    """For a terminal of so many columns."""
+    """Returns the facts as text for a terminal of `width` columns."""
     shape, rows = " + ".join(map(str, data["shape"])), data["rows"]
     position = f"epoch {data['epoch']}, batch {data['index']:,} of its {data['batches']:,} (from 0)"
     padding, weight = f"{data['padding']:.1%} padding", f"weights {data['weight']:g} in all"
-    trail = {None: "", True: ", as in the run's trail", False: ": NOT what was fed, says the run's trail"}
+    trail = {None: "", True: ", equal to the run's trail", False: ": DIFFERS from the run's trail"}
     step = f"step {data['step']:,} of {data['steps']:,}: " if data["step"] else ""
     lines = [
         f"{step}{position}",
@@ -197,20 +196,20 @@ def format_batch(data: dict[str, Any], width: int) -> str:
 
 def format_origin(row: dict[str, Any]) -> str:
     if "place" in row:
-        carried = "fresh, so without a carry" if row["fresh"] else "with the carry of the batch before"
+        carried = "fresh, without a carry" if row["fresh"] else "with the carry of the previous batch"
         return f"the text from token {row['place']:,} on, {carried}"
     examples = row["examples"]
     return f"example{'s' * (len(examples) > 1)} {', '.join(map(str, examples))}" if examples else "filled up"
 
 
 def side_lines(side: dict[str, list[Any]], width: int) -> list[str]:
-    """A grid of one side. Pads in a row that are the same in all lines stand in one column, and are counted."""
+    """Returns a grid of one side. Consecutive equal pads share one column, with their count."""
     names = [name for name in side if name not in ("mask", "target id")]
-    content = 1 if "id" not in names else names.index("token")  # the line in which a pad is marked
+    content = 1 if "id" not in names else names.index("token")  # the line that marks pads
     columns = []
     for real, *values in zip(side["mask"], *(side[name] for name in names), strict=True):
         cells = [format_cell(value) for value in values]
-        if not real and not values[1]:  # an id or a value of zero, as it should be
+        if not real and not values[1]:  # an id or a value of zero, as expected
             cells[content] = PAD
         columns.append((real, tuple(cells)))
     shown_columns = []

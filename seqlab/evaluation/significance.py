@@ -1,4 +1,4 @@
-"""Tests of significance: the chance that a difference of two systems is luck, of the test set or of the seed."""
+"""Tests of significance of the difference between two systems, over test sets and seeds."""
 
 import os
 from collections.abc import Sequence
@@ -9,9 +9,9 @@ import numpy as np
 
 from seqlab.metrics.metric import LineCounts
 
-RESAMPLES = 1000  # test sets drawn anew
+RESAMPLES = 1000  # resampled test sets
 TRIALS = 10_000  # exchanges of the lines of two systems
-TRIALS_OF_SEEDS = 1000  # the same, where each of them has several seeds, or a metric is of a corpus
+TRIALS_OF_SEEDS = 1000  # exchanges if systems have several seeds, or for a corpus metric
 
 
 class ScoreComparison(NamedTuple):
@@ -19,8 +19,8 @@ class ScoreComparison(NamedTuple):
 
     `value` is the mean over the seeds and `deviation` their standard deviation (None for one seed). `interval` is
     half the width of the 95 % interval over resampled test sets. `bootstrap` and `randomization` are the p-values of
-    the system being as good as the first, by the paired bootstrap and by approximate randomization. Both are None for
-    the first system, and `bootstrap` is None where there are several seeds, or the metric is of a corpus.
+    the difference from the first system, by paired bootstrap and approximate randomization. Both are None for the
+    first system, and `bootstrap` is None for several seeds and for corpus metrics.
     """
 
     name: str
@@ -35,10 +35,10 @@ def compare(systems: Sequence[Sequence[LineCounts]]) -> dict[str, list[ScoreComp
     """Returns the comparison of each system with the first, by score. A system is the counts of one metric for each
     of its seeds, all over the same lines.
 
-    Single seeds are compared by sacrebleu's tests (Koehn 2004; Riezler & Maxwell 2005). Where there are several, the
+    Single seeds are compared by sacrebleu's tests (Koehn 2004; Riezler & Maxwell 2005). For several seeds, the
     randomization exchanges lines among all seeds of two systems (Clark et al. 2011, "Better hypothesis testing for
-    statistical machine translation: controlling for optimizer instability"). So are scores that no sum of counts
-    determines, which sacrebleu's tests do not know.
+    statistical machine translation: controlling for optimizer instability"). The same test
+    applies to scores that no sum of counts determines, which sacrebleu's tests do not support.
     """
     first = systems[0][0]
     by_pairs = all(len(seeds) == 1 for seeds in systems) and not first.corpus
@@ -62,7 +62,7 @@ def _by_pairs(systems: Sequence[Sequence[LineCounts]], name: str) -> list[ScoreC
         p: list[Any] = [bootstrap_test.p_value, randomization_test.p_value]
         value = score_of(seed, name)
         if seed is not first and value == score_of(first, name):
-            p = [1.0, 1.0]  # everything is at least as far apart as nothing
+            p = [1.0, 1.0]  # every difference is at least as large as zero
         results.append(ScoreComparison(name, value, None, float(bootstrap_test.ci or 0.0), *p))
     return results
 
@@ -72,7 +72,7 @@ def score_of(line_counts: LineCounts, name: str) -> float:
 
 
 class _CountedMetric:
-    """The interface that sacrebleu's tests need of a metric, over lines that are counted already.
+    """The interface of a metric that sacrebleu's tests need, over counted lines.
 
     The tests count differences that exceed the observed one. Where few lines differ, many differences equal it: a
     difference in one line, which no exchange changes, would always be significant. So the observed score of metrics

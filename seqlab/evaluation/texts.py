@@ -16,7 +16,7 @@ from seqlab.runs import checkpoint
 from seqlab.runs.loading import Run, load
 from seqlab.system.errors import SeqlabError
 
-DEFAULT_METRICS = ("bleu", "chrf", "ter")  # of a comparison of files alone
+DEFAULT_METRICS = ("bleu", "chrf", "ter")  # for a comparison of files without runs
 
 
 class System(NamedTuple):
@@ -27,8 +27,8 @@ class System(NamedTuple):
 
 
 class Texts(NamedTuple):
-    """The texts of a comparison. `sources`, and `seen`, the word counts of training, are None where they are unknown.
-    `facts` says where all of it came from.
+    """The texts of a comparison. `sources`, and `seen`, the word counts of the training data, are None if unknown.
+    `facts` is the provenance.
     """
 
     systems: list[System]
@@ -61,8 +61,8 @@ def gather_texts(
 ) -> Texts:
     """Gathers the texts of systems. A name is a run, a file, or several seeds of one system separated by commas.
 
-    `loaded` holds runs that are loaded already, by name. Runs know the split's sources and references and the words
-    of training; files need them as arguments. Raises where the numbers of lines differ.
+    `loaded` maps names to loaded runs. Runs supply the sources and references of the split and the words of the
+    training data; files need them as arguments. Raises `SeqlabError` if the numbers of lines differ.
     """
     for name in metrics:
         find_metric(name)
@@ -79,7 +79,7 @@ def gather_texts(
         seeds = [name] if os.path.exists(name) else name.split(",")
         for part in seeds:
             if not part:
-                raise SeqlabError(f"{name!r}: there is nothing at one of the commas between seeds")
+                raise SeqlabError(f"{name!r}: a name between commas is empty")
             if part in written:
                 continue
             if not Path(part).is_dir():
@@ -92,11 +92,11 @@ def gather_texts(
             data.size(split)
             hashes[part] = data.hashes[split]
             if len({*hashes.values()}) > 1:
-                raise SeqlabError(f"split {split} of {part} is another one than of {next(iter(hashes))}")
+                raise SeqlabError(f"split {split} of {part} differs from that of {next(iter(hashes))}")
             experiment = run.experiment
             task = experiment.task
             if not task.metrics:
-                raise SeqlabError(f"{part}: {type(task).__name__} writes nothing that could be compared")
+                raise SeqlabError(f"{part}: {type(task).__name__} has no metrics to compare")
             decoded = decode_split(run.trained, experiment.search, data, split, data.size(split))
             written[part] = decoded.texts
             files[part] = {"step": run.step, "sha256": checkpoint.fingerprint(run.folder, run.step)}
@@ -106,11 +106,11 @@ def gather_texts(
                 seen = frequencies(example["target"] for example in data.read("train"))
         systems.append(System(name, [written[part] for part in seeds]))
     if not reference_files:
-        raise SeqlabError("files are compared with references: give --references")
+        raise SeqlabError("files need references: give --references")
     check_sizes({**written, **({"the source": sources} if sources is not None else {}), **reference_files})
     copies = [name for name, lines in reference_files.items() if lines == sources]
     if copies:
-        raise SeqlabError(f"{copies[0]} is the source itself: give translations as references")
+        raise SeqlabError(f"{copies[0]} equals the source: give translations as references")
     metric_names = tuple(metrics) or tuple(runs[0].experiment.task.metrics if runs else DEFAULT_METRICS)
     facts = {"files": files, "split": split if runs else None, "data": hashes, "versions": versions()}
     return Texts(systems, list(reference_files.values()), sources, seen, metric_names, facts)
@@ -125,7 +125,7 @@ def digest_of_lines(lines: Sequence[str]) -> dict[str, Any]:
 
 
 def check_sizes(texts: Mapping[str, Sequence[str]]) -> None:
-    """Raises for a text with another number of lines than the last one."""
+    """Raises `SeqlabError` for a text whose number of lines differs from the last one's."""
     *_, last = texts
     for name, lines in texts.items():
         if len(lines) != len(texts[last]):

@@ -2,7 +2,7 @@
 
 import importlib.metadata
 
-PACKAGES = ("jax", "flax", "numpy", "sentencepiece", "sacrebleu", "rouge-score")  # that figures may depend on
+PACKAGES = ("jax", "flax", "numpy", "sentencepiece", "sacrebleu", "rouge-score")
 
 
 def versions() -> dict[str, str]:

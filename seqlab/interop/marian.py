@@ -1,6 +1,6 @@
-"""Marian translation models as Hugging Face keeps them: a folder with config.json, model.safetensors, vocab.json and
-two SentencePiece models. Post-norm Transformers with one table for source, target and output; nothing pickled is
-read.
+"""Marian translation models in the format of Hugging Face: a folder with config.json, model.safetensors, vocab.json
+and two SentencePiece models. Post-norm Transformers with one table for source, target and output. Pickled files are
+not read.
 """
 
 import json
@@ -29,9 +29,9 @@ from seqlab.system.untrusted import fits, read_json
 from seqlab.tasks.translation import Translation
 from seqlab.types import Params
 
-POSITIONS = 1024  # that an exported model has a table of
-BARRED_BIAS = -1e4  # the bias of what must not be written
-ACTIVATION_NAMES = {"relu": "relu", "gelu": "gelu", "swish": "swish", "silu": "swish"}  # theirs: ours
+POSITIONS = 1024  # in the table of an exported model
+BARRED_BIAS = -1e4  # the bias of tokens that must not be written
+ACTIVATION_NAMES = {"relu": "relu", "gelu": "gelu", "swish": "swish", "silu": "swish"}  # Marian: seqlab
 TABLE = "model.shared.weight"
 BIAS = "final_logits_bias"
 FIRST_POSITION = "model.decoder.embed_positions.weight"
@@ -48,7 +48,7 @@ SEARCH_SETTINGS = {  # in generation_config.json
 
 
 class Leaf(NamedTuple):
-    """One array of a layer: where it is, its name, and how it is turned into theirs and back."""
+    """One array of a layer: its path, its name in Marian, and the conversions to Marian and back."""
 
     path: tuple[str, ...]
     name: str
@@ -57,7 +57,7 @@ class Leaf(NamedTuple):
 
 
 def leaves(model: Transformer) -> Iterator[Leaf]:
-    """All arrays of both stacks."""
+    """Yields all arrays of both stacks."""
     dim, split = model.dim, (model.heads, model.dim // model.heads)
 
     def matrix(path: tuple[str, ...], name: str, kernel: tuple[int, ...], bias: tuple[int, ...], rows: int) -> Any:
@@ -87,29 +87,31 @@ def leaves(model: Transformer) -> Iterator[Leaf]:
 
 
 def branch_at(tree: Any, path: tuple[str, ...]) -> Any:
-    """What is there in a nested dict, or None."""
+    """Returns the value at a path in a nested dict, or None."""
     for name in path:
         tree = tree.get(name) if isinstance(tree, dict) else None
     return tree
 
 
 def import_marian(folder: Path, out: Path) -> Run:
-    """Writes a run that decodes as the model of a folder does in transformers, and gives it.
+    """Writes and returns a run that decodes as the model of a folder does in transformers.
 
-    It keeps the model's own ids; decoding begins with its pad. Raises `SeqlabError` for what is no such folder, is
-    pickled, or is another architecture.
+    The run has the ids of the model, and decoding starts from its pad. Raises `SeqlabError` for another kind of
+    folder, pickled weights, or another architecture.
     """
     arrays, config = read_arrays(folder), read_json(folder / "config.json", dict[str, Any])
     if config.get("model_type") != "marian":
-        raise SeqlabError(f"{folder}: a model of type {config.get('model_type')!r}, not 'marian'")
+        raise SeqlabError(f"{folder}: the model type is {config.get('model_type')!r}, not 'marian'")
     for name in NUMBERS:
         if not fits(config.get(name), int) or not 0 <= config[name] < 1 << 24:
-            raise SeqlabError(f"{folder}/config.json: {name} is the number of something, not {config.get(name)!r}")
+            raise SeqlabError(f"{folder}/config.json: {name} must be an integer from 0, not {config.get(name)!r}")
     if not config.get("share_encoder_decoder_embeddings", True) or not config.get("scale_embedding", False):
-        raise SeqlabError(f"{folder}: source and target must share one scaled table of embeddings")
+        raise SeqlabError(f"{folder}: source and target must share one scaled embedding table")
     activation = config.get("activation_function", "gelu")
     if activation not in ACTIVATION_NAMES:
-        raise SeqlabError(f"{folder}: an activation {activation!r}, not one of {', '.join(ACTIVATION_NAMES)}")
+        raise SeqlabError(
+            f"{folder}: unsupported activation {activation!r}: expected one of {', '.join(ACTIVATION_NAMES)}"
+        )
     shared = {name: config[f"encoder_{name}"] for name in ("attention_heads", "ffn_dim")}
     if any(config[f"decoder_{name}"] != value for name, value in shared.items()):
         raise SeqlabError(f"{folder}: encoder and decoder differ in width or heads")
@@ -140,7 +142,7 @@ def import_marian(folder: Path, out: Path) -> Run:
 
 
 def read_params(model: Transformer, arrays: dict[str, np.ndarray], start: int) -> Params:
-    """The parameters, `start` being what decoding begins with."""
+    """Returns the parameters. Decoding starts from the token `start`."""
     size = model.vocabulary
     words = {
         "table": require_array(arrays, TABLE, (size, model.dim)),
@@ -155,17 +157,17 @@ def read_params(model: Transformer, arrays: dict[str, np.ndarray], start: int) -
         try:
             branch[leaf.path[-1]] = np.ascontiguousarray(leaf.from_marian(values))
         except ValueError:
-            raise SeqlabError(f"{leaf.name} has another shape than config.json says") from None
-    if FIRST_POSITION in arrays:  # a first position of its own is the embedding of what decoding begins with
+            raise SeqlabError(f"{leaf.name} does not have the shape that config.json states") from None
+    if FIRST_POSITION in arrays:  # a different first position contains the embedding of the start token
         usual = np.asarray(sinusoidal(jnp.arange(len(arrays[FIRST_POSITION])), model.dim))
         if not np.allclose(arrays[FIRST_POSITION][1:], usual[1:], atol=1e-4):
-            raise SeqlabError("model.safetensors: positions that are not sinusoidal")
+            raise SeqlabError("model.safetensors: the positions are not sinusoidal")
         words["table"][start] += (arrays[FIRST_POSITION][0] - usual[0]) * model.dim**-0.5
     return {"params": params}
 
 
 def read_search(folder: Path, config: dict[str, Any]) -> Search:
-    """What `generate` does by default."""
+    """Returns the default search of `generate`."""
     path = folder / "generation_config.json"
     settings = {**config, **(read_json(path, dict[str, Any]) if path.exists() else {})}
     malformed = [name for name, kind in SEARCH_SETTINGS.items() if not fits(settings.get(name), kind)]
@@ -183,13 +185,13 @@ def read_search(folder: Path, config: dict[str, Any]) -> Search:
 
 
 def read_arrays(folder: Path) -> dict[str, np.ndarray]:
-    """The arrays of model.safetensors, as float32."""
+    """Returns the arrays of model.safetensors as float32."""
     path = folder / "model.safetensors"
     if not path.is_file():
         pickled = sorted(file.name for file in folder.glob("*") if file.suffix in (".bin", ".pt", ".pth", ".pkl"))
         if pickled:
             raise SeqlabError(
-                f"{folder}: {pickled[0]} is pickled, and could run anything: save the model as model.safetensors"
+                f"{folder}: {pickled[0]} is pickled, and loading it can execute code: save it as model.safetensors"
             )
         raise SeqlabError(f"{folder} has no model.safetensors")
     try:
@@ -211,14 +213,14 @@ def require_array(arrays: dict[str, np.ndarray], name: str, shape: tuple[int, ..
 
 
 def read_tokenizers(folder: Path, config: dict[str, Any]) -> dict[str, Marian]:
-    """The SentencePiece models of source and target, with the numbers of vocab.json."""
+    """Returns the tokenizers of source and target: SentencePiece models with the ids of vocab.json."""
     numbers = read_json(folder / "vocab.json", dict[str, int])
     if sorted(numbers.values()) != list(range(config["vocab_size"])):
-        raise SeqlabError(f"{folder}: vocab.json does not number {config['vocab_size']} pieces from 0 on")
+        raise SeqlabError(f"{folder}: vocab.json does not number {config['vocab_size']} pieces from 0")
     names = tuple(sorted(numbers, key=numbers.__getitem__))
     special = config["pad_token_id"], config["decoder_start_token_id"], config["eos_token_id"]
     if max(special) >= len(names):
-        raise SeqlabError(f"{folder}/config.json: the piece {max(special)} is none of the {len(names)} there are")
+        raise SeqlabError(f"{folder}/config.json: id {max(special)} is not one of the {len(names)} pieces")
     codecs = {}
     for column in ("source", "target"):
         path = folder / f"{column}.spm"
@@ -229,9 +231,9 @@ def read_tokenizers(folder: Path, config: dict[str, Any]) -> dict[str, Marian]:
 
 
 def marian_arrays(model: Transformer, params: dict[str, Any], bos: int) -> dict[str, np.ndarray]:
-    """Returns the arrays of an exported model by name, a pad added to the vocabulary.
+    """Returns the arrays of an exported model by name, with a pad added to the vocabulary.
 
-    The first position of the decoder holds the embedding of `bos`, since decoding begins with the pad.
+    The first position of the decoder contains the embedding of `bos`, because decoding starts from the pad.
     """
     words = params["words"]
     pad = len(words["table"])
@@ -277,15 +279,17 @@ def marian_config(model: Transformer, size: int, ids: dict[str, int]) -> dict[st
 
 
 def export_marian(run: Run, out: Path) -> None:
-    """Writes a run's model as a folder that transformers reads as a MarianMTModel, and CTranslate2's converter too.
+    """Writes the model of a run as a folder that transformers and the converter of CTranslate2 read as a
+    MarianMTModel.
 
-    Ids stay; behind them comes a pad, an embedding of zeros, with which their decoding begins, and the embedding of
-    ours is in the decoder's first position. Raises `SeqlabError` for what Marian has not.
+    The ids stay the same. A pad with an embedding of zeros follows them, and decoding in Marian starts from it; the
+    first position of the decoder contains the embedding of BOS. Raises `SeqlabError` for a model that Marian cannot
+    represent.
     """
     model, source, target = run.model, run.codecs.get("source"), run.codecs.get("target")
     wrong = None
     if not isinstance(model, Transformer):
-        wrong = f"a {type(model).__name__}, and no Transformer"
+        wrong = f"a {type(model).__name__}, not a Transformer"
     elif model.norm != "post" or model.positions != "sinusoidal" or model.tie != "all":
         wrong = "norm must be 'post', positions 'sinusoidal' and tie 'all'"
     elif not isinstance(source, SentencePiece | Marian) or not isinstance(target, SentencePiece | Marian):

@@ -1,4 +1,4 @@
-"""A run's search as one StableHLO program for CPU, GPU and TPU, to be run where there is neither model nor seqlab."""
+"""The search of a run as one StableHLO program for CPU, GPU and TPU, which runs without seqlab."""
 
 import json
 from pathlib import Path
@@ -20,10 +20,10 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 
 
 def export_stablehlo(run: Run, out: Path, rows: int, length: int) -> None:
-    """Writes the search of `rows` sentences of at most `length` tokens, source and text, by the run's own rules.
+    """Writes the search of `rows` sentences of at most `length` tokens, source and text, with the rules of the run.
 
-    `search.jax` is what `jax.export.deserialize` reads, `search.mlir` the program as text; `signature.json` says what
-    its arguments, in order, and its results are, and `parameters.safetensors` has those that are parameters.
+    `jax.export.deserialize` reads `search.jax`; `search.mlir` is the program as text. `signature.json` lists the
+    arguments, in order, and the results. `parameters.safetensors` has the arguments that are parameters.
     """
     from safetensors.numpy import save_file
 

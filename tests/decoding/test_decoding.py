@@ -325,11 +325,11 @@ def test_lines_are_read_as_they_are_needed(home, whole, monkeypatch):
 
 
 def test_every_option_has_an_example(capsys):
-    """In docs/search.md, in a row of its own or with others."""
+    """In docs/guides/search.md, in a row of its own or with others."""
     call(Path(), "decode", "--help")
     options = set(re.findall(r"--[a-z][a-z-]*", capsys.readouterr().out)) - {"--help"}
     options = {option for option in options if not option.startswith("--no-") or option == "--no-repeat"}
-    text = (Path(__file__).parents[2] / "docs" / "search.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[2] / "docs" / "guides" / "search.md").read_text(encoding="utf-8")
     examples = " ".join(re.findall(r"`seqlab decode ([^`]*)`", text))
     assert len(options) > 30
     assert {option for option in options if f"{option} " not in examples + " "} == set()

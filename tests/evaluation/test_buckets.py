@@ -1,4 +1,4 @@
-"""Buckets against plain counting."""
+"""Bucket tables, compared with plain counting."""
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ def tables_by_title():
 
 @pytest.mark.parametrize(("side", "lines"), [("source", SOURCES), ("reference", REFERENCES)])
 def test_by_length(tables_by_title, side, lines):
-    """Every line is in one bucket, and a bucket's score is the corpus score of its lines."""
+    """Each line is in one bucket, and the score of a bucket is the corpus score of its lines."""
     rows = tables_by_title[f"chrF2 by words of the {side}"]
     assert sum(size for _, size, _ in rows) == len(lines)
     for label, size, values in rows:
@@ -49,10 +49,8 @@ def test_by_score(tables_by_title):
 
 
 def test_by_frequency(tables_by_title):
-    """Words that training had thrice: "a" and "c"; twice: "b"; never: the others."""
-    rows = {
-        label: (size, values) for label, size, values in tables_by_title["F1 of words by how often training had them"]
-    }
+    """Training has "a" and "c" three times, "b" twice, and no other word."""
+    rows = {label: (size, values) for label, size, values in tables_by_title["F1 of words by frequency in training"]}
     assert set(rows) == {"0", "2-5"}
     wanted = sum(line.split().count(word) for line in REFERENCES for word in "abc")
     assert rows["2-5"][0] == wanted
@@ -68,10 +66,10 @@ def test_by_frequency(tables_by_title):
 def test_kinds(tables_by_title):
     rows = {label: values for label, _, values in tables_by_title["kinds of lines and words, %"]}
     lengths = [sum(len(line.split()) for line in lines) for lines in (*SYSTEMS, REFERENCES)]
-    assert rows["length, of the reference's"] == pytest.approx([100 * n / lengths[-1] for n in lengths])
+    assert rows["length relative to the reference"] == pytest.approx([100 * n / lengths[-1] for n in lengths])
     assert rows["empty lines"] == pytest.approx([100 / 7] * 3)
-    assert rows["lines over twice the reference and 5 words"] == pytest.approx([100 / 7, 0, 0])
-    assert rows["lines that repeat 4 words"] == pytest.approx([100 / 7] * 3)  # "b c d e ..." and five times "a"
+    assert rows["lines over twice the reference plus 5 words"] == pytest.approx([100 / 7, 0, 0])
+    assert rows["lines that repeat 4 words"] == pytest.approx([100 / 7] * 3)  # "b c d e ..." and "a" five times
     given = [source.lower().split() for source in SOURCES]
     copied = [
         sum(word in source for line, source in zip(lines, given, strict=True) for word in line.split())
@@ -81,7 +79,7 @@ def test_kinds(tables_by_title):
         [100 * n / total for n, total in zip(copied, lengths, strict=True)]
     )
     unseen = [sum(word not in "abc" for line in lines for word in line.split()) for lines in (*SYSTEMS, REFERENCES)]
-    assert rows["words that training never had"] == pytest.approx(
+    assert rows["words unseen in training"] == pytest.approx(
         [100 * n / total for n, total in zip(unseen, lengths, strict=True)]
     )
 

@@ -1,4 +1,4 @@
-"""What a model costs: counted products, their longest chain, and how both grow with the length."""
+"""The cost of a model: counted products, their longest chain, and the growth of both with the length."""
 
 import dataclasses
 import functools
@@ -39,17 +39,17 @@ def chain(x):
 
 
 def independent(x):
-    """Products in a loop that do not wait for one another."""
+    """Independent products in a loop."""
     return jax.lax.scan(lambda total, row: (total + row @ W, None), jnp.zeros(3), jnp.concatenate([x, x]))[0]
 
 
 def either(x):
-    """The choice waits for nothing, and the costlier side counts."""
+    """The condition depends on no product, and the more expensive branch counts."""
     return jax.lax.cond(x.sum() > 0, twice, lambda x: x, x)
 
 
 def chosen(x):
-    """The choice waits for a product itself."""
+    """The condition depends on a product."""
     return jax.lax.cond((x @ W @ W).sum() > 0, lambda x: x @ W, lambda x: x, x)
 
 
@@ -120,7 +120,7 @@ def test_the_way_through_convolutions(name):
 @pytest.mark.parametrize("kernel", [2, 3, 4])
 @pytest.mark.parametrize("layer_dilations", [(1,), (1, 2), (2, 3), (1, 1, 2), (1, 2, 4, 1)])
 def test_most_moves(kernel, layer_dilations):
-    """Against all choices of how far each convolution carries."""
+    """The number of moves, compared with all combinations of steps through the convolutions."""
     far = range(1 + (kernel - 1) * sum(layer_dilations))
     fewest = dict.fromkeys(far, np.inf)
     for jumps in itertools.product(range(kernel), repeat=len(layer_dilations)):
@@ -137,7 +137,7 @@ def test_costs():
     experiment = dataclasses.replace(experiment, model=with_fields(experiment.model, vocabulary=40))
     result = costs(experiment, 5, rows=2)
     assert result.decoding is not None
-    # Parameters and Adam's two moments are arguments, and their new values stand in the same place.
+    # Parameters and Adam's two moments are arguments, and their new values use the same memory.
     assert result.training.memory > 3 * 4 * parameters(experiment)
     assert result.training.operations > result.decoding.operations > 0
     assert 0 < result.decoding.seconds < 1

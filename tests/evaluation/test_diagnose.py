@@ -1,4 +1,4 @@
-"""What `seqlab diagnose` measures, against plain NumPy and planted bugs; and the command."""
+"""The measurements of `seqlab diagnose`, compared with plain NumPy and planted bugs, and the command."""
 
 import functools
 import json
@@ -44,7 +44,7 @@ TASKS = {
 
 
 def case(name, **fields):
-    """An experiment of a tiny model, parameters none of which is zero, and a ragged batch."""
+    """An experiment with a tiny model, parameters without zeros, and a ragged batch."""
     task = catalogue.part_class("tasks", TASKS[name])()
     model = catalogue.module("models", name).TINY.clone(**fields)
     s = make_subject(model)
@@ -59,7 +59,7 @@ def loss_of(experiment):
 
 
 def test_gradients_over_time_of_a_linear_layer():
-    """An IRNN of positive numbers is linear: d h[last] / d x[t] = W U^lag."""
+    """An IRNN with positive values is linear: d h[last] / d x[t] = W U^lag."""
     experiment, params, batch = case("regressor_head", encoder=RecurrentEncoder(Numbers(2), dim=8, cell="irnn"))
     params = jax.tree.map(np.abs, params)
     batch = batch.replace(inputs=batch.inputs.replace(values=np.abs(batch.inputs.values)))
@@ -83,7 +83,7 @@ def test_gradients_over_time_of_a_linear_layer():
 
 @pytest.mark.parametrize("name", ["recurrent_lm", "transformer"])
 def test_gradients_over_time_of_a_generator(name):
-    """No id comes twice, so the gradient of a table's row is that of one position."""
+    """Each id occurs once, so the gradient of a table row belongs to one position."""
     experiment, params, batch = case(name, **({"tie": "none"} if name == "transformer" else {"tie": False}))
     row = np.array([[6, 3, 5, 2, 4, 0]])
     tokens = Tokens(row, row > 0)
@@ -174,7 +174,7 @@ def test_gates(cell, reset, layer_norm, reverse):
 
 
 def test_statistics():
-    """A unit that is not zero at a pad alone is dead; of the others nothing of the pads counts."""
+    """A unit that is nonzero only at pads is dead. Pads do not count for the other statistics."""
     random = np.random.default_rng(0)
     real = np.array([[1, 1, 0], [1, 0, 0]], bool)
     x = random.normal(size=(2, 3, 5)).astype(np.float32)
@@ -192,7 +192,7 @@ def test_statistics():
     [("classifier_head", "inner", "Dropout_0"), ("transformer", "feed_forward", "feed_forward.Dropout_0")],
 )
 def test_dead_units(name, layer, path):
-    """5 of the units behind a ReLU have a bias that nothing outweighs; all others are always on."""
+    """Five units before a ReLU have a large negative bias; all others are always active."""
     experiment, params, batch = case(name)
     inside = params["params"]["encoder"]
     inside = inside if name == "classifier_head" else inside["stack_0"]["feed_forward"]
@@ -210,7 +210,7 @@ def test_dead_units(name, layer, path):
 def test_saturation():
     experiment, params, batch = case("recurrent_lm", layers=1)
     layer = params["params"]["stack"]["stack_0"]
-    layer["bias"] = layer["bias"] + np.float32(np.repeat([50.0, -50.0, 0.0, 0.0], 8))  # of i, f, g, o
+    layer["bias"] = layer["bias"] + np.float32(np.repeat([50.0, -50.0, 0.0, 0.0], 8))  # i, f, g, o
     result = activations(loss_of(experiment), params, batch)
     shares = {name.split()[-2]: values["saturated"] for name, values in result.items() if "saturated" in values}
     assert (shares["i"], shares["f"]) == (1.0, 1.0)
@@ -271,7 +271,7 @@ def test_gradients_are_right(name):
 
 
 def test_a_wrong_gradient():
-    """Of a recurrent matrix that gets none."""
+    """A recurrent matrix without a gradient is found."""
     experiment, params, batch = case("regressor_head", encoder=RecurrentEncoder(Numbers(2), dim=8))
     errors = gradient_check(in_float64(experiment), params, batch)
     assert max(errors.values()) < WRONG

@@ -1,4 +1,4 @@
-"""Evaluation by the command: scores of files, systems side by side, faults, one input, and the page about all."""
+"""The evaluation commands: scores of files, comparisons, errors, one input, and the report."""
 
 import dataclasses
 import json
@@ -44,7 +44,7 @@ TEXTS = {
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
-    """Files of text; two runs of untrained Transformers on a generated set, and what it holds."""
+    """Text files, two runs of untrained Transformers on a generated data set, and its examples."""
     home = tmp_path_factory.mktemp("home")
     for name, lines in TEXTS.items():
         (home / name).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
@@ -64,7 +64,7 @@ def told(capsys, home, *arguments):
 
 
 def test_scores_of_files(home, capsys):
-    """What the functions say, with what it was computed from; each line alone in a file of its own."""
+    """The command prints the scores of the functions with their provenance, and writes the scores of each line."""
     names = ("bleu", "chrf", "exact_match")
     command = ("score", "good.txt", "--references", "ref.txt", "bad.txt", "--metrics", *names)
     result = json.loads(told(capsys, home, *command, "--by-line", "lines.tsv", "--json"))
@@ -103,11 +103,14 @@ def test_doubts_are_told(home, capsys):
         (["score", "good.txt", "--references", "ref.txt", "--metrics", "blue"], "one of accuracy, bleu"),
         (["compare", "good.txt", "bad.txt"], "give --references"),
         (["compare", "good.txt", "short.txt", "--references", "ref.txt"], "short.txt has 2 lines, and ref.txt has 5"),
-        (["compare", "good.txt", "--references", "src.txt", "--source", "src.txt"], "src.txt is the source itself"),
+        (["compare", "good.txt", "--references", "src.txt", "--source", "src.txt"], "src.txt equals the source"),
         (["compare", "good.txt,none.txt", "bad.txt", "--references", "ref.txt"], "no file none.txt"),
         (["compare", "one", "--split", "tset", "--data-dir", "data"], "tset"),
         (["analyze", "one", "--data-dir", "data", "--beams", "0"], "--beams must be at least 1"),
-        (["analyze", "one", "--data-dir", "data", "--exact", "3", "--preset", "fairseq"], "--exact 0 leaves it out"),
+        (
+            ["analyze", "one", "--data-dir", "data", "--exact", "3", "--preset", "fairseq"],
+            "leave it out with --exact 0",
+        ),
         (
             ["analyze", "one", "--data-dir", "data", "--sample", "1"],
             "references cannot be scored with search.sample: leave them out",
@@ -120,7 +123,7 @@ def test_doubts_are_told(home, capsys):
         (["score", "good.txt", "--references", "ref.txt", "--by-line", "ref.txt"], "ref.txt is read"),
         (["score", "src.txt", "--references", "nan.txt", "--metrics", "mse"], "lines that are numbers"),
         (["score", "nan.txt", "--references", "nan.txt", "--metrics", "mse"], "finite numbers"),
-        (["compare", "good.txt,,bad.txt", "bad.txt", "--references", "ref.txt"], "nothing at one of the commas"),
+        (["compare", "good.txt,,bad.txt", "bad.txt", "--references", "ref.txt"], "a name between commas is empty"),
         (["compare", "one", "--metrics", "blue", "--data-dir", "data"], "one of accuracy, bleu"),
         (["inspect", "one", "--text", " "], "give a text"),
         (["report", "one", "--out", "nowhere/page.html"], "no folder nowhere"),
@@ -158,7 +161,7 @@ def test_comparing_files(home, capsys):
         "chrF2 by words of the source",
         "chrF2 by words of the reference",
         "lines by chrF2 of the line, %",
-        "F1 of words by how often training had them",
+        "F1 of words by frequency in training",
         "kinds of lines and words, %",
     ]
     shown = told(capsys, home, "compare", "good.txt,bad.txt", "bad.txt,bad.txt", "--references", "ref.txt")
@@ -167,7 +170,7 @@ def test_comparing_files(home, capsys):
 
 
 def test_comparing_runs_and_files(home, capsys):
-    """A run's texts are those that it decodes by its own search; a file beside it holds the same here."""
+    """The texts of a run are decoded with its search; the compared file has the same texts here."""
     assert call(home, "evaluate", "one", "--data-dir", "data", "--output", "one.txt") == 0
     capsys.readouterr()
     result = json.loads(told(capsys, home, "compare", "one", "one.txt", "two", "--data-dir", "data", "--json"))
@@ -181,7 +184,7 @@ def test_comparing_runs_and_files(home, capsys):
 
 
 def test_faults_are_those_of_the_forced_scores(home):
-    """The run against what its parts say: texts of the widest beams, and probabilities by forced passes."""
+    """The analysis, compared with its components: texts of the widest beams, log-probabilities of forced passes."""
     run = loading.load(home / "one")
     result = analysis.analyze(run, "test", home / "data", beams=(1, 3), exact=3, nodes=5)
     data = list(prepare(run.experiment.data, home / "data").read("test"))
@@ -209,7 +212,7 @@ def test_faults_are_those_of_the_forced_scores(home):
 
 
 def test_whose_fault_it_is():
-    """The textbook's rule, ties with it: a model that likes the reference as much as the text has not been missed."""
+    """The rule of the paper, ties included: equal preferences are not a search error."""
     assert analysis.preference(-1.0, -2.0, False).fault == "model"
     assert analysis.preference(-2.0, -1.0, False).fault == "search"
     assert analysis.preference(-1.0, -1.0, False).fault == "model"
@@ -217,10 +220,10 @@ def test_whose_fault_it_is():
 
 
 def test_faults_where_the_truth_is_known(tmp_path):
-    """Texts of one token or none, all of them enumerated: the reference is the best of all, so that whatever else is
+    """Texts of at most one token, all of them enumerated: the reference is the best of all, so that whatever else is
     written is the search's fault, and exact search finds what greedy search has missed.
     """
-    seed = 7  # with which greedy search makes some errors, and not only errors
+    seed = 7  # greedy search makes some errors with it, but not only errors
     codecs = dict.fromkeys(("source", "target"), tiny_tokenizer())
     save_untrained(tiny_experiment(), codecs, tmp_path / "toy", seed, 1.0)
     run = loading.load(tmp_path / "toy").with_search(beam=1, max_length=2)
@@ -234,7 +237,7 @@ def test_faults_where_the_truth_is_known(tmp_path):
         log_probs = token_log_probs(run.model, run.params, [request] * len(answers), answers)
         scores = [x.sum() / ((5 + len(x)) / 6) ** 0.6 for x in log_probs]
         best = answers[int(np.argmax(scores))]
-        if len(best) > 1 and target.encode([target.decode(best)])[0] == best[:-1]:  # the text stands for the tokens
+        if len(best) > 1 and target.encode([target.decode(best)])[0] == best[:-1]:  # the text encodes to the tokens
             rows.append({"from": source, "to": target.decode(best)})
             truth.append((best, max(scores)))
     assert len(rows) >= 6
@@ -260,7 +263,9 @@ def test_faults_where_the_truth_is_known(tmp_path):
 def test_analysis_in_the_terminal(home, capsys):
     options = ("--lines", "4", "--beams", "2", "--exact", "2", "--nodes", "4", "--data-dir", "data")
     shown = told(capsys, home, "analyze", "one", *options, "--output", "lines.jsonl")
-    counts = [int(row.split()[-6]) for row in shown.splitlines() if row.startswith(("as the", "search e", "model e"))]
+    counts = [
+        int(row.split()[-6]) for row in shown.splitlines() if row.startswith(("equal to", "search e", "model e"))
+    ]
     assert sum(counts) == 4
     assert len((home / "lines.jsonl").read_text(encoding="utf-8").splitlines()) == 4
     assert "exact search, 2 lines, at most 4 steps" in shown
@@ -274,12 +279,12 @@ def test_a_model_that_sees_ahead_has_no_perplexity(home):
     (mutant,) = (planted_bug for planted_bug in MUTANTS if planted_bug.bug == "causal mask dropped")
     with planted(mutant, "seqlab.runs.loading", "seqlab.evaluation.evaluate") as mutated:
         broken = mutated.load(home / "one")
-        with pytest.raises(ValueError, match="sees what comes next"):
+        with pytest.raises(ValueError, match="sees later tokens"):
             mutated.evaluate(broken, "test", home / "data")
 
 
 def test_perplexity_by_word_and_character(home):
-    """One sum of log-probabilities, over other counts: those of the text, whatever the tokens."""
+    """One sum of log-probabilities, divided by counts of the text, which do not depend on the tokens."""
     run = loading.load(home / "two")
     scores = {scored.name: scored for scored in evaluate.evaluate(run, "test", home / "data").scores}
     data = list(prepare(run.experiment.data, home / "data").read("test"))
@@ -295,7 +300,7 @@ def test_perplexity_by_word_and_character(home):
 
 
 def test_nothing_is_left_out_of_a_perplexity(home):
-    """Training may leave long examples out; what is cited counts them all."""
+    """Training may leave long examples out; reported perplexities count all of them."""
     run = loading.load(home / "one")
     narrow = dataclasses.replace(run.experiment.batching, max_length=9, max_ratio=1.2)
     short = run._replace(experiment=dataclasses.replace(run.experiment, batching=narrow))
@@ -322,7 +327,7 @@ def test_inspecting_a_text(home, capsys):
 
 
 def test_attention_is_the_models(home):
-    """Bytes [L H T S], of a forced pass: rows add up to one but for rounding."""
+    """Bytes [L H T S] of a forced pass: rows add up to one within rounding."""
     import base64
 
     run = loading.load(home / "one")
@@ -339,7 +344,7 @@ def test_attention_is_the_models(home):
 
 
 def test_what_a_classifier_reads(tmp_path):
-    """Both levels: weights of the sentences, and of the words in each, add up to one."""
+    """At both levels the weights add up to one: over sentences, and over the words of each sentence."""
     rows = [{"text": f"day {i}.\nSee it.", "kind": "ab"[i % 2]} for i in range(6)]
     for split in ("train", "validation", "test"):
         (tmp_path / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -366,7 +371,7 @@ DOM = ("--headless=new", "--no-sandbox", "--disable-gpu", "--virtual-time-budget
 
 
 def in_a_browser(path, script=""):
-    """What a browser shows of the page, after some script of a user's doings."""
+    """Returns the content of the page in a browser, after a script that simulates a user."""
     names = ("chromium", "chromium-browser", "google-chrome")
     browser = next((result for name in names if (result := shutil.which(name))), None)
     if browser is None:
@@ -379,7 +384,7 @@ def in_a_browser(path, script=""):
 
 
 def test_the_page(home, capsys):
-    """All sections are there, markup in data is text, and what is hovered over is told."""
+    """All sections exist, markup in data is text, and hovering shows the weight."""
     command = (
         "report",
         "one",
@@ -440,7 +445,7 @@ def test_differences_spell_both():
 
 
 def test_forced_passes_of_a_stream_without_a_prompt(tmp_path):
-    """Nothing before a text stands for the end of a line, in a model that has no beginnings."""
+    """An empty prompt becomes the newline token in a model without BOS."""
     from seqlab.tasks.language_modeling import LanguageModeling
 
     experiment = dataclasses.replace(
@@ -458,7 +463,7 @@ def test_forced_passes_of_a_stream_without_a_prompt(tmp_path):
 
 
 def test_no_analysis_of_what_writes_nothing(tmp_path):
-    with pytest.raises(SeqlabError, match="writes no texts"):
+    with pytest.raises(SeqlabError, match="does not search"):
         experiment = dataclasses.replace(tiny_experiment(), task=Classification())
         analysis.analyze(loading.Run(tmp_path, 1, experiment, {}, {}, None), "test", tmp_path)
 
@@ -474,7 +479,7 @@ def test_columns_of_one_name_stay_apart(home):
 
 
 def test_a_report_is_of_the_runs_that_are_given(home):
-    """What is loaded is judged, such as another checkpoint, and not what its folder holds."""
+    """The report judges the loaded runs, such as another checkpoint, and does not load them again."""
     first, second = (loading.load(home / name) for name in ("one", "two"))
     data = home / "data"
     names = [str(home / name) for name in ("one", "two")]
@@ -501,7 +506,7 @@ def test_what_is_no_number_leaves_a_gap(tmp_path):
 
 
 def test_lines_keep_their_numbers(home, monkeypatch):
-    """Of the split, though those without a source are not asked."""
+    """Line numbers are those of the split, although lines without a source are skipped."""
     run = loading.load(home / "one")
 
     class Split(NamedTuple):

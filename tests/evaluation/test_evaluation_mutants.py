@@ -1,4 +1,4 @@
-"""Planted bugs in what judges texts: each must fail a test that says otherwise."""
+"""Planted bugs in the evaluation of texts: each must fail the named test."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""`seqlab show-batch`: the batch that a step saw, and all of it."""
+"""`seqlab show-batch`: the complete batch of a training step."""
 
 import dataclasses
 import functools
@@ -37,12 +37,12 @@ TASKS = {
 
 
 def quiet(line):
-    """Says nothing."""
+    """Discards a line."""
 
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
-    """A folder with a run that has begun, and the batches of its steps as training is fed them."""
+    """A folder with a run, and the batches of its training steps."""
     home = tmp_path_factory.mktemp("home")
     experiment = dataclasses.replace(
         tiny_experiment(),
@@ -85,23 +85,23 @@ def test_batches_that_were_passed_over_are_not_counted(home):
 
 @pytest.mark.parametrize("seed", range(20))
 def test_place_of_step(seed):
-    """Against a list of all places, with those that are passed over taken out."""
+    """The place of a step, compared with a list of all places without the skipped ones."""
     random = np.random.default_rng(seed)
     lengths = random.integers(0, 6, 5).tolist()
     places = [(epoch, index) for epoch, length in enumerate(lengths) for index in range(length)]
     out = [place for place in places if random.random() < 0.3 * (seed % 3)]
     kept = [place for place in places if place not in out]
     random.shuffle(out)
-    beyond = [[0, lengths[0]], [9, 0]]  # of a plan that once had more batches
+    beyond = [[0, lengths[0]], [9, 0]]  # from a plan that had more batches
     result = [show_batch.place_of_step(lengths, n, [*map(list, out), *beyond]) for n in range(1, len(kept) + 1)]
     assert result == kept
-    with pytest.raises(SeqlabError, match="there is no step"):
+    with pytest.raises(SeqlabError, match="does not exist"):
         show_batch.place_of_step(lengths, len(kept) + 1, out)
 
 
 @functools.cache
 def fed_of(name: str) -> tuple[show_batch.TrainingBatch, list[dict[str, str]]]:
-    """The fullest batch of a task on a tiny corpus, and the examples."""
+    """Returns the fullest batch of a task on a tiny corpus, and the examples."""
     task = TASKS[name]
     corpus, codecs, examples = tiny_corpus(task)
     batches = tiny_plan(task, corpus).batches(0, 0)
@@ -111,7 +111,7 @@ def fed_of(name: str) -> tuple[show_batch.TrainingBatch, list[dict[str, str]]]:
 
 
 def rebuilt(facts: dict, like: Batch) -> Batch:
-    """The batch behind the JSON of all its rows."""
+    """Reconstructs the batch from the JSON of all its rows."""
 
     def stack(side, name, dtype):
         return np.array([row[side][name] for row in facts["rows"]], dtype)
@@ -142,7 +142,7 @@ def rebuilt(facts: dict, like: Batch) -> Batch:
 
 @pytest.mark.parametrize("name", TASKS)
 def test_json_has_the_whole_batch(tmp_path, name):
-    """To the bit, for every task; with its share of padding and its weight."""
+    """The JSON contains the batch of every task bit for bit, with its padding and weight."""
     fed, _ = fed_of(name)
     result = json.loads(json.dumps(show_batch.facts(fed, tmp_path, 10**6)))
     again = rebuilt(result, fed.batch)
@@ -155,7 +155,7 @@ def test_json_has_the_whole_batch(tmp_path, name):
 
 @pytest.mark.parametrize("name", TASKS)
 def test_rows_say_which_examples_they_hold(tmp_path, name):
-    """The examples' own texts are what the rows' pieces spell; in a stream, the joined text from its place on."""
+    """The tokens of a row spell the texts of its examples; in a stream, the joined text from the place of the row."""
     fed, examples = fed_of(name)
     rows = show_batch.facts(fed, tmp_path, 10**6)["rows"]
     column = "target" if fed.batch.inputs is None else "source"
@@ -175,7 +175,7 @@ def test_rows_say_which_examples_they_hold(tmp_path, name):
             first = row[side].get("value", row[side].get("value 1"))[0]
             assert not texts or float(texts[0].split()[0]) == pytest.approx(first)
         elif column == "target":
-            assert tokenizer.decode(real) == "".join(texts)  # BOS between them is not written
+            assert tokenizer.decode(real) == "".join(texts)  # the BOS between them is not part of the text
             assert row[side]["token"][: len(real)].count("<s>") == len(texts)
         else:
             most = getattr(TASKS[name], "max_tokens", getattr(TASKS[name], "source_tokens", 10**6))
@@ -187,7 +187,7 @@ def test_rows_say_which_examples_they_hold(tmp_path, name):
 @pytest.mark.parametrize("width", [40, 80, 120])
 @pytest.mark.parametrize("name", TASKS)
 def test_the_grid_shows_every_position(tmp_path, name, width):
-    """All tokens, in their order, whatever the width; pads together; nothing wider than the terminal."""
+    """The grid has all tokens in order for every width, merges pads, and is not wider than the terminal."""
     fed, _ = fed_of(name)
     result = show_batch.facts(fed, tmp_path, 2)
     lines = show_batch.format_batch(result, width).splitlines()
@@ -204,7 +204,7 @@ def test_the_grid_shows_every_position(tmp_path, name, width):
                 if "token" in told:
                     pads = [int(count or 1) for count in re.findall(r"·(?: x (\d+))?", told["token"])]
                     assert sum(pads) == mask.count(False)
-                    assert len(pads) < 2 or "place" in row  # before a text a target may stand above the last pad
+                    assert len(pads) < 2 or "place" in row  # before a text, the last pad may have a target
                     tokens = [token for token, real in zip(row[side]["token"], mask, strict=True) if real]
                     assert re.sub(r"· x \d+|·", "", told["token"]).split() == tokens
     assert (f"... and {result['count'] - 2} more rows" in lines) == (result["count"] > 2)
@@ -212,7 +212,7 @@ def test_the_grid_shows_every_position(tmp_path, name, width):
 
 @pytest.mark.parametrize("line", ["id", "weight", "segment", "target id"])
 def test_what_does_not_belong_in_a_pad_is_seen(line):
-    """A pad with an id, a weight, a segment or a target of its own is not counted with the others."""
+    """A pad with a nonzero id, weight, segment or target is not merged with the others."""
     side = {
         "position": [0, 0, 0, 0],
         "mask": [True, False, False, False],
@@ -234,7 +234,7 @@ def test_what_does_not_belong_in_a_pad_is_seen(line):
 
 
 def test_a_grid_of_wide_and_empty_cells():
-    """Ideographs take two columns; a cell that is wider than the terminal has a block of its own."""
+    """Ideographs take two columns; a cell that is wider than the terminal becomes a separate block."""
     lines = {"a": ["1", "東京", "x" * 30, ""], "bb": ["22", "3", "4", "5"]}
     assert grid(lines, 16, 1) == [
         " a   1  東京",
@@ -263,7 +263,7 @@ def test_the_command(home, capsys):
 
 
 def test_what_is_no_longer_what_was_fed_is_told(home, capsys):
-    """Data that has changed since, and a batch that is not the one in the run's trail."""
+    """Changed data, and a batch that differs from the run's trail, are reported."""
     folder, batches = home
     record = folder / "run" / "data.json"
     before = record.read_text()
@@ -275,7 +275,7 @@ def test_what_is_no_longer_what_was_fed_is_told(home, capsys):
     line = dict.fromkeys(PARTS, "0" * DIGITS)
     kept = [{**line, "step": 1}, {**line, "step": 2, "batch": digest(batches[1])}]
     (folder / "run" / "hashes.jsonl").write_text("".join(json.dumps(line) + "\n" for line in kept))
-    for step, told in ((1, ": NOT what was fed, says the run's trail"), (2, ", as in the run's trail"), (3, "")):
+    for step, told in ((1, ": DIFFERS from the run's trail"), (2, ", equal to the run's trail"), (3, "")):
         assert call(folder, *arguments, str(step)) == 0
         assert capsys.readouterr().out.splitlines()[2] == f"hash {digest(batches[step - 1])}{told}"
     (folder / "run" / "hashes.jsonl").unlink()
@@ -359,7 +359,7 @@ def test_mutant_is_caught(mutant, arguments, tmp_path):
 
 
 def test_a_batch_by_its_place(home, capsys):
-    """One that was left out is of no step."""
+    """A batch that was left out belongs to no step."""
     folder, batches = home
     assert same(show_batch.training_batch(folder / "run", 0, folder / "data", (0, 3)).batch, batches[3])
     assert call(folder, "show-batch", "run", "--batch", "0/3", "--data-dir", "data") == 0

@@ -1,4 +1,4 @@
-"""Tests of significance against sacrebleu's own, and against all exchanges there are."""
+"""Tests of significance, compared with sacrebleu's and with all possible exchanges."""
 
 import itertools
 
@@ -18,7 +18,7 @@ WORDS = "the a dog cat runs sleeps red blue house snow , .".split()
 
 
 def corpus(seed, lines, wrong=0.0, base=None):
-    """Sentences; or those of `base`, some of whose words are others."""
+    """Returns sentences, or those of `base` with some words replaced."""
     random = np.random.default_rng(seed)
     base = base or [random.choice(WORDS, random.integers(0, 9)).tolist() for _ in range(lines)]
     return [[random.choice(WORDS) if random.random() < wrong else word for word in line] for line in base]
@@ -30,14 +30,14 @@ def texts(lines):
 
 @pytest.fixture(autouse=True)
 def fewer(monkeypatch):
-    """Fewer draws than are for use."""
+    """Reduces the number of resamples and trials."""
     for name, value in (("RESAMPLES", 200), ("TRIALS", 500), ("TRIALS_OF_SEEDS", TRIALS)):
         monkeypatch.setattr(significance, name, value)
 
 
 @pytest.fixture(scope="module")
 def systems():
-    """References, and systems of which one is clearly worse than the first, one hardly, one the same."""
+    """References, and systems: one clearly worse than the first, one slightly worse, and one equal."""
     reference = corpus(0, 60)
     result = [corpus(n, 60, wrong, reference) for n, wrong in ((1, 0.2), (2, 0.5), (3, 0.22), (1, 0.2))]
     return texts(reference), [texts(lines) for lines in result]
@@ -55,9 +55,11 @@ def test_as_sacrebleu(systems, name, make):
             assert computed.value == reference_result.score
             assert getattr(computed, field) == reference_result.p_value
             if kind == "bs":
-                assert computed.interval == pytest.approx(reference_result.ci, rel=1e-5)  # it counts in float32
+                assert computed.interval == pytest.approx(
+                    reference_result.ci, rel=1e-5
+                )  # sacrebleu counts in float32
     assert result[1].randomization < 0.05 < result[2].randomization
-    assert (result[3].bootstrap, result[3].randomization) == (1.0, 1.0)  # the same text again
+    assert (result[3].bootstrap, result[3].randomization) == (1.0, 1.0)  # the same texts
 
 
 def test_means_are_tested_as_corpus_scores_are(systems, monkeypatch):
@@ -69,13 +71,13 @@ def test_means_are_tested_as_corpus_scores_are(systems, monkeypatch):
     assert worse.randomization < 0.01 < close.randomization
     assert worse.bootstrap < 0.01 < close.bootstrap
     assert same.randomization == 1.0
-    # Half of the 95 % interval of a mean, by its standard error.
+    # Half of the 95 % interval of a mean, from its standard error.
     values = count("rouge", hypotheses[0], [reference]).counts[:, 0]
     assert first.interval == pytest.approx(1.96 * values.std() / len(values) ** 0.5, rel=0.15)
 
 
 def test_randomization_against_all_exchanges():
-    """Two seeds each of three lines: every way of dealing them out."""
+    """Two systems with two seeds and three lines each: all exchanges are enumerated."""
     random = np.random.default_rng(4)
     first, second = (
         [count("mse", [f"{x:.3f}" for x in row], [["0"] * 3]) for row in random.normal(size=(2, 3)) + shift]
@@ -108,7 +110,7 @@ def test_seeds(systems):
     assert result[1].deviation == 0.0
     assert result[1].bootstrap is None
     assert result[1].randomization < 0.02
-    assert result[2].randomization == 1.0  # the same seeds in another order: always at least as far apart
+    assert result[2].randomization == 1.0  # the same seeds in another order: every difference is at least as large
     # A single seed against several.
     (mixed,) = compare([first[:1], second]).values()
     assert mixed[0].deviation is None
@@ -117,7 +119,7 @@ def test_seeds(systems):
 
 
 def test_scores_of_a_corpus(monkeypatch):
-    """A correlation has no sum of counts: its lines are drawn and exchanged."""
+    """A correlation has no sum of counts: its lines are resampled and exchanged."""
     monkeypatch.setattr(significance, "TRIALS_OF_SEEDS", 300)
     random = np.random.default_rng(2)
     expected = random.normal(size=60)
@@ -134,7 +136,7 @@ def test_scores_of_a_corpus(monkeypatch):
 
 
 def test_no_difference_that_is_only_luck():
-    """Of pairs of systems that are as good as each other one in twenty is found to differ with p below 0.05."""
+    """For pairs of equally good systems, p is below 0.05 in one of twenty cases."""
     random, result = np.random.default_rng(0), []
     for _ in range(40):
         pair = [count("mse", [f"{x:.3f}" for x in random.normal(size=25)], [["0"] * 25]) for _ in range(2)]
@@ -145,7 +147,7 @@ def test_no_difference_that_is_only_luck():
 
 @pytest.mark.parametrize("differ", [0, 1, 2])
 def test_ties_are_as_far_apart(differ):
-    """Of two classifiers that differ in so few lines, half of all exchanges and more are as far apart."""
+    """For two classifiers that differ in few lines, at least half of all exchanges differ as much."""
     wanted = ["a"] * 40
     changed = ["b"] * differ + wanted[differ:]
     first, second = (count("accuracy", lines, [wanted]) for lines in (wanted, changed))

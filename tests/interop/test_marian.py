@@ -1,4 +1,4 @@
-"""Marian folders against a plain-NumPy model of what is in them, and back again."""
+"""Marian folders, compared with a plain NumPy model of their contents, in both directions."""
 
 import dataclasses
 import json
@@ -21,7 +21,7 @@ LINES = ["one two", "1 2 3", "Monday, the 7th"]
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
-    """Exports of two runs with large parameters: one with the biases and activation of Marian's, and one without."""
+    """Exports of two runs with large parameters, one with the biases and activation of Marian and one without."""
     home = tmp_path_factory.mktemp("home")
     for name, more in (("run", {}), ("biased", {"biases": True, "activation": "swish"})):
         experiment = tiny_experiment()
@@ -44,14 +44,14 @@ def test_what_is_exported_is_the_model(home, name):
 
 @pytest.mark.parametrize("activation", ["relu", "gelu", "silu"])
 def test_what_is_imported_is_the_model(home, tmp_path, activation):
-    """A folder with numbers of pieces and special ids of its own, and a pad of zeros."""
+    """The ids are permuted, the special ids are others, and the pad is a vector of zeros."""
     folder = tmp_path / "folder"
     folder.mkdir()
     arrays = load_file(home / "biased-marian" / "model.safetensors")
     del arrays[marian.FIRST_POSITION]
     config = json.loads((home / "biased-marian" / "config.json").read_text())
     numbers = json.loads((home / "biased-marian" / "vocab.json").read_text())
-    order = np.random.default_rng(0).permutation(len(numbers) - 1)  # the pad stays the last
+    order = np.random.default_rng(0).permutation(len(numbers) - 1)  # the pad stays last
     place = np.append(np.argsort(order), len(order))
     arrays[marian.TABLE] = arrays[marian.TABLE][np.append(order, len(order))]
     arrays[marian.BIAS] = arrays[marian.BIAS][:, np.append(order, len(order))]
@@ -77,7 +77,7 @@ def test_what_is_imported_is_the_model(home, tmp_path, activation):
 
 
 def test_out_and_in_again(home, capsys):
-    """The same texts, scores and alignments; what was imported can be exported."""
+    """The imported run has the same texts, scores and alignments, and can be exported again."""
     assert call(home, "import", "marian", "run-marian", "--out", "again") == 0
     assert "Transformer" in capsys.readouterr().out
     first, again = (loading.load(home / name) for name in ("run", "again"))
@@ -92,7 +92,7 @@ def test_out_and_in_again(home, capsys):
 
 
 def test_a_search_as_a_program(home):
-    """It writes what the run writes, in another process's hands: from the files alone."""
+    """The exported program returns the texts of the run in another process, from the files alone."""
     assert call(home, "export", "run", "--to", "stablehlo", "--out", "program", "--rows", "3", "--length", "16") == 0
     program = jax.export.deserialize(bytearray((home / "program" / "search.jax").read_bytes()))
     assert set(program.platforms) == {"cpu", "cuda", "tpu"}
@@ -157,14 +157,17 @@ def cut_short(folder):
         (without("config.json"), "has no config.json"),
         (without("vocab.json"), "has no vocab.json"),
         (without("source.spm"), "has no source.spm"),
-        (without("model.safetensors", "pytorch_model.bin"), "pytorch_model.bin is pickled, and could run anything"),
+        (
+            without("model.safetensors", "pytorch_model.bin"),
+            "pytorch_model.bin is pickled, and loading it can execute code",
+        ),
         (without("model.safetensors"), "has no model.safetensors"),
-        (config(model_type="bart"), "a model of type 'bart', not 'marian'"),
-        (config(activation_function="tanh"), "an activation 'tanh'"),
-        (config(share_encoder_decoder_embeddings=False), "must share one scaled table"),
+        (config(model_type="bart"), "the model type is 'bart', not 'marian'"),
+        (config(activation_function="tanh"), "unsupported activation 'tanh'"),
+        (config(share_encoder_decoder_embeddings=False), "must share one scaled embedding table"),
         (config(decoder_ffn_dim=7), "differ in width or heads"),
         (config(vocab_size=7), "does not number 7 pieces"),
-        (config(encoder_ffn_dim=6, decoder_ffn_dim=6), "another shape than config.json says"),
+        (config(encoder_ffn_dim=6, decoder_ffn_dim=6), "does not have the shape that config.json states"),
         (config(encoder_layers=9), "which is missing"),
         (array_changed, "needs model.encoder.layers.0.fc1.bias, which is missing"),
         (cut_short, "model.safetensors: "),

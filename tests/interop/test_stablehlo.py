@@ -69,7 +69,7 @@ def test_search(quickstart, platform, beam):
 
 @pytest.mark.parametrize("platform", ["tpu", "cuda"])
 def test_answer(platform):
-    """The classifier's counterpart of the search, and its step."""
+    """The forward pass and the training step of a classifier."""
     experiment = catalogue.load_config(CONFIG.with_name("debian_section.py"))
     experiment = with_model(experiment, with_fields(experiment.model, vocabulary=experiment.text.size, classes=58))
     inputs = tokens(64, 128).replace(sentences=np.zeros((64, 128), np.int32))

@@ -276,7 +276,7 @@ def test_tokenized_text_is_questioned():
     tokenized, plain = ["Ein Hund läuft .", "Wer ist da ?", "Nein"], ["Ein Hund läuft.", "Wer ist da?", "Nein"]
     questions = doubts(["bleu"], tokenized, [plain], False) + doubts(["chrf"], plain, [plain, tokenized], False)
     assert [doubt.partition(",")[0] for doubt in questions] == [
-        f"the {side} look tokenized (a blank before the end of 2 of 2 sentences)"
+        f"the {side} look tokenized (a space before the end of 2 of 2 sentences)"
         for side in ("hypotheses", "references")
     ]
     assert doubts(["bleu"], tokenized, [tokenized], True) == []

@@ -1,4 +1,4 @@
-"""The table of results in the README matches the file of results, and rows name existing scripts and options."""
+"""The tables of docs/results.md and README.md agree with docs/results.jsonl; rows name existing files and fields."""
 
 import json
 import runpy
@@ -13,8 +13,22 @@ SCRIPT = runpy.run_path(str(ROOT / "scripts" / "reproduce.py"))
 
 
 def test_the_table_is_of_the_file():
-    written = (ROOT / "README.md").read_text().partition(SCRIPT["BEGIN"])[2].partition(SCRIPT["END"])[0]
+    written = (ROOT / "docs" / "results.md").read_text().partition(SCRIPT["BEGIN"])[2].partition(SCRIPT["END"])[0]
     assert written == SCRIPT["table"](SCRIPT["read_results"]())
+
+
+def test_the_readme_agrees_with_the_results():
+    """Each figure of its table is the score of the latest run of that row and model."""
+    results = {
+        (line["row"], line["run"], score["name"]): SCRIPT["shown"](score["value"])
+        for line in SCRIPT["read_results"]()
+        for score in line["scores"]
+    }
+    section = (ROOT / "README.md").read_text().partition("## Results")[2].partition("\n## ")[0]
+    rows = [line.strip("| ").split(" | ") for line in section.splitlines() if line.startswith("| `")][1:]
+    assert len(rows) > 5
+    for row, model, score, figure, _ in rows:
+        assert results[row.strip("`"), model, score] == figure
 
 
 @pytest.mark.parametrize("name", SCRIPT["ROWS"])
@@ -75,6 +89,7 @@ def test_what_runs_is_written_down(tmp_path, monkeypatch, capsys):
         reproduce("row", None, 3, "c")
     with pytest.raises(ValueError, match="lack all of BLUE"):
         reproduce("none", None, 0, None)
-    (tmp_path / "README.md").write_text(SCRIPT["BEGIN"])
-    with pytest.raises(ValueError, match="has lost the lines"):
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "results.md").write_text(SCRIPT["BEGIN"])
+    with pytest.raises(ValueError, match="lacks the lines that enclose the table"):
         SCRIPT["write_table"]()

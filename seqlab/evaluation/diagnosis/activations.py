@@ -16,12 +16,12 @@ from seqlab.layers.recurrent import Recurrent
 from seqlab.training.step import LossFunction
 from seqlab.types import Batch, Context, Params
 
-BOUNDS = {"gate": (0.1, 0.9), "tanh": (-0.99, 0.99)}  # saturated beyond; of gates: Karpathy et al. 2015, section 4.2
+BOUNDS = {"gate": (0.1, 0.9), "tanh": (-0.99, 0.99)}  # saturated beyond; gates: Karpathy et al. 2015, section 4.2
 
 
 def activations(loss: LossFunction, params: Params, batch: Batch) -> dict[str, dict[str, float]]:
-    """Of what each layer gives, over the real positions: its root mean square, the share of its units that are zero
-    at all of them (a ReLU's that are dead), and of gates and of a tanh the share of values that are saturated.
+    """Returns statistics of the output of each layer over the real positions: its root mean square, the share of
+    units that are zero at all of them (dead units of a ReLU), and for gates and a tanh the share of saturated values.
     """
     return jax.tree.map(float, jax.device_get(measure(loss, params, batch)))
 
@@ -34,7 +34,7 @@ def measure(loss: LossFunction, params: Params, batch: Batch) -> dict[str, dict[
         if tokens is not None:
             masks[side] = tokens.mask & rows[:, None]
     sides = sides_of(loss, params, batch)
-    return OrderedDict(  # unlike a dict's, its order outlives JAX
+    return OrderedDict(  # JAX sorts the keys of a dict, but not of an OrderedDict
         (name, statistics(x, masks[sides[name]], BOUNDS.get(name.rpartition(" ")[2])))
         for name, x in outputs_of_layers(loss, params, batch).items()
         if name in sides
@@ -44,7 +44,7 @@ def measure(loss: LossFunction, params: Params, batch: Batch) -> dict[str, dict[
 def statistics(
     x: Float[Array, "..."], real: Bool[Array, "..."], bounds: tuple[float, float] | None = None
 ) -> dict[str, jax.Array]:
-    """Of an array whose first axes are those of `real`; all others are units."""
+    """Returns the statistics of an array. Its first axes are those of `real`; the others are units."""
     x = x.reshape(*real.shape, -1)
     real = real[..., None]
     values = jnp.maximum(real.sum() * x.shape[-1], 1)
@@ -59,8 +59,8 @@ def statistics(
 
 
 def sides_of(loss: LossFunction, params: Params, batch: Batch) -> dict[str, str]:
-    """Of each layer's output whether it has a vector for each position of the source, of the target, or for each row;
-    others are left out. Seen in the shapes that it takes for sides of two lengths.
+    """Returns for each layer whether its output has a vector for each position of the "source", of the "target", or
+    for each "row"; other layers are left out. The shapes for two different lengths of the sides decide it.
     """
 
     def shapes(source: int, target: int) -> dict[str, tuple[int, ...]]:
@@ -86,8 +86,8 @@ def sides_of(loss: LossFunction, params: Params, batch: Batch) -> dict[str, str]
 
 
 def outputs_of_layers(loss: LossFunction, params: Params, batch: Batch) -> dict[str, jax.Array]:
-    """The outputs of the modules in a forward pass, by path: vectors for rows or positions; for a gated recurrent
-    layer also its gates. Outputs inside a loop are not recorded, nor an output that a module returns unchanged.
+    """Returns the outputs of the modules in a forward pass, by path: vectors for rows or positions, and the gates of
+    recurrent layers. Outputs inside a loop, and outputs that a module returns unchanged, are not recorded.
     """
     outputs: dict[str, jax.Array] = {}
     calls: Counter[str] = Counter()
@@ -128,7 +128,7 @@ def gates(
     segments: Int[Array, "B T"] | None = None,
     reverse: bool = False,
 ) -> dict[str, Float[Array, "B T D"]]:
-    """The sigmoids of an LSTM or a GRU at all positions, made again from what the layer has read, x, and given, h."""
+    """Returns the sigmoids of an LSTM or a GRU at all positions, recomputed from the input x and the output h."""
     names = {"lstm": "ifgo", "gru": "rz"}.get(layer.cell, "")
     if not names:
         return {}

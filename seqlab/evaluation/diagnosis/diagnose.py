@@ -1,7 +1,7 @@
-"""How a model learns, seen from real steps: how far gradients reach back, which units are dead, how large updates
-are, whether the gradient is right, and which learning rates there are to choose from.
+"""Diagnosis of the first steps of training: how far gradients reach back, dead units, sizes of updates, a gradient
+check, and a range test of the learning rate.
 
-The model has no code for this: its inputs and the outputs of its layers are observed by intercepting method calls.
+Models need no code for this: intercepted method calls record their inputs and the outputs of their layers.
 """
 
 import dataclasses
@@ -41,8 +41,8 @@ from seqlab.types import Batch
 def diagnose(
     experiment: Experiment, out: Path, data_dir: Path, first: int = 200, say: Callable[[str], None] = print
 ) -> None:
-    """Runs the `first` steps of training and a range test of the learning rate; writes what they show, plots and
-    figures, into the new folder `out`, and says what stands out. Raises `SeqlabError` where `train` does.
+    """Runs the `first` steps of training and a range test of the learning rate, writes plots and figures into the new
+    folder `out`, and reports the findings with `say`. Raises `SeqlabError` where `train` does.
     """
     check_new(out)
     check_minimum("--first", first, 1)

@@ -14,24 +14,25 @@ from seqlab.runs.parametrized import loss_of
 from seqlab.training.step import LossFunction
 from seqlab.types import Batch, Context, Params
 
-NUDGES = (1e-5, 1e-7)  # steps of the check: about the cube root of float64's precision; past fewer kinks
-WRONG = 1e-4  # relative error of a gradient, where there are kinks: CS231n's notes, gradient checks
+NUDGES = (1e-5, 1e-7)  # step sizes: about the cube root of the precision of float64; a smaller one for kinks
+WRONG = 1e-4  # maximum relative error of a gradient with kinks: CS231n notes, gradient checks
 
 
 def in_float64(experiment: Experiment) -> LossFunction:
-    """The experiment's loss, its model to be run in float64."""
+    """Returns the loss of an experiment with its model in float64."""
     return loss_of(dataclasses.replace(experiment, model=with_fields(experiment.model, dtype="float64")))
 
 
 def gradient_check(
     loss: LossFunction, params: Params, batch: Batch, rows: int = 4, seed: int = 0
 ) -> dict[str, float]:
-    """By parameter: how far the derivative of the mean loss along a direction is from central differences, relative
-    to the larger of both; the worst of two directions. In float64, without dropout, on the first `rows` of the batch.
+    """Returns for each parameter the error of the derivative of the mean loss along a direction, against central
+    differences, relative to the larger of both; the worst of two directions. In float64, without dropout, on the
+    first `rows` of the batch.
 
-    Where the differences disagree they are taken again over a shorter way: that mends a kink, and no wrong gradient.
-    A direction is random and leans towards the gradient, so that there is something to measure. A derivative below
-    1e-5 of the norm of the whole gradient is measured against that: differences of rounded losses tell no less.
+    If the differences disagree, they are taken again with a smaller step, which removes the effect of a kink but not
+    of a wrong gradient. A direction is random plus the gradient, so that the derivative is not small. The error is
+    relative to at least 1e-5 of the norm of the whole gradient, the resolution of differences of rounded losses.
     """
     random = np.random.default_rng(seed)
     with jax.enable_x64(True):

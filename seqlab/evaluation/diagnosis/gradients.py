@@ -16,14 +16,13 @@ from seqlab.layers.embed import Embedding, TiedEmbedding
 from seqlab.training.step import LossFunction, zeros_like
 from seqlab.types import Batch, Context, Frames, Params, Tokens
 
-VANISHED = 1e-3  # of a gradient is left at the far end: beside that of the near one it moves no parameter
+VANISHED = 1e-3  # share of a gradient at the far end, below which it moves no parameter
 BEFORE, AFTER = "at initialization", "after the steps"
 
 
 class Reach(NamedTuple):
-    """How the gradient of a loss changes with the place it arrives at. `norms`: by place, from 0 on. `factor`: by
-    what a place further multiplies them, fitted. `left`: by what the whole way does. Both are NaN where nothing can
-    be fitted.
+    """The gradient of a loss by place. `norms` are its norms by place, from 0. `factor` is the fitted factor per
+    place, and `left` the factor over the whole distance. Both are NaN if nothing can be fitted.
     """
 
     norms: np.ndarray
@@ -33,12 +32,11 @@ class Reach(NamedTuple):
 
 
 def gradients_over_time(loss: LossFunction, params: Params, batch: Batch) -> dict[str, Reach]:
-    """Norms of d loss / d embedding, or d loss / d numbers, means over the rows; the loss is that of the last target
-    of each row alone, or of its one answer, without dropout.
+    """Returns the norms of d loss / d embedding, or d loss / d numbers, as means over the rows. The loss is that of
+    the last target of each row only, or of its single answer, without dropout.
 
-    By positions back from that target, "target" or "source"; in the source of an encoder, which reads what it likes
-    first, by position from its beginning, "encoder's source". Empty where the embeddings come from neither an
-    `Embedding` nor a `TiedEmbedding`.
+    "target" and "source" are by positions back from that target; "encoder's source", the source of an encoder, is by
+    position from its beginning. Empty if the embeddings come from neither an `Embedding` nor a `TiedEmbedding`.
     """
     last, batch = last_targets(batch)
     norms = jax.device_get(entry_gradients(loss, params, batch))
@@ -60,7 +58,7 @@ def gradients_over_time(loss: LossFunction, params: Params, batch: Batch) -> dic
 
 
 def last_targets(batch: Batch) -> tuple[Int[np.ndarray, "B"], Batch]:
-    """Where each row's last target is, and the batch with the weights of all others zero."""
+    """Returns the position of the last target of each row, and the batch with zero weights for all other targets."""
     weights = np.asarray(batch.weights)
     if weights.ndim == 1 and batch.inputs is not None:
         return np.asarray(batch.inputs.mask).sum(1) - 1, batch
@@ -71,7 +69,7 @@ def last_targets(batch: Batch) -> tuple[Int[np.ndarray, "B"], Batch]:
 
 @functools.partial(jax.jit, static_argnums=0)
 def entry_gradients(loss: LossFunction, params: Params, batch: Batch) -> dict[str, Float[Array, "B T"]]:
-    """Norms of the gradient with respect to what enters the model, by side and position."""
+    """Returns the norms of the gradient with respect to the inputs of the model, by side and position."""
     sides = (("source", batch.inputs), ("target", batch.prefix))
     ids = {side: tokens.ids for side, tokens in sides if isinstance(tokens, Tokens)}
 
@@ -106,24 +104,24 @@ def entry_gradients(loss: LossFunction, params: Params, batch: Batch) -> dict[st
 
 
 def norms_of(x: Float[Array, "... D"]) -> Float[Array, "..."]:
-    """Norms over the last axis of what is too small to be squared."""
+    """Returns norms over the last axis, also of values whose squares underflow."""
     largest = jnp.abs(x).max(-1, keepdims=True)
     return jnp.linalg.norm(x / jnp.where(largest > 0, largest, 1.0), axis=-1) * largest[..., 0]
 
 
 def by_place(norms: Float[np.ndarray, "B T"], places: Int[np.ndarray, "B T"]) -> Float[np.ndarray, "N"]:
-    """The mean norm at each place; a place below 0 is none."""
+    """Returns the mean norm at each place. Places below 0 are left out."""
     present = places >= 0
     return np.bincount(places[present], norms[present]) / np.maximum(np.bincount(places[present]), 1)
 
 
 def reach(norms: Float[np.ndarray, "N"], far: str = "") -> Reach:
-    """A straight line through log norms, by least squares; places without a gradient are left out, but where the far
-    end is one of them, nothing is left.
+    """Fits a line through the logarithms of norms by least squares. Places without a gradient are left out; if the
+    far end has none, `left` is 0.
     """
     positions = np.flatnonzero(norms > 0)
     if len(positions) < 2 or not np.isfinite(norms).all():
-        return Reach(norms, math.nan, math.nan, "not to be told")
+        return Reach(norms, math.nan, math.nan, "unknown")
     slope = float(np.polyfit(positions, np.log(norms[positions]), 1)[0])
     left = math.exp(np.clip(slope * (len(norms) - 1), -700, 700)) if norms[-1] > 0 else 0.0
     verdict = "it reaches all the way"

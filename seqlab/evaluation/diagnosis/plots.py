@@ -13,12 +13,12 @@ from seqlab.evaluation.diagnosis.rates import WINDOW
 
 
 def draw_gradients(reaches: Mapping[str, Mapping[str, Reach]], path: Path) -> None:
-    """A panel for each side: norms by place, at both times."""
+    """Draws a panel for each side: norms by place, at both times."""
     sides = list(dict.fromkeys(side for by_side in reaches.values() for side in by_side))
     figure, axes = panels(max(len(sides), 1), 8.0 if len(sides) < 2 else 5.5, 3.8)
     for axis, side in zip(axes, sides, strict=False):
         for when, by_side in reaches.items():
-            label = f"{side}, {when}: x {by_side[side].factor:.3g} a position"
+            label = f"{side}, {when}: x {by_side[side].factor:.3g} per position"
             norms = np.where(by_side[side].norms > 0, by_side[side].norms, np.nan)
             axis.plot(norms, ".-" if len(norms) < 50 else "-", linewidth=1, label=label)
         axis.set(title=f"gradient in the {side}", yscale="log", ylabel="norm of d loss / d input")
@@ -30,7 +30,7 @@ def draw_gradients(reaches: Mapping[str, Mapping[str, Reach]], path: Path) -> No
 
 
 def draw_activations(statistics: Mapping[str, Mapping[str, Mapping[str, float]]], path: Path) -> None:
-    """A line for each layer, the first on top: the size of what it gives, and what share is dead or saturated."""
+    """Draws a line for each layer, the first on top: the size of its output, and the dead and saturated shares."""
     from matplotlib.ticker import LogLocator
 
     names = list(statistics[AFTER])
@@ -55,7 +55,7 @@ def draw_activations(statistics: Mapping[str, Mapping[str, Mapping[str, float]]]
 
 
 def draw_updates(ratios: Mapping[str, np.ndarray], path: Path) -> None:
-    """A line for each parameter, a column for each step; grey is the usual size, white a parameter that is zero."""
+    """Draws a line for each parameter and a column for each step. Gray is the usual size, white a zero parameter."""
     figure, (axis,) = panels(1, 9.0, 1.4 + 0.15 * len(ratios))
     values = np.array(list(ratios.values()))
     with np.errstate(divide="ignore"):
@@ -72,7 +72,7 @@ def draw_updates(ratios: Mapping[str, np.ndarray], path: Path) -> None:
 
 
 def draw_rates(test: Mapping[str, Any], path: Path) -> None:
-    """The loss over the rate, and the rates that are suggested."""
+    """Draws the loss over the rate, and the suggested rates."""
     figure, (axis,) = panels(1, 8.0, 4.0)
     rates, smoothed = test["rates"], test["smoothed"]
     axis.plot(rates, test["losses"], ".", color="0.75", label="loss of a batch")
@@ -95,7 +95,7 @@ def panels(count: int, width: float, height: float, **subplot_options: Any) -> t
 
 
 def finish(figure: Any, axes: Any, path: Path) -> None:
-    """A legend above all panels, and the file."""
+    """Adds a legend above all panels and saves the figure."""
     for axis in axes:
         axis.grid(alpha=0.3)
     if any(axis.get_legend_handles_labels()[0] for axis in axes):

@@ -13,17 +13,17 @@ from seqlab.training.step import LossFunction
 from seqlab.types import Batch, TrainState
 
 LOWEST, HIGHEST = 1e-7, 10.0  # rates of the range test
-RATES = 100  # how many: each is larger by a fifth than the one before
-BLOWN_UP = 4.0  # times the lowest loss, and the range test ends
-RISE = 0.1  # of all that the loss falls, and it rises
-WINDOW = 5  # losses of which a smoothed one is the mean
+RATES = 100  # number of rates; each is larger by a fifth than the one before
+BLOWN_UP = 4.0  # the range test ends at this multiple of the lowest loss
+RISE = 0.1  # share of the total fall of the loss that counts as a rise
+WINDOW = 5  # number of losses in a moving average
 
 
 def range_test(
     loss: LossFunction, optimizer: Optimizer, seed: int, state: TrainState, batches: Iterator[Batch]
 ) -> tuple[Float[np.ndarray, "N"], Float[np.ndarray, "N"]]:
-    """Learning rates that grow by the same factor in each step, and the losses at them (Smith 2017, section 3.3),
-    until the loss blows up.
+    """Returns learning rates that grow by a constant factor in each step, and the losses at them (Smith 2017, section
+    3.3), until the loss blows up.
     """
     growth = (HIGHEST / LOWEST) ** (1 / (RATES - 1))
     steps = run_steps(
@@ -34,13 +34,13 @@ def range_test(
 
 
 def smooth(losses: Float[np.ndarray, "N"]) -> Float[np.ndarray, "N"]:
-    """The mean over `WINDOW` losses around each one; at the ends, over those there are."""
+    """Returns the mean of the `WINDOW` losses around each loss; at the ends, of those that exist."""
     sums, counts = (np.convolve(x, np.ones(WINDOW)) for x in (losses, np.ones(len(losses))))
     return (sums / counts)[WINDOW // 2 :][: len(losses)]
 
 
 def usable(losses: Float[np.ndarray, "N"]) -> int:
-    """How many losses there are before they are no longer finite, or the smoothed loss is far above its lowest."""
+    """Returns the number of losses before one is not finite or the smoothed loss is far above its minimum."""
     finite = int(np.argmin(np.append(np.isfinite(losses), False)))
     if not finite:
         return 0
@@ -50,8 +50,8 @@ def usable(losses: Float[np.ndarray, "N"]) -> int:
 
 
 def suggest(rates: Float[np.ndarray, "N"], losses: Float[np.ndarray, "N"]) -> dict[str, Any]:
-    """Of a range test: the rate at which the smoothed loss falls steepest over the logarithm of the rate, and the
-    highest before it rises; None of a loss that does not fall.
+    """Returns from a range test the rate at which the smoothed loss falls most steeply over the logarithm of the
+    rate, and the highest rate before it rises; None for a loss that does not fall.
     """
     count = usable(losses)
     result = {"rates": rates, "losses": losses, "smoothed": smooth(losses[:count]) if count else losses[:0]}
@@ -63,7 +63,9 @@ def suggest(rates: Float[np.ndarray, "N"], losses: Float[np.ndarray, "N"]) -> di
 
 
 def lowest_before_rise(smoothed: Float[np.ndarray, "N"]) -> int:
-    """Where a loss is lowest before it first rises; once it has come halfway down, for until then noise is large."""
+    """Returns the index of the minimum before the first rise. A rise counts after half of the fall: earlier, noise is
+    large.
+    """
     fall, lowest = smoothed[0] - smoothed.min(), np.minimum.accumulate(smoothed)
     risen = (smoothed - lowest > RISE * fall) & (smoothed[0] - lowest > fall / 2)
     return int(smoothed[: risen.argmax() if risen.any() else None].argmin())

@@ -16,12 +16,12 @@ from seqlab.training.step import LossFunction, make_step, zeros_like
 from seqlab.training.trainable import split
 from seqlab.types import Batch, Params, TrainState
 
-AT_ONCE = 10  # steps whose losses are read together, and so many steps late, so that the device never waits
+AT_ONCE = 10  # losses of this many steps are read together, as many steps late, so that the device never waits
 
 
 class Steps(NamedTuple):
-    """Parameters after some steps, and of each step the mean loss [N] and by parameter the ratio of update to
-    parameter [N P].
+    """Parameters after some steps; for each step the mean loss [N], and the ratio of update to parameter by parameter
+    [N P].
     """
 
     params: Params
@@ -39,7 +39,7 @@ def run_steps(
     enough: Callable[[np.ndarray], bool] = lambda losses: False,
     trainable: str = "",
 ) -> Steps:
-    """`count` steps of training from the parameters of `state`, or until the losses so far are enough."""
+    """Runs `count` steps of training from the parameters of `state`, or stops when `enough` of the losses is true."""
     runner = make_runner()
     optimizer = with_update_ratios(optimizer)
     step = make_step(loss, optimizer, seed, trainable=trainable)
@@ -52,7 +52,7 @@ def run_steps(
 
     run = runner.compile(advance)
     state = dataclasses.replace(state, optimizer=optimizer.init(split(state.params, trainable)[0]))
-    state = runner.place(jax.tree.map(jnp.copy, state))  # a step consumes what it is given
+    state = runner.place(jax.tree.map(jnp.copy, state))  # a step donates its state
     records: list[Any] = []
     pending: list[Any] = []
     with progress("steps", count) as bar:
@@ -70,8 +70,8 @@ def run_steps(
 
 
 def with_update_ratios(optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
-    """The optimizer, with a state that holds beside its own, by parameter, the norm of the last update over that of
-    the parameter.
+    """Returns the optimizer with an extended state: for each parameter, the norm of the last update divided by the
+    norm of the parameter.
     """
 
     def init(params: Params) -> Any:
