@@ -6,8 +6,8 @@
 
 A row consists of runs, and a run of commands, which are printed as they are run. The folder of a run is runs/ROW/RUN.
 Each run appends a line to docs/results.jsonl with its scores, seed, seconds, versions and machine, and writes the
-same line to runs/ROW/RUN.json. A second call runs only what is missing there. `table` writes the table in docs/results.md
-and its curves from the last line of each run.
+same line to runs/ROW/RUN.json. A second call runs only what is missing there. `table` writes the table in
+docs/results.md and its curves from the last line of each run.
 """
 
 import json

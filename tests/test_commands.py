@@ -268,8 +268,8 @@ def test_windows_end_at_pauses():
         for window in windows_of(rows(), pause=0.1, size=2):
             windows.append(window)
     assert windows == [[1, 2], [3], [4, 5]]
-    assert list(windows_of(range(5), size=2)) == [[0, 1], [2, 3], [4]]
-    assert list(windows_of([], pause=0.1)) == []
+    assert list(windows_of(range(5), None, 2)) == [[0, 1], [2, 3], [4]]
+    assert list(windows_of([], 0.1, 2)) == []
 
 
 def test_flushing_is_of_standard_input(home, capsys):

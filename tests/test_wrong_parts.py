@@ -48,7 +48,7 @@ class Letters(Codec):
         ([[1]], "encode returns 1 rows for 2 values"),
         ([[1], [[2], [3, 4]]], "encode must return rows that are arrays of <i4"),
         ([[1], [None]], "encode must return rows that are arrays of <i4"),
-        ([[1], ["x"]], "encode returns"),
+        ([[1], ["x"]], "encode must return rows that are arrays of <i4"),
         ([[1], [1 << 40]], "encode returns int64 elements, not <i4"),
         ([[1], [2.5]], "encode returns float64 elements, not <i4"),
         ([np.ones((2, 3), "<i4"), [1]], r"encode returns elements of shape \(3,\), not \(\)"),

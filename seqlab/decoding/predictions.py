@@ -9,7 +9,7 @@ from seqlab.codecs.codec import Value, encode_values
 from seqlab.data.task import Prediction, Task
 from seqlab.data.text_files import read_lines, read_rows
 from seqlab.decoding.trained import TrainedModel
-from seqlab.decoding.windows import windows_of
+from seqlab.decoding.windows import WINDOW, windows_of
 from seqlab.system.errors import SeqlabError
 
 
@@ -63,7 +63,7 @@ def prediction_lines(
     which names the place, for values that a codec refuses.
     """
     first = 0
-    for window in windows_of(examples, pause):
+    for window in windows_of(examples, pause, WINDOW):
         try:
             results = predict(trained, [example.values for example in window])
         except SeqlabError as error:

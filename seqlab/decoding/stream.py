@@ -19,7 +19,7 @@ from seqlab.decoding.output_format import PLAIN, Format
 from seqlab.decoding.requests import Constraints, Lines
 from seqlab.decoding.resumed_output import digest, resumed_output
 from seqlab.decoding.trained import TrainedModel
-from seqlab.decoding.windows import windows_of
+from seqlab.decoding.windows import WINDOW, windows_of
 from seqlab.distributed.hosts import part_of
 from seqlab.system.digests import digest_of
 from seqlab.system.errors import SeqlabError
@@ -86,7 +86,7 @@ def windows(trained: TrainedModel, streams: LineStreams, pause: float | None) ->
     options = {"prefixes": streams.prefixes, "constraints": streams.phrases}
     options = {name: stream for name, stream in options.items() if stream is not None}
     rows = itertools.zip_longest(sources_in(trained.task, streams.lines), *options.values())
-    for window in windows_of(rows, pause):
+    for window in windows_of(rows, pause, WINDOW):
         columns = dict(zip(("source", *options), zip(*window, strict=True), strict=True))
         for name in options:
             if None in columns[name]:
@@ -182,7 +182,7 @@ def log_prob_stream(
     else:
         pairs = itertools.zip_longest(sources_in(task, sources), targets)
     number = 1
-    for window in windows_of(pairs):
+    for window in windows_of(pairs, None, WINDOW):
         if any(None in pair for pair in window):
             raise SeqlabError("there are not as many sources as targets")
         for ids, log_probs in line_log_probs(trained, *zip(*window, strict=True), first=number):

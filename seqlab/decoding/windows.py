@@ -9,7 +9,7 @@ from typing import Any
 WINDOW = 10_000  # lines read ahead and sorted by length
 
 
-def windows_of(rows: Iterable[Any], pause: float | None = None, size: int = WINDOW) -> Iterator[list[Any]]:
+def windows_of(rows: Iterable[Any], pause: float | None, size: int) -> Iterator[list[Any]]:
     """Yields the rows of a stream in windows of `size`. With a `pause`, a window also ends when no row arrives
     for this many seconds, so that a pipe gets answers while it is open.
     """
