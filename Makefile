@@ -6,7 +6,7 @@ CONSTRAINTS ?= constraints.txt
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: quickstart test test-all test-latest test-peers torture bench docs lint format
+.PHONY: quickstart test test-all test-latest test-peers torture bench docs words lint format
 
 quickstart: $(READY)
 	$(BIN)/python scripts/quickstart.py
@@ -41,11 +41,18 @@ bench: .venv/ready-bench
 docs: .venv/ready-docs
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
 
+# All help texts, error messages and headings of reports in one file, words.txt, to be read. Takes as long as the tests.
+words: .venv/ready-dev
+	rm -f words.jsonl
+	$(BIN)/python -m pytest -n 2 -m "not long and not peers" --words words.jsonl
+	$(BIN)/python scripts/words.py words.jsonl words.txt
+
 lint: .venv/ready-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 	$(BIN)/lint-imports
+	$(BIN)/python scripts/prose.py
 
 format: .venv/ready-dev
 	$(BIN)/ruff check --fix .

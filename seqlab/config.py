@@ -213,7 +213,7 @@ class Search:
         if self.beam % self.groups:
             raise SeqlabError(f"beam must be a multiple of groups: {self.beam} is not a multiple of {self.groups}")
         if not 0 < self.repetition < math.inf:
-            raise SeqlabError(f"repetition must be above 0, not {self.repetition}; 1 is no penalty")
+            raise SeqlabError(f"repetition must be above 0, not {self.repetition}; 1 means no penalty")
 
     def check_lengths(self) -> None:
         if self.max_length < 0:

@@ -5,6 +5,7 @@ compilations.
 import collections
 import gc
 import hashlib
+import json
 import os
 import subprocess
 from collections.abc import Generator, Iterator
@@ -79,6 +80,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="share",
         help="test a sample of the planted bugs and of the sampled cases, or all of them",
     )
+    parser.addoption("--words", type=Path, default=None, help="append the message of each SeqlabError to a file")
     parser.addoption("--max-compilations", type=int, default=None, help="fail if the run compiles more programs")
 
 
@@ -155,7 +157,21 @@ class Compilations:
             terminalreporter.write_line(f"{seconds:7.1f} s  {name}")
 
 
+def record_errors(path: Path) -> None:
+    """Appends the message of each `SeqlabError` that is raised to a file, as a line of JSON."""
+    from seqlab.system.errors import SeqlabError
+
+    def initialize(self: SeqlabError, *arguments: object) -> None:
+        ValueError.__init__(self, *arguments)
+        with path.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(str(self)) + "\n")
+
+    SeqlabError.__init__ = initialize  # pyright: ignore[reportAttributeAccessIssue]
+
+
 def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("words") is not None:
+        record_errors(config.getoption("words").absolute())
     compilations = Compilations(config.getoption("max_compilations"))
     config.pluginmanager.register(compilations)
     if hasattr(config, "workerinput") or not config.getoption("numprocesses", None):  # otherwise the workers count

@@ -21,9 +21,12 @@ from seqlab.config import Search, Validation
 from seqlab.datasets.local_files import LocalFiles
 from seqlab.decoding.requests import Lines, requests_of
 from seqlab.decoding.windows import windows_of
+from seqlab.laws.certificate import certificate
+from seqlab.laws.subject import models_with
 from seqlab.laws.tasks import tiny_tokenizer
 from seqlab.laws.training import tiny_experiment
 from seqlab.runs import manifest
+from seqlab.system import parts
 from seqlab.system.errors import SeqlabError
 from seqlab.training.schedule import make_schedule
 from seqlab.training.train import train
@@ -127,7 +130,7 @@ def test_greedy_scores_follow_the_length_penalty(run):
 
 @pytest.mark.parametrize("options", [{"beam": 1}, {"beam": 4}, {"beam": 4, "sample": 3}])
 def test_special_tokens_are_never_written(run, options):
-    """They are no targets of training; a text that is read back has the score that it was written with."""
+    """They are not targets of training; a text that is read back has the score that it was written with."""
     target = run.codecs["target"]
     for best in run.write(LINES * 4, max_length=12, nbest=options["beam"], **options):
         for text in best:
@@ -429,3 +432,37 @@ def test_settings_of_text_without_effect_are_reported(files, monkeypatch):
     monkeypatch.chdir(folder)
     train(changed, Path("next"), folder / "data", init_from=Path("base"), say=lines.append)
     assert any(line.startswith("the tokenizer is that of base") and "has no effect" in line for line in lines)
+
+
+def test_new_files_work(tmp_path, capsys, monkeypatch):
+    """A config and parts from `seqlab new` pass the checks and train together."""
+    monkeypatch.setattr(parts, "_folders", [])
+    names = {"config": "first", "model": "my_model", "encoder": "my_encoder", "task": "my_task", "dataset": "my_data"}
+    for kind, name in names.items():
+        assert call(tmp_path, "new", kind, name) == 0
+        path, advice = capsys.readouterr().out.splitlines()
+        assert (tmp_path / path).is_file()
+        assert advice.startswith("next: ")
+    assert call(tmp_path, "check", "first.py", "--json") == 0
+    (tmp_path / "second.py").write_text(
+        "from seqlab.config import Batching, Experiment, Schedule, Text, Validation\n"
+        "from seqlab.models.classifier_head import ClassifierHead\n"
+        "from seqlab_parts.datasets.my_data import MyData\n"
+        "from seqlab_parts.encoders.my_encoder import MyEncoder\n"
+        "from seqlab_parts.tasks.my_task import MyTask\n"
+        "experiment = Experiment(ClassifierHead(MyEncoder(dim=8)), MyTask(), MyData(),\n"
+        "    steps=2, text=Text('char', 300),\n"
+        "    batching=Batching(tokens=400, buckets=1, max_length=40), schedule=Schedule(warmup=1),\n"
+        "    validation=Validation(every=2, examples=5))\n"
+    )
+    assert call(tmp_path, "train", "second.py", "--out", "run", "--parts", "parts") == 0
+    (model,) = models_with(catalogue.module("models", "my_model").TINY)
+    assert all(holds for _, holds, _ in certificate(model))
+    capsys.readouterr()
+    for arguments, message in (
+        (("config", "first"), "first.py exists"),
+        (("model", "transformer"), "seqlab has a model transformer"),
+        (("model", "My-Model"), "is not a file name of a part"),
+    ):
+        assert call(tmp_path, "new", *arguments) == 2
+        assert message in capsys.readouterr().err

@@ -14,6 +14,7 @@ from seqlab.cli.doctor import doctor
 from seqlab.cli.evaluation import analyze, compare, evaluate, score
 from seqlab.cli.inspection import inspect, report, show_batch
 from seqlab.cli.interop import export, import_run
+from seqlab.cli.new import new
 from seqlab.cli.parsing import run_parsed
 from seqlab.cli.parts import list_parts
 from seqlab.cli.runs import average, bisect, cache, fingerprint, list_runs, migrate
@@ -46,6 +47,7 @@ GROUPS: dict[str, dict[str, Callable[..., None]]] = {
     },
     "Manage": {
         "list": list_parts,
+        "new": new,
         "runs": list_runs,
         "average": average,
         "fingerprint": fingerprint,
@@ -74,7 +76,7 @@ def main() -> None:
     code, at_once = 0, False
     try:
         run_command(sys.argv[1:])
-        sys.stdout.flush()  # here, where a reader that has gone is no error
+        sys.stdout.flush()  # here, where a closed pipe is not an error
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads: end quietly
     except (SeqlabError, OSError) as error:  # an OSError: a full disk, say

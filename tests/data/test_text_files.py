@@ -209,11 +209,11 @@ def test_any_bytes_are_lines_or_an_error(tmp_path_factory, content, zipped):
             list(read_lines(path, repairs))
         return
     lines = content.split(b"\n")
-    mended = list(read_lines(path, repairs))
-    assert len(mended) == len(lines) - (not lines[-1])
-    assert not any("\0" in line or "\n" in line for line in mended)
+    repaired = list(read_lines(path, repairs))
+    assert len(repaired) == len(lines) - (not lines[-1])
+    assert not any("\0" in line or "\n" in line for line in repaired)
     try:
-        assert list(read_lines(path)) == mended
+        assert list(read_lines(path)) == repaired
         assert not repairs
     except SeqlabError as error:
         assert re.search(rf"{re.escape(str(path))}:\d+: ", str(error))

@@ -321,7 +321,7 @@ def test_damaged_vocabularies_that_are_kept(home, capsys):
         assert call(home, "train", "tiny.py", "--out", "x", "--data-dir", "damaged") == 2
         error = capsys.readouterr().err
         assert error.startswith("seqlab: damaged/cache/made-")
-        assert (error.endswith("; delete it to have it made again\n"), error.count("\n")) == (True, 1)
+        assert (error.endswith("; remove it, and it will be rebuilt\n"), error.count("\n")) == (True, 1)
     shutil.rmtree(home / "x", ignore_errors=True)
 
 
