@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def error_messages(path: Path) -> list[str]:
-    """Returns the different messages, without the folders and numbers in which messages of one line of code differ."""
+    """Returns the different messages, without folders; of messages that differ only in numbers, the first."""
     messages = {}
     for line in path.read_text(encoding="utf-8").splitlines():
         message = re.sub(r"/\S*/", "", json.loads(line))

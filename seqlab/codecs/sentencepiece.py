@@ -3,6 +3,7 @@
 import functools
 import io
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -178,11 +179,18 @@ def train_sentencepiece(texts: Iterable[str], text: Text, reserved: Sequence[str
         except RuntimeError as error:
             if raised:
                 raise raised[0] from None
-            reason = str(error).rsplit(") ", 1)[-1].strip()
-            raise SeqlabError(
-                f"cannot train a {text.kind} vocabulary of {text.size} entries: {reason}; try another text.size"
-            ) from None
+            raise SeqlabError(vocabulary_advice(text, str(error))) from None
     return SentencePiece(output.getvalue())
+
+
+def vocabulary_advice(text: Text, reason: str) -> str:
+    """Returns an error message with the size that works, given the message of SentencePiece."""
+    message = f"text.size {text.size} does not fit the training data:"
+    if match := re.search(r"value <= (\d+)", reason):
+        return f"{message} set it to at most {match[1]}"
+    if match := re.search(r"(\d+) vs (\d+)", reason):
+        return f"{message} set it to at least {match[2]}, the number of characters, bytes and special tokens"
+    return f"cannot train a {text.kind} vocabulary of {text.size} entries: {reason.rsplit(') ', 1)[-1].strip()}"
 
 
 CODEC = SentencePiece

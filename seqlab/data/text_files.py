@@ -81,7 +81,10 @@ def _bounded_lines(stream: Any) -> Iterator[tuple[bytes, int]]:
 def _decode_line(line: bytes, cut: int, place: str, repairs: Repairs) -> str:
     if cut:
         _repair_or_raise(
-            repairs, "truncated to a megabyte", f"{place}: a line of {len(line) + cut:,} bytes exceeds a megabyte"
+            repairs,
+            "truncated to a megabyte",
+            f"{place}: a line of {len(line) + cut:,} bytes; the maximum is "
+            f"{MAX_LINE:,}: split it, or set errors to 'replace' to truncate it",
         )
         # Truncation may have split a character of several bytes, whose first byte is one of the last four.
         last = next((n for n in range(1, 5) if not 0x80 <= line[-n] < 0xC0), 0)

@@ -124,7 +124,7 @@ def test_kinds(kind, bpe):
     [
         (("unigram", 400), "bpe, char or word"),
         (("bpe", 100), "must be at least 300"),
-        (("bpe", 50_000), "cannot train a bpe"),
+        (("bpe", 50_000), "text.size 50000 does not fit the training data: set it to at most"),
     ],
 )
 def test_tokenizers_that_cannot_be(text, message):
@@ -223,7 +223,7 @@ def test_any_bytes_are_lines_or_an_error(tmp_path_factory, content, zipped):
 def test_a_line_of_a_megabyte(tmp_path):
     path = tmp_path / "long"
     path.write_bytes(b"ok\n" + b"x" * (1 << 20) + b"\nok\n")
-    with pytest.raises(SeqlabError, match="long:2: a line of 1,048,577 bytes"):
+    with pytest.raises(SeqlabError, match="long:2: a line of 1,048,577 bytes; the maximum is 1,048,576: split"):
         list(read_lines(path))
     path.write_bytes(b"ok\n" + b"x" * ((1 << 20) - 1) + "\u00fc".encode() + b"\nok\n")  # truncated within a character
     repairs = Counter()
@@ -383,3 +383,17 @@ def test_a_megabyte_of_continuation_bytes(tmp_path):
     repairs = Counter()
     assert [len(line) for line in read_lines(tmp_path / "t", repairs)] == [1 << 20, 3]
     assert repairs == {"truncated to a megabyte": 1, "not UTF-8": 1}
+
+
+@pytest.mark.parametrize(
+    ("texts", "size", "message"),
+    [
+        (["a b c d e"] * 5, 8000, r"text\.size 8000 does not fit the training data: set it to at most 2\d\d$"),
+        ([chr(0x4E00 + n) for n in range(400)], 300, r"text\.size 300 .*: set it to at least 6\d\d, the number of"),
+    ],
+)
+def test_a_vocabulary_that_does_not_fit_names_the_size_that_does(texts, size, message):
+    with pytest.raises(SeqlabError, match=message) as caught:
+        train_sentencepiece(texts, Text("bpe", size))
+    limit = int(re.findall(r"at (?:most|least) (\d+)", str(caught.value))[0])
+    assert train_sentencepiece(texts, Text("bpe", max(limit, 300))).size if limit > 300 else limit
