@@ -45,6 +45,7 @@ def home(tmp_path_factory):
     model = catalogue.without_sizes(catalogue.module("models", "transformer_lm").TINY)
     experiment = dataclasses.replace(tiny_experiment(), model=model, task=task)
     save_untrained(experiment, {"target": tiny_tokenizer()}, home / "lm")
+    (home / "in.txt").write_text("a\n")
     return home
 
 
@@ -226,7 +227,6 @@ def test_text_is_utf8_whatever_the_locale(home):
 def test_closed_standard_streams(home):
     """No traceback, and the work is done."""
     command = f"{sys.executable} -m seqlab decode run --input in.txt --output closed.txt --beam 1 <&- >&- 2>&-"
-    (home / "in.txt").write_text("a\n")
     done = subprocess.run(command, shell=True, cwd=home, check=False, timeout=300)
     assert done.returncode == 0
     assert (home / "closed.txt").read_text().count("\n") == 1
@@ -289,17 +289,22 @@ def test_options_of_ensembles_need_one(home, option, needs, capsys):
     assert capsys.readouterr().err == f"seqlab: {option} needs {needs}\n"
 
 
+def without_root_capabilities():
+    """The beginning of a command that runs without the capability of root to write everywhere; empty if none can."""
+    if os.getuid() != 0:
+        return ["env"]
+    dropped = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-all"]
+    has_setpriv = shutil.which("setpriv") is not None
+    return dropped if has_setpriv and subprocess.run([*dropped, "true"], check=False).returncode == 0 else []
+
+
 def test_an_output_that_cannot_be_written_is_refused_first(home):
     """Without the capability of root to write everywhere."""
     folder = home / "readonly"
     folder.mkdir(exist_ok=True)
     folder.chmod(0o555)
-    dropped = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-all"]
-    if os.getuid() == 0 and (
-        shutil.which("setpriv") is None or subprocess.run([*dropped, "true"], check=False).returncode
-    ):
+    if not (prefix := without_root_capabilities()):
         pytest.skip("setpriv cannot drop the capability here")
-    prefix = dropped if os.getuid() == 0 else []
     for arguments in (["decode", "run", "--input", "in.txt"], ["evaluate", "run"], ["analyze", "run"]):
         command = [*prefix, sys.executable, "-m", "seqlab", *arguments, "--output", "readonly/out.txt"]
         done = subprocess.run(command, cwd=home, capture_output=True, text=True, check=False, timeout=300)
@@ -466,3 +471,32 @@ def test_new_files_work(tmp_path, capsys, monkeypatch):
     ):
         assert call(tmp_path, "new", *arguments) == 2
         assert message in capsys.readouterr().err
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+def test_completion(home):
+    """Of commands, and of the options of one command."""
+    (home / "seqlab").write_text(f'#!/bin/sh\nexec {sys.executable} -m seqlab "$@"\n')
+    (home / "seqlab").chmod(0o755)
+    script = """
+    eval "$(./seqlab completion bash)"
+    PATH=.:$PATH
+    COMP_WORDS=(seqlab dec); COMP_CWORD=1; _seqlab; echo "${COMPREPLY[@]}"
+    COMP_WORDS=(seqlab decode run --bea); COMP_CWORD=3; _seqlab; echo "${COMPREPLY[@]}"
+    """
+    done = subprocess.run(["bash", "-c", script], cwd=home, capture_output=True, text=True, check=False, timeout=300)
+    assert done.stdout.splitlines() == ["decode", "--beam"]
+
+
+def test_a_home_that_cannot_be_written(home):
+    """Compiled programs are not cached, and nothing is printed about it."""
+    (home / "nobody").mkdir()
+    (home / "nobody").chmod(0o555)
+    if not (dropped := without_root_capabilities()):
+        pytest.skip("setpriv cannot drop the capability here")
+    command = [*dropped, sys.executable, "-m", "seqlab", "decode", "run", "--input", "in.txt", "--beam", "1"]
+    environment = {**os.environ, "HOME": str(home / "nobody")}
+    for name in ("XDG_CACHE_HOME", "JAX_COMPILATION_CACHE_DIR"):
+        environment.pop(name, None)
+    done = subprocess.run(command, cwd=home, env=environment, capture_output=True, check=False, timeout=300)
+    assert (done.returncode, done.stderr) == (0, b"")

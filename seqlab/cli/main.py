@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from seqlab import __version__
 from seqlab.cli.checking import check, cost, diagnose
+from seqlab.cli.completion import completion
 from seqlab.cli.decoding import decode, logprob, predict
 from seqlab.cli.doctor import doctor
 from seqlab.cli.evaluation import analyze, compare, evaluate, score
@@ -55,6 +56,7 @@ GROUPS: dict[str, dict[str, Callable[..., None]]] = {
         "migrate": migrate,
         "cache": cache,
         "doctor": doctor,
+        "completion": completion,
     },
     "Exchange": {
         "import": import_run,
