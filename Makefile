@@ -47,7 +47,7 @@ words: .venv/ready-dev
 	$(BIN)/python -m pytest -n 2 -m "not long and not peers" --words words.jsonl
 	$(BIN)/python scripts/words.py words.jsonl words.txt
 
-lint: .venv/ready-dev
+lint: .venv/ready-dev docs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright

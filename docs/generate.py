@@ -88,10 +88,14 @@ def commands_page() -> str:
         lines.append(f"| [`seqlab {name}`](#seqlab-{name}) | {cell(first_line(command).partition(': seqlab ')[0])} |")
     for name, text in helps.items():
         usage, _, rest = text.partition("\n")
-        description = rest.partition("╭")[0].strip()
+        description, _, example = rest.partition("╭")[0].strip().partition("Example: ")
         lines += ["", f"(seqlab-{name})=", "", f"## seqlab {name}", "", "```text", usage, "```", ""]
         entries, example = options_in(text), EXAMPLES.get(name)
-        lines += [markdown(description), ""]
+        lines += [
+            markdown(description.strip()),
+            "",
+            *(["```sh", " ".join(example.split()), "```", ""] if example else []),
+        ]
         if name == "prepare":
             lines += [f"Options for `{example}`:", ""]
         elif example is not None:
