@@ -84,18 +84,15 @@ def commands_page() -> str:
     lines = ["# Commands", "", "`seqlab COMMAND --help` prints these texts.", ""]
     lines += ["| command | what it does |", "|---|---|"]
     helps = {name: help_of(name, *filter(None, [EXAMPLES.get(name)])) for name in COMMANDS}
-    for name, command in COMMANDS.items():
-        lines.append(f"| [`seqlab {name}`](#seqlab-{name}) | {cell(first_line(command).partition(': seqlab ')[0])} |")
+    for name, function in COMMANDS.items():
+        lines.append(f"| [`seqlab {name}`](#seqlab-{name}) | {cell(first_line(function).partition(': seqlab ')[0])} |")
     for name, text in helps.items():
         usage, _, rest = text.partition("\n")
-        description, _, example = rest.partition("╭")[0].strip().partition("Example: ")
+        description, _, command = rest.partition("╭")[0].strip().partition("Example: ")
         lines += ["", f"(seqlab-{name})=", "", f"## seqlab {name}", "", "```text", usage, "```", ""]
         entries, example = options_in(text), EXAMPLES.get(name)
-        lines += [
-            markdown(description.strip()),
-            "",
-            *(["```sh", " ".join(example.split()), "```", ""] if example else []),
-        ]
+        lines += [markdown(description.strip()), ""]
+        lines += ["```sh", " ".join(command.split()), "```", ""] if command else []
         if name == "prepare":
             lines += [f"Options for `{example}`:", ""]
         elif example is not None:
