@@ -85,7 +85,7 @@ def commands_page() -> str:
     lines += ["| command | what it does |", "|---|---|"]
     helps = {name: help_of(name, *filter(None, [EXAMPLES.get(name)])) for name in COMMANDS}
     for name, function in COMMANDS.items():
-        lines.append(f"| [`seqlab {name}`](#seqlab-{name}) | {cell(first_line(function).partition(': seqlab ')[0])} |")
+        lines.append(f"| [`seqlab {name}`](#seqlab-{name}) | {cell(first_line(function))} |")
     for name, text in helps.items():
         usage, _, rest = text.partition("\n")
         description, _, command = rest.partition("╭")[0].strip().partition("Example: ")

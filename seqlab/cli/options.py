@@ -17,7 +17,7 @@ DataDir = Annotated[Path, arg(help="Folder of prepared data. Default: $SEQLAB_DA
 Parts = Annotated[
     Path | None, arg(help="Folder of custom parts (models/, tasks/, codecs/, ...). Its Python files are executed.")
 ]
-RunFolder = Annotated[Positional[Path], arg(metavar="RUN")]
+RunFolder = Annotated[Positional[Path], arg(metavar="RUN", help="Folder of the run.")]
 Checkpoint = Annotated[str, arg(metavar="best|last|STEP", help="Checkpoint to load.")]
 
 
