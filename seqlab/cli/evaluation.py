@@ -10,16 +10,16 @@ from tyro.conf import Positional, arg
 
 from seqlab.cli.options import (
     DEFAULT_ANALYSIS,
+    DEFAULT_EVALUATION_PLACES,
     DEFAULT_PLACES,
-    DEFAULT_REFERENCE_PLACES,
     NO_SEARCH,
     SINGLE_PROCESS,
     AnalysisOptions,
     Checkpoint,
+    EvaluationPlaces,
     Parts,
     PlaceOptions,
     ProcessOptions,
-    ReferencePlaces,
     RunFolder,
     SearchOptions,
 )
@@ -33,13 +33,9 @@ def evaluate(
     search: SearchOptions = NO_SEARCH,
     checkpoint: Checkpoint = "best",
     output: Annotated[Path | None, arg(metavar="F", help="Also write the decoded lines to a file.")] = None,
-    data: Annotated[
-        tuple[str, ...],
-        arg(metavar="FIELD=VALUE", help="Change fields of the data set, such as test=FILE, where files have moved."),
-    ] = (),
     json: bool = False,
     cluster: ProcessOptions = SINGLE_PROCESS,
-    places: Annotated[ReferencePlaces, arg(name="")] = DEFAULT_REFERENCE_PLACES,
+    places: Annotated[EvaluationPlaces, arg(name="")] = DEFAULT_EVALUATION_PLACES,
 ) -> None:
     """Evaluate a run on a split: print scores with their signatures.
 
@@ -60,7 +56,7 @@ def evaluate(
     task = loaded.experiment.task
     if not task.searches and search != NO_SEARCH:
         raise SeqlabError(f"a {kind_of(task.model)} does not search: leave out the options of search")
-    loaded = loaded._replace(experiment=with_data_fields(loaded.experiment, data))
+    loaded = loaded._replace(experiment=with_data_fields(loaded.experiment, places.data))
     result = evaluate(loaded, split, places.data_dir, places.base, **dataclasses.asdict(search))
     for doubt in result.doubts:
         print(f"seqlab: {doubt}", file=sys.stderr)

@@ -57,7 +57,18 @@ class ReferencePlaces(Places):
     base: BaseFolder = None
 
 
+@dataclasses.dataclass(frozen=True)
+class EvaluationPlaces(ReferencePlaces):
+    """The folders of data, of custom parts and of references, and the places of moved files."""
+
+    data: Annotated[
+        tuple[str, ...],
+        arg(metavar="FIELD=VALUE", help="Change fields of the data set, such as test=FILE for a file that has moved."),
+    ] = ()
+
+
 DEFAULT_PLACES = Places()
+DEFAULT_EVALUATION_PLACES = EvaluationPlaces()
 DEFAULT_REFERENCE_PLACES = ReferencePlaces()
 PlaceOptions = Annotated[Places, arg(name="")]
 

@@ -120,7 +120,7 @@ def test_doubts_are_told(home, capsys):
             "search.no_repeat, search.repetition: leave them out",
         ),
         (["report", "one", "--data-dir", "data", "--out", "x.html", "--exact", "-2"], "--exact must be at least 0"),
-        (["score", "good.txt", "--references", "ref.txt", "--by-line", "ref.txt"], "ref.txt is read"),
+        (["score", "good.txt", "--references", "ref.txt", "--by-line", "ref.txt"], "ref.txt is an input"),
         (["score", "src.txt", "--references", "nan.txt", "--metrics", "mse"], "lines that are numbers"),
         (["score", "nan.txt", "--references", "nan.txt", "--metrics", "mse"], "finite numbers"),
         (["compare", "good.txt,,bad.txt", "bad.txt", "--references", "ref.txt"], "a name between commas is empty"),

@@ -75,7 +75,7 @@ def test_another_shape_is_refused(run):
     shapes = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct((*x.shape, 2), x.dtype), checkpoint.restore(run, 1)["params"]
     )
-    with pytest.raises(SeqlabError, match=r"initialize: encoder/.* is \(.*\) in .*, and \(.*, 2\) here"):
+    with pytest.raises(SeqlabError, match=r"initialize: encoder/.* is \(.*\) in .*, but \(.*, 2\) here"):
         load_parts((("encoder", str(run), "encoder"),), Path(), shapes, print)
 
 

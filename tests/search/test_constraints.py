@@ -193,7 +193,7 @@ def test_what_cannot_be_is_refused():
     refused("line 7 must have a token that is forbidden", phrases=[(3,)], more={"forbidden": (3,)})
     refused("without groups", beam=4, phrases=[(3,)], more={"groups": 2})
     refused("a preset that fills it up", phrases=[(3,)], more={"rules": PRESETS["marian"].rules})
-    refused("no samples", more={"sample": 1, "coverage": 0.1})
+    refused("no sample", more={"sample": 1, "coverage": 0.1})
     refused("phrases that must be written need a beam", phrases=[(3,)], more={"sample": 1})
 
 

@@ -874,8 +874,8 @@ def test_what_may_change_from_one_part_of_a_run_to_the_next(tmp_path):
     open_again()
     for spread in (Parallel("pmap"), Parallel(fsdp=2, tensor=2), Parallel(heartbeat=7)):
         open_again(parallel=spread)
-    open_again(nonfinite="rollback", hash_every=3)
-    for name, value in (("seed", 1), ("accumulate", 2), ("steps", 11), ("log_every", 4)):
+    open_again(nonfinite="rollback", hash_every=3, log_every=4)
+    for name, value in (("seed", 1), ("accumulate", 2), ("steps", 1)):
         with pytest.raises(SeqlabError, match=f"is a run of a different experiment:\n  {name}: .*-> {value}\nchoose"):
             open_again(**{name: value})
     with pytest.raises(SeqlabError, match="the data of .* has changed since the run started"):

@@ -71,9 +71,9 @@ def test_the_same_command_again_does_nothing(home, capsys):
 
 
 def test_another_config_is_refused(home, capsys):
-    assert call(home, "train", "tiny.py", "--out", "run", "--data-dir", "data", "--steps", "9") == 2
+    assert call(home, "train", "tiny.py", "--out", "run", "--data-dir", "data", "--seed", "9") == 2
     error = capsys.readouterr().err
-    assert "steps: 4 -> 9" in error
+    assert "seed: 0 -> 9" in error
     assert "--init-from" in error
 
 
@@ -151,7 +151,7 @@ def test_list(home, capsys, kind):
         (["train", "tiny.py", "--out", "x", "--optimizer.name", "lion"], "unknown optimizer"),
         (["train", "tiny.py", "--out", "x", "--schedule.name", "up"], "unknown schedule"),
         (["train", "tiny.py", "--out", "x", "--parallel.name", "threads"], "unknown parallel.name"),
-        (["train", "tiny.py", "--out", "x", "--steps", "0"], "steps lies between 1 and 2147483647, not at 0"),
+        (["train", "tiny.py", "--out", "x", "--steps", "0"], "steps must be between 1 and 2147483647, not 0"),
         (["train", "tiny.py", "--out", "x", "--validation.metric", "blue"], "validation.metric 'blue'"),
         (["train", "tiny.py", "--out", "x", "--text.size", "20"], "text.size must be at least 300, not 20"),
         (
@@ -167,7 +167,7 @@ def test_list(home, capsys, kind):
                 "--validation.beam",
                 "4",
             ],
-            "validation.beam 4: 3 groups do not divide a beam of 4",
+            "validation.beam 4: beam must be a multiple of groups: 4 is not a multiple of 3",
         ),
         (["train", "tiny.py", "--out", "x", "--data.pair", "en-xx"], "unknown locale 'xx'"),
         (["train", "tiny.py", "--out", "x", "--tokenizer", "none.model"], "--tokenizer none.model does not exist"),
@@ -178,9 +178,9 @@ def test_list(home, capsys, kind):
         (["train", "tiny.py", "--out", "x", "--model.dropout", "1.5"], "dropout rates must be between 0 and 0.998"),
         (["train", "tiny.py", "--out", "x", "--checkpoints.last", "0"], "checkpoints.last must be at least 1, not 0"),
         (["train", "tiny.py", "--out", "x", "--coordinator", "here:99999"], "a PORT from 1 to 65535, or auto, not"),
-        (["train", "tiny.py", "--out", "x", "--seed", "-1"], "seed lies between 0 and 4294967295, not at -1"),
+        (["train", "tiny.py", "--out", "x", "--seed", "-1"], "seed must be between 0 and 4294967295, not -1"),
         (["train", "tiny.py", "--out", "x", "--seed", "99999999999999999999"], "seed lies between 0 and 4294967295"),
-        (["train", "tiny.py", "--out", "x", "--steps", "2147483648"], "steps lies between 1 and 2147483647"),
+        (["train", "tiny.py", "--out", "x", "--steps", "2147483648"], "steps must be between 1 and 2147483647"),
         (["train", "tiny.py", "--out", "x", "--tokenizer", "tiny.py"], "tiny.py: not a SentencePiece model"),
         (["train", "tiny.py", "--out", "x", "--optimizer.clip", "-1"], "optimizer.clip must be at least 0"),
         (["train", "tiny.py", "--out", "x", "--text.no-joint"], "needs one joint vocabulary"),
@@ -192,14 +192,14 @@ def test_list(home, capsys, kind):
         (["decode", "run", "--checkpoint", "99"], "no checkpoint '99': choose best, last or one of 2, 4"),
         (["decode", "run", "--input", "missing.txt"], "--input missing.txt: no such file"),
         (["decode", "run", "--output", "no/folder/out", "--input", "tiny.py"], "no folder no/folder"),
-        (["decode", "run", "--beam", "0", "--input", "tiny.py"], "a beam holds at least 1"),
+        (["decode", "run", "--beam", "0", "--input", "tiny.py"], "beam must be at least 1, not 0"),
         (["decode", "run", "--input", "tiny.py", "--lm", "run"], "run is not a language model"),
         (
             ["decode", "run", "--input", "tiny.py", "--ensemble", "run", "--mean", "x"],
             "probabilities, log_probabilities",
         ),
-        (["decode", "run", "--input", "tiny.py", "--top-p", "0.5"], "top_p is for samples: give a seed, --sample 1"),
-        (["decode", "run", "--input", "tiny.py", "--sample", "-1"], "the seed of samples lies between 0 and"),
+        (["decode", "run", "--input", "tiny.py", "--top-p", "0.5"], "top_p needs samples: give a seed, such as --sample 1"),
+        (["decode", "run", "--input", "tiny.py", "--sample", "-1"], "sample must be a seed from 0 to"),
         (["logprob", "run", "--target", "tiny.py"], "Translation has a source: give --input"),
         (["logprob", "run", "--target", "tiny.py", "--input", "tiny.py", "--output", "tiny.py"], "tiny.py"),
         (["logprob", "run", "--target", "own.model", "--input", "tiny.py"], "own.model"),
@@ -212,9 +212,9 @@ def test_list(home, capsys, kind):
         (["decode", "run", "--stop", "now", "--input", "tiny.py"], "stop must be one of optimal, first"),
         (
             ["decode", "run", "--min-length", "9", "--max-length", "5", "--input", "tiny.py"],
-            "at least 9 and at most 5",
+            "min_length 9 is above max_length 5",
         ),
-        (["decode", "run", "--repetition", "0", "--input", "tiny.py"], "the repetition penalty is above 0"),
+        (["decode", "run", "--repetition", "0", "--input", "tiny.py"], "repetition must be above 0"),
         (["decode", "run", "--no-repeat", "-1", "--input", "tiny.py"], "no_repeat must be at least 0"),
         (["decode", "run", "--forbid", "a b", "--input", "tiny.py"], "'a b' is 3 tokens of this vocabulary"),
         (["decode", "run", "--nbest", "9", "--input", "tiny.py"], "--nbest 9 needs a beam of 9"),
@@ -382,7 +382,7 @@ def test_a_damaged_id_is_seen_in_the_threads(tmp_path):
         return make_batch(experiment.task, corpus, codecs, batch_plan)
 
     stream = stream_batches(plan, experiment.seed, collate, 0, 0)
-    with pytest.raises(SeqlabError, match=r"damaged \(source\.values: an id is outside") as caught:
+    with pytest.raises(SeqlabError, match=r"source\.values: an id is outside") as caught:
         for _ in range(len(plan.batches(experiment.seed, 0))):
             next(stream)
     assert "\n" not in str(caught.value)
