@@ -144,7 +144,7 @@ def test_a_stated_minimum_wins_over_a_default_maximum(run):
 
 
 def test_ratios_need_a_source(home):
-    with pytest.raises(SeqlabError, match="max_ratio and min_ratio are multiples of a source's length"):
+    with pytest.raises(SeqlabError, match="max_ratio and min_ratio are multiples of the length of a source"):
         seqlab.load(home / "lm").translate(["a"], max_ratio=2.0)
 
 

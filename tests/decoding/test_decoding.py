@@ -156,19 +156,19 @@ def test_going_on_with_something_else_is_refused(home, whole, capsys):
     (home / "changed.txt").write_text("\n".join(LINES[:-1]) + "\n", encoding="utf-8")
     capsys.readouterr()
     for more, reason in (
-        (("--beam", "2"), "another search"),
-        (("--input", "changed.txt"), "another input"),
-        (("--scores",), "another format"),
-        (("--shard", "1/2"), "another shard"),
+        (("--beam", "2"), "changed: search"),
+        (("--input", "changed.txt"), "changed: input"),
+        (("--scores",), "changed: format"),
+        (("--shard", "1/2"), "changed: shard"),
     ):
         assert call(home, *command, *more) == 2
         assert reason in capsys.readouterr().err
     assert call(home, "decode", "other", *command[2:]) == 2
-    assert "another parameters" in capsys.readouterr().err
+    assert "changed: parameters" in capsys.readouterr().err
     assert written(home, "going.txt") == whole
     for more, reason in (
-        (("--input", "in.txt", "--output", "whole.txt"), "whole.txt was not begun with --resume"),
-        (("--input", "in.txt", "--output", "new.gz"), "only a plain file"),
+        (("--input", "in.txt", "--output", "whole.txt"), "whole.txt was not started with --resume"),
+        (("--input", "in.txt", "--output", "new.gz"), "--resume needs a plain output file"),
         (("--input", "in.txt"), "give --output"),
         ((), "give --input"),
     ):
@@ -199,7 +199,7 @@ def test_shards_are_the_whole(home, whole, count):
 def test_shares():
     assert [list(shard_range(5, f"{i}/3")) for i in (1, 2, 3)] == [[0], [1, 2], [3, 4]]
     for wrong in ("0/2", "3/2", "1", "a/b", "1/0", "-1/2", ""):
-        with pytest.raises(ValueError, match="--shard is I/N"):
+        with pytest.raises(ValueError, match="--shard must be I/N"):
             shard_range(5, wrong)
 
 
@@ -274,7 +274,7 @@ def test_alignments(home, whole, capsys):
     (nothing,) = decoded(["a"], "json", **none)
     assert json.loads(nothing) == {"line": 0, "text": "", "score": None, "log_prob": None}
     assert call(home, "decode", "run", "--ensemble", "other", "--alignments", "json", stdin="a\n") == 2
-    assert "alignments are of one model that attends to a source" in capsys.readouterr().err
+    assert "alignments need a single model with attention over the source" in capsys.readouterr().err
 
 
 def test_the_sample_of_least_risk(home):

@@ -188,13 +188,13 @@ def test_what_cannot_be_is_refused():
         with pytest.raises(ValueError, match=match):
             find([request._replace(number=7, **told)], beam=beam, **(more or {}))
 
-    refused("line 7 must have phrases of 3 tokens: --beam 4", beam=3, phrases=[(3, 4, 5)])
-    refused("line 7 must have 4 tokens and EOS, and has room for 4", phrases=[(3, 4, 5, 6)])
-    refused("line 7 must have a token that is forbidden", phrases=[(3,)], more={"forbidden": (3,)})
-    refused("without groups", beam=4, phrases=[(3,)], more={"groups": 2})
-    refused("a preset that fills it up", phrases=[(3,)], more={"rules": PRESETS["marian"].rules})
-    refused("no samples", more={"sample": 1, "coverage": 0.1})
-    refused("phrases that must be written need a beam", phrases=[(3,)], more={"sample": 1})
+    refused("line 7 requires phrases of 3 tokens: set --beam to 4", beam=3, phrases=[(3, 4, 5)])
+    refused("line 7 requires 4 tokens and EOS, but has room for 4", phrases=[(3, 4, 5, 6)])
+    refused("line 7 requires a token that is forbidden", phrases=[(3,)], more={"forbidden": (3,)})
+    refused("no --groups", beam=4, phrases=[(3,)], more={"groups": 2})
+    refused("a preset that refills the beam", phrases=[(3,)], more={"rules": PRESETS["marian"].rules})
+    refused("leave out --sample", more={"sample": 1, "coverage": 0.1})
+    refused("required phrases need --beam 2", phrases=[(3,)], more={"sample": 1})
 
 
 def test_a_prefix_is_paid_for():

@@ -235,7 +235,7 @@ def test_what_cannot_be_had():
         search_laws.settings_of(length="root")
     with pytest.raises(SeqlabError, match="does not support forbidden tokens"):
         run(s.model, requests=requests, settings=search_laws.settings_of(forbidden=(3,)))
-    with pytest.raises(SeqlabError, match="as many incumbents"):
+    with pytest.raises(SeqlabError, match="incumbents, one per request"):
         run(s.model, requests=requests, incumbents=[0.0])
     with pytest.raises(SeqlabError, match="budget must be at least 1"):
         run(s.model, requests=requests, budget=0)

@@ -118,8 +118,8 @@ MUTANTS: tuple[tuple[Mutant, tuple[Any, ...]], ...] = (  # and the arguments of 
         Mutant(
             "samples score what they are drawn from",
             "search.sampling",
-            "return draw(keys, scores), logits, normalizer",
-            "return draw(keys, scores), scores, normalizer",
+            "jnp.where(possible, logits, NEVER), normalizer",
+            "jnp.where(possible, scores, NEVER), normalizer",
             "search.test_sampling.test_a_sample_hinges_on_its_number_and_its_seed",
         ),
         (),

@@ -203,7 +203,10 @@ def test_list(home, capsys, kind):
         (["logprob", "run", "--target", "tiny.py"], "Translation has a source: give --input"),
         (["logprob", "run", "--target", "tiny.py", "--input", "tiny.py", "--output", "tiny.py"], "tiny.py"),
         (["logprob", "run", "--target", "own.model", "--input", "tiny.py"], "own.model"),
-        (["logprob", "run", "--target", "tiny.py", "--input", "run/metrics.jsonl"], "not as many sources as targets"),
+        (
+            ["logprob", "run", "--target", "tiny.py", "--input", "run/metrics.jsonl"],
+            "the numbers of sources and targets differ",
+        ),
         (
             ["decode", "run", "--preset", "sockeye", "--input", "tiny.py"],
             "preset must be one of seqlab, gnmt, fairseq",
@@ -409,7 +412,7 @@ def test_learned_positions_bound_decoding(tmp_path, capsys):
     assert len(run.translate(["a" * 40], max_length=500)) == 1
     texts, warnings = run.write(["a", "ab" * 300, "ab" * 24 + "a"])[1:], capsys.readouterr().err
     assert texts[0] == texts[1]
-    assert re.search(r"^seqlab: line 2 has \d+ tokens, and 50 are read: abab", warnings, re.MULTILINE)
+    assert re.search(r"^seqlab: line 2 has \d+ tokens and is truncated to 50: abab", warnings, re.MULTILINE)
 
 
 def test_stopping_early(tmp_path):
