@@ -115,10 +115,10 @@ def test_resolve():
 
 def test_a_model_that_does_not_fit_the_task():
     lm = catalogue.part_class("models", "transformer_lm")()
-    with pytest.raises(SeqlabError, match="reads no source, and Translation has one"):
+    with pytest.raises(SeqlabError, match="does not read a source, but Translation has one"):
         catalogue.check_parts(dataclasses.replace(tiny_experiment(), model=lm))
     modeling = catalogue.part_class("tasks", "language_modeling")()
-    with pytest.raises(SeqlabError, match="reads the column 'source', and LanguageModeling has target"):
+    with pytest.raises(SeqlabError, match="reads the column 'source', but LanguageModeling has only target"):
         catalogue.check_parts(dataclasses.replace(tiny_experiment(), task=modeling))
 
 
@@ -167,7 +167,11 @@ def test_not_a_run(tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("x = 1", "a config defines `experiment`"), ("x = (", r"c\.py:1: "), ("experiment = 3", "a config defines")],
+    [
+        ("x = 1", "a config must define `experiment`"),
+        ("x = (", r"c\.py:1: "),
+        ("experiment = 3", "a config must define"),
+    ],
 )
 def test_bad_configs(tmp_path, text, message):
     path = tmp_path / "c.py"

@@ -315,7 +315,7 @@ def test_conventions(home, capsys):
         assert call(home, "train", *empty) == 2
         assert "CONFIG is missing; usage: seqlab train CONFIG" in capsys.readouterr().err
     assert call(home, "force", "run") == 2
-    assert capsys.readouterr().err == "seqlab: seqlab force is called seqlab logprob now\n"
+    assert capsys.readouterr().err == "seqlab: seqlab force has been renamed to seqlab logprob\n"
     assert call(home, "decod", "run") == 2
     assert "did you mean 'decode'" in capsys.readouterr().err
 

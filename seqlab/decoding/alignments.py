@@ -33,8 +33,8 @@ def with_alignments(
 
 
 def word_links(alignment: Alignment) -> list[tuple[int, int]]:
-    """Returns pairs of words of source and text, from 0, where a token of the text word attends most to a token of
-    the source word.
+    """Returns the pairs of source word and text word, from 0, in which a token of the text word attends most to a
+    token of the source word.
     """
     source, target = words_of(alignment.source), words_of(alignment.target)
     links = {(source[i], target[j]) for j, i in enumerate(alignment.best)}

@@ -58,9 +58,9 @@ def examples_in(task: Task, source: Path | BinaryIO) -> Iterator[InputExample]:
 def prediction_lines(
     trained: TrainedModel, examples: Iterable[InputExample], count: int, as_json: bool, pause: float | None = None
 ) -> Iterator[str]:
-    """Yields the `count` best predictions of each example: a line of text if `count` is 1, otherwise lines "line |||
-    text ||| score", numbered from 0; or lines of JSON. `pause` is as in `windows_of`. Raises `SeqlabError` with the
-    place of a value that a codec refuses.
+    """Yields the `count` best predictions of each example. If `count` is 1, a prediction is a line of text, otherwise
+    "line ||| text ||| score" with the number of the line from 0; or a line of JSON. `pause` is as in `windows_of`.
+    Raises `SeqlabError` with the place of a value that a codec refuses.
     """
     first = 0
     for window in windows_of(examples, pause, WINDOW):

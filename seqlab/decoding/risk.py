@@ -95,7 +95,7 @@ def occurrences(grams: np.ndarray) -> np.ndarray:
 
 
 def numbered(values: np.ndarray) -> np.ndarray:
-    """Returns the values, from 0 on, renumbered to consecutive numbers; 0 stays 0."""
+    """Returns consecutive numbers for values that are at least 0, in the same order; 0 stays 0."""
     return np.unique(np.append(values, 0), return_inverse=True)[1][:-1].reshape(values.shape)
 
 

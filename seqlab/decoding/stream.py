@@ -167,8 +167,8 @@ def shard_range(lines: int, shard: str) -> range:
 def log_prob_stream(
     trained: TrainedModel, sources: Iterable[str] | None, targets: Iterable[str], tokens: bool
 ) -> Iterator[str]:
-    """Yields a line for each target: its log-probability given its source; with `tokens`, followed by " ||| token
-    value" for each token.
+    """Yields a line for each target: its log-probability given its source. With `tokens`, each token adds " ||| token
+    value".
 
     Raises `SeqlabError` if the numbers of sources and targets differ, or if a language model has sources.
     """

@@ -220,7 +220,7 @@ def test_list(home, capsys, kind):
         (["decode", "run", "--repetition", "0", "--input", "tiny.py"], "the repetition penalty is above 0"),
         (["decode", "run", "--no-repeat", "-1", "--input", "tiny.py"], "no_repeat must be at least 0"),
         (["decode", "run", "--forbid", "a b", "--input", "tiny.py"], "'a b' is 3 tokens of this vocabulary"),
-        (["decode", "run", "--nbest", "9", "--input", "tiny.py"], "--nbest 9 needs a beam of 9"),
+        (["decode", "run", "--nbest", "9", "--input", "tiny.py"], "--nbest 9 needs --beam 9"),
         (["evaluate", "run", "--split", "tset", "--data-dir", "data"], "no split 'tset': the splits are train"),
         (["score", "tiny.py", "--references", "tiny.py", "--metrics", "blue"], "unknown metric"),
         (["score", "none", "--references", "tiny.py", "--metrics", "bleu"], "no file none"),
