@@ -1,4 +1,4 @@
-"""Each part of an experiment refuses values that are out of bounds or of another type, and names the field."""
+"""Each part of an experiment refuses values that are out of bounds or have another type, and names the field."""
 
 import dataclasses
 import math
@@ -102,7 +102,7 @@ def test_refused(make, fields, message):
 
 @pytest.mark.parametrize("part", [Text, Batching, Optimizer, Schedule, Search, Validation, Checkpoints, Parallel])
 def test_a_field_of_another_type(part):
-    """Every field of plain type names itself, and its type."""
+    """The error for each field of a basic type names the field and its type."""
     for field in dataclasses.fields(part):
         if field.type in (int, float, str, bool):
             wrong = "3" if field.type is not str else 3
