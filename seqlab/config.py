@@ -142,7 +142,7 @@ class Search:
     preset: str = "seqlab"
     """Rules of the beam search: seqlab, gnmt, fairseq, joey, marian, ct2 or hf (docs/guides/search.md)."""
     length: str | None = None
-    """Length penalty, the divisor of the log-probability of n tokens: none, power (n ** alpha) or gnmt (((5 + n) / 6)
+    """Length penalty, the divisor of the log-probability of n tokens: none, gnmt (((5 + n) / 6) ** alpha) or power (n
     ** alpha). None: the penalty of the preset."""
     alpha: float | None = None
     """Exponent of the length penalty. None: the exponent of the preset, 0.6 for seqlab."""

@@ -127,9 +127,7 @@ def test_greedy_scores_follow_the_length_penalty(run):
 
 @pytest.mark.parametrize("options", [{"beam": 1}, {"beam": 4}, {"beam": 4, "sample": 3}])
 def test_special_tokens_are_never_written(run, options):
-    """Special tokens are not targets of training. Without them, the text that is read back has the score of the
-    search.
-    """
+    """Special tokens are not targets of training, and a text that is read back must have the score of the search."""
     target = run.codecs["target"]
     for best in run.write(LINES * 4, max_length=12, nbest=options["beam"], **options):
         for text in best:

@@ -164,8 +164,8 @@ def test_phrases_are_there_whatever_the_model_says(preset):
 
 
 def test_beside_sentences_that_must_have_nothing():
-    """In a batch with phrases and prefixes, a sentence without any has the same result as alone, and
-    prefixes count.
+    """In a batch with constraints, prefixes count, and a sentence without constraints has the same result
+    as alone.
     """
     plain = search_laws.requests_of(subject("transformer", seed=2), 8)[:4]
     asked = [
