@@ -55,9 +55,7 @@ class Models:
 
     checkpoint: Checkpoint = "best"
     ensemble: Annotated[tuple[Path, ...], arg(metavar="RUN", help="More runs to combine with RUN.")] = ()
-    mean: Annotated[str, arg(help="Values that an ensemble averages: probabilities or log_probabilities.")] = (
-        "probabilities"
-    )
+    mean: Annotated[str, arg(help="Average over an ensemble: probabilities or log_probabilities.")] = "probabilities"
     lm: Annotated[Path | None, arg(metavar="RUN", help="A language model with the same tokenizer.")] = None
     lm_weight: Annotated[float, arg(help="Weight of the language model's log-probabilities.")] = 0.1
     dtype: Annotated[

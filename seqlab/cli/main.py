@@ -61,13 +61,8 @@ GROUPS: dict[str, dict[str, Callable[..., None]]] = {
 }
 COMMANDS = {name: command for group in GROUPS.values() for name, command in group.items()}
 RENAMED = {"force": "logprob"}
-WITH_FIRST_ARGUMENT = (
-    "train",
-    "launch",
-    "prepare",
-    "cost",
-    "diagnose",
-)  # read first, because the options depend on it
+# The first argument of these commands is read first, because the options depend on it.
+WITH_FIRST_ARGUMENT = ("train", "launch", "prepare", "cost", "diagnose")
 
 
 def main() -> None:

@@ -82,7 +82,8 @@ def check_output(path: Path | None, *inputs: Path | None) -> None:
         return
     if path.is_dir() or not path.parent.is_dir():
         raise SeqlabError(f"{path}: {'is a folder' if path.is_dir() else f'no folder {path.parent}'}")
-    # A file is written under another name and renamed, so its folder must be writable. A device or pipe must be.
+    # A file is written under another name and renamed, so its folder must be writable. A device or a pipe is written
+    # directly.
     written = path if path.exists() and not path.is_file() else path.resolve().parent
     if not os.access(written, os.W_OK):
         raise SeqlabError(f"{path}: no permission to write to {written}")

@@ -75,8 +75,8 @@ def best_continuations(
     width: int,
     penalties: Float[Array, "B V"] | None,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Returns the `count` best continuations of each sentence: parents, tokens, summed log-probabilities, each [B
-    count]. `penalties` [B V] are subtracted for the choice only.
+    """Returns the `count` best continuations of each sentence, each [B count]: parents, tokens and summed
+    log-probabilities. `penalties` [B V] are subtracted for the choice only.
 
     At most `width` continuations of one hypothesis can matter, so the vocabulary is reduced to these before the
     log-sum-exp is subtracted.

@@ -45,8 +45,8 @@ def make_most_attended(model: Any) -> Callable[..., tuple[Int[Array, "B T"], Flo
 
 @functools.lru_cache(maxsize=16)
 def make_token_log_probs(model: Any) -> Callable[..., Float[Array, "B T"]]:
-    """Returns the jitted pass from (params, inputs, prefix, targets [B T]) to the log-probabilities of the targets [B
-    T].
+    """Returns the jitted pass from (params, inputs, prefix, targets [B T]) to the targets'
+    log-probabilities [B T].
     """
 
     @jax.jit
