@@ -1,4 +1,4 @@
-"""The parts of an experiment by file name; resolves an experiment, saves it and loads it."""
+"""The catalogue of parts by file name. Resolves, saves and loads experiments."""
 
 import dataclasses
 import difflib
@@ -20,31 +20,35 @@ from seqlab.system.parts import REQUIRED_NAMES, module, names, part_kind, part_n
 from seqlab.system.untrusted import fits, read_json, resolve_inside
 from seqlab.types import Encoder, Generator, Reader, kind_of
 
-EXPERIMENT_FOLDERS = tuple(kind for kind in REQUIRED_NAMES if kind != "metrics")  # of the parts of an experiment
+EXPERIMENT_FOLDERS = tuple(
+    kind for kind in REQUIRED_NAMES if kind != "metrics"
+)  # folders of the parts of an experiment
 FOLDER_OF_FIELD = {"model": "models", "data": "datasets", "task": "tasks", "parametrization": "parametrizations"}
-# Fields of a model that are 0 in a config, and the column whose codec fills each in; a reader names its own column.
+# Fields of a model that are 0 in a config, and the column whose codec fills in each. A reader names its own column.
 SIZES = {"vocabulary": "target", "classes": "label"}
-VERSION = 2  # of the format of runs
-# Of what is read from a run, and in no config, sizes are bounded: what is built from them must not fill the machine.
+VERSION = 2  # version of the format of runs
+# Bounds of sizes that are read from a run, not from a config: a damaged run must not exhaust the memory.
 MAX_LAYERS = 1000
 MAX_SIZE = 1 << 24
 
 
 def part_class(kind: str, name: str) -> type:
-    """The class of a part: the one that its file names, or the type of its TINY (see `REQUIRED_NAMES`)."""
+    """Returns the class of a part: the class that its file names, or the type of its TINY (see `REQUIRED_NAMES`)."""
     loaded, (required, *_) = module(kind, name), REQUIRED_NAMES[kind]
     return type(loaded.TINY) if required == "TINY" else getattr(loaded, required)
 
 
 def dataset(name: str) -> Any:
-    """The data set that "multi30k/en-de" names: the part behind the slash is its first field."""
+    """Returns the data set for a name such as "multi30k/en-de", in which the text after the slash is its
+    first field.
+    """
     base, _, variant = name.partition("/")
     cls = part_class("datasets", base)
     return cls(variant) if variant else cls()
 
 
 def load_config(path: Path) -> Experiment:
-    """The `experiment` of a config file, which is Python and is executed."""
+    """Returns the `experiment` of a config file, which is Python and is executed."""
     if not path.is_file():
         near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.py")], n=1)
         hint = f"; did you mean {path.parent / near[0]}?" if near else ""
@@ -55,35 +59,37 @@ def load_config(path: Path) -> Experiment:
         raise SeqlabError(f"{error.filename or path}:{error.lineno}: {error.msg}") from None
     except SeqlabError:
         raise
-    except Exception as error:  # whatever a user's Python may do
+    except Exception as error:  # a config may raise anything
         needs_parts = isinstance(error, ModuleNotFoundError) and (error.name or "").startswith("seqlab_parts")
-        hint = "; parts of your own need --parts DIR" if needs_parts else ""
+        hint = "; custom parts need --parts DIR" if needs_parts else ""
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
         raise SeqlabError(f"{path}:{lines[-1] if lines else 1}: {type(error).__name__}: {error}{hint}") from None
     if not isinstance(experiment, Experiment):
-        raise SeqlabError(f"{path}: a config defines `experiment`, a seqlab.config.Experiment")
+        raise SeqlabError(f"{path}: a config must define `experiment`, a seqlab.config.Experiment")
     return experiment
 
 
 def resolve(experiment: Experiment, codecs: Codecs) -> Experiment:
-    """Fills in the sizes of the model and of its readers from the codecs. Raises if a config says otherwise."""
+    """Returns the experiment with the sizes of the model and its readers filled in from the codecs. Raises
+    `SeqlabError` if the config has other sizes.
+    """
     model, task = experiment.model, type(experiment.task).__name__
     for name, column in SIZES.items():
         if column in codecs and codecs[column].size is not None and not hasattr(model, name):
-            raise SeqlabError(f"{type(model).__name__} has no {name}: it does not fit {task}")
+            raise SeqlabError(f"{type(model).__name__} does not fit {task}: it has no field {name}")
     tables = [reader.column for reader in readers_of(model).values() if hasattr(reader, "vocabulary")]
     shares_table = isinstance(model, Generator) and model.shares_table
     if shares_table and any(codecs[column] != codecs["target"] for column in tables):
         raise SeqlabError("model.tie 'all' needs one joint vocabulary: set text.joint, or model.tie to 'target'")
 
     def sizes(module: Any, path: str) -> dict[str, int]:
-        """Returns the sizes of a module: those of the codecs, where a config has 0."""
+        """Returns the sizes of a module, from the codecs where the config has 0."""
         fields = {name: getattr(module, name) for name in sizes_of(module)}
         for name, column in sizes_of(module).items():
             actual = size_of(codecs[column], name) if column in codecs else None
             if actual is not None and fields[name] not in (0, actual):
                 place = f"model.{path}.{name}" if path else f"model.{name}"
-                raise SeqlabError(f"{place} is {fields[name]}, but the data has {actual}: leave it 0")
+                raise SeqlabError(f"{place} is {fields[name]}, but the data has {actual}: set it to 0")
             fields[name] = fields[name] if actual is None else actual
         return fields
 
@@ -91,12 +97,12 @@ def resolve(experiment: Experiment, codecs: Codecs) -> Experiment:
 
 
 def without_sizes(model: Any) -> Any:
-    """Returns the model as a config has it, with 0 for the sizes that come from codecs."""
+    """Returns the model with 0 for the sizes that come from codecs, as in a config."""
     return changed_modules(model, lambda module, _: dict.fromkeys(sizes_of(module), 0))
 
 
 def size_of(codec: Codec, name: str) -> int | None:
-    """Returns the size of a codec that a field of this name takes; None if it has none yet."""
+    """Returns the size of a codec for a field of this name, or None if it has none yet."""
     if name == "features":
         return codec.shape[-1] if codec.shape else None
     return codec.size
@@ -110,8 +116,8 @@ def sizes_of(module: nn.Module) -> dict[str, str]:
 
 
 def with_expected_sizes(experiment: Experiment) -> Experiment:
-    """Returns the experiment with sizes that are enough to build its model before its data is known: `text.size` for
-    what a codec will learn.
+    """Returns the experiment with sizes that suffice to build its model before its data is known: `text.size` for
+    codecs that are not learned yet.
     """
 
     def expected(module: Any, _: str) -> dict[str, int]:
@@ -126,7 +132,7 @@ def with_expected_sizes(experiment: Experiment) -> Experiment:
 
 
 def to_json(experiment: Experiment) -> dict[str, Any]:
-    """Plain values; each part carries the name of its file."""
+    """Returns the experiment as plain values. Each part has the name of its file."""
     return {field.name: part_to_json(getattr(experiment, field.name)) for field in dataclasses.fields(experiment)}
 
 
@@ -145,14 +151,16 @@ def part_to_json(value: Any) -> Any:
 
 
 def from_json(values: dict[str, Any]) -> Experiment:
-    """The experiment behind `to_json`. Raises `SeqlabError` for names and fields that do not exist."""
+    """Returns the experiment from the values of `to_json`. Raises `SeqlabError` for names and fields that do not
+    exist.
+    """
     hints = get_type_hints(Experiment)
     decoded = {}
     try:
         for name, value in values.items():
             kind = FOLDER_OF_FIELD.get(name)
             if name == "model" and not isinstance(value, dict):
-                raise SeqlabError(f"{name} names no part of seqlab")
+                raise SeqlabError(f"{name} does not name a part of seqlab")
             if kind is not None and value is not None:
                 decoded[name] = part_from_json(kind, value, name)
             elif isinstance(value, dict):
@@ -167,18 +175,18 @@ def from_json(values: dict[str, Any]) -> Experiment:
 
 
 def part_from_json(kind: str, value: Any, place: str) -> Any:
-    """A part, or a field of one: JSON knows no tuples, and a linen module must be hashable."""
+    """Returns a part, or a field of one. Lists become tuples, because a linen module must be hashable."""
     if isinstance(value, list):
         return tuple(part_from_json(kind, element, place) for element in value)
     if not isinstance(value, dict):
         return value
     part = value.get("part")
     if kind not in EXPERIMENT_FOLDERS or not isinstance(part, str):
-        raise SeqlabError(f"{place} names no part of seqlab")
+        raise SeqlabError(f"{place} does not name a part of seqlab")
     if "/" in part:
         kind, _, part = part.partition("/")
         if kind not in EXPERIMENT_FOLDERS:
-            raise SeqlabError(f"{place} names no part of seqlab")
+            raise SeqlabError(f"{place} does not name a part of seqlab")
     fields = {
         name: part_from_json(kind, element, f"{place}.{name}") for name, element in value.items() if name != "part"
     }
@@ -186,12 +194,14 @@ def part_from_json(kind: str, value: Any, place: str) -> Any:
     for name, size in fields.items() if kind != "datasets" else ():
         limit = MAX_LAYERS if name.endswith("layers") else MAX_SIZE
         if isinstance(size, int) and abs(size) > limit:
-            raise SeqlabError(f"{place}.{name} is {size}, and can be {limit} at most")
+            raise SeqlabError(f"{place}.{name} is {size}, but must be at most {limit}")
     return built
 
 
 def build_checked(cls: type, fields: dict[str, Any], place: str) -> Any:
-    """The dataclass with some fields. Raises for one that it has not, or that is of another type than it says."""
+    """Returns the dataclass with some fields. Raises `SeqlabError` for an unknown field, or a value of
+    another type.
+    """
     hints = get_type_hints(cls)
     linen_fields = ("parent", "name") if issubclass(cls, nn.Module) else ()
     field_names = {field.name for field in dataclasses.fields(cls)} - {*linen_fields}
@@ -227,7 +237,7 @@ def load_experiment(path: Path) -> Experiment:
 
 
 def differences(old: Experiment, new: Experiment) -> list[str]:
-    """The fields in which two experiments differ, as "name: old -> new"."""
+    """Returns the fields in which two experiments differ, as "name: old -> new"."""
     return list(_differences("", to_json(old), to_json(new)))
 
 
@@ -240,46 +250,50 @@ def _differences(prefix: str, old: Any, new: Any):
 
 
 def is_part(value: Any, kind: str) -> bool:
-    """Whether a value is of the class that its file in a folder of parts is for."""
+    """Returns whether a value has the class of the part that its file in a folder of parts defines."""
     name = part_name(value)
     return kind in EXPERIMENT_FOLDERS and name in names(kind) and part_class(kind, name) is type(value)
 
 
 def check_parts(experiment: Experiment) -> None:
-    """Refuses parts that are not in the catalogue, and a model of another protocol than the task's."""
+    """Raises `SeqlabError` for parts that are not in the catalogue, and for a model that does not fit the task."""
     for field_name, kind in FOLDER_OF_FIELD.items():
         value = getattr(experiment, field_name)
         if value is None and field_name == "parametrization":
             continue
         if not is_part(value, kind):
-            raise SeqlabError(f"{type(value).__name__} is none of the {kind}: it must live in {kind}/, see --parts")
+            raise SeqlabError(f"{type(value).__name__} must be in a file of {kind}/ (see --parts)")
     for path, inner in modules_in(experiment.model):
         kind, cls = part_kind(inner), type(inner)
         if path and not is_part(inner, kind):
-            raise SeqlabError(f"model.{path}: {cls.__name__} must be in a file of encoders/ or readers/, see --parts")
+            raise SeqlabError(
+                f"model.{path}: {cls.__name__} must be in a file of encoders/ or readers/ (see --parts)"
+            )
         base = {"encoders": Encoder, "readers": Reader}.get(kind)
         if base is not None and base not in cls.__mro__:
-            raise SeqlabError(f"model.{path}: {cls.__name__} must inherit {base.__name__} of seqlab.types")
+            raise SeqlabError(f"model.{path}: {cls.__name__} must inherit from seqlab.types.{base.__name__}")
         if base is Encoder and not isinstance(inner.causal, bool):
             raise SeqlabError(f"model.{path}: {cls.__name__} must define the property causal, True or False")
     model, task, protocol = type(experiment.model).__name__, type(experiment.task).__name__, experiment.task.model
     if not isinstance(experiment.model, protocol):
-        raise SeqlabError(f"{task} needs a {kind_of(protocol)}, and {model} is not one")
+        raise SeqlabError(f"{task} needs a {kind_of(protocol)}, but {model} is not one")
     readers = readers_of(experiment.model)
     for path, reader in readers.items():
         if reader.column not in experiment.task.columns:
             columns = ", ".join(experiment.task.columns)
-            raise SeqlabError(f"model.{path} reads the column {reader.column!r}, and {task} has {columns}")
+            raise SeqlabError(f"model.{path} reads the column {reader.column!r}, but {task} has only {columns}")
     if protocol is Generator and "source" in experiment.task.columns and not readers:
-        raise SeqlabError(f"{model} reads no source, and {task} has one")
+        raise SeqlabError(f"{model} does not read a source, but {task} has one")
     check_saved_form(experiment)
 
 
 def check_saved_form(experiment: Experiment) -> None:
-    """Raises `SeqlabError` for an experiment that is not the same once it was saved and loaded."""
+    """Raises `SeqlabError` for an experiment that changes when it is saved and loaded."""
     try:
         same = from_json(json.loads(json.dumps(to_json(experiment)))) == experiment
     except (SeqlabError, TypeError) as error:
-        raise SeqlabError(f"this experiment cannot be saved: {error}; a part is the class of its own file") from None
+        raise SeqlabError(
+            f"this experiment cannot be saved: {error}; each part must be the class that its file defines"
+        ) from None
     if not same:
-        raise SeqlabError("this experiment changes when it is saved: fields of parts are plain values or parts")
+        raise SeqlabError("this experiment changes when it is saved: fields of parts must be plain values or parts")

@@ -23,8 +23,8 @@ LENGTH_PENALTIES = ("none", "gnmt", "power")
 STOP_RULES = ("optimal", "first", "full", "bound", "top", "empty", "slots")
 RISKS = ("chrf", "bleu")
 MAX_BEAM = 10_000
-MAX_POSITIONS = 1 << 16  # of sources and hypotheses in a batch: long lines come in smaller batches
-MAX_TOKENS = 1 << 13  # of a text, where the model sets no bound: memory grows with the square of a source
+MAX_POSITIONS = 1 << 16  # positions of sources and hypotheses in a batch; longer lines form smaller batches
+MAX_TOKENS = 1 << 13  # tokens of a text if the model has no limit; memory grows with the square of a source
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Text:
     def __post_init__(self) -> None:
         check_types(self, "text.")
         if self.kind not in ("bpe", "char", "word"):
-            raise SeqlabError(f"unknown tokenizer {self.kind!r}: bpe, char or word")
+            raise SeqlabError(f"unknown tokenizer {self.kind!r}: use bpe, char or word")
         check_minimums(self, "text.", sample=1)
 
 
@@ -56,7 +56,7 @@ class Batching:
     buckets: int = 6
     """Maximum number of shapes of training batches. Each shape is compiled once."""
     max_length: int = 256
-    """Maximum number of tokens of a side. Longer training examples are skipped and counted."""
+    """Maximum number of tokens of a source or target. Longer training examples are skipped and counted."""
     max_ratio: float = 9.0
     """Maximum ratio of the lengths of a training pair. Other pairs are skipped and counted."""
 
@@ -97,7 +97,7 @@ class Optimizer:
             if not 0 < rate < math.inf:
                 raise SeqlabError(f"optimizer.rates: the factor of {pattern!r} must be above 0, not {rate}")
         if self.name not in OPTIMIZERS:
-            raise SeqlabError(f"unknown optimizer {self.name!r}: one of {', '.join(OPTIMIZERS)}")
+            raise SeqlabError(f"unknown optimizer {self.name!r}: use one of {', '.join(OPTIMIZERS)}")
         check_minimums(self, "optimizer.", clip=0)
         check_fraction("optimizer.beta1", self.beta1)
         check_fraction("optimizer.beta2", self.beta2)
@@ -121,14 +121,14 @@ class Schedule:
     dim: int = 512
     """Width of the model in the formula of noam (Vaswani et al. 2017, equation 3)."""
     every: int = 1000
-    """Number of steps after which step multiplies the rate by `decay`."""
+    """Number of steps between multiplications of the rate by `decay` (step)."""
     decay: float = 0.5
-    """Factor of step."""
+    """Factor on the rate every `every` steps (step)."""
 
     def __post_init__(self) -> None:
         check_types(self, "schedule.")
         if self.name not in SCHEDULES:
-            raise SeqlabError(f"unknown schedule {self.name!r}: one of {', '.join(SCHEDULES)}")
+            raise SeqlabError(f"unknown schedule {self.name!r}: use one of {', '.join(SCHEDULES)}")
         check_minimums(self, "schedule.", every=1, warmup=0)
         check_nonnegative("schedule.peak", self.peak)
 
@@ -142,10 +142,10 @@ class Search:
     preset: str = "seqlab"
     """Rules of the beam search: seqlab, gnmt, fairseq, joey, marian, ct2 or hf (docs/guides/search.md)."""
     length: str | None = None
-    """Length penalty, the divisor of the log-probability of n tokens: none, gnmt ((5 + n) / 6) ** alpha, or power
-    n ** alpha. None: that of the preset."""
+    """Length penalty, the divisor of the log-probability of n tokens: none, gnmt (((5 + n) / 6) ** alpha) or power (n
+    ** alpha). None: the penalty of the preset."""
     alpha: float | None = None
-    """Exponent of the length penalty. None: that of the preset, 0.6 for seqlab."""
+    """Exponent of the length penalty. None: the exponent of the preset, 0.6 for seqlab."""
     word_penalty: float = 0.0
     """Penalty per token, subtracted before the division by the length penalty."""
     coverage: float = 0.0
@@ -155,21 +155,22 @@ class Search:
     diversity: float = 0.5
     """Penalty of a token for each hypothesis of earlier groups that has chosen it at the same step."""
     stop: str | None = None
-    """Stop rule of a sentence: optimal, first, full, bound, top, empty or slots. None: that of the preset."""
+    """Stop rule of a sentence: optimal, first, full, bound, top, empty or slots. None: the rule of the preset."""
     max_length: int = 0
-    """Maximum number of tokens of a text, EOS included; 0: that of the task, for translation 2 S + 10."""
+    """Maximum number of tokens of a text, including EOS; 0: the maximum of the task, for translation 2 S + 10, where
+    S is the length of the source."""
     max_ratio: float = 0.0
-    """Maximum number of tokens of a text, as a multiple of the source's; 0: no bound."""
+    """Maximum number of tokens of a text, as a multiple of the source length; 0: no limit."""
     min_length: int = 0
-    """Minimum number of tokens of a text, EOS included; 0: that of the preset."""
+    """Minimum number of tokens of a text, including EOS; 0: the minimum of the preset."""
     min_ratio: float = 0.0
-    """Minimum number of tokens of a text, as a multiple of the source's."""
+    """Minimum number of tokens of a text, as a multiple of the source length."""
     no_repeat: int = 0
-    """Length of n-grams that a text does not repeat; 0: no restriction."""
+    """Length of n-grams that a text must not repeat; 0: no restriction."""
     repetition: float = 1.0
-    """Penalty of tokens that the text already contains, a factor on their negative scores; 1: no penalty."""
+    """Factor on the negative scores of tokens that the text already contains; 1: no penalty."""
     forbid: tuple[str, ...] = ()
-    """Words that are never written, each a single token of the vocabulary."""
+    """Words that are never generated, each a single token of the vocabulary."""
     sample: int | None = None
     """Seed of samples. Draw `beam` samples instead of searching. None: search."""
     temperature: float = 1.0
@@ -202,14 +203,16 @@ class Search:
         for name in ("alpha", "word_penalty", "coverage", "diversity"):
             value = getattr(self, name)
             if value is not None and not abs(value) < 1e6:
-                raise SeqlabError(f"{name} must be below a million, not {value}")
+                raise SeqlabError(f"{name} must be between -1,000,000 and 1,000,000, not {value}")
         check_minimums(self, "", coverage=0, diversity=0, groups=1, batch_tokens=1, no_repeat=0)
         if self.alpha and self.length == "none":
-            raise SeqlabError("alpha is the exponent of a length penalty, and length none has none: leave out one")
+            raise SeqlabError(
+                "alpha is the exponent of the length penalty, but length is none: leave out one of them"
+            )
         if self.groups == 1 and self.diversity != Search.diversity:
-            raise SeqlabError("diversity is a penalty between groups: give groups of 2 or more")
+            raise SeqlabError("diversity is a penalty between groups: set groups to 2 or more")
         if self.coverage and (self.beam == 1 or self.sample is not None):
-            raise SeqlabError("coverage ranks the hypotheses of a beam: give a beam of 2 or more, and no sample")
+            raise SeqlabError("coverage needs beam search: set beam to 2 or more, and leave out sample")
         if self.beam % self.groups:
             raise SeqlabError(f"beam must be a multiple of groups: {self.beam} is not a multiple of {self.groups}")
         if not 0 < self.repetition < math.inf:
@@ -233,9 +236,9 @@ class Search:
         if self.risk is not None and self.risk not in RISKS:
             raise SeqlabError(f"risk must be one of {', '.join(RISKS)}, not {self.risk!r}")
         if self.sample is not None and self.groups > 1:
-            raise SeqlabError("groups divide a beam, and samples have no beam: leave out groups or sample")
+            raise SeqlabError("groups divide a beam, but samples have no beam: leave out groups or sample")
         if self.sample is not None and self.stop is not None:
-            raise SeqlabError("stop ends a beam search, and samples have no beam: leave out stop or sample")
+            raise SeqlabError("stop ends a beam search, but samples have no beam: leave out stop or sample")
         usual = {"temperature": 1, "top_k": 0, "top_p": 1, "risk": None}
         changed = next((name for name, value in usual.items() if getattr(self, name) != value), None)
         if self.sample is None and changed is not None:
@@ -256,11 +259,12 @@ class Validation:
     every: int = 500
     """Number of steps between validations. A checkpoint follows each validation."""
     examples: int = 1000
-    """Number of examples of the validation split to use, the first ones."""
+    """Number of examples to use, from the beginning of the validation split."""
     metric: str = "loss"
-    """Score that selects the best checkpoint and stops early: loss, or a metric of the task, such as bleu."""
+    """Score that selects the best checkpoint and controls early stopping: loss, or a metric of the task, such as
+    bleu."""
     beam: int = 1
-    """Beam of the scored texts; 0: score no texts, only the loss."""
+    """Beam of the scored texts; 0: compute only the loss."""
     patience: int = 0
     """Number of validations without improvement after which training stops; 0: never stop early."""
 
@@ -303,7 +307,7 @@ class Parallel:
     def __post_init__(self) -> None:
         check_types(self, "parallel.")
         if self.name not in ("jit", "pmap"):
-            raise SeqlabError(f"unknown parallel.name {self.name!r}: jit or pmap")
+            raise SeqlabError(f"unknown parallel.name {self.name!r}: use jit or pmap")
         check_minimums(self, "parallel.", fsdp=1, tensor=1, heartbeat=1)
         if self.name == "pmap" and self.fsdp * self.tensor > 1:
             raise SeqlabError(
@@ -321,12 +325,12 @@ class Experiment:
     steps: int = 10_000
     """Number of training steps: updates, or rollouts of an online task."""
     seed: int = 0
-    """Seed of parameters, dropout and the order of batches."""
+    """Random seed of parameters, dropout and the order of batches."""
     accumulate: int = 1
     """Number of parts into which a batch is split to save memory. Their gradients are accumulated."""
     nonfinite: str = "stop"
-    """Reaction to a loss or gradient that is not finite: stop, skip the update, or rollback: continue from the last
-    checkpoint without the batch."""
+    """Reaction to a loss or gradient that is not finite: stop, skip (skip the update) or rollback (continue from the
+    last checkpoint without the batch)."""
     log_every: int = 50
     """Number of steps between lines of the log."""
     hash_every: int = 0
@@ -354,7 +358,7 @@ class Experiment:
             ("seed", self.seed, 0, (1 << 32) - 1),
             ("steps", self.steps, 1, (1 << 31) - 1),
         ):
-            if not minimum <= value <= maximum:  # as JAX has them, of 32 bits
+            if not minimum <= value <= maximum:  # the 32-bit integers of JAX
                 raise SeqlabError(f"{name} must be between {minimum} and {maximum}, not {value}")
         if self.nonfinite not in ("stop", "skip", "rollback"):
             raise SeqlabError(f"nonfinite must be stop, skip or rollback, not {self.nonfinite!r}")

@@ -1,4 +1,4 @@
-"""Experiments: found, resolved, saved, loaded; and every config of the project."""
+"""Experiments are found, resolved, saved and loaded, including every config of the project."""
 
 import dataclasses
 import functools
@@ -55,7 +55,7 @@ def test_every_config_builds_at_full_size(path, monkeypatch):
 
 
 def fits(model, task):
-    """A generator of the kind that a task needs reads a source if the task has one."""
+    """Returns whether a model has the kind that a task needs, and reads a source exactly if the task has one."""
     protocol, columns = catalogue.part_class("tasks", task).model, catalogue.part_class("tasks", task)().columns
     if not isinstance(catalogue.module("models", model).TINY, protocol):
         return False
@@ -68,7 +68,7 @@ PAIRS = [pair for pair in itertools.product(catalogue.names("models"), catalogue
 
 @pytest.mark.parametrize(("model", "task"), PAIRS)
 def test_every_model_with_every_task_of_its_kind(model, task):
-    """The model line of a config is swapped and nothing else: a training step, and a generator's decoding step."""
+    """Exchanging only the model of a config works: a training step, and a decoding step for generators."""
     parts = {"model": catalogue.module("models", model).TINY, "task": catalogue.part_class("tasks", task)()}
     experiment = dataclasses.replace(tiny_experiment(), **parts)
     before = jax.eval_shape(functools.partial(initial_state, experiment), blank_batch(experiment.model))
@@ -115,10 +115,10 @@ def test_resolve():
 
 def test_a_model_that_does_not_fit_the_task():
     lm = catalogue.part_class("models", "transformer_lm")()
-    with pytest.raises(SeqlabError, match="reads no source, and Translation has one"):
+    with pytest.raises(SeqlabError, match="does not read a source, but Translation has one"):
         catalogue.check_parts(dataclasses.replace(tiny_experiment(), model=lm))
     modeling = catalogue.part_class("tasks", "language_modeling")()
-    with pytest.raises(SeqlabError, match="reads the column 'source', and LanguageModeling has target"):
+    with pytest.raises(SeqlabError, match="reads the column 'source', but LanguageModeling has only target"):
         catalogue.check_parts(dataclasses.replace(tiny_experiment(), task=modeling))
 
 
@@ -167,7 +167,11 @@ def test_not_a_run(tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("x = 1", "a config defines `experiment`"), ("x = (", r"c\.py:1: "), ("experiment = 3", "a config defines")],
+    [
+        ("x = 1", "a config must define `experiment`"),
+        ("x = (", r"c\.py:1: "),
+        ("experiment = 3", "a config must define"),
+    ],
 )
 def test_bad_configs(tmp_path, text, message):
     path = tmp_path / "c.py"
@@ -227,7 +231,7 @@ def test_own_metrics(tmp_path, monkeypatch, capsys):
     assert score("vowels", ["ab", "a"], [["x", "y"]])[0].value == 75.0
     (tmp_path / "metrics" / "again.py").write_text("METRICS = {'bleu': None}\n")
     (tmp_path / "metrics" / "broken.py").write_text("1 / 0\n")
-    assert score("vowels", ["ab"], [["x"]])[0].value == 50.0  # what is not needed does not matter
+    assert score("vowels", ["ab"], [["x"]])[0].value == 50.0  # unrelated broken files do not matter
     with pytest.raises(SeqlabError, match=r"bleu\.py and .*again\.py define a metric 'bleu': rename one"):
         score("bleu", ["ab"], [["x"]])
     with pytest.raises(SeqlabError, match=r"unknown metric 'bleuu': .*broken\.py cannot be imported: Zero"):
@@ -238,7 +242,7 @@ def test_own_metrics(tmp_path, monkeypatch, capsys):
 
 
 def test_two_files_of_one_name(tmp_path, monkeypatch, capsys):
-    """A user's file never takes the place of another part silently, and hides no other part."""
+    """A custom file never silently replaces another part, and does not hide other parts."""
     monkeypatch.setattr(parts, "_folders", [])
     for folder, name in (("a", "words"), ("a", "mine"), ("b", "mine"), ("b", "other")):
         (tmp_path / folder / "readers").mkdir(parents=True, exist_ok=True)
@@ -282,7 +286,7 @@ def test_modules_in_a_tuple():
 
 def test_a_model_s_field_of_another_type():
     experiment = tiny_experiment()
-    object.__setattr__(experiment.model, "dim", 32.0)  # as a config may; in tests types are checked at once
+    object.__setattr__(experiment.model, "dim", 32.0)  # as in a config; tests check types at once
     with pytest.raises(SeqlabError, match=r"model\.dim must be of type int, not 32\.0"):
         dataclasses.replace(experiment)
 

@@ -1,5 +1,5 @@
 """Conventions of commands and of the Python API: options have an effect or are refused, malformed input gives one
-error, and nothing is lost.
+error, and no work is lost.
 """
 
 import dataclasses
@@ -98,7 +98,7 @@ OPTIONS = {
     "risk": "chrf",
 }
 SAME = {  # options that cannot change a text or a score
-    "greedy": ["stop"],  # a beam of one has finished when a text has
+    "greedy": ["stop"],  # a beam of one finishes with its first text
     "hf of one": ["stop"],
     "marian": ["length"],  # its alpha is 0
 }
@@ -121,7 +121,7 @@ def test_every_option_has_its_effect_or_is_refused(short_run, method):
 
 
 def test_greedy_scores_follow_the_length_penalty(run):
-    """Scores of greedy search are those of `logprob` over the same penalty as in a beam."""
+    """Scores of greedy search are log-probabilities divided by the length penalty, as in beam search."""
     for length, divisor in (("none", 1.0), ("power", None), ("gnmt", None)):
         for (best,) in run.write(LINES, beam=1, length=length, max_length=12):
             n = len(best.ids)
@@ -131,7 +131,7 @@ def test_greedy_scores_follow_the_length_penalty(run):
 
 @pytest.mark.parametrize("options", [{"beam": 1}, {"beam": 4}, {"beam": 4, "sample": 3}])
 def test_special_tokens_are_never_written(run, options):
-    """They are not targets of training; a text that is read back has the score that it was written with."""
+    """Special tokens are not targets of training, and a text that is read back must have the score of the search."""
     target = run.codecs["target"]
     for best in run.write(LINES * 4, max_length=12, nbest=options["beam"], **options):
         for text in best:
@@ -148,7 +148,7 @@ def test_a_stated_minimum_wins_over_a_default_maximum(run):
 
 
 def test_ratios_need_a_source(home):
-    with pytest.raises(SeqlabError, match="max_ratio and min_ratio are multiples of a source's length"):
+    with pytest.raises(SeqlabError, match="max_ratio and min_ratio are multiples of the length of a source"):
         seqlab.load(home / "lm").translate(["a"], max_ratio=2.0)
 
 
@@ -187,7 +187,7 @@ def test_options_of_another_type(run, options, message):
 
 
 def test_what_options_may_be(run):
-    """Any iterable of lines, NumPy numbers, and lists for tuples."""
+    """Options accept any iterable of lines, NumPy numbers, and lists in place of tuples."""
     expected = run.translate(["a b"], beam=2, forbid=("x",))
     assert run.translate((line for line in ["a b"]), beam=np.int64(2), forbid=["x"]) == expected
 
@@ -209,7 +209,7 @@ def test_a_run_in_a_notebook(run):
 
 
 def seqlab_process(home, *arguments, **options):
-    """A process of its own, whose home folder is `home`."""
+    """Runs seqlab in a separate process whose home folder is `home`."""
     environment = {**os.environ, "HOME": str(home), **options.pop("environment", {})}
     environment.pop("XDG_CACHE_HOME", None)
     command = [sys.executable, "-m", "seqlab", *arguments]
@@ -225,7 +225,7 @@ def test_text_is_utf8_whatever_the_locale(home):
 
 
 def test_closed_standard_streams(home):
-    """No traceback, and the work is done."""
+    """The command completes without a traceback."""
     command = f"{sys.executable} -m seqlab decode run --input in.txt --output closed.txt --beam 1 <&- >&- 2>&-"
     done = subprocess.run(command, shell=True, cwd=home, check=False, timeout=300)
     assert done.returncode == 0
@@ -299,7 +299,7 @@ def without_root_capabilities():
 
 
 def test_an_output_that_cannot_be_written_is_refused_first(home):
-    """Without the capability of root to write everywhere."""
+    """Runs commands without root's capability to write everywhere."""
     folder = home / "readonly"
     folder.mkdir(exist_ok=True)
     folder.chmod(0o555)
@@ -323,7 +323,7 @@ def test_conventions(home, capsys):
         assert call(home, "train", *empty) == 2
         assert "CONFIG is missing; usage: seqlab train CONFIG" in capsys.readouterr().err
     assert call(home, "force", "run") == 2
-    assert capsys.readouterr().err == "seqlab: seqlab force is called seqlab logprob now\n"
+    assert capsys.readouterr().err == "seqlab: seqlab force has been renamed to seqlab logprob\n"
     assert call(home, "decod", "run") == 2
     assert "did you mean 'decode'" in capsys.readouterr().err
 
@@ -342,7 +342,9 @@ def test_doctor(home, capsys, monkeypatch):
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    """A folder with tables, one validation pair much longer than the others, and a run of three steps on them."""
+    """A folder with tables, in which one validation pair is much longer than the others, and an experiment of three
+    steps.
+    """
     folder = tmp_path_factory.mktemp("files")
     rows = [f"a b {n}\tx yz {n}" for n in range(30)]
     for split, more in (("train", []), ("dev", ["a b c " * 30 + "\t" + "xyz " * 3]), ("test", [])):
@@ -360,7 +362,7 @@ def train_in(folder, experiment, name, monkeypatch, lines=None):
 
 
 def test_validation_judges_what_evaluation_judges(files, monkeypatch, capsys):
-    """A held-out pair that training would leave out counts in both."""
+    """Both include a validation pair that training would skip."""
     folder, experiment = files
     batching = dataclasses.replace(experiment.batching, max_length=20, max_ratio=3.0)
     train_in(folder, dataclasses.replace(experiment, batching=batching), "short", monkeypatch)
@@ -379,7 +381,7 @@ def test_a_run_can_be_used_from_another_folder(files, monkeypatch, capsys, tmp_p
     assert call(tmp_path, *arguments) == 0
     whole = json.loads(capsys.readouterr().out)
     shutil.move(folder / "moved", tmp_path / "moved")
-    (folder / "test.tsv").rename(tmp_path / "elsewhere.tsv")  # and the other files are needed no more
+    (folder / "test.tsv").rename(tmp_path / "elsewhere.tsv")  # the other files are no longer needed
     arguments = ["evaluate", "moved", "--data-dir", str(tmp_path / "new"), "--json"]
     assert call(tmp_path, *arguments) == 2
     assert "test: no file" in capsys.readouterr().err
@@ -394,7 +396,9 @@ def test_a_run_can_be_used_from_another_folder(files, monkeypatch, capsys, tmp_p
 
 
 def test_a_finished_run_is_trained_longer(files, monkeypatch):
-    """With a rate that does not depend on the number of steps, as if it had been that long from the beginning."""
+    """With a learning rate that does not depend on the number of steps, the result equals that of one longer
+    training.
+    """
     folder, experiment = files
     constant = dataclasses.replace(experiment.schedule, name="constant", warmup=0)
     experiment = dataclasses.replace(experiment, schedule=constant)

@@ -1,4 +1,4 @@
-"""Each part of an experiment refuses values that are out of bounds or of another type, and names the field."""
+"""Each part of an experiment refuses values that are out of bounds or have another type, and names the field."""
 
 import dataclasses
 import math
@@ -32,14 +32,14 @@ def experiment(**fields):
 
 
 REFUSED = [
-    (Text, {"kind": "unigram"}, "unknown tokenizer 'unigram': bpe, char or word"),
+    (Text, {"kind": "unigram"}, "unknown tokenizer 'unigram': use bpe, char or word"),
     (Text, {"sample": 0}, "text.sample must be at least 1, not 0"),
     (Text, {"joint": 1}, "text.joint must be of type bool, not 1"),
     (Batching, {"tokens": 0}, "batching.tokens must be at least 1, not 0"),
     (Batching, {"buckets": 0}, "batching.buckets must be at least 1, not 0"),
     (Batching, {"max_length": 0}, "batching.max_length must be at least 1, not 0"),
     (Batching, {"max_ratio": math.nan}, "batching.max_ratio must be at least 1, not nan"),
-    (Optimizer, {"name": "lion"}, "unknown optimizer 'lion': one of adam, adamw"),
+    (Optimizer, {"name": "lion"}, "unknown optimizer 'lion': use one of adam, adamw"),
     (Optimizer, {"beta1": 1.0}, r"optimizer.beta1 must be at least 0 and below 1, not 1.0"),
     (Optimizer, {"beta2": -0.1}, r"optimizer.beta2 must be at least 0 and below 1, not -0.1"),
     (Optimizer, {"epsilon": math.inf}, "optimizer.epsilon must be a finite number of at least 0, not inf"),
@@ -47,7 +47,7 @@ REFUSED = [
     (Optimizer, {"average": 1.0}, r"optimizer.average must be at least 0 and below 1, not 1.0"),
     (Optimizer, {"clip": -1.0}, "optimizer.clip must be at least 0, not -1.0"),
     (Optimizer, {"clip": math.inf}, "optimizer.clip must be a finite number, not inf"),
-    (Schedule, {"name": "up"}, "unknown schedule 'up': one of constant"),
+    (Schedule, {"name": "up"}, "unknown schedule 'up': use one of constant"),
     (Schedule, {"every": 0}, "schedule.every must be at least 1, not 0"),
     (Schedule, {"warmup": -1}, "schedule.warmup must be at least 0, not -1"),
     (Schedule, {"peak": math.nan}, "schedule.peak must be a finite number of at least 0, not nan"),
@@ -56,7 +56,7 @@ REFUSED = [
     (Validation, {"beam": -1}, "validation.beam must be at least 0, not -1"),
     (Validation, {"metric": "bleu", "beam": 0}, "validation.metric 'bleu' needs decoded texts"),
     (Checkpoints, {"last": 0}, "checkpoints.last must be at least 1, not 0"),
-    (Parallel, {"name": "threads"}, "unknown parallel.name 'threads': jit or pmap"),
+    (Parallel, {"name": "threads"}, "unknown parallel.name 'threads': use jit or pmap"),
     (Parallel, {"fsdp": 0}, "parallel.fsdp must be at least 1, not 0"),
     (Parallel, {"name": "pmap", "tensor": 2}, "parallel.fsdp and parallel.tensor need jit"),
     (Search, {"beam": 0}, "beam must be at least 1, not 0"),
@@ -64,7 +64,7 @@ REFUSED = [
     (Search, {"preset": "opennmt"}, "preset must be one of seqlab, gnmt"),
     (Search, {"length": "root"}, "length must be one of none, gnmt, power"),
     (Search, {"stop": "late"}, "stop must be one of optimal, first"),
-    (Search, {"alpha": math.nan}, "alpha must be below a million, not nan"),
+    (Search, {"alpha": math.nan}, "alpha must be between -1,000,000 and 1,000,000, not nan"),
     (Search, {"coverage": -0.1}, "coverage must be at least 0, not -0.1"),
     (Search, {"beam": 5, "groups": 2}, "beam must be a multiple of groups: 5 is not a multiple of 2"),
     (Search, {"repetition": 0.0}, "repetition must be above 0"),
@@ -75,10 +75,10 @@ REFUSED = [
     (Search, {"risk": "ter", "sample": 1}, "risk must be one of chrf, bleu, not 'ter'"),
     (Search, {"sample": 1, "beam": 4, "groups": 2}, "samples have no beam: leave out groups or sample"),
     (Search, {"sample": 1, "stop": "first"}, "samples have no beam: leave out stop or sample"),
-    (Search, {"length": "none", "alpha": 0.5}, "length none has none: leave out one"),
-    (Search, {"diversity": 0.4}, "give groups of 2 or more"),
-    (Search, {"beam": 1, "coverage": 0.2}, "give a beam of 2 or more, and no sample"),
-    (Search, {"sample": 1, "coverage": 0.2}, "give a beam of 2 or more, and no sample"),
+    (Search, {"length": "none", "alpha": 0.5}, "length is none: leave out one"),
+    (Search, {"diversity": 0.4}, "set groups to 2 or more"),
+    (Search, {"beam": 1, "coverage": 0.2}, "set beam to 2 or more, and leave out sample"),
+    (Search, {"sample": 1, "coverage": 0.2}, "set beam to 2 or more, and leave out sample"),
     (Search, {"forbid": "abc"}, "search.forbid must be of type tuple"),
     (Search, {"alpha": "1"}, "search.alpha must be of type float . None, not '1'"),
     (Search, {"top_k": 3}, "top_k needs samples: give a seed, such as --sample 1"),
@@ -102,7 +102,7 @@ def test_refused(make, fields, message):
 
 @pytest.mark.parametrize("part", [Text, Batching, Optimizer, Schedule, Search, Validation, Checkpoints, Parallel])
 def test_a_field_of_another_type(part):
-    """Every field of plain type names itself, and its type."""
+    """The error for each field of a basic type names the field and its type."""
     for field in dataclasses.fields(part):
         if field.type in (int, float, str, bool):
             wrong = "3" if field.type is not str else 3

@@ -1,5 +1,5 @@
-"""The examples of docs/parts, in a folder of their own: they obey the laws, train, resume, decode, predict and are
-evaluated by the commands that a user gives.
+"""The examples of docs/parts, in a separate folder, obey the laws, and the usual commands train, resume, decode,
+predict and evaluate with them.
 """
 
 import dataclasses
@@ -58,7 +58,7 @@ EXPERIMENTS = {
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
-    """A folder with the parts of all pages and two configs."""
+    """A folder with the parts of all pages and a config for each experiment."""
     home = tmp_path_factory.mktemp("parts")
     for page in PAGES:
         for code in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL):
@@ -89,7 +89,7 @@ def test_every_kind_has_a_page(home):
 
 
 def test_a_reward_is_a_field_of_a_task(home):
-    """Its numbers, its form in experiment.json, and its effect on training."""
+    """Tests the values of a reward, its form in experiment.json, and its effect on training."""
     reward = catalogue.part_class("rewards", "brevity")(cost=0.5)
     assert reward.score(["a", "b"], ["", "xyz"]).tolist() == [0.0, -1.5]
     values = catalogue.part_to_json(reward)
@@ -122,7 +122,7 @@ def test_they_train_resume_and_are_evaluated(home, name, capsys):
     train = ["train", f"{name}.py", "--data-dir", "data"]
     assert seqlab(home, *train, "--out", f"{name}-whole") == 0
     assert seqlab(home, *train, "--out", f"{name}-run") == 0
-    for step in (6, 12):  # as if it had been killed before its second checkpoint
+    for step in (6, 12):  # as if killed before the second checkpoint
         assert (home / f"{name}-run" / "checkpoints" / str(step)).is_dir()
     shutil.rmtree(home / f"{name}-run" / "checkpoints" / "12")
     assert seqlab(home, *train, "--out", f"{name}-run") == 0
@@ -154,7 +154,7 @@ def test_they_are_the_same_on_devices(home, name):
 
 
 def test_a_run_without_its_parts(home, monkeypatch, capsys):
-    """The error names what is missing."""
+    """The error names the missing part."""
     monkeypatch.setattr(parts, "_folders", [])
     assert call(home, "predict", "polarity-run", "--input", "in.txt") == 2
     assert "no 'marked_words' among the readers" in capsys.readouterr().err

@@ -26,7 +26,7 @@ from seqlab.training.state import initial_state
 
 
 class Letters(Codec):
-    """`given` is what `encode` returns for two values."""
+    """A codec whose `encode` returns `given` for two values."""
 
     size = 10
 
@@ -61,7 +61,7 @@ def test_a_codec_that_encodes_wrongly(tmp_path, given, message):
     with pytest.raises(SeqlabError, match=f"Letters.{message}"):
         encode_examples(examples, 2, "content", {"source": Letters(given)}, tmp_path)
     (folder,) = tmp_path.iterdir()
-    assert not [path for path in folder.iterdir() if path.is_dir()]  # nothing is kept
+    assert not [path for path in folder.iterdir() if path.is_dir()]  # nothing is stored
     encode_examples(examples, 2, "content", {"source": Letters()}, tmp_path)
 
 
@@ -96,13 +96,13 @@ class TextSave(Letters):
 )
 def test_a_codec_that_cannot_be_stored(tmp_path, codec, message):
     data = SimpleNamespace(hashes={"train": "1"}, size=lambda split: 1, read=lambda *_, **__: iter(()))
-    for _ in range(2):  # the second time, nothing of the first is found
+    for _ in range(2):  # the second run finds nothing from the first
         with pytest.raises(SeqlabError, match=message):
             fit_codec(codec, ["source"], Text(), data, tmp_path)
 
 
 class Shapes(MeanEncoder):
-    """`change` is made to what the encoder returns."""
+    """An encoder that applies `change` to its result."""
 
     change: str = ""
 
@@ -124,7 +124,7 @@ def test_an_encoder_of_other_shapes(change, message):
 
 
 def test_an_encoder_of_a_config():
-    """Its class is in no file of encoders."""
+    """Its class is not in a file of encoders."""
     cls = type("Local", (MeanEncoder,), {"__module__": "config"})
     experiment = dataclasses.replace(tiny_experiment(), model=TINY.clone(encoder=cls()), task=Classification())
     with pytest.raises(SeqlabError, match=r"model\.encoder: Local must be in a file of encoders/ or readers/"):

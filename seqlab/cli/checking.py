@@ -44,7 +44,7 @@ def check(
     if json:
         print(dump(laws))
     if broken := [law["name"] for law in laws if not law["holds"]]:
-        raise SeqlabError(f"{type(model).__name__} breaks {', '.join(broken)}; seqlab/laws defines them")
+        raise SeqlabError(f"{type(model).__name__} breaks these laws: {', '.join(broken)}; seqlab/laws defines them")
 
 
 def cost(arguments: list[str]) -> None:

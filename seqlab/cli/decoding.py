@@ -55,7 +55,7 @@ class Models:
 
     checkpoint: Checkpoint = "best"
     ensemble: Annotated[tuple[Path, ...], arg(metavar="RUN", help="More runs to combine with RUN.")] = ()
-    mean: Annotated[str, arg(help="What an ensemble averages: probabilities or log_probabilities.")] = "probabilities"
+    mean: Annotated[str, arg(help="Average over an ensemble: probabilities or log_probabilities.")] = "probabilities"
     lm: Annotated[Path | None, arg(metavar="RUN", help="A language model with the same tokenizer.")] = None
     lm_weight: Annotated[float, arg(help="Weight of the language model's log-probabilities.")] = 0.1
     dtype: Annotated[
@@ -91,7 +91,7 @@ def decode(
     loaded = load_models(run, models)
     settings = loaded.search_config(**dataclasses.asdict(search))
     if output.nbest < 0 or output.nbest > settings.beam:
-        message = f"--nbest {output.nbest} needs a beam of {output.nbest} or more"
+        message = f"--nbest {output.nbest} needs --beam {output.nbest} or more"
         raise SeqlabError(message if output.nbest > 0 else "--nbest must be 0 (plain text) or more")
     form = Format(**dataclasses.asdict(output))
     if files.input is None and files.output is None and sys.stdin.isatty():
@@ -106,7 +106,7 @@ def decode(
 
 
 def pause_of(path: Path | None, flush_ms: int) -> float | None:
-    """Returns the seconds after which waiting lines of standard input are decoded; None for a file."""
+    """Returns the number of seconds after which waiting lines of standard input are decoded, or None for a file."""
     check_minimum("--flush-ms", flush_ms, 1)
     if path is None:
         return flush_ms / 1000
@@ -122,9 +122,9 @@ def check_files(files: Files, is_cluster: bool) -> None:
         if path is not None and (path.is_dir() or not path.exists()):
             raise SeqlabError(f"--{name} {path}: {'this is a folder' if path.is_dir() else 'no such file'}")
     if (files.resume or files.shard != "1/1") and (files.input is None or not files.input.is_file()):
-        raise SeqlabError(f"--{'resume' if files.resume else 'shard'} needs a file: give --input")
+        raise SeqlabError(f"--{'resume' if files.resume else 'shard'} needs an input file: give --input")
     if files.resume and files.output is None:
-        raise SeqlabError("--resume continues a file: give --output")
+        raise SeqlabError("--resume needs an output file: give --output")
     if is_cluster and (files.input is None or files.resume):
         raise SeqlabError(
             "several processes need --input and do not support --resume; to resume, run each with a --shard I/N"
@@ -191,7 +191,7 @@ def predict(
     start_computing()
     loaded = load(run, checkpoint)
     if loaded.experiment.task.searches:
-        raise SeqlabError(f"{run} writes texts: use seqlab decode")
+        raise SeqlabError(f"{run} generates text: use seqlab decode")
     examples = examples_in(loaded.trained.task, sys.stdin.buffer if input is None else input)
     with open_output(output) as stream:
         for line in prediction_lines(loaded.trained, examples, nbest, json, pause):

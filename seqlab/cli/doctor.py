@@ -16,7 +16,7 @@ from seqlab.cli.start import dump
 from seqlab.system.errors import SeqlabError
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "sentencepiece", "sacrebleu", "rouge-score")
-ACCELERATORS = {  # what shows that there is one, and the package that JAX needs for it
+ACCELERATORS = {  # a program that is installed with the accelerator, and the package that JAX needs for it
     "nvidia-smi": 'pip install "jax[cuda12]"',
     "tpu-info": 'pip install "jax[tpu]"',
 }
@@ -26,7 +26,7 @@ def doctor(
     data_dir: DataDir = DATA_DIR,
     json: Annotated[bool, arg(help="Print JSON.")] = False,
 ) -> None:
-    """Report the Python, the packages, the devices, the memory and the folders that seqlab uses.
+    """Report Python, packages, devices, memory and the folders that seqlab uses.
 
     Example: seqlab doctor
     """
@@ -68,22 +68,22 @@ def describe_devices() -> str:
         import jax
 
         devices = jax.devices()
-    except Exception as error:  # whatever a driver or a package does
+    except Exception as error:  # a driver or a package may raise anything
         return f"none: {str(error).splitlines()[0]}"
     kinds = {device.device_kind for device in devices}
     return f"{len(devices)} {devices[0].platform} ({', '.join(sorted(kinds))})"
 
 
 def describe_folder(folder: Path) -> str:
-    """Returns a folder's place, whether it can be written to, and the free space on its disk."""
+    """Returns a folder's path, whether it can be written to, and the free space on its disk."""
     existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
-    state = "" if folder.exists() else ", not made yet"
+    state = "" if folder.exists() else ", does not exist yet"
     state += "" if os.access(existing, os.W_OK) else ", not writable"
     return f"{folder}{state}, {shutil.disk_usage(existing).free / 2**30:.1f} GiB free"
 
 
 def advice_for(facts: dict[str, str], data_dir: Path) -> Iterator[str]:
-    """Yields what to do about each fact that keeps seqlab from working well."""
+    """Yields advice on each fact that keeps seqlab from working well."""
     missing = [package for package in PACKAGES if facts[package] == "missing"]
     if missing:
         yield f"install the missing packages: pip install {' '.join(missing)}"

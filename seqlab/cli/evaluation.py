@@ -55,7 +55,7 @@ def evaluate(
     loaded = load(run, checkpoint)
     task = loaded.experiment.task
     if not task.searches and search != NO_SEARCH:
-        raise SeqlabError(f"a {kind_of(task.model)} does not search: leave out the options of search")
+        raise SeqlabError(f"a {kind_of(task.model)} does not search: leave out the search options")
     loaded = loaded._replace(experiment=with_data_fields(loaded.experiment, places.data))
     result = evaluate(loaded, split, places.data_dir, places.base, **dataclasses.asdict(search))
     for doubt in result.doubts:
@@ -75,13 +75,13 @@ def evaluate(
     show_scores(result.scores, json, facts)
     if not json:
         print("\n".join(describe_evaluation(facts, task.searches)))
-    if output is not None and is_process_zero():  # last, so that a full disk costs no score
+    if output is not None and is_process_zero():  # last, so that a full disk does not prevent the scores
         with open_output(output) as stream:
             stream.writelines(line.replace("\n", " ") + "\n" for line in result.decoded.texts)
 
 
 def with_data_fields(experiment: Any, assignments: Iterable[str]) -> Any:
-    """Returns the experiment, in which fields of the data set have other values, given as "FIELD=VALUE"."""
+    """Returns the experiment with other values of fields of the data set, given as "FIELD=VALUE"."""
     from seqlab import catalogue
 
     values = catalogue.part_to_json(experiment.data)
@@ -168,7 +168,7 @@ def show_scores(scores: list[Any], as_json: bool, facts: dict[str, Any]) -> None
 
 @dataclasses.dataclass(frozen=True)
 class FileFacts:
-    """Facts that runs store and plain files lack."""
+    """Additional inputs for text files. Runs store them."""
 
     source: Annotated[
         Path | None, arg(metavar="F", help="Sources of compared files, for scores by length and by copied words.")

@@ -89,7 +89,7 @@ def show_batch(
     run: RunFolder,
     step: Annotated[int | None, arg(metavar="N", help="Number of the step, from 1.")] = None,
     batch: Annotated[
-        str | None, arg(metavar="EPOCH/INDEX", help="Batch to show in place of --step, such as a skipped one.")
+        str | None, arg(metavar="EPOCH/INDEX", help="Batch to show instead of --step, such as a skipped batch.")
     ] = None,
     rows: Annotated[int, arg(metavar="K", help="Number of rows to show.")] = 3,
     json: bool = False,
@@ -105,9 +105,9 @@ def show_batch(
     check_minimum("--rows", rows, 1)
     epoch, _, index = (batch or "").partition("/")
     if step is None and batch is None:
-        raise SeqlabError("which batch? Give --step N, from 1 on, or --batch EPOCH/INDEX, from 0 on")
+        raise SeqlabError("a batch is missing: give --step N, from 1, or --batch EPOCH/INDEX, from 0")
     if batch is not None and (step is not None or not (epoch.isdecimal() and index.isdecimal())):
-        raise SeqlabError(f"--batch is EPOCH/INDEX, from 0 on, in the place of --step, not {batch!r}")
+        raise SeqlabError(f"--batch must be EPOCH/INDEX, from 0, without --step, not {batch!r}")
     place = None if batch is None else (int(epoch), int(index))
     facts = show_batch.facts(show_batch.training_batch(run, step or 0, places.data_dir, place), run, rows)
     print(dump(facts) if json else show_batch.format_batch(facts, shutil.get_terminal_size().columns))

@@ -65,23 +65,24 @@ GROUPS: dict[str, dict[str, Callable[..., None]]] = {
 }
 COMMANDS = {name: command for group in GROUPS.values() for name, command in group.items()}
 RENAMED = {"force": "logprob"}
-WITH_FIRST_ARGUMENT = ("train", "launch", "prepare", "cost", "diagnose")  # options depend on it, and it is read first
+# The first argument of these commands is read first, because the options depend on it.
+WITH_FIRST_ARGUMENT = ("train", "launch", "prepare", "cost", "diagnose")
 
 
 def main() -> None:
-    """Runs a command; bad input is one line on standard error and exit code 2, a training that was asked to stop 75,
-    an interrupt of anything else 130.
+    """Runs a command. The exit code is 2 for invalid input, with one line on standard error; 75 for a training that
+    was asked to stop; and 130 for any other interrupt.
     """
     if sys.argv[1:2] == ["train"]:
-        record_signals()  # first of all: what follows imports for seconds
+        record_signals()  # before the imports, which take seconds
     open_standard_streams()
     code, at_once = 0, False
     try:
         run_command(sys.argv[1:])
-        sys.stdout.flush()  # here, where a closed pipe is not an error
+        sys.stdout.flush()  # here, where a closed pipe is handled
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads: end quietly
-    except (SeqlabError, OSError) as error:  # an OSError: a full disk, say
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads: exit quietly
+    except (SeqlabError, OSError) as error:  # OSError: a full disk, for example
         print(f"seqlab: {error}", file=sys.stderr)
         code, at_once = 2, True
     except Stopped as stopped:
@@ -95,8 +96,8 @@ def main() -> None:
             raise
         traceback.print_exc()
         code, at_once = 1, True
-    # The usual end would wait for other processes, which do not come to it; and JAX, torn out of the midst of
-    # compiling, may crash there.
+    # A normal exit would wait for the other processes, which may never exit. JAX may also crash there if it was
+    # interrupted while it compiled.
     if at_once and (connected() or code == EXIT_STOPPED):
         sys.stdout.flush()
         sys.stderr.flush()
@@ -106,11 +107,11 @@ def main() -> None:
 
 
 def open_standard_streams() -> None:
-    """Makes text UTF-8 whatever the locale, and opens closed standard streams on the null device."""
+    """Makes standard streams UTF-8 in every locale, and opens closed ones on the null device."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         stream = getattr(sys, name)
         if stream is None:
-            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115  # until the process ends
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115  # open until the process ends
         elif isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors="surrogateescape" if name == "stdin" else "backslashreplace")
 
@@ -126,7 +127,7 @@ def run_command(arguments: list[str]) -> None:
     elif arguments[0] == "--version":
         print(f"seqlab {__version__}")
     elif arguments[0] in RENAMED:
-        raise SeqlabError(f"seqlab {arguments[0]} is called seqlab {RENAMED[arguments[0]]} now")
+        raise SeqlabError(f"seqlab {arguments[0]} has been renamed to seqlab {RENAMED[arguments[0]]}")
     elif arguments[0] not in COMMANDS:
         near = difflib.get_close_matches(arguments[0], COMMANDS, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"the commands are {', '.join(COMMANDS)}"
@@ -138,7 +139,7 @@ def run_command(arguments: list[str]) -> None:
 
 
 def help_text() -> str:
-    lines = ["usage: seqlab COMMAND ...", "", "Train sequence models, decode with beam search, and cite a score."]
+    lines = ["usage: seqlab COMMAND ...", "", "Train, decode and evaluate sequence models."]
     for title, commands in GROUPS.items():
         lines += ["", f"{title}:"]
         lines += [f"  {name:12} {(command.__doc__ or '').split(chr(10))[0]}" for name, command in commands.items()]

@@ -63,7 +63,9 @@ class EvaluationPlaces(ReferencePlaces):
 
     data: Annotated[
         tuple[str, ...],
-        arg(metavar="FIELD=VALUE", help="Change fields of the data set, such as test=FILE for a file that has moved."),
+        arg(
+            metavar="FIELD=VALUE", help="Change fields of the data set, such as test=FILE for a file that has moved."
+        ),
     ] = ()
 
 

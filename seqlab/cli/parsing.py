@@ -13,8 +13,8 @@ from seqlab.system.errors import SeqlabError
 
 
 def run_parsed(command: Callable[..., None], prog: str, arguments: list[str]) -> None:
-    """Calls a command with its arguments. Raises `SeqlabError` for a value that a part of an experiment refuses; tyro
-    would print the error in a box.
+    """Calls a command with its arguments. Raises `SeqlabError` for a value that a part of an experiment refuses,
+    which tyro would print in a box.
     """
 
     @functools.wraps(command)

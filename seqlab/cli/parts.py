@@ -49,7 +49,7 @@ def list_parts(
         print(dump(descriptions))
         return
     if not descriptions:
-        print(f"there are no {kind}; give custom ones with --parts DIR", file=sys.stderr)
+        print(f"no {kind} found; give custom ones with --parts DIR", file=sys.stderr)
     width = max(map(len, descriptions), default=0)
     for name, line in descriptions.items():
         print(f"{name:{width}}  {line}")

@@ -83,7 +83,7 @@ def average(
     named = run if run.name not in ("", "..") else run.resolve()
     out = out or named.with_name(named.name + "-average")
     steps = average(run, last, out)
-    print(f"{out}: the mean of steps {', '.join(map(str, steps))}")
+    print(f"{out}: mean of steps {', '.join(map(str, steps))}")
 
 
 def migrate(
@@ -115,4 +115,4 @@ def cache(clear: Annotated[bool, arg(help="Remove all compiled programs.")] = Fa
         f"programs {usage.programs:,}, size {usage.size / 2**20:.1f} MiB, limit {compilation.LIMIT / 2**20:,.0f} MiB"
     )
     if given := os.environ.get("JAX_COMPILATION_CACHE_DIR"):
-        print(f"not used: $JAX_COMPILATION_CACHE_DIR is set, and JAX uses {given}")
+        print(f"not used: $JAX_COMPILATION_CACHE_DIR is set, so JAX uses {given}")

@@ -14,7 +14,9 @@ from seqlab.system.memory import keep_freed_memory
 
 
 def without_processes(arguments: list[str]) -> list[str]:
-    """Returns the arguments without the options of a multi-process job, which differ the next time."""
+    """Returns the arguments without the options of a multi-process job, which may differ when the command is
+    repeated.
+    """
     names = tuple(f"--{field.name}" for field in dataclasses.fields(Processes))
     remaining, skip = [], False
     for argument in arguments:
@@ -68,7 +70,7 @@ def load_generator(run: Path, checkpoint: str, dtype: str | None = None) -> Any:
     loaded = load(run, checkpoint, dtype)
     task = loaded.experiment.task
     if not task.searches:
-        raise SeqlabError(f"a {kind_of(task.model)} writes no text: use seqlab predict")
+        raise SeqlabError(f"a {kind_of(task.model)} does not generate text: use seqlab predict")
     return loaded
 
 
@@ -80,7 +82,8 @@ def check_output(path: Path | None, *inputs: Path | None) -> None:
         return
     if path.is_dir() or not path.parent.is_dir():
         raise SeqlabError(f"{path}: {'is a folder' if path.is_dir() else f'no folder {path.parent}'}")
-    # A file is written next to its place and renamed, so the folder must be writable; a device or a pipe itself.
+    # A file is written under another name and renamed, so its folder must be writable. A device or a pipe is written
+    # directly.
     written = path if path.exists() and not path.is_file() else path.resolve().parent
     if not os.access(written, os.W_OK):
         raise SeqlabError(f"{path}: no permission to write to {written}")

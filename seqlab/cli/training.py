@@ -68,15 +68,15 @@ def launch(arguments: list[str]) -> None:
     def run(
         processes: Annotated[int, arg(metavar="N", help="Number of processes.")],
         grace: Annotated[
-            float, arg(metavar="S", help="Seconds from SIGTERM to SIGKILL, after a process has failed.")
+            float, arg(metavar="S", help="Seconds from SIGTERM to SIGKILL after a process has failed.")
         ] = 30.0,
         gpus_each: Annotated[
-            int, arg(metavar="K", help="Number of GPUs of each process; 0: all processes see all GPUs.")
+            int, arg(metavar="K", help="Number of GPUs per process; 0: all processes see all GPUs.")
         ] = 0,
     ) -> None:
         """Run the command after --, which is train, decode or evaluate, in N processes on this machine.
 
-        A process that fails is named, the other processes are stopped, and its exit code is returned. Exit code 75
+        If a process fails, it is named, the other processes are stopped, and its exit code is returned. Exit code 75
         means that training was stopped by a signal and saved.
 
         Example: seqlab launch --processes 2 -- train configs/quickstart.py --out runs/quickstart
@@ -92,7 +92,7 @@ def launch(arguments: list[str]) -> None:
 
 
 def prepare(arguments: list[str]) -> None:
-    """Prepare a data set, so that training starts at once."""
+    """Prepare a data set in advance, so that training starts at once."""
     usage = "usage: seqlab prepare DATASET [options]; seqlab prepare DATASET --help lists DATASET's options"
     name, rest = first_argument(arguments, "DATASET", usage)
     from seqlab import catalogue

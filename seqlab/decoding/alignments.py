@@ -14,9 +14,11 @@ from seqlab.types import Attentive
 def with_alignments(
     trained: TrainedModel, requests: Sequence[Request], texts: list[list[DecodedText]]
 ) -> list[list[DecodedText]]:
-    """Texts with their alignments, by a forced pass. Raises `SeqlabError` for a model that attends to no source."""
+    """Returns texts with their alignments, by a forced pass. Raises `SeqlabError` for a model without attention to a
+    source.
+    """
     if not isinstance(trained.model, Attentive):
-        raise SeqlabError("alignments are of one model that attends to a source")
+        raise SeqlabError("alignments need a single model with attention over the source")
     repeated = [request for request, best in zip(requests, texts, strict=True) for _ in best]
     ids = [text.ids for best in texts for text in best]
     positions = iter(most_attended(trained.model, trained.params, repeated, ids))
@@ -31,14 +33,16 @@ def with_alignments(
 
 
 def word_links(alignment: Alignment) -> list[tuple[int, int]]:
-    """Pairs of words of source and text, from 0, where a token of the text attends most to one of the source."""
+    """Returns the pairs of source word and text word, from 0, in which a token of the text word attends most to a
+    token of the source word.
+    """
     source, target = words_of(alignment.source), words_of(alignment.target)
     links = {(source[i], target[j]) for j, i in enumerate(alignment.best)}
     return sorted((i, j) for i, j in links if i >= 0 and j >= 0)
 
 
 def words_of(pieces: Sequence[str]) -> list[int]:
-    """The word of each token, from 0; EOS at the end and a single blank belong to no word (-1)."""
+    """Returns the word of each token, from 0. EOS at the end and a single blank belong to no word (-1)."""
     words, word, begins = [], -1, True
     ended = list(pieces[-1:]) == [END]
     for piece in pieces[: len(pieces) - ended]:

@@ -16,7 +16,7 @@ from seqlab.system.progress_bar import progress
 
 
 class DecodedSplit(NamedTuple):
-    """The first examples of a split, decoded, and the scores of each metric; empty for a task without metrics."""
+    """The first examples of a split, decoded, and their scores by metric; empty for a task without metrics."""
 
     sources: list[str]
     texts: list[str]
@@ -28,7 +28,7 @@ class DecodedSplit(NamedTuple):
 def decode_split(
     trained: TrainedModel, search: Search, data: PreparedData, split: str, count: int, corpus: Corpus | None = None
 ) -> DecodedSplit:
-    """Decodes and scores the first `count` examples of a split, whose ids are in `corpus`, if that is given."""
+    """Decodes and scores the first `count` examples of a split. If `corpus` is given, it holds their ids."""
     task = trained.task
     if not task.metrics:
         return DecodedSplit([], [], [], {}, 0.0)
@@ -49,5 +49,5 @@ def decode_split(
 
 
 def readable(value: str | bytes) -> str:
-    """A source as reports show it."""
+    """Returns a source as reports show it."""
     return value if isinstance(value, str) else f"{len(value):,} bytes"

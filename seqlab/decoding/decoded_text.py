@@ -1,12 +1,12 @@
-"""One decoded text, and its alignment with its source."""
+"""A decoded text, and its alignment with its source."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
 
 class Alignment(NamedTuple):
-    """Which source token each token of a text attends to most (`best`, indices from 0), and its share of the
-    attention. `source` and `target` are the tokens as the tokenizer writes them, EOS last where there is one.
+    """The source token that each token of a text attends to most (`best`, indices from 0), and its share of the
+    attention. `source` and `target` are the tokens as the tokenizer writes them, with EOS last if there is one.
     """
 
     source: list[str]
@@ -18,7 +18,7 @@ class Alignment(NamedTuple):
 class DecodedText(NamedTuple):
     """A text, its score normalized by length, its log-probability, its token ids with EOS, and its alignment.
 
-    With minimum Bayes risk the score is the text's mean similarity to all samples, in percent.
+    With minimum Bayes risk, the score is the mean similarity of the text to all samples, in percent.
     """
 
     text: str

@@ -1,4 +1,4 @@
-"""From lines of text to decoded texts: requests to the search, or the answers of a task without one."""
+"""Decodes lines of text, by a search or by the predictions of a task without a search."""
 
 import math
 import sys
@@ -35,9 +35,9 @@ def decode_lines(
 ) -> list[list[DecodedText]]:
     """Returns the `count` best texts for each line, best first. A task without a search returns its predictions.
 
-    Each of several processes decodes a share of the lines, and returns all texts. A blank source gives one empty text
-    without a search; a blank prompt is the beginning of a text. A source that is longer than the model reads is cut,
-    and reported to `warn`.
+    In a job of several processes, each decodes a share of the lines and returns all texts. A blank source gives one
+    empty text without a search; a blank prompt is the beginning of a text. A source that is longer than the model can
+    read is truncated and reported to `warn`.
     """
     options: dict[str, Any] = {"count": count, "aligned": aligned, "progress": progress, "warn": warn}
     if jax.process_count() == 1:
@@ -48,7 +48,7 @@ def decode_lines(
 
 
 def from_json(text: str, score: float, log_prob: float, ids: list[int], alignment: Any) -> DecodedText:
-    """A decoded text whose tuples have become lists."""
+    """Returns a decoded text from values in which tuples have become lists."""
     return DecodedText(text, score, log_prob, ids, alignment and Alignment(*alignment))
 
 
@@ -62,7 +62,7 @@ def decode_here(
     progress: Callable[[int], None],
     warn: Callable[[str], None],
 ) -> list[list[DecodedText]]:
-    """`decode_lines` in this process."""
+    """Decodes lines in this process; see `decode_lines`."""
     task, model, params, codecs = trained
     if not task.searches:
         rows = trained.encode(lines.texts) if lines.ids is None else lines.ids

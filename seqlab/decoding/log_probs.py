@@ -1,4 +1,4 @@
-"""Log-probabilities of given texts, and whether the model sees what comes next."""
+"""Log-probabilities of given texts, and a check that the model is causal."""
 
 from collections.abc import Sequence
 
@@ -13,34 +13,34 @@ from seqlab.system.errors import SeqlabError
 def line_log_probs(
     trained: TrainedModel, sources: Sequence[str], targets: Sequence[str], first: int = 1
 ) -> list[tuple[list[int], np.ndarray]]:
-    """For each target, given its source ("" for a language model): its tokens, EOS last, and their log-probabilities.
-    Raises `SeqlabError` for a line of more tokens than can be read; lines are counted from `first`.
+    """Returns, for each target given its source ("" for a language model), its tokens, EOS last, and their
+    log-probabilities. Raises `SeqlabError` for a line that the model cannot read. Lines are counted from `first`.
     """
     requests, answers = forced_pairs(trained, sources, targets)
     maximum = max_tokens(trained.model)
     for i, (request, answer) in enumerate(zip(requests, answers, strict=True), first):
         if longest_side(request, answer) > maximum:
-            raise SeqlabError(f"line {i} has more than the {maximum} tokens that can be read")
+            raise SeqlabError(f"line {i} has more than the {maximum} tokens that the model can read")
     return list(zip(answers, token_log_probs(trained.model, trained.params, requests, answers), strict=True))
 
 
 def forced_pairs(
     trained: TrainedModel, sources: Sequence[str], targets: Sequence[str]
 ) -> tuple[list[Request], list[list[int]]]:
-    """The requests of sources, and targets as their answers, EOS last."""
+    """Returns the requests of sources, and targets as their answers, EOS last."""
     tokenizer = trained.codecs["target"]
     answers = [[*ids, tokenizer.eos] for ids in tokenizer.encode(targets)]
     return trained.task.requests(trained.encode(sources), trained.codecs, 0), answers
 
 
 def longest_side(request: Request, answer: Sequence[int]) -> int:
-    """The number of positions of a forced pass, in the source or in the target."""
+    """Returns the number of positions of a forced pass, in the source or the target, whichever is longer."""
     return max(source_length(request), len(request.prompt) + len(answer) - 1)
 
 
 def is_causal(trained: TrainedModel, sources: Sequence[str], targets: Sequence[str]) -> bool:
-    """Whether changed tokens in the second half of each target leave the log-probabilities of the first half as they
-    were, to the bit. Pairs that are longer than the model reads are left out.
+    """Returns whether changes of tokens in the second half of each target leave the log-probabilities of the first
+    half unchanged, bit by bit. Pairs that are longer than the model can read are skipped.
     """
     pairs = zip(*forced_pairs(trained, sources, targets), strict=True)
     short = [pair for pair in pairs if longest_side(*pair) <= max_tokens(trained.model)]

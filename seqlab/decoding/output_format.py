@@ -1,4 +1,4 @@
-"""The lines that decoded texts become."""
+"""The format of the lines that decoded texts are written as."""
 
 import json
 import math
@@ -9,9 +9,9 @@ from seqlab.decoding.decoded_text import DecodedText
 
 
 class Format(NamedTuple):
-    """The format of decoded texts: a text a line, or `nbest` lines "line ||| text ||| score" each, lines counted from
-    0. With `scores`, " ||| score" follows a text. Alignments "pharaoh" add " ||| i-j ..."; "json" makes every line an
-    object with all that is known.
+    """The format of decoded texts: one text per line, or `nbest` lines "line ||| text ||| score" each, with lines
+    counted from 0. With `scores`, " ||| score" follows each text. Alignments "pharaoh" append " ||| i-j ..."; "json"
+    writes each line as an object with all values.
     """
 
     nbest: int = 0
@@ -20,7 +20,7 @@ class Format(NamedTuple):
 
     @property
     def lines_each(self) -> int:
-        """The number of output lines for a line of input."""
+        """Number of output lines per input line."""
         return max(self.nbest, 1)
 
     def line(self, number: int, decoded: DecodedText) -> str:

@@ -1,4 +1,4 @@
-"""The outputs of models that write no text, for many examples: scores of classes, tags and numbers."""
+"""The outputs of models that do not generate text: scores of classes, tags and numbers."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -16,7 +16,7 @@ ROWS = 64  # sequences in a batch
 
 
 def outputs_of(trained: TrainedModel, rows: Sequence[Any], column: str = "source") -> list[np.ndarray]:
-    """The outputs of a model for each of many rows of a column: logits [C], or of each position [T C], or a number.
+    """Returns the outputs of a model for each row of a column: logits [C], or logits per position [T C], or a number.
     Rows are computed in batches of few shapes.
     """
     outputs, codec, results = make_outputs(trained.model), trained.codecs[column], []
@@ -28,8 +28,8 @@ def outputs_of(trained: TrainedModel, rows: Sequence[Any], column: str = "source
 
 
 def room_for(rows: Sequence[np.ndarray], longest: int | None) -> int:
-    """The length of a batch: a power of two, so that there are few shapes, but no more than the model reads. An image
-    has a size of its own.
+    """Returns the length of a batch: a power of two, so that there are few shapes, but at most the maximum of the
+    model. Images are not padded.
     """
     length = max(map(len, rows))
     if rows[0].ndim > 2:

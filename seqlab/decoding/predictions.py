@@ -1,4 +1,4 @@
-"""The predictions of tasks that do not search, for examples of any columns."""
+"""The predictions of tasks without a search, for examples with any columns."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -14,7 +14,7 @@ from seqlab.system.errors import SeqlabError
 
 
 class InputExample(NamedTuple):
-    """The values of a task's input columns, and the `place` that they come from, such as "in.txt:3"."""
+    """The values of a task's input columns, and the `place` that they were read from, such as "in.txt:3"."""
 
     place: str
     values: Mapping[str, Value]
@@ -28,7 +28,7 @@ def predict(trained: TrainedModel, examples: Sequence[Mapping[str, Value]]) -> l
 
 
 def predict_rows(trained: TrainedModel, rows: Mapping[str, Sequence[Any]], count: int) -> list[list[Prediction]]:
-    """Returns the predictions for the rows of `count` examples. Raises `SeqlabError` unless each has one."""
+    """Returns the predictions for the rows of `count` examples. Raises `SeqlabError` unless each example has one."""
     predictions = trained.task.predict(trained, rows)
     if len(predictions) != count or not all(predictions):
         name, predicted = type(trained.task).__name__, sum(map(bool, predictions))
@@ -37,8 +37,8 @@ def predict_rows(trained: TrainedModel, rows: Mapping[str, Sequence[Any]], count
 
 
 def examples_in(task: Task, source: Path | BinaryIO) -> Iterator[InputExample]:
-    """Yields the examples in a table (.tsv or .jsonl, its columns called as the task's), or in lines of text. Raises
-    `SeqlabError` for lines of text where the task reads several columns.
+    """Yields the examples in a table (.tsv or .jsonl, whose columns are named as the task's), or in lines of text.
+    Raises `SeqlabError` for lines of text if the task reads several columns.
     """
     place = str(source) if isinstance(source, Path) else "standard input"
     if isinstance(source, Path) and (kind := Path(place.removesuffix(".gz")).suffix) in (".tsv", ".jsonl"):
@@ -58,9 +58,9 @@ def examples_in(task: Task, source: Path | BinaryIO) -> Iterator[InputExample]:
 def prediction_lines(
     trained: TrainedModel, examples: Iterable[InputExample], count: int, as_json: bool, pause: float | None = None
 ) -> Iterator[str]:
-    """Yields the `count` best predictions of each example: a line of text if `count` is 1, otherwise lines
-    "line ||| text ||| score", numbered from 0; or lines of JSON. `pause` as in `windows_of`. Raises `SeqlabError`,
-    which names the place, for values that a codec refuses.
+    """Yields the `count` best predictions of each example. If `count` is 1, a prediction is a line of text, otherwise
+    "line ||| text ||| score" with the number of the line from 0; or a line of JSON. `pause` is as in `windows_of`.
+    Raises `SeqlabError` with the place of a value that a codec refuses.
     """
     first = 0
     for window in windows_of(examples, pause, WINDOW):

@@ -1,4 +1,4 @@
-"""From lines to the requests of a search: lengths, prefixes and phrases."""
+"""Conversion of lines to the requests of a search, with lengths, prefixes and phrases."""
 
 import itertools
 import math
@@ -18,8 +18,8 @@ from seqlab.system.errors import SeqlabError
 
 
 class Constraints(NamedTuple):
-    """Texts that decoded texts must begin with, and phrases that they must contain: none, or as many as there are
-    lines.
+    """Prefixes that decoded texts must begin with, and phrases that they must contain: none, or one entry
+    per line.
     """
 
     prefixes: Sequence[str] = ()
@@ -30,8 +30,8 @@ NO_CONSTRAINTS = Constraints()
 
 
 class Lines(NamedTuple):
-    """Lines to decode, counted from `first`; their ids, if they are known (None: `texts` are encoded); and what must
-    be in the decoded texts.
+    """Lines to decode, counted from `first`; their ids if they are known (None: `texts` are encoded); and the
+    constraints on the decoded texts.
     """
 
     texts: Sequence[str]
@@ -40,7 +40,7 @@ class Lines(NamedTuple):
     constraints: Constraints = NO_CONSTRAINTS
 
     def part(self, rows: slice) -> "Lines":
-        """Some of the lines, with their numbers."""
+        """Returns some of the lines, with their numbers."""
         prefixes, phrases = self.constraints
         constraints = Constraints(prefixes[rows], phrases[rows])
         return Lines(self.texts[rows], self.ids and self.ids[rows], self.first + (rows.start or 0), constraints)
@@ -49,7 +49,7 @@ class Lines(NamedTuple):
 def requests_of(
     trained: TrainedModel, lines: Lines, rows: Sequence[int], search: Search, warn: Callable[[str], None]
 ) -> list[Request]:
-    """The requests of some of the lines, by index, with their numbers."""
+    """Returns the requests of the lines with the indices `rows`, with their numbers."""
     task, model, _, codecs = trained
     minimum = max(search.min_length, resolve_preset(search).minimum)
     texts = [lines.texts[i] for i in rows]
@@ -63,23 +63,27 @@ def requests_of(
 
 
 def cut_to_readable(request: Request, model: Any, name: str, line: str, warn: Callable[[str], None]) -> Request:
-    """The request, its source cut to what the model reads. Raises `SeqlabError` for a longer prompt."""
+    """Returns the request with its source truncated to what the model can read. Raises `SeqlabError` for a prompt
+    that is too long.
+    """
     maximum = max_tokens(model)
     if len(request.prompt) > maximum:
-        raise SeqlabError(f"{name} has more than the {maximum} tokens that can be read: {line[:40]}")
+        raise SeqlabError(f"{name} has more than the {maximum} tokens that the model can read: {line[:40]}")
     if request.source is None or len(request.source) <= maximum:
         return request
-    warn(f"{name} has {len(request.source)} tokens, and {maximum} are read: {line[:40]}")
+    warn(f"{name} has {len(request.source)} tokens and is truncated to {maximum}: {line[:40]}")
     return cut_source(request, request.source, maximum)
 
 
 def bound_lengths(request: Request, search: Search, minimum: int) -> Request:
-    """Returns the request with the minimum and maximum lengths of a search. A stated minimum wins over a maximum that
-    is a default. Raises `SeqlabError` for ratios to a source that the request lacks.
+    """Returns the request with the minimum and maximum lengths of a search. An explicit minimum takes precedence over
+    a default maximum. Raises `SeqlabError` for length ratios if the request has no source.
     """
     limit, size = request.limit, source_length(request)
     if (search.max_ratio or search.min_ratio) and request.source is None:
-        raise SeqlabError("max_ratio and min_ratio are multiples of a source's length: this task has no source")
+        raise SeqlabError(
+            "max_ratio and min_ratio are multiples of the length of a source, but this task has no source"
+        )
     if search.max_ratio:
         by_ratio = math.ceil(min(search.max_ratio * size, MAX_TOKENS))
         limit = min(limit, by_ratio) if search.max_length else by_ratio
@@ -92,7 +96,7 @@ def bound_lengths(request: Request, search: Search, minimum: int) -> Request:
 def constrained_requests(
     constraints: Constraints, rows: Sequence[int], requests: Sequence[Request], tokenizer: TextCodec
 ) -> list[Request]:
-    """The requests of the lines `rows`, with the prefixes and phrases of these lines."""
+    """Returns the requests of the lines `rows` with the prefixes and phrases of these lines."""
     prefixes = tokenizer.encode([constraints.prefixes[i] for i in rows]) if constraints.prefixes else []
     phrases = [constraints.phrases[i] for i in rows] if constraints.phrases else []
     ids = iter(tokenizer.encode([*itertools.chain(*phrases)]))
@@ -105,7 +109,7 @@ def constrained_requests(
 
 
 def source_request(ids: Sequence[int] | np.ndarray, codecs: Codecs, limit: int) -> Request:
-    """The request for a text of at most `limit` tokens, given a source as the model is trained on it."""
+    """Returns the request for a text of at most `limit` tokens, with a source as the model reads it in training."""
     codec, prompt = codecs["source"], [codecs["target"].bos]
     source = with_end(as_row(ids, codec), codec)
     if codec.size is None:
@@ -115,6 +119,6 @@ def source_request(ids: Sequence[int] | np.ndarray, codecs: Codecs, limit: int) 
 
 
 def cut_source(request: Request, source: Sequence[int], maximum: int) -> Request:
-    """The request with the first tokens of its source and EOS, `maximum` in all."""
+    """Returns the request with the first tokens of its source and EOS, `maximum` in total."""
     sentences = request.sentences and request.sentences[:maximum]
     return request._replace(source=[*source[: maximum - 1], source[-1]], sentences=sentences)

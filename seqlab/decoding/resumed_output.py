@@ -1,4 +1,4 @@
-"""Output files that are continued after a kill."""
+"""Output files that are continued after an interruption."""
 
 import contextlib
 import fcntl
@@ -16,7 +16,7 @@ from seqlab.system.untrusted import read_json
 
 
 def digest(paths: Iterable[Path | None]) -> str:
-    """SHA-256 of some files."""
+    """Returns the SHA-256 of some files."""
     total = hashlib.sha256()
     for path in paths:
         if path is not None:
@@ -28,26 +28,28 @@ def digest(paths: Iterable[Path | None]) -> str:
 
 @contextlib.contextmanager
 def resumed_output(path: Path, identity: dict[str, Any], lines_each: int) -> Iterator[tuple[TextIO, int]]:
-    """A text stream at the end of the file, and the number of inputs whose `lines_each` lines are in it already. The
-    lines of an incomplete input are removed. `identity` is stored next to the file, and must not change.
+    """Yields a text stream at the end of the file, and the number of inputs whose `lines_each` lines it already
+    contains. The lines of an incomplete input are removed. `identity` is stored next to the file, and must not
+    change.
 
-    Raises `SeqlabError` for a file that was not begun this way, or with other options or another input.
+    Raises `SeqlabError` for a file that was not started this way, or was started with other options or another input.
     """
     record = path.with_name(path.name + ".resume")
     content = json.dumps(identity, sort_keys=True, default=str, indent=1)
     if path.suffix == ".gz":
-        raise SeqlabError(f"{path}: only a plain file can be gone on with")
+        raise SeqlabError(f"{path}: --resume needs a plain output file, not .gz")
     if os.path.lexists(path) and not path.is_file():
-        raise SeqlabError(f"{path} is no plain file: choose another --output")
+        raise SeqlabError(f"{path} is not a plain file: choose another --output")
     if record.exists():
         before = read_json(record, dict[str, Any])
         changed = [name for name, value in json.loads(content).items() if before.get(name) != value]
         if changed:
             raise SeqlabError(
-                f"{path} was begun with another {' and '.join(changed)}: give what it was, or remove it and {record}"
+                f"{path} was started by a different command (changed: {' and '.join(changed)}): repeat that command, "
+                f"or remove {path} and {record}"
             )
     elif path.exists():
-        raise SeqlabError(f"{path} was not begun with --resume: remove it, or choose another --output")
+        raise SeqlabError(f"{path} was not started with --resume: remove it, or choose another --output")
     write_atomically(record, content)
     path.touch()
     with path.open("r+b") as stream:

@@ -1,5 +1,5 @@
-"""Minimum Bayes risk (Kumar & Byrne 2004): the mean similarity of each text to all texts. The n-grams that each pair
-shares are counted on the device, for all pairs at once.
+"""Minimum Bayes risk (Kumar & Byrne 2004): the mean similarity of each text to all texts. The n-grams that two texts
+share are counted on the device, for all pairs at once.
 """
 
 import functools
@@ -15,12 +15,12 @@ from seqlab.decoding.decoded_text import DecodedText
 
 
 def expected_utility(metric: str, texts: Sequence[str]) -> np.ndarray:
-    """The mean over all texts, itself included, of a sentence's score [N] against each of them, in percent."""
+    """Returns the mean score of each text [N] against all texts, including itself, in percent."""
     return UTILITIES[metric](texts).mean(1)
 
 
 def pairwise_chrf(texts: Sequence[str]) -> np.ndarray:
-    """chrF2 (Popović 2015) of each text [N N] against each other one, as sacrebleu's for sentences."""
+    """Returns chrF2 (Popović 2015) of each text against each text [N N], as sacrebleu computes it for sentences."""
     common, counts = common_ngrams([codes("".join(text.split())) for text in texts], 6)  # [O N N], [O N]
     hypotheses, references = np.broadcast_arrays(counts[:, :, None], counts[:, None])
     counted = (hypotheses > 0) & (references > 0)
@@ -31,8 +31,9 @@ def pairwise_chrf(texts: Sequence[str]) -> np.ndarray:
 
 
 def pairwise_bleu(texts: Sequence[str]) -> np.ndarray:
-    """BLEU (Papineni et al. 2002) of each text [N N] against each other one, as sacrebleu's for sentences: 13a
-    tokenization, exponential smoothing (Chen & Cherry 2014, method 3), no longer n-grams than the text has.
+    """Returns BLEU (Papineni et al. 2002) of each text against each text [N N], as sacrebleu computes it for
+    sentences: 13a tokenization, exponential smoothing (Chen & Cherry 2014, method 3), and no n-grams longer than the
+    text.
     """
     from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
 
@@ -50,7 +51,7 @@ def pairwise_bleu(texts: Sequence[str]) -> np.ndarray:
 
 
 def codes(text: str) -> np.ndarray:
-    """The characters of a text as numbers above 0."""
+    """Returns the characters of a text as numbers above 0."""
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32).astype(np.int64) + 1
 
 
@@ -58,8 +59,8 @@ UTILITIES: dict[str, Callable[[Sequence[str]], np.ndarray]] = {"chrf": pairwise_
 
 
 def common_ngrams(rows: Sequence[np.ndarray], orders: int) -> tuple[np.ndarray, np.ndarray]:
-    """For n-grams of n = 1 to `orders`: the number that each pair of rows shares, a repeated one as often as the row
-    that has it less often [O N N]; and the number in each row [O N]. Rows hold numbers above 0.
+    """Returns, for n-grams of n = 1 to `orders`, the number that each pair of rows shares [O N N], where a repeated
+    n-gram counts as often as it occurs in both rows; and the number in each row [O N]. Rows hold numbers above 0.
     """
     length = max(max(map(len, rows)), 1)
     padded = np.zeros((len(rows), length + orders), np.int64)
@@ -67,7 +68,7 @@ def common_ngrams(rows: Sequence[np.ndarray], orders: int) -> tuple[np.ndarray, 
         padding[: len(row)] = row
     grams, numbers, counts = padded[:, :length], [], []
     for n in range(orders):
-        if n:  # an n-gram is an (n-1)-gram and one more: numbered anew, so that numbers stay small
+        if n:  # an n-gram is an (n-1)-gram and one more token, renumbered so that numbers stay small
             longer = padded[:, n : n + length]
             grams = np.where((grams > 0) & (longer > 0), grams * (padded.max() + 1) + longer, 0)
         grams = numbered(grams)
@@ -81,8 +82,8 @@ def common_ngrams(rows: Sequence[np.ndarray], orders: int) -> tuple[np.ndarray, 
 
 
 def occurrences(grams: np.ndarray) -> np.ndarray:
-    """Numbers [N L] above 0, all different within a row: the k-th occurrence of an n-gram has the same number in each
-    row; 0 where `grams` is 0.
+    """Returns numbers [N L] above 0, all different within a row: the k-th occurrence of an n-gram has the same number
+    in each row; 0 where `grams` is 0.
     """
     order = np.argsort(grams, axis=1, kind="stable")
     ordered = np.take_along_axis(grams, order, axis=1)
@@ -94,13 +95,13 @@ def occurrences(grams: np.ndarray) -> np.ndarray:
 
 
 def numbered(values: np.ndarray) -> np.ndarray:
-    """Other numbers for numbers from 0 on, no larger than there are different ones; 0 stays."""
+    """Returns consecutive numbers for values that are at least 0, in the same order; 0 stays 0."""
     return np.unique(np.append(values, 0), return_inverse=True)[1][:-1].reshape(values.shape)
 
 
 @functools.partial(jax.jit, static_argnames="highest")
 def in_common(numbers: Int[Array, "O N L"], highest: int) -> Float[Array, "O N N"]:
-    """How many numbers above 0, and none above `highest`, each pair of rows shares."""
+    """Returns how many of the numbers from 1 to `highest` each pair of rows shares."""
     rows = jnp.arange(numbers.shape[1])[:, None]
 
     def products(row_numbers: Int[Array, "N L"]) -> Float[Array, "N N"]:
@@ -111,7 +112,9 @@ def in_common(numbers: Int[Array, "O N L"], highest: int) -> Float[Array, "O N N
 
 
 def least_risk(metric: str, texts: list[DecodedText]) -> list[DecodedText]:
-    """Samples without repetitions, in the order of their mean similarity to all samples. It becomes their score."""
+    """Returns the samples without duplicates, sorted by their mean similarity to all samples, which becomes their
+    score.
+    """
     if not texts:
         return []
     utility = expected_utility(metric, [sample.text for sample in texts])

@@ -1,4 +1,4 @@
-"""From `config.Search` to the settings of a search over the tokens of a vocabulary."""
+"""Conversion of `config.Search` to the settings of a search over a vocabulary."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -11,8 +11,8 @@ from seqlab.system.errors import SeqlabError
 
 
 def resolve_search(search: Search, tokenizer: TextCodec, count: int = 1) -> SearchSettings:
-    """The settings of a search that returns `count` texts for each line. Raises `SeqlabError` for a text that cannot
-    be forbidden, and for a count that the beam cannot hold.
+    """Returns the settings of a search that returns `count` texts per line. Raises `SeqlabError` for a word that
+    cannot be forbidden, and for a count above the beam.
     """
     special = [getattr(tokenizer, name) for name in resolve_preset(search).forbidden]
     forbidden = forbidden_ids(search.forbid, tokenizer)
@@ -20,8 +20,8 @@ def resolve_search(search: Search, tokenizer: TextCodec, count: int = 1) -> Sear
 
 
 def validation_search(experiment: Experiment) -> Search:
-    """The search of validation: the experiment's, with a beam of `validation.beam`. Raises `SeqlabError` for a beam
-    that the groups of the search do not divide.
+    """Returns the search of validation: the experiment's search with a beam of `validation.beam`. Raises
+    `SeqlabError` for a beam that is not a multiple of the search's groups.
     """
     task, beam, search = experiment.task, experiment.validation.beam, experiment.search
     if not (beam and task.metrics and task.searches):
@@ -34,17 +34,17 @@ def validation_search(experiment: Experiment) -> Search:
 
 
 def forbidden_ids(words: Sequence[str], tokenizer: TextCodec) -> list[int]:
-    """The ids of single tokens; "<pad>", "<s>" and "<unk>" are the special ones. Raises `SeqlabError` for a word that
-    is not a single token.
+    """Returns the ids of words that are single tokens. "<pad>", "<s>" and "<unk>" are the special tokens. Raises
+    `SeqlabError` for a word that is not a single token.
     """
     special = {"<pad>": tokenizer.pad, "<s>": tokenizer.bos, "<unk>": tokenizer.unk}
     ids = []
     for word, tokens in zip(words, tokenizer.encode(list(words)), strict=True):
         if word == END:
-            raise SeqlabError(
-                f"{END} is the end of every text, and cannot be forbidden: --min-length asks for long ones"
-            )
+            raise SeqlabError(f"{END} ends every text and cannot be forbidden: use --min-length to get longer texts")
         if word not in special and len(tokens) != 1:
-            raise SeqlabError(f"{word!r} is {len(tokens)} tokens of this vocabulary; a forbidden word is one")
+            raise SeqlabError(
+                f"{word!r} is {len(tokens)} tokens of this vocabulary, but a forbidden word must be one"
+            )
         ids.append(special[word] if word in special else tokens[0])
     return ids

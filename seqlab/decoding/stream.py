@@ -1,4 +1,4 @@
-"""Streams of lines of any length: decoded in order as they come, in bounded memory, and resumed after a kill."""
+"""Decoding of streams of any length: in order, in bounded memory, and resumable after an interruption."""
 
 import contextlib
 import dataclasses
@@ -30,9 +30,9 @@ from seqlab.system.progress_bar import progress
 class DecodingFiles(NamedTuple):
     """The files of a decoding; None for standard input and output.
 
-    `prefixes` holds a text a line, `phrases` some phrases a line with tabs between them. With `resume` the output is
-    written as it is decoded, and continued after a kill; otherwise it appears once it is whole. `shard` "I/N" is the
-    I-th of N parts of the input. `errors` is "strict" or "replace", for lines that are not UTF-8.
+    `prefixes` has one text per line, `phrases` has phrases separated by tabs on each line. With `resume` the output
+    is written during decoding, and continued after an interruption; otherwise it appears once it is complete. `shard`
+    "I/N" is the I-th of N parts of the input. `errors` is "strict" or "replace", for lines that are not UTF-8.
     """
 
     input: Path | None = None
@@ -45,7 +45,7 @@ class DecodingFiles(NamedTuple):
 
 
 class LineStreams(NamedTuple):
-    """Input lines, counted from `first`, and for each a prefix and phrases with tabs between them, or None."""
+    """Input lines, counted from `first`, and for each line a prefix and phrases separated by tabs, or None."""
 
     lines: Iterable[str]
     prefixes: Iterable[str] | None = None
@@ -54,7 +54,7 @@ class LineStreams(NamedTuple):
 
 
 def sources_in(task: Task, lines: Iterable[str]) -> Iterator[str]:
-    """Lines as sources: the task's separator, if it has one, becomes the newlines of a source."""
+    """Returns lines as sources: the task's separator, if it has one, becomes the newlines of a source."""
     separator = task.separator
     return (line.replace(separator, "\n") for line in lines) if separator else iter(lines)
 
@@ -62,10 +62,10 @@ def sources_in(task: Task, lines: Iterable[str]) -> Iterator[str]:
 def decode_stream(
     trained: TrainedModel, search: Search, streams: LineStreams, form: Format = PLAIN, pause: float | None = None
 ) -> Iterator[str]:
-    """Yields output lines for a stream of input lines, in order. Memory is bounded by a window of lines, which ends
-    after a `pause` of this many seconds without a further line, if it is given.
+    """Yields output lines for a stream of input lines, in order. Memory is bounded by a window of lines. With a
+    `pause`, a window also ends when no line arrives for this many seconds.
 
-    Raises `SeqlabError` where prefixes or phrases are more or fewer than the lines.
+    Raises `SeqlabError` if the number of prefixes or phrases differs from the number of lines.
     """
     number = streams.first
     for window in windows(trained, streams, pause):
@@ -90,9 +90,9 @@ def windows(trained: TrainedModel, streams: LineStreams, pause: float | None) ->
         columns = dict(zip(("source", *options), zip(*window, strict=True), strict=True))
         for name in options:
             if None in columns[name]:
-                raise SeqlabError(f"--{name} has fewer lines than the input: give an empty line where there is none")
+                raise SeqlabError(f"--{name} has fewer lines than the input: write an empty line for no {name}")
         if None in columns["source"]:
-            raise SeqlabError(f"--{' and --'.join(options)}: more lines than the input has")
+            raise SeqlabError(f"--{' and --'.join(options)}: more lines than the input")
         phrases = [split_phrases(line) for line in columns.get("constraints", ())]
         yield Lines(columns["source"], constraints=Constraints(columns.get("prefixes", ()), phrases))
 
@@ -104,8 +104,8 @@ def split_phrases(line: str) -> list[str]:
 def decode_file(
     trained: TrainedModel, search: Search, files: DecodingFiles, form: Format = PLAIN, pause: float | None = None
 ) -> None:
-    """Decodes a file, or a shard of it, to a file. Reports the lines that it repairs to standard error. `pause` as in
-    `windows_of`.
+    """Decodes a file, or a shard of it, to a file. Reports the number of repaired lines to standard error. `pause` is
+    as in `windows_of`.
     """
     source: Any = files.input if files.input is not None else sys.stdin.buffer
     inputs, part = (source, files.prefixes, files.phrases), range(sys.maxsize)
@@ -124,7 +124,7 @@ def decode_file(
         for reader in filter(None, readers):
             next(itertools.islice(reader, begin, begin), None)  # skips lines of other shards and of an earlier run
         if repairs:
-            repairs.clear()  # theirs
+            repairs.clear()  # only repairs of decoded lines are reported
         lines = [reader and itertools.islice(reader, max(part.stop - begin, 0)) for reader in readers]
         for line in decode_stream(trained, search, LineStreams(*lines, first=begin + 1), form, pause):
             stream.write(line + "\n")
@@ -135,7 +135,7 @@ def decode_file(
 
 
 def identity_of(trained: TrainedModel, search: Search, files: DecodingFiles, form: Format) -> dict[str, Any]:
-    """All that the output depends on."""
+    """Returns all values that the output depends on."""
     return {
         "input": digest([files.input, files.prefixes, files.phrases]),
         "parameters": digest_of(trained.params),
@@ -148,30 +148,29 @@ def identity_of(trained: TrainedModel, search: Search, files: DecodingFiles, for
 
 
 def shard_of(inputs: Sequence[Any], files: DecodingFiles) -> range:
-    """The lines of the shard of some parallel files. Raises `SeqlabError` for files of unequal length."""
+    """Returns the lines of the shard of some parallel files. Raises `SeqlabError` for files of unequal length."""
     repairs = make_repairs(files.errors)
     counts = {path: sum(1 for _ in read_lines(path, repairs)) for path in inputs if path}
     if len(set(counts.values())) > 1:
-        raise SeqlabError(
-            f"--prefixes or --constraints has another number of lines than the input, {counts[inputs[0]]}"
-        )
+        raise SeqlabError(f"--prefixes and --constraints must have as many lines as the input, {counts[inputs[0]]}")
     return shard_range(counts[inputs[0]], files.shard)
 
 
 def shard_range(lines: int, shard: str) -> range:
-    """The lines, from 0, of shard "I/N", the I-th of N; the shards in order are all lines."""
+    """Returns the lines, from 0, of shard "I/N", the I-th of N. The shards in order cover all lines."""
     index, _, count = shard.partition("/")
     if not (index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
-        raise SeqlabError(f"--shard is I/N, the I-th of N, not {shard!r}")
+        raise SeqlabError(f"--shard must be I/N, the I-th of N parts, not {shard!r}")
     return part_of(lines, int(index) - 1, int(count))
 
 
 def log_prob_stream(
     trained: TrainedModel, sources: Iterable[str] | None, targets: Iterable[str], tokens: bool
 ) -> Iterator[str]:
-    """A line for each target: its log-probability given its source; with `tokens`, then " ||| token value" for each.
+    """Yields a line for each target: its log-probability given its source. With `tokens`, each token adds " ||| token
+    value".
 
-    Raises `SeqlabError` where there are not as many sources as targets; a language model has none.
+    Raises `SeqlabError` if the numbers of sources and targets differ, or if a language model has sources.
     """
     task, tokenizer = trained.task, trained.codecs["target"]
     if ("source" in task.columns) != (sources is not None):
@@ -184,7 +183,7 @@ def log_prob_stream(
     number = 1
     for window in windows_of(pairs, None, WINDOW):
         if any(None in pair for pair in window):
-            raise SeqlabError("there are not as many sources as targets")
+            raise SeqlabError("the numbers of sources and targets differ: give one source per target")
         for ids, log_probs in line_log_probs(trained, *zip(*window, strict=True), first=number):
             parts = [f"{log_probs.sum():.4f}"]
             if tokens:

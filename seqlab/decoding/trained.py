@@ -10,7 +10,7 @@ from seqlab.types import Params
 
 
 class TrainedModel(NamedTuple):
-    """A model with its parameters, its task and its codecs. `model` may be an ensemble."""
+    """A model with its parameters, task and codecs. `model` may be an ensemble."""
 
     task: Task
     model: Any
@@ -18,8 +18,8 @@ class TrainedModel(NamedTuple):
     codecs: Codecs
 
     def encode(self, lines: Sequence[str]) -> list[Any]:
-        """The rows of lines of input: of sources, or of prompts for a task that has none. Raises `SeqlabError` for a
-        task whose inputs have several columns.
+        """Returns the rows of input lines, which are sources, or prompts for a task without sources. Raises
+        `SeqlabError` for a task whose inputs have several columns.
         """
         column, *more = self.task.input_columns
         if more:

@@ -1,4 +1,4 @@
-"""Windows of a stream of any length: how much of it is read before it is decoded."""
+"""Windows of a stream: the lines that are read before they are decoded."""
 
 import itertools
 import queue
@@ -10,15 +10,15 @@ WINDOW = 10_000  # lines read ahead and sorted by length
 
 
 def windows_of(rows: Iterable[Any], pause: float | None, size: int) -> Iterator[list[Any]]:
-    """Yields the rows of a stream in windows of `size`. With a `pause`, a window also ends when no row arrives
-    for this many seconds, so that a pipe gets answers while it is open.
+    """Yields the rows of a stream in windows of `size`. With a `pause`, a window also ends when no row arrives for
+    this many seconds, so that a pipe gets answers while it is open.
     """
     if pause is None:
         remaining = iter(rows)
         while window := list(itertools.islice(remaining, size)):
             yield window
         return
-    arriving: queue.Queue[tuple[bool, Any]] = queue.Queue(size)  # (True, row); (False, error) ends
+    arriving: queue.Queue[tuple[bool, Any]] = queue.Queue(size)  # (True, row), or (False, error) at the end
 
     def read() -> None:
         try:

@@ -1,4 +1,4 @@
-"""Beam search, by any `Rules`, over nothing but `step` and `reorder`."""
+"""Beam search with any `Rules`, using only `step` and `reorder` of a model."""
 
 from typing import NamedTuple
 
@@ -18,8 +18,8 @@ from seqlab.system.checks import check_choice
 
 
 class Endings(NamedTuple):
-    """What one step has finished: all finished hypotheses and their number [B]; which candidates finish, exist, or
-    had ended before [B C]; in which places of the beam anything has ended [B K].
+    """The result of a step: all finished hypotheses and their number [B]; which candidates finish, exist, or had
+    ended before [B C]; and in which places of the beam a hypothesis has ended [B K].
     """
 
     finished: Hypotheses
@@ -38,14 +38,15 @@ def beam_search(
     static: StaticSettings,
     weights: ScoreWeights,
 ) -> BeamState:
-    """Advances the search over a span of steps, or until all sentences are done.
+    """Runs the search for the steps of a span, or until all sentences are done.
 
-    A row's hypotheses have `requests.minimum[b]` to `requests.limit[b]` tokens, EOS included. Ties go to the
+    The hypotheses of row b have `requests.minimum[b]` to `requests.limit[b]` tokens, including EOS. Ties go to the
     hypothesis that is higher in the beam, then to the smaller token id.
 
-    `requests.prefix` is what hypotheses begin with, -1 where any token may come. `requests.phrases` must be in them
-    (`search.constraints`). Each group of the beam loses `weights.diversity` for a token as often as the groups before
-    it have chosen that token in the same step (Vijayakumar et al. 2018). This changes choices, and no score.
+    Hypotheses begin with the tokens of `requests.prefix`, in which -1 allows any token, and contain all
+    `requests.phrases` (`search.constraints`). Each group of the beam subtracts `weights.diversity` from a token for
+    each hypothesis of an earlier group that has chosen the token in the same step (Vijayakumar et al. 2018). This
+    penalty affects the choice of tokens, but not the scores.
     """
     rules = static.rules
     check_choice("length", rules.length_penalty, LENGTH_PENALTIES)
@@ -88,7 +89,7 @@ def extend(
     i: jax.Array,
     context: BeamContext,
 ) -> tuple[Beam, jax.Array]:
-    """The beam after one more token, and the parents [B K] of its hypotheses."""
+    """Returns the beam after one more token, and the parents [B K] of its hypotheses."""
     rules, size, limit = context.rules, old.token.shape[1], context.requests.limit
     rows, last = jnp.arange(len(limit))[:, None], i + 1 >= limit  # [B 1], [B]
     candidates = propose(old, logits, penalties, i, context)
@@ -107,7 +108,7 @@ def extend(
         is_removed = ends | last[:, None]
     elif rules.survivors == "shrink":
         is_removed = ends | (rank >= size - old.count[:, None])
-    order = jax.lax.top_k(-jnp.where(is_removed, rank + len(rank), rank), size)[1]  # [B K], in the order of the ranks
+    order = jax.lax.top_k(-jnp.where(is_removed, rank + len(rank), rank), size)[1]  # [B K], sorted by rank
     log_probs = jnp.where(is_removed, NEVER, candidates.log_probs)[rows, order]
     done = is_done(endings, topped, token, log_probs.max(-1), i, context)
     new = Beam(
@@ -133,10 +134,10 @@ def finish(
     i: jax.Array,
     context: BeamContext,
 ) -> Endings:
-    """Adds the candidates that end with the token `i` (`ends` [B C]) to the finished hypotheses, by the rules."""
+    """Adds the candidates that end with token `i` (`ends` [B C]) to the finished hypotheses, by the rules."""
     rules, size, log_probs = context.rules, old.token.shape[1], candidates.log_probs
     exists = log_probs > NEVER / 2
-    # Whether it had ended before. Behind what is written are zeros, and EOS may be 0.
+    # Only written positions count: the others are zero, and the id of EOS may be 0.
     ended_before = ((tokens == context.static.eos) & (jnp.arange(tokens.shape[-1]) < i)).any(-1)
     ended, may_finish = old.ended, candidates.may_finish
     if rules.survivors == "stay":
@@ -161,8 +162,8 @@ def finish(
 def is_done(
     endings: Endings, topped: jax.Array, token: jax.Array, best: jax.Array, i: jax.Array, context: BeamContext
 ) -> jax.Array:
-    """Which sentences are done [B] after the token `i`, by the stop rule; `best` [B] is the highest sum of those
-    hypotheses that stay in the beam.
+    """Returns which sentences are done [B] after token `i`, by the stop rule. `best` [B] is the highest sum of
+    log-probabilities among the hypotheses that stay in the beam.
     """
     finished, count, size = endings.finished, endings.finished_count, endings.finished.scores.shape[1]
     match context.rules.stop:
@@ -174,7 +175,7 @@ def is_done(
             return topped & (count >= min(context.static.nbest, size))
         case "empty":
             return best <= NEVER / 2
-        case "slots":  # or no hypothesis in the beam could finish, which changes no result
+        case "slots":  # `stuck`: no hypothesis in the beam can finish; this does not change the result
             stuck = endings.ended_before | (token == context.static.eos) | ~endings.exists
             return endings.ended.all(-1) | stuck.all(-1)
         case "bound":

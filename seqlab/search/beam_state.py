@@ -1,4 +1,4 @@
-"""The state of a beam search between two steps, and what all its steps share."""
+"""The state of a beam search between two steps, and the values that all its steps share."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -19,12 +19,12 @@ from seqlab.search.settings import ScoreWeights, StaticSettings
 
 @struct.dataclass
 class Beam:
-    """The unfinished hypotheses of each sentence, and what has finished.
+    """The unfinished and the finished hypotheses of each sentence.
 
-    Of the unfinished ones: the last tokens and sums of log-probabilities [B K], all tokens [B K L], and how many
-    tokens of each phrase are written [B K P]. `count` [B] is the number of hypotheses that have finished. Some stop
-    rules need `topped` [B], whether the best continuation of any step has ended, and `ended` [B K], whether anything
-    has ended in a place of the beam. `done` [B]: the search for the sentence is over.
+    Of unfinished hypotheses: the last tokens and sums of log-probabilities [B K], all tokens [B K L], and the number
+    of written tokens of each phrase [B K P]. `count` [B] is the number of hypotheses that have finished. Some stop
+    rules need `topped` [B], whether the best continuation of any step has ended, and `ended` [B K], whether a
+    hypothesis has ended in a place of the beam. `done` [B] says whether the search for a sentence is over.
     """
 
     token: jax.Array
@@ -40,18 +40,18 @@ class Beam:
 
 @struct.dataclass
 class BeamState:
-    """A search between two steps: the model's state of all hypotheses, and the beam, or its groups."""
+    """A search between two steps: the model's state of all hypotheses, and one beam per group."""
 
     state: Any
     beams: list[Beam]
 
     @property
     def done(self) -> jax.Array:
-        """Which sentences are done [B]."""
+        """Whether each sentence is done [B]."""
         return jnp.stack([beam.done for beam in self.beams]).all(0)
 
     def grow(self, state: Any, more: int) -> "BeamState":
-        """The search with room for `more` tokens; `state` is the model's, with the same room."""
+        """Returns the search with room for `more` additional tokens. `state` is the model's grown state."""
 
         def padded(tokens: jax.Array) -> jax.Array:
             return jnp.pad(tokens, ((0, 0), (0, 0), (0, more)))
@@ -67,7 +67,7 @@ class BeamState:
         return BeamState(state, beams)
 
     def results(self) -> Hypotheses:
-        """The best finished hypotheses so far, best first."""
+        """Returns the best finished hypotheses so far, best first."""
         if len(self.beams) == 1:
             return self.beams[0].finished
         joined = jax.tree.map(lambda *x: jnp.concatenate(x, axis=1), *[beam.finished for beam in self.beams])
@@ -75,14 +75,14 @@ class BeamState:
 
 
 def begin_beam(state: Any, requests: RequestBatch, static: StaticSettings, length: int) -> BeamState:
-    """A search before its first step, with room for `length` tokens."""
+    """Returns a search before its first step, with room for `length` tokens."""
     first, phrases = requests.prompt.ids[:, -1], requests.phrases
     batch, size = first.shape[0], static.beam // static.groups
     empty = jnp.full((batch, size), 2 * NEVER, jnp.float32)
     tokens = jnp.zeros((batch, size, length), jnp.int32)
     beam = Beam(
         token=jnp.repeat(first[:, None], size, axis=1).astype(jnp.int32),
-        # All hypotheses are alike at first: keep one.
+        # All hypotheses are equal at first: only one may be extended.
         log_probs=jnp.full((batch, size), NEVER, jnp.float32).at[:, 0].set(0.0),
         tokens=tokens,
         finished=Hypotheses(tokens, jnp.zeros((batch, size), jnp.int32), empty, empty),
@@ -96,7 +96,7 @@ def begin_beam(state: Any, requests: RequestBatch, static: StaticSettings, lengt
 
 
 class BeamContext(NamedTuple):
-    """What all steps of a search share."""
+    """The values that all steps of a search share."""
 
     rules: Rules
     requests: RequestBatch
@@ -107,7 +107,7 @@ class BeamContext(NamedTuple):
     max_length: int
 
     def score(self, log_probs: jax.Array, n: jax.Array) -> jax.Array:
-        """Scores of hypotheses of n tokens."""
+        """Returns the scores of hypotheses of n tokens."""
         return normalized_score(
             log_probs, n, self.weights.alpha, self.weights.word_penalty, self.rules.length_penalty
         )

@@ -14,7 +14,7 @@ from seqlab.search.processors import NEVER, without_special
 from seqlab.search.settings import ScoreWeights, StaticSettings
 from seqlab.types import AnyArray
 
-# of one sentence: (memory, state, token, depth) -> logits [V], state
+# for one sentence: (memory, state, token, depth) -> logits [V], state
 SingleStep = Callable[[Any, Any, jax.Array, jax.Array], tuple[jax.Array, Any]]
 
 
@@ -22,8 +22,9 @@ SingleStep = Callable[[Any, Any, jax.Array, jax.Array], tuple[jax.Array, Any]]
 class Optima:
     """The best answer of each sentence so far.
 
-    `tokens` int [B L] with EOS last and zeros behind it; `lengths` int [B], EOS counted, 0: the incumbent;
-    `scores` and `log_probs` float32 [B]; `decided` bool [B]: nothing is better; `nodes` int [B]: steps of the model.
+    `tokens` int [B L], EOS last, then zeros; `lengths` int [B], including EOS, 0 if the incumbent is not beaten;
+    `scores` and `log_probs` float32 [B]; `decided` bool [B], whether no better answer exists; `nodes` int [B], the
+    number of model steps.
     """
 
     tokens: AnyArray
@@ -36,12 +37,12 @@ class Optima:
 
 @struct.dataclass
 class Path:
-    """Of each sentence: the nodes from the root to the one that is expanded next, and what is open beside them. A
-    node at depth d is a hypothesis of d tokens.
+    """The path of each sentence from the root to the node that is expanded next, and the open nodes along it. A node
+    at depth d is a hypothesis of d tokens.
 
-    For each depth: the model's state before that node is expanded, leaves [B L ...]; the sums of those children of it
-    that go on and were not visited yet [B L V], 2 NEVER for all others; the highest of these [B L]; the token visited
-    last [B L]. Of the node that is next: depth, last token and sum [B].
+    For each depth: the model's state before the node is expanded, leaves [B L ...]; the sums of log-probabilities of
+    its children that do not end and are not yet visited [B L V], 2 NEVER for all other tokens; the highest of these
+    sums [B L]; the token visited last [B L]. For the next node: its depth, last token and sum [B].
     """
 
     states: Any
@@ -63,7 +64,9 @@ def begin_path(
     length: int,
     vocabulary: int,
 ) -> Path:
-    """Before the root is expanded, with room for `length` tokens; `state` has one hypothesis a sentence."""
+    """Returns the path before the root is expanded, with room for `length` tokens. `state` has one hypothesis per
+    sentence.
+    """
     batch = first.shape[0]
     zeros, empty = jnp.zeros(batch, jnp.int32), jnp.full(batch, 2 * NEVER, jnp.float32)
     tokens = jnp.zeros((batch, length), jnp.int32)
@@ -80,7 +83,7 @@ def begin_path(
 
 
 class BoundContext(NamedTuple):
-    """What all steps of a search share; `room` is the maximum depth."""
+    """The values that all steps of a search share. `room` is the maximum depth."""
 
     step: SingleStep
     static: StaticSettings
@@ -106,10 +109,10 @@ def branch_and_bound(
     static: StaticSettings,
     weights: ScoreWeights,
 ) -> Path:
-    """Advances the search by `steps` nodes of each sentence, or until each is decided or has had `budget` nodes.
+    """Expands `steps` nodes of each sentence, or stops once each is decided or has expanded `budget` nodes.
 
-    An answer has 1 to `limit[b]` tokens, of which the last is EOS. Children are visited best first; of answers with
-    the same score the first one stays.
+    An answer has 1 to `limit[b]` tokens, the last of which is EOS. Children are visited best first. Ties go to the
+    answer that is found first.
     """
     context = BoundContext(step, static, weights, budget, path.tokens.shape[1])
 
@@ -136,12 +139,12 @@ def expand(memory: Any, limit: jax.Array, path: Path, context: BoundContext) -> 
     best = with_answer(path, sums[context.static.eos], is_open, context)
 
     unfinished = sums.at[context.static.eos].set(2 * NEVER)
-    place = jnp.where(is_open, depth, room)  # what is written behind the end is dropped
+    place = jnp.where(is_open, depth, room)  # writes beyond the end are dropped
     states = jax.tree.map(lambda x, y: x.at[place + 1].set(y, mode="drop"), path.states, state)
     children = path.children.at[place].set(unfinished, mode="drop")
     highest = path.highest.at[place].set(unfinished.max(), mode="drop")
 
-    soonest, limits = depths[:, None] + 2, jnp.broadcast_to(limit, room)  # EOS is to come too
+    soonest, limits = depths[:, None] + 2, jnp.broadcast_to(limit, room)  # the child's token, and EOS
     bounds = score_upper_bound(highest, soonest, limits, room, context.score)
     worth = (depths <= depth) & (highest > NEVER / 2) & (bounds > best.scores)
     parent = jnp.where(worth, depths, -1).max()
@@ -163,7 +166,7 @@ def expand(memory: Any, limit: jax.Array, path: Path, context: BoundContext) -> 
 
 
 def with_answer(path: Path, log_prob: jax.Array, is_open: jax.Array, context: BoundContext) -> Optima:
-    """The best answer, after the node's own: it ends here, with this sum."""
+    """Returns the best answer, including the one that ends at this node with the sum `log_prob`."""
     n = path.depth + 1
     score = context.score(log_prob, n)
     better = is_open & (log_prob > NEVER / 2) & (score > path.best.scores)

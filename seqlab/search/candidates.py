@@ -10,13 +10,13 @@ from seqlab.search.beam_state import Beam, BeamContext
 from seqlab.search.constraints import all_written, constrained_continuations
 from seqlab.search.processors import NEVER, History, process
 
-TOP_BLOCK = 64  # values that are compared as one block when the highest of very many are searched
+TOP_BLOCK = 64  # values per block of the two-stage top-k
 
 
 class Candidates(NamedTuple):
     """The continuations that a step considers [B C], best first: parents, tokens and summed log-probabilities; the
-    tokens of phrases that are then written [B C P]; which of them may finish, and which are lost at the maximum
-    length.
+    number of written tokens of each phrase after them [B C P]; whether they may finish, and whether they may be
+    returned without EOS at the maximum length.
     """
 
     parents: jax.Array
@@ -30,7 +30,7 @@ class Candidates(NamedTuple):
 def propose(
     old: Beam, logits: jax.Array, penalties: jax.Array | None, i: jax.Array, context: BeamContext
 ) -> Candidates:
-    """The continuations by token `i`; prefixes, the maximum length and phrases may force it."""
+    """Returns the continuations by token `i`, which prefixes, the maximum length and phrases may force."""
     rules, requests, size, eos = context.rules, context.requests, old.token.shape[1], context.static.eos
     logits, normalizer = process(
         logits, History(old.tokens, i), context.processors, requests.minimum, context.static, rules.renormalize,
@@ -57,12 +57,12 @@ def propose(
 
 
 def forced_token(prefix: Int[Array, "B L"], i: Int[Array, ""]) -> Int[Array, "B"]:
-    """The `i`-th token of a prefix; -1 where any token may come."""
+    """Returns the `i`-th token of each prefix, or -1 where any token is allowed."""
     return jnp.where(i < prefix.shape[1], prefix[:, jnp.minimum(i, prefix.shape[1] - 1)], -1)
 
 
 def restrict(logits: Float[Array, "B K V"], forced_ids: Int[Array, "B"]) -> Float[Array, "B K V"]:
-    """Logits where only one token may come, if there is one for the sentence."""
+    """Returns the logits, `NEVER` for all tokens except the forced one in sentences that have one."""
     barred = (forced_ids >= 0)[:, None] & (jnp.arange(logits.shape[-1]) != forced_ids[:, None])
     return jnp.where(barred[:, None], NEVER, logits)
 
@@ -75,10 +75,10 @@ def best_continuations(
     width: int,
     penalties: Float[Array, "B V"] | None,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """The `count` best continuations of a sentence: parents, tokens, summed log-probabilities, each [B count].
-    `penalties` [B V] is subtracted for the choice only.
+    """Returns the `count` best continuations of each sentence, each [B count]: parents, tokens and summed
+    log-probabilities. `penalties` [B V] are subtracted for the choice only.
 
-    At most `width` continuations of one hypothesis can matter, so the vocabulary is cut to those before the
+    At most `width` continuations of one hypothesis can matter, so the vocabulary is reduced to these before the
     log-sum-exp is subtracted.
     """
     batch, beam, vocabulary = logits.shape
@@ -97,8 +97,9 @@ def best_continuations(
 
 
 def top_k(values: Float[Array, "... V"], k: int) -> tuple[Float[Array, "... k"], Int[Array, "... k"]]:
-    """`jax.lax.top_k`, ties included, in two stages where there are many values: the k blocks with the highest maxima
-    hold the k highest, so that only these blocks, and what is left behind the last block, are looked through.
+    """Returns the result of `jax.lax.top_k`, including its order of ties. With many values it works in two stages:
+    the k blocks with the highest maxima contain the k highest values, so only these blocks, and the values after the
+    last block, are searched.
     """
     size = values.shape[-1]
     count = size // TOP_BLOCK
@@ -106,7 +107,7 @@ def top_k(values: Float[Array, "... V"], k: int) -> tuple[Float[Array, "... k"],
         best, indices = jax.lax.top_k(values, k)
         return best, indices
     blocks = values[..., : count * TOP_BLOCK].reshape(*values.shape[:-1], count, TOP_BLOCK)
-    chosen = jnp.sort(jax.lax.top_k(blocks.max(-1), k)[1], axis=-1)  # in order, so that ties are as they were
+    chosen = jnp.sort(jax.lax.top_k(blocks.max(-1), k)[1], axis=-1)  # sorted, so that ties keep their order
     finalists = jnp.take_along_axis(blocks, chosen[..., None], axis=-2).reshape(*values.shape[:-1], -1)
     finalists = jnp.concatenate([finalists, values[..., count * TOP_BLOCK :]], axis=-1)
     best, indices = jax.lax.top_k(finalists, k)

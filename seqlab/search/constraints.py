@@ -1,10 +1,10 @@
-"""Phrases that must be written: beam search with dynamic beam allocation (Post & Vilar 2018), for a batch at once.
+"""Required phrases: beam search with dynamic beam allocation (Post & Vilar 2018), batched.
 
-The bank of a hypothesis is the number of phrase tokens that it has written: those of all complete phrases, and of
-the incomplete phrase that it has written most of. Each bank has its own places in the beam, so that a hypothesis with
-more phrase tokens, which is less likely, is not pruned. Each hypothesis is also extended by the next token of each
-phrase, however unlikely. So the highest bank rises at every step, and after as many steps as there are phrase tokens
-some hypothesis has written all of them.
+The bank of a hypothesis is the number of phrase tokens that it has written: the tokens of all complete phrases, and
+those of the most advanced incomplete phrase. Each bank has its own places in the beam, so that hypotheses with more
+phrase tokens, which are less likely, are not pruned. Each hypothesis is also extended by the next token of each
+phrase, however unlikely. So the highest bank rises at every step, and after as many steps as there are phrase tokens,
+at least one hypothesis has written all of them.
 """
 
 import jax
@@ -13,8 +13,8 @@ from jaxtyping import Array, Bool, Float, Int
 
 from seqlab.search.processors import NEVER
 
-# `phrases` int [B P M]: P phrases of a sentence, -1 behind their ends. `progress` int [B K P]: the number of tokens
-# of a phrase that a hypothesis ends with; once it has written the phrase, the length of the phrase.
+# `phrases` int [B P M]: the P phrases of each sentence, padded with -1. `progress` int [B K P]: the length of the
+# longest beginning of a phrase that a hypothesis ends with; once the phrase is written, the length of the phrase.
 
 
 def phrase_lengths(phrases: Int[Array, "B P M"]) -> Int[Array, "B P"]:
@@ -22,7 +22,7 @@ def phrase_lengths(phrases: Int[Array, "B P M"]) -> Int[Array, "B P"]:
 
 
 def all_written(phrases: Int[Array, "B P M"], progress: Int[Array, "B N P"]) -> Bool[Array, "B N"]:
-    """Whether all phrases are written."""
+    """Returns whether all phrases are written."""
     return (progress == phrase_lengths(phrases)[:, None]).all(-1)
 
 
@@ -34,11 +34,11 @@ def banks(phrases: Int[Array, "B P M"], progress: Int[Array, "B N P"]) -> Int[Ar
 def advance_phrases(
     phrases: Int[Array, "B P M"], progress: Int[Array, "B N P"], token: Int[Array, "B N"]
 ) -> Int[Array, "B N P"]:
-    """The progress after one more token: of each phrase the longest beginning that the hypothesis now ends with
-    (Knuth, Morris & Pratt 1977).
+    """Returns the progress after one more token: for each phrase, the length of the longest beginning that the
+    hypothesis now ends with (Knuth, Morris & Pratt 1977).
     """
     longest = phrases.shape[-1]
-    # Whether the first m tokens of a phrase are the last m of its first q.
+    # Whether the first m tokens of a phrase equal the last m of its first q tokens.
     q, m, j = jnp.ogrid[: longest + 1, :longest, :longest]
     ends = phrases[:, :, jnp.clip(q - m + j, 0, longest - 1)] == phrases[:, :, None, None, :]
     border = (ends | (j >= m)).all(-1) & (m <= q)[..., 0]  # [B P Q M]
@@ -50,7 +50,7 @@ def advance_phrases(
 
 
 def next_tokens(phrases: Int[Array, "B P M"], progress: Int[Array, "B K P"]) -> Int[Array, "B K P"]:
-    """The token that continues each phrase; -1 for one that is written."""
+    """Returns the token that continues each phrase, or -1 for a phrase that is written."""
     ended = jnp.pad(phrases, ((0, 0), (0, 0), (0, 1)), constant_values=-1)
     return jnp.take_along_axis(ended[:, None], progress[..., None], axis=-1)[..., 0]
 
@@ -64,9 +64,9 @@ def constrained_continuations(
     eos: int,
     max_rank: int,
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-    """2 K continuations of a sentence: parents, tokens, summed log-probabilities, each [B 2K], and the phrase
-    progress after them. First K that end: only hypotheses that have written all phrases may end, and only at a rank
-    below `max_rank`. Then K that continue, best first within each bank.
+    """Returns 2K continuations of each sentence: parents, tokens, summed log-probabilities, each [B 2K], and the
+    phrase progress after them. The first K end: only hypotheses that have written all phrases may end, and only at a
+    rank below `max_rank`. The other K continue, best first within each bank.
     """
     batch, beam, vocabulary = logits.shape
     rows = jnp.arange(batch)[:, None]
@@ -95,7 +95,7 @@ def constrained_continuations(
     chosen = jnp.argsort(~allotted, axis=1, stable=True)[:, :beam]
 
     ending, parents_of_endings = jax.lax.top_k(ending, beam)
-    progress = jnp.take_along_axis(progress, parents_of_endings[..., None], axis=1)  # of those that end, as it was
+    progress = jnp.take_along_axis(progress, parents_of_endings[..., None], axis=1)  # unchanged by EOS
     better = (last[:, None] & (total[:, None] > ending[..., None])).sum(-1) + jnp.arange(beam)
     ending = jnp.where(better < max_rank, jnp.maximum(ending, 2 * NEVER), 2 * NEVER)
     halves = (

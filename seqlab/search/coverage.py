@@ -1,5 +1,5 @@
-"""The coverage penalty: a hypothesis whose attention has passed over parts of the source scores less (Wu et al. 2016,
-equation 14): weight times the sum over the source of log(min(attention so far, 1)).
+"""The coverage penalty, which lowers the score of hypotheses whose attention has skipped parts of the source (Wu et
+al. 2016, equation 14): weight times the sum over the source of log(min(total attention so far, 1)).
 """
 
 from collections.abc import Callable
@@ -13,18 +13,18 @@ from seqlab.search.decoder import Reorder, Reward, Step
 
 # (state, token [B K], t) -> logits, state, attention over the source [B K S]
 AttentiveStep = Callable[[Any, jax.Array, jax.Array], tuple[jax.Array, Any, jax.Array]]
-SEEN = 1e-6  # the minimum attention that counts, for its logarithm is in the score
+SEEN = 1e-6  # lower bound on the total attention, so that its logarithm is finite
 
 
 def begin_coverage(state: Any, mask: Bool[Array, "B S"], hypotheses: int) -> tuple[Any, Float[Array, "B K S"]]:
-    """A model's state, and the attention so far: none."""
+    """Returns a model's state with the total attention so far, which is zero."""
     return state, jnp.zeros((mask.shape[0], hypotheses, mask.shape[1]))
 
 
 def with_coverage(
     attentive_step: AttentiveStep, reorder: Reorder, mask: Bool[Array, "B S"], weight: Float[Array, ""] | float
 ) -> tuple[Step, Reorder, Reward]:
-    """`step` and `reorder` that keep count of attention, and the reward (at most 0) that a state gives."""
+    """Returns `step` and `reorder` that add up the attention, and the reward (at most 0) of a state."""
 
     def step(state: Any, token: Int[Array, "B K"], t: Int[Array, ""]) -> tuple[jax.Array, Any]:
         logits, inner, attention = attentive_step(state[0], token, t)

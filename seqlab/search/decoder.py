@@ -1,4 +1,4 @@
-"""What search needs of a model: functions of its state and nothing else."""
+"""The interface of a model for search: functions of its state."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -13,8 +13,8 @@ Reward = Callable[[Any], jax.Array]  # state -> [B K]
 
 
 class Decoder(NamedTuple):
-    """`reward` is at most 0 and is added to the score of a hypothesis that ends in a state. If the logits are
-    `normalized`, they are scores already and are not normalized again.
+    """The functions of a model that search calls. `reward` is at most 0 and is added to the score of a hypothesis
+    that ends in a state. If the logits are `normalized`, they are scores already and are not normalized again.
     """
 
     step: Step
@@ -24,8 +24,8 @@ class Decoder(NamedTuple):
 
 
 class Span(NamedTuple):
-    """The steps that a search takes in one call, from `begin` up to `end`. The last prompt token is at position
-    `prompt_end`. No hypothesis is longer than `max_length` tokens.
+    """The steps of one call of a search, from `begin` up to `end`. The last prompt token is at position `prompt_end`.
+    No hypothesis is longer than `max_length` tokens.
     """
 
     begin: Any

@@ -1,6 +1,6 @@
-"""Several models that write one text: an ensemble, with a language model (shallow fusion) or without.
+"""Ensembles: several models that generate one text, with or without a language model (shallow fusion).
 
-Search uses an `Ensemble` like a generator. Its parameters, memory and state are tuples of its members'.
+Search uses an `Ensemble` like a generator. Its parameters, memory and state are tuples with one element per member.
 """
 
 from collections.abc import Callable
@@ -16,9 +16,9 @@ MEANS = ("probabilities", "log_probabilities")
 
 
 class Ensemble(NamedTuple):
-    """Scores are log of the mean of probabilities, or the mean of log-probabilities, of the same tokens; with a
-    language model, which comes last among the parameters, `weight` times its log-probabilities are added (Gulcehre et
-    al. 2015, section 4.1).
+    """Several models whose scores of a token are combined: the logarithm of the mean probability, or the mean
+    log-probability. With a language model, whose parameters come last, `weight` times its log-probabilities are added
+    (Gulcehre et al. 2015, section 4.1).
     """
 
     models: tuple[Any, ...]
@@ -35,7 +35,7 @@ class Ensemble(NamedTuple):
         return min((model.longest for model in self.members if model.longest), default=None)
 
     def apply(self, params: Params, *arguments: Any, method: Callable[..., Any]) -> Any:
-        """Like `apply` of a linen module."""
+        """Calls a method like `apply` of a linen module."""
         return method(self, params, *arguments)
 
     def start(
@@ -74,7 +74,9 @@ class Ensemble(NamedTuple):
         token: Int[Array, "B K"],
         t: Int[Array, ""],
     ) -> tuple[Float[Array, "B K V"], tuple[Any, ...], Float[Array, "B K S"]]:
-        """A step, and the mean of its models' attention over the source; all of them must have one."""
+        """Returns the results of a step, and the mean attention of the models over the source. All models must have
+        attention.
+        """
         methods = [type(model).attentive_step for model in self.models]
         if self.language_model is not None:
             methods.append(type(self.language_model).step)
@@ -91,7 +93,7 @@ class Ensemble(NamedTuple):
         token: Int[Array, "B K"],
         t: Int[Array, ""],
     ) -> list[Any]:
-        """The outputs of the members' own methods."""
+        """Returns the outputs of one method per member."""
         return [
             model.apply(*arguments, token, t, method=method)
             for model, method, *arguments in zip(self.members, methods, params, memory, state, strict=True)
@@ -114,6 +116,6 @@ class Ensemble(NamedTuple):
 
 
 def has_attention(model: Any) -> bool:
-    """Whether a generator, or each of an ensemble's, can tell its attention over the source."""
+    """Returns whether a generator, or each model of an ensemble, returns its attention over the source."""
     models = model.models if isinstance(model, Ensemble) else (model,)
     return all(isinstance(member, Attentive) for member in models)

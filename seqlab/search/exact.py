@@ -1,7 +1,7 @@
 """Exact search: the best of all answers, by depth-first branch and bound (Stahlberg & Byrne 2019).
 
-A sum of log-probabilities only falls as its hypothesis grows. So a hypothesis whose upper bound on the score does not
-exceed the best answer so far is not expanded.
+The sum of log-probabilities of a hypothesis only decreases as it grows. So a hypothesis is not expanded if the upper
+bound on its score does not exceed the score of the best answer so far.
 """
 
 import functools
@@ -22,16 +22,15 @@ from seqlab.system.checks import check_minimum
 from seqlab.system.errors import SeqlabError
 from seqlab.types import Generator, Params
 
-BUDGET = 10_000  # nodes of a sentence, after which it is given up
-NODES_PER_CALL = 256  # nodes of a sentence between looks at what is done
-# maximum memory of the running batch, and as much again for waiting ones: a sentence keeps the model's state of each
-# depth
+BUDGET = 10_000  # default maximum number of nodes per sentence
+NODES_PER_CALL = 256  # nodes per sentence between checks of which are done
+# Maximum memory of the running batch, and of the waiting ones: a sentence stores the model's state at each depth.
 MAX_BATCH_BYTES = 1 << 29
-SCORE_TOLERANCE = 1e-5  # an answer beats an incumbent by more than this share of it: less may be rounding
+SCORE_TOLERANCE = 1e-5  # minimum relative improvement on an incumbent: less may be rounding
 
 
 class ExactRows(struct.PyTreeNode):
-    """Sentences that are being searched: every leaf [B ...], so that some can leave."""
+    """Sentences that are being searched. Every leaf is [B ...], so that rows can be removed and joined."""
 
     memory: Any
     path: Path
@@ -42,11 +41,12 @@ class ExactRows(struct.PyTreeNode):
 
 
 class Solver(NamedTuple):
-    """The jitted functions behind exact search.
+    """The jitted functions of exact search.
 
     begin(params, requests, incumbent, length): rows before their first node, with room for `length` tokens.
-    advance(params, rows, steps, budget, weights, prompt_end): rows some nodes later; see `branch_and_bound`.
-    join(parts, indices): some of the rows of several batches, by indices into their concatenation.
+    advance(params, rows, steps, budget, weights, prompt_end): rows after up to `steps` more nodes; see
+        `branch_and_bound`.
+    join(parts, indices): rows of several batches, by indices into their concatenation.
     """
 
     begin: Callable[..., ExactRows]
@@ -84,8 +84,8 @@ def make_solver(model: Any, static: StaticSettings) -> Solver:
 
 
 class Optimum(NamedTuple):
-    """The best answer to a request: its ids with EOS, its score and its plain log-probability. Without ids the
-    incumbent stays. If it is `decided` there is no better one; `nodes` is the number of expanded hypotheses.
+    """The best answer to a request: its ids with EOS, its score and its log-probability. Without ids, the incumbent
+    is not beaten. If it is `decided`, no better answer exists. `nodes` is the number of expanded hypotheses.
     """
 
     ids: list[int]
@@ -104,12 +104,12 @@ def exact_search(
     incumbents: Sequence[float] | None = None,
     budget: int = BUDGET,
 ) -> list[Optimum]:
-    """The best answer to every request by `length_penalty.normalized_score`, in the order of `requests`. Scores and
-    limits are as in beam search by the default rules.
+    """Returns the best answer to each request by `length_penalty.normalized_score`, in the order of `requests`.
+    Scores and length limits are as in beam search with the default rules.
 
-    `incumbents` are scores to be beaten, such as those of beam search, by more than rounding. A sentence that is not
-    decided after `budget` nodes is given up. Raises `SeqlabError` for what exact search does not support: ensembles,
-    prefixes, phrases, minimum lengths, processors.
+    `incumbents` are scores to beat by more than rounding, such as the scores of beam search. The search for a
+    sentence ends undecided after `budget` nodes. Raises `SeqlabError` for features that exact search does not
+    support: ensembles, prefixes, phrases, minimum lengths, processors.
     """
     check_exact_search(model, requests, settings.static, incumbents, budget)
     params = jax.device_put(params)
@@ -123,7 +123,7 @@ def exact_search(
         return solver.begin(params, batch, np.resize(to_beat[indices], size), length=shape.text)
 
     def advance(shape: Shape, step: int, rows: ExactRows) -> tuple[ExactRows, int]:
-        """The step stays 0: sentences may join others however many nodes they have had."""
+        """Leaves the step at 0, so that sentences can be joined whatever their number of nodes."""
         prompt_end = shape.prompt - 1
         return solver.advance(params, rows, NODES_PER_CALL, budget, settings.weights, prompt_end=prompt_end), step
 
@@ -153,12 +153,12 @@ def exact_search(
 
 
 def max_batch_size(row_bytes: int) -> int:
-    """The maximum number of rows of a batch; one, if none fits."""
+    """Returns the maximum number of rows in a batch, or 1 if no size fits."""
     return max((count for count in BATCH_SIZES if count * row_bytes <= MAX_BATCH_BYTES), default=1)
 
 
 def bytes_of(begin: Callable[[Shape, list[int], int], ExactRows], shape: Shape, index: int) -> int:
-    """The memory of one row."""
+    """Returns the memory of one row, in bytes."""
     row = jax.eval_shape(lambda: jax.tree.leaves(begin(shape, [index], 1)))
     return sum(leaf.size * leaf.dtype.itemsize for leaf in row)
 
@@ -170,16 +170,16 @@ def check_exact_search(
     incumbents: Sequence[float] | None,
     budget: int,
 ) -> None:
-    """Raises `SeqlabError` for what exact search does not support."""
+    """Raises `SeqlabError` for features that exact search does not support."""
     check_minimum("budget", budget, 1)
     if isinstance(model, Ensemble):
-        raise SeqlabError("exact search takes a single model: leave out the ensemble and the language model")
+        raise SeqlabError("exact search supports only a single model: leave out the ensemble and the language model")
     if incumbents is not None and len(incumbents) != len(requests):
-        raise SeqlabError(f"{len(requests)} requests need as many incumbents, not {len(incumbents)}")
+        raise SeqlabError(f"expected {len(requests)} incumbents, one per request, not {len(incumbents)}")
     if make_processors(static):
         raise SeqlabError(
             "exact search does not support forbidden tokens: leave out --forbid and --no-repeat, and use a preset "
-            "that forbids none, such as seqlab"
+            "without forbidden tokens, such as seqlab"
         )
     for i, request in enumerate(requests):
         name = request.name(i)

@@ -17,7 +17,9 @@ from seqlab.types import Generator, Inputs, Params, Tokens
 
 @functools.lru_cache(maxsize=16)
 def make_attention_weights(model: Any) -> Callable[..., Float[Array, "B T L H S"]]:
-    """The jitted pass: (params, inputs, prefix) to the weights of the attention to the source, by layer and head."""
+    """Returns the jitted pass from (params, inputs, prefix) to the weights of the attention to the source, by layer
+    and head.
+    """
 
     @jax.jit
     def attention_weights(params: Params, inputs: Tokens, prefix: Tokens) -> jax.Array:
@@ -29,7 +31,9 @@ def make_attention_weights(model: Any) -> Callable[..., Float[Array, "B T L H S"
 
 @functools.lru_cache(maxsize=16)
 def make_most_attended(model: Any) -> Callable[..., tuple[Int[Array, "B T"], Float[Array, "B T"]]]:
-    """The jitted pass: (params, inputs, prefix) to the source position with the most attention, and its share."""
+    """Returns the jitted pass from (params, inputs, prefix) to the source position with the most attention, and its
+    share.
+    """
 
     @jax.jit
     def most_attended(params: Params, inputs: Tokens, prefix: Tokens) -> tuple[jax.Array, jax.Array]:
@@ -41,7 +45,9 @@ def make_most_attended(model: Any) -> Callable[..., tuple[Int[Array, "B T"], Flo
 
 @functools.lru_cache(maxsize=16)
 def make_token_log_probs(model: Any) -> Callable[..., Float[Array, "B T"]]:
-    """The jitted pass: (params, inputs, prefix, targets [B T]) to the targets' log-probabilities [B T]."""
+    """Returns the jitted pass from (params, inputs, prefix, targets [B T]) to the targets'
+    log-probabilities [B T].
+    """
 
     @jax.jit
     def token_log_probs(params: Params, inputs: Inputs, prefix: Tokens, targets: Int[Array, "B T"]) -> jax.Array:
@@ -55,8 +61,8 @@ def make_token_log_probs(model: Any) -> Callable[..., Float[Array, "B T"]]:
 def token_log_probs(
     model: Generator, params: Params, requests: Sequence[Request], targets: Sequence[Sequence[int]]
 ) -> list[np.ndarray]:
-    """The log-probability of each token of each target, in the order of the requests. A target follows its request's
-    prompt.
+    """Returns the log-probability of each token of each target, in the order of the requests. A target follows the
+    prompt of its request.
     """
     params = jax.device_put(params)
     run = make_token_log_probs(model)
@@ -67,7 +73,9 @@ def token_log_probs(
 def attention_weights(
     model: Generator, params: Params, requests: Sequence[Request], targets: Sequence[Sequence[int]]
 ) -> list[Float[np.ndarray, "T L H S"]]:
-    """The weights with which each token of each target attends to its source; in the order of the requests."""
+    """Returns the weights with which each token of each target attends to its source, in the order of the
+    requests.
+    """
     params = jax.device_put(params)
     run = make_attention_weights(model)
     results = run_by_target(
@@ -79,8 +87,8 @@ def attention_weights(
 def most_attended(
     model: Generator, params: Params, requests: Sequence[Request], targets: Sequence[Sequence[int]]
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """For each token of each target the source position with the most attention, and its share, in the order of the
-    requests. The attention is the mean over the heads of the last layer.
+    """Returns, for each token of each target, the source position with the most attention and its share, in the order
+    of the requests. The attention is the mean over the heads of the last layer.
     """
     params = jax.device_put(params)
     run = make_most_attended(model)
@@ -93,8 +101,8 @@ def run_by_target(
     targets: Sequence[Sequence[int]],
     maximum: int,
 ) -> list[Any]:
-    """The outputs of a pass over (inputs, prefix, next tokens), arrays [B T], for the tokens of each target; nothing
-    is padded to more than `maximum` tokens.
+    """Returns the outputs of a pass over (inputs, prefix, next tokens), arrays [B T], for the tokens of each target.
+    Nothing is padded to more than `maximum` tokens.
     """
     results: list[Any] = [()] * len(requests)
     shapes: dict[tuple[int, int], list[int]] = {}
@@ -117,7 +125,7 @@ def run_by_target(
 def pad_targets(
     requests: Sequence[Request], targets: Sequence[Sequence[int]], shape: tuple[int, int, int]
 ) -> tuple[Inputs, Tokens, np.ndarray]:
-    """Inputs, prefix, and the token behind each prefix [B T]; filled up with empty rows."""
+    """Returns inputs, prefixes, and the token after each prefix [B T], filled up with empty rows."""
     rows, room, target_length = shape
     texts = [[*request.prompt, *target] for request, target in zip(requests, targets, strict=True)]
     prefix = Tokens(*pad([text[:-1] for text in texts], target_length, rows))

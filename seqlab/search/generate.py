@@ -1,4 +1,4 @@
-"""From requests to hypotheses: each shape is compiled once, results come in the order of the requests."""
+"""Generates hypotheses for requests. Each shape is compiled once, and results are in the order of the requests."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -25,14 +25,14 @@ from seqlab.search.settings import SearchSettings
 from seqlab.system.errors import SeqlabError
 from seqlab.types import Generator, Params
 
-STEPS_PER_CALL = 4  # steps between looks at what is done
-ROOM = 16  # tokens that there is room for at first; then twice as many, and so on
-WAITING = 4  # batches' worth of positions that may wait for others
-IN_FLIGHT = 2  # the device works on one batch while the host looks at the other
+STEPS_PER_CALL = 4  # steps between checks of which sentences are done
+ROOM = 16  # initial room for tokens; it doubles as needed
+WAITING = 4  # maximum size of waiting batches, in full batches
+IN_FLIGHT = 2  # the device computes one batch while the host checks the other
 
 
 class Result(NamedTuple):
-    """Generated ids with EOS; the score normalized by length; the plain log-probability."""
+    """Generated ids with EOS; the score normalized by length; the log-probability."""
 
     ids: list[int]
     score: float
@@ -40,20 +40,20 @@ class Result(NamedTuple):
 
 
 def check_requests(model: Generator | Ensemble, requests: Sequence[Request], settings: SearchSettings) -> None:
-    """Raises `SeqlabError` where the model cannot do the search, or a request cannot be met."""
+    """Raises `SeqlabError` if the model does not support the search, or if a request cannot be satisfied."""
     static, coverage = settings.static, settings.weights.coverage
     if coverage and not has_attention(model):
         raise SeqlabError("the coverage penalty needs a model with attention over the source: leave out --coverage")
     searching = not static.greedy and not static.sampling
     if coverage and not searching:
-        raise SeqlabError("the coverage penalty ranks the hypotheses of a beam: --beam 2 or more, and no samples")
+        raise SeqlabError("the coverage penalty needs beam search: set --beam to 2 or more, and leave out --sample")
     for i, request in enumerate(requests):
         check_request(request.name(i), request, model, static)
         refills = static.rules.survivors == "refill"
         if request.phrases and (not searching or static.groups > 1 or not refills):
             raise SeqlabError(
-                "phrases that must be written need a beam of 2 or more, without groups or --sample, and a preset "
-                "that fills it up again"
+                "required phrases need --beam 2 or more, no --groups, no --sample, and a preset that refills the "
+                "beam, such as seqlab"
             )
 
 
@@ -66,11 +66,11 @@ def generate(
     devices: Sequence[Any] = (),
     progress: Callable[[int], None] = lambda count: None,
 ) -> list[list[Result]]:
-    """The best results of every request, best first, in the order of `requests`: `settings.static.nbest` of them, or
-    fewer where fewer exist.
+    """Returns the best results of each request, best first, in the order of `requests`: `settings.static.nbest` of
+    them, or fewer where fewer exist.
 
-    The rows of a batch are split over the `devices`; by default these are all devices of this process. `progress`
-    receives the number of sentences that each finished batch held. Raises `SeqlabError` as `check_requests` does.
+    The rows of a batch are split over the `devices`, by default all devices of this process. `progress` receives the
+    number of sentences whenever some are finished. Raises `SeqlabError` as `check_requests` does.
     """
     check_requests(model, requests, settings)
     devices, static = tuple(devices or jax.local_devices()), settings.static
@@ -119,5 +119,5 @@ def generate(
 
 
 def room_for(step: int, shape: Shape) -> int:
-    """For how many tokens there is room so far."""
+    """Returns the number of tokens that there is room for at a step."""
     return min(max(ROOM, 1 << max(step - 1, 0).bit_length()), shape.text)

@@ -20,7 +20,9 @@ def greedy_search(
     static: StaticSettings,
     weights: ScoreWeights,
 ) -> SequenceState:
-    """One hypothesis a sentence; arguments, maximum length and scores as in `beam_search` (a tie: the smaller id)."""
+    """Generates one hypothesis per sentence. Arguments, maximum length and scores are as in `beam_search`. Ties go to
+    the smaller id.
+    """
     processors, rules = make_processors(static), static.rules
 
     def choose(logits: jax.Array, history: History) -> tuple[jax.Array, jax.Array, jax.Array]:

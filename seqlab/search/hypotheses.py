@@ -1,4 +1,4 @@
-"""Hypotheses that have finished, best first."""
+"""Finished hypotheses, best first."""
 
 import jax
 import jax.numpy as jnp
@@ -12,9 +12,9 @@ from seqlab.search.processors import NEVER
 class Hypotheses:
     """Finished hypotheses of each sentence, best first.
 
-    `tokens` int [B K L] with EOS last and zeros behind it; `lengths` int [B K], EOS counted;
-    `scores` float32 [B K], normalized by length; `log_probs` float32 [B K], the plain sums.
-    A hypothesis that does not exist has length 0 and a score of `NEVER` or less.
+    `tokens` int [B K L], EOS last, then zeros; `lengths` int [B K], including EOS; `scores` float32 [B K], normalized
+    by length; `log_probs` float32 [B K], the plain sums. A hypothesis that does not exist has length 0 and a score of
+    `NEVER` or less.
     """
 
     tokens: jax.Array
@@ -31,7 +31,7 @@ def merge(
     may_finish: jax.Array,
     length: jax.Array,
 ) -> Hypotheses:
-    """The K best of what was finished and what finishes now, at `length` tokens."""
+    """Returns the K best of the finished hypotheses and those that finish now, at `length` tokens."""
     new = Hypotheses(
         tokens=tokens,
         lengths=jnp.where(may_finish, length, 0),
@@ -43,7 +43,7 @@ def merge(
 
 
 def best_first(hypotheses: Hypotheses, count: int) -> Hypotheses:
-    """The `count` best, best first; of equals, those that came first."""
+    """Returns the `count` best hypotheses, best first. Ties go to the earlier one."""
     _, best = jax.lax.top_k(hypotheses.scores, count)
     rows = jnp.arange(best.shape[0])[:, None]
     return jax.tree.map(lambda x: x[rows, best], hypotheses)

@@ -1,4 +1,4 @@
-"""The score of a hypothesis: its log-probability over a length penalty."""
+"""The score of a hypothesis: its log-probability divided by a length penalty."""
 
 from collections.abc import Callable
 
@@ -12,8 +12,8 @@ from seqlab.search.processors import NEVER
 def length_penalty(
     length: Int[Array, "..."], alpha: Float[Array, ""] | float, rule: str = "gnmt"
 ) -> Float[Array, "..."]:
-    """The divisor of the sum of log-probabilities of n tokens: ((5 + n) / 6) ** alpha ("gnmt", Wu et al. 2016,
-    equation 14), n ** alpha ("power"), or 1 ("none").
+    """Returns the divisor of the sum of log-probabilities of n tokens: ((5 + n) / 6) ** alpha ("gnmt", Wu et al.
+    2016, equation 14), n ** alpha ("power"), or 1 ("none").
     """
     if rule == "none":
         return jnp.ones(jnp.shape(length))
@@ -27,7 +27,7 @@ def normalized_score(
     word_penalty: Float[Array, ""] | float,
     rule: str,
 ) -> Float[Array, "..."]:
-    """The score: (sum - word_penalty n) over the length penalty (the word penalty is Marian's)."""
+    """Returns the score, (sum - word_penalty n) divided by the length penalty. The word penalty is Marian's."""
     return (log_probs - word_penalty * length) / length_penalty(length, alpha, rule)
 
 
@@ -38,8 +38,8 @@ def score_upper_bound(
     longest: int,
     score: Callable[[jax.Array, jax.Array], jax.Array],
 ) -> Float[Array, "B"]:
-    """An upper bound on the final score of a hypothesis: its sum of log-probabilities stays as it is, and its length,
-    from `soonest` (a scalar, or [B 1]) to its limit, is the most favorable one.
+    """Returns an upper bound on the final score of a hypothesis, assuming that its sum of log-probabilities does not
+    change and that its length, from `soonest` (a scalar, or [B 1]) to its limit, is the most favorable one.
     """
     n = jnp.arange(1, longest + 1)
     possible = (n >= soonest) & (n <= limit[:, None])

@@ -1,8 +1,8 @@
-"""What "beam search" means: how a hypothesis is scored, when it may end, when a sentence is done. And what other
-toolkits mean by it, so that the same weights write the same text.
+"""The rules of beam search: how a hypothesis is scored, when it may end, and when a sentence is done. Presets follow
+the rules of other toolkits, so that the same weights generate the same text.
 
-n is the number of tokens of a hypothesis, EOS included; its rank is its place, from 0, among all continuations of its
-sentence by their sums of log-probabilities; K is the beam.
+n is the number of tokens of a hypothesis, including EOS. The rank of a hypothesis is its position, from 0, among all
+continuations of its sentence, sorted by their sums of log-probabilities. K is the beam size.
 """
 
 import dataclasses
@@ -17,37 +17,40 @@ class Rules:
     """The rules of a beam search."""
 
     length_penalty: str = "gnmt"
-    """What the sum of log-probabilities is divided by: nothing ("none"), ((5 + n) / 6) ** alpha ("gnmt", Wu et al.
-    2016, equation 14) or n ** alpha ("power")."""
+    """Divisor of the sum of log-probabilities: 1 ("none"), ((5 + n) / 6) ** alpha ("gnmt", Wu et al. 2016, equation
+    14) or n ** alpha ("power")."""
     finish: str = "beam"
-    """Which of the hypotheses that end may finish: those of rank below K ("beam"), or below 2K ("candidates")."""
+    """Rank of the hypotheses that may finish when they end: below K ("beam"), or below 2K ("candidates")."""
     survivors: str = "refill"
-    """Which hypotheses stay in the beam: the K best that do not end ("refill"); those that do not end among as many
-    as there were before, so that the beam shrinks ("shrink"); or the K best, ended ones included ("stay")."""
+    """Hypotheses that stay in the beam: the K best that do not end ("refill"); those that do not end among the K - F
+    best, where F have finished before, so that the beam shrinks ("shrink"); or the K best, including ended ones
+    ("stay")."""
     keep: str = "best"
-    """Which finished hypotheses are stored: the K "best" or the K "first"."""
+    """Finished hypotheses that are stored: the K "best" or the K "first"."""
     at_max_length: str = "end"
-    """At the maximum length a hypothesis must end, and its EOS is scored ("end"); is taken as it is ("accept"); or is
-    dropped, unless nothing has finished ("rescue": then unfinished hypotheses are returned with their plain sums)."""
+    """Treatment of hypotheses at the maximum length: they must end, and their EOS is scored ("end"); they are
+    accepted without EOS ("accept"); or they are dropped, unless no hypothesis has finished, in which case unfinished
+    ones are returned with their plain sums ("rescue")."""
     stop: str = "optimal"
     """A sentence is done
-    "optimal": once none that goes on can come to beat the worst of the `nbest` best finished ones;
-    "first": at the first step at which anything finishes;
+    "optimal": once no unfinished hypothesis can beat the worst of the `nbest` best finished ones;
+    "first": at the first step at which a hypothesis finishes;
     "full": once K have finished;
-    "bound": once K have finished, and the best that goes on would not beat the worst of them if it ended now;
+    "bound": once K have finished, and the best unfinished one would not beat the worst of them if it ended now;
     "top": once the best continuation of some step has ended, and `nbest` have finished;
-    "empty": once none goes on;
-    "slots": once in each of the K places of the beam something has ended (or, which changes no result, once all that
-    go on have ended before)."""
+    "empty": once no unfinished hypothesis is left;
+    "slots": once a hypothesis has ended in each of the K places of the beam (or, without effect on the result, once
+        all hypotheses in the beam have ended before)."""
     renormalize: bool = True
-    """Whether the probability of forbidden tokens goes to the others. That of special tokens never does."""
+    """Whether the probability of forbidden tokens is redistributed to the others. The probability of special tokens
+    never is."""
 
 
 DEFAULT = Rules()
 
 
 class Preset(NamedTuple):
-    """Rules, and a toolkit's defaults: alpha, the minimum n, and the special tokens that are never written."""
+    """Rules, and a toolkit's defaults: alpha, the minimum n, and the special tokens that are never generated."""
 
     rules: Rules
     alpha: float
@@ -55,7 +58,7 @@ class Preset(NamedTuple):
     forbidden: tuple[str, ...]
 
 
-# Each follows the source code or the paper above it.
+# Each preset follows the source code or paper in the comment above it.
 PRESETS = {
     # seqlab/search/beam.py
     "seqlab": Preset(DEFAULT, 0.6, 1, ("pad", "bos")),
@@ -79,11 +82,11 @@ PRESETS = {
 
 
 def resolve_preset(search: Search) -> Preset:
-    """The search's preset, with the length penalty, stop rule and alpha that the search gives in place of its own."""
+    """Returns the search's preset, in which the length penalty, stop rule and alpha of the search take precedence."""
     preset = PRESETS[search.preset]
     alpha = preset.alpha if search.alpha is None else search.alpha
     rules = preset.rules
-    if search.preset == "ct2" and alpha == 0:  # where nothing can be gained by a longer one
+    if search.preset == "ct2" and alpha == 0:  # a longer hypothesis cannot score higher
         rules = dataclasses.replace(rules, stop="top")
     changes = {"length_penalty": search.length, "stop": search.stop}
     changes = {name: value for name, value in changes.items() if value is not None}

@@ -1,5 +1,5 @@
-"""What changes the scores of the next tokens before search looks at them: small pure functions, `(scores, history) ->
-scores`, scores [B K V] being logits or log-probabilities, as the search's rules say.
+"""Processors change the scores of the next tokens before search uses them. They are small pure functions `(scores,
+history) -> scores`, where scores [B K V] are logits or log-probabilities, depending on the rules of the search.
 """
 
 import functools
@@ -12,11 +12,11 @@ from jaxtyping import Array, Bool, Float, Int
 
 from seqlab.search.settings import StaticSettings
 
-NEVER = -1e9  # the score of what cannot be; finite, so that sums of it stay ordered
+NEVER = -1e9  # score of an impossible token; finite, so that sums of it stay ordered
 
 
 class History(NamedTuple):
-    """What hypotheses have written: `tokens` [B K L], zeros from the `t`-th on."""
+    """The tokens of hypotheses so far: `tokens` [B K L], zeros from position `t` on."""
 
     tokens: jax.Array
     t: jax.Array
@@ -34,10 +34,10 @@ def process(
     renormalize: bool,
     normalized: bool = False,
 ) -> tuple[Float[Array, "B K V"], Float[Array, "B K 1"]]:
-    """Returns processed scores, and what to subtract from them to get log-probabilities. `normalized` logits are
-    scores, whose probabilities may not add up to one. EOS does not come before the `minimum[b]`-th token. With
-    `renormalize`, the probability of forbidden tokens goes to the others; that of special tokens never does. Where no
-    token can be written, all log-probabilities are `NEVER`.
+    """Returns processed scores, and the values to subtract from them to get log-probabilities. `normalized` logits
+    are already scores, whose probabilities may not add up to one. EOS is forbidden before the `minimum[b]`-th token.
+    With `renormalize`, the probability of forbidden tokens is redistributed to the others; the probability of special
+    tokens never is. Where no token is allowed, all log-probabilities are `NEVER`.
     """
     eos = static.eos
     early = history.t + 1 < minimum
@@ -69,7 +69,7 @@ def without_special(scores: Float[Array, "*N V"], special: Sequence[int]) -> Flo
 
 
 def make_processors(static: StaticSettings) -> list[Processor]:
-    """The processors that a search's settings ask for, in the order in which they are applied."""
+    """Returns the processors for the settings of a search, in the order in which they are applied."""
     processors = [repetition_penalty(static.repetition)] if static.repetition != 1 else []
     processors += [no_repeat_ngrams(static.no_repeat)] if static.no_repeat else []
     processors += [forbid(static.forbidden)] if static.forbidden else []
@@ -79,7 +79,7 @@ def make_processors(static: StaticSettings) -> list[Processor]:
 
 
 def forbid(ids: Sequence[int]) -> Processor:
-    """Tokens that are never written."""
+    """Returns a processor that forbids tokens."""
 
     def processor(scores: jax.Array, history: History) -> jax.Array:
         return scores.at[..., jnp.array(ids, int)].set(NEVER)
@@ -88,14 +88,14 @@ def forbid(ids: Sequence[int]) -> Processor:
 
 
 def no_repeat_ngrams(n: int) -> Processor:
-    """No n tokens in a row twice (Paulus et al. 2018, section 2.5)."""
+    """Returns a processor that forbids repeated n-grams (Paulus et al. 2018, section 2.5)."""
 
     def processor(scores: jax.Array, history: History) -> jax.Array:
         tokens, t = history
         room = tokens.shape[-1]
         if room < n:
             return scores
-        # Any n-1 tokens that have been written, and are the last ones too, forbid the token that followed them.
+        # Wherever the last n-1 tokens occurred earlier, the token that followed them there is forbidden.
         at = jnp.arange(room - n + 1)
         alike = jnp.broadcast_to(at + n - 1 < t, tokens[..., n - 1 :].shape)
         for k in range(n - 1):
@@ -107,8 +107,8 @@ def no_repeat_ngrams(n: int) -> Processor:
 
 
 def repetition_penalty(penalty: float) -> Processor:
-    """Of tokens that have been written: positive scores divided by `penalty`, negative ones multiplied (Keskar et al.
-    2019, section 4.1, where scores are logits).
+    """Returns a processor that divides the positive scores of earlier tokens by `penalty`, and multiplies their
+    negative scores by it (Keskar et al. 2019, section 4.1, where scores are logits).
     """
 
     def processor(scores: jax.Array, history: History) -> jax.Array:
@@ -120,12 +120,14 @@ def repetition_penalty(penalty: float) -> Processor:
 
 
 def temperature(value: float) -> Processor:
-    """Below 1 what is likely becomes likelier."""
+    """Returns a processor that divides scores by a temperature. Values below 1 favor likely tokens."""
     return lambda scores, history: jnp.where(scores > NEVER / 2, scores / value, NEVER)
 
 
 def top_k(k: int) -> Processor:
-    """The k likeliest tokens (Fan et al. 2018, section 5); of equals at the end of them, all."""
+    """Returns a processor that allows only the k likeliest tokens (Fan et al. 2018, section 5), and those that tie
+    with the last of them.
+    """
 
     def processor(scores: jax.Array, history: History) -> jax.Array:
         lowest = jax.lax.top_k(scores, min(k, scores.shape[-1]))[0][..., -1:]
@@ -135,7 +137,9 @@ def top_k(k: int) -> Processor:
 
 
 def top_p(share: float) -> Processor:
-    """The fewest tokens whose probabilities add up to `share` or more (Holtzman et al. 2020, section 3.1)."""
+    """Returns a processor that allows only the fewest tokens whose probabilities add up to `share` or more (Holtzman
+    et al. 2020, section 3.1).
+    """
 
     def processor(scores: jax.Array, history: History) -> jax.Array:
         ordered = jnp.sort(scores, axis=-1, descending=True)
@@ -148,7 +152,7 @@ def top_p(share: float) -> Processor:
 
 
 def occurrences(tokens: Int[Array, "B K N"], real: Bool[Array, "B K N"], vocabulary: int) -> Bool[Array, "B K V"]:
-    """Which entries of the vocabulary are among the real tokens."""
+    """Returns which entries of the vocabulary are among the real tokens."""
     batch, beam, _ = tokens.shape
     rows, columns = jnp.arange(batch)[:, None, None], jnp.arange(beam)[None, :, None]
     return jnp.zeros((batch, beam, vocabulary), bool).at[rows, columns, tokens].max(real)

@@ -1,4 +1,4 @@
-"""Requests of token ids, and how they become arrays of few shapes."""
+"""Requests of token ids, and their conversion to arrays of few shapes."""
 
 import itertools
 from collections.abc import Sequence
@@ -12,17 +12,17 @@ from seqlab.search.settings import StaticSettings
 from seqlab.system.errors import SeqlabError
 from seqlab.types import AnyArray, Frames, Inputs, Pixels, Tokens
 
-# sentences a batch, on each device; the smallest that holds what is left is taken
+# sentences in a batch per device; the last batch has the smallest size that holds its sentences
 BATCH_SIZES = (1, 8, 24, 64, 128, 256)
 
 
 class Request(NamedTuple):
     """One text to decode.
 
-    `source` are its ids, or an array [S F] or [rows columns channels] (None for a language model); `sentences` the
-    sentence of each of its tokens, from 0. The text
-    follows `prompt`, has `minimum` to `limit` tokens, EOS included, begins with `prefix` and contains `phrases`. The
-    draws of samples depend on `number`.
+    `source` holds its ids, or an array [S F] or [rows columns channels] (None for a language model). `sentences`
+    holds the number of the sentence of each source token, from 0. The text follows `prompt`, has `minimum` to `limit`
+    tokens, including EOS, begins with `prefix` and contains `phrases`. The random draws of samples depend on
+    `number`.
     """
 
     source: Any
@@ -35,12 +35,12 @@ class Request(NamedTuple):
     phrases: Sequence[Sequence[int]] = ()
 
     def name(self, index: int) -> str:
-        """How error messages refer to the request: by its line if it has one, or by its index."""
+        """Returns the name of the request in error messages: its line if it has one, otherwise its index."""
         return f"line {self.number}" if self.number else f"request {index}"
 
 
 class Shape(NamedTuple):
-    """What requests of one batch have in common: room for their sources (0: they have none), prompts and texts;
+    """The shape that the requests of a batch share: room for their sources (0 if they have none), prompts and texts;
     whether they have prefixes; room for the number of phrases, and for the tokens of a phrase.
     """
 
@@ -52,10 +52,10 @@ class Shape(NamedTuple):
 
 
 class RequestBatch(NamedTuple):
-    """Requests as arrays: what a jitted search takes, besides parameters and weights.
+    """Requests as arrays, the input of a jitted search besides parameters and weights.
 
-    `limit`, `minimum` and `numbers` int [B]. `prefix` int [B T] is -1 where any token may come, `phrases` int [B P M]
-    is -1 behind the ends of phrases; both are None where no request has any.
+    `limit`, `minimum` and `numbers` int [B]. `prefix` int [B T] is -1 where any token is allowed, and `phrases` int
+    [B P M] is padded with -1; both are None if no request has any.
     """
 
     inputs: Inputs
@@ -68,32 +68,32 @@ class RequestBatch(NamedTuple):
 
 
 def max_tokens(model: Any) -> int:
-    """The maximum number of tokens of a source or a prompt that the model reads."""
+    """Returns the maximum number of tokens of a source or a prompt that the model reads."""
     return model.longest or MAX_TOKENS
 
 
 def check_request(name: str, request: Request, model: Any, static: StaticSettings) -> None:
-    """Raises `SeqlabError` for a request that cannot be read, or whose prefix and phrases cannot be written."""
+    """Raises `SeqlabError` for a request that is too long, or whose prefix and phrases cannot be generated."""
     readable = max_tokens(model)
     if max(source_length(request), len(request.prompt)) > readable:
-        raise SeqlabError(f"{name} has more than the {readable} tokens that can be read")
+        raise SeqlabError(f"{name} has more than the {readable} tokens that the model can read")
     phrases = distinct(request.phrases)
     forced, tokens = [*request.prefix, *itertools.chain(*phrases)], sum(map(len, phrases))
     if set(forced) & {*static.special, *static.forbidden}:
-        raise SeqlabError(f"{name} must have a token that is forbidden")
+        raise SeqlabError(f"{name} requires a token that is forbidden: change its prefix or phrases")
     for text in (request.prefix, *phrases):
         grams = [tuple(text[i : i + static.no_repeat]) for i in range(len(text) - static.no_repeat + 1)]
         if static.no_repeat and len(grams) > len(set(grams)):
-            raise SeqlabError(f"{name} must repeat what --no-repeat {static.no_repeat} forbids")
+            raise SeqlabError(f"{name} requires a repetition that --no-repeat {static.no_repeat} forbids")
     missing = sum(len(phrase) for phrase in phrases if not contains(request.prefix, phrase))
     room = min(request.limit, readable - len(request.prompt) + 1)
     if forced and len(request.prefix) + missing + 1 > room:
         raise SeqlabError(
-            f"{name} must have {len(request.prefix) + missing} tokens and EOS, and has room for {room}: "
+            f"{name} requires {len(request.prefix) + missing} tokens and EOS, but has room for {room}: "
             "raise --max-length"
         )
     if phrases and static.beam < tokens + 1:
-        raise SeqlabError(f"{name} must have phrases of {tokens} tokens: --beam {tokens + 1} or more")
+        raise SeqlabError(f"{name} requires phrases of {tokens} tokens: set --beam to {tokens + 1} or more")
 
 
 def contains(tokens: Sequence[int], phrase: Sequence[int]) -> bool:
@@ -102,7 +102,7 @@ def contains(tokens: Sequence[int], phrase: Sequence[int]) -> bool:
 
 
 def round_up(n: int, maximum: int) -> int:
-    """Lengths come in few sizes: 16 32 64 96 128 192 256 ... `maximum`, for each makes another shape to compile."""
+    """Returns the next of few lengths, 16 32 64 96 128 192 256 ... `maximum`, because each shape is compiled."""
     size = 16
     while size < n:
         size = size * 2 if size < 64 else size * 3 // 2 if size & (size - 1) == 0 else size * 4 // 3
@@ -110,13 +110,13 @@ def round_up(n: int, maximum: int) -> int:
 
 
 def shapes(requests: Sequence[Request], model: Any) -> dict[Shape, list[int]]:
-    """The indices of the requests of each shape, sorted by length. The model's longest sequence, if it has one,
-    bounds all lengths.
+    """Returns the indices of the requests of each shape, sorted by length. The model's maximum sequence length, if it
+    has one, bounds all lengths.
     """
     maximum = model.longest or 1 << 30
     groups: dict[Shape, list[int]] = {}
     for i, request in enumerate(requests):
-        # A prompt of one token, BOS, stays one: nothing of it has to be read ahead of the first step.
+        # A prompt of one token, BOS, is not padded: nothing has to be read before the first step.
         prompt = 1 if len(request.prompt) == 1 else 1 + round_up(len(request.prompt) - 1, maximum - 1)
         source = source_room(request, maximum)
         phrases = distinct(request.phrases)
@@ -125,7 +125,7 @@ def shapes(requests: Sequence[Request], model: Any) -> dict[Shape, list[int]]:
         groups.setdefault(Shape(source, prompt, 0, bool(request.prefix), room), []).append(i)
     indices = {}
     for shape, members in sorted(groups.items()):
-        # Texts of like sources are of like length, and are done at about the same time.
+        # Texts of similar sources have similar lengths, and are done at about the same time.
         members.sort(key=lambda i: (source_length(requests[i]), len(requests[i].prompt), requests[i].limit))
         text = round_up(max(requests[i].limit for i in members), maximum - shape.prompt + 1)
         indices[shape._replace(text=text)] = members
@@ -133,12 +133,12 @@ def shapes(requests: Sequence[Request], model: Any) -> dict[Shape, list[int]]:
 
 
 def positions_of(shape: Shape, beam: int) -> int:
-    """The number of positions of a sentence and its hypotheses."""
+    """Returns the number of positions of a sentence and its hypotheses."""
     return shape.source + beam * (shape.prompt + shape.text)
 
 
 def max_rows(shape: Shape, beam: int, positions: int) -> int:
-    """The maximum number of sentences of a batch of so many positions; one, if none fits."""
+    """Returns the maximum number of sentences in a batch of `positions` positions, or 1 if no size fits."""
     return max((rows for rows in BATCH_SIZES if rows * positions_of(shape, beam) <= positions), default=1)
 
 
@@ -147,14 +147,14 @@ def source_length(request: Request) -> int:
 
 
 def source_room(request: Request, maximum: int) -> int:
-    """The positions that a request's source has room for in a batch. An image has a size of its own."""
+    """Returns the number of positions for a request's source in a batch. Images are not padded."""
     if request.source is None:
         return 0
     return len(request.source) if np.ndim(request.source) == 3 else round_up(len(request.source), maximum)
 
 
 def padded_sources(requests: Sequence[Request], rows: int, length: int) -> Inputs:
-    """Sources, left-aligned and filled up with empty rows; None if they have no length."""
+    """Returns the sources, left-aligned and filled up with empty rows, or None if they have no length."""
     if not length:
         return None
     sources = [request.source for request in requests]
@@ -168,7 +168,9 @@ def padded_sources(requests: Sequence[Request], rows: int, length: int) -> Input
 
 
 def collate(requests: list[Request], rows: int, shape: Shape) -> RequestBatch:
-    """Padded arrays: sources left-aligned, prompts right-aligned; filled-up rows have a limit of 0."""
+    """Returns padded arrays: sources left-aligned, prompts right-aligned. Rows without a request have a
+    limit of 0.
+    """
     prompt, mask = pad([request.prompt for request in requests], shape.prompt, rows, align="right")
     mask[:, -1] = True
     limit, minimum, numbers = np.zeros((3, rows), np.int32)
@@ -192,5 +194,5 @@ def collate(requests: list[Request], rows: int, shape: Shape) -> RequestBatch:
 
 
 def distinct(phrases: Sequence[Sequence[int]]) -> list[tuple[int, ...]]:
-    """Phrases, each once."""
+    """Returns the phrases without duplicates."""
     return list(dict.fromkeys(map(tuple, phrases)))

@@ -1,4 +1,4 @@
-"""Samples from a generator: by temperature, among the likeliest tokens or the head of the distribution."""
+"""Samples from a generator, optionally with temperature, top-k and top-p."""
 
 import jax
 import jax.numpy as jnp
@@ -21,10 +21,10 @@ def sample(
     weights: ScoreWeights,
     seed: Int[Array, ""],
 ) -> SequenceState:
-    """Independent samples of each sentence. The draws depend on `seed` and the sentence's number, and not on the
-    other rows of the batch. A sample as long as it may be ends there: no draw, but it is paid for.
+    """Draws independent samples for each sentence. The draws depend on `seed` and the number of the sentence, but not
+    on the other rows of the batch. At the maximum length a sample ends: its EOS is not drawn, but is scored.
 
-    Processors change the distribution of the draws; scores and log-probabilities are the model's own, as in
+    Processors change the distribution of the draws. Scores and log-probabilities are those of the model, as in
     `beam_search`.
     """
     processors, rule = make_processors(static), static.rules.length_penalty

@@ -1,4 +1,4 @@
-"""Keeps the batches of a search full: sentences that are done leave, and the others join those of other batches."""
+"""Keeps the batches of a search full: removes sentences that are done, and joins the others across batches."""
 
 import collections
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,13 +12,13 @@ from seqlab.search.requests import Shape
 
 
 def join_rows(parts: Sequence[Any], indices: jax.Array) -> Any:
-    """Some of the rows of several batches, by indices into their concatenation."""
+    """Returns rows of several batches, by indices into their concatenation."""
     return jax.tree.map(lambda *x: jnp.concatenate(x)[indices], *parts)
 
 
 class RunningBatch(NamedTuple):
-    """Sentences of one shape that have come equally far: the rows `row_indices` are those of the requests
-    `request_indices`. Other rows fill the batch up.
+    """Sentences of one shape at the same step. The rows `row_indices` belong to the requests `request_indices`. Other
+    rows fill up the batch.
     """
 
     rows: Any
@@ -26,35 +26,35 @@ class RunningBatch(NamedTuple):
     request_indices: np.ndarray
 
     def only(self, chosen: Any) -> "RunningBatch":
-        """The batch of some of the sentences; its rows stay."""
+        """Returns the batch with some of its sentences. Its rows do not change."""
         return self._replace(row_indices=self.row_indices[chosen], request_indices=self.request_indices[chosen])
 
     @property
     def size(self) -> int:
-        """The number of sentences."""
+        """Number of sentences."""
         return len(self.request_indices)
 
 
 class Engine(NamedTuple):
-    """What a search does with the rows of a batch, whose first axis is counted by `size`."""
+    """The operations of a search on the rows of a batch. `size` returns the number of rows, their first axis."""
 
     begin: Callable[[Shape, list[int], int], Any]
-    """(shape, request indices, rows): the rows before their first step."""
+    """(shape, request indices, number of rows): the rows before their first step."""
     advance: Callable[[Shape, int, Any], tuple[Any, int]]
     """(shape, step, rows): the rows some steps later, and their step."""
     join: Callable[[list[Any], np.ndarray], Any]
-    """(rows of several batches, indices into their concatenation): one batch of some of them."""
+    """(rows of several batches, indices into their concatenation): one batch with these rows."""
     size: Callable[[Any], int]
     is_done: Callable[[Any], np.ndarray]
-    """Which rows are done, read from the device."""
+    """Whether each row is done, read from the device."""
     store_results: Callable[[RunningBatch], None]
     """Stores the results of sentences that are done."""
 
 
 class Limits(NamedTuple):
-    """`sizes`: the numbers of rows that a batch may have, ascending; each is compiled. `full_sizes`: the number of
-    sentences of a shape that fill a batch. `cost`: the cost of a waiting row of a shape; no batch begins while the
-    waiting rows cost `max_waiting_cost` or more. `in_flight`: the number of batches that run on the device at a time.
+    """The limits of batches. `sizes`: possible numbers of rows, ascending; each is compiled. `full_sizes`: number of
+    sentences of a shape that fill a batch. `cost`: cost of a waiting row of a shape; no batch begins while the
+    waiting rows cost `max_waiting_cost` or more. `in_flight`: number of batches that run on the device at a time.
     """
 
     sizes: Sequence[int]
@@ -70,7 +70,7 @@ class Scheduler:
     def __init__(self, engine: Engine, members: Mapping[Shape, list[int]], limits: Limits):
         self.engine, self.limits = engine, limits
         self.fresh = self.fresh_groups(members)
-        self.partial_batches: dict[tuple[Shape, int], RunningBatch] = {}  # by the step that they have come to
+        self.partial_batches: dict[tuple[Shape, int], RunningBatch] = {}  # by shape and step
         self.full_batches: collections.deque[tuple[Shape, int, RunningBatch]] = collections.deque()
         self.running: collections.deque[tuple[Shape, int, RunningBatch]] = collections.deque()
 
@@ -81,7 +81,7 @@ class Scheduler:
                 yield shape, indices[at : at + full]
 
     def run(self) -> None:
-        """Returns when the results of all requests are stored."""
+        """Runs all requests, and returns when their results are stored."""
         while True:
             while len(self.running) < self.limits.in_flight and self.start_next():
                 pass
@@ -95,7 +95,7 @@ class Scheduler:
                 self.wait(shape, step, batch.only(~done))
 
     def start_next(self) -> bool:
-        """Starts some steps of a batch on the device; false if there is nothing that could be started."""
+        """Starts some steps of a batch on the device. Returns false if there is no batch to start."""
         if self.full_batches:
             self.advance(*self.full_batches.popleft())
             return True
@@ -106,7 +106,7 @@ class Scheduler:
             rows = self.engine.begin(shape, indices, self.size_for(len(indices)))
             self.advance(shape, 0, RunningBatch(rows, np.arange(len(indices)), np.array(indices)))
             return True
-        # Of what is left, first those that are behind: what remains of them may join the others.
+        # Of the partial batches, the earliest step comes first: its sentences may later join the others.
         for shape, step in sorted(self.partial_batches):
             if all(shape != running or step < running_step for running, running_step, _ in self.running):
                 self.advance(shape, step, self.partial_batches.pop((shape, step)))
@@ -118,7 +118,7 @@ class Scheduler:
         self.running.append((shape, end, batch._replace(rows=rows)))
 
     def wait(self, shape: Shape, step: int, batch: RunningBatch) -> None:
-        """Joins sentences with those that have come as far, until they are enough for a batch."""
+        """Joins sentences with waiting ones of the same shape and step, until they fill a batch."""
         earlier, full = self.partial_batches.pop((shape, step), None), self.limits.full_sizes[shape]
         batches = [batch] if earlier is None else [earlier, batch]
         count = sum(batch.size for batch in batches)
@@ -130,7 +130,7 @@ class Scheduler:
             self.partial_batches[shape, step] = self.join(batches, count)
 
     def join(self, batches: list[RunningBatch], count: int) -> RunningBatch:
-        """The first `count` sentences of some batches, in as few rows as hold them."""
+        """Returns the first `count` sentences of some batches, in the fewest rows that hold them."""
         sizes, size = [self.engine.size(batch.rows) for batch in batches], self.size_for(count)
         if sizes == [size]:
             return batches[0]
@@ -141,5 +141,5 @@ class Scheduler:
         return RunningBatch(rows, np.arange(count), requests)
 
     def size_for(self, count: int) -> int:
-        """The number of rows of a batch that holds so many sentences."""
+        """Returns the number of rows of a batch that holds `count` sentences."""
         return next(size for size in self.limits.sizes if size >= count)

@@ -1,4 +1,4 @@
-"""The jitted functions behind every decoding: greedy, by a beam, or of samples, of any generator."""
+"""The jitted functions of decoding with any generator: greedy search, beam search and sampling."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -26,7 +26,7 @@ AXIS = "rows"
 
 
 class ActiveRows(struct.PyTreeNode):
-    """Sentences that are being decoded: every leaf [B ...], so that some can leave."""
+    """Sentences that are being decoded. Every leaf is [B ...], so that rows can be removed and joined."""
 
     memory: Any
     search_state: Any  # a BeamState or a SequenceState
@@ -37,14 +37,13 @@ class ActiveRows(struct.PyTreeNode):
 
 
 class Searcher(NamedTuple):
-    """The jitted functions behind every decoding.
+    """The jitted functions of decoding.
 
     begin(params, requests, length): rows before their first step, with room for `length` tokens.
     advance(params, rows, begin, end, weights, seed, prompt_end, max_length): rows after step `end`, or once all of
-        them are done; their last prompt tokens are at position `prompt_end`, and none may become longer than
-        `max_length`.
-    grow(rows, more): rows with room for `more` tokens.
-    join(parts, indices): some of the rows of several batches, by indices into their concatenation.
+        them are done; their last prompt tokens are at position `prompt_end`, and no text is longer than `max_length`.
+    grow(rows, more): rows with room for `more` additional tokens.
+    join(parts, indices): rows of several batches, by indices into their concatenation.
     results(rows): their hypotheses so far.
     """
 
@@ -57,14 +56,16 @@ class Searcher(NamedTuple):
 
 @functools.lru_cache(maxsize=16)
 def make_searcher(model: Any, static: StaticSettings, mesh: Mesh) -> Searcher:
-    """The rows of a batch are split over the devices of the mesh, and none waits for another between two steps."""
+    """Returns the functions for a model. The rows of a batch are split over the devices of the mesh, which do not
+    wait for each other between steps.
+    """
 
     def split(function: Callable[..., Any], *by_row: bool) -> Callable[..., Any]:
-        """The function on each device's own rows, which are those arguments whose `by_row` is true."""
+        """Returns the function on each device's own rows. `by_row` says which arguments are split."""
         if mesh.size == 1:
             return function
         specs = tuple(PartitionSpec(AXIS) if rows else PartitionSpec() for rows in by_row)
-        # The loop's first state is the same on all devices, and later ones are not: this is meant.
+        # Unchecked, because the loop's first state is the same on all devices, and later states are not.
         return jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=PartitionSpec(AXIS), check_vma=False)
 
     @functools.partial(jax.jit, static_argnames="length")
@@ -132,12 +133,12 @@ def advance_rows(
 def decoder_of(
     model: Any, params: Params, rows: ActiveRows, static: StaticSettings, weights: ScoreWeights
 ) -> Decoder:
-    """The model's functions of its state alone, with its parameters and the memory of the rows."""
+    """Returns the model's functions of its state, bound to its parameters and the memory of the rows."""
 
     def bind(method: Any) -> Step:
         return lambda state, token, t: model.apply(params, rows.memory, state, token, t, method=method)
 
-    normalized = isinstance(model, Ensemble)  # whose steps return scores, and not logits
+    normalized = isinstance(model, Ensemble)  # its steps return scores, not logits
     if not static.coverage:
         return Decoder(bind(type(model).step), model.reorder, normalized=normalized)
     mask: Any = rows.requests.inputs.mask  # pyright: ignore[reportOptionalMemberAccess]
@@ -148,12 +149,12 @@ def decoder_of(
 def whole_search(
     searcher: Searcher, params: Params, requests: RequestBatch, weights: ScoreWeights, seed: Any, length: int
 ) -> Hypotheses:
-    """A search from beginning to end, on the device alone."""
+    """Returns the results of a search from beginning to end, without intermediate checks by the host."""
     rows = searcher.begin(params, requests, length=length)
     span = {"prompt_end": requests.prompt.ids.shape[1] - 1, "max_length": length}
     return searcher.results(searcher.advance(params, rows, 0, length, weights, seed, **span))
 
 
 def make_mesh(devices: Sequence[Any]) -> Mesh:
-    """Devices in a row, for the rows of a batch."""
+    """Returns a mesh of one axis, over which the rows of a batch are split."""
     return jax.make_mesh((len(devices),), (AXIS,), axis_types=(jax.sharding.AxisType.Auto,), devices=devices)

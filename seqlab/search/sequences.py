@@ -15,14 +15,14 @@ from seqlab.search.hypotheses import Hypotheses, best_first
 from seqlab.search.processors import History
 from seqlab.search.requests import RequestBatch
 
-# logits [B K V], history -> tokens [B K]; scores [B K V], and what to subtract to have log-probabilities [B K 1]
+# (logits [B K V], history) -> tokens [B K], scores [B K V], and values to subtract for log-probabilities [B K 1]
 Choose = Callable[[jax.Array, History], tuple[jax.Array, jax.Array, jax.Array]]
 
 
 @struct.dataclass
 class SequenceState:
-    """Hypotheses that never mix, between two steps: the model's state, their last tokens [B K], all their tokens
-    [B K L], sums of log-probabilities and scores [B K], and their lengths [B K], 0 while they are unfinished.
+    """Independent hypotheses between two steps: the model's state, their last tokens [B K], all their tokens [B K L],
+    sums of log-probabilities and scores [B K], and their lengths [B K], 0 while they are unfinished.
     """
 
     state: Any
@@ -34,21 +34,23 @@ class SequenceState:
 
     @property
     def done(self) -> jax.Array:
-        """Which sentences are done [B]."""
+        """Whether each sentence is done [B]."""
         return (self.lengths > 0).all(-1)
 
     def grow(self, state: Any, more: int) -> "SequenceState":
-        """The search with room for `more` tokens; `state` is the model's, with the same room."""
+        """Returns the search with room for `more` additional tokens. `state` is the model's grown state."""
         return dataclasses.replace(self, state=state, tokens=jnp.pad(self.tokens, ((0, 0), (0, 0), (0, more))))
 
     def results(self) -> Hypotheses:
-        """The hypotheses so far, best first."""
+        """Returns the hypotheses so far, best first."""
         hypotheses = Hypotheses(self.tokens, self.lengths, self.scores, self.log_probs)
         return best_first(hypotheses, self.scores.shape[1])
 
 
 def begin_sequences(state: Any, first: Int[Array, "B"], *, length: int, hypotheses: int) -> SequenceState:
-    """The search before its first step, with room for `length` tokens; `first` are the last tokens of the prompts."""
+    """Returns the search before its first step, with room for `length` tokens. `first` holds the last tokens of the
+    prompts.
+    """
     shape = (first.shape[0], hypotheses)
     return SequenceState(
         state=state,
@@ -69,9 +71,9 @@ def extend_sequences(
     score: Callable[[jax.Array, jax.Array], jax.Array],
     eos: int,
 ) -> SequenceState:
-    """Extends hypotheses over a span of steps, or until all are done, by the tokens that `choose` returns until EOS.
-    A hypothesis that is as long as it may be must end, and pays for it. `score` is of log-probabilities and lengths.
-    `requests.prefix` is what hypotheses begin with, -1 where any token may come.
+    """Extends hypotheses over a span of steps, or until all are done, by the tokens that `choose` returns, until EOS.
+    At its maximum length a hypothesis must end, and its EOS is scored. `score` is a function of log-probabilities and
+    lengths. Hypotheses begin with the tokens of `requests.prefix`, in which -1 allows any token.
     """
 
     def is_running(carry: tuple[jax.Array, SequenceState]) -> jax.Array:

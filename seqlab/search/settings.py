@@ -1,4 +1,4 @@
-"""The settings of a search: `config.Search`, split into what is compiled and what is traced."""
+"""The settings of a search: `config.Search`, split into compiled and traced values."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -9,25 +9,25 @@ from seqlab.system.errors import SeqlabError
 
 
 class StaticSettings(NamedTuple):
-    """The compiled part: other values make another program. The fields up to `coverage` are about the method, the
-    others about the scores of single tokens.
+    """The compiled values: other values compile another program. The fields up to `coverage` choose the method, the
+    others change the scores of single tokens.
     """
 
     eos: int
     beam: int
     nbest: int
-    """Hypotheses of a sentence that are returned, at most `beam`."""
+    """Number of returned hypotheses per sentence, at most `beam`."""
     groups: int
     rules: Rules
     greedy: bool
-    """Whether the best token is taken at every step, in place of a beam search by the rules."""
+    """Whether to take the best token at every step, in place of a beam search by the rules."""
     sampling: bool
     coverage: bool
-    """Whether the attention over the source is added up for the coverage penalty."""
+    """Whether to add up the attention over the source for the coverage penalty."""
     special: tuple[int, ...]
-    """Ids that are never written and keep their probability, so that scores stay those of the model."""
+    """Ids that are never generated, but keep their probability, so that scores are those of the model."""
     forbidden: tuple[int, ...]
-    """Ids that are never written. The rules say whether their probability goes to the others."""
+    """Ids that are never generated. The rules say whether their probability is redistributed to the others."""
     no_repeat: int
     repetition: float
     temperature: float
@@ -36,7 +36,7 @@ class StaticSettings(NamedTuple):
 
 
 class ScoreWeights(NamedTuple):
-    """The traced part: numbers that scores and choices depend on."""
+    """The traced values: numbers that scores and choices depend on."""
 
     alpha: Any
     word_penalty: Any
@@ -58,11 +58,12 @@ class SearchSettings(NamedTuple):
 def split_settings(
     search: Search, *, eos: int, special: Sequence[int] = (), forbidden: Sequence[int] = (), count: int = 1
 ) -> SearchSettings:
-    """Splits a search. `special` and `forbidden` are the ids that are never written (see `StaticSettings`). `count`
-    is the number of hypotheses that are returned for a sentence. Raises `SeqlabError` for a count above the beam.
+    """Splits the settings of a search. `special` and `forbidden` are ids that are never generated (see
+    `StaticSettings`). `count` is the number of returned hypotheses per sentence. Raises `SeqlabError` for a count
+    above the beam.
     """
     if not 1 <= count <= search.beam:
-        raise SeqlabError(f"a beam of {search.beam} holds 1 to {search.beam} hypotheses a sentence, not {count}")
+        raise SeqlabError(f"a beam of {search.beam} returns 1 to {search.beam} hypotheses per sentence, not {count}")
     preset = resolve_preset(search)
     static = StaticSettings(
         eos=eos,

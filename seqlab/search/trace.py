@@ -1,4 +1,6 @@
-"""What a beam search does with one request, step by step: what stayed in the beam, what finished, and their tree."""
+"""The trace of a beam search for one request: which hypotheses stayed in the beam and finished at each step, and
+their tree.
+"""
 
 import dataclasses
 from collections.abc import Sequence
@@ -20,7 +22,9 @@ from seqlab.types import Generator, Params
 
 
 class Hypothesis(NamedTuple):
-    """Tokens, their summed log-probability, and the score for so many tokens; of a finished one, its final score."""
+    """Tokens, their summed log-probability, and the score for this number of tokens; for a finished hypothesis, its
+    final score.
+    """
 
     tokens: list[int]
     log_prob: float
@@ -28,18 +32,19 @@ class Hypothesis(NamedTuple):
 
 
 class TraceStep(NamedTuple):
-    """After step n: the hypotheses in the beam, each of n tokens, and what has finished with n tokens and is kept."""
+    """The hypotheses in the beam after step n, each of n tokens, and the stored finished hypotheses of n tokens."""
 
     live: list[Hypothesis]
     finished: list[Hypothesis]
 
 
 class Node(NamedTuple):
-    """A prefix that was in the beam or finished. `log_prob` is the last token's, `sum` and `score` are of the whole.
+    """A prefix that was in the beam or finished. `log_prob` belongs to the last token, `sum` and `score` to the whole
+    prefix.
 
-    The root, with the prompt's last token, has parent -1 and depth 0. `last` is the last step after which it or
-    something that goes on from it was in the beam or finished: the next one has pruned it. `best`: it begins the best
-    result.
+    The root, with the prompt's last token, has parent -1 and depth 0. `last` is the last step after which the prefix
+    or an extension of it was in the beam or finished; the next step has pruned it. `best` is true if the best result
+    begins with the prefix.
     """
 
     token: int
@@ -54,8 +59,8 @@ class Node(NamedTuple):
 
 
 class Trace(NamedTuple):
-    """Plain data: the steps from the first on, the tree with parents before their children, the best result (None:
-    nothing has finished).
+    """Plain data: the steps in order, the tree with parents before their children, and the best result (None if no
+    hypothesis has finished).
     """
 
     steps: list[TraceStep]
@@ -64,7 +69,9 @@ class Trace(NamedTuple):
 
 
 def trace(model: Generator | Ensemble, params: Params, request: Request, settings: SearchSettings) -> Trace:
-    """The steps of `generate` with the same arguments; greedy search is a beam of one that stops at its first end."""
+    """Returns the steps of `generate` with the same arguments. Greedy search is a beam of one that stops at its first
+    end.
+    """
     check_requests(model, [request], settings)
     static, weights = settings.static._replace(nbest=1, sampling=False), settings.weights
     if static.greedy:
@@ -86,7 +93,7 @@ def trace(model: Generator | Ensemble, params: Params, request: Request, setting
 
 
 def step_of(beams: Sequence[Beam], n: int, weights: ScoreWeights, rule: str) -> TraceStep:
-    """The hypotheses of n tokens in the groups of a beam that were not done before."""
+    """Returns the hypotheses of n tokens in the groups of a beam that were not done before."""
     live, ended = [], []
     for beam in beams:
         lengths = jnp.full(beam.log_probs.shape, n)
@@ -97,14 +104,14 @@ def step_of(beams: Sequence[Beam], n: int, weights: ScoreWeights, rule: str) -> 
 
 
 def list_hypotheses(hypotheses: Hypotheses) -> list[Hypothesis]:
-    """The hypotheses of the only sentence that exist."""
+    """Returns the hypotheses of the only sentence that exist."""
     fields = (hypotheses.tokens, hypotheses.lengths, hypotheses.log_probs, hypotheses.scores)
     rows = zip(*(field[0].tolist() for field in fields), strict=True)
     return [Hypothesis(tokens[:n], log_prob, score) for tokens, n, log_prob, score in rows if log_prob > NEVER / 2]
 
 
 def build_tree(steps: Sequence[TraceStep], root: int, best: Sequence[int]) -> list[Node]:
-    """All prefixes of the steps' hypotheses, parents first, under a root with the token `root`."""
+    """Returns all prefixes of the steps' hypotheses, parents first, under a root with the token `root`."""
     by_prefix: dict[tuple[int, ...], Hypothesis] = {(): Hypothesis([], 0.0, 0.0)}
     last: dict[tuple[int, ...], int] = {(): 0}
     ended: set[tuple[int, ...]] = set()

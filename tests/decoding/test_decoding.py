@@ -1,4 +1,4 @@
-"""The commands that write texts, on a run of untrained parameters."""
+"""The commands that generate text, on a run with untrained parameters."""
 
 import gzip
 import itertools
@@ -50,7 +50,7 @@ def test_decode_and_its_files(home, capsys):
 
 
 def test_where_nothing_can_be_written(home):
-    """More tokens are asked for than there are, and none may come twice: an empty text, and no error."""
+    """If the minimum length exceeds the vocabulary and no token may repeat, the text is empty, without an error."""
     vocabulary = load_codecs(home / "run", {"target": SentencePiece()})["target"].size
     options = ("--beam", "2", "--no-repeat", "1", "--scores", "--output", "nothing.txt")
     lengths = ("--min-length", str(vocabulary + 2), "--max-length", str(vocabulary + 3))
@@ -59,7 +59,7 @@ def test_where_nothing_can_be_written(home):
 
 
 def test_decoding_with_several_runs(home):
-    """A run beside itself writes what it writes alone; runs of other tokens, and no language models, are refused."""
+    """An ensemble of a run with itself generates the same text as the run alone."""
     options = ("--beam", "2", "--max-length", "8", "--scores")
     assert call(home, "decode", "run", *options, "--output", "alone.txt", stdin="one two\n1 2 3\n") == 0
     together = ("--ensemble", "other", "--mean", "log_probabilities", "--output", "together.txt")
@@ -72,7 +72,9 @@ def test_decoding_with_several_runs(home):
 
 
 def test_forcing(home):
-    """A line for each target, an empty one too; its tokens spell it, and their log-probabilities add up."""
+    """Each target, empty ones included, gives a line. Its tokens spell the target, and their log-probabilities add
+    up.
+    """
     (home / "source.txt").write_text("one two\n1 2 3\n\n", encoding="utf-8")
     (home / "target.txt").write_text("eins zwei\n\n3\n", encoding="utf-8")
     command = (
@@ -97,7 +99,7 @@ def test_forcing(home):
 
 @pytest.mark.parametrize("preset", ["seqlab", "gnmt", "fairseq", "joey", "marian", "ct2", "hf"])
 def test_decoding_by_presets(home, preset):
-    """With lengths, n-grams and tokens as asked for."""
+    """Each preset respects lengths, n-grams and forbidden tokens."""
     options = ("--min-length", "4", "--max-length", "9", "--no-repeat", "1", "--forbid", "a", "e", "--nbest", "2")
     command = ("decode", "run", "--beam", "2", "--preset", preset, *options)
     assert call(home, *command, "--output", "written.txt", stdin="one two\n\n1 2 3\n") == 0
@@ -118,7 +120,7 @@ def written(home, name):
 
 @pytest.fixture(scope="module")
 def whole(home):
-    """What is decoded in one piece."""
+    """The texts of an uninterrupted decoding."""
     (home / "in.txt").write_text("\n".join(LINES) + "\n", encoding="utf-8")
     assert call(home, "decode", "run", *OPTIONS, "--input", "in.txt", "--output", "whole.txt") == 0
     return written(home, "whole.txt")
@@ -126,7 +128,9 @@ def whole(home):
 
 @pytest.mark.parametrize("left", ["", "half", "cut", "all"])
 def test_going_on_where_it_was_left(home, whole, left):
-    """Nothing, some lines, a line cut short, or all is there already; nothing but what is missing is decoded."""
+    """The output already contains nothing, some lines, an incomplete line, or all lines. Only missing lines are
+    decoded.
+    """
     command = ("decode", "run", *OPTIONS, "--input", "in.txt", "--output", f"{left}.txt", "--resume")
     assert call(home, *command) == 0
     assert written(home, f"{left}.txt") == whole
@@ -140,7 +144,7 @@ def test_going_on_where_it_was_left(home, whole, left):
 
 
 def test_going_on_with_a_list(home):
-    """Of the two lines of an input the second is missing: both come again."""
+    """If the second of an input's two lines is missing, both are decoded again."""
     command = ("decode", "run", *OPTIONS, "--input", "in.txt", "--output", "list.txt", "--nbest", "2", "--resume")
     assert call(home, *command) == 0
     lines = written(home, "list.txt")
@@ -156,19 +160,19 @@ def test_going_on_with_something_else_is_refused(home, whole, capsys):
     (home / "changed.txt").write_text("\n".join(LINES[:-1]) + "\n", encoding="utf-8")
     capsys.readouterr()
     for more, reason in (
-        (("--beam", "2"), "another search"),
-        (("--input", "changed.txt"), "another input"),
-        (("--scores",), "another format"),
-        (("--shard", "1/2"), "another shard"),
+        (("--beam", "2"), "changed: search"),
+        (("--input", "changed.txt"), "changed: input"),
+        (("--scores",), "changed: format"),
+        (("--shard", "1/2"), "changed: shard"),
     ):
         assert call(home, *command, *more) == 2
         assert reason in capsys.readouterr().err
     assert call(home, "decode", "other", *command[2:]) == 2
-    assert "another parameters" in capsys.readouterr().err
+    assert "changed: parameters" in capsys.readouterr().err
     assert written(home, "going.txt") == whole
     for more, reason in (
-        (("--input", "in.txt", "--output", "whole.txt"), "whole.txt was not begun with --resume"),
-        (("--input", "in.txt", "--output", "new.gz"), "only a plain file"),
+        (("--input", "in.txt", "--output", "whole.txt"), "whole.txt was not started with --resume"),
+        (("--input", "in.txt", "--output", "new.gz"), "--resume needs a plain output file"),
         (("--input", "in.txt"), "give --output"),
         ((), "give --input"),
     ):
@@ -199,7 +203,7 @@ def test_shards_are_the_whole(home, whole, count):
 def test_shares():
     assert [list(shard_range(5, f"{i}/3")) for i in (1, 2, 3)] == [[0], [1, 2], [3, 4]]
     for wrong in ("0/2", "3/2", "1", "a/b", "1/0", "-1/2", ""):
-        with pytest.raises(ValueError, match="--shard is I/N"):
+        with pytest.raises(ValueError, match="--shard must be I/N"):
             shard_range(5, wrong)
 
 
@@ -220,7 +224,7 @@ def test_what_texts_begin_with_and_have(home, whole, capsys):
     files = ("--prefixes", "begin.txt", "--constraints", "must.txt", "--input", "in.txt")
     assert call(home, "decode", "run", "--beam", "8", "--max-length", "12", *files, "--output", "told.txt") == 0
     texts = written(home, "told.txt")
-    assert texts[1] == ""  # a blank line is told nothing
+    assert texts[1] == ""  # a blank line gives an empty text
     assert [text.startswith("ab") for text in texts] == [False, False, False, True, False, True, False]
     tokenizer = tiny_tokenizer()
     for text, phrases in zip(texts, (["1"], [], [], ["2", "a"], [], ["3"], ["3"]), strict=True):
@@ -248,7 +252,7 @@ def test_prefixes_need_an_input(home, capsys, monkeypatch):
 
 
 def test_alignments(home, whole, capsys):
-    """Links of words; by token, shares of the attention; the texts are what they are without."""
+    """Links join words; JSON has shares of attention by token; the texts are the same as without alignments."""
     run = loading.load(home / "run")
 
     def decoded(lines, form, **search):
@@ -274,11 +278,11 @@ def test_alignments(home, whole, capsys):
     (nothing,) = decoded(["a"], "json", **none)
     assert json.loads(nothing) == {"line": 0, "text": "", "score": None, "log_prob": None}
     assert call(home, "decode", "run", "--ensemble", "other", "--alignments", "json", stdin="a\n") == 2
-    assert "alignments are of one model that attends to a source" in capsys.readouterr().err
+    assert "alignments need a single model with attention over the source" in capsys.readouterr().err
 
 
 def test_the_sample_of_least_risk(home):
-    """Of the samples that are drawn anyhow, the one most like all; with a list, none comes twice."""
+    """The chosen sample is the most similar to all samples. A list has no duplicates."""
     run = loading.load(home / "run")
     options = {"beam": 6, "max_length": 8, "sample": 3}
     (drawn,), (ranked,) = run.write(["one two"], 6, **options), run.write(["one two"], 6, risk="chrf", **options)
@@ -288,7 +292,7 @@ def test_the_sample_of_least_risk(home):
 
 
 def test_other_dtypes(home, whole):
-    """bfloat16 is near, and is what runs."""
+    """bfloat16 is used, and its results are close to those of float32."""
     score = {
         dtype: loading.load(home / "run", dtype=dtype).write(["one two"], beam=1)[0][0].log_prob
         for dtype in ("float32", "bfloat16")
@@ -305,7 +309,7 @@ def test_few_positions_at_once(home, whole):
 
 
 def test_lines_are_read_as_they_are_needed(home, whole, monkeypatch):
-    """However many there are: never more than a window of them ahead of what is written."""
+    """In an endless stream, at most one window of lines is read ahead of the output."""
     from seqlab.decoding import stream
 
     monkeypatch.setattr(stream, "WINDOW", 3)
@@ -325,7 +329,7 @@ def test_lines_are_read_as_they_are_needed(home, whole, monkeypatch):
 
 
 def test_every_option_has_an_example(capsys):
-    """In docs/guides/search.md, in a row of its own or with others."""
+    """Each option occurs in an example of docs/guides/search.md."""
     call(Path(), "decode", "--help")
     options = set(re.findall(r"--[a-z][a-z-]*", capsys.readouterr().out)) - {"--help"}
     options = {option for option in options if not option.startswith("--no-") or option == "--no-repeat"}

@@ -1,4 +1,4 @@
-"""Utilities of minimum Bayes risk against sacrebleu, sentence by sentence."""
+"""Utilities of minimum Bayes risk against sacrebleu, by sentence."""
 
 import numpy as np
 import pytest

@@ -285,7 +285,7 @@ def test_what_is_no_longer_what_was_fed_is_told(home, capsys):
     ("arguments", "message"),
     [
         (["rnu", "--step", "1"], "rnu is not a run"),
-        (["run"], "which batch? Give --step N, from 1 on, or --batch EPOCH/INDEX"),
+        (["run"], "a batch is missing: give --step N, from 1, or --batch EPOCH/INDEX"),
         (["run", "--step", "0"], "--step must be at least 1, not 0"),
         (["run", "--step", "21"], "--step 21: run has 20 steps"),
         (["run", "--step", "1", "--rows", "0"], "--rows must be at least 1, not 0"),

@@ -1,4 +1,4 @@
-"""Phrases that must be written, against exhaustive search among the answers that have them."""
+"""Required phrases, against exhaustive search among the answers that contain them."""
 
 import functools
 
@@ -20,7 +20,7 @@ from tests.tables import search_table
 
 VOCABULARY, LENGTH, EOS, ROWS = 4, 5, 2, 6
 LIMITS = np.array([5, 4, 5, 5, 4, 3])
-# A phrase, two, one that overlaps itself, two that share a token, none, one that fits just so.
+# One phrase, two, one that overlaps itself, two that share a token, none, and one that just fits.
 PHRASES = [[(3, 1)], [(0,), (3,)], [(3, 3, 1)], [(0, 1), (1, 3)], [], [(1, 1)]]
 
 
@@ -55,7 +55,9 @@ def answers_of(found, row):
 @example([[0, 0, 1]], [0, 0, 0, 1])
 @example([[0, 1]], [0, 1, 0])
 def test_what_is_begun(phrases, tokens):
-    """Token by token: the longest beginning that the text ends with, all of a phrase once it is in the text."""
+    """After each token, the progress of a phrase is the longest beginning that the text ends with, or the whole
+    phrase once the text contains it.
+    """
     array = as_array([phrases])
     begun = jnp.zeros((1, 1, 2), jnp.int32)
     for n, token in enumerate(tokens, 1):
@@ -90,7 +92,7 @@ def test_a_beam_that_covers_the_space_is_exact(alpha):
 
 
 def slow(log_probs, phrases, limit, alpha, beam):
-    """(score, answer), best first, with places for every bank, and without a stop before the end."""
+    """Returns (score, answer), best first, of a search with places for each bank and without early stopping."""
     tokens, finished = sum(map(len, phrases)), []
 
     def begun(answer, phrase):
@@ -143,7 +145,7 @@ def test_as_plain_lists(beam):
 @pytest.mark.sample(2)
 @pytest.mark.parametrize("preset", [name for name, preset in PRESETS.items() if preset.rules.survivors == "refill"])
 def test_phrases_are_there_whatever_the_model_says(preset):
-    """Though the model shuns them, and with a beam as small as may be: as many as there are tokens, and one more."""
+    """Phrases are generated even if they are unlikely, and with the smallest beam: one more than they have tokens."""
     for seed in range(4):
         table = table_of(seed, vocabulary=7)
         table[:, :, :, 3] -= 9
@@ -162,7 +164,9 @@ def test_phrases_are_there_whatever_the_model_says(preset):
 
 
 def test_beside_sentences_that_must_have_nothing():
-    """In one batch with phrases and prefixes: what is told nothing is as it is alone; a prefix counts."""
+    """In a batch with constraints, prefixes count, and a sentence without constraints has the same result
+    as alone.
+    """
     plain = search_laws.requests_of(subject("transformer", seed=2), 8)[:4]
     asked = [
         request._replace(**more)
@@ -188,17 +192,17 @@ def test_what_cannot_be_is_refused():
         with pytest.raises(ValueError, match=match):
             find([request._replace(number=7, **told)], beam=beam, **(more or {}))
 
-    refused("line 7 must have phrases of 3 tokens: --beam 4", beam=3, phrases=[(3, 4, 5)])
-    refused("line 7 must have 4 tokens and EOS, and has room for 4", phrases=[(3, 4, 5, 6)])
-    refused("line 7 must have a token that is forbidden", phrases=[(3,)], more={"forbidden": (3,)})
-    refused("without groups", beam=4, phrases=[(3,)], more={"groups": 2})
-    refused("a preset that fills it up", phrases=[(3,)], more={"rules": PRESETS["marian"].rules})
-    refused("no sample", more={"sample": 1, "coverage": 0.1})
-    refused("phrases that must be written need a beam", phrases=[(3,)], more={"sample": 1})
+    refused("line 7 requires phrases of 3 tokens: set --beam to 4", beam=3, phrases=[(3, 4, 5)])
+    refused("line 7 requires 4 tokens and EOS, but has room for 4", phrases=[(3, 4, 5, 6)])
+    refused("line 7 requires a token that is forbidden", phrases=[(3,)], more={"forbidden": (3,)})
+    refused("no --groups", beam=4, phrases=[(3,)], more={"groups": 2})
+    refused("a preset that refills the beam", phrases=[(3,)], more={"rules": PRESETS["marian"].rules})
+    refused("leave out --sample", more={"sample": 1, "coverage": 0.1})
+    refused("required phrases need --beam 2", phrases=[(3,)], more={"sample": 1})
 
 
 def test_a_prefix_is_paid_for():
-    """Greedy search, beams and samples begin with it; its log-probability is in the sum."""
+    """Greedy search, beam search and samples begin with the prefix, whose log-probability is in the sum."""
     from seqlab.search.forced import token_log_probs
 
     prefix = (4, 6, 6)

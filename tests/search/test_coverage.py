@@ -31,7 +31,9 @@ def padded(ids):
 
 
 def attention_of(s, request, ids):
-    """[T S], by the last layer, the mean of its heads; a sentence alone, in arrays of one shape."""
+    """Returns the attention [T S] of the last layer, averaged over its heads, for a single sentence in arrays of one
+    shape.
+    """
     prefix = [*request.prompt, *ids[:-1]]
     sentences, _ = padded(request.sentences or [0] * len(request.source))
     inputs = Tokens(*padded(request.source), sentences=sentences)
@@ -89,10 +91,10 @@ def test_where_a_text_looks(name):
 
 
 def test_words_are_linked():
-    """ "▁" begins a word, also where it stands alone; EOS is of none."""
+    """The piece "▁" begins a word, also if it is a token by itself. EOS belongs to no word."""
     source = ["▁a", "b", "▁", "c", "▁d", "</s>"]
     target = ["▁x", "y", "▁z", "▁", "▁w", "</s>"]
     assert word_links(Alignment(source, target, [0, 1, 3, 0, 5, 4], [1.0] * 6)) == [(0, 0), (1, 1)]
     assert word_links(Alignment(["a", "</s>"], ["b", "c", "</s>"], [0, 0, 1], [1.0] * 3)) == [(0, 0)]
-    # Taken as it is at the maximum length: no EOS, and the last token is of a word.
+    # Accepted at the maximum length without EOS: the last token belongs to a word.
     assert word_links(Alignment(["a", "</s>"], ["▁b", "▁c"], [0, 0], [1.0] * 2)) == [(0, 0), (0, 1)]

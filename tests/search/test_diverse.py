@@ -1,4 +1,4 @@
-"""Diverse beam search against plain lists; with one group it is the default beam search."""
+"""Diverse beam search against plain lists. With one group it is the default beam search."""
 
 import functools
 
@@ -24,7 +24,7 @@ def search(table, alpha, diversity, beam, groups):
 
 
 def slow(log_probs, limit, alpha, diversity, size, groups):
-    """(score, answer), best first: every group a beam of its own, none stopped before the end."""
+    """Returns (score, answer), best first, of a search in which each group has its own beam and none stops early."""
     beams: list = [[(0.0, ())] for _ in range(groups)]
     finished: list = [[] for _ in range(groups)]
     for i in range(limit):
@@ -63,14 +63,14 @@ def test_as_plain_lists(beam, groups):
 
 
 def test_groups_differ():
-    """Where all groups would write the same, the penalty drives them apart."""
+    """The penalty separates groups that would otherwise generate the same text."""
     table = np.random.default_rng(4).normal(size=(ROWS, LENGTH, VOCABULARY, VOCABULARY)).astype(np.float32)
     firsts = [{int(tokens[0]) for tokens in np.asarray(search(table, 0.6, d, 3, 3).tokens)[0]} for d in (0.0, 20.0)]
     assert len(firsts[0]) == 1 < len(firsts[1]) == 3
 
 
 def test_groups_keep_their_own_states():
-    """A model that remembers: each hypothesis has the log-probability of a forced pass over its tokens."""
+    """With a model that has state, each hypothesis has the log-probability of a forced pass over its tokens."""
     s = subject("transformer", seed=2)
     requests = search_laws.requests_of(s, 6)
     found = search_laws.search(s, requests, beam=4, count=4, groups=2, diversity=1.0)

@@ -1,4 +1,4 @@
-"""Ensembles: what they write has the score that forced passes of their members add up to."""
+"""Ensembles: the score of a text equals the combined scores of forced passes of the members."""
 
 import jax
 import numpy as np
@@ -12,7 +12,7 @@ from seqlab.search.presets import Rules
 from tests.subjects import subject
 
 EOS = search_laws.EOS
-RAW = Rules(renormalize=False)  # so that scores are those of a forced pass, though EOS is held back
+RAW = Rules(renormalize=False)  # so that scores equal those of a forced pass even if EOS is forbidden
 
 
 def written(model, params, requests, **options):
@@ -44,8 +44,8 @@ def test_the_same_model_twice_is_that_model(mean):
     ],
 )
 def test_scores_are_those_of_forced_passes(mean, weight, seed):
-    """Of an ensemble of two architectures, with and without a language model, searched for and drawn; of texts for
-    which the state has to grow.
+    """Tests an ensemble of two architectures, with and without a language model, in beam search and sampling, with
+    texts for which the state has to grow.
     """
     members = [subject(name, seed=3) for name in ("transformer", "bahdanau")]
     language_model = subject("recurrent_lm", seed=4)

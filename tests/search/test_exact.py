@@ -1,4 +1,4 @@
-"""Exact search against every answer there is, and against the same search in plain lists."""
+"""Exact search against all possible answers, and against the same search in plain lists."""
 
 import functools
 import itertools
@@ -33,12 +33,12 @@ FAMILIES = [
     ("bahdanau", "none", 0.0, -1.6),
     ("tcn_lm", "power", 1.0, -0.5),
 ]
-MANY = 1000  # more nodes than there are
+MANY = 1000  # more nodes than the search needs
 
 
 @functools.partial(jax.jit, static_argnames="rule")
 def search(table, limit, incumbent, budget, alpha, word_penalty, rule):
-    """Over a model that is a table: logits [B T V V] by row, step and previous token."""
+    """Searches with a table as the model: logits [B T V V] by row, step and previous token."""
     batch, length, vocabulary, _ = table.shape
 
     def step(memory, state, token, t):
@@ -68,7 +68,7 @@ def tables(kind: str, shape: tuple[int, ...] = (ROWS, LENGTH, VOCABULARY, VOCABU
 @pytest.mark.parametrize("kind", ["random", "ties", "no eos", "never"])
 @pytest.mark.parametrize("rule", [rule for rule, _ in RULES])
 def test_the_best_of_all_answers(kind, rule):
-    """As few nodes as in plain lists, where scores are never alike."""
+    """The number of nodes also equals that of plain lists if scores never tie."""
     table = tables(kind)
     for alpha, word_penalty in [*((alpha, 0.0) for name, alpha in RULES if name == rule), (0.8, 0.7), (0.8, -0.7)]:
         nothing = np.full(ROWS, NEVER, np.float32)
@@ -89,7 +89,7 @@ def test_the_best_of_all_answers(kind, rule):
 
 @pytest.mark.parametrize("rule", ["none", "gnmt", "power"])
 def test_no_beam_is_better(rule):
-    """On tables too large for every answer; and some beam is worse."""
+    """Uses tables too large to enumerate all answers. At least one beam is worse."""
     table, limit = tables("eos seldom", (8, 9, 11, 11)), np.array([9, 8, 7, 6, 5, 9, 9, 1])
     found = search(table, limit, np.full(8, NEVER, np.float32), 100_000, 0.6, 0.0, rule)
     worse = 0
@@ -103,7 +103,9 @@ def test_no_beam_is_better(rule):
 
 @pytest.mark.parametrize("rule", ["gnmt", "power"])
 def test_incumbents(rule):
-    """An incumbent that is the best stays; one that is a little worse is beaten, in fewer nodes than without any."""
+    """An incumbent with the best score is not beaten. A slightly worse one is beaten, with fewer nodes than without
+    any incumbent.
+    """
     table = tables("random")
     run = functools.partial(search, table, LIMITS, budget=MANY, alpha=0.6, word_penalty=0.0, rule=rule)
     alone = jax.device_get(run(incumbent=np.full(ROWS, NEVER, np.float32)))
@@ -124,7 +126,7 @@ def test_incumbents(rule):
 
 
 def test_a_budget_is_kept():
-    """What has had its nodes is undecided, and what is decided is the best."""
+    """Sentences that have used up their nodes are undecided, and decided ones have the best answer."""
     table = tables("eos seldom")
     run = functools.partial(search, table, LIMITS, np.full(ROWS, NEVER, np.float32))
     whole = jax.device_get(run(MANY, 1.0, 0.0, "gnmt"))
@@ -134,12 +136,14 @@ def test_a_budget_is_kept():
         np.testing.assert_array_equal(found.decided, whole.nodes <= budget)
         np.testing.assert_array_equal(found.scores[found.decided], whole.scores[found.decided])
         assert (found.scores <= whole.scores).all()
-        assert found.lengths.all()  # the first node has an answer already
+        assert found.lengths.all()  # the first node already has an answer
         assert 0 < found.decided.sum() < ROWS
 
 
 def sure_subject(name):
-    """A model that is sure of what it writes, so that answers differ in length and some trees are pruned early."""
+    """Returns a model with confident predictions, so that answers differ in length and some trees are
+    pruned early.
+    """
     s = subject(name, seed=5)
     return s._replace(params=jax.tree.map(lambda x: 3 * x, s.params))
 
@@ -151,7 +155,7 @@ def requests_of(s, limits=(4, 3, 2, 1, 4)):
 @pytest.mark.sample(2)
 @pytest.mark.parametrize(("name", "length", "alpha", "word_penalty"), FAMILIES)
 def test_models(name, length, alpha, word_penalty):
-    """The best by forced passes over all answers, of sources and prompts of unequal lengths."""
+    """Compares with the best of all answers by forced passes, for sources and prompts of unequal lengths."""
     s = sure_subject(name)
     requests = requests_of(s)
     others = [token for token in range(s.model.vocabulary) if token != EOS]
@@ -178,8 +182,8 @@ def test_models(name, length, alpha, word_penalty):
 
 @pytest.mark.parametrize("name", ["transformer", "recurrent_lm"])
 def test_alone_and_in_a_batch(name):
-    """What is found hinges neither on what stands beside a sentence, nor on the looks at what is done, after which
-    some leave and others take their places; and the best is an incumbent that stands.
+    """The answers do not depend on the other sentences of a batch, nor on the checks after which some are removed and
+    others take their places. The best score as an incumbent is not beaten.
     """
     s = sure_subject(name)
     requests = [one for limits in ((4, 3, 2, 1, 4), (2, 4, 4, 3, 1)) for one in requests_of(s, limits)]
@@ -206,7 +210,7 @@ def test_alone_and_in_a_batch(name):
 
 
 def test_memory_is_bounded(monkeypatch):
-    """Where two sentences are too many, each is searched alone, and the same is found."""
+    """If two sentences exceed the memory, each is searched alone, with the same results."""
     s = sure_subject("transformer")
     sizes, solver = [], exact.make_solver(s.model, search_laws.settings_of(alpha=1.0).static)
 
@@ -235,7 +239,7 @@ def test_what_cannot_be_had():
         search_laws.settings_of(length="root")
     with pytest.raises(SeqlabError, match="does not support forbidden tokens"):
         run(s.model, requests=requests, settings=search_laws.settings_of(forbidden=(3,)))
-    with pytest.raises(SeqlabError, match="as many incumbents"):
+    with pytest.raises(SeqlabError, match="incumbents, one per request"):
         run(s.model, requests=requests, incumbents=[0.0])
     with pytest.raises(SeqlabError, match="budget must be at least 1"):
         run(s.model, requests=requests, budget=0)
@@ -245,7 +249,7 @@ def test_what_cannot_be_had():
 
 
 def test_nodes_are_compiled_once():
-    """They leave all types as they were."""
+    """An expansion preserves all types, so that it is not compiled again."""
     s = subject("transformer")
     asked = collate(requests_of(s)[:2], 2, Shape(16, 1, 4))
     settings = search_laws.settings_of()

@@ -1,4 +1,4 @@
-"""Every preset against the toolkit's own rule in plain lists, full lists and not the best alone."""
+"""Every preset against the rules of its toolkit in plain lists, by complete n-best lists."""
 
 import dataclasses
 import functools
@@ -14,7 +14,7 @@ from tests.tables import search_table
 
 VOCABULARY, LENGTH, ROWS = 12, 6, 12
 LIMITS = np.array([6, 5, 4, 3, 2, 1] * 2)
-SWAPPED = np.arange(VOCABULARY)  # where EOS is 0, as in many a Marian model
+SWAPPED = np.arange(VOCABULARY)  # EOS has id 0, as in many Marian models
 SWAPPED[[0, toolkits.EOS]] = toolkits.EOS, 0
 SPECIAL = {"pad": toolkits.PAD, "bos": toolkits.BOS, "unk": toolkits.UNK}
 
@@ -80,7 +80,7 @@ def test_as_the_toolkit(preset, beam):
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_an_end_whose_id_is_0(preset):
-    """It is written as any other is, though zeros stand behind what is written."""
+    """An EOS with id 0 makes no difference, although unwritten positions are zero."""
     for kind in ("random", "eos likely", "no eos"):
         table = tables(kind)
         found = search(table, 1.0, 0.0, preset, 3)

@@ -1,4 +1,4 @@
-"""Step processors against plain loops, and what they promise of whole searches."""
+"""Step processors against plain loops, and the constraints that whole searches satisfy."""
 
 import functools
 import itertools
@@ -72,7 +72,7 @@ def test_repetition_penalty():
 def test_what_is_forbidden_and_what_becomes_of_its_probability(renormalize):
     logits = jnp.float32(RANDOM.normal(size=(ROWS, BEAM, VOCABULARY)))
     _, history = histories(1)
-    least = jnp.array([1, 2, 3])  # in the last row EOS may not come yet
+    least = jnp.array([1, 2, 3])  # in the last row EOS is not allowed yet
     static = search_laws.settings_of(special=(5,)).static
     scores, normalizer = process(logits, history, [forbid([4])], least, static, renormalize)
     probabilities = np.exp(np.asarray(scores - normalizer, np.float64))
@@ -85,7 +85,7 @@ def test_what_is_forbidden_and_what_becomes_of_its_probability(renormalize):
         np.testing.assert_allclose(probabilities[row][:, left], whole[row][:, left] / share, rtol=1e-5)
 
 
-# Every example compiles: a failing one is told as it is found.
+# Every example compiles, so a failing one is reported without shrinking.
 @settings(max_examples=16, deadline=None, phases=(Phase.explicit, Phase.generate))
 @given(
     name=st.sampled_from(GENERATORS),
@@ -107,8 +107,8 @@ def test_what_is_forbidden_and_what_becomes_of_its_probability(renormalize):
     ),
 )
 def test_what_is_asked_for_holds(name, preset, beam, seed, limit, least, prefix, phrases, options):
-    """Lengths, prefixes, phrases, forbidden tokens and repeated n-grams, and scores, of any model by any rules; or
-    one reason why it cannot be.
+    """Any model with any rules satisfies lengths, prefixes, phrases, forbidden tokens and repeated n-grams, with the
+    right scores, or raises one error.
     """
     s, rules = subject(name, seed=2), PRESETS[preset].rules
     plain = [request._replace(minimum=least) for request in search_laws.requests_of(s, limit)]
@@ -146,7 +146,7 @@ def test_what_is_asked_for_holds(name, preset, beam, seed, limit, least, prefix,
 @pytest.mark.parametrize("preset", sorted(PRESETS))
 @pytest.mark.parametrize(("beam", "seed"), [(1, None), (3, None), (2, 7)])
 def test_where_every_token_is_forbidden_nothing_is_written(preset, beam, seed):
-    """A text of at least 9 tokens without a repeated one needs more than the 7 tokens of the vocabulary."""
+    """A text of at least 9 tokens without a repeated token needs more than the 7 tokens of the vocabulary."""
     s, rules = subject("transformer_lm"), PRESETS[preset].rules
     rules = None if beam == 1 and preset == "seqlab" else rules
     requests = [request._replace(minimum=9) for request in search_laws.requests_of(s, 12)]
@@ -155,7 +155,7 @@ def test_where_every_token_is_forbidden_nothing_is_written(preset, beam, seed):
 
 
 def test_exact_search_writes_no_special_token():
-    """Its answer is the best of all texts without them, by enumeration."""
+    """Its answer is the best of all texts without special tokens, by enumeration."""
     s = subject("transformer_lm", seed=2)
     requests = search_laws.requests_of(s, 3, shortest=2)
     special = (0, 1, 5)

@@ -1,4 +1,4 @@
-"""Samples: their frequencies against the distribution by enumeration, and what they hinge on."""
+"""Samples: their frequencies against the enumerated distribution, and the values that they depend on."""
 
 import itertools
 
@@ -21,7 +21,7 @@ VOCABULARY, EOS, LIMIT, SAMPLES = 4, 2, 3, 4000
 
 
 def kept(probabilities, options):
-    """What may be drawn: [V] probabilities after temperature, top-k and top-p, by sorting."""
+    """Returns the distribution [V] of draws: probabilities after temperature, top-k and top-p, by sorting."""
     p = probabilities ** (1 / options.get("temperature", 1.0))
     order = np.argsort(-p)
     p /= p.sum()

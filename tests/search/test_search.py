@@ -50,7 +50,7 @@ def tables(kind: str) -> np.ndarray:
 @pytest.mark.parametrize("alpha", [0.0, 0.6, 1.0, 2.5, -0.5])
 def test_a_beam_that_covers_the_space_is_exact(kind, alpha):
     table = tables(kind)
-    # 9 hypotheses of two tokens have 36 continuations: with as many places, each that ends may finish.
+    # 9 hypotheses of two tokens have 36 continuations: with a beam of 36, every one that ends may finish.
     found = search(table, LIMITS, alpha, beam=36, wanted=3)
     for row, limit in enumerate(LIMITS):
         truth = exhaustive(table[row], 1, EOS, int(limit), alpha)
@@ -84,9 +84,9 @@ def test_hypotheses_that_do_not_exist_are_empty():
 
 
 def test_first_stops_at_the_first_end():
-    """Where a longer answer is likelier, "first" is content with the short one, and "optimal" is not."""
+    """If a longer answer is likelier, "first" stops with the short one, and "optimal" continues."""
     table = np.zeros((ROWS, LENGTH, VOCABULARY, VOCABULARY), np.float32)
-    table[:, 0, :, 3] = 1.0  # the first token is 3, EOS is second best: among the K best
+    table[:, 0, :, 3] = 1.0  # the best first token is 3, and EOS, second best, is among the K best
     table[:, 0, :, EOS] = 0.9
     table[:, 1:, :, EOS] = 9.0
     limit = np.full(ROWS, LENGTH)
@@ -97,7 +97,7 @@ def test_first_stops_at_the_first_end():
 
 
 def test_optimal_waits_for_what_a_long_answer_may_come_to():
-    """An end at once beats every answer of two tokens, and not the one of four, which comes for sure."""
+    """An immediate EOS beats every answer of two tokens, but not the certain answer of four tokens."""
     table = np.full((ROWS, LENGTH, VOCABULARY, VOCABULARY), -20.0, np.float32)
     table[:, :, :, 3] = 0.0
     table[:, 0, :, EOS] = 0.2
@@ -109,7 +109,7 @@ def test_optimal_waits_for_what_a_long_answer_may_come_to():
 @pytest.mark.sample(2)
 @pytest.mark.parametrize("name", GENERATORS)
 def test_alone_and_in_a_batch(name):
-    """A sentence's text hinges neither on what stands beside it, nor on the order of requests, nor on the devices."""
+    """The text of a sentence does not depend on the other sentences, the order of requests or the devices."""
     s = subject(name, seed=3)
     requests = search_laws.requests_of(s, 5)
     settings = search_laws.settings_of(beam=3, count=2)
@@ -118,7 +118,7 @@ def test_alone_and_in_a_batch(name):
     assert [[r.ids for r in results] for results in search(requests[::-1])[::-1]] == [
         [r.ids for r in results] for results in together
     ]
-    one = search(requests, devices=jax.devices()[:1])  # the others are on all eight
+    one = search(requests, devices=jax.devices()[:1])  # all other searches use eight devices
     assert [[r.ids for r in results] for results in one] == [[r.ids for r in results] for results in together]
     for request, results in list(zip(requests, together, strict=True))[:2]:
         (alone,) = search([request])
@@ -128,7 +128,7 @@ def test_alone_and_in_a_batch(name):
 
 @pytest.mark.parametrize("name", GENERATORS)
 def test_a_forced_pass_gives_the_score_of_the_search(name):
-    """After prompts of unequal lengths, answers of unequal lengths."""
+    """The prompts and the answers have unequal lengths."""
     s = subject(name, seed=3)
     requests = search_laws.requests_of(s, 5)
     found = generate(s.model, s.params, requests, search_laws.settings_of(beam=3, count=2))
@@ -154,7 +154,7 @@ def test_few_shapes():
 @pytest.mark.parametrize("shape", [(3, 5), (2, 2, 700), (1, 1000), (2, 3, 64 * 9 + 1)])
 @pytest.mark.parametrize("k", [1, 3])
 def test_top_k_in_two_stages(shape, k):
-    """Also where most values are alike, and where the highest stand behind the last block."""
+    """Covers values with many ties, and highest values after the last block."""
     random = np.random.default_rng(0)
     for values in (random.normal(size=shape), random.integers(0, 3, shape), np.arange(np.prod(shape)).reshape(shape)):
         found = top_k(jnp.float32(values), k)
@@ -167,8 +167,8 @@ def test_top_k_in_two_stages(shape, k):
 @pytest.mark.parametrize("beam", [1, 3])
 @pytest.mark.parametrize("positions", [MAX_POSITIONS, 2000])
 def test_sentences_that_leave_change_nothing(name, beam, positions):
-    """Some are done long before others, which go on beside those of other batches, and the room grows twice: what one
-    search to the end gives.
+    """Some sentences are done long before others, which continue in joined batches, and the room grows twice. The
+    results equal those of a single search to the end.
     """
     s = subject(name, seed=3)
     limits = [40, 3, 2, 5, 1, 33, 2, 2, 6, 17, 3, 4] + [7, 2, 21, 9, 30, 13, 5] * 4
@@ -193,7 +193,7 @@ def test_sentences_that_leave_change_nothing(name, beam, positions):
 
 @pytest.mark.parametrize("fields", [{}, {"beam": 4, "groups": 2}, {"beam": 1}, {"beam": 3, "sample": 1}])
 def test_steps_are_compiled_once(fields):
-    """A step leaves all types as they were, or the next one would have to be compiled anew."""
+    """A step preserves all types; otherwise the next step would be compiled again."""
     s = subject("tcn_lm")
     asked = collate([Request(None, [1], 3)], 1, Shape(0, 1, 3))
     settings = search_laws.settings_of(**fields)

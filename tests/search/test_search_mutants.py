@@ -1,4 +1,4 @@
-"""Every bug that is planted in search is caught by the test it names."""
+"""The test that each planted bug of search names catches the bug."""
 
 from typing import Any
 
@@ -13,10 +13,10 @@ FREQUENCIES = "search.test_sampling.test_frequencies"
 FORCED = "search.test_ensemble.test_scores_are_those_of_forced_passes"
 BEST = "search.test_exact.test_the_best_of_all_answers"
 
-MUTANTS: tuple[tuple[Mutant, tuple[Any, ...]], ...] = (  # and the arguments of their tests
+MUTANTS: tuple[tuple[Mutant, tuple[Any, ...]], ...] = (  # with the arguments of the tests
     (
         Mutant(
-            "a phrase that overlaps itself begins anew",
+            "progress of a self-overlapping phrase reset",
             "search.constraints",
             "border = (ends | (j >= m)).all(-1) & (m <= q)[..., 0]",
             "border = (ends | (j >= m)).all(-1) & ((m == q) | (m == 0))[..., 0]",
@@ -26,7 +26,7 @@ MUTANTS: tuple[tuple[Mutant, tuple[Any, ...]], ...] = (  # and the arguments of 
     ),
     (
         Mutant(
-            "a written phrase is lost again",
+            "progress of a written phrase lost",
             "search.constraints",
             "return jnp.where(progress == full, full, written)",
             "return written",
@@ -36,7 +36,7 @@ MUTANTS: tuple[tuple[Mutant, tuple[Any, ...]], ...] = (  # and the arguments of 
     ),
     (
         Mutant(
-            "banks without places",
+            "unlimited places for banks",
             "search.constraints",
             "(total > NEVER / 2) & (rank < jnp.where(",
             "(total > NEVER / 2) & (rank < beam + jnp.where(",
@@ -46,7 +46,7 @@ MUTANTS: tuple[tuple[Mutant, tuple[Any, ...]], ...] = (  # and the arguments of 
     ),
     (
         Mutant(
-            "unlikely tokens of phrases not looked at",
+            "unlikely tokens of phrases ignored",
             "search.constraints",
             "jnp.where(is_duplicate | (next_ids < 0), 2 * NEVER, value)",
             "jnp.where(is_duplicate | (next_ids < beam), 2 * NEVER, value)",
@@ -56,7 +56,7 @@ MUTANTS: tuple[tuple[Mutant, tuple[Any, ...]], ...] = (  # and the arguments of 
     ),
     (
         Mutant(
-            "places for what does not exist",
+            "places for missing hypotheses",
             "search.constraints",
             "allotted = (total > NEVER / 2) &",
             "allotted = (total < 0) &",
@@ -66,7 +66,7 @@ MUTANTS: tuple[tuple[Mutant, tuple[Any, ...]], ...] = (  # and the arguments of 
     ),
     (
         Mutant(
-            "continuations twice",
+            "duplicate continuations",
             "search.constraints",
             "jnp.where(is_duplicate | (next_ids < 0), 2 * NEVER, value)",
             "jnp.where(next_ids < 0, 2 * NEVER, value)",
@@ -76,7 +76,7 @@ MUTANTS: tuple[tuple[Mutant, tuple[Any, ...]], ...] = (  # and the arguments of 
     ),
     (
         Mutant(
-            "the end before the phrases",
+            "EOS before the phrases",
             "search.constraints",
             "ending = jnp.where(all_written(phrases, progress), ending, NEVER)",
             "ending = jnp.where(True, ending, NEVER)",
@@ -86,7 +86,7 @@ MUTANTS: tuple[tuple[Mutant, tuple[Any, ...]], ...] = (  # and the arguments of 
     ),
     (
         Mutant(
-            "phrases of another hypothesis",
+            "phrase progress of another hypothesis",
             "search.beam",
             "else candidates.phrase_progress[rows, order]",
             "else candidates.phrase_progress[:, : order.shape[1]]",
@@ -96,7 +96,7 @@ MUTANTS: tuple[tuple[Mutant, tuple[Any, ...]], ...] = (  # and the arguments of 
     ),
     (
         Mutant(
-            "the same draw at every step",
+            "same draw at every step",
             "search.sampling",
             "jax.random.fold_in(key, history.t)",
             "jax.random.fold_in(key, 0 * history.t)",
@@ -106,7 +106,7 @@ MUTANTS: tuple[tuple[Mutant, tuple[Any, ...]], ...] = (  # and the arguments of 
     ),
     (
         Mutant(
-            "every sentence draws alike",
+            "same draws for every sentence",
             "search.sampling",
             "jax.random.fold_in(jax.random.key(seed), number)",
             "jax.random.fold_in(jax.random.key(seed), 0 * number)",
@@ -116,17 +116,17 @@ MUTANTS: tuple[tuple[Mutant, tuple[Any, ...]], ...] = (  # and the arguments of 
     ),
     (
         Mutant(
-            "samples score what they are drawn from",
+            "samples scored by the modified distribution",
             "search.sampling",
-            "return draw(keys, scores), logits, normalizer",
-            "return draw(keys, scores), scores, normalizer",
+            "jnp.where(possible, logits, NEVER), normalizer",
+            "jnp.where(possible, scores, NEVER), normalizer",
             "search.test_sampling.test_a_sample_hinges_on_its_number_and_its_seed",
         ),
         (),
     ),
     (
         Mutant(
-            "one token too few of a share",
+            "one token too few in top-p",
             "search.processors",
             "lowest = jnp.where(before < share,",
             "lowest = jnp.where(before + probabilities < share,",
@@ -136,7 +136,7 @@ MUTANTS: tuple[tuple[Mutant, tuple[Any, ...]], ...] = (  # and the arguments of 
     ),
     (
         Mutant(
-            "one token too many",
+            "one token too many in top-k",
             "search.processors",
             "jax.lax.top_k(scores, min(k, scores.shape[-1]))",
             "jax.lax.top_k(scores, min(k + 1, scores.shape[-1]))",
@@ -146,7 +146,7 @@ MUTANTS: tuple[tuple[Mutant, tuple[Any, ...]], ...] = (  # and the arguments of 
     ),
     (
         Mutant(
-            "a temperature upside down",
+            "temperature inverted",
             "search.processors",
             "scores / value, NEVER)",
             "scores * value, NEVER)",
@@ -156,7 +156,7 @@ MUTANTS: tuple[tuple[Mutant, tuple[Any, ...]], ...] = (  # and the arguments of 
     ),
     (
         Mutant(
-            "a repetition at the very end",
+            "repetition at the end allowed",
             "search.processors",
             "alike = jnp.broadcast_to(at + n - 1 < t,",
             "alike = jnp.broadcast_to(at + n < t,",
@@ -166,7 +166,7 @@ MUTANTS: tuple[tuple[Mutant, tuple[Any, ...]], ...] = (  # and the arguments of 
     ),
     (
         Mutant(
-            "negative scores divided",
+            "negative scores divided by the penalty",
             "search.processors",
             "scores / penalty, scores * penalty",
             "scores / penalty, scores / penalty",
@@ -176,7 +176,7 @@ MUTANTS: tuple[tuple[Mutant, tuple[Any, ...]], ...] = (  # and the arguments of 
     ),
     (
         Mutant(
-            "the least length one less",
+            "minimum length off by one",
             "search.processors",
             "early = history.t + 1 < minimum",
             "early = history.t + 2 < minimum",
@@ -186,7 +186,7 @@ MUTANTS: tuple[tuple[Mutant, tuple[Any, ...]], ...] = (  # and the arguments of 
     ),
     (
         Mutant(
-            "what is forbidden keeps its share",
+            "forbidden tokens keep their probability",
             "search.processors",
             "    if renormalize:\n",
             "    if not renormalize:\n",
@@ -196,7 +196,7 @@ MUTANTS: tuple[tuple[Mutant, tuple[Any, ...]], ...] = (  # and the arguments of 
     ),
     (
         Mutant(
-            "a sum in place of a mean",
+            "sum instead of mean",
             "search.ensemble",
             "jax.nn.logsumexp(models, axis=0) - jnp.log(len(self.models))",
             "jax.nn.logsumexp(models, axis=0)",
@@ -206,7 +206,7 @@ MUTANTS: tuple[tuple[Mutant, tuple[Any, ...]], ...] = (  # and the arguments of 
     ),
     (
         Mutant(
-            "logits in place of log-probabilities",
+            "logits instead of log-probabilities",
             "search.ensemble",
             "jax.nn.log_softmax(x, axis=-1) for x",
             "x for x",
@@ -216,7 +216,7 @@ MUTANTS: tuple[tuple[Mutant, tuple[Any, ...]], ...] = (  # and the arguments of 
     ),
     (
         Mutant(
-            "the language model without its weight",
+            "weight of the language model ignored",
             "search.ensemble",
             "scores + self.weight * log_probs[-1]",
             "scores + log_probs[-1]",
@@ -226,7 +226,7 @@ MUTANTS: tuple[tuple[Mutant, tuple[Any, ...]], ...] = (  # and the arguments of 
     ),
     (
         Mutant(
-            "members keep their order",
+            "members not reordered",
             "search.ensemble",
             "model.reorder(inner, parents) for",
             "(model.reorder(inner, parents) if model is self.models[0] else inner) for",
@@ -236,7 +236,7 @@ MUTANTS: tuple[tuple[Mutant, tuple[Any, ...]], ...] = (  # and the arguments of 
     ),
     (
         Mutant(
-            "one member does not grow",
+            "one member not grown",
             "search.ensemble",
             "tuple(model.grow(inner, more) for",
             "tuple(model.grow(inner, more) if model is self.models[1] else inner for",
@@ -245,12 +245,14 @@ MUTANTS: tuple[tuple[Mutant, tuple[Any, ...]], ...] = (  # and the arguments of 
         ("probabilities", 0.0, None),
     ),
     (
-        Mutant("at the limit nothing is accepted", "search.beam", "ends |= last[:, None]", "ends |= False", TOOLKIT),
+        Mutant(
+            "hypotheses not accepted at the limit", "search.beam", "ends |= last[:, None]", "ends |= False", TOOLKIT
+        ),
         ("joey", 2),
     ),
     (
         Mutant(
-            "nothing is rescued",
+            "hypotheses not rescued at the limit",
             "search.beam",
             'if rules.at_max_length == "rescue":',
             'if rules.at_max_length == "saved":',
@@ -260,7 +262,7 @@ MUTANTS: tuple[tuple[Mutant, tuple[Any, ...]], ...] = (  # and the arguments of 
     ),
     (
         Mutant(
-            "what is rescued is normalized",
+            "rescued hypotheses normalized",
             "search.beam",
             "merge(finished, tokens, log_probs, log_probs + rewards, lost, i + 1)",
             "merge(finished, tokens, log_probs, scores, lost, i + 1)",
@@ -270,7 +272,7 @@ MUTANTS: tuple[tuple[Mutant, tuple[Any, ...]], ...] = (  # and the arguments of 
     ),
     (
         Mutant(
-            "a beam that never shrinks",
+            "beam does not shrink",
             "search.beam",
             "is_removed = ends | (rank >= size - old.count[:, None])",
             "is_removed = ends | (rank >= size)",
@@ -280,7 +282,7 @@ MUTANTS: tuple[tuple[Mutant, tuple[Any, ...]], ...] = (  # and the arguments of 
     ),
     (
         Mutant(
-            "the last of the best are kept",
+            "more than K hypotheses finish",
             "search.beam",
             "may_finish &= old.count[:, None] + jnp.cumsum(may_finish, axis=-1) <= size",
             "may_finish &= True",
@@ -289,12 +291,18 @@ MUTANTS: tuple[tuple[Mutant, tuple[Any, ...]], ...] = (  # and the arguments of 
         ("fairseq", 2),
     ),
     (
-        Mutant("done at the first end", "search.beam", "return count >= size\n", "return count >= 1\n", TOOLKIT),
+        Mutant(
+            "done at the first finished hypothesis",
+            "search.beam",
+            "return count >= size\n",
+            "return count >= 1\n",
+            TOOLKIT,
+        ),
         ("fairseq", 2),
     ),
     (
         Mutant(
-            "places that ended may end again",
+            "ended places end again",
             "search.beam",
             "may_finish &= ~ended_before",
             "may_finish &= True",
@@ -304,7 +312,7 @@ MUTANTS: tuple[tuple[Mutant, tuple[Any, ...]], ...] = (  # and the arguments of 
     ),
     (
         Mutant(
-            "done once one of those that go on has ended",
+            "done once any unfinished hypothesis had ended before",
             "search.beam",
             "endings.ended.all(-1) | stuck.all(-1)",
             "endings.ended.all(-1) | stuck.any(-1)",
@@ -314,7 +322,7 @@ MUTANTS: tuple[tuple[Mutant, tuple[Any, ...]], ...] = (  # and the arguments of 
     ),
     (
         Mutant(
-            "what is not written yet counts as ends",
+            "unwritten positions counted as EOS",
             "search.beam",
             " & (jnp.arange(tokens.shape[-1]) < i)",
             "",
@@ -324,7 +332,7 @@ MUTANTS: tuple[tuple[Mutant, tuple[Any, ...]], ...] = (  # and the arguments of 
     ),
     (
         Mutant(
-            "the bound of the best in place of the worst",
+            "bound of the best instead of the worst",
             "search.beam",
             "finished.scores[:, -1] >= context.score(best, i + 1)",
             "finished.scores[:, 0] >= context.score(best, i + 1)",
@@ -334,7 +342,7 @@ MUTANTS: tuple[tuple[Mutant, tuple[Any, ...]], ...] = (  # and the arguments of 
     ),
     (
         Mutant(
-            "groups that know nothing of each other",
+            "groups independent of each other",
             "search.beam",
             "penalties = penalties.at[rows, beam.token].add(",
             "penalties = penalties.at[rows, beam.token].add(0 * ",
@@ -344,7 +352,7 @@ MUTANTS: tuple[tuple[Mutant, tuple[Any, ...]], ...] = (  # and the arguments of 
     ),
     (
         Mutant(
-            "the diversity in the score",
+            "diversity penalty included in the score",
             "search.candidates",
             "total += jnp.take_along_axis(penalties, token, axis=1)",
             "total += 0 * token",
@@ -354,7 +362,7 @@ MUTANTS: tuple[tuple[Mutant, tuple[Any, ...]], ...] = (  # and the arguments of 
     ),
     (
         Mutant(
-            "groups move as the first",
+            "parents of the first group used for all groups",
             "search.beam",
             "parents.append(chosen + g * size)",
             "parents.append(chosen)",
@@ -364,7 +372,7 @@ MUTANTS: tuple[tuple[Mutant, tuple[Any, ...]], ...] = (  # and the arguments of 
     ),
     (
         Mutant(
-            "a block of the vocabulary too few",
+            "blocks of the vocabulary skipped",
             "search.candidates",
             "chosen = jnp.sort(jax.lax.top_k(blocks.max(-1), k)[1], axis=-1)",
             "chosen = jnp.sort(jax.lax.top_k(blocks.max(-1), k)[1] // 2, axis=-1)",
@@ -374,7 +382,7 @@ MUTANTS: tuple[tuple[Mutant, tuple[Any, ...]], ...] = (  # and the arguments of 
     ),
     (
         Mutant(
-            "the optimal stop hopes for too little",
+            "upper bound ignores longer hypotheses",
             "search.length_penalty",
             "possible = (n >= soonest) & (n <= limit[:, None])",
             "possible = n == soonest",
@@ -384,7 +392,7 @@ MUTANTS: tuple[tuple[Mutant, tuple[Any, ...]], ...] = (  # and the arguments of 
     ),
     (
         Mutant(
-            "the optimal stop looks at the best alone",
+            "optimal stop compares only with the best",
             "search.beam",
             "worst = finished.scores[:, min(context.static.nbest, size) - 1]",
             "worst = finished.scores[:, 0]",
@@ -394,7 +402,7 @@ MUTANTS: tuple[tuple[Mutant, tuple[Any, ...]], ...] = (  # and the arguments of 
     ),
     (
         Mutant(
-            "too much attention counts",
+            "attention above one counted",
             "search.coverage",
             "jnp.clip(state[1], SEEN, 1.0)",
             "jnp.clip(state[1], SEEN, 9.0)",
@@ -404,7 +412,7 @@ MUTANTS: tuple[tuple[Mutant, tuple[Any, ...]], ...] = (  # and the arguments of 
     ),
     (
         Mutant(
-            "attention of another hypothesis",
+            "attention not reordered",
             "search.coverage",
             "jnp.take_along_axis(state[1], parents[..., None], axis=1)",
             "state[1]",
@@ -414,7 +422,7 @@ MUTANTS: tuple[tuple[Mutant, tuple[Any, ...]], ...] = (  # and the arguments of 
     ),
     (
         Mutant(
-            "the word penalty twice",
+            "word penalty applied twice",
             "search.length_penalty",
             "log_probs - word_penalty * length",
             "log_probs - 2 * word_penalty * length",
@@ -424,7 +432,7 @@ MUTANTS: tuple[tuple[Mutant, tuple[Any, ...]], ...] = (  # and the arguments of 
     ),
     (
         Mutant(
-            "rows of another batch",
+            "rows of another batch joined",
             "search.scheduler",
             "np.concatenate([batch.row_indices + begin for",
             "np.concatenate([batch.row_indices + 0 * begin for",
@@ -434,7 +442,7 @@ MUTANTS: tuple[tuple[Mutant, tuple[Any, ...]], ...] = (  # and the arguments of 
     ),
     (
         Mutant(
-            "a step skipped between blocks",
+            "step skipped between calls",
             "search.scheduler",
             "running.append((shape, end, batch",
             "running.append((shape, end + 1, batch",
@@ -444,7 +452,7 @@ MUTANTS: tuple[tuple[Mutant, tuple[Any, ...]], ...] = (  # and the arguments of 
     ),
     (
         Mutant(
-            "those that are left over lost",
+            "last waiting sentence dropped",
             "search.scheduler",
             "        if count:\n            self.partial_batches[shape, step]",
             "        if count > 1:\n            self.partial_batches[shape, step]",
@@ -454,7 +462,7 @@ MUTANTS: tuple[tuple[Mutant, tuple[Any, ...]], ...] = (  # and the arguments of 
     ),
     (
         Mutant(
-            "prompts begin too early",
+            "prompts left-aligned",
             "search.requests",
             'shape.prompt, rows, align="right")',
             "shape.prompt, rows)",
@@ -464,7 +472,7 @@ MUTANTS: tuple[tuple[Mutant, tuple[Any, ...]], ...] = (  # and the arguments of 
     ),
     (
         Mutant(
-            "the limit of another",
+            "limit of the first request used for all",
             "search.requests",
             "limit[row] = min(request.limit, shape.text)",
             "limit[row] = min(requests[0].limit, shape.text)",
@@ -474,7 +482,7 @@ MUTANTS: tuple[tuple[Mutant, tuple[Any, ...]], ...] = (  # and the arguments of 
     ),
     (
         Mutant(
-            "prefixes one token short",
+            "first token of prefixes dropped",
             "search.requests",
             "prefix[row, : len(request.prefix)] = request.prefix",
             "prefix[row, 1 : len(request.prefix)] = request.prefix[1:]",
@@ -484,7 +492,7 @@ MUTANTS: tuple[tuple[Mutant, tuple[Any, ...]], ...] = (  # and the arguments of 
     ),
     (
         Mutant(
-            "pruned as if it had to end next",
+            "pruned by a limit that is too low",
             "search.branch_and_bound",
             "jnp.broadcast_to(limit, room)",
             "jnp.minimum(limit, depths + 2)",
@@ -494,7 +502,7 @@ MUTANTS: tuple[tuple[Mutant, tuple[Any, ...]], ...] = (  # and the arguments of 
     ),
     (
         Mutant(
-            "a child visited again",
+            "child visited again",
             "search.branch_and_bound",
             "siblings = children[parent].at[token].set(2 * NEVER)",
             "siblings = children[parent]",
@@ -504,7 +512,7 @@ MUTANTS: tuple[tuple[Mutant, tuple[Any, ...]], ...] = (  # and the arguments of 
     ),
     (
         Mutant(
-            "the state of the wrong depth",
+            "state of the wrong depth",
             "search.branch_and_bound",
             "x.at[place + 1].set(y, ",
             "x.at[place].set(y, ",
@@ -514,7 +522,7 @@ MUTANTS: tuple[tuple[Mutant, tuple[Any, ...]], ...] = (  # and the arguments of 
     ),
     (
         Mutant(
-            "a node that is not paid for",
+            "budget off by one",
             "search.branch_and_bound",
             "(best.nodes < self.budget)",
             "(best.nodes <= self.budget)",
@@ -524,7 +532,7 @@ MUTANTS: tuple[tuple[Mutant, tuple[Any, ...]], ...] = (  # and the arguments of 
     ),
     (
         Mutant(
-            "incumbents forgotten",
+            "incumbents ignored",
             "search.branch_and_bound",
             "zeros, incumbent, empty, limit <= 0",
             "zeros, empty, empty, limit <= 0",
@@ -534,7 +542,7 @@ MUTANTS: tuple[tuple[Mutant, tuple[Any, ...]], ...] = (  # and the arguments of 
     ),
     (
         Mutant(
-            "those that go on in the places of others",
+            "waiting sentences in the wrong rows",
             "search.scheduler",
             "batch.row_indices + begin for",
             "batch.row_indices + 0 * begin for",
@@ -544,7 +552,7 @@ MUTANTS: tuple[tuple[Mutant, tuple[Any, ...]], ...] = (  # and the arguments of 
     ),
     (
         Mutant(
-            "ancestors pruned before what goes on from them",
+            "ancestors pruned before their extensions",
             "search.trace",
             "for size in range(len(tokens) + 1)",
             "for size in range(len(tokens), len(tokens) + 1)",
@@ -554,7 +562,7 @@ MUTANTS: tuple[tuple[Mutant, tuple[Any, ...]], ...] = (  # and the arguments of 
     ),
     (
         Mutant(
-            "what has finished told at every step",
+            "finished hypotheses repeated at every step",
             "search.trace",
             "if len(hypothesis.tokens) == n]",
             "if hypothesis.tokens]",

@@ -1,4 +1,4 @@
-"""The trace of a search against the search itself, forced passes, and its own records."""
+"""The trace of a search against the search, forced passes, and its own steps."""
 
 import json
 
@@ -34,8 +34,8 @@ def arguments(preset, beam, groups):
 @pytest.mark.sample(2)
 @pytest.mark.parametrize(("name", "preset", "beam", "groups"), CASES)
 def test_as_the_search(name, preset, beam, groups):
-    """The best is that of `generate`, every prefix has the log-probability of a forced pass, and the tree is that of
-    the records.
+    """The best result equals that of `generate`, every prefix has the log-probability of a forced pass, and the tree
+    agrees with the recorded steps.
     """
     s, given = subject(name, seed=3), arguments(preset, beam, groups)
     rules, alpha = given["rules"] or Rules(), given["alpha"]
@@ -69,7 +69,7 @@ def paths_of(nodes):
 
 
 def check_records(found, paths, beam):
-    """Who was pruned when, read off the steps anew."""
+    """Recomputes from the steps when each prefix was pruned."""
     told = [[one.tokens for one in (*step.live, *step.finished)] for step in found.steps]
     assert sorted(paths[1:]) == sorted(map(list, {tuple(tokens) for step in told for tokens in step}))
     for n, step in enumerate(found.steps, 1):
@@ -85,7 +85,7 @@ def check_records(found, paths, beam):
 
 
 def test_options_and_phrases():
-    """What has to be written, and what must not be, is in the trace as in the text."""
+    """Required and forbidden tokens have the same effect on the trace as on the text."""
     s = subject("transformer", seed=3)
     request = search_laws.requests_of(s, 6)[0]._replace(prefix=[4], phrases=[[5, 3]])
     given = {"beam": 4, "forbidden": (6,), "alpha": 0.6, "coverage": 0.2}
@@ -99,7 +99,7 @@ def test_options_and_phrases():
 
 
 def test_nothing_finished():
-    """A limit of no token."""
+    """The limit is zero tokens."""
     s = subject("tcn_lm", seed=3)
     found = trace(s.model, s.params, search_laws.requests_of(s, 0)[0], search_laws.settings_of())
     assert (found.steps, found.best) == ([], None)

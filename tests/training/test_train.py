@@ -198,12 +198,18 @@ def test_list(home, capsys, kind):
             ["decode", "run", "--input", "tiny.py", "--ensemble", "run", "--mean", "x"],
             "probabilities, log_probabilities",
         ),
-        (["decode", "run", "--input", "tiny.py", "--top-p", "0.5"], "top_p needs samples: give a seed, such as --sample 1"),
+        (
+            ["decode", "run", "--input", "tiny.py", "--top-p", "0.5"],
+            "top_p needs samples: give a seed, such as --sample 1",
+        ),
         (["decode", "run", "--input", "tiny.py", "--sample", "-1"], "sample must be a seed from 0 to"),
         (["logprob", "run", "--target", "tiny.py"], "Translation has a source: give --input"),
         (["logprob", "run", "--target", "tiny.py", "--input", "tiny.py", "--output", "tiny.py"], "tiny.py"),
         (["logprob", "run", "--target", "own.model", "--input", "tiny.py"], "own.model"),
-        (["logprob", "run", "--target", "tiny.py", "--input", "run/metrics.jsonl"], "not as many sources as targets"),
+        (
+            ["logprob", "run", "--target", "tiny.py", "--input", "run/metrics.jsonl"],
+            "the numbers of sources and targets differ",
+        ),
         (
             ["decode", "run", "--preset", "sockeye", "--input", "tiny.py"],
             "preset must be one of seqlab, gnmt, fairseq",
@@ -217,7 +223,7 @@ def test_list(home, capsys, kind):
         (["decode", "run", "--repetition", "0", "--input", "tiny.py"], "repetition must be above 0"),
         (["decode", "run", "--no-repeat", "-1", "--input", "tiny.py"], "no_repeat must be at least 0"),
         (["decode", "run", "--forbid", "a b", "--input", "tiny.py"], "'a b' is 3 tokens of this vocabulary"),
-        (["decode", "run", "--nbest", "9", "--input", "tiny.py"], "--nbest 9 needs a beam of 9"),
+        (["decode", "run", "--nbest", "9", "--input", "tiny.py"], "--nbest 9 needs --beam 9"),
         (["evaluate", "run", "--split", "tset", "--data-dir", "data"], "no split 'tset': the splits are train"),
         (["score", "tiny.py", "--references", "tiny.py", "--metrics", "blue"], "unknown metric"),
         (["score", "none", "--references", "tiny.py", "--metrics", "bleu"], "no file none"),
@@ -409,7 +415,7 @@ def test_learned_positions_bound_decoding(tmp_path, capsys):
     assert len(run.translate(["a" * 40], max_length=500)) == 1
     texts, warnings = run.write(["a", "ab" * 300, "ab" * 24 + "a"])[1:], capsys.readouterr().err
     assert texts[0] == texts[1]
-    assert re.search(r"^seqlab: line 2 has \d+ tokens, and 50 are read: abab", warnings, re.MULTILINE)
+    assert re.search(r"^seqlab: line 2 has \d+ tokens and is truncated to 50: abab", warnings, re.MULTILINE)
 
 
 def test_stopping_early(tmp_path):
