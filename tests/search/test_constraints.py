@@ -197,7 +197,7 @@ def test_what_cannot_be_is_refused():
     refused("line 7 requires a token that is forbidden", phrases=[(3,)], more={"forbidden": (3,)})
     refused("no --groups", beam=4, phrases=[(3,)], more={"groups": 2})
     refused("a preset that refills the beam", phrases=[(3,)], more={"rules": PRESETS["marian"].rules})
-    refused("leave out --sample", more={"sample": 1, "coverage": 0.1})
+    refused("leave out sample", more={"sample": 1, "coverage": 0.1})
     refused("required phrases need --beam 2", phrases=[(3,)], more={"sample": 1})
 
 
@@ -219,7 +219,7 @@ def test_a_prefix_is_paid_for():
                 assert result.score > NEVER
 
 
-def test_requests_do_not_hinge_on_how_phrases_are_given():
+def test_requests_do_not_depend_on_how_phrases_are_given():
     request: Request = search_laws.requests_of(subject("transformer", seed=2), 8)[1]
     find = functools.partial(search_laws.search, subject("transformer", seed=2), beam=4)
     once, twice = find([request._replace(phrases=[(5, 3)]), request._replace(phrases=[(5, 3), (5, 3)])])

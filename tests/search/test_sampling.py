@@ -86,7 +86,7 @@ def test_what_cannot_be_stays_out(processor):
     assert found[0, 0, 0] == 1
 
 
-def test_a_sample_hinges_on_its_number_and_its_seed():
+def test_a_sample_depends_on_its_number_and_its_seed():
     s = subject("bahdanau", seed=3)
     requests = [request._replace(number=i) for i, request in enumerate(search_laws.requests_of(s, 6))]
 
