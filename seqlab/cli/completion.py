@@ -1,8 +1,6 @@
-"""`seqlab completion`."""
+"""The completion of commands and options in a shell."""
 
-from typing import Literal
-
-from tyro.conf import Positional
+from collections.abc import Iterable
 
 SCRIPT = """# Completion of seqlab commands, options and files.
 _seqlab() {
@@ -23,13 +21,7 @@ complete -o filenames -F _seqlab seqlab
 """
 
 
-def completion(shell: Positional[Literal["bash", "zsh"]]) -> None:
-    """Print a script that completes commands and options in a shell.
-
-    Example: eval "$(seqlab completion bash)"
-    """
-    from seqlab.cli.main import COMMANDS, WITH_FIRST_ARGUMENT
-
-    if shell == "zsh":
-        print("autoload -Uz bashcompinit && bashcompinit")
-    print(SCRIPT.replace("COMMANDS", " ".join(COMMANDS)).replace("FIRST", " ".join(WITH_FIRST_ARGUMENT)), end="")
+def completion_script(shell: str, commands: Iterable[str], with_first_argument: Iterable[str]) -> str:
+    """Returns a script for bash or zsh. The options of `with_first_argument` commands depend on their argument."""
+    script = SCRIPT.replace("COMMANDS", " ".join(commands)).replace("FIRST", " ".join(with_first_argument))
+    return script if shell == "bash" else f"autoload -Uz bashcompinit && bashcompinit\n{script}"

@@ -6,10 +6,13 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
+from typing import Literal
+
+from tyro.conf import Positional
 
 from seqlab import __version__
 from seqlab.cli.checking import check, cost, diagnose
-from seqlab.cli.completion import completion
+from seqlab.cli.completion import completion_script
 from seqlab.cli.decoding import decode, logprob, predict
 from seqlab.cli.doctor import doctor
 from seqlab.cli.evaluation import analyze, compare, evaluate, score
@@ -22,6 +25,15 @@ from seqlab.cli.runs import average, bisect, cache, fingerprint, list_runs, migr
 from seqlab.cli.training import launch, prepare, train
 from seqlab.system.errors import EXIT_STOPPED, SeqlabError, Stopped
 from seqlab.system.signals import record_signals
+
+
+def completion(shell: Positional[Literal["bash", "zsh"]]) -> None:
+    """Print a script that completes commands and options in a shell.
+
+    Example: eval "$(seqlab completion bash)"
+    """
+    print(completion_script(shell, COMMANDS, WITH_FIRST_ARGUMENT), end="")
+
 
 GROUPS: dict[str, dict[str, Callable[..., None]]] = {
     "Train": {
