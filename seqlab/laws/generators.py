@@ -45,7 +45,7 @@ def past_matters(s: Subject) -> None:
     for factor in (1, 2, 3):  # a ReLU may hide a change
         params = jax.tree.map(lambda x, n=factor: np.asarray(x) * np.float32(n), s.params)
         logits = forced(s, params, rows, ids % s.model.vocabulary, s.prefix.mask[rows])[:, -1]
-        effect = np.maximum(effect, abs(logits - logits[0]).max(-1) / abs(logits[0]).max())
+        effect = np.maximum(effect, abs(logits - logits[0]).max(-1) / max(abs(logits[0]).max(), 1e-30))
     for n in range(1, length):
         if n < reach:
             require(effect[n] > 1e-6, f"an id {n} positions back has no effect")
