@@ -875,9 +875,11 @@ def test_what_may_change_from_one_part_of_a_run_to_the_next(tmp_path):
     for spread in (Parallel("pmap"), Parallel(fsdp=2, tensor=2), Parallel(heartbeat=7)):
         open_again(parallel=spread)
     open_again(nonfinite="rollback", hash_every=3, log_every=4)
-    for name, value in (("seed", 1), ("accumulate", 2), ("steps", 1)):
+    for name, value in (("seed", 1), ("accumulate", 2)):
         with pytest.raises(SeqlabError, match=f"is a run of a different experiment:\n  {name}: .*-> {value}\nchoose"):
             open_again(**{name: value})
+    with pytest.raises(SeqlabError, match=r"steps: 10 -> 1 \(a run can only be given more\)\nchoose"):
+        open_again(steps=1)
     with pytest.raises(SeqlabError, match="the data of .* has changed since the run started"):
         open_run(tiny_experiment(), {}, {"train": "1" * 64}, tmp_path / "run")
     assert {path: path.read_bytes() for path in (tmp_path / "run").iterdir() if path.is_file()} == files

@@ -179,7 +179,7 @@ def test_list(home, capsys, kind):
         (["train", "tiny.py", "--out", "x", "--checkpoints.last", "0"], "checkpoints.last must be at least 1, not 0"),
         (["train", "tiny.py", "--out", "x", "--coordinator", "here:99999"], "a PORT from 1 to 65535, or auto, not"),
         (["train", "tiny.py", "--out", "x", "--seed", "-1"], "seed must be between 0 and 4294967295, not -1"),
-        (["train", "tiny.py", "--out", "x", "--seed", "99999999999999999999"], "seed lies between 0 and 4294967295"),
+        (["train", "tiny.py", "--out", "x", "--seed", "99999999999999999999"], "seed must be of type int"),
         (["train", "tiny.py", "--out", "x", "--steps", "2147483648"], "steps must be between 1 and 2147483647"),
         (["train", "tiny.py", "--out", "x", "--tokenizer", "tiny.py"], "tiny.py: not a SentencePiece model"),
         (["train", "tiny.py", "--out", "x", "--optimizer.clip", "-1"], "optimizer.clip must be at least 0"),
