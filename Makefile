@@ -6,7 +6,7 @@ CONSTRAINTS ?= constraints.txt
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: quickstart test test-all test-latest test-peers torture bench docs words lint format
+.PHONY: quickstart test test-all test-latest test-peers torture bench docs docs-run words lint format
 
 quickstart: $(READY)
 	$(BIN)/python scripts/quickstart.py
@@ -41,10 +41,15 @@ bench: .venv/ready-bench
 docs: .venv/ready-docs
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
 
+# The same with the tutorials executed, in docs/_build/run. An error in a cell fails.
+docs-run: .venv/ready-docs
+	$(BIN)/python -m sphinx -W --keep-going -q -b html -D nb_execution_mode=force -D nb_execution_timeout=300 \
+		-D nb_execution_raise_on_error=1 docs docs/_build/run
+
 # All help texts, error messages and headings of reports in one file, words.txt, to be read. Takes as long as the tests.
 words: .venv/ready-dev
 	rm -f words.jsonl
-	$(BIN)/python -m pytest -n 2 -m "not long and not peers" --words words.jsonl
+	$(BIN)/python -m pytest -n 2 -m "not long and not peers" --words=words.jsonl
 	$(BIN)/python scripts/words.py words.jsonl words.txt
 
 lint: .venv/ready-dev docs

@@ -24,10 +24,11 @@ def error_messages(path: Path) -> list[str]:
 
 
 def report_headings() -> Iterator[str]:
+    """Yields the headings, captions and notes of the report, which its template writes by `section` and `make`."""
     template = (ROOT / "seqlab" / "evaluation" / "report.html").read_text(encoding="utf-8")
-    for heading in re.findall(r"<(?:h\d|th|caption|figcaption|title)[^>]*>(.*?)<", template, re.DOTALL):
-        if heading.strip():
-            yield " ".join(heading.split())
+    calls = r"""section\(\s*["`]([^"`]+)|make\("(?:p|th|span|caption)",\s*\{[^{}]*\},\s*["`]([^"`]+)"""
+    for heading, note in re.findall(calls, template):
+        yield heading or note
 
 
 def main(errors: str, out: str) -> None:
