@@ -13,6 +13,7 @@ from flax import linen as nn
 
 from seqlab.codecs.codec import Codec, Codecs
 from seqlab.config import Experiment
+from seqlab.data.task import check_task
 from seqlab.layers.nesting import changed_modules, field_names, modules_in, readers_of
 from seqlab.system.errors import RESTORE, SeqlabError, with_advice
 from seqlab.system.files import write_atomically
@@ -274,6 +275,7 @@ def check_parts(experiment: Experiment) -> None:
             raise SeqlabError(f"model.{path}: {cls.__name__} must inherit from seqlab.types.{base.__name__}")
         if base is Encoder and not isinstance(inner.causal, bool):
             raise SeqlabError(f"model.{path}: {cls.__name__} must define the property causal, True or False")
+    check_task(experiment.task)
     model, task, protocol = type(experiment.model).__name__, type(experiment.task).__name__, experiment.task.model
     if not isinstance(experiment.model, protocol):
         raise SeqlabError(f"{task} needs a {kind_of(protocol)}, but {model} is not one")

@@ -229,7 +229,9 @@ def test_own_metrics(tmp_path, monkeypatch, capsys):
         score("vowels", ["ab"], [["x"]])
     parts.use_parts(tmp_path)
     assert score("vowels", ["ab", "a"], [["x", "y"]])[0].value == 75.0
-    (tmp_path / "metrics" / "again.py").write_text("METRICS = {'bleu': None}\n")
+    (tmp_path / "metrics" / "again.py").write_text(
+        "from seqlab.metrics import bleu\nMETRICS = {'bleu': bleu.METRICS['bleu']}\n"
+    )
     (tmp_path / "metrics" / "broken.py").write_text("1 / 0\n")
     assert score("vowels", ["ab"], [["x"]])[0].value == 50.0  # unrelated broken files do not matter
     with pytest.raises(SeqlabError, match=r"bleu\.py and .*again\.py define a metric 'bleu': rename one"):

@@ -1,7 +1,9 @@
 """A part with a mistake gives one error, which names the part and says what it must do."""
 
 import dataclasses
+import json
 from types import SimpleNamespace
+from typing import ClassVar
 
 import jax.numpy as jnp
 import numpy as np
@@ -9,14 +11,20 @@ import pytest
 
 from seqlab import catalogue
 from seqlab.codecs.codec import Codec
+from seqlab.codecs.label import Label
 from seqlab.config import Experiment, Text
 from seqlab.data.batches import blank_batch, make_batch
 from seqlab.data.corpus import encode_examples
 from seqlab.data.plans import BatchPlan
-from seqlab.decoding.predictions import predict_rows
+from seqlab.data.task import Prediction, check_task
+from seqlab.decoding.predictions import format_prediction, predict_rows
 from seqlab.encoders.mean import MeanEncoder
 from seqlab.laws.training import tiny_experiment
+from seqlab.metrics.metric import count_means
+from seqlab.metrics.registry import checked_counts, load_metrics
 from seqlab.models.classifier_head import TINY
+from seqlab.parametrizations.parametrization import Parametrization
+from seqlab.runs.parametrized import init_parameters
 from seqlab.system import parts
 from seqlab.system.errors import SeqlabError
 from seqlab.tasks.classification import Classification
@@ -177,3 +185,114 @@ def test_predictions_that_are_missing(predictions):
     trained = SimpleNamespace(task=SimpleNamespace(predict=lambda *_: predictions))
     with pytest.raises(SeqlabError, match="predict returns predictions for 1 of 2 examples"):
         predict_rows(trained, {}, 2)
+
+
+class Changed(Classification):
+    """A task with other attributes."""
+
+    changes: ClassVar = {}
+
+    def __getattribute__(self, name):
+        changes = object.__getattribute__(self, "changes")
+        return changes[name] if name in changes else object.__getattribute__(self, name)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model": "Classifier"}, "model must be a protocol of seqlab.types"),
+        ({"columns": ("source",)}, "columns must map"),
+        ({"columns": {"source": Label}}, "'source' must have a codec such as Label"),
+        ({"metrics": "accuracy"}, "metrics must be a tuple of names of metrics, not 'accuracy'"),
+        ({"metrics": None}, "metrics must be a tuple"),
+        ({"updates": "x"}, "updates must be an integer of at least 1"),
+        ({"input_columns": "source"}, "input_columns must be a tuple of its columns source, label, not 'source'"),
+        ({"input_columns": ("nope",)}, "input_columns must be a tuple of its columns"),
+        ({"answer_column": "nope"}, "answer_column must be one of source, label, not 'nope'"),
+    ],
+)
+def test_attributes_of_a_task(changes, message, monkeypatch):
+    monkeypatch.setattr(Changed, "changes", changes)
+    with pytest.raises(SeqlabError, match=f"Changed.*{message}"):
+        check_task(Changed())
+
+
+@pytest.mark.parametrize(
+    ("predictions", "message"),
+    [
+        (None, "must return a list"),
+        ([Prediction("a")], "must return a list"),
+        ([["a"]], r"must return Prediction\(text"),
+        ([[Prediction(3)]], r"must return Prediction\(text"),
+        ([[Prediction("a", float("nan"))]], "a score must be a finite number or None, not nan"),
+        ([[Prediction("a", "high")]], "a score must be a finite number"),
+        ([[Prediction("a", 1.0, {"text": "b"})]], "'text' in details is reserved"),
+    ],
+)
+def test_predictions_of_other_types(predictions, message):
+    trained = SimpleNamespace(task=SimpleNamespace(predict=lambda *_: predictions))
+    with pytest.raises(SeqlabError, match=message):
+        predict_rows(trained, {}, 1)
+
+
+def test_numpy_values_in_predictions():
+    prediction = Prediction("a", np.float32(0.5), {"times": np.arange(2), "mass": np.float32(1)})
+    line = json.loads(format_prediction(0, prediction, False, True))
+    assert line == {"line": 0, "text": "a", "score": 0.5, "times": [0, 1], "mass": 1.0}
+
+
+@dataclasses.dataclass(frozen=True)
+class Adapter(Parametrization):
+    added: object = None
+    applied: object = None
+
+    def init(self, key, base, input_axes):
+        return self.added
+
+    def apply(self, base, added):
+        return self.applied(base)
+
+
+@pytest.mark.parametrize(
+    ("added", "applied", "message"),
+    [
+        ({}, dict, "init adds no parameters"),
+        ([1.0], dict, "init adds no parameters"),
+        ({"a/b": np.ones(2, np.float32)}, dict, "the keys of the added parameters must be strings without '/'"),
+        ({"a": np.ones(2, np.int32)}, dict, "a must be a floating-point array that is not empty"),
+        ({"a": np.ones((3, 0), np.float32)}, dict, "a must be a floating-point array that is not empty"),
+        ({"a": np.ones(2, np.float32)}, lambda base: None, "apply must return a dict with the paths of the base"),
+        ({"a": np.ones(2, np.float32)}, lambda base: {}, "apply must return a dict with the paths of the base"),
+        (
+            {"a": np.ones(2, np.float32)},
+            lambda base: {path: leaf[None] for path, leaf in base.items()},
+            r"apply returns params/.* as float32 \(1, ",
+        ),
+    ],
+)
+def test_a_parametrization_with_mistakes(added, applied, message):
+    experiment = Experiment(TINY, Classification(), None, parametrization=Adapter(added, applied))
+    with pytest.raises(SeqlabError, match=f"Adapter.*{message}"):
+        init_parameters(experiment)
+
+
+@pytest.mark.parametrize(
+    ("counts", "message"),
+    [(None, "must return LineCounts"), (count_means(np.ones((1, 1)), ["x"], "s"), r"of shape \(1, 2\) for 2 lines")],
+)
+def test_a_metric_with_mistakes(counts, message):
+    with pytest.raises(SeqlabError, match=f"the metric mine .*{message}"):
+        checked_counts("mine", counts, 2)
+
+
+def test_an_unused_broken_metric_disturbs_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(parts, "_folders", [])
+    (tmp_path / "metrics").mkdir()
+    contents = {"listed": "METRICS = [1]", "leaves": "import sys; sys.exit(3)", "typed": "METRICS = {1: 2}"}
+    for name, content in contents.items():
+        (tmp_path / "metrics" / f"{name}.py").write_text(content + "\n")
+    parts.use_parts(tmp_path)
+    metrics, errors = load_metrics()
+    assert "chrf" in metrics
+    assert errors.keys() == contents.keys()
+    assert "METRICS must be a dict" in errors["listed"]

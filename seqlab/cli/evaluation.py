@@ -87,10 +87,14 @@ def with_data_fields(experiment: Any, assignments: Iterable[str]) -> Any:
     values = catalogue.part_to_json(experiment.data)
     for assignment in assignments:
         name, equals, value = assignment.partition("=")
-        if not equals or not isinstance(values.get(name), str) or name == "part":
-            fields = ", ".join(name for name, value in values.items() if isinstance(value, str) and name != "part")
-            raise SeqlabError(f"--data {assignment}: expected FIELD=VALUE with a field of the data set, {fields}")
-        values[name] = value
+        kind = type(values.get(name))
+        if not equals or kind not in (str, int, float) or name == "part":
+            fields = ", ".join(name for name, value in values.items() if type(value) in (str, int, float))
+            raise SeqlabError(f"--data {assignment}: expected FIELD=VALUE with one of the fields {fields}")
+        try:
+            values[name] = kind(value)
+        except ValueError:
+            raise SeqlabError(f"--data {assignment}: expected a number") from None
     return dataclasses.replace(experiment, data=catalogue.part_from_json("datasets", values, "data"))
 
 

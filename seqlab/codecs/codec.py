@@ -158,6 +158,10 @@ def as_row(row: Any, codec: Codec) -> np.ndarray:
         if array.size:
             raise SeqlabError(f"{name} returns elements of shape {array.shape[1:]}, not {codec.shape}")
         array = array.reshape(0, *codec.shape)
+    if codec.size is not None and array.dtype.kind not in "iu":
+        raise SeqlabError(
+            f"{type(codec).__name__} has a size, so its dtype must be an integer type, not {codec.dtype}"
+        )
     if codec.size is not None and array.size and not (array.min() >= 0 and array.max() < codec.size):
         raise SeqlabError(f"{name} returns ids from {array.min()} to {array.max()}, but its size is {codec.size}")
     return array

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple
 
-from seqlab.codecs.codec import Codecs
+from seqlab.codecs.codec import Codec, Codecs
 from seqlab.config import Batching
 from seqlab.data.corpus import Corpus
 from seqlab.data.plans import BatchPlan, Plan
@@ -109,3 +109,28 @@ class Task(abc.ABC):
 def generates(task: Task) -> bool:
     """Returns whether the models of a task are generators."""
     return Generator in task.model.__mro__
+
+
+def check_task(task: Task) -> None:
+    """Raises `SeqlabError` for attributes of a task that do not have the types of `Task`."""
+    name, columns = type(task).__name__, task.columns
+    if not isinstance(getattr(task, "model", None), type):
+        raise SeqlabError(f"{name}.model must be a protocol of seqlab.types, such as Classifier")
+    if not isinstance(columns, Mapping) or not columns:
+        raise SeqlabError(f"{name}.columns must map the columns of an example to codecs")
+    for column, codec in columns.items():
+        if not isinstance(codec, Codec):
+            raise SeqlabError(f"{name}.columns: {column!r} must have a codec such as Label(), not {codec!r:.60}")
+        try:
+            hash(codec)
+        except TypeError:
+            raise SeqlabError(f"{type(codec).__name__} must be a frozen dataclass with hashable fields") from None
+    if not isinstance(task.metrics, tuple) or not all(isinstance(metric, str) for metric in task.metrics):
+        raise SeqlabError(f"{name}.metrics must be a tuple of names of metrics, not {task.metrics!r}")
+    if not isinstance(task.updates, int) or task.updates < 1:
+        raise SeqlabError(f"{name}.updates must be an integer of at least 1, not {task.updates!r}")
+    inputs = task.input_columns
+    if task.predicts and not (isinstance(inputs, tuple) and inputs and set(inputs) <= columns.keys()):
+        raise SeqlabError(f"{name}.input_columns must be a tuple of its columns {', '.join(columns)}, not {inputs!r}")
+    if task.metrics and task.answer_column not in columns:
+        raise SeqlabError(f"{name}.answer_column must be one of {', '.join(columns)}, not {task.answer_column!r}")

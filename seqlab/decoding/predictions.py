@@ -1,9 +1,13 @@
 """The predictions of tasks without a search, for examples with any columns."""
 
 import json
+import math
+import numbers
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
 
 from seqlab.codecs.codec import Value, encode_values
 from seqlab.data.task import Prediction, Task
@@ -29,11 +33,26 @@ def predict(trained: TrainedModel, examples: Sequence[Mapping[str, Value]]) -> l
 
 def predict_rows(trained: TrainedModel, rows: Mapping[str, Sequence[Any]], count: int) -> list[list[Prediction]]:
     """Returns the predictions for the rows of `count` examples. Raises `SeqlabError` unless each example has one."""
-    predictions = trained.task.predict(trained, rows)
+    predictions: Any = trained.task.predict(trained, rows)
+    name = type(trained.task).__name__
+    if not isinstance(predictions, list) or not all(isinstance(best, list) for best in predictions):
+        raise SeqlabError(f"{name}.predict must return a list of predictions for each example")
     if len(predictions) != count or not all(predictions):
-        name, predicted = type(trained.task).__name__, sum(map(bool, predictions))
-        raise SeqlabError(f"{name}.predict returns predictions for {predicted} of {count} examples")
+        raise SeqlabError(f"{name}.predict returns predictions for {sum(map(bool, predictions))} of {count} examples")
+    for prediction in (prediction for best in predictions for prediction in best):
+        check_prediction(prediction, name)
     return predictions
+
+
+def check_prediction(prediction: Any, task: str) -> None:
+    """Raises `SeqlabError` unless a prediction has a text, a finite score or None, and details with other names."""
+    if not isinstance(prediction, Prediction) or not isinstance(prediction.text, str):
+        raise SeqlabError(f"{task}.predict must return Prediction(text, ...) with a text, not {prediction!r:.60}")
+    score = prediction.score
+    if score is not None and not (isinstance(score, numbers.Real) and math.isfinite(score)):
+        raise SeqlabError(f"{task}.predict: a score must be a finite number or None, not {score!r}")
+    if reserved := prediction.details.keys() & {"line", "text", "score"}:
+        raise SeqlabError(f"{task}.predict: {min(reserved)!r} in details is reserved: choose another name")
 
 
 def examples_in(task: Task, source: Path | BinaryIO) -> Iterator[InputExample]:
@@ -88,9 +107,15 @@ def refused_example(trained: TrainedModel, examples: Sequence[InputExample]) -> 
 def format_prediction(number: int, prediction: Prediction, several: bool, as_json: bool) -> str:
     text, score, details = prediction
     if as_json:
-        return json.dumps({"line": number, "text": text, "score": score, **details}, ensure_ascii=False)
+        values = {"line": number, "text": text, "score": score, **details}
+        return json.dumps(values, ensure_ascii=False, default=plain_value)
     line = text.replace("\n", " ")
     return f"{number} ||| {line} ||| {format_score(score)}" if several else line
+
+
+def plain_value(value: Any) -> Any:
+    """Returns a NumPy number or array as plain values."""
+    return np.asarray(value).tolist()
 
 
 def format_score(score: float | None) -> str:

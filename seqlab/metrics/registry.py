@@ -28,11 +28,19 @@ def load_metrics() -> tuple[dict[str, Metric], dict[str, str]]:
         except SeqlabError as error:
             errors[file] = str(error)
             continue
+        if not is_metrics(loaded.METRICS):
+            errors[file] = f"{loaded.__file__}: METRICS must be a dict of seqlab.metrics.metric.Metric by name"
+            continue
         for name, metric in loaded.METRICS.items():
             if name in files:
                 errors[name] = f"{loaded.__file__} and {files[name]} define a metric {name!r}: rename one"
             metrics[name], files[name] = metric, loaded.__file__
     return {name: metric for name, metric in metrics.items() if name not in errors}, errors
+
+
+def is_metrics(value: Any) -> bool:
+    """Returns whether a value is a dict of metrics by name."""
+    return isinstance(value, dict) and all(isinstance(k, str) and isinstance(v, Metric) for k, v in value.items())
 
 
 def find_metric(name: str) -> Metric:
@@ -50,7 +58,16 @@ def count(name: str, hypotheses: TextLines, references: Sequence[TextLines]) -> 
     """Returns the counts of a metric for each line of hypotheses, against one or more lists of references."""
     count_lines = find_metric(name).count_lines
     check_lines(hypotheses, references)
-    return count_lines(hypotheses, references)
+    return checked_counts(name, count_lines(hypotheses, references), len(hypotheses))
+
+
+def checked_counts(name: str, counts: Any, lines: int) -> LineCounts:
+    """Returns the counts of a metric. Raises `SeqlabError` for other values, and for another number of lines."""
+    if not isinstance(counts, LineCounts):
+        raise SeqlabError(f"the metric {name} must return LineCounts, not {type(counts).__name__}")
+    if np.shape(counts.counts)[:1] != (lines,):
+        raise SeqlabError(f"the metric {name} returns counts of shape {np.shape(counts.counts)} for {lines} lines")
+    return counts
 
 
 def score(name: str, hypotheses: TextLines, references: Sequence[TextLines]) -> list[Score]:
@@ -66,7 +83,8 @@ def score_lines(name: str, hypotheses: TextLines, references: Sequence[TextLines
     """
     selected = find_metric(name)
     check_lines(hypotheses, references)
-    line_counts = (selected.count_single_lines or selected.count_lines)(hypotheses, references)
+    count_lines = selected.count_single_lines or selected.count_lines
+    line_counts = checked_counts(name, count_lines(hypotheses, references), len(hypotheses))
     if line_counts.corpus:
         raise SeqlabError(f"{name} has no score for single lines: choose another metric")
     rows = [line_counts.values(row) for row in line_counts.counts]

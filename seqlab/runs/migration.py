@@ -53,7 +53,10 @@ def migrate(run: Path, out: Path, say: Callable[[str], None]) -> list[int]:
     """
     check_new(out)
     values = read_json(resolve_inside(run, "experiment.json"), dict[str, Any])
-    if values.pop("version", 1) != 1:
+    version = values.pop("version", 1)
+    if version not in (1, catalogue.VERSION):
+        raise SeqlabError(f"{run}/experiment.json: unknown format version {version!r}")
+    if version != 1:
         raise SeqlabError(f"{run} has the current format: there is nothing to migrate")
     if not all(isinstance(values.get(part), dict) for part in ("model", "task")):
         raise SeqlabError(f"{run}/experiment.json: not a run in the first format: it has no model or no task")

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from seqlab.config import Experiment
@@ -23,7 +24,38 @@ def init_parameters(experiment: Experiment) -> Params:
         return params
     input_axes = {f"params/{path}": axes.input_count for path, axes in axes_of(experiment.model).items()}
     key = jax.random.fold_in(jax.random.key(experiment.seed), ADDED_KEY)
-    return {**params, ADDED: experiment.parametrization.init(key, flatten_dict(params, sep="/"), input_axes)}
+    base = flatten_dict(params, sep="/")
+    added = experiment.parametrization.init(key, base, input_axes)
+    check_added(added, type(experiment.parametrization).__name__)
+    check_applied(experiment, base, added)
+    return {**params, ADDED: added}
+
+
+def check_added(added: Any, name: str) -> None:
+    """Raises `SeqlabError` unless added parameters are nested dicts of floating-point arrays that are not empty."""
+    leaves = jax.tree_util.tree_flatten_with_path(added, is_leaf=lambda x: not isinstance(x, dict))[0]
+    if not isinstance(added, dict) or not leaves:
+        raise SeqlabError(f"{name}.init adds no parameters to this model: check its fields")
+    for path, leaf in leaves:
+        keys = [entry.key for entry in path]
+        if not all(isinstance(key, str) and "/" not in key for key in keys):
+            raise SeqlabError(
+                f"{name}.init: the keys of the added parameters must be strings without '/', not {keys}"
+            )
+        if not hasattr(leaf, "dtype") or not jnp.issubdtype(leaf.dtype, jnp.floating) or not leaf.size:
+            raise SeqlabError(f"{name}.init: {'/'.join(keys)} must be a floating-point array that is not empty")
+
+
+def check_applied(experiment: Experiment, base: dict[str, Any], added: Params) -> None:
+    """Raises `SeqlabError` unless `apply` returns parameters with the paths, shapes and types of the base."""
+    name = type(experiment.parametrization).__name__
+    applied: Any = jax.eval_shape(experiment.parametrization.apply, dict(base), added)
+    if not isinstance(applied, dict) or applied.keys() != base.keys():
+        raise SeqlabError(f"{name}.apply must return a dict with the paths of the base parameters")
+    for path, leaf in applied.items():
+        if (leaf.shape, leaf.dtype) != (base[path].shape, base[path].dtype):
+            kinds = f"{leaf.dtype} {leaf.shape}, not {base[path].dtype} {base[path].shape}"
+            raise SeqlabError(f"{name}.apply returns {path} as {kinds}")
 
 
 def parameter_shapes(experiment: Experiment, folder: Path) -> Params:

@@ -73,10 +73,11 @@ def module(kind: str, name: str) -> ModuleType:
     path = f"{'seqlab_parts' if own else 'seqlab'}.{kind}.{name}"
     try:
         loaded = importlib.import_module(path)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if not own or isinstance(error, SeqlabError):
             raise
-        raise SeqlabError(f"{own[0]} cannot be imported: {type(error).__name__}: {error}") from error
+        reason = str(error).partition("\n")[0]
+        raise SeqlabError(f"{own[0]} cannot be imported: {type(error).__name__}: {reason}") from error
     missing = [attribute for attribute in REQUIRED_NAMES[kind] if not hasattr(loaded, attribute)]
     if missing:
         raise SeqlabError(f"{loaded.__file__}: a file of {kind} must define {', '.join(missing)}")

@@ -37,8 +37,6 @@ def check_experiment(experiment: Experiment) -> None:
     model, task = type(experiment.model).__name__, experiment.task
     if task.metrics and not task.predicts:
         raise SeqlabError(f"{type(task).__name__} has metrics, and predicts nothing: define requests or predict")
-    if task.updates < 1:
-        raise SeqlabError(f"task.updates must be at least 1, not {task.updates}")
     if isinstance(experiment.model, Counted) and (experiment.parametrization or experiment.initialize):
         raise SeqlabError(f"{model} is estimated by counting: remove parametrization and initialize")
     if experiment.task.whole_batch and (experiment.accumulate > 1 or experiment.parallel.name == "pmap"):

@@ -141,7 +141,9 @@ def fit_codec(codec: Codec, names: Sequence[str], text: Text, data: PreparedData
         if type(fitted) is not type(codec):
             raise SeqlabError(f"{name}.fit must return a {name}, not {type(fitted).__name__}")
         content = content_of(fitted)
-        if content_of(codec.load(content, str(path))) != content:
+        with with_advice(f"{name}.load must accept the content that {name}.save returns"):
+            loaded: Any = codec.load(content, str(path))
+        if type(loaded) is not type(codec) or content_of(loaded) != content:
             raise SeqlabError(f"{name}.load does not restore the codec that {name}.save wrote")
         return content
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from seqlab.config import Experiment
-from seqlab.runs.parametrized import ADDED, init_parameters, loss_of, rollout_of, trained_pattern
+from seqlab.runs.parametrized import init_parameters, loss_of, rollout_of, trained_pattern
 from seqlab.system.errors import SeqlabError
 from seqlab.training.online import make_online_step
 from seqlab.training.optimizer import optimizer_at
@@ -42,9 +42,6 @@ def initial_state(experiment: Experiment, batch: Any, references: dict[str, Refe
     Raises `SeqlabError` if the model cannot be built, or if a pattern of the optimizer matches no parameter.
     """
     params, settings = init_parameters(experiment), experiment.optimizer
-    if experiment.parametrization is not None and not jax.tree.leaves(params[ADDED]):
-        name = type(experiment.parametrization).__name__
-        raise SeqlabError(f"{name} adds no parameters to this model: check its fields")
     check_patterns(params, "optimizer.trainable", [settings.trainable])
     check_patterns(params, "optimizer.rates", [pattern for pattern, _ in settings.rates])
     context = Context(jax.random.key(0), references=references or {})
