@@ -391,7 +391,7 @@ def test_a_run_can_be_used_from_another_folder(files, monkeypatch, capsys, tmp_p
     assert names.items() <= {score["name"]: score["value"] for score in whole["scores"]}.items()
     assert moved["changed"] == []
     assert call(tmp_path, *arguments, "--data", "tset=x") == 2
-    assert "expected FIELD=VALUE with a field of the data set" in capsys.readouterr().err
+    assert "the data set has no field" in capsys.readouterr().err
     shutil.copyfile(tmp_path / "elsewhere.tsv", folder / "test.tsv")
 
 
@@ -470,7 +470,7 @@ def test_new_files_work(tmp_path, capsys, monkeypatch):
     capsys.readouterr()
     for arguments, message in (
         (("config", "first"), "first.py exists"),
-        (("model", "transformer"), "seqlab has a model transformer"),
+        (("model", "transformer"), "seqlab already has a model 'transformer'"),
         (("model", "My-Model"), "is not a file name of a part"),
     ):
         assert call(tmp_path, "new", *arguments) == 2

@@ -6,9 +6,9 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
-from typing import Literal
+from typing import Annotated, Literal
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from seqlab import __version__
 from seqlab.cli.checking import check, cost, diagnose
@@ -27,7 +27,9 @@ from seqlab.system.errors import EXIT_STOPPED, SeqlabError, Stopped
 from seqlab.system.signals import record_signals
 
 
-def completion(shell: Positional[Literal["bash", "zsh"]]) -> None:
+def completion(
+    shell: Annotated[Positional[Literal["bash", "zsh"]], arg(metavar="SHELL", help="Shell: bash or zsh.")],
+) -> None:
     """Print a script that completes commands and options in a shell.
 
     Example: eval "$(seqlab completion bash)"

@@ -30,13 +30,13 @@ DEFAULT_LENGTH = 128  # maximum number of tokens after a prompt
 @dataclass(frozen=True)
 class LanguageModeling(Task):
     rows: str = "lines"
-    """Contents of a row of a batch: "lines", one example; "packed", as many independent examples as fit into
-    batching.max_length; "stream", the next batching.max_length tokens of a stream of text (examples joined by
-    newlines), with the state of a recurrent model carried over."""
+    """Content of each row of a batch: "lines", one example;
+    "packed", as many independent examples as fit into batching.max_length;
+    "stream", the next batching.max_length tokens of the text, with the state of a recurrent model carried over."""
     label_smoothing: float = 0.0
     """Label smoothing: share of the target distribution that is spread over the vocabulary."""
     loss_chunk: int = field(default=0, repr=False)  # plans do not depend on it
-    """Number of positions whose logits are in memory at once, the same in each row, at least one per row; 0: all."""
+    """Maximum number of positions whose logits are computed at once, to save memory; 0: all."""
 
     model = Generator
     columns = MappingProxyType({"target": SentencePiece()})
