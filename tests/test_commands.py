@@ -410,7 +410,9 @@ def test_a_finished_run_is_trained_longer(files, monkeypatch):
     hashes = [(folder / name / "hashes.jsonl").read_text() for name in ("extended", "whole")]
     assert hashes[0] == hashes[1]
     assert manifest.checkpoint_steps(folder / "extended")[-1] == 6
-    with pytest.raises(SeqlabError, match=r"steps: 6 -> 3 \(a run can only be given more\)"):
+    with pytest.raises(
+        SeqlabError, match=r"steps: 6 there, 3 here \(the number of steps of a run can only be increased\)"
+    ):
         train_in(folder, experiment, "extended", monkeypatch)
     linear = dataclasses.replace(experiment, schedule=dataclasses.replace(constant, name="linear"))
     train_in(folder, linear, "linear", monkeypatch)

@@ -172,7 +172,10 @@ def _entries(index: Index) -> Iterator[dict[str, str]]:
         else:
             field, colon, value = line.partition(":")
             if not colon:
-                raise SeqlabError(f"{index.name}:{number}: neither a field nor its continuation: {line[:40]}")
+                raise SeqlabError(
+                    f"{index.name}:{number}: expected 'Field: value' or an indented continuation line, "
+                    f"found {line[:40]!r}"
+                )
             entry[field] = value.strip()
 
 

@@ -166,7 +166,8 @@ def check_search(search: Search) -> None:
     names = ("sample", "coverage", "no_repeat", "repetition", "forbid", "min_length", "min_ratio", "groups")
     changed = [name for name in names if getattr(search, name) != getattr(defaults, name)]
     if changed:
-        raise SeqlabError(f"references cannot be scored with search.{', search.'.join(changed)}: leave them out")
+        options = " and ".join(f"search.{name}" for name in changed)
+        raise SeqlabError(f"{options} cannot be used when references are scored: leave out these options")
 
 
 def normalized_scores(run: Run, ids: Sequence[Sequence[int]], log_probs: Sequence[float]) -> list[float]:

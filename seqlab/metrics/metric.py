@@ -71,7 +71,8 @@ def check_lines(hypotheses: TextLines, references: Sequence[TextLines]) -> None:
         raise SeqlabError("no hypotheses to score")
     for i, lines in enumerate(references, 1):
         if len(lines) != len(hypotheses):
-            raise SeqlabError(f"{len(hypotheses)} hypotheses, but {len(lines)} lines in reference {i}")
+            counts = [f"{n} line{'s' * (n != 1)}" for n in (len(lines), len(hypotheses))]
+            raise SeqlabError(f"reference {i} has {counts[0]}, but the hypotheses have {counts[1]}")
 
 
 def check_single_reference(references: Sequence[TextLines], name: str) -> None:

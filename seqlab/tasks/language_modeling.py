@@ -51,7 +51,7 @@ class LanguageModeling(Task):
     def plan(self, corpus: Corpus, batching: Batching) -> Plan:
         count = max(batching.tokens // batching.max_length, 1)
         if corpus.parts and self.rows != "lines":
-            raise SeqlabError(f"a mixture with rates needs task.rows lines, not {self.rows}")
+            raise SeqlabError(f"a mixture with rates requires task.rows 'lines', not {self.rows!r}")
         if self.rows == "stream":
             tokens = len(corpus.values["target"]) + len(corpus) - 2
             if tokens < 1:

@@ -53,11 +53,9 @@ class Summarization(Task):
         check_fraction("task.label_smoothing", self.label_smoothing)
         if self.rouge not in ("rouge", "rouge_stemmed", "rouge_unicode"):
             raise SeqlabError(f"task.rouge must be rouge, rouge_stemmed or rouge_unicode, not {self.rouge!r}")
-        if self.keep not in ("head", "tail", "ends") or self.source_tokens < 2:
-            raise SeqlabError(
-                f"task.keep must be head, tail or ends, and task.source_tokens at least 2, not {self.keep!r} and "
-                f"{self.source_tokens}"
-            )
+        if self.keep not in ("head", "tail", "ends"):
+            raise SeqlabError(f"task.keep must be head, tail or ends, not {self.keep!r}")
+        check_minimum("task.source_tokens", self.source_tokens, 2)
 
     @property
     def metrics(self) -> tuple[str, ...]:

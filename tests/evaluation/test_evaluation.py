@@ -113,11 +113,11 @@ def test_doubts_are_told(home, capsys):
         ),
         (
             ["analyze", "one", "--data-dir", "data", "--sample", "1"],
-            "references cannot be scored with search.sample: leave them out",
+            "search.sample cannot be used when references are scored: leave out these options",
         ),
         (
             ["analyze", "one", "--data-dir", "data", "--repetition", "2", "--no-repeat", "1"],
-            "search.no_repeat, search.repetition: leave them out",
+            "search.no_repeat and search.repetition cannot be used when references are scored",
         ),
         (["report", "one", "--data-dir", "data", "--out", "x.html", "--exact", "-2"], "--exact must be at least 0"),
         (["score", "good.txt", "--references", "ref.txt", "--by-line", "ref.txt"], "ref.txt is an input"),

@@ -147,7 +147,7 @@ def test_exact_match():
         ("blue", ["a"], [["a"]], "unknown metric 'blue': expected one of accuracy, bleu"),
         ("bleu", [], [[]], "no hypotheses"),
         ("bleu", ["a"], [], "no references"),
-        ("rouge", ["a", "b"], [["a", "b"], ["a"]], "2 hypotheses, but 1 lines in reference 2"),
+        ("rouge", ["a", "b"], [["a", "b"], ["a"]], "reference 2 has 1 line, but the hypotheses have 2 lines"),
     ],
 )
 def test_refused(name, hypotheses, references, message):

@@ -327,10 +327,14 @@ def test_a_second_run_reads_no_text(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("case", "changes", "message"),
     [
-        ("summarization", {"target": ""}, "Summarization needs the column 'target', but the data has source"),
-        ("packed", {"mixed": True}, "a mixture with rates needs task.rows lines, not packed"),
+        (
+            "summarization",
+            {"target": ""},
+            "Summarization needs the column 'target', but the data has only the columns 'source'",
+        ),
+        ("packed", {"mixed": True}, "a mixture with rates requires task.rows 'lines', not 'packed'"),
         ("stream", {"letters": True}, "a stream needs a text of at least two tokens"),
-        ("classification", {"unseen": True}, "split validation: column 'label', examples 1 to 1: unknown label 'c'"),
+        ("classification", {"unseen": True}, "split validation: column 'label', example 1: unknown label 'c'"),
     ],
 )
 def test_refuses(tmp_path, case, changes, message):
