@@ -349,8 +349,8 @@ MUTANTS = (
         Mutant(
             "a run resumes with another experiment",
             "runs.folder",
-            "        if changed:\n            resumable",
-            "        if 0:\n            resumable",
+            "        if changed:\n            remedy",
+            "        if 0:\n            remedy",
             "training.test_survival.test_what_may_change_from_one_part_of_a_run_to_the_next",
         ),
         (),

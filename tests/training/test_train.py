@@ -73,7 +73,7 @@ def test_the_same_command_again_does_nothing(home, capsys):
 def test_another_config_is_refused(home, capsys):
     assert call(home, "train", "tiny.py", "--out", "run", "--data-dir", "data", "--seed", "9") == 2
     error = capsys.readouterr().err
-    assert "seed: 0 -> 9" in error
+    assert "seed: 0 there, 9 here" in error
     assert "--init-from" in error
 
 
@@ -179,7 +179,7 @@ def test_list(home, capsys, kind):
         (["train", "tiny.py", "--out", "x", "--checkpoints.last", "0"], "checkpoints.last must be at least 1, not 0"),
         (["train", "tiny.py", "--out", "x", "--coordinator", "here:99999"], "a PORT from 1 to 65535, or auto, not"),
         (["train", "tiny.py", "--out", "x", "--seed", "-1"], "seed must be between 0 and 4294967295, not -1"),
-        (["train", "tiny.py", "--out", "x", "--seed", "99999999999999999999"], "seed must be of type int"),
+        (["train", "tiny.py", "--out", "x", "--seed", "99999999999999999999"], "seed must be at least -2**63 and below 2**63"),
         (["train", "tiny.py", "--out", "x", "--steps", "2147483648"], "steps must be between 1 and 2147483647"),
         (["train", "tiny.py", "--out", "x", "--tokenizer", "tiny.py"], "tiny.py: not a SentencePiece model"),
         (["train", "tiny.py", "--out", "x", "--optimizer.clip", "-1"], "optimizer.clip must be at least 0"),
