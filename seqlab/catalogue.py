@@ -77,7 +77,7 @@ def resolve(experiment: Experiment, codecs: Codecs) -> Experiment:
     model, task = experiment.model, type(experiment.task).__name__
     for name, column in SIZES.items():
         if column in codecs and codecs[column].size is not None and not hasattr(model, name):
-            raise SeqlabError(f"{type(model).__name__} does not fit {task}: it has no field {name}")
+            raise SeqlabError(f"{type(model).__name__} does not fit {task}: it has no field {name!r}")
     tables = [reader.column for reader in readers_of(model).values() if hasattr(reader, "vocabulary")]
     shares_table = isinstance(model, Generator) and model.shares_table
     if shares_table and any(codecs[column] != codecs["target"] for column in tables):
@@ -287,11 +287,11 @@ def check_parts(experiment: Experiment) -> None:
             raise SeqlabError(f"model.{path}: {cls.__name__} must define the property causal, True or False")
     model, task, protocol = type(experiment.model).__name__, type(experiment.task).__name__, experiment.task.model
     if not isinstance(experiment.model, protocol):
-        raise SeqlabError(f"{task} needs a {kind_of(protocol)}, but {model} is not one")
+        raise SeqlabError(f"{task} needs a {kind_of(protocol)}, which {model} is not")
     readers = readers_of(experiment.model)
     for path, reader in readers.items():
         if reader.column not in experiment.task.columns:
-            columns = ", ".join(experiment.task.columns)
+            columns = ", ".join(map(repr, experiment.task.columns))
             raise SeqlabError(f"model.{path} reads the column {reader.column!r}, but {task} has only {columns}")
     if protocol is Generator and "source" in experiment.task.columns and not readers:
         raise SeqlabError(f"{model} does not read a source, but {task} has one")

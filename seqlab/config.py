@@ -233,9 +233,9 @@ class Search:
                 "and min_length"
             )
         if self.max_length and self.min_length > self.max_length:
-            raise SeqlabError(f"min_length {self.min_length} is above max_length {self.max_length}")
+            raise SeqlabError(f"min_length {self.min_length} is above max_length {self.max_length}: lower min_length")
         if self.min_ratio > self.max_ratio > 0:
-            raise SeqlabError(f"min_ratio {self.min_ratio} is above max_ratio {self.max_ratio}")
+            raise SeqlabError(f"min_ratio {self.min_ratio} is above max_ratio {self.max_ratio}: lower min_ratio")
 
     def check_sampling(self) -> None:
         if self.risk is not None and self.risk not in RISKS:

@@ -118,7 +118,7 @@ def test_a_model_that_does_not_fit_the_task():
     with pytest.raises(SeqlabError, match="does not read a source, but Translation has one"):
         catalogue.check_parts(dataclasses.replace(tiny_experiment(), model=lm))
     modeling = catalogue.part_class("tasks", "language_modeling")()
-    with pytest.raises(SeqlabError, match="reads the column 'source', but LanguageModeling has only target"):
+    with pytest.raises(SeqlabError, match="reads the column 'source', but LanguageModeling has only 'target'"):
         catalogue.check_parts(dataclasses.replace(tiny_experiment(), task=modeling))
 
 

@@ -174,7 +174,7 @@ def test_lines_of_another_type(run, lines):
     [
         ({"beam": "5"}, "search.beam must be of type int, not '5'"),
         ({"beam": 2.0}, "search.beam must be of type int, not 2.0"),
-        ({"beem": 5}, "no search option 'beem': did you mean 'beam'"),
+        ({"beem": 5}, "unknown search option 'beem': did you mean 'beam'"),
         ({"alpha": "x"}, "search.alpha must be of type"),
         ({"forbid": "x"}, "search.forbid must be of type"),
     ],
@@ -323,7 +323,7 @@ def test_conventions(home, capsys):
         assert call(home, "train", *empty) == 2
         assert "CONFIG is missing; usage: seqlab train CONFIG" in capsys.readouterr().err
     assert call(home, "force", "run") == 2
-    assert capsys.readouterr().err == "seqlab: seqlab force has been renamed to seqlab logprob\n"
+    assert capsys.readouterr().err == "seqlab: seqlab force has been renamed: use seqlab logprob\n"
     assert call(home, "decod", "run") == 2
     assert "did you mean 'decode'" in capsys.readouterr().err
 

@@ -232,7 +232,7 @@ def compare(
     from seqlab.evaluation.texts import gather_texts
 
     if not systems:
-        raise SeqlabError("name the runs or files to compare")
+        raise SeqlabError("no systems given: name the runs or files to compare")
     start_computing()
     texts = gather_texts(systems, references, places.data_dir, split, files.source, files.train, metrics)
     comparison = compare_systems(texts, tokenized)

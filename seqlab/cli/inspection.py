@@ -78,7 +78,7 @@ def report(
     from seqlab.runs.loading import load
 
     if not runs:
-        raise SeqlabError("name the runs to report on")
+        raise SeqlabError("no runs given: name the runs to report on")
     check_output(out)
     start_computing()
     loaded = [load(run, checkpoint) for run in runs]

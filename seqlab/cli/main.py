@@ -141,7 +141,7 @@ def run_command(arguments: list[str]) -> None:
     elif arguments[0] == "--version":
         print(f"seqlab {__version__}")
     elif arguments[0] in RENAMED:
-        raise SeqlabError(f"seqlab {arguments[0]} has been renamed to seqlab {RENAMED[arguments[0]]}")
+        raise SeqlabError(f"seqlab {arguments[0]} has been renamed: use seqlab {RENAMED[arguments[0]]}")
     elif arguments[0] not in COMMANDS:
         near = difflib.get_close_matches(arguments[0], COMMANDS, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"the commands are {', '.join(COMMANDS)}"

@@ -169,7 +169,7 @@ def read_rows(path: Path, columns: dict[str, str], repairs: Repairs = None) -> I
     if kind not in (".tsv", ".jsonl", ".txt"):
         raise SeqlabError(f"{path}: a table must be a .tsv, .jsonl or .txt file, optionally gzipped (.gz)")
     if kind == ".txt" and len(columns) != 1:
-        raise SeqlabError(f"{path}: a text file has one column, not the columns {', '.join(columns)}")
+        raise SeqlabError(f"{path}: a text file has one column, not the columns {', '.join(map(repr, columns))}")
     lines = enumerate(read_lines(path, repairs), 1)
     names: list[str] = []
     if kind == ".tsv":

@@ -151,7 +151,7 @@ class CldrPhrases:
     def __post_init__(self) -> None:
         sizes = self.train, self.validation, self.test
         if min(sizes) < 0 or sum(sizes) > MAX_PHRASES:
-            raise SeqlabError(f"sizes must be at least 0 and in total at most {MAX_PHRASES}, not {sizes}")
+            raise SeqlabError(f"the sizes must be at least 0, and at most {MAX_PHRASES:,} in total, not {sizes}")
         for identifier in sorted({identifier for pair in parse_pairs(self.pair) for identifier in pair}):
             check_locale(identifier)
 

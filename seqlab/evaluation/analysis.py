@@ -118,7 +118,7 @@ def analyze(
     if exact and (make_processors(static) or any(request.minimum > 1 for request in requests)):
         raise SeqlabError(
             "exact search does not support minimum lengths or forbidden tokens, which the preset "
-            f"{search.preset} may set: leave it out with --exact 0"
+            f"{search.preset} may set: leave out exact search with --exact 0"
         )
     sources, references = ([examples[i][column] for i in rows] for column in ("source", "target"))
     reference_ids = forced_pairs(run.trained, sources, references)[1]

@@ -88,9 +88,10 @@ def read_numbers(lines: TextLines, name: str) -> Float[np.ndarray, "lines"]:
     try:
         numbers = np.array(lines, np.float64)
     except ValueError as error:
-        raise SeqlabError(f"{name} needs lines that are numbers: {error}") from None
+        found = str(error).partition(": ")[2]
+        raise SeqlabError(f"{name} needs a number in each line, not {found}") from None
     if not np.isfinite(numbers).all():
-        raise SeqlabError(f"{name} needs lines that are finite numbers")
+        raise SeqlabError(f"{name} needs a finite number in each line")
     return numbers
 
 

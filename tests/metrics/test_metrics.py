@@ -172,7 +172,7 @@ def test_nearest():
 def test_mean_squared_error():
     (scored,) = score("mse", ["1", "2.5"], [["0", "2"]])
     assert scored == ("mean squared error", 0.625, "nrefs:1|lines:2")
-    with pytest.raises(ValueError, match="lines that are numbers: could not convert string to float: 'x'"):
+    with pytest.raises(ValueError, match="needs a number in each line, not 'x'"):
         score("mse", ["x"], [["1"]])
     with pytest.raises(ValueError, match="exactly one reference"):
         score("mse", ["1"], [["1"], ["2"]])
@@ -201,7 +201,7 @@ def test_a_correlation_of_one_line_is_refused():
     assert score("pearson", ["1"], [["2"]])[0].value == 0.0
     with pytest.raises(SeqlabError, match="pearson has no score for single lines"):
         score_lines("pearson", ["1", "2"], [["1", "2"]])
-    with pytest.raises(SeqlabError, match="Spearman needs lines that are finite numbers"):
+    with pytest.raises(SeqlabError, match="Spearman needs a finite number in each line"):
         score("spearman", ["inf"], [["2"]])
 
 

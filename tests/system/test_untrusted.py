@@ -197,7 +197,10 @@ def changed(run: Path, **fields: Any) -> None:
         ({"steps": True}, "experiment.steps must be of type int"),
         ({"model__vocabulary": 5}, "model.vocabulary is 5, but the data has"),
         ({"model__vocabulary": 0, "model__reader__vocabulary": 0}, "lacks the size of a vocabulary; restore it"),
-        ({"task": {"part": "language_modeling"}}, "reads the column 'source', but LanguageModeling has only target"),
+        (
+            {"task": {"part": "language_modeling"}},
+            "reads the column 'source', but LanguageModeling has only 'target'",
+        ),
         ({"task": {"part": "classification"}}, "no codec for the column 'label'"),
         ({"extra": "x"}, "unknown field experiment.extra"),
     ],

@@ -371,6 +371,6 @@ def test_a_run_cut_off_at_its_birth(tmp_path):
 def test_a_mixture_of_other_columns(tmp_path):
     text = LocalFiles(table(tmp_path / "a.jsonl", 3), table(tmp_path / "b.jsonl", 3), target="text")
     pairs = dataclasses.replace(text, source="title")
-    with pytest.raises(ValueError, match="has the columns source, target, but the first part has target"):
+    with pytest.raises(ValueError, match="has the columns 'source', 'target', but the first part has 'target'"):
         prepare(Mixture((text, pairs), (1.0, 1.0)), tmp_path / "data")
     assert not list((tmp_path / "data").rglob("*.json"))
