@@ -165,7 +165,7 @@ def damages(workspace: Workspace) -> Iterator[Fault]:
         flip(largest_file(home / "run" / "checkpoints" / str(step)))
     with started(home, TOPOLOGIES["jit"], workspace.marks) as processes:
         code, _ = wait_for_exit(processes, 0.0)
-    has_advice = "no checkpoint is intact" in log_of(home)
+    has_advice = "all checkpoints are damaged" in log_of(home)
     yield Fault(
         "all checkpoints damaged",
         f"exit code {code}{', with advice' * has_advice}",

@@ -15,6 +15,7 @@ from seqlab.codecs.codec import Codec, Codecs
 from seqlab.config import Experiment
 from seqlab.data.task import check_task
 from seqlab.layers.nesting import changed_modules, field_names, modules_in, readers_of
+from seqlab.system.checks import type_error
 from seqlab.system.errors import RESTORE, SeqlabError, with_advice
 from seqlab.system.files import write_atomically
 from seqlab.system.parts import REQUIRED_NAMES, module, names, part_kind, part_name
@@ -77,7 +78,7 @@ def resolve(experiment: Experiment, codecs: Codecs) -> Experiment:
     model, task = experiment.model, type(experiment.task).__name__
     for name, column in SIZES.items():
         if column in codecs and codecs[column].size is not None and not hasattr(model, name):
-            raise SeqlabError(f"{type(model).__name__} does not fit {task}: it has no field {name}")
+            raise SeqlabError(f"{type(model).__name__} does not fit {task}: it has no field {name!r}")
     tables = [reader.column for reader in readers_of(model).values() if hasattr(reader, "vocabulary")]
     shares_table = isinstance(model, Generator) and model.shares_table
     if shares_table and any(codecs[column] != codecs["target"] for column in tables):
@@ -161,7 +162,7 @@ def from_json(values: dict[str, Any]) -> Experiment:
         for name, value in values.items():
             kind = FOLDER_OF_FIELD.get(name)
             if name == "model" and not isinstance(value, dict):
-                raise SeqlabError(f"{name} does not name a part of seqlab")
+                raise unnamed_part(name, value)
             if kind is not None and value is not None:
                 decoded[name] = part_from_json(kind, value, name)
             elif isinstance(value, dict):
@@ -175,6 +176,14 @@ def from_json(values: dict[str, Any]) -> Experiment:
         raise SeqlabError(f"not an experiment of this version: {error}") from None
 
 
+def unnamed_part(place: str, value: Any) -> SeqlabError:
+    """Returns the error about a value in JSON that should be a part, but does not name one."""
+    if not isinstance(value, dict):
+        return SeqlabError(f"{place} must be a part (a JSON object with the field 'part'), not {reprlib.repr(value)}")
+    found = reprlib.repr(value.get("part"))
+    return SeqlabError(f"{place}.part must be the name of a part, such as 'transformer', not {found}")
+
+
 def part_from_json(kind: str, value: Any, place: str) -> Any:
     """Returns a part, or a field of one. Lists become tuples, because a linen module must be hashable."""
     if isinstance(value, list):
@@ -183,11 +192,11 @@ def part_from_json(kind: str, value: Any, place: str) -> Any:
         return value
     part = value.get("part")
     if kind not in EXPERIMENT_FOLDERS or not isinstance(part, str):
-        raise SeqlabError(f"{place} does not name a part of seqlab")
+        raise unnamed_part(place, value)
     if "/" in part:
         kind, _, part = part.partition("/")
         if kind not in EXPERIMENT_FOLDERS:
-            raise SeqlabError(f"{place} does not name a part of seqlab")
+            raise unnamed_part(place, value)
     fields = {
         name: part_from_json(kind, element, f"{place}.{name}") for name, element in value.items() if name != "part"
     }
@@ -208,11 +217,13 @@ def build_checked(cls: type, fields: dict[str, Any], place: str) -> Any:
     field_names = {field.name for field in dataclasses.fields(cls)} - {*linen_fields}
     for name, value in fields.items():
         if name not in field_names:
-            raise SeqlabError(f"{place} has no {name!r} in this version")
+            near = difflib.get_close_matches(name, field_names, n=1)
+            hint = f": did you mean {near[0]!r}? If" if near else "; if"
+            raise SeqlabError(
+                f"unknown field {place}.{name}{hint} another version of seqlab wrote this file, use that version"
+            )
         if not fits(value, hints[name]):
-            expected = getattr(hints[name], "__name__", hints[name])
-            actual = type(value).__name__ if dataclasses.is_dataclass(value) else reprlib.repr(value)
-            raise SeqlabError(f"{place}.{name} must be of type {expected}, not {actual}")
+            raise type_error(f"{place}.{name}", value, hints[name])
     return cls(**fields)
 
 
@@ -278,11 +289,11 @@ def check_parts(experiment: Experiment) -> None:
     check_task(experiment.task)
     model, task, protocol = type(experiment.model).__name__, type(experiment.task).__name__, experiment.task.model
     if not isinstance(experiment.model, protocol):
-        raise SeqlabError(f"{task} needs a {kind_of(protocol)}, but {model} is not one")
+        raise SeqlabError(f"{task} needs a {kind_of(protocol)}, which {model} is not")
     readers = readers_of(experiment.model)
     for path, reader in readers.items():
         if reader.column not in experiment.task.columns:
-            columns = ", ".join(experiment.task.columns)
+            columns = ", ".join(map(repr, experiment.task.columns))
             raise SeqlabError(f"model.{path} reads the column {reader.column!r}, but {task} has only {columns}")
     if protocol is Generator and "source" in experiment.task.columns and not readers:
         raise SeqlabError(f"{model} does not read a source, but {task} has one")

@@ -29,7 +29,7 @@ MAX_TOKENS = 1 << 13  # tokens of a text if the model has no limit; memory grows
 
 @dataclass(frozen=True)
 class Text:
-    """The conversion of text to ids."""
+    """How text is converted to token ids."""
 
     kind: str = "bpe"
     """SentencePiece model: bpe, char or word."""
@@ -49,7 +49,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Batching:
-    """The batching of examples, in few shapes."""
+    """How examples are grouped into batches. Few shapes mean few compilations."""
 
     tokens: int = 4096
     """Maximum number of tokens in a batch, source and target, padding included."""
@@ -67,15 +67,16 @@ class Batching:
 
 @dataclass(frozen=True)
 class Optimizer:
-    """The optimizer."""
+    """Optimizer settings."""
 
     name: str = "adam"
-    """adam, adamw, sgd, momentum, nesterov, rmsprop or adagrad."""
+    """Optimizer: adam, adamw, sgd, momentum, nesterov, rmsprop or adagrad."""
     beta1: float = 0.9
     """Decay of the first moment (adam, adamw), or the momentum (momentum, nesterov)."""
     beta2: float = 0.98
     """Decay of the second moment (adam, adamw, rmsprop)."""
     epsilon: float = 1e-9
+    """Small number added to the denominator of the update (adam, adamw, rmsprop, adagrad)."""
     weight_decay: float = 0.0
     """Decoupled weight decay of matrices (adamw)."""
     clip: float = 1.0
@@ -83,11 +84,11 @@ class Optimizer:
     average: float = 0.0
     """Decay of a moving average of the parameters, which validation and decoding use; 0: no average."""
     trainable: str = ""
-    """Regular expression. Train only the parameters whose path contains a match. Empty: train all, or those that a
-    parametrization adds."""
+    """Train only the parameters whose path contains a match of this regular expression.
+    Empty: train all parameters, or those that a parametrization adds."""
     rates: tuple[tuple[str, float], ...] = ()
-    """Pairs of a regular expression and a factor on the learning rate. The first expression that matches a
-    parameter's path applies."""
+    """Multipliers of the learning rate: pairs of a regular expression and a factor.
+    The first expression that matches a parameter's path applies."""
 
     def __post_init__(self) -> None:
         check_types(self, "optimizer.")
@@ -110,20 +111,20 @@ class Optimizer:
 
 @dataclass(frozen=True)
 class Schedule:
-    """The learning rate: a linear warm-up to `peak`, then a decay."""
+    """The learning rate: a linear warm-up to `peak`, followed by the curve that `name` selects."""
 
     name: str = "inverse_sqrt"
-    """constant, inverse_sqrt, noam, cosine, linear or step."""
+    """Curve after the warm-up: constant, inverse_sqrt, noam, cosine, linear or step."""
     peak: float = 1e-3
     """Highest learning rate; for noam, a factor on `dim ** -0.5`."""
     warmup: int = 800
     """Number of steps of linear warm-up."""
     dim: int = 512
-    """Width of the model in the formula of noam (Vaswani et al. 2017, equation 3)."""
+    """Width of the model in the noam formula (Vaswani et al. 2017, equation 3)."""
     every: int = 1000
-    """Number of steps between multiplications of the rate by `decay` (step)."""
+    """Number of steps between decays of the step schedule."""
     decay: float = 0.5
-    """Factor on the rate every `every` steps (step)."""
+    """Factor by which the step schedule multiplies the learning rate."""
 
     def __post_init__(self) -> None:
         check_types(self, "schedule.")
@@ -135,54 +136,58 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Search:
-    """The generation of text, in validation and by default in decoding."""
+    """How text is generated during validation, and by default in decoding."""
 
     beam: int = 5
     """Number of hypotheses per sentence; 1: greedy search."""
     preset: str = "seqlab"
     """Rules of the beam search: seqlab, gnmt, fairseq, joey, marian, ct2 or hf (docs/guides/search.md)."""
     length: str | None = None
-    """Length penalty, the divisor of the log-probability of n tokens: none, gnmt (((5 + n) / 6) ** alpha) or power (n
-    ** alpha). None: the penalty of the preset."""
+    """Length penalty of n tokens: none, gnmt (divide by ((5 + n) / 6) ** alpha) or power (divide by n ** alpha).
+    None: the penalty of the preset."""
     alpha: float | None = None
     """Exponent of the length penalty. None: the exponent of the preset, 0.6 for seqlab."""
     word_penalty: float = 0.0
     """Penalty per token, subtracted before the division by the length penalty."""
     coverage: float = 0.0
-    """Weight of the coverage penalty, for parts of the source that attention has skipped."""
+    """Weight of the coverage penalty for parts of the source that receive little attention."""
     groups: int = 1
     """Number of groups of a diverse beam search; 1: a plain beam search."""
     diversity: float = 0.5
-    """Penalty of a token for each hypothesis of earlier groups that has chosen it at the same step."""
+    """Penalty subtracted from the score of a token
+    for each hypothesis of an earlier group that chose the token at the same step."""
     stop: str | None = None
-    """Stop rule of a sentence: optimal, first, full, bound, top, empty or slots. None: the rule of the preset."""
+    """Stop rule of a sentence: optimal, first, full, bound, top, empty or slots (docs/guides/search.md).
+    None: the rule of the preset."""
     max_length: int = 0
-    """Maximum number of tokens of a text, including EOS; 0: the maximum of the task, for translation 2 S + 10, where
-    S is the length of the source."""
+    """Maximum number of tokens of a text, EOS included;
+    0: the limit of the task, for translation twice the source plus 10."""
     max_ratio: float = 0.0
     """Maximum number of tokens of a text, as a multiple of the source length; 0: no limit."""
     min_length: int = 0
-    """Minimum number of tokens of a text, including EOS; 0: the minimum of the preset."""
+    """Minimum number of tokens of a text, EOS included; 0: the minimum of the preset."""
     min_ratio: float = 0.0
     """Minimum number of tokens of a text, as a multiple of the source length."""
     no_repeat: int = 0
     """Length of n-grams that a text must not repeat; 0: no restriction."""
     repetition: float = 1.0
-    """Factor on the negative scores of tokens that the text already contains; 1: no penalty."""
+    """Repetition penalty: the negative score of a token that the text already contains is multiplied by it;
+    1: no penalty."""
     forbid: tuple[str, ...] = ()
     """Words that are never generated, each a single token of the vocabulary."""
     sample: int | None = None
-    """Seed of samples. Draw `beam` samples instead of searching. None: search."""
+    """Random seed. If it is set, draw `beam` samples instead of searching. None: search."""
     temperature: float = 1.0
     """Temperature of samples. Values below 1 favor likely tokens."""
     top_k: int = 0
-    """Number of likeliest tokens to draw samples from; 0: all."""
+    """Sample only from the `top_k` most likely tokens; 0: all."""
     top_p: float = 1.0
-    """Draw samples from the likeliest tokens whose probabilities add up to this share."""
+    """Sample only from the most likely tokens whose probabilities add up to `top_p`; 1: all."""
     batch_tokens: int = MAX_POSITIONS
     """Maximum number of positions of sources and hypotheses in a batch per device, padding included."""
     risk: str | None = None
-    """Choose the sample that is most similar to the others, by chrf or bleu. None: choose the likeliest."""
+    """Minimum Bayes risk decoding: choose the sample that is most similar to the others, by chrf or bleu.
+    None: choose the most likely sample."""
 
     def __post_init__(self) -> None:
         check_types(self, "search.")
@@ -207,7 +212,7 @@ class Search:
         check_minimums(self, "", coverage=0, diversity=0, groups=1, batch_tokens=1, no_repeat=0)
         if self.alpha and self.length == "none":
             raise SeqlabError(
-                "alpha is the exponent of the length penalty, but length is none: leave out one of them"
+                "alpha is the exponent of the length penalty, but length is none: leave out alpha or change length"
             )
         if self.groups == 1 and self.diversity != Search.diversity:
             raise SeqlabError("diversity is a penalty between groups: set groups to 2 or more")
@@ -228,9 +233,9 @@ class Search:
                 "and min_length"
             )
         if self.max_length and self.min_length > self.max_length:
-            raise SeqlabError(f"min_length {self.min_length} is above max_length {self.max_length}")
+            raise SeqlabError(f"min_length {self.min_length} is above max_length {self.max_length}: lower min_length")
         if self.min_ratio > self.max_ratio > 0:
-            raise SeqlabError(f"min_ratio {self.min_ratio} is above max_ratio {self.max_ratio}")
+            raise SeqlabError(f"min_ratio {self.min_ratio} is above max_ratio {self.max_ratio}: lower min_ratio")
 
     def check_sampling(self) -> None:
         if self.risk is not None and self.risk not in RISKS:
@@ -246,10 +251,10 @@ class Search:
         if self.sample is not None and not 0 <= self.sample < 1 << 31:
             raise SeqlabError(f"sample must be a seed from 0 to {(1 << 31) - 1}, not {self.sample}")
         check_minimums(self, "", top_k=0)
-        if not 0 < self.temperature < math.inf or not 0 < self.top_p <= 1:
-            raise SeqlabError(
-                f"temperature must be above 0 and top_p in (0, 1], not {self.temperature} and {self.top_p}"
-            )
+        if not 0 < self.temperature < math.inf:
+            raise SeqlabError(f"temperature must be a finite number above 0, not {self.temperature}")
+        if not 0 < self.top_p <= 1:
+            raise SeqlabError(f"top_p must be above 0 and at most 1, not {self.top_p}")
 
 
 @dataclass(frozen=True)
@@ -261,10 +266,10 @@ class Validation:
     examples: int = 1000
     """Number of examples to use, from the beginning of the validation split."""
     metric: str = "loss"
-    """Score that selects the best checkpoint and controls early stopping: loss, or a metric of the task, such as
-    bleu."""
+    """Score that selects the best checkpoint and controls early stopping:
+    loss, or a metric of the task, such as bleu."""
     beam: int = 1
-    """Beam of the scored texts; 0: compute only the loss."""
+    """Beam width for the scored texts; 0: compute only the loss."""
     patience: int = 0
     """Number of validations without improvement after which training stops; 0: never stop early."""
 
@@ -279,10 +284,10 @@ class Validation:
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """The stored checkpoints of a run."""
+    """Which checkpoints are kept."""
 
     last: int = 3
-    """Number of latest checkpoints to store, in addition to the best."""
+    """Number of latest checkpoints to keep, in addition to the best."""
 
     def __post_init__(self) -> None:
         check_types(self, "checkpoints.")
@@ -291,18 +296,18 @@ class Checkpoints:
 
 @dataclass(frozen=True)
 class Parallel:
-    """The distribution of a step over devices. Batches do not depend on it, and results only by rounding (and by the
-    masks of dropout under pmap), so a run can be resumed on other devices.
+    """How each training step is distributed over devices. The batches never depend on it. Results differ only by
+    rounding (and, under pmap, in the dropout masks), so a run can be resumed on other devices.
     """
 
     name: str = "jit"
-    """jit, over a mesh of devices, or pmap."""
+    """Method: jit over a mesh of devices, or pmap."""
     fsdp: int = 1
-    """Number of devices that share each copy of parameters and optimizer state. They split the rows as well."""
+    """Number of devices that share each copy of the parameters and optimizer state. Rows are split among them too."""
     tensor: int = 1
-    """Number of devices that share each product: heads, hidden units and the vocabulary."""
+    """Number of devices that share each matrix product, split by heads, hidden units and vocabulary."""
     heartbeat: int = 100
-    """Number of seconds without a heartbeat after which a process counts as failed."""
+    """Number of seconds without a heartbeat after which a process is considered failed."""
 
     def __post_init__(self) -> None:
         check_types(self, "parallel.")
@@ -329,18 +334,20 @@ class Experiment:
     accumulate: int = 1
     """Number of parts into which a batch is split to save memory. Their gradients are accumulated."""
     nonfinite: str = "stop"
-    """Reaction to a loss or gradient that is not finite: stop, skip (skip the update) or rollback (continue from the
-    last checkpoint without the batch)."""
+    """Reaction to a loss or gradient that is not finite: stop, skip (skip the update)
+    or rollback (continue from the last checkpoint without the batch)."""
     log_every: int = 50
-    """Number of steps between lines of the log."""
+    """Number of steps between log lines."""
     hash_every: int = 0
-    """Number of steps between hashes of batch and state, for seqlab bisect; 0: no hashes."""
+    """Number of steps between hashes of the batch and the state, for seqlab bisect; 0: no hashes."""
     initialize: tuple[tuple[str, str, str], ...] = ()
-    """Triples of a part of the model, such as encoder, a run, and the part of that run's model to start from. Paths
-    are relative to the folder of the run."""
+    """Initialize parts of the model from other runs.
+    Each triple is a part of the model, a run, and the part of that run's model, such as encoder ../lm encoder.
+    Relative paths start at the folder of the run."""
     references: tuple[tuple[str, str], ...] = ()
-    """Pairs of a name and a run, whose frozen model the loss uses by this name. Paths are relative to the folder of
-    the run."""
+    """Frozen models for the loss.
+    Each pair is a name and a run; the loss refers to the model of the run by the name.
+    Relative paths start at the folder of the run."""
     parametrization: Any = None
     """Parametrization, such as an adapter, whose parameters are trained instead of the model's."""
     text: Text = field(default_factory=Text)

@@ -535,7 +535,7 @@ def broken_json(r: random.Random, content: bytes) -> bytes | None:
 
 
 def break_one(r: random.Random, folder: Path, named: bool) -> None:
-    """Corrupts the content of a file in the folder, or replaces it by something other than a plain file."""
+    """Corrupts the content of a file in the folder, or replaces it by something other than a regular file."""
     path = r.choice(sorted(path for path in folder.rglob("*") if path.is_file() and path.name != ".lock"))
     content = path.read_bytes()
     if r.random() < 0.1:

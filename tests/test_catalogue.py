@@ -118,16 +118,17 @@ def test_a_model_that_does_not_fit_the_task():
     with pytest.raises(SeqlabError, match="does not read a source, but Translation has one"):
         catalogue.check_parts(dataclasses.replace(tiny_experiment(), model=lm))
     modeling = catalogue.part_class("tasks", "language_modeling")()
-    with pytest.raises(SeqlabError, match="reads the column 'source', but LanguageModeling has only target"):
+    with pytest.raises(SeqlabError, match="reads the column 'source', but LanguageModeling has only 'target'"):
         catalogue.check_parts(dataclasses.replace(tiny_experiment(), task=modeling))
 
 
 @pytest.mark.parametrize(
     ("kind", "name", "message"),
     [
-        ("models", "transfomer", "no 'transfomer' among the models: did you mean 'transformer'"),
-        ("datasets", "zzz", "there are adding_problem"),
-        ("models", "../config", "among the models"),
+        ("models", "transfomer", "unknown model 'transfomer': did you mean 'transformer'"),
+        ("datasets", "zzz", "unknown data set 'zzz': choose from adding_problem, .*; pass --parts DIR"),
+        ("rewards", "x", "unknown reward 'x': seqlab has no built-in ones; pass --parts DIR"),
+        ("models", "../config", "unknown model '../config'"),
     ],
 )
 def test_unknown_parts(kind, name, message):

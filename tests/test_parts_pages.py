@@ -157,4 +157,4 @@ def test_a_run_without_its_parts(home, monkeypatch, capsys):
     """The error names the missing part."""
     monkeypatch.setattr(parts, "_folders", [])
     assert call(home, "predict", "polarity-run", "--input", "in.txt") == 2
-    assert "no 'marked_words' among the readers" in capsys.readouterr().err
+    assert "unknown reader 'marked_words'" in capsys.readouterr().err

@@ -28,7 +28,7 @@ Texts = Callable[[list[str]], list[str]]
 
 def main(
     run: Annotated[Positional[Path], arg(metavar="RUN")],
-    input: Annotated[Path, arg(metavar="F", help="Sources, one per line.")],
+    input: Annotated[Path, arg(metavar="F", help="Source file, one text per line.")],
     sentences: int = 1000,
     rounds: int = 5,
     beam: int = 5,

@@ -57,7 +57,7 @@ EPSILON = 1e-5  # the epsilon of our layer normalization
 
 def main(
     run: Annotated[Positional[Path], arg(metavar="RUN")],
-    input: Annotated[Path, arg(metavar="F", help="Sources, one per line.")],
+    input: Annotated[Path, arg(metavar="F", help="Source file, one text per line.")],
     data_dir: Path = DATA_DIR,
     batches: int = 12,
     sentences: int = 1000,

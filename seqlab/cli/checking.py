@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from tyro.conf import Positional, arg
 
-from seqlab.cli.options import DATA_DIR, Checkpoint, DataDir, Parts
+from seqlab.cli.options import DATA_DIR, Checkpoint, DataDir, Json, Parts
 from seqlab.cli.parsing import run_parsed
 from seqlab.cli.start import dump, first_argument, start_computing, use_parts
 from seqlab.system.checks import check_minimum
@@ -13,12 +13,14 @@ from seqlab.system.errors import SeqlabError
 
 
 def check(
-    path: Annotated[Positional[Path], arg(metavar="CONFIG_OR_RUN")],
+    path: Annotated[Positional[Path], arg(metavar="CONFIG_OR_RUN", help="Config file, or folder of a run.")],
     checkpoint: Checkpoint = "best",
-    json: bool = False,
+    json: Json = False,
     parts: Parts = None,
 ) -> None:
-    """Check the laws of a model at its full size, and print a certificate.
+    """Check the laws of a model at its full size, and print the results.
+
+    Laws are, for example, causality and the independence of padding and of other rows.
 
     Example: seqlab check configs/multi30k_transformer.py
     """
@@ -57,15 +59,19 @@ def cost(arguments: list[str]) -> None:
 
     def run(
         experiment: Annotated[Any, arg(name="")] = config,
-        lengths: Annotated[tuple[int, ...], arg(metavar="N", help="Numbers of positions of source and target.")] = (
+        lengths: Annotated[
+            tuple[int, ...], arg(metavar="N", help="Numbers of positions, of source and target alike.")
+        ] = (
             64,
             256,
         ),
         rows: Annotated[int, arg(help="Number of sequences.")] = 1,
-        json: bool = False,
+        json: Json = False,
         parts: Parts = None,
     ) -> None:
         """Count and measure a training step and a decoding step of CONFIG at several lengths.
+
+        The options below are those of the named config, with its values as defaults.
 
         Example: seqlab cost configs/multi30k_transformer.py --lengths 32 64
         """
@@ -100,7 +106,7 @@ def cost(arguments: list[str]) -> None:
         if json:
             print(dump({"parameters": size, "rows": rows, "costs": table}))
 
-    run_parsed(run, f"seqlab cost {name}", rest)
+    run_parsed(run, "seqlab cost CONFIG", rest)
 
 
 def diagnose(arguments: list[str]) -> None:
@@ -118,8 +124,10 @@ def diagnose(arguments: list[str]) -> None:
         data_dir: DataDir = DATA_DIR,
         parts: Parts = None,
     ) -> None:
-        """Run the first steps of CONFIG and a range test of its learning rate, and write plots to DIR: how far
-        gradients reach back, which units are dead, how large updates are, and whether the gradient is correct.
+        """Run the first steps of CONFIG and a range test of its learning rate, and write plots to DIR.
+
+        The plots show how far gradients reach back, which units are dead, how large updates are, and whether the
+        gradient is correct. The options below are those of the named config, with its values as defaults.
 
         Example: seqlab diagnose configs/quickstart.py --out diagnosis --first 50
         """
@@ -128,4 +136,4 @@ def diagnose(arguments: list[str]) -> None:
         start_computing()
         diagnose.diagnose(experiment, out, data_dir, first)
 
-    run_parsed(run, f"seqlab diagnose {name}", rest)
+    run_parsed(run, "seqlab diagnose CONFIG", rest)

@@ -15,7 +15,12 @@ from seqlab.system.errors import SeqlabError
 
 FLUSH_MS = 100
 FlushMilliseconds = Annotated[
-    int, arg(metavar="N", help="Decode the waiting lines of stdin when no further line arrives for N ms.")
+    int, arg(metavar="N", help="Decode the waiting lines of stdin when no new line arrives for N milliseconds.")
+]
+
+OutputFile = Annotated[
+    Path | None,
+    arg(metavar="F", help="Output file; compressed if it ends in .gz.", help_behavior_hint="(default: stdout)"),
 ]
 
 
@@ -24,17 +29,27 @@ class Files:
     """The input and output of decoding."""
 
     input: Annotated[
-        Path | None, arg(metavar="F", help="Input text, one per line; .gz is decompressed. Default: stdin.")
+        Path | None,
+        arg(
+            metavar="F",
+            help="Input file, one text per line; may be a .gz file.",
+            help_behavior_hint="(default: stdin)",
+        ),
     ] = None
-    output: Annotated[Path | None, arg(metavar="F", help="Output file; .gz is compressed. Default: stdout.")] = None
-    prefixes: Annotated[Path | None, arg(metavar="F", help="Required beginnings of the texts, one per line.")] = None
+    output: OutputFile = None
+    prefixes: Annotated[Path | None, arg(metavar="F", help="Prefixes that the texts must have, one per line.")] = None
     constraints: Annotated[
-        Path | None, arg(metavar="F", help="Required phrases of each text, separated by tabs, one text per line.")
+        Path | None,
+        arg(metavar="F", help="Phrases that each text must contain, separated by tabs, one line per text."),
     ] = None
-    resume: Annotated[bool, arg(help="Continue an --output that was interrupted.")] = False
-    shard: Annotated[str, arg(metavar="I/N", help="Decode only part I of N. Join the outputs with cat.")] = "1/1"
+    resume: Annotated[bool, arg(help="Continue an interrupted --output file.")] = False
+    shard: Annotated[
+        str, arg(metavar="I/N", help="Decode only part I of N of the input. Concatenate the outputs with cat.")
+    ] = "1/1"
     flush_ms: FlushMilliseconds = FLUSH_MS
-    errors: Annotated[Literal["strict", "replace"], arg(help="Stop at malformed lines, or repair them.")] = "strict"
+    errors: Annotated[
+        Literal["strict", "replace"], arg(help="strict: stop at a malformed line. replace: repair it.")
+    ] = "strict"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +60,10 @@ class Output:
     scores: Annotated[bool, arg(help='Append " ||| score" to each line.')] = False
     alignments: Annotated[
         Literal["pharaoh", "json"] | None,
-        arg(help='Append word alignments by attention, " ||| i-j ...", or write JSON lines with weights by token.'),
+        arg(
+            help='pharaoh: append word alignments by attention, " ||| i-j ...". '
+            "json: write JSON lines with the weights by token."
+        ),
     ] = None
 
 
@@ -54,13 +72,15 @@ class Models:
     """The models of decoding."""
 
     checkpoint: Checkpoint = "best"
-    ensemble: Annotated[tuple[Path, ...], arg(metavar="RUN", help="More runs to combine with RUN.")] = ()
-    mean: Annotated[str, arg(help="Average over an ensemble: probabilities or log_probabilities.")] = "probabilities"
-    lm: Annotated[Path | None, arg(metavar="RUN", help="A language model with the same tokenizer.")] = None
+    ensemble: Annotated[tuple[Path, ...], arg(metavar="RUN", help="Further runs to combine with RUN.")] = ()
+    mean: Annotated[str, arg(help="What an ensemble averages: probabilities or log_probabilities.")] = "probabilities"
+    lm: Annotated[
+        Path | None, arg(metavar="RUN", help="Language model with the same tokenizer, to combine with RUN.")
+    ] = None
     lm_weight: Annotated[float, arg(help="Weight of the language model's log-probabilities.")] = 0.1
     dtype: Annotated[
         Literal["float32", "bfloat16"] | None,
-        arg(help="Data type of products with parameters. Default: that of the run."),
+        arg(help="Data type of matrix products with parameters.", help_behavior_hint="(default: the run's value)"),
     ] = None
 
 
@@ -77,6 +97,8 @@ def decode(
     parts: Parts = None,
 ) -> None:
     """Decode text with beam search, one output per input line.
+
+    Search options that are not given keep the value of the run.
 
     Example: seqlab decode runs/quickstart --input input.txt --output output.txt --beam 5
     """
@@ -162,10 +184,11 @@ def predict(
         Path | None,
         arg(
             metavar="F",
-            help="Input text, one per line, or a .tsv or .jsonl table with the task's columns. Default: stdin.",
+            help="Input file, one text per line, or a .tsv or .jsonl table with the task's columns.",
+            help_behavior_hint="(default: stdin)",
         ),
     ] = None,
-    output: Annotated[Path | None, arg(metavar="F", help="Output file; .gz is compressed. Default: stdout.")] = None,
+    output: OutputFile = None,
     nbest: Annotated[
         int, arg(help='Write the N best predictions of each example, as "line ||| text ||| score".')
     ] = 1,
@@ -204,7 +227,7 @@ def logprob(
     input: Annotated[
         Path | None, arg(metavar="F", help="Source texts, one per line; leave out for a language model.")
     ] = None,
-    output: Annotated[Path | None, arg(metavar="F", help="Output file; .gz is compressed. Default: stdout.")] = None,
+    output: OutputFile = None,
     tokens: Annotated[bool, arg(help='Append " ||| token log-probability" for each token.')] = False,
     checkpoint: Checkpoint = "best",
     parts: Parts = None,

@@ -17,11 +17,13 @@ from seqlab.cli.options import (
     AnalysisOptions,
     Checkpoint,
     EvaluationPlaces,
+    Json,
     Parts,
     PlaceOptions,
     ProcessOptions,
     RunFolder,
     SearchOptions,
+    Split,
 )
 from seqlab.cli.start import check_output, dump, dump_line, load_generator, start_computing, use_parts
 from seqlab.system.errors import SeqlabError
@@ -29,15 +31,17 @@ from seqlab.system.errors import SeqlabError
 
 def evaluate(
     run: RunFolder,
-    split: str = "test",
+    split: Split = "test",
     search: SearchOptions = NO_SEARCH,
     checkpoint: Checkpoint = "best",
     output: Annotated[Path | None, arg(metavar="F", help="Also write the decoded lines to a file.")] = None,
-    json: bool = False,
+    json: Json = False,
     cluster: ProcessOptions = SINGLE_PROCESS,
     places: Annotated[EvaluationPlaces, arg(name="")] = DEFAULT_EVALUATION_PLACES,
 ) -> None:
     """Evaluate a run on a split: print scores with their signatures.
+
+    Search options that are not given keep the value of the run.
 
     Example: seqlab evaluate runs/quickstart --split test --beam 5
     """
@@ -87,14 +91,18 @@ def with_data_fields(experiment: Any, assignments: Iterable[str]) -> Any:
     values = catalogue.part_to_json(experiment.data)
     for assignment in assignments:
         name, equals, value = assignment.partition("=")
-        kind = type(values.get(name))
-        if not equals or kind not in (str, int, float) or name == "part":
-            fields = ", ".join(name for name, value in values.items() if type(value) in (str, int, float))
-            raise SeqlabError(f"--data {assignment}: expected FIELD=VALUE with one of the fields {fields}")
+        kinds = {name: type(value) for name, value in values.items() if name != "part"}
+        fields = [name for name, kind in kinds.items() if kind in (str, int, float)]
+        if not equals:
+            raise SeqlabError(f"--data {assignment}: expected FIELD=VALUE, such as test=FILE")
+        if name not in fields:
+            raise SeqlabError(
+                f"--data {assignment}: the data set has no field {name!r}; its fields are {', '.join(fields)}"
+            )
         try:
-            values[name] = kind(value)
+            values[name] = kinds[name](value)
         except ValueError:
-            raise SeqlabError(f"--data {assignment}: expected a number") from None
+            raise SeqlabError(f"--data {assignment}: {name} must be a number") from None
     return dataclasses.replace(experiment, data=catalogue.part_from_json("datasets", values, "data"))
 
 
@@ -115,9 +123,13 @@ def describe_evaluation(facts: dict[str, Any], searches: bool) -> Iterable[str]:
 
 
 def score(
-    hypotheses: Annotated[Positional[Path], arg(metavar="H", help="Hypotheses, one per line.")],
-    references: Annotated[tuple[Path, ...], arg(metavar="R", help="References, one or more files, one per line.")],
-    metrics: Annotated[tuple[str, ...], arg(metavar="NAME", help="Metrics; seqlab list metrics lists them.")] = (
+    hypotheses: Annotated[Positional[Path], arg(metavar="H", help="File of hypotheses, one per line.")],
+    references: Annotated[
+        tuple[Path, ...], arg(metavar="R", help="Reference files, one or more, with one reference per line.")
+    ],
+    metrics: Annotated[
+        tuple[str, ...], arg(metavar="NAME", help="Names of metrics; seqlab list metrics lists them.")
+    ] = (
         "bleu",
         "chrf",
         "ter",
@@ -126,7 +138,7 @@ def score(
         Path | None, arg(metavar="F", help="Also write the scores of each line to a .tsv file.")
     ] = None,
     tokenized: Annotated[bool, arg(help="Suppress the warning about text that looks tokenized.")] = False,
-    json: bool = False,
+    json: Json = False,
     parts: Parts = None,
 ) -> None:
     """Score a text file against references.
@@ -175,11 +187,11 @@ class FileFacts:
     """Additional inputs for text files. Runs store them."""
 
     source: Annotated[
-        Path | None, arg(metavar="F", help="Sources of compared files, for scores by length and by copied words.")
+        Path | None, arg(metavar="F", help="Source file, for scores by length and by copied words; only for files.")
     ] = None
     train: Annotated[
         Path | None,
-        arg(metavar="F", help="Target side of the training data of compared files, for scores by word frequency."),
+        arg(metavar="F", help="Target side of the training data, for scores by word frequency; only for files."),
     ] = None
 
 
@@ -191,20 +203,27 @@ def compare(
         Positional[tuple[str, ...]],
         arg(
             metavar="RUN_OR_FILE",
-            help="Runs or text files. The first is the baseline. Separate the seeds of one system by commas.",
+            help="Runs or text files; the first is the baseline. "
+            "Join runs of one system that differ only in their seed by commas.",
+            help_behavior_hint="(required)",
         ),
     ],
     references: Annotated[
-        tuple[Path, ...], arg(metavar="R", help="References of compared files. Runs use those of their split.")
+        tuple[Path, ...],
+        arg(metavar="R", help="Reference files; only for files. Runs use the references of their split."),
     ] = (),
-    split: Annotated[str, arg(help="Split that runs decode, each with its own search.")] = "test",
+    split: Annotated[str, arg(help="Split that the runs decode, each with its own search settings.")] = "test",
     files: Annotated[FileFacts, arg(name="")] = NO_FACTS,
     metrics: Annotated[
         tuple[str, ...],
-        arg(metavar="NAME", help="Metrics. Default: those of the runs' task; for files, bleu, chrf and ter."),
+        arg(
+            metavar="NAME",
+            help="Names of metrics.",
+            help_behavior_hint="(default: those of the runs' task; for files, bleu, chrf and ter)",
+        ),
     ] = (),
     tokenized: Annotated[bool, arg(help="Suppress the warning about text that looks tokenized.")] = False,
-    json: bool = False,
+    json: Json = False,
     places: PlaceOptions = DEFAULT_PLACES,
 ) -> None:
     """Compare systems: scores, confidence intervals, significance tests, and where they differ.
@@ -217,7 +236,7 @@ def compare(
     from seqlab.evaluation.texts import gather_texts
 
     if not systems:
-        raise SeqlabError("name the runs or files to compare")
+        raise SeqlabError("no systems given: name the runs or files to compare")
     start_computing()
     texts = gather_texts(systems, references, places.data_dir, split, files.source, files.train, metrics)
     comparison = compare_systems(texts, tokenized)
@@ -228,17 +247,19 @@ def compare(
 
 def analyze(
     run: RunFolder,
-    split: str = "test",
+    split: Split = "test",
     effort: AnalysisOptions = DEFAULT_ANALYSIS,
     search: SearchOptions = NO_SEARCH,
     checkpoint: Checkpoint = "best",
     output: Annotated[
         Path | None, arg(metavar="F", help="Also write every line with its search and model errors, as JSON lines.")
     ] = None,
-    json: bool = False,
+    json: Json = False,
     places: PlaceOptions = DEFAULT_PLACES,
 ) -> None:
     """Separate search errors from model errors, with wider beams and exact search.
+
+    Search options that are not given keep the value of the run.
 
     Example: seqlab analyze runs/quickstart --split validation --lines 100
     """

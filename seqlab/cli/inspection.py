@@ -14,10 +14,12 @@ from seqlab.cli.options import (
     NO_SEARCH,
     AnalysisOptions,
     Checkpoint,
+    Json,
     Parts,
     PlaceOptions,
     RunFolder,
     SearchOptions,
+    Split,
 )
 from seqlab.cli.start import check_output, dump, start_computing, use_parts
 from seqlab.system.checks import check_minimum
@@ -30,10 +32,12 @@ def inspect(
     out: Annotated[Path | None, arg(metavar="F", help="Also write an HTML page.")] = None,
     search: SearchOptions = NO_SEARCH,
     checkpoint: Checkpoint = "best",
-    json: bool = False,
+    json: Json = False,
     parts: Parts = None,
 ) -> None:
     """Show the search of one input: the tree of the beam and the attention.
+
+    Search options that are not given keep the value of the run.
 
     Example: seqlab inspect runs/quickstart --text "3 hours ago" --out page.html
     """
@@ -55,9 +59,12 @@ def inspect(
 
 
 def report(
-    runs: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN", help="Runs of the same task.")],
+    runs: Annotated[
+        Positional[tuple[Path, ...]],
+        arg(metavar="RUN", help="Runs of the same task.", help_behavior_hint="(required)"),
+    ],
     out: Annotated[Path, arg(metavar="F", help="Output file, an HTML page.")],
-    split: str = "test",
+    split: Split = "test",
     effort: AnalysisOptions = DEFAULT_ANALYSIS,
     checkpoint: Checkpoint = "best",
     places: PlaceOptions = DEFAULT_PLACES,
@@ -71,7 +78,7 @@ def report(
     from seqlab.runs.loading import load
 
     if not runs:
-        raise SeqlabError("name the runs to report on")
+        raise SeqlabError("no runs given: name the runs to report on")
     check_output(out)
     start_computing()
     loaded = [load(run, checkpoint) for run in runs]
@@ -87,12 +94,16 @@ def write_page(path: Path, content: str) -> None:
 
 def show_batch(
     run: RunFolder,
-    step: Annotated[int | None, arg(metavar="N", help="Number of the step, from 1.")] = None,
+    step: Annotated[int | None, arg(metavar="N", help="Step whose batch to show; the first step is 1.")] = None,
     batch: Annotated[
-        str | None, arg(metavar="EPOCH/INDEX", help="Batch to show instead of --step, such as a skipped batch.")
+        str | None,
+        arg(
+            metavar="EPOCH/INDEX",
+            help="Batch to show, such as a skipped one; not together with --step. Both numbers start at 0.",
+        ),
     ] = None,
     rows: Annotated[int, arg(metavar="K", help="Number of rows to show.")] = 3,
-    json: bool = False,
+    json: Json = False,
     places: PlaceOptions = DEFAULT_PLACES,
 ) -> None:
     """Show a training batch: tokens, padding, positions, targets and weights.
@@ -105,9 +116,13 @@ def show_batch(
     check_minimum("--rows", rows, 1)
     epoch, _, index = (batch or "").partition("/")
     if step is None and batch is None:
-        raise SeqlabError("a batch is missing: give --step N, from 1, or --batch EPOCH/INDEX, from 0")
-    if batch is not None and (step is not None or not (epoch.isdecimal() and index.isdecimal())):
-        raise SeqlabError(f"--batch must be EPOCH/INDEX, from 0, without --step, not {batch!r}")
+        raise SeqlabError(
+            "no batch is named: give --step N (the first step is 1) or --batch EPOCH/INDEX (both start at 0)"
+        )
+    if batch is not None and step is not None:
+        raise SeqlabError("--step and --batch both name a batch: leave out --step or --batch")
+    if batch is not None and not (epoch.isdecimal() and index.isdecimal()):
+        raise SeqlabError(f"--batch must be EPOCH/INDEX, two numbers that start at 0, not {batch!r}")
     place = None if batch is None else (int(epoch), int(index))
     facts = show_batch.facts(show_batch.training_batch(run, step or 0, places.data_dir, place), run, rows)
     print(dump(facts) if json else show_batch.format_batch(facts, shutil.get_terminal_size().columns))

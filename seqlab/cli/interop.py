@@ -11,7 +11,7 @@ from seqlab.system.checks import check_minimum
 
 
 def import_run(
-    kind: Positional[Literal["marian"]],
+    kind: Annotated[Positional[Literal["marian"]], arg(metavar="KIND", help="Toolkit of the model: marian.")],
     folder: Annotated[Positional[Path], arg(metavar="DIR", help="Folder of a Hugging Face MarianMTModel.")],
     out: Annotated[Path, arg(metavar="RUN", help="Folder of the new run.")],
 ) -> None:
@@ -32,11 +32,12 @@ def export(
     run: RunFolder,
     out: Annotated[Path, arg(metavar="DIR", help="Output folder; it must not exist.")],
     to: Annotated[
-        Literal["marian", "stablehlo"], arg(help="A Hugging Face folder, or a StableHLO program of the search.")
+        Literal["marian", "stablehlo"],
+        arg(help="marian: a Hugging Face MarianMTModel. stablehlo: a program that contains the search."),
     ],
     checkpoint: Checkpoint = "best",
     rows: Annotated[int, arg(help="stablehlo: number of sentences in a batch.")] = 8,
-    length: Annotated[int, arg(help="stablehlo: maximum tokens of a source and of a text.")] = 64,
+    length: Annotated[int, arg(help="stablehlo: maximum number of tokens of a source and of a text.")] = 64,
     parts: Parts = None,
 ) -> None:
     """Convert the model of a run for another toolkit.

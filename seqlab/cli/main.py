@@ -6,9 +6,9 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
-from typing import Literal
+from typing import Annotated, Literal
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from seqlab import __version__
 from seqlab.cli.checking import check, cost, diagnose
@@ -27,7 +27,9 @@ from seqlab.system.errors import EXIT_STOPPED, SeqlabError, Stopped
 from seqlab.system.signals import record_signals
 
 
-def completion(shell: Positional[Literal["bash", "zsh"]]) -> None:
+def completion(
+    shell: Annotated[Positional[Literal["bash", "zsh"]], arg(metavar="SHELL", help="Shell: bash or zsh.")],
+) -> None:
     """Print a script that completes commands and options in a shell.
 
     Example: eval "$(seqlab completion bash)"
@@ -139,7 +141,7 @@ def run_command(arguments: list[str]) -> None:
     elif arguments[0] == "--version":
         print(f"seqlab {__version__}")
     elif arguments[0] in RENAMED:
-        raise SeqlabError(f"seqlab {arguments[0]} has been renamed to seqlab {RENAMED[arguments[0]]}")
+        raise SeqlabError(f"seqlab {arguments[0]} has been renamed: use seqlab {RENAMED[arguments[0]]}")
     elif arguments[0] not in COMMANDS:
         near = difflib.get_close_matches(arguments[0], COMMANDS, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"the commands are {', '.join(COMMANDS)}"

@@ -4,7 +4,7 @@ import keyword
 from importlib import resources
 from pathlib import Path
 from string import Template
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from tyro.conf import Positional, arg
 
@@ -14,9 +14,11 @@ Kind = Literal["config", "model", "encoder", "task", "dataset"]
 
 
 def new(
-    kind: Positional[Kind],
+    kind: Annotated[Positional[Kind], arg(metavar="KIND", help=f"Kind of file: {', '.join(get_args(Kind))}.")],
     name: Annotated[Positional[str], arg(metavar="NAME", help="Name of the file, such as my_model.")],
-    parts: Annotated[Path, arg(metavar="DIR", help="Folder of custom parts to write a part to.")] = Path("parts"),
+    parts: Annotated[Path, arg(metavar="DIR", help="Folder of custom parts in which to write a part.")] = Path(
+        "parts"
+    ),
 ) -> None:
     """Write a small working config or part to start from.
 
@@ -25,9 +27,9 @@ def new(
     from seqlab.system.parts import built_in_names
 
     if not name.isidentifier() or not name.islower() or keyword.iskeyword(name):
-        raise SeqlabError(f"{name!r} is not a file name of a part: use lower-case letters, digits and underscores")
+        raise SeqlabError(f"{name!r} is not a file name of a part: use lowercase letters, digits and underscores")
     if kind != "config" and name in built_in_names(f"{kind}s"):
-        raise SeqlabError(f"seqlab has a {kind} {name}: choose another name")
+        raise SeqlabError(f"seqlab already has a {kind} {name!r}: choose another name")
     path = Path(f"{name}.py") if kind == "config" else parts / f"{kind}s" / f"{name}.py"
     if path.exists():
         raise SeqlabError(f"{path} exists: choose another name")

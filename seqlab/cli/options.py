@@ -13,12 +13,14 @@ from tyro.conf import Positional, arg
 from seqlab.config import Search
 
 DATA_DIR = Path(os.environ.get("SEQLAB_DATA", "data"))
-DataDir = Annotated[Path, arg(help="Folder of prepared data. Default: $SEQLAB_DATA, or data.")]
+DataDir = Annotated[Path, arg(help="Folder of prepared data.", help_behavior_hint="(default: $SEQLAB_DATA, or data)")]
 Parts = Annotated[
     Path | None, arg(help="Folder of custom parts (models/, tasks/, codecs/, ...). Its Python files are executed.")
 ]
 RunFolder = Annotated[Positional[Path], arg(metavar="RUN", help="Folder of the run.")]
 Checkpoint = Annotated[str, arg(metavar="best|last|STEP", help="Checkpoint to load.")]
+Split = Annotated[str, arg(help="Split of the data set.")]
+Json = Annotated[bool, arg(help="Print JSON.")]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +28,7 @@ class Processes:
     """The place of this process in a job of several processes."""
 
     coordinator: str | None = None
-    """HOST:PORT of process 0, or auto: read it from Slurm, a TPU pod, Kubernetes or Open MPI."""
+    """HOST:PORT of process 0, or auto (detected from Slurm, a TPU pod, Kubernetes or Open MPI)."""
     processes: int | None = None
     """Number of processes."""
     process: int | None = None
@@ -46,7 +48,12 @@ class Places:
 
 
 BaseFolder = Annotated[
-    Path | None, arg(metavar="DIR", help="Folder that paths of references are relative to. Default: the run.")
+    Path | None,
+    arg(
+        metavar="DIR",
+        help="Folder at which relative paths of references start.",
+        help_behavior_hint="(default: the run)",
+    ),
 ]
 
 
@@ -64,7 +71,7 @@ class EvaluationPlaces(ReferencePlaces):
     data: Annotated[
         tuple[str, ...],
         arg(
-            metavar="FIELD=VALUE", help="Change fields of the data set, such as test=FILE for a file that has moved."
+            metavar="FIELD=VALUE", help="Changed fields of the data set, such as test=FILE for a file that has moved."
         ),
     ] = ()
 
@@ -91,7 +98,13 @@ def make_search_options() -> type:
     fields: list[Any] = [
         (
             field.name,
-            Annotated[types[field.name] | None, arg(help=help_texts[field.name].partition(" None: ")[0])],
+            Annotated[
+                types[field.name] | None,
+                arg(
+                    help=help_texts[field.name].partition(" None: ")[0],
+                    help_behavior_hint="(default: the run's value)",
+                ),
+            ],
             dataclasses.field(default=None),
         )
         for field in dataclasses.fields(Search)

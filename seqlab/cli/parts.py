@@ -2,11 +2,11 @@
 
 import sys
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal, get_args
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
-from seqlab.cli.options import Parts
+from seqlab.cli.options import Json, Parts
 from seqlab.cli.start import dump, use_parts
 
 Kind = Literal[
@@ -24,8 +24,8 @@ Kind = Literal[
 
 
 def list_parts(
-    kind: Positional[Kind],
-    json: bool = False,
+    kind: Annotated[Positional[Kind], arg(metavar="KIND", help=f"Kind of parts: {', '.join(get_args(Kind))}.")],
+    json: Json = False,
     parts: Parts = None,
 ) -> None:
     """List the parts of a kind, or the configs in this folder.

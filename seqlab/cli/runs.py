@@ -8,7 +8,7 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from seqlab.cli.options import Parts, RunFolder
+from seqlab.cli.options import Json, Parts, RunFolder
 from seqlab.cli.start import dump, use_parts
 
 
@@ -16,7 +16,7 @@ def list_runs(
     folder: Annotated[
         Positional[Path], arg(metavar="DIR", help="Folder to search for runs, up to three levels deep.")
     ],
-    json: bool = False,
+    json: Json = False,
 ) -> None:
     """List the runs in DIR: progress, best scores, and how to resume interrupted runs.
 
@@ -34,7 +34,7 @@ def list_runs(
         print(f"no runs in {folder}")
 
 
-def fingerprint(run: RunFolder, json: bool = False) -> None:
+def fingerprint(run: RunFolder, json: Json = False) -> None:
     """Print the SHA-256 of the latest checkpoint: parameters, optimizer state, carry and step.
 
     Example: seqlab fingerprint runs/quickstart
@@ -49,12 +49,12 @@ def fingerprint(run: RunFolder, json: bool = False) -> None:
 def bisect(
     first: RunFolder,
     second: RunFolder,
-    json: bool = False,
+    json: Json = False,
     parts: Parts = None,
 ) -> None:
-    """Find the first step at which two runs differ. Exit with 1 if they differ, with 0 if they agree.
+    """Find the first step at which two runs differ. Exit with 1 if they differ and with 0 if they agree.
 
-    Train both runs with --hash-every N. Only steps that both runs have hashed are compared.
+    Train both runs with --hash-every N. Only the steps that both runs have hashed are compared.
 
     Example: seqlab bisect runs/first runs/second
     """
@@ -69,8 +69,10 @@ def bisect(
 
 def average(
     run: RunFolder,
-    last: Annotated[int, arg(metavar="N", help="Number of checkpoints to average, the latest ones.")],
-    out: Annotated[Path | None, arg(metavar="RUN", help="Folder of the new run. Default: RUN-average.")] = None,
+    last: Annotated[int, arg(metavar="N", help="Number of latest checkpoints to average.")],
+    out: Annotated[
+        Path | None, arg(metavar="RUN", help="Folder of the new run.", help_behavior_hint="(default: RUN-average)")
+    ] = None,
     parts: Parts = None,
 ) -> None:
     """Average the parameters of the last N checkpoints into a new run.
@@ -88,7 +90,7 @@ def average(
 
 def migrate(
     run: RunFolder,
-    out: Annotated[Path, arg(metavar="RUN2", help="Folder of the converted run.")],
+    out: Annotated[Path, arg(metavar="NEW_RUN", help="Folder of the converted run.")],
     parts: Parts = None,
 ) -> None:
     """Convert a run of an older version: experiment, tokenizers, parameters and optimizer state.

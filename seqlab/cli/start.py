@@ -54,7 +54,7 @@ def first_argument(arguments: list[str], name: str, usage: str) -> tuple[str, li
     if not arguments or not arguments[0]:
         raise SeqlabError(f"{name} is missing; {usage}")
     if arguments[0].startswith("-"):
-        raise SeqlabError(f"{name} comes first; {usage}")
+        raise SeqlabError(f"{name} must come first; {usage}")
     for i, argument in enumerate(arguments):
         option, equals, value = argument.partition("=")
         if option == "--parts":
@@ -81,7 +81,7 @@ def check_output(path: Path | None, *inputs: Path | None) -> None:
     if path is None:
         return
     if path.is_dir() or not path.parent.is_dir():
-        raise SeqlabError(f"{path}: {'is a folder' if path.is_dir() else f'no folder {path.parent}'}")
+        raise SeqlabError(f"{path}: {'is a folder' if path.is_dir() else f'the folder {path.parent} does not exist'}")
     # A file is written under another name and renamed, so its folder must be writable. A device or a pipe is written
     # directly.
     written = path if path.exists() and not path.is_file() else path.resolve().parent

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any
 
-from tyro.conf import arg
+from tyro.conf import Positional, arg
 
 from seqlab.cli.options import (
     DATA_DIR,
@@ -33,7 +33,7 @@ def train(arguments: list[str]) -> None:
         out: Annotated[Path, arg(metavar="RUN", help="Folder of the run.")],
         experiment: Annotated[Any, arg(name="")] = config,
         init_from: Annotated[
-            Path | None, arg(metavar="RUN", help="Run whose best parameters and codecs training starts from.")
+            Path | None, arg(metavar="RUN", help="Start from the best parameters and the codecs of this run.")
         ] = None,
         tokenizer: Annotated[
             Path | None, arg(metavar="FILE", help="SentencePiece model to use for all columns of text.")
@@ -43,6 +43,8 @@ def train(arguments: list[str]) -> None:
         places: Annotated[ReferencePlaces, arg(name="")] = DEFAULT_REFERENCE_PLACES,
     ) -> None:
         """Train CONFIG into the folder RUN. Repeat the command to resume an interrupted run.
+
+        The options below are those of the named config, with its values as defaults.
 
         Example: seqlab train configs/quickstart.py --out runs/quickstart --steps 2000
         """
@@ -58,7 +60,7 @@ def train(arguments: list[str]) -> None:
             command = command_line(Path.cwd(), ["seqlab", "train", *without_processes(arguments)])
             train(experiment, out, places.data_dir, init_from, tokenizer, places.base, command=command)
 
-    run_parsed(run, f"seqlab train {name}", rest)
+    run_parsed(run, "seqlab train CONFIG", rest)
 
 
 def launch(arguments: list[str]) -> None:
@@ -66,23 +68,35 @@ def launch(arguments: list[str]) -> None:
     at = arguments.index("--") if "--" in arguments else len(arguments)
 
     def run(
+        command: Annotated[
+            Positional[tuple[str, ...]],
+            arg(
+                metavar="-- train|decode|evaluate ...",
+                help="Command to run, with its arguments.",
+                help_behavior_hint="(required)",
+            ),
+        ] = (),
+        *,
         processes: Annotated[int, arg(metavar="N", help="Number of processes.")],
         grace: Annotated[
-            float, arg(metavar="S", help="Seconds from SIGTERM to SIGKILL after a process has failed.")
+            float,
+            arg(metavar="SECONDS", help="Number of seconds between SIGTERM and SIGKILL when processes are stopped."),
         ] = 30.0,
         gpus_each: Annotated[
-            int, arg(metavar="K", help="Number of GPUs per process; 0: all processes see all GPUs.")
+            int, arg(metavar="COUNT", help="Number of GPUs per process; 0: all processes see all GPUs.")
         ] = 0,
     ) -> None:
-        """Run the command after --, which is train, decode or evaluate, in N processes on this machine.
+        """Run the command after -- in N processes on this machine.
 
-        If a process fails, it is named, the other processes are stopped, and its exit code is returned. Exit code 75
-        means that training was stopped by a signal and saved.
+        If a process fails, launch reports which one, stops the others and exits with its exit code.
+        Exit code 75 means that training was stopped by a signal and its state was saved.
 
         Example: seqlab launch --processes 2 -- train configs/quickstart.py --out runs/quickstart
         """
         from seqlab.distributed.launch import launch, seqlab_commands
 
+        if command:
+            raise SeqlabError("the command must follow --: seqlab launch --processes N -- COMMAND ...")
         code = launch(seqlab_commands(arguments[at + 1 :], processes, gpus_each), grace)
         if code not in (0, 2) and arguments[at + 1] == "train":
             print("seqlab launch: repeat the command to resume from the last checkpoint", file=sys.stderr)
@@ -105,7 +119,9 @@ def prepare(arguments: list[str]) -> None:
     def run(
         dataset: Annotated[Any, arg(name="")] = default, data_dir: DataDir = DATA_DIR, parts: Parts = None
     ) -> None:
-        """Prepare a data set. Prepared data is stored and reused.
+        """Prepare DATASET. Prepared data is stored and reused.
+
+        The options below are those of the named data set.
 
         Example: seqlab prepare multi30k/en-de --folder multi30k
         """
@@ -116,4 +132,4 @@ def prepare(arguments: list[str]) -> None:
         for name, value in prepared.origin.items():
             print(f"{name}: {value}")
 
-    run_parsed(run, f"seqlab prepare {name}", rest)
+    run_parsed(run, "seqlab prepare DATASET", rest)

@@ -32,10 +32,11 @@ class SentencePiece(TextCodec):
         processor = open_processor(self.model)
         special_ids = processor.pad_id(), processor.bos_id(), processor.eos_id(), processor.unk_id()
         if processor.piece_to_id("<0x0A>") == self.unk:
-            raise SeqlabError("this SentencePiece model has no byte fallback: train it with byte_fallback=true")
+            raise SeqlabError("this SentencePiece model has no byte fallback: train it with --byte_fallback=true")
         if special_ids != (self.pad, self.bos, self.eos, self.unk):
             raise SeqlabError(
-                f"this SentencePiece model must have pad, bos, eos, unk at (0, 1, 2, 3), not at {special_ids}"
+                f"this SentencePiece model must have the ids 0, 1, 2, 3 for pad, bos, eos, unk, not {special_ids}: "
+                "train it with --pad_id=0 --bos_id=1 --eos_id=2 --unk_id=3"
             )
         return processor
 

@@ -267,7 +267,7 @@ def check_locale(identifier: str) -> None:
     identifiers = sorted(localedata.locale_identifiers())
     if identifier not in identifiers:
         near = difflib.get_close_matches(identifier, identifiers, n=3, cutoff=0.5)
-        raise SeqlabError(f"unknown locale {identifier!r}" + (f"; similar: {', '.join(near)}" if near else ""))
+        raise SeqlabError(f"unknown locale {identifier!r}" + (f": did you mean {' or '.join(near)}?" if near else ""))
     if lacks := lacking(identifier):
         examples = ", ".join(lacks[:8]) + (", ..." if len(lacks) > 8 else "")
         raise SeqlabError(f"the CLDR data of {identifier!r} lacks {len(lacks)} words or patterns: {examples}")

@@ -146,7 +146,8 @@ def _encode_into(folder: Path, examples: Iterable[dict[str, Any]], count: int, c
                     try:
                         writer.write([example[column] for example in chunk])
                     except SeqlabError as error:
-                        place = f"column {column!r}, examples {begin + 1} to {begin + len(chunk)}"
+                        last = f"s {begin + 1} to {begin + len(chunk)}" if len(chunk) > 1 else f" {begin + 1}"
+                        place = f"column {column!r}, example{last}"
                         raise SeqlabError(f"{place}: {error}") from None
                 begin += len(chunk)
                 advance(len(chunk))

@@ -132,12 +132,14 @@ def prepare(dataset: Dataset, root: Path) -> PreparedData:
     """
     key = Path(root) / dataset.key()
     if not key.resolve().is_relative_to(Path(root).resolve()) or key.resolve() == Path(root).resolve():
-        raise SeqlabError(f"{dataset.key()!r} is not a valid key of a data set: it is outside the data root")
+        raise SeqlabError(
+            f"{dataset.key()!r} is not a valid key of a data set: a key must name a folder below the data root"
+        )
     record = key / PREPARED_RECORD
     if not record.exists():
         with locked(key.parent / ".lock"):
             if key.exists() and not record.exists():
-                raise SeqlabError(f"{key} exists but is not prepared data: move it away")
+                raise SeqlabError(f"{key} exists but is not prepared data: move or delete this folder")
             if not key.exists():  # otherwise another process has built it
                 with atomic_folder(key) as part:
                     _build(dataset, part)

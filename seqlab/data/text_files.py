@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from seqlab.system.errors import SeqlabError
+from seqlab.system.untrusted import json_reason
 
 MAX_LINE = 1 << 20  # bytes
 
@@ -45,18 +46,21 @@ def read_lines(source: Path | BinaryIO | io.BufferedIOBase, repairs: Repairs = N
             for number, (line, cut) in enumerate(_bounded_lines(stream), 1):
                 packed = number == 1 and next((kind for kind, magic in MAGIC.items() if line.startswith(magic)), None)
                 if packed:
-                    hint = (
-                        "decompress it, or add .gz to its name"
-                        if packed == "gzip"
-                        else "convert it to plain UTF-8, optionally gzipped"
-                    )
-                    raise SeqlabError(f"{name}: not a plain text file but {packed}; {hint}")
+                    raise SeqlabError(f"{name}: {_not_text(packed, isinstance(source, Path))}")
                 text = _decode_line(line, cut, f"{name}:{number}", repairs)
                 yield (text.removeprefix("\ufeff") if number == 1 else text).rstrip("\r\n")
     except (OSError, EOFError, zlib.error) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         position = f" after line {number}" if number else ""
         raise SeqlabError(f"{name}: cannot be read{position}: {reason}") from None
+
+
+def _not_text(kind: str, is_file: bool) -> str:
+    """Returns what is wrong with input of a kind of `MAGIC`, and what to do."""
+    if kind == "UTF-16":
+        return "the text is UTF-16: convert it to UTF-8"
+    remedy = ", or add .gz to its name" if kind == "gzip" else ", or use .gz"
+    return f"the {'file' if is_file else 'input'} is compressed with {kind}: decompress it{remedy if is_file else ''}"
 
 
 def _open_bytes(source: Path | BinaryIO | io.BufferedIOBase) -> contextlib.AbstractContextManager[Any]:
@@ -165,7 +169,7 @@ def read_rows(path: Path, columns: dict[str, str], repairs: Repairs = None) -> I
     if kind not in (".tsv", ".jsonl", ".txt"):
         raise SeqlabError(f"{path}: a table must be a .tsv, .jsonl or .txt file, optionally gzipped (.gz)")
     if kind == ".txt" and len(columns) != 1:
-        raise SeqlabError(f"{path}: a text file has one column, not the columns {', '.join(columns)}")
+        raise SeqlabError(f"{path}: a text file has one column, not the columns {', '.join(map(repr, columns))}")
     lines = enumerate(read_lines(path, repairs), 1)
     names: list[str] = []
     if kind == ".tsv":
@@ -201,7 +205,7 @@ def read_rows(path: Path, columns: dict[str, str], repairs: Repairs = None) -> I
 def _fields(line: str, names: list[str]) -> tuple[dict[str, Any], str | None]:
     values = line.split("\t")
     if len(values) != len(names):
-        return {}, f"{len(values)} columns, but the first line has {len(names)}"
+        return {}, f"{len(values)} column{'s' * (len(values) != 1)}, but the first line has {len(names)}"
     return dict(zip(names, values, strict=True)), None
 
 
@@ -213,5 +217,5 @@ def _object(line: str) -> tuple[dict[str, Any], str | None]:
     try:
         value = json.loads(line, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
-        return {}, f"malformed JSON: {error}"
+        return {}, f"malformed JSON: {json_reason(error)}"
     return (value, None) if isinstance(value, dict) else ({}, "not a JSON object")

@@ -18,9 +18,13 @@ class AddingProblem:
     length: int = 200
     """Length of a sequence."""
     train: int = 50_000
+    """Number of training examples."""
     validation: int = 1_000
+    """Number of validation examples."""
     test: int = 1_000
+    """Number of test examples."""
     seed: int = 0
+    """Random seed of the examples."""
 
     def __post_init__(self) -> None:
         if self.length < 2 or min(self.train, self.validation, self.test) < 1:

@@ -127,31 +127,31 @@ def parse_pairs(pair: str) -> list[tuple[str, str]]:
 
 @dataclass(frozen=True)
 class CldrPhrases:
-    """Phrases in one or more language pairs. Equal fields give equal phrases on every machine.
+    """Phrases in one or more language pairs. The same settings produce the same phrases on every machine.
 
-    Within a pair, each source phrase and each of its pieces has one target. No source and no target is in two splits,
-    and all sources are distinct. Several pairs alternate, and each source starts with a tag for its target locale:
-    "<2de> 3 hours or 5 days".
-
-    Attributes:
-        pair: "<source>-<target>" with CLDR locale identifiers, or several, separated by commas ("en-de,en-pt_PT").
-        train, validation, test: number of phrases in each split, in all pairs together.
-        seed: random seed; the held-out combinations do not depend on it.
+    Within a language pair, every source phrase, and every phrase that it is built from, has exactly one translation.
+    No source or target occurs in more than one split. With several pairs, the pairs alternate, and each source starts
+    with a tag for its target locale: "<2de> 3 hours or 5 days".
 
     Raises:
         SeqlabError: malformed pair, unknown or incomplete locale, or sizes out of range.
     """
 
     pair: str = "en-de"
+    """"<source>-<target>" with CLDR locale identifiers, or several pairs separated by commas ("en-de,en-pt_PT")."""
     train: int = 60_000
+    """Number of training phrases, in all pairs together."""
     validation: int = 1_000
+    """Number of validation phrases."""
     test: int = 1_000
+    """Number of test phrases."""
     seed: int = 0
+    """Random seed. The held-out combinations do not depend on it."""
 
     def __post_init__(self) -> None:
         sizes = self.train, self.validation, self.test
         if min(sizes) < 0 or sum(sizes) > MAX_PHRASES:
-            raise SeqlabError(f"sizes must be at least 0 and in total at most {MAX_PHRASES}, not {sizes}")
+            raise SeqlabError(f"the sizes must be at least 0, and at most {MAX_PHRASES:,} in total, not {sizes}")
         for identifier in sorted({identifier for pair in parse_pairs(self.pair) for identifier in pair}):
             check_locale(identifier)
 

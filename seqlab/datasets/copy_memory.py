@@ -19,10 +19,15 @@ SYMBOLS = 10
 @dataclass(frozen=True)
 class CopyMemory:
     delay: int = 500
+    """Number of blanks between the symbols and the request to repeat them."""
     train: int = 10_000
+    """Number of training examples."""
     validation: int = 1_000
+    """Number of validation examples."""
     test: int = 1_000
+    """Number of test examples."""
     seed: int = 0
+    """Random seed of the examples."""
 
     def __post_init__(self) -> None:
         if min(self.delay, self.train, self.validation, self.test) < 1:

@@ -150,9 +150,11 @@ def _read(path: Path) -> Index:
         with opened as stream:
             content = stream.read(LARGEST_INDEX + 1)
             if len(content) > LARGEST_INDEX:
-                raise SeqlabError(f"{path}: more than {LARGEST_INDEX:,} bytes; not an index of Debian")
+                raise SeqlabError(f"{path}: more than {LARGEST_INDEX:,} bytes, so it is not an index of Debian")
             return Index(kind[0], path.name, content.decode())
-    except (OSError, EOFError, lzma.LZMAError, zlib.error, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise SeqlabError(f"{path}: cannot be read: not UTF-8 ({error.reason} at byte {error.start})") from None
+    except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
         raise SeqlabError(f"{path}: cannot be read: {error}") from None
 
 
@@ -172,7 +174,10 @@ def _entries(index: Index) -> Iterator[dict[str, str]]:
         else:
             field, colon, value = line.partition(":")
             if not colon:
-                raise SeqlabError(f"{index.name}:{number}: neither a field nor its continuation: {line[:40]}")
+                raise SeqlabError(
+                    f"{index.name}:{number}: expected 'Field: value' or an indented continuation line, "
+                    f"found {line[:40]!r}"
+                )
             entry[field] = value.strip()
 
 

@@ -24,9 +24,11 @@ SPLITS = ("train", "validation", "test")
 @dataclass(frozen=True)
 class LocalFiles:
     train: str = ""
+    """Training file."""
     validation: str = ""
+    """Validation file."""
     test: str = ""
-    """Optional."""
+    """Test file (optional)."""
     source: str = ""
     """Column to use as the source; empty: none."""
     target: str = ""

@@ -49,7 +49,7 @@ class Mixture:
             if not self._columns:
                 self._columns.extend(example)
             if list(example) != self._columns:
-                columns, first_columns = ", ".join(example), ", ".join(self._columns)
+                columns, first_columns = (", ".join(map(repr, names)) for names in (example, self._columns))
                 raise SeqlabError(
                     f"{self.parts[number].key()} has the columns {columns}, but the first part has {first_columns}"
                 )

@@ -79,7 +79,8 @@ class Multi30k:
             digest.update(line.encode() + b"\n")
         if digest.hexdigest() != CHECKSUMS[name]:
             raise SeqlabError(
-                f"{path}: wrong checksum {digest.hexdigest()[:16]}..., expected {CHECKSUMS[name][:16]}..."
+                f"{path}: wrong checksum {digest.hexdigest()[:16]}..., expected {CHECKSUMS[name][:16]}...; "
+                "the file is incomplete or another version: download it again"
             )
         return path
 

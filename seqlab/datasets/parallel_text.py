@@ -18,12 +18,17 @@ SPLITS, SIDES = ("train", "validation", "test"), ("source", "target")
 @dataclass(frozen=True)
 class ParallelText:
     train_source: str = ""
+    """Source side of the training data."""
     train_target: str = ""
+    """Target side of the training data."""
     validation_source: str = ""
+    """Source side of the validation data."""
     validation_target: str = ""
+    """Target side of the validation data."""
     test_source: str = ""
-    """Optional, like test_target."""
+    """Source side of the test data (optional)."""
     test_target: str = ""
+    """Target side of the test data (optional)."""
     errors: str = "strict"
     """strict: raise an error for a malformed line. replace: repair or omit the line, and count it."""
 

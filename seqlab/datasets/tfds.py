@@ -149,8 +149,8 @@ def _reason(name: str, error: Exception) -> str:
     old = {path.stem for path in (package / "url_checksums").glob("*.txt")}
     if isinstance(error, ImportError) or name in old:
         return (
-            f"tfds/{name} cannot be built without TensorFlow: run `pip install seqlab[tfds-tf]`, which only "
-            "`seqlab prepare` needs, or pass the --folder of a version prepared as array_record"
+            f"preparing tfds/{name} requires TensorFlow: run `pip install 'seqlab[tfds-tf]'` (training does not need "
+            "it), or pass --folder with a copy that is already prepared as array_record"
         )
     new = {path.name for path in (package / "datasets").iterdir()}
     near = difflib.get_close_matches(name, sorted(old | new), n=1)
@@ -161,7 +161,7 @@ def _complement(part: str) -> str:
     """Returns the complement of a slice at the beginning or end of train: train[:2%] -> train[2%:]."""
     begin, _, end = part.removeprefix("train[").removesuffix("]").partition(":")
     if bool(begin) == bool(end):
-        raise SeqlabError(f"{part}: the slice must be train[:N%] or train[N%:], so that the rest is one slice")
+        raise SeqlabError(f"{part} would split the training data in two: use train[:N%] or train[N%:]")
     return f"train[{end}:]" if end else f"train[:{begin}]"
 
 

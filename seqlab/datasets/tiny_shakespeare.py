@@ -40,7 +40,10 @@ class TinyShakespeare:
             raise SeqlabError(f"{path}: cannot be read: {error}") from None
         digest = hashlib.sha256(content).hexdigest()
         if digest != CHECKSUM:
-            raise SeqlabError(f"{path}: wrong checksum {digest[:16]}..., expected {CHECKSUM[:16]}...")
+            raise SeqlabError(
+                f"{path}: wrong checksum {digest[:16]}..., expected {CHECKSUM[:16]}...; "
+                "the file is incomplete or another version: download it again"
+            )
         text = content.decode()
         cut = int(0.9 * len(text))  # in the middle of a line, as is customary for this data
         halves = {"train": text[:cut], "validation": text[cut:]}

@@ -67,7 +67,7 @@ def examples_in(task: Task, source: Path | BinaryIO) -> Iterator[InputExample]:
         return
     column, *more = task.input_columns
     if more:
-        columns = ", ".join(task.input_columns)
+        columns = ", ".join(map(repr, task.input_columns))
         raise SeqlabError(f"{type(task).__name__} reads the columns {columns}: give them in a .tsv or .jsonl file")
     for number, line in enumerate(read_lines(source), 1):
         text = line.replace(task.separator, "\n") if task.separator else line

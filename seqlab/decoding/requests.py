@@ -82,7 +82,8 @@ def bound_lengths(request: Request, search: Search, minimum: int) -> Request:
     limit, size = request.limit, source_length(request)
     if (search.max_ratio or search.min_ratio) and request.source is None:
         raise SeqlabError(
-            "max_ratio and min_ratio are multiples of the length of a source, but this task has no source"
+            "max_ratio and min_ratio are multiples of the length of a source, but this task has no source: leave "
+            "them out"
         )
     if search.max_ratio:
         by_ratio = math.ceil(min(search.max_ratio * size, MAX_TOKENS))

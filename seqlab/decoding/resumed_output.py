@@ -39,7 +39,7 @@ def resumed_output(path: Path, identity: dict[str, Any], lines_each: int) -> Ite
     if path.suffix == ".gz":
         raise SeqlabError(f"{path}: --resume needs a plain output file, not .gz")
     if os.path.lexists(path) and not path.is_file():
-        raise SeqlabError(f"{path} is not a plain file: choose another --output")
+        raise SeqlabError(f"{path} is not a regular file: choose another --output")
     if record.exists():
         before = read_json(record, dict[str, Any])
         changed = [name for name, value in json.loads(content).items() if before.get(name) != value]
@@ -49,7 +49,7 @@ def resumed_output(path: Path, identity: dict[str, Any], lines_each: int) -> Ite
                 f"or remove {path} and {record}"
             )
     elif path.exists():
-        raise SeqlabError(f"{path} was not started with --resume: remove it, or choose another --output")
+        raise SeqlabError(f"{path} was not written with --resume: remove it, or choose another --output")
     write_atomically(record, content)
     path.touch()
     with path.open("r+b") as stream:

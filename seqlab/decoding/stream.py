@@ -174,8 +174,8 @@ def log_prob_stream(
     """
     task, tokenizer = trained.task, trained.codecs["target"]
     if ("source" in task.columns) != (sources is not None):
-        mismatch = "a source: give --input" if sources is None else "no source: leave out --input"
-        raise SeqlabError(f"{type(task).__name__} has {mismatch}")
+        mismatch = "needs source texts: give --input FILE" if sources is None else "has no source: leave out --input"
+        raise SeqlabError(f"{type(task).__name__} {mismatch}")
     if sources is None:
         pairs = zip(itertools.repeat(""), targets, strict=False)
     else:

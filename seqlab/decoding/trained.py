@@ -23,6 +23,6 @@ class TrainedModel(NamedTuple):
         """
         column, *more = self.task.input_columns
         if more:
-            columns = ", ".join(self.task.input_columns)
+            columns = ", ".join(map(repr, self.task.input_columns))
             raise SeqlabError(f"{type(self.task).__name__} reads the columns {columns}: use `seqlab predict`")
         return encode_values(lines, self.codecs[column])

@@ -14,8 +14,11 @@ class DilatedEncoder(nn.Module, Encoder):
 
     reader: nn.Module = Words()
     layers: int = 4
+    """Number of layers."""
     dim: int = 128
+    """Width of the encoder."""
     kernel: int = 7
+    """Number of positions that a convolution spans."""
     dropout: float = 0.0
     """Dropout rate within the blocks."""
     dtype: str = "float32"

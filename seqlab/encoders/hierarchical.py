@@ -26,6 +26,7 @@ class HierarchicalEncoder(nn.Module, Encoder):
     sentences: int = 32
     """Maximum number of sentences; later sentences are merged into the last one."""
     dropout: float = 0.3
+    """Dropout rate."""
     dtype: str = "float32"
     """Data type of the operands of matrix products with parameters; everything else is float32."""
 

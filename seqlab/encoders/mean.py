@@ -19,6 +19,7 @@ class MeanEncoder(nn.Module, Encoder):
     hidden: int = 256
     """Width of the summary."""
     dropout: float = 0.3
+    """Dropout rate."""
     dtype: str = "float32"
     """Data type of the operands of matrix products with parameters; everything else is float32."""
 

@@ -18,6 +18,7 @@ class RecurrentEncoder(nn.Module, Encoder):
     cell: str = "gru"
     """Type of recurrent cell: rnn, irnn, lstm or gru."""
     layers: int = 1
+    """Number of layers."""
     dim: int = 128
     """Width of the outputs; with `both_ways`, the total width of the two directions."""
     both_ways: bool = False

@@ -15,11 +15,15 @@ class TransformerEncoder(nn.Module, Encoder):
 
     reader: nn.Module = Words()
     layers: int = 6
+    """Number of layers."""
     dim: int = 512
+    """Width of the encoder."""
     heads: int = 8
+    """Number of attention heads."""
     hidden: int = 2048
-    """Width of the feed-forward layer."""
+    """Number of hidden units of the feed-forward layer."""
     dropout: float = 0.1
+    """Dropout rate."""
     norm: str = "pre"
     """Where layer normalization is applied: "pre", before each residual branch, or "post", after it."""
     activation: str = "relu"

@@ -118,7 +118,7 @@ def analyze(
     if exact and (make_processors(static) or any(request.minimum > 1 for request in requests)):
         raise SeqlabError(
             "exact search does not support minimum lengths or forbidden tokens, which the preset "
-            f"{search.preset} may set: leave it out with --exact 0"
+            f"{search.preset} may set: leave out exact search with --exact 0"
         )
     sources, references = ([examples[i][column] for i in rows] for column in ("source", "target"))
     reference_ids = forced_pairs(run.trained, sources, references)[1]
@@ -166,7 +166,8 @@ def check_search(search: Search) -> None:
     names = ("sample", "coverage", "no_repeat", "repetition", "forbid", "min_length", "min_ratio", "groups")
     changed = [name for name in names if getattr(search, name) != getattr(defaults, name)]
     if changed:
-        raise SeqlabError(f"references cannot be scored with search.{', search.'.join(changed)}: leave them out")
+        options = " and ".join(f"search.{name}" for name in changed)
+        raise SeqlabError(f"{options} cannot be used when references are scored: leave out these options")
 
 
 def normalized_scores(run: Run, ids: Sequence[Sequence[int]], log_probs: Sequence[float]) -> list[float]:

@@ -64,7 +64,8 @@ def with_sizes(experiment: Experiment) -> Experiment:
                 and not isinstance(codec, TextCodec)
             ):
                 option = ".".join(filter(None, ("--model", path, name)))
-                raise SeqlabError(f"this size is known only from the data: give {option} N")
+                meaning = "number of classes" if name == "classes" else f"size {name!r} of the model"
+                raise SeqlabError(f"the {meaning} is known only from the data: give {option} N")
     return with_expected_sizes(experiment)
 
 

@@ -129,4 +129,5 @@ def check_sizes(texts: Mapping[str, Sequence[str]]) -> None:
     *_, last = texts
     for name, lines in texts.items():
         if len(lines) != len(texts[last]):
-            raise SeqlabError(f"{name} has {len(lines):,} lines, and {last} has {len(texts[last]):,}")
+            unit = "line" if len(lines) == 1 else "lines"
+            raise SeqlabError(f"{name} has {len(lines):,} {unit}, but {last} has {len(texts[last]):,}")

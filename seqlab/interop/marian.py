@@ -104,7 +104,9 @@ def import_marian(folder: Path, out: Path) -> Run:
         raise SeqlabError(f"{folder}: the model type is {config.get('model_type')!r}, not 'marian'")
     for name in NUMBERS:
         if not fits(config.get(name), int) or not 0 <= config[name] < 1 << 24:
-            raise SeqlabError(f"{folder}/config.json: {name} must be an integer from 0, not {config.get(name)!r}")
+            raise SeqlabError(
+                f"{folder}/config.json: {name} must be an integer of at least 0, not {config.get(name)!r}"
+            )
     if not config.get("share_encoder_decoder_embeddings", True) or not config.get("scale_embedding", False):
         raise SeqlabError(f"{folder}: source and target must share one scaled embedding table")
     activation = config.get("activation_function", "gelu")

@@ -116,7 +116,7 @@ class Attention(nn.Module):
     dtype: str = "float32"
 
     def setup(self):
-        if self.dim % self.heads:
+        if self.heads < 1 or self.dim % self.heads:
             raise SeqlabError(f"the width {self.dim} must be divisible by the number of heads, {self.heads}")
         shape = (self.dim, self.heads, self.dim // self.heads)
         by_head = ("inputs", "heads", None)

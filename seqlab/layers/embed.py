@@ -149,7 +149,7 @@ class Positions(nn.Module):
         """
         if self.kind == "learned" and length > self.longest:
             raise SeqlabError(
-                f"{length} positions are needed, but the model has {self.longest} learned: raise model.max_length"
+                f"{length} positions are needed, but only {self.longest} are learned: raise model.max_length"
             )
 
     def of_rows(self, mask: Bool[Array, "B T"], segments: Int[Array, "B T"] | None = None) -> Float[Array, "B T D"]:

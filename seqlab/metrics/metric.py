@@ -71,7 +71,8 @@ def check_lines(hypotheses: TextLines, references: Sequence[TextLines]) -> None:
         raise SeqlabError("no hypotheses to score")
     for i, lines in enumerate(references, 1):
         if len(lines) != len(hypotheses):
-            raise SeqlabError(f"{len(hypotheses)} hypotheses, but {len(lines)} lines in reference {i}")
+            counts = [f"{n} line{'s' * (n != 1)}" for n in (len(lines), len(hypotheses))]
+            raise SeqlabError(f"reference {i} has {counts[0]}, but the hypotheses have {counts[1]}")
 
 
 def check_single_reference(references: Sequence[TextLines], name: str) -> None:
@@ -87,9 +88,10 @@ def read_numbers(lines: TextLines, name: str) -> Float[np.ndarray, "lines"]:
     try:
         numbers = np.array(lines, np.float64)
     except ValueError as error:
-        raise SeqlabError(f"{name} needs lines that are numbers: {error}") from None
+        found = str(error).partition(": ")[2]
+        raise SeqlabError(f"{name} needs a number in each line, not {found}") from None
     if not np.isfinite(numbers).all():
-        raise SeqlabError(f"{name} needs lines that are finite numbers")
+        raise SeqlabError(f"{name} needs a finite number in each line")
     return numbers
 
 

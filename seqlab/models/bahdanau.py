@@ -26,18 +26,21 @@ class Bahdanau(AttentiveGenerator):
 
     reader: nn.Module = Words()
     vocabulary: int = 0
+    """Size of the vocabulary; 0: set from the tokenizer."""
     cell: str = "gru"
     """Type of recurrent cell: rnn, irnn, lstm or gru."""
     encoder_layers: int = 1
+    """Number of encoder layers."""
     dim: int = 512
     """Width of the embeddings and of the decoder, and total width of the two directions of the encoder."""
     attention: str = "additive"
-    """Attention score: additive, with Bahdanau's decoder, or dot, general or scaled (dot divided by sqrt(D)), with
-    Luong's decoder."""
+    """Attention score: additive (Bahdanau's decoder), or dot, general or scaled (Luong's decoder).
+    scaled is dot divided by sqrt(D)."""
     dropout: float = 0.2
+    """Dropout rate."""
     tie: str = "all"
-    """Which embedding tables are shared: "all" (source, target and output; needs a joint vocabulary), "target"
-    (target and output) or "none"."""
+    """Shared embedding tables: "all" (source, target and output), "target" (target and output) or "none".
+    "all" needs a joint vocabulary."""
     dtype: str = "float32"
     """Data type of the operands of matrix products with parameters; everything else is float32."""
 

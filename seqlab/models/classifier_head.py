@@ -17,6 +17,7 @@ class ClassifierHead(EncoderHead, Classifier):
 
     encoder: nn.Module = MeanEncoder()
     classes: int = 0
+    """Number of classes; 0: set from the labels of the training data."""
     dropout: float = 0.3
     """Dropout rate of the summary."""
     dtype: str = "float32"

@@ -30,22 +30,27 @@ class ConvSeq2Seq(nn.Module, Generator):
 
     reader: nn.Module = Words()
     vocabulary: int = 0
+    """Size of the vocabulary; 0: set from the tokenizer."""
     encoder_layers: int = 4
+    """Number of encoder layers."""
     decoder_layers: int = 3
+    """Number of decoder layers."""
     dim: int = 256
+    """Width of the model."""
     kernel: int = 3
     """Kernel size; must be odd, so that the encoder's convolutions are symmetric."""
     cycle: int = 1
-    """Dilations are 1, 2, 4, ... and start over after this many layers. 1 means no dilation; 5 gives the dilations of
-    ByteNet, which has no attention (Kalchbrenner et al. 2016)."""
+    """Dilations are 1, 2, 4, ... and start over after this many layers. 1 means no dilation;
+    5 gives the dilations of ByteNet, which has no attention (Kalchbrenner et al. 2016)."""
     dropout: float = 0.2
+    """Dropout rate."""
     positions: str = "learned"
     """Type of position embeddings: "sinusoidal" or "learned"."""
     max_length: int = 1024
     """Maximum number of positions, if they are learned."""
     tie: str = "all"
-    """Which embedding tables are shared: "all" (source, target and output; needs a joint vocabulary), "target"
-    (target and output) or "none"."""
+    """Shared embedding tables: "all" (source, target and output), "target" (target and output) or "none".
+    "all" needs a joint vocabulary."""
     dtype: str = "float32"
     """Data type of the operands of matrix products with parameters; everything else is float32."""
 

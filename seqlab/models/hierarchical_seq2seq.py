@@ -29,6 +29,7 @@ class HierarchicalSeq2Seq(AttentiveGenerator):
 
     reader: nn.Module = Words()
     vocabulary: int = 0
+    """Size of the vocabulary; 0: set from the tokenizer."""
     cell: str = "gru"
     """Type of recurrent cell: rnn, irnn, lstm or gru."""
     dim: int = 512
@@ -36,9 +37,10 @@ class HierarchicalSeq2Seq(AttentiveGenerator):
     sentences: int = 32
     """Maximum number of sentences of a source; later sentences are merged into the last one."""
     dropout: float = 0.2
+    """Dropout rate."""
     tie: str = "all"
-    """Which embedding tables are shared: "all" (source, target and output; needs a joint vocabulary), "target"
-    (target and output) or "none"."""
+    """Shared embedding tables: "all" (source, target and output), "target" (target and output) or "none".
+    "all" needs a joint vocabulary."""
     dtype: str = "float32"
     """Data type of the operands of matrix products with parameters; everything else is float32."""
 

@@ -16,11 +16,15 @@ class RecurrentLM(nn.Module, Generator):
     """Recurrent language model. Its state can be carried from one segment of a stream to the next."""
 
     vocabulary: int = 0
+    """Size of the vocabulary; 0: set from the tokenizer."""
     cell: str = "lstm"
     """Type of recurrent cell: rnn, irnn, lstm or gru."""
     layers: int = 2
+    """Number of layers."""
     dim: int = 650
+    """Width of the model."""
     dropout: float = 0.5
+    """Dropout rate."""
     tie: bool = False
     """Tie the output projection to the embedding table."""
     residual: bool = False
@@ -34,8 +38,8 @@ class RecurrentLM(nn.Module, Generator):
     dtype: str = "float32"
     """Data type of the operands of matrix products with parameters; everything else is float32."""
     remat: bool = False
-    """Recompute the activations of the layers in the backward pass instead of storing them. The CPU compiler stores
-    them anyway."""
+    """Recompute the activations of the layers in the backward pass instead of storing them.
+    The CPU compiler stores them anyway."""
 
     def setup(self):
         self.words = TiedEmbedding(self.vocabulary, self.dim, self.tie, self.dtype)

@@ -18,20 +18,23 @@ class Sutskever(nn.Module, Generator):
 
     reader: nn.Module = Words()
     vocabulary: int = 0
+    """Size of the vocabulary; 0: set from the tokenizer."""
     cell: str = "lstm"
     """Type of recurrent cell: rnn, irnn, lstm or gru."""
     layers: int = 2
     """Number of layers of the encoder, and of the decoder."""
     dim: int = 512
+    """Width of the model."""
     dropout: float = 0.2
+    """Dropout rate."""
     tie: str = "all"
-    """Which embedding tables are shared: "all" (source, target and output; needs a joint vocabulary), "target"
-    (target and output) or "none"."""
+    """Shared embedding tables: "all" (source, target and output), "target" (target and output) or "none".
+    "all" needs a joint vocabulary."""
     dtype: str = "float32"
     """Data type of the operands of matrix products with parameters; everything else is float32."""
     remat: bool = False
-    """Recompute the activations of the layers in the backward pass instead of storing them. The CPU compiler stores
-    them anyway."""
+    """Recompute the activations of the layers in the backward pass instead of storing them.
+    The CPU compiler stores them anyway."""
 
     @property
     def shares_table(self) -> bool:

@@ -16,6 +16,7 @@ class TaggerHead(EncoderHead, Tagger):
 
     encoder: nn.Module = RecurrentEncoder()
     classes: int = 0
+    """Number of classes; 0: set from the labels of the training data."""
     dtype: str = "float32"
     """Data type of the operands of matrix products with parameters; everything else is float32."""
 

@@ -25,21 +25,26 @@ class TCNLM(nn.Module, Generator):
     """
 
     vocabulary: int = 0
+    """Size of the vocabulary; 0: set from the tokenizer."""
     block: str = "tcn"
     """Type of block: tcn, or wavenet, which has gates and skip connections."""
     layers: int = 4
+    """Number of layers."""
     dim: int = 450
+    """Width of the model."""
     kernel: int = 3
+    """Number of positions that a convolution spans."""
     cycle: int = 10
     """Dilations are 1, 2, 4, ... and start over after this many layers."""
     dropout: float = 0.45
+    """Dropout rate."""
     tie: bool = True
     """Tie the output projection to the embedding table."""
     dtype: str = "float32"
     """Data type of the operands of matrix products with parameters; everything else is float32."""
     remat: bool = False
-    """Recompute the activations of the layers in the backward pass instead of storing them. The CPU compiler stores
-    them anyway."""
+    """Recompute the activations of the layers in the backward pass instead of storing them.
+    The CPU compiler stores them anyway."""
 
     def setup(self):
         if self.block not in ("tcn", "wavenet"):

@@ -20,16 +20,22 @@ class Transformer(nn.Module, Generator):
 
     reader: nn.Module = Words()
     vocabulary: int = 0
+    """Size of the vocabulary; 0: set from the tokenizer."""
     encoder_layers: int = 6
+    """Number of encoder layers."""
     decoder_layers: int = 6
+    """Number of decoder layers."""
     dim: int = 512
+    """Width of the model."""
     heads: int = 8
+    """Number of attention heads."""
     hidden: int = 2048
-    """Width of the feed-forward layer."""
+    """Number of hidden units of the feed-forward layer."""
     dropout: float = 0.1
+    """Dropout rate."""
     inner_dropout: float | None = None
-    """Dropout rate of attention weights and of the hidden layer of the feed-forward layer. None: same as
-    `dropout`."""
+    """Dropout rate of the attention weights and of the hidden units of the feed-forward layer.
+    None: same as `dropout`."""
     norm: str = "pre"
     """Where layer normalization is applied: "pre", before each residual branch, or "post", after it."""
     activation: str = "relu"
@@ -41,14 +47,14 @@ class Transformer(nn.Module, Generator):
     max_length: int = 1024
     """Maximum number of positions, if they are learned."""
     tie: str = "all"
-    """Which embedding tables are shared: "all" (source, target and output; needs a joint vocabulary), "target"
-    (target and output) or "none"."""
+    """Shared embedding tables: "all" (source, target and output), "target" (target and output) or "none".
+    "all" needs a joint vocabulary."""
     dtype: str = "float32"
-    """Data type of the operands of matrix products with parameters; everything else is float32. "bfloat16" is the
-    type that matrix units support, including AMX on recent CPUs."""
+    """Data type of the operands of matrix products with parameters; everything else is float32.
+    "bfloat16" is the type that matrix units support, including AMX on recent CPUs."""
     remat: bool = False
-    """Recompute the activations of the layers in the backward pass instead of storing them. The CPU compiler stores
-    them anyway, unless `scan` is set."""
+    """Recompute the activations of the layers in the backward pass instead of storing them.
+    The CPU compiler stores them anyway, unless `scan` is set."""
     scan: bool = False
     """Compile the layers as one loop, so that compile time does not grow with the number of layers."""
 

@@ -14,15 +14,20 @@ class TransformerLM(nn.Module, Generator):
     """Transformer language model. The vocabulary size is 0 in a config and is set from the tokenizer."""
 
     vocabulary: int = 0
+    """Size of the vocabulary; 0: set from the tokenizer."""
     layers: int = 6
+    """Number of layers."""
     dim: int = 512
+    """Width of the model."""
     heads: int = 8
+    """Number of attention heads."""
     hidden: int = 2048
-    """Width of the feed-forward layer."""
+    """Number of hidden units of the feed-forward layer."""
     dropout: float = 0.1
+    """Dropout rate."""
     inner_dropout: float | None = None
-    """Dropout rate of attention weights and of the hidden layer of the feed-forward layer. None: same as
-    `dropout`."""
+    """Dropout rate of the attention weights and of the hidden units of the feed-forward layer.
+    None: same as `dropout`."""
     norm: str = "pre"
     """Where layer normalization is applied: "pre", before each residual branch, or "post", after it."""
     positions: str = "sinusoidal"
@@ -32,14 +37,14 @@ class TransformerLM(nn.Module, Generator):
     tie: bool = True
     """Tie the output projection to the embedding table."""
     prompts: int = 0
-    """Number of soft prompts: learned vectors for ids from `vocabulary` upwards, which the model reads but cannot
-    generate."""
+    """Number of soft prompts, which are learned vectors for ids from `vocabulary` upwards.
+    The model reads these ids but cannot generate them."""
     dtype: str = "float32"
-    """Data type of the operands of matrix products with parameters; everything else is float32. "bfloat16" is the
-    type that matrix units support, including AMX on recent CPUs."""
+    """Data type of the operands of matrix products with parameters; everything else is float32.
+    "bfloat16" is the type that matrix units support, including AMX on recent CPUs."""
     remat: bool = False
-    """Recompute the activations of the layers in the backward pass instead of storing them. The CPU compiler stores
-    them anyway, unless `scan` is set."""
+    """Recompute the activations of the layers in the backward pass instead of storing them.
+    The CPU compiler stores them anyway, unless `scan` is set."""
     scan: bool = False
     """Compile the layers as one loop, so that compile time does not grow with the number of layers."""
 

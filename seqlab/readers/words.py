@@ -15,6 +15,7 @@ class Words(nn.Module, Reader):
     """Token embeddings without positions. The vocabulary size is 0 in a config and is set from the tokenizer."""
 
     vocabulary: int = 0
+    """Size of the vocabulary; 0: set from the tokenizer."""
     dim: int = 0
     """Width of the embeddings; 0: the width of the model."""
     column: str = "source"

@@ -43,7 +43,8 @@ def mean_parameters(run: Path, count: int) -> tuple[Any, list[int]]:
     """
     steps = manifest.checkpoint_steps(run)[-count:]
     if count < 1 or len(steps) < count:
-        raise SeqlabError(f"{run} has {len(steps)} checkpoints: cannot average {count}; see checkpoints.last")
+        number = f"{len(steps)} checkpoint{'s' * (len(steps) != 1)}"
+        raise SeqlabError(f"{run} has {number}: cannot average {count}; --checkpoints.last sets how many are kept")
     trees = [checkpoint.parameters_of(checkpoint.restore(run, step)) for step in steps]
     mean = jax.tree.map(
         lambda *leaves: np.mean(np.stack(leaves), axis=0, dtype=np.float64).astype(leaves[0].dtype), *trees

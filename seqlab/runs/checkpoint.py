@@ -38,8 +38,9 @@ def restore(run: Path, step: int, like: Any = None, check: Callable[[Any], None]
     try:
         verify(run, step)
     except SeqlabError as error:
-        other_steps = [str(saved) for saved in checkpoint_steps(run) if saved != step]
-        raise SeqlabError(f"{error}; other checkpoints: {', '.join(other_steps) or 'none'}") from None
+        others = " or ".join(str(saved) for saved in checkpoint_steps(run) if saved != step)
+        remedy = f"choose --checkpoint {others}" if others else "the run has no other checkpoint"
+        raise SeqlabError(f"{error}; {remedy}") from None
     return load_tree(run, step, like, check)
 
 
@@ -59,8 +60,9 @@ def load_tree(run: Path, step: int, like: Any = None, check: Callable[[Any], Non
     except SeqlabError:
         raise
     except Exception as error:  # for malformed files that match their manifest, Orbax raises many types of errors
-        reason = str(error).partition("\n")[0]
-        raise SeqlabError(f"{folder}: not a readable checkpoint ({reason}); delete this folder") from error
+        raise SeqlabError(
+            f"{folder}: the checkpoint cannot be read: delete the folder, or restore it from a backup"
+        ) from error
 
 
 def restored_as(x: Any) -> Any:

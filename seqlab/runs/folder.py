@@ -41,20 +41,19 @@ def open_run(
     path, hashes = run / "experiment.json", run / RUN_RECORD
     if path.exists():
         stored = catalogue.load_experiment(path)
-        changed = catalogue.differences(without_resumable_fields(stored), without_resumable_fields(experiment))
+        differences = catalogue.differences(without_resumable_fields(stored), without_resumable_fields(experiment))
+        changed = [f"{line.replace(' -> ', ' there, ', 1)} here" for line in differences]
         if experiment.steps < stored.steps:
-            changed.append(f"steps: {stored.steps} -> {experiment.steps} (a run can only be given more)")
+            rule = "the number of steps of a run can only be increased"
+            changed.append(f"steps: {stored.steps} there, {experiment.steps} here ({rule})")
         if changed:
-            resumable = bool(manifest.checkpoint_steps(run))
             remedy = (
-                f"start from its parameters with --init-from {run}"
-                if resumable
-                else "delete it, since it has no checkpoint"
+                f", or start from the parameters of the run with --init-from {run}"
+                if manifest.checkpoint_steps(run)
+                else "; the run has no checkpoint, so its folder can also be deleted"
             )
             raise SeqlabError(
-                f"{run} is a run of a different experiment:\n  "
-                + "\n  ".join(changed)
-                + f"\nchoose another --out, or {remedy}"
+                f"{run} holds a different experiment:\n  " + "\n  ".join(changed) + f"\nchoose another --out{remedy}"
             )
         if hashes.exists():
             record = read_record(hashes)

@@ -100,8 +100,8 @@ class Run(NamedTuple):
         unknown = next((name for name in changes if name not in names), None)
         if unknown is not None:
             near = difflib.get_close_matches(unknown, names, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(names)}"
-            raise SeqlabError(f"no search option {unknown!r}: {hint}")
+            hint = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(names)}"
+            raise SeqlabError(f"unknown search option {unknown!r}: {hint}")
         plain = {name: value.item() for name, value in changes.items() if isinstance(value, np.generic)}
         plain |= {name: tuple(value) for name, value in changes.items() if isinstance(value, list)}
         return dataclasses.replace(self.experiment.search, **changes | plain)

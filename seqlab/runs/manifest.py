@@ -71,7 +71,10 @@ def newest_whole(run: Path, say: Callable[[str], None]) -> int | None:
         except SeqlabError as error:
             say(f"CHECKPOINT {step} IS SKIPPED: {error}")
     if steps:
-        raise SeqlabError(f"{run}: no checkpoint is intact: delete {run / 'checkpoints'} to start again")
+        raise SeqlabError(
+            f"{run}: all checkpoints are damaged: restore one from a backup, or delete the folder "
+            f"{run / 'checkpoints'} to train from the beginning"
+        )
     return None
 
 
@@ -83,7 +86,7 @@ def check_manifest(manifest: Any, step: int, run: Path) -> dict[str, Any]:
     )
     if not is_manifest or manifest["step"] != step:
         folder = run / "checkpoints" / str(step)
-        raise SeqlabError(f"{folder / MANIFEST}: not a manifest of step {step}; delete {folder}")
+        raise SeqlabError(f"{folder / MANIFEST}: not a manifest of step {step}: delete the folder {folder}")
     return manifest
 
 
@@ -95,16 +98,17 @@ def choose_step(run: Path, name: str = "best") -> int:
     if name == "last":
         return steps[-1]
     if name == "best":
-        with with_advice(f"choose another checkpoint by number: {', '.join(map(str, steps[:-1])) or 'none'}"):
+        others = " or ".join(map(str, steps[:-1]))
+        with with_advice(f"choose --checkpoint {others}" if others else "the run has no other checkpoint"):
             best = read_manifest(run, steps[-1])["progress"].get("best_step")
         if best not in [None, *steps]:  # of any type, since the manifest is not trusted
             raise SeqlabError(
-                f"{run}: the best checkpoint, {best}, is missing: choose last or one of {', '.join(map(str, steps))}"
+                f"{run}: the best checkpoint, {best}, is missing: choose last or a step: {', '.join(map(str, steps))}"
             )
         return steps[-1] if best is None else best
     if name.isdecimal() and int(name) in steps:
         return int(name)
-    raise SeqlabError(f"{run}: no checkpoint {name!r}: choose best, last or one of {', '.join(map(str, steps))}")
+    raise SeqlabError(f"{run}: no checkpoint {name!r}: choose best, last or a step: {', '.join(map(str, steps))}")
 
 
 def hash_files(folder: Path) -> dict[str, str]:

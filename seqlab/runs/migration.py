@@ -106,7 +106,9 @@ def undamaged_steps(run: Path, say: Callable[[str], None]) -> list[int]:
         else:
             steps.append(step)
     if saved and not steps:
-        raise SeqlabError(f"{run}: all checkpoints are damaged ({', '.join(map(str, saved))})")
+        raise SeqlabError(
+            f"{run}: all checkpoints ({', '.join(map(str, saved))}) are damaged: restore one from a backup"
+        )
     return steps
 
 

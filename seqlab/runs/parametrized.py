@@ -67,7 +67,9 @@ def parameter_shapes(experiment: Experiment, folder: Path) -> Params:
         return jax.eval_shape(lambda: init_parameters(experiment))
     except Exception as error:  # layers raise many types of errors for invalid sizes
         reason = str(error).partition("\n")[0]
-        raise SeqlabError(f"{folder}: the model of the experiment cannot be built: {reason}") from None
+        raise SeqlabError(
+            f"{folder}: the model of the experiment cannot be built ({reason}): check the sizes of the model"
+        ) from None
 
 
 def apply_parametrization(experiment: Experiment, params: Params) -> Params:

@@ -185,6 +185,7 @@ def check_exact_search(
         name = request.name(i)
         if request.prefix or request.phrases or request.minimum > 1:
             raise SeqlabError(
-                f"{name}: exact search does not support prefixes, phrases or minimum lengths; leave them out"
+                f"{name}: exact search does not support prefixes, phrases or minimum lengths: leave out --prefixes, "
+                "--constraints, --min-length and --min-ratio"
             )
         check_request(name, request, model, static)

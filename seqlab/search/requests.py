@@ -80,11 +80,14 @@ def check_request(name: str, request: Request, model: Any, static: StaticSetting
     phrases = distinct(request.phrases)
     forced, tokens = [*request.prefix, *itertools.chain(*phrases)], sum(map(len, phrases))
     if set(forced) & {*static.special, *static.forbidden}:
-        raise SeqlabError(f"{name} requires a token that is forbidden: change its prefix or phrases")
+        raise SeqlabError(f"{name} requires a forbidden token: change --forbid, or its prefix or phrases")
     for text in (request.prefix, *phrases):
         grams = [tuple(text[i : i + static.no_repeat]) for i in range(len(text) - static.no_repeat + 1)]
         if static.no_repeat and len(grams) > len(set(grams)):
-            raise SeqlabError(f"{name} requires a repetition that --no-repeat {static.no_repeat} forbids")
+            raise SeqlabError(
+                f"{name} requires a repetition that --no-repeat {static.no_repeat} forbids: change --no-repeat, or "
+                "its prefix or phrases"
+            )
     missing = sum(len(phrase) for phrase in phrases if not contains(request.prefix, phrase))
     room = min(request.limit, readable - len(request.prompt) + 1)
     if forced and len(request.prefix) + missing + 1 > room:

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import re
+import reprlib
 import types
 from typing import Any, get_args, get_type_hints
 
@@ -18,8 +19,16 @@ def check_types(value: Any, prefix: str = "") -> None:
         if dataclasses.is_dataclass(content) and parameter.name != "parent":
             check_types(content, f"{prefix}{parameter.name}.")
         elif is_plain(expected) and (isinstance(content, list) or not fits(content, expected)):
-            name = expected.__name__ if isinstance(expected, type) else str(expected)
-            raise SeqlabError(f"{prefix}{parameter.name} must be of type {name}, not {content!r}")
+            raise type_error(f"{prefix}{parameter.name}", content, expected)
+
+
+def type_error(name: str, value: Any, expected: Any) -> SeqlabError:
+    """Returns the error about a value that does not have the `expected` type."""
+    if type(value) is int and not fits(value, int) and fits(0, expected):
+        return SeqlabError(f"{name} must be at least -2**63 and below 2**63")
+    kind = expected.__name__ if isinstance(expected, type) else str(expected)
+    actual = type(value).__name__ if dataclasses.is_dataclass(value) else reprlib.repr(value)
+    return SeqlabError(f"{name} must be of type {kind}, not {actual}")
 
 
 def is_plain(kind: Any) -> bool:

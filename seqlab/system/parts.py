@@ -64,8 +64,12 @@ def module(kind: str, name: str) -> ModuleType:
     """
     if name not in names(kind):
         near = difflib.get_close_matches(name, names(kind), n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(names(kind))}"
-        raise SeqlabError(f"no {name!r} among the {kind}: {hint}; custom parts need --parts DIR")
+        hint = f"choose from {', '.join(names(kind))}; pass --parts DIR to use custom parts"
+        if near:
+            hint = f"did you mean {near[0]!r}? Custom parts need --parts DIR"
+        elif not names(kind):
+            hint = "seqlab has no built-in ones; pass --parts DIR to use custom ones"
+        raise SeqlabError(f"unknown {kind.removesuffix('s').replace('dataset', 'data set')} {name!r}: {hint}")
     own = [path for folder in _folders if (path := folder / kind / f"{name}.py").exists()]
     if own and (len(own) > 1 or name in built_in_names(kind)):
         first = own[1] if len(own) > 1 else f"seqlab/{kind}/{name}.py"

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import types
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +21,11 @@ def resolve_inside(folder: Path, name: str) -> Path:
     except (OSError, RuntimeError, ValueError):  # circular links, or an invalid name
         stays = False
     if not stays:
-        raise SeqlabError(f"{path} leads out of its folder: put the file itself there")
+        if os.path.islink(path):
+            fault = "is a symbolic link that leads out of its folder, or in a circle: replace the link by the file"
+        else:
+            fault = f"leads out of the folder {folder}, by a link or its name: move the file into the folder"
+        raise SeqlabError(f"{path} {fault}")
     return path
 
 
@@ -35,24 +40,26 @@ def is_circular(path: Path) -> bool:
 
 def plain_files(folder: Path) -> Iterator[Path]:
     """Yields all files below a folder, sorted. Raises `SeqlabError` if the folder or anything in it is a link, or
-    neither a plain file nor a folder.
+    neither a regular file nor a folder.
     """
     for path in [folder, *sorted(folder.rglob("*"))]:
         if path.is_symlink() or not (path.is_file() or path.is_dir()):
-            raise SeqlabError(f"{path}: not a plain file; put the file itself there")
+            found = "a symbolic link" if path.is_symlink() else "a device, pipe or socket"
+            raise SeqlabError(f"{path}: not a regular file but {found}: replace it by the file")
         if path.is_file():
             yield path
 
 
 def read_whole(path: Path, limit: int = MAX_SIZE) -> bytes:
-    """Returns the bytes of a file. Raises `SeqlabError` if it is missing, not a plain file or larger than `limit`."""
+    """Returns the bytes of a file. Raises `SeqlabError` if it is missing, irregular or larger than `limit`."""
     try:
         if not path.is_file():
-            plain = " that is a plain file" if path.exists() else ""
-            raise SeqlabError(f"{path.parent} has no {path.name}{plain}")
+            if path.exists():
+                raise SeqlabError(f"{path} is not a regular file: replace it by the file")
+            raise SeqlabError(f"{path.parent} has no {path.name}")
         size = path.stat().st_size
         if size > limit:
-            raise SeqlabError(f"{path}: {size:,} bytes, but the limit is {limit:,}")
+            raise SeqlabError(f"{path}: the file has {size:,} bytes, the maximum is {limit:,}: use a smaller one")
         return path.read_bytes()
     except OSError as error:
         raise SeqlabError(f"{path}: cannot be read: {error.strerror or error}") from None
@@ -71,10 +78,21 @@ def parse_json(content: bytes, place: str, kind: Any = Any) -> Any:
         if "\\ud" in text.lower():  # half of a surrogate pair cannot be encoded again
             json.dumps(value, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
-        raise SeqlabError(f"{place}: not valid JSON: {error}") from None
+        raise SeqlabError(f"{place}: not valid JSON: {json_reason(error)}") from None
     if not fits(value, kind):
         raise SeqlabError(f"{place}: unexpected content: it is damaged, or another version of seqlab wrote it")
     return value
+
+
+def json_reason(error: Exception) -> str:
+    """Returns the reason why JSON cannot be parsed, without details of Python."""
+    if isinstance(error, RecursionError):
+        return "nested too deeply"
+    if isinstance(error, UnicodeDecodeError):
+        return f"not UTF-8 ({error.reason} at byte {error.start})"
+    if isinstance(error, UnicodeEncodeError):
+        return "contains half of a surrogate pair"
+    return "contains a number with too many digits" if "digits" in str(error) else str(error)
 
 
 def fits(value: Any, expected: Any) -> bool:

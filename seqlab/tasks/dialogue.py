@@ -34,7 +34,7 @@ class Dialogue(Task):
     label_smoothing: float = 0.1
     """Label smoothing: share of the target distribution that is spread over the vocabulary."""
     loss_chunk: int = field(default=0, repr=False)  # plans do not depend on it
-    """Number of positions whose logits are in memory at once, the same in each row, at least one per row; 0: all."""
+    """Maximum number of positions whose logits are computed at once, to save memory; 0: all."""
 
     model = Generator
     columns = MappingProxyType({"source": SentencePiece(), "target": SentencePiece()})

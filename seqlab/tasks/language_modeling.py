@@ -30,13 +30,13 @@ DEFAULT_LENGTH = 128  # maximum number of tokens after a prompt
 @dataclass(frozen=True)
 class LanguageModeling(Task):
     rows: str = "lines"
-    """Contents of a row of a batch: "lines", one example; "packed", as many independent examples as fit into
-    batching.max_length; "stream", the next batching.max_length tokens of a stream of text (examples joined by
-    newlines), with the state of a recurrent model carried over."""
+    """Content of each row of a batch: "lines", one example;
+    "packed", as many independent examples as fit into batching.max_length;
+    "stream", the next batching.max_length tokens of the text, with the state of a recurrent model carried over."""
     label_smoothing: float = 0.0
     """Label smoothing: share of the target distribution that is spread over the vocabulary."""
     loss_chunk: int = field(default=0, repr=False)  # plans do not depend on it
-    """Number of positions whose logits are in memory at once, the same in each row, at least one per row; 0: all."""
+    """Maximum number of positions whose logits are computed at once, to save memory; 0: all."""
 
     model = Generator
     columns = MappingProxyType({"target": SentencePiece()})
@@ -51,7 +51,7 @@ class LanguageModeling(Task):
     def plan(self, corpus: Corpus, batching: Batching) -> Plan:
         count = max(batching.tokens // batching.max_length, 1)
         if corpus.parts and self.rows != "lines":
-            raise SeqlabError(f"a mixture with rates needs task.rows lines, not {self.rows}")
+            raise SeqlabError(f"a mixture with rates requires task.rows 'lines', not {self.rows!r}")
         if self.rows == "stream":
             tokens = len(corpus.values["target"]) + len(corpus) - 2
             if tokens < 1:

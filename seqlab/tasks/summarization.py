@@ -42,7 +42,7 @@ class Summarization(Task):
     rouge: str = "rouge"
     """Metric: rouge or rouge_stemmed for English text, rouge_unicode for other languages."""
     loss_chunk: int = field(default=0, repr=False)  # plans do not depend on it
-    """Number of positions whose logits are in memory at once, the same in each row, at least one per row; 0: all."""
+    """Maximum number of positions whose logits are computed at once, to save memory; 0: all."""
 
     model = Generator
     columns = MappingProxyType({"source": SentencePiece(), "target": SentencePiece()})
@@ -53,11 +53,9 @@ class Summarization(Task):
         check_fraction("task.label_smoothing", self.label_smoothing)
         if self.rouge not in ("rouge", "rouge_stemmed", "rouge_unicode"):
             raise SeqlabError(f"task.rouge must be rouge, rouge_stemmed or rouge_unicode, not {self.rouge!r}")
-        if self.keep not in ("head", "tail", "ends") or self.source_tokens < 2:
-            raise SeqlabError(
-                f"task.keep must be head, tail or ends, and task.source_tokens at least 2, not {self.keep!r} and "
-                f"{self.source_tokens}"
-            )
+        if self.keep not in ("head", "tail", "ends"):
+            raise SeqlabError(f"task.keep must be head, tail or ends, not {self.keep!r}")
+        check_minimum("task.source_tokens", self.source_tokens, 2)
 
     @property
     def metrics(self) -> tuple[str, ...]:

@@ -27,7 +27,7 @@ class Translation(Task):
     tokenized: bool = False
     """Compute BLEU without tokenization, for text that is already tokenized."""
     loss_chunk: int = field(default=0, repr=False)  # plans do not depend on it
-    """Number of positions whose logits are in memory at once, the same in each row, at least one per row; 0: all."""
+    """Maximum number of positions whose logits are computed at once, to save memory; 0: all."""
 
     model = Generator
     columns = MappingProxyType({"source": SentencePiece(), "target": SentencePiece()})

@@ -36,7 +36,7 @@ def check_experiment(experiment: Experiment) -> None:
         )
     model, task = type(experiment.model).__name__, experiment.task
     if task.metrics and not task.predicts:
-        raise SeqlabError(f"{type(task).__name__} has metrics, and predicts nothing: define requests or predict")
+        raise SeqlabError(f"{type(task).__name__} has metrics but predicts nothing: define requests or predict")
     if isinstance(experiment.model, Counted) and (experiment.parametrization or experiment.initialize):
         raise SeqlabError(f"{model} is estimated by counting: remove parametrization and initialize")
     if experiment.task.whole_batch and (experiment.accumulate > 1 or experiment.parallel.name == "pmap"):
@@ -51,7 +51,7 @@ def check_experiment(experiment: Experiment) -> None:
     except SeqlabError:
         raise
     except (TypeError, ValueError, ZeroDivisionError) as error:
-        raise SeqlabError(f"this model cannot be built: {error}") from None
+        raise SeqlabError(f"this model cannot be built ({error}): check the sizes of the model") from None
 
 
 def check_columns(experiment: Experiment, data: PreparedData) -> None:
@@ -61,7 +61,8 @@ def check_columns(experiment: Experiment, data: PreparedData) -> None:
     for name in experiment.task.columns:
         if name not in first:
             task = type(experiment.task).__name__
-            raise SeqlabError(f"{task} needs the column {name!r}, but the data has {', '.join(first)}")
+            columns = ", ".join(map(repr, first))
+            raise SeqlabError(f"{task} needs the column {name!r}, but the data has only the columns {columns}")
 
 
 def check_kernel(model: Model, plan: Plan) -> None:

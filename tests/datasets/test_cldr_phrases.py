@@ -186,7 +186,7 @@ def test_malformed_pair(pair: str):
     ("pair", "message"),
     [
         ("en-xx", "unknown locale 'xx'"),
-        ("en-pt_BQ", "unknown locale 'pt_BQ'; similar: .*pt_BR"),
+        ("en-pt_BQ", "unknown locale 'pt_BQ': did you mean .*pt_BR"),
         ("root-de", "unknown locale 'root'"),
         ("en-zu", "'zu' lacks .*amount area-hectare"),
         ("yo-en", "'yo' lacks"),

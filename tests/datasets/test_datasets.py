@@ -98,7 +98,7 @@ def test_nothing_of_the_users_is_touched(tmp_path):
 @pytest.mark.parametrize("key", ["", "..", "../numbers", "a/../../b"])
 def test_a_key_stays_below_the_root(tmp_path, monkeypatch, key):
     monkeypatch.setattr(Numbers, "key", lambda self: key)
-    with pytest.raises(SeqlabError, match="is outside the data root"):
+    with pytest.raises(SeqlabError, match="a key must name a folder below the data root"):
         prepare(Numbers(), tmp_path / "data")
 
 
@@ -132,7 +132,9 @@ def test_multi30k_is_told_where_its_files_are(tmp_path):
     (tmp_path / "raw").mkdir()
     with gzip.open(tmp_path / "raw" / "train.en.gz", "wt") as stream:
         stream.write("not the real line\n")
-    with pytest.raises(SeqlabError, match=r"train\.en\.gz: wrong checksum .*, expected 460a15fb"):
+    with pytest.raises(
+        SeqlabError, match=r"train\.en\.gz: wrong checksum .*, expected 460a15fb.*: download it again"
+    ):
         Multi30k(folder=str(tmp_path)).splits()
 
 
@@ -268,7 +270,7 @@ def test_debian_splits_by_source_package(tmp_path, variant):
         (lambda folder: (folder / "x_Translation-de").unlink(), "no index Translation-de in"),
         (
             lambda folder: (folder / "x_Packages").write_text("Package: a\nnonsense\n"),
-            "x_Packages:2: neither a field",
+            "x_Packages:2: expected 'Field: value' or an indented continuation line, found '",
         ),
         (
             lambda folder: (folder / "x_Translation-en.gz").write_bytes(b"no gzip"),
@@ -294,7 +296,7 @@ def test_local_files(tmp_path):
     (tmp_path / "train.tsv").write_text("en\tkind\nnice\tgood\nbroken\nbad\tpoor\n")
     (tmp_path / "dev.tsv").write_text("kind\ten\ngood\tfine\n")
     files = {"train": str(tmp_path / "train.tsv"), "validation": str(tmp_path / "dev.tsv")}
-    with pytest.raises(SeqlabError, match="train.tsv:3: 1 columns, but the first line has 2"):
+    with pytest.raises(SeqlabError, match="train.tsv:3: 1 column, but the first line has 2"):
         prepare(LocalFiles(**files, source="en", label="kind"), tmp_path / "data")
     data = prepare(LocalFiles(**files, source="en", label="kind", errors="replace"), tmp_path / "data")
     assert list(data.read("train")) == [{"source": "nice", "label": "good"}, {"source": "bad", "label": "poor"}]
@@ -308,7 +310,9 @@ def test_tiny_shakespeare_is_checked(tmp_path):
     with pytest.raises(SeqlabError, match="no file input.txt"):
         TinyShakespeare(str(tmp_path)).splits()
     (tmp_path / "input.txt").write_text("To be")
-    with pytest.raises(SeqlabError, match=r"input.txt: wrong checksum .*, expected 86c4e6aa9db7c042"):
+    with pytest.raises(
+        SeqlabError, match=r"input.txt: wrong checksum .*, expected 86c4e6aa9db7c042.*: download it again"
+    ):
         TinyShakespeare(str(tmp_path)).splits()
 
 
@@ -340,9 +344,12 @@ def test_tfds_reads_what_is_prepared(tmp_path):
     [
         (
             {"name": "wmt14_translate/de-en", "source": "en"},
-            r"without TensorFlow: run `pip install seqlab\[tfds-tf\]`",
+            r"requires TensorFlow: run `pip install 'seqlab\[tfds-tf\]'`",
         ),
-        ({"name": "cnn_dailymail", "source": "article"}, "which only `seqlab prepare` needs"),
+        (
+            {"name": "cnn_dailymail", "source": "article"},
+            "requires TensorFlow: .* .training does not need it., or pass --folder",
+        ),
         ({"name": "imdb_revews", "source": "text"}, "has no data set 'imdb_revews': did you mean 'imdb_reviews'?"),
         ({"name": "imdb_reviews"}, "choose features with"),
         ({"folder": "/nowhere", "source": "x"}, "/nowhere is not a prepared data set"),
@@ -357,5 +364,5 @@ def test_tfds_refuses(arguments, message):
 
 def test_slices_and_their_rest():
     assert [_complement(part) for part in ("train[:2%]", "train[90%:]")] == ["train[2%:]", "train[:90%]"]
-    with pytest.raises(SeqlabError, match="the slice must be"):
+    with pytest.raises(SeqlabError, match="would split the training data in two"):
         _complement("train[5%:10%]")

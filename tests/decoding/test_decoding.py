@@ -171,7 +171,7 @@ def test_going_on_with_something_else_is_refused(home, whole, capsys):
     assert "changed: parameters" in capsys.readouterr().err
     assert written(home, "going.txt") == whole
     for more, reason in (
-        (("--input", "in.txt", "--output", "whole.txt"), "whole.txt was not started with --resume"),
+        (("--input", "in.txt", "--output", "whole.txt"), "whole.txt was not written with --resume"),
         (("--input", "in.txt", "--output", "new.gz"), "--resume needs a plain output file"),
         (("--input", "in.txt"), "give --output"),
         ((), "give --input"),

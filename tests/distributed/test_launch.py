@@ -392,6 +392,7 @@ def test_too_few_gpus(monkeypatch):
         (["--processes", "2", "--", "list"], "COMMAND must be one of train, decode, evaluate"),
         (["--processes", "2", "--"], "COMMAND must be one of train, decode, evaluate"),
         (["--processes", "2"], "COMMAND must be one of train, decode, evaluate"),
+        (["--processes", "2", "train", "--", "train"], "the command must follow --"),
     ],
 )
 def test_bad_input(tmp_path, capsys, arguments, said):

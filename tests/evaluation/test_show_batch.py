@@ -285,7 +285,8 @@ def test_what_is_no_longer_what_was_fed_is_told(home, capsys):
     ("arguments", "message"),
     [
         (["rnu", "--step", "1"], "rnu is not a run"),
-        (["run"], "a batch is missing: give --step N, from 1, or --batch EPOCH/INDEX"),
+        (["run"], "no batch is named: give --step N (the first step is 1) or --batch EPOCH/INDEX"),
+        (["run", "--step", "1", "--batch", "0/1"], "both name a batch: leave out --step or --batch"),
         (["run", "--step", "0"], "--step must be at least 1, not 0"),
         (["run", "--step", "21"], "--step 21: run has 20 steps"),
         (["run", "--step", "1", "--rows", "0"], "--rows must be at least 1, not 0"),

@@ -109,10 +109,10 @@ def test_values_and_types(value, wanted, expected):
     ("content", "message"),
     [
         (b"{", "f: not valid JSON"),
-        (b"\xff", "f: not valid JSON"),
-        (b"[" * 100_000 + b"]" * 100_000, "f: not valid JSON"),
-        (b'["\\ud800"]', "f: not valid JSON"),
-        (b"1" * 5000, "f: not valid JSON"),
+        (b"\xff", r"f: not valid JSON: not UTF-8 \(invalid start byte at byte 0\)"),
+        (b"[" * 100_000 + b"]" * 100_000, "f: not valid JSON: nested too deeply"),
+        (b'["\\ud800"]', "f: not valid JSON: contains half of a surrogate pair"),
+        (b"1" * 5000, "f: not valid JSON: contains a number with too many digits"),
         (b"[1]", "f: unexpected content"),
     ],
 )
@@ -130,16 +130,19 @@ def test_files_are_plain_small_and_inside(tmp_path):
     (folder / "circle").symlink_to("circle")
     (folder / "here").write_text("[1]")
     (folder / "good").symlink_to("here")
-    for name in ("link", "circle", "../outside", "/etc/hostname"):
-        with pytest.raises(SeqlabError, match="leads out of its folder"):
+    for name in ("link", "circle"):
+        with pytest.raises(SeqlabError, match="is a symbolic link that leads out of its folder, or in a circle"):
+            resolve_inside(folder, name)
+    for name in ("../outside", "/etc/hostname"):
+        with pytest.raises(SeqlabError, match="leads out of the folder .*: move the file into the folder"):
             resolve_inside(folder, name)
     assert read_json(resolve_inside(folder, "good"), list[int]) == [1]
-    with pytest.raises(SeqlabError, match="3 bytes, but the limit is 2"):
+    with pytest.raises(SeqlabError, match="the file has 3 bytes, the maximum is 2"):
         read_whole(folder / "here", 2)
     os.mkfifo(folder / "pipe")
-    with pytest.raises(SeqlabError, match="has no pipe that is a plain file"):
+    with pytest.raises(SeqlabError, match="pipe is not a regular file"):
         read_whole(folder / "pipe")
-    with pytest.raises(SeqlabError, match="not a plain file"):
+    with pytest.raises(SeqlabError, match="not a regular file but"):
         list(plain_files(folder))
 
 
@@ -177,26 +180,29 @@ def changed(run: Path, **fields: Any) -> None:
         ({"model__dim": 1 << 20}, "the model of the experiment has float32"),
         ({"model__dim": 16}, "the model of the experiment has float32"),
         ({"model__dim": "8"}, "model.dim must be of type int"),
-        ({"model__parent": None}, "model has no 'parent'"),
-        ({"model__name": "x"}, "model has no 'name'"),
-        ({"model__part": "../config"}, "model does not name a part"),
-        ({"model__part": "__init__"}, "among the models"),
-        ({"model__part": "transformer.x"}, "among the models"),
-        ({"task__part": "seqlab.cli.main"}, "among the tasks"),
-        ({"data__part": "os"}, "among the datasets"),
-        ({"task__part": ["translation"]}, "task does not name a part"),
-        ({"text": {"part": "x"}}, "text has no 'part'"),
+        ({"model__parent": None}, "unknown field model.parent"),
+        ({"model__name": "x"}, "unknown field model.name"),
+        ({"model__part": "../config"}, "model.part must be the name of a part, .*, not '../config'"),
+        ({"model__part": "__init__"}, "unknown model '__init__'"),
+        ({"model__part": "transformer.x"}, "unknown model 'transformer.x'"),
+        ({"task__part": "seqlab.cli.main"}, "unknown task 'seqlab.cli.main'"),
+        ({"data__part": "os"}, "unknown data set 'os'"),
+        ({"task__part": ["translation"]}, r"task.part must be the name of a part, .*, not \['translation'\]"),
+        ({"text": {"part": "x"}}, "unknown field text.part"),
         ({"search__beam": 10**9}, "beam must be at most 10,000"),
-        ({"search__beam": 10**30}, "search.beam must be of type int"),
+        ({"search__beam": 10**30}, r"search.beam must be at least -2\*\*63 and below 2\*\*63"),
         ({"seed": (1 << 63) - 1}, "experiment.json: seed must be between 0 and 4294967295, not 9223372036854775807"),
         ({"seed": -1}, "seed must be between"),
         ({"steps": (1 << 63) - 1}, "experiment.json: steps must be between 1 and 2147483647"),
         ({"steps": True}, "experiment.steps must be of type int"),
         ({"model__vocabulary": 5}, "model.vocabulary is 5, but the data has"),
         ({"model__vocabulary": 0, "model__reader__vocabulary": 0}, "lacks the size of a vocabulary; restore it"),
-        ({"task": {"part": "language_modeling"}}, "reads the column 'source', but LanguageModeling has only target"),
+        (
+            {"task": {"part": "language_modeling"}},
+            "reads the column 'source', but LanguageModeling has only 'target'",
+        ),
         ({"task": {"part": "classification"}}, "no codec for the column 'label'"),
-        ({"extra": "x"}, "experiment has no 'extra'"),
+        ({"extra": "x"}, "unknown field experiment.extra"),
     ],
 )
 def test_an_experiment_that_somebody_changed(run, fields, message):
@@ -255,20 +261,20 @@ def test_links_and_pipes_in_a_checkpoint(run, tmp_path):
     shutil.copy(file, tmp_path / "elsewhere")
     file.unlink()
     file.symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(SeqlabError, match="_METADATA: not a plain file"):
+    with pytest.raises(SeqlabError, match="_METADATA: not a regular file but a symbolic link"):
         loading.load(run)
     file.unlink()
     os.mkfifo(file)
-    with pytest.raises(SeqlabError, match="_METADATA: not a plain file"):
+    with pytest.raises(SeqlabError, match="_METADATA: not a regular file but a device, pipe or socket"):
         loading.load(run)
     shutil.move(state, tmp_path / "state")
     state.symlink_to(tmp_path / "state")
-    with pytest.raises(SeqlabError, match="state: not a plain file"):
+    with pytest.raises(SeqlabError, match="state: not a regular file"):
         loading.load(run)
     step = state.parent
     shutil.move(step, tmp_path / "1")
     step.symlink_to(tmp_path / "1")
-    with pytest.raises(SeqlabError, match="leads out of its folder"):
+    with pytest.raises(SeqlabError, match="leads out of the folder"):
         loading.load(run)
 
 
@@ -276,7 +282,7 @@ def test_a_tokenizer_elsewhere(run, tmp_path):
     (path,) = (run / "codecs").iterdir()
     shutil.move(path, tmp_path / "elsewhere")
     path.symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(SeqlabError, match="sentencepiece: not a plain file"):
+    with pytest.raises(SeqlabError, match="sentencepiece: not a regular file"):
         loading.load(run)
 
 
@@ -308,5 +314,5 @@ def test_steps_are_plain_numbers(run):
 def test_parts_are_found_by_plain_names():
     for kind in catalogue.EXPERIMENT_FOLDERS:
         for name in ("", ".", "..", "__init__", "a.b", "a/b", "/etc/passwd", "\0", "x" * 1000):
-            with pytest.raises(SeqlabError, match=f"among the {kind}"):
+            with pytest.raises(SeqlabError, match="unknown .*: (choose from|seqlab has no built-in ones)"):
                 catalogue.part_class(kind, name)

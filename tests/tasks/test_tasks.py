@@ -327,10 +327,14 @@ def test_a_second_run_reads_no_text(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("case", "changes", "message"),
     [
-        ("summarization", {"target": ""}, "Summarization needs the column 'target', but the data has source"),
-        ("packed", {"mixed": True}, "a mixture with rates needs task.rows lines, not packed"),
+        (
+            "summarization",
+            {"target": ""},
+            "Summarization needs the column 'target', but the data has only the columns 'source'",
+        ),
+        ("packed", {"mixed": True}, "a mixture with rates requires task.rows 'lines', not 'packed'"),
         ("stream", {"letters": True}, "a stream needs a text of at least two tokens"),
-        ("classification", {"unseen": True}, "split validation: column 'label', examples 1 to 1: unknown label 'c'"),
+        ("classification", {"unseen": True}, "split validation: column 'label', example 1: unknown label 'c'"),
     ],
 )
 def test_refuses(tmp_path, case, changes, message):
@@ -367,6 +371,6 @@ def test_a_run_cut_off_at_its_birth(tmp_path):
 def test_a_mixture_of_other_columns(tmp_path):
     text = LocalFiles(table(tmp_path / "a.jsonl", 3), table(tmp_path / "b.jsonl", 3), target="text")
     pairs = dataclasses.replace(text, source="title")
-    with pytest.raises(ValueError, match="has the columns source, target, but the first part has target"):
+    with pytest.raises(ValueError, match="has the columns 'source', 'target', but the first part has 'target'"):
         prepare(Mixture((text, pairs), (1.0, 1.0)), tmp_path / "data")
     assert not list((tmp_path / "data").rglob("*.json"))

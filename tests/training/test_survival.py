@@ -221,7 +221,9 @@ def test_nothing_whole_is_one_error_and_nothing_is_lost(tmp_path):
     edited(tmp_path / "checkpoints" / "6")
     files = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
     messages = []
-    with pytest.raises(SeqlabError, match=r"no checkpoint is intact: delete .*/checkpoints to start again"):
+    with pytest.raises(
+        SeqlabError, match=r"all checkpoints are damaged: restore one .* delete the folder .*/checkpoints to"
+    ):
         train(make_context(tmp_path, messages.append))
     assert [line.split()[1] for line in messages] == ["6", "3"]
     assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == files
@@ -876,9 +878,11 @@ def test_what_may_change_from_one_part_of_a_run_to_the_next(tmp_path):
         open_again(parallel=spread)
     open_again(nonfinite="rollback", hash_every=3, log_every=4)
     for name, value in (("seed", 1), ("accumulate", 2)):
-        with pytest.raises(SeqlabError, match=f"is a run of a different experiment:\n  {name}: .*-> {value}\nchoose"):
+        with pytest.raises(
+            SeqlabError, match=f"holds a different experiment:\n  {name}: .* there, {value} here\nchoose"
+        ):
             open_again(**{name: value})
-    with pytest.raises(SeqlabError, match=r"steps: 10 -> 1 \(a run can only be given more\)\nchoose"):
+    with pytest.raises(SeqlabError, match=r"steps: 10 there, 1 here \(the number .* can only be increased\)\nchoose"):
         open_again(steps=1)
     with pytest.raises(SeqlabError, match="the data of .* has changed since the run started"):
         open_run(tiny_experiment(), {}, {"train": "1" * 64}, tmp_path / "run")

@@ -91,8 +91,8 @@ MUTANTS = (
         Mutant(
             "training starts again if all checkpoints are damaged",
             "runs.manifest",
-            '    if steps:\n        raise SeqlabError(f"{run}: no checkpoint is intact',
-            '    if 0:\n        raise SeqlabError(f"{run}: no checkpoint is intact',
+            '    if steps:\n        raise SeqlabError(\n            f"{run}: all checkpoints are damaged',
+            '    if 0:\n        raise SeqlabError(\n            f"{run}: all checkpoints are damaged',
             "training.test_survival.test_nothing_whole_is_one_error_and_nothing_is_lost",
         ),
         (),
@@ -349,8 +349,8 @@ MUTANTS = (
         Mutant(
             "a run resumes with another experiment",
             "runs.folder",
-            "        if changed:\n            resumable",
-            "        if 0:\n            resumable",
+            "        if changed:\n            remedy",
+            "        if 0:\n            remedy",
             "training.test_survival.test_what_may_change_from_one_part_of_a_run_to_the_next",
         ),
         (),

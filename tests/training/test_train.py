@@ -73,7 +73,7 @@ def test_the_same_command_again_does_nothing(home, capsys):
 def test_another_config_is_refused(home, capsys):
     assert call(home, "train", "tiny.py", "--out", "run", "--data-dir", "data", "--seed", "9") == 2
     error = capsys.readouterr().err
-    assert "seed: 0 -> 9" in error
+    assert "seed: 0 there, 9 here" in error
     assert "--init-from" in error
 
 
@@ -146,7 +146,7 @@ def test_list(home, capsys, kind):
     [
         (["trian"], "no command 'trian': did you mean 'train'"),
         (["train", "nope.py", "--out", "x"], "no config nope.py"),
-        (["train", "--out", "x"], "CONFIG comes first"),
+        (["train", "--out", "x"], "CONFIG must come first"),
         (["train", "tiny.py", "--out", "x", "--model.heads", "3"], "must be divisible by the number of heads, 3"),
         (["train", "tiny.py", "--out", "x", "--optimizer.name", "lion"], "unknown optimizer"),
         (["train", "tiny.py", "--out", "x", "--schedule.name", "up"], "unknown schedule"),
@@ -172,26 +172,30 @@ def test_list(home, capsys, kind):
         (["train", "tiny.py", "--out", "x", "--data.pair", "en-xx"], "unknown locale 'xx'"),
         (["train", "tiny.py", "--out", "x", "--tokenizer", "none.model"], "--tokenizer none.model does not exist"),
         (["train", "tiny.py", "--out", "tiny.py"], "exists but is not a run"),
-        (["train", "tiny.py", "--out", "x", "--model.heads", "0"], "this model cannot be built"),
+        (["train", "tiny.py", "--out", "x", "--model.heads", "0"], "must be divisible by the number of heads, 0"),
+        (["train", "tiny.py", "--out", "x", "--model.hidden", "-1"], "check the sizes of the model"),
         (["train", "tiny.py", "--out", "x", "--model.dtype", "bf16"], "dtype must be 'float32' or 'bfloat16'"),
         (["train", "tiny.py", "--out", "x", "--model.dtype", "int32"], "dtype must be 'float32' or 'bfloat16'"),
         (["train", "tiny.py", "--out", "x", "--model.dropout", "1.5"], "dropout rates must be between 0 and 0.998"),
         (["train", "tiny.py", "--out", "x", "--checkpoints.last", "0"], "checkpoints.last must be at least 1, not 0"),
         (["train", "tiny.py", "--out", "x", "--coordinator", "here:99999"], "a PORT from 1 to 65535, or auto, not"),
         (["train", "tiny.py", "--out", "x", "--seed", "-1"], "seed must be between 0 and 4294967295, not -1"),
-        (["train", "tiny.py", "--out", "x", "--seed", "99999999999999999999"], "seed must be of type int"),
+        (
+            ["train", "tiny.py", "--out", "x", "--seed", "99999999999999999999"],
+            "seed must be at least -2**63 and below 2**63",
+        ),
         (["train", "tiny.py", "--out", "x", "--steps", "2147483648"], "steps must be between 1 and 2147483647"),
         (["train", "tiny.py", "--out", "x", "--tokenizer", "tiny.py"], "tiny.py: not a SentencePiece model"),
         (["train", "tiny.py", "--out", "x", "--optimizer.clip", "-1"], "optimizer.clip must be at least 0"),
         (["train", "tiny.py", "--out", "x", "--text.no-joint"], "needs one joint vocabulary"),
         (["train", "tiny.py", "--out", "run-average"], "has averaged parameters"),
         (["train", "tiny.py", "--out", "run", "--tokenizer", "own.model"], "has a different tokenizer"),
-        (["evaluate", "run", "--data-dir", "data", "--output", "no/dir/f"], "no folder no/dir"),
+        (["evaluate", "run", "--data-dir", "data", "--output", "no/dir/f"], "the folder no/dir does not exist"),
         (["decode", "run", "--input", "tiny.py", "--output", "data"], "data: is a folder"),
         (["decode", "nowhere"], "nowhere is not a run"),
-        (["decode", "run", "--checkpoint", "99"], "no checkpoint '99': choose best, last or one of 2, 4"),
+        (["decode", "run", "--checkpoint", "99"], "no checkpoint '99': choose best, last or a step: 2, 4"),
         (["decode", "run", "--input", "missing.txt"], "--input missing.txt: no such file"),
-        (["decode", "run", "--output", "no/folder/out", "--input", "tiny.py"], "no folder no/folder"),
+        (["decode", "run", "--output", "no/folder/out", "--input", "tiny.py"], "the folder no/folder does not exist"),
         (["decode", "run", "--beam", "0", "--input", "tiny.py"], "beam must be at least 1, not 0"),
         (["decode", "run", "--input", "tiny.py", "--lm", "run"], "run is not a language model"),
         (
@@ -203,7 +207,7 @@ def test_list(home, capsys, kind):
             "top_p needs samples: give a seed, such as --sample 1",
         ),
         (["decode", "run", "--input", "tiny.py", "--sample", "-1"], "sample must be a seed from 0 to"),
-        (["logprob", "run", "--target", "tiny.py"], "Translation has a source: give --input"),
+        (["logprob", "run", "--target", "tiny.py"], "Translation needs source texts: give --input FILE"),
         (["logprob", "run", "--target", "tiny.py", "--input", "tiny.py", "--output", "tiny.py"], "tiny.py"),
         (["logprob", "run", "--target", "own.model", "--input", "tiny.py"], "own.model"),
         (
