@@ -24,11 +24,13 @@ from seqlab.metrics.metric import count_means
 from seqlab.metrics.registry import checked_counts, load_metrics
 from seqlab.models.classifier_head import TINY
 from seqlab.parametrizations.parametrization import Parametrization
+from seqlab.readers.words import Words
+from seqlab.rewards.reward import Reward, rewards_of
 from seqlab.runs.parametrized import init_parameters
 from seqlab.system import parts
 from seqlab.system.errors import SeqlabError
 from seqlab.tasks.classification import Classification
-from seqlab.training.checks import check_experiment
+from seqlab.training.checks import check_experiment, check_reader
 from seqlab.training.prepare import fit_codec
 from seqlab.training.state import initial_state
 
@@ -296,3 +298,57 @@ def test_an_unused_broken_metric_disturbs_nothing(tmp_path, monkeypatch):
     assert "chrf" in metrics
     assert errors.keys() == contents.keys()
     assert "METRICS must be a dict" in errors["listed"]
+
+
+class ReaderWith(Words):
+    """`change` is made to what `read` returns."""
+
+    change: str = ""
+
+    def read(self, inputs, width, *, embed=None):
+        vectors, mask = Words.read(self, inputs, width, embed=embed)
+        return {
+            "one": vectors,
+            "int": (jnp.int32(vectors), mask),
+            "flat": (vectors[:, 0], mask),
+            "float mask": (vectors, mask * 1.0),
+            "mask": (vectors, mask[:, :1]),
+        }[self.change]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("one", "must return vectors"),
+        ("int", "must return floating-point vectors .* not int32"),
+        ("flat", r"must return floating-point vectors .* \(2, 8\)"),
+        ("float mask", "must return a mask of bool .* not float32"),
+        ("mask", r"must return a mask of bool .* \(2, 1\)"),
+    ],
+)
+def test_a_reader_with_mistakes(change, message):
+    with pytest.raises(SeqlabError, match=f"model.reader: ReaderWith.read {message}"):
+        check_reader(ReaderWith(vocabulary=9, change=change), "model.reader")
+
+
+class Scores(Reward):
+    def __init__(self, values):
+        self.values = values
+
+    def score(self, sources, texts):
+        return self.values
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (None, "a number for each of the 2 texts, not NoneType"),
+        (np.ones(1), r"a number for each of the 2 texts, not float64 \(1,\)"),
+        (np.ones((2, 1)), r"not float64 \(2, 1\)"),
+        (np.array(["a", "b"]), "not <U1"),
+        (np.array([1.0, np.nan]), "numbers that are not finite"),
+    ],
+)
+def test_a_reward_with_mistakes(values, message):
+    with pytest.raises(SeqlabError, match=f"Scores.score .*{message}"):
+        rewards_of(Scores(values), ["", ""], ["a", "b"])

@@ -1,6 +1,10 @@
 """Checks before training that involve several parts of an experiment, its data or the devices."""
 
+import functools
+from typing import Any
+
 import jax
+import jax.numpy as jnp
 
 from seqlab import catalogue
 from seqlab.config import Experiment
@@ -8,9 +12,10 @@ from seqlab.data.plans import Plan
 from seqlab.data.records import PreparedData
 from seqlab.decoding.settings import validation_search
 from seqlab.distributed.devices import check_devices
+from seqlab.layers.nesting import readers_of
 from seqlab.runs.parameters import init_params
 from seqlab.system.errors import SeqlabError
-from seqlab.types import Counted, Model
+from seqlab.types import Counted, Frames, Model, Pixels, Tokens
 
 
 def check_longest(model: Model, plan: Plan) -> None:
@@ -46,12 +51,32 @@ def check_experiment(experiment: Experiment) -> None:
         )
     validation_search(experiment)
     model = catalogue.with_expected_sizes(experiment).model
+    for path, reader in readers_of(model).items():
+        check_reader(reader, f"model.{path}")
     try:
         jax.eval_shape(lambda: init_params(model, experiment.seed))
     except SeqlabError:
         raise
     except (TypeError, ValueError, ZeroDivisionError) as error:
         raise SeqlabError(f"this model cannot be built ({error}): check the sizes of the model") from None
+
+
+def check_reader(reader: Any, place: str) -> None:
+    """Raises `SeqlabError` for a reader whose `blank` or `read` returns other types or shapes than `Reader` says."""
+    name = f"{place}: {type(reader).__name__}"
+    blank = reader.blank(2, 3)
+    if not isinstance(blank, Tokens | Frames | Pixels):
+        raise SeqlabError(f"{name}.blank must return Tokens, Frames or Pixels, not {type(blank).__name__}")
+    read = functools.partial(reader.init_with_output, method="read")
+    result = jax.eval_shape(lambda key, inputs: read(key, inputs, 8)[0], jax.random.key(0), blank)
+    if not isinstance(result, tuple) or len(result) != 2:
+        raise SeqlabError(f"{name}.read must return vectors [B P D] and a mask [B P]")
+    vectors, mask = result
+    if len(vectors.shape) != 3 or not jnp.issubdtype(vectors.dtype, jnp.floating):
+        kind = f"{vectors.dtype} {vectors.shape}"
+        raise SeqlabError(f"{name}.read must return floating-point vectors [B P D], not {kind}")
+    if mask.shape != vectors.shape[:2] or mask.dtype != bool:
+        raise SeqlabError(f"{name}.read must return a mask of bool [B P], not {mask.dtype} {mask.shape}")
 
 
 def check_columns(experiment: Experiment, data: PreparedData) -> None:
