@@ -103,7 +103,7 @@ def test_the_schedule_counts_rollouts(home):
 
 
 def test_no_updates_are_refused(home):
-    with pytest.raises(SeqlabError, match="task.updates must be at least 1, not 0"):
+    with pytest.raises(SeqlabError, match="updates must be an integer of at least 1, not 0"):
         check_experiment(dataclasses.replace(playing(home), task=PolicyGradient(updates=0)))
 
 
