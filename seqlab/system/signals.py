@@ -87,7 +87,9 @@ def listen_for_stop() -> Iterator[StopRequest]:
 
     def raise_again(unraisable: Any) -> None:
         """Raises `Stopped` again, because Python drops exceptions raised in garbage collection or a C callback."""
-        if isinstance(unraisable.exc_value, Stopped):
+        # The default action of SIGALRM ends the process, so the timer is set only while it is handled here.
+        handled = signal.getsignal(signal.SIGALRM) == stop_request.handle_signal
+        if isinstance(unraisable.exc_value, Stopped) and handled:
             stop_request.stopping = False
             signal.setitimer(signal.ITIMER_REAL, RETRY_DELAY)
         else:
@@ -100,7 +102,7 @@ def listen_for_stop() -> Iterator[StopRequest]:
         stop_request.raise_if_requested()
         yield stop_request
     finally:
+        sys.unraisablehook = previous_hook  # first, so that nothing sets the timer again
         signal.setitimer(signal.ITIMER_REAL, 0.0)
         for number, handler in handlers.items():
             signal.signal(number, handler)
-        sys.unraisablehook = previous_hook
