@@ -15,7 +15,7 @@ from seqlab import catalogue
 from seqlab.laws.equality import require, require_close, require_equal
 from seqlab.laws.subject import LENGTHS, Subject, logits_of, outputs, rows_of
 from seqlab.layers.nesting import join_inputs, modules_in, readers_of, with_fields
-from seqlab.training.step import make_step
+from seqlab.training.step import STEP_SUMS, make_step
 from seqlab.types import (
     Batch,
     Classifier,
@@ -174,6 +174,5 @@ def four_examples_can_be_memorized(s: Subject) -> None:
 
 def first_state(params: Params, optimizer: optax.GradientTransformation, sums: tuple[str, ...]) -> TrainState:
     """Returns the state at step 0 for an optimizer whose initial state is zero."""
-    names = ("loss", "weight", *sums, "gradient_norm", "steps")
     moments = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), jax.eval_shape(optimizer.init, params))
-    return TrainState(np.int32(0), params, moments, None, {name: np.float32(0) for name in names})
+    return TrainState(np.int32(0), params, moments, None, {name: np.float32(0) for name in (*STEP_SUMS, *sums)})

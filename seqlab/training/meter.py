@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from seqlab.training.step import STEP_SUMS
 from seqlab.types import has_mask
 
-STANDARD_SUMS = ("loss", "weight", "nll", "correct", "gradient_norm", "steps")  # others are metrics of the task
+STANDARD_SUMS = (*STEP_SUMS, "nll", "correct")  # others are metrics of the task
 
 
 class Stretch(NamedTuple):

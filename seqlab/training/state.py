@@ -13,7 +13,7 @@ from seqlab.system.errors import SeqlabError
 from seqlab.training.online import make_online_step
 from seqlab.training.optimizer import optimizer_at
 from seqlab.training.schedule import make_schedule
-from seqlab.training.step import make_step, zeros_like
+from seqlab.training.step import STEP_SUMS, make_step, zeros_like
 from seqlab.training.trainable import check_patterns, split
 from seqlab.types import Context, Loss, Reference, TrainState
 
@@ -48,13 +48,12 @@ def initial_state(experiment: Experiment, batch: Any, references: dict[str, Refe
     experience = jax.eval_shape(rollout_of(experiment), params, batch, context)
     value = jax.eval_shape(loss_of(experiment), params, experience, context)
     check_loss(value, type(experiment.task).__name__)
-    names = ("loss", "weight", *value.sums, "gradient_norm", "steps")
     return TrainState(
         step=jnp.int32(0),
         params=params,
         optimizer=optimizer_of(experiment).init(split(params, trained_pattern(experiment))[0]),
         carry=zeros_like(value.carry),
-        sums={name: jnp.float32(0) for name in names},
+        sums={name: jnp.float32(0) for name in (*STEP_SUMS, *value.sums)},
         average=jax.tree.map(jnp.copy, params) if settings.average else None,
     )
 
@@ -63,7 +62,7 @@ def check_loss(value: Any, task: str) -> None:
     """Raises `SeqlabError` if the loss of a task is not a `Loss` of scalars."""
     if not isinstance(value, Loss) or not isinstance(value.sums, dict):
         raise SeqlabError(f"{task}.loss must return a Loss(sum, weight, sums), not {type(value).__name__}")
-    reserved = min(value.sums.keys() & {"loss", "weight", "gradient_norm", "steps"}, default=None)
+    reserved = min(value.sums.keys() & STEP_SUMS, default=None)
     if reserved is not None:
         raise SeqlabError(f"{task}.loss: the name {reserved!r} in sums is reserved: choose another name")
     scalars = {"sum": value.sum, "weight": value.weight, **value.sums}

@@ -11,6 +11,7 @@ import optax
 from seqlab.training.trainable import merge, split
 from seqlab.types import AnyArray, Carry, Context, Loss, Params, Reference, TrainState
 
+STEP_SUMS = ("loss", "weight", "gradient_norm", "steps")  # the sums of every step; a loss may add others
 LossFunction = Callable[[Params, Any, Context], Loss]  # of parameters and a batch
 
 
