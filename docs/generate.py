@@ -1,30 +1,22 @@
 """Writes the reference pages of the documentation: commands, fields of a config, parts, and the Python API.
 
-    python docs/generate.py FOLDER
-
 `conf.py` calls `write_reference` at each build, so the pages agree with the code that is imported.
 """
 
-import contextlib
 import dataclasses
 import importlib
 import inspect
-import io
-import os
-import sys
 from pathlib import Path
 from types import ModuleType
-from unittest import mock
 
 from docstrings import cell, code, doc_of, field_table, first_line, markdown, signature
+from help_texts import EXAMPLES, command_help
 
 from seqlab import config
-from seqlab.cli.main import COMMANDS, run_command
+from seqlab.cli.main import COMMANDS
 from seqlab.metrics.registry import load_metrics
 from seqlab.system.parts import names
 
-ROOT = Path(__file__).resolve().parents[1]
-EXAMPLES = {name: "configs/quickstart.py" for name in ("train", "cost", "diagnose")} | {"prepare": "multi30k/en-de"}
 CONFIG_CLASSES = ("Experiment", "Text", "Batching", "Optimizer", "Schedule", "Search", "Validation", "Checkpoints")
 CONFIG_CLASSES += ("Parallel",)
 MODULE_KINDS = ("models", "encoders", "readers")
@@ -44,23 +36,6 @@ def write_reference(folder: Path) -> None:
         path, content = folder / f"{name}.md", page()
         if not path.exists() or path.read_text(encoding="utf-8") != content:
             path.write_text(content, encoding="utf-8")
-
-
-def help_of(command: str, *arguments: str) -> str:
-    """Returns what `seqlab COMMAND ARGUMENTS --help` prints on a terminal of 100 columns."""
-    output, folder = io.TextIOWrapper(io.BytesIO(), "utf-8"), os.getcwd()
-    os.chdir(ROOT)
-    try:
-        with (
-            mock.patch.dict(os.environ, {"COLUMNS": "100"}),
-            contextlib.redirect_stdout(output),
-            contextlib.suppress(SystemExit),
-        ):
-            run_command([command, *arguments, "--help"])
-    finally:
-        os.chdir(folder)
-    output.seek(0)
-    return output.read()
 
 
 def options_in(text: str) -> list[tuple[str, str]]:
@@ -83,7 +58,7 @@ def options_in(text: str) -> list[tuple[str, str]]:
 def commands_page() -> str:
     lines = ["# Commands", "", "`seqlab COMMAND --help` prints these texts.", ""]
     lines += ["| command | what it does |", "|---|---|"]
-    helps = {name: help_of(name, *filter(None, [EXAMPLES.get(name)])) for name in COMMANDS}
+    helps = {name: command_help(name) for name in COMMANDS}
     for name, function in COMMANDS.items():
         lines.append(f"| [`seqlab {name}`](#seqlab-{name}) | {cell(first_line(function))} |")
     for name, text in helps.items():
@@ -174,7 +149,3 @@ def api_page() -> str:
                             "",
                         ]
     return "\n".join(lines)
-
-
-if __name__ == "__main__":
-    write_reference(Path(sys.argv[1]))

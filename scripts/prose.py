@@ -6,15 +6,15 @@
 Prints a line for each phrase found, with its replacement, and exits with 1 if there are any.
 """
 
-import contextlib
-import io
 import re
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from seqlab.cli.main import COMMANDS, WITH_FIRST_ARGUMENT, run_command
+from help_texts import command_help, help_text
+
+from seqlab.cli.main import COMMANDS
 
 ROOT = Path(__file__).resolve().parents[1]
 SUFFIXES = (".md", ".py", ".sh", ".toml", ".yaml", ".html", ".sbatch", ".txt")
@@ -60,15 +60,9 @@ def tracked_files() -> list[Path]:
 
 def help_texts() -> Iterator[tuple[str, str]]:
     """Yields the help text of the program and of each command, by name."""
-    for arguments in ([], *([name] for name in COMMANDS)):
-        # Options of some commands depend on a config or a data set.
-        first = {"prepare": ["cldr_phrases"], "launch": []}.get(arguments[0] if arguments else "")
-        if arguments and arguments[0] in WITH_FIRST_ARGUMENT and first is None:
-            first = ["configs/quickstart.py"]
-        text = io.StringIO()
-        with contextlib.redirect_stdout(text), contextlib.suppress(SystemExit), contextlib.chdir(ROOT):
-            run_command([*arguments, *(first or []), "--help"])
-        yield " ".join(["seqlab", *arguments, "--help"]), text.getvalue()
+    yield "seqlab --help", help_text()
+    for name in COMMANDS:
+        yield f"seqlab {name} --help", command_help(name)
 
 
 def check_phrases(sources: Iterable[tuple[str, str]]) -> int:

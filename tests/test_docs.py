@@ -4,13 +4,13 @@ import re
 import shlex
 from pathlib import Path
 
-import generate
+import help_texts
 import pytest
 
 from seqlab.cli.main import COMMANDS
 
 ROOT = Path(__file__).parents[1]
-EXAMPLES = {name: argument for name, argument in generate.EXAMPLES.items() if name != "prepare"}
+EXAMPLES = {name: argument for name, argument in help_texts.EXAMPLES.items() if name != "prepare"}
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
 PAGES += sorted(path for path in (ROOT / "docs").rglob("*.md") if not {"_build", "reference"} & set(path.parts))
 GENERATED = {ROOT / "docs" / "reference" / f"{name}.md" for name in ("commands", "config", "parts", "api")}
@@ -80,7 +80,7 @@ OPTIONS = {}
 def options_of(command, argument=None):
     """The names of the options of a command, and of its fields if it reads a config."""
     if (command, argument) not in OPTIONS:
-        text = generate.help_of(command, *filter(None, [argument]))
+        text = help_texts.help_text(command, *filter(None, [argument]))
         OPTIONS[command, argument] = set(re.findall(r"--[a-z][\w.-]*", text)) | {"--help"}
     return OPTIONS[command, argument]
 
