@@ -110,10 +110,10 @@ def recorded_runner(recorder: PhaseRecorder, make_runner: Callable[..., Any]) ->
         def compile_step(step: Callable[..., Any]) -> Callable[..., Any]:
             compiled = runner.compile(step)
 
-            def run(state: Any, batch: Any) -> Any:
+            def run(*arguments: Any) -> Any:
                 recorder.leave_step()
                 recorder.enter("step")
-                return compiled(state, batch)
+                return compiled(*arguments)
 
             return run
 
