@@ -234,14 +234,18 @@ def growth(curves: list[dict[str, Any]], places: list[str]) -> list[str]:
 def draw(rows: list[dict[str, Any]], curves: list[dict[str, Any]]) -> None:
     """Plots the ratios, and the curves by the quantity that they grow with."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator
 
     against = [one for one in rows if one["ratio"] is not None and one["unit"].endswith("/s")]
     chart = Figure(figsize=(9, 0.32 * len(against) + 1), layout="constrained")
     axis = chart.subplots()
-    axis.barh([one["name"] for one in against], [one["ratio"] for one in against])
+    axis.barh([one["name"] for one in against], [one["ratio"] - 1 for one in against], left=1)
     axis.axvline(1.0, color="black", linewidth=1)
     axis.invert_yaxis()
-    axis.set_xlabel("speed relative to the peer")
+    axis.set(xscale="log", xlabel="speed relative to the peer, on a logarithmic axis")
+    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.xaxis.set_major_formatter("{x:g}")
+    axis.xaxis.set_minor_formatter("")
     axis.grid(axis="x", alpha=0.3)
     chart.savefig(PAGE.with_name("benchmarks.png"), dpi=110)
     kinds = list(dict.fromkeys(one["over"] for one in curves if one["unit"] in ("s", "ms")))
