@@ -130,7 +130,7 @@ ROWS = {
     ),
     "multi30k-de-en": Row(
         what="Multi30k de-en, raw files, `bahdanau` GRU, SentencePiece 8,000: BLEU on test2016",
-        published="33.47 (model card of a public re-implementation)",
+        published="-",
         runs={"bahdanau": captions("multi30k_bahdanau", pair="de-en")},
         scores=("BLEU",),
     ),
