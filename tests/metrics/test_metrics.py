@@ -1,7 +1,9 @@
 """Compares scores with the packages that compute them."""
 
+import importlib
 import json
 import os
+import signal
 import sys
 from types import SimpleNamespace
 
@@ -12,7 +14,6 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from rouge_score.rouge_scorer import RougeScorer
 from rouge_score.tokenizers import DefaultTokenizer
-from sacrebleu.sacrebleu import main as sacrebleu_main
 
 from seqlab.evaluation.confusion import confusion
 from seqlab.evaluation.doubts import doubts
@@ -20,6 +21,11 @@ from seqlab.evaluation.nearest import nearest_targets
 from seqlab.metrics.registry import count, find_metric, load_metrics, score, score_lines
 from seqlab.metrics.rouge import words
 from seqlab.system.errors import SeqlabError
+
+# sacrebleu's command sets SIGPIPE to its default action, which ends a process of the tests at the next closed pipe.
+SIGPIPE_ACTION = signal.getsignal(signal.SIGPIPE)
+sacrebleu_main = importlib.import_module("sacrebleu.sacrebleu").main
+signal.signal(signal.SIGPIPE, SIGPIPE_ACTION)
 
 METRICS, ERRORS = load_metrics()
 OF_NUMBERS = {"mse", "pearson", "spearman"}

@@ -28,6 +28,11 @@ def handlers() -> list:
     return [signal.getsignal(number) for number in (*STOP_SIGNALS, signal.SIGALRM)]
 
 
+def test_no_module_has_changed_what_a_closed_pipe_does():
+    """Python ignores SIGPIPE. Its default action would end a process of the tests silently."""
+    assert signal.getsignal(signal.SIGPIPE) == signal.SIG_IGN
+
+
 @pytest.mark.parametrize("number", STOP_SIGNALS)
 def test_the_first_is_noted_and_the_second_ends(number):
     with listen_for_stop() as stop_request, stop_request.deferral():
