@@ -136,6 +136,13 @@ def test_unknown_parts(kind, name, message):
         catalogue.module(kind, name)
 
 
+@pytest.mark.parametrize("kind", ["configs", *parts.PART_FOLDERS])
+def test_parts_are_listed_with_a_whole_sentence(kind, capsys):
+    assert call(ROOT, "list", kind) == 0
+    for line in capsys.readouterr().out.splitlines():
+        assert line.endswith((".", "?")), line
+
+
 def test_data_sets_by_name():
     assert catalogue.dataset("multi30k/de-en").pair == "de-en"
     assert catalogue.dataset("cldr_phrases").pair == "en-de"

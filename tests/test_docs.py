@@ -63,7 +63,7 @@ def test_code_in_the_readme_is_that_of_its_files():
 def commands_in(path):
     """Commands of seqlab in blocks and in code spans of a page, as lists of words, without the shell around them."""
     content = path.read_text(encoding="utf-8")
-    fenced = re.findall(r"```(?:text|bash|sh)?\n(.*?)```", content, re.DOTALL)
+    fenced = re.findall(r"```(?:text|bash|sh|console)?\n(.*?)```", content, re.DOTALL)
     blocks = [line.removeprefix("$ ") for block in fenced for line in block.splitlines() if line.startswith("$ ")]
     blocks += re.findall(r"^    (.*)$", content, re.MULTILINE)
     prose = re.sub(r"```.*?```", "", content, flags=re.DOTALL)

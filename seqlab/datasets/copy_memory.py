@@ -1,8 +1,8 @@
-"""The copying memory task (Hochreiter & Schmidhuber 1997; as in Bai et al. 2018, section 4): repeat ten symbols after
-a delay.
+"""The copying memory task (Hochreiter & Schmidhuber 1997): repeat ten symbols after a delay.
 
-A sequence consists of ten symbols from 1 to 8, `delay` - 1 zeros, and eleven 9s. The labels are zeros, followed by
-the ten symbols at the last ten positions. A model without memory has a cross-entropy of 10 ln 8 / (delay + 20).
+As in Bai et al. (2018, section 4), a sequence consists of ten symbols from 1 to 8, `delay` - 1 zeros, and eleven 9s.
+The labels are zeros, followed by the ten symbols at the last ten positions. A model without memory has a
+cross-entropy of 10 ln 8 / (delay + 20).
 """
 
 from collections.abc import Iterator

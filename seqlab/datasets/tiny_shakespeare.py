@@ -1,7 +1,7 @@
-"""Tiny Shakespeare: a million characters of plays (Karpathy 2015), one example per line. The last 10% are for
-validation.
+"""Tiny Shakespeare: a million characters of plays (Karpathy 2015), one example per line.
 
-The data is the file `input.txt`, optionally gzipped, from `karpathy/char-rnn`, data/tinyshakespeare.
+The last 10% are for validation. The data is the file `input.txt`, optionally gzipped, from `karpathy/char-rnn`,
+data/tinyshakespeare.
 """
 
 import gzip

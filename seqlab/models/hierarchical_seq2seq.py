@@ -1,8 +1,7 @@
-"""A hierarchical encoder of words and sentences, and a decoder with attention to both (Li et al. 2015; for dialogue,
-Serban et al. 2016).
+"""A hierarchical encoder of words and sentences, and a decoder with attention to both (Li et al. 2015).
 
-The scores of the two levels of attention are added before the softmax, so that the weight of a word includes the
-weight of its sentence (Nallapati et al. 2016, section 2.4).
+For dialogue, see Serban et al. (2016). The scores of the two levels of attention are added before the softmax, so
+that the weight of a word includes the weight of its sentence (Nallapati et al. 2016, section 2.4).
 """
 
 from typing import Any
