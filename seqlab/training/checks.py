@@ -33,20 +33,20 @@ def check_experiment(experiment: Experiment) -> None:
     """
     catalogue.check_parts(experiment)
     check_devices(experiment.parallel)
-    names = ("loss", *experiment.task.metrics)
+    task, model = experiment.task, experiment.model
+    names = ("loss", *task.metrics)
     if experiment.validation.metric not in names:
         raise SeqlabError(
             f"validation.metric {experiment.validation.metric!r} is not a metric of this task "
             f"({', '.join(names)}): add it to the field metrics of the task"
         )
-    model, task = type(experiment.model).__name__, experiment.task
     if task.metrics and not task.predicts:
         raise SeqlabError(f"{type(task).__name__} has metrics but predicts nothing: define requests or predict")
-    if isinstance(experiment.model, Counted) and (experiment.parametrization or experiment.initialize):
-        raise SeqlabError(f"{model} is estimated by counting: remove parametrization and initialize")
-    if experiment.task.whole_batch and (experiment.accumulate > 1 or experiment.parallel.name == "pmap"):
+    if isinstance(model, Counted) and (experiment.parametrization or experiment.initialize):
+        raise SeqlabError(f"{type(model).__name__} is estimated by counting: remove parametrization and initialize")
+    if task.whole_batch and (experiment.accumulate > 1 or experiment.parallel.name == "pmap"):
         raise SeqlabError(
-            f"the loss of {type(experiment.task).__name__} depends on the whole batch: set accumulate to 1 and "
+            f"the loss of {type(task).__name__} depends on the whole batch: set accumulate to 1 and "
             "parallel.name to jit"
         )
     validation_search(experiment)
