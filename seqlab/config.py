@@ -130,8 +130,9 @@ class Schedule:
         check_types(self, "schedule.")
         if self.name not in SCHEDULES:
             raise SeqlabError(f"unknown schedule {self.name!r}: use one of {', '.join(SCHEDULES)}")
-        check_minimums(self, "schedule.", every=1, warmup=0)
+        check_minimums(self, "schedule.", every=1, warmup=0, dim=1)
         check_nonnegative("schedule.peak", self.peak)
+        check_nonnegative("schedule.decay", self.decay)
 
 
 @dataclass(frozen=True)
@@ -279,7 +280,7 @@ class Validation:
             raise SeqlabError(
                 f"validation.metric {self.metric!r} needs decoded texts: set validation.beam to 1 or more"
             )
-        check_minimums(self, "validation.", every=1, examples=1, beam=0)
+        check_minimums(self, "validation.", every=1, examples=1, beam=0, patience=0)
 
 
 @dataclass(frozen=True)

@@ -406,7 +406,7 @@ def test_a_finished_run_is_trained_longer(files, monkeypatch):
     train_in(folder, experiment, "extended", monkeypatch)
     train_in(folder, longer, "extended", monkeypatch, lines)
     train_in(folder, longer, "whole", monkeypatch)
-    assert "extended had 3 steps, and is trained to 6" in lines
+    assert "extended is extended from 3 to 6 steps" in lines
     hashes = [(folder / name / "hashes.jsonl").read_text() for name in ("extended", "whole")]
     assert hashes[0] == hashes[1]
     assert manifest.checkpoint_steps(folder / "extended")[-1] == 6

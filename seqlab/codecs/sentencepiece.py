@@ -95,9 +95,8 @@ class SentencePiece(TextCodec):
             elif i not in (self.pad, self.bos, self.eos):
                 lines[-1].append(i)
         # An unknown word of a word vocabulary keeps SentencePiece's blank symbol, which is replaced here.
-        return "\n".join(
-            text.removeprefix("\u2581").replace("\u2581", " ") for text in self.processor.decode(lines)
-        ).strip()
+        texts = [text.removeprefix("\u2581").replace("\u2581", " ") for text in self.processor.decode(lines)]
+        return "\n".join(texts).strip(" \n")
 
     def save(self) -> bytes:
         return self.model
@@ -136,7 +135,8 @@ def train_sentencepiece(texts: Iterable[str], text: Text, reserved: Sequence[str
     """Returns a codec with byte fallback, trained on `texts`. The result is deterministic.
 
     Text is not normalized: decoding restores the encoded text, except for repeated blanks and blanks at the start or
-    end of a line. With characters as tokens, these are restored as well.
+    end of a line. With characters as tokens, only blanks and newlines at the start or end of a text are not restored.
+    SentencePiece reads U+2581 as a blank.
     """
     import sentencepiece
 

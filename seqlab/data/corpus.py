@@ -143,14 +143,26 @@ def _encode_into(folder: Path, examples: Iterable[dict[str, Any]], count: int, c
             while chunk := ahead.result():
                 ahead = reader.submit(read)
                 for column, writer in writers.items():
+                    values = [example[column] for example in chunk]
                     try:
-                        writer.write([example[column] for example in chunk])
+                        writer.write(values)
                     except SeqlabError as error:
-                        last = f"s {begin + 1} to {begin + len(chunk)}" if len(chunk) > 1 else f" {begin + 1}"
-                        place = f"column {column!r}, example{last}"
+                        place = f"column {column!r}, {name_examples(values, writer.codec, begin)}"
                         raise SeqlabError(f"{place}: {error}") from None
                 begin += len(chunk)
                 advance(len(chunk))
+
+
+def name_examples(values: Sequence[Value], codec: Codec, begin: int) -> str:
+    """Returns the number of the first example that cannot be encoded alone, or else the numbers of all of them. The
+    number of the first value is `begin` + 1.
+    """
+    for i, value in enumerate(values, begin + 1):
+        try:
+            as_row(encode_values([value], codec)[0], codec)
+        except SeqlabError:
+            return f"example {i}"
+    return f"examples {begin + 1} to {begin + len(values)}"
 
 
 def memory_map(path: Path, dtype: str, shape: tuple[int, ...] = ()) -> np.ndarray:

@@ -39,8 +39,8 @@ class Format(NamedTuple):
         values = {"line": number, "text": text}
         for name, value in (("score", decoded.score), ("log_prob", decoded.log_prob)):
             values[name] = value if math.isfinite(value) else None
-        if decoded.alignment is not None:
-            source, target, best, shares = decoded.alignment
+        if self.alignments is not None:
+            source, target, best, shares = decoded.alignment or ([], [], [], [])
             links = [[i, j, round(share, 4)] for j, (i, share) in enumerate(zip(best, shares, strict=True))]
             values |= {"source": source, "target": target, "alignment": links}
         return values

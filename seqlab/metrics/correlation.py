@@ -29,7 +29,11 @@ def count_pairs(
 
 
 def pearson(predicted: np.ndarray, expected: np.ndarray) -> float:
-    return np.corrcoef(predicted, expected)[0, 1]
+    # Scaled first, because the squares of very large or small numbers leave the range of float64.
+    deviations = [
+        numbers / np.abs(numbers).max() for numbers in (predicted - predicted.mean(), expected - expected.mean())
+    ]
+    return np.corrcoef(*deviations)[0, 1]
 
 
 def spearman(predicted: np.ndarray, expected: np.ndarray) -> float:

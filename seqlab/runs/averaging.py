@@ -19,14 +19,11 @@ def average(run: Path, last: int, out: Path) -> list[int]:
     """Writes the run `out`, whose only checkpoint has the mean parameters of the last `last` checkpoints of `run`.
 
     The new run can decode but not resume training, since it has no optimizer state. Returns the steps of the averaged
-    checkpoints. Raises `SeqlabError` if there are fewer checkpoints.
+    checkpoints. Raises `SeqlabError` if there are fewer checkpoints, or if some between them were removed.
     """
     experiment = catalogue.load_experiment(run / "experiment.json")
     check_new(out)
-    if last > experiment.checkpoints.last:
-        count = experiment.checkpoints.last
-        raise SeqlabError(f"{run} keeps only its last {count} checkpoints: train with --checkpoints.last {last}")
-    params, steps = mean_parameters(run, last)
+    params, steps = mean_parameters(run, last, experiment.validation.every)
     with atomic_folder(out) as part:
         save_codecs(load_codecs(run, experiment.task.columns), part)
         catalogue.save_experiment(experiment, part / "experiment.json")
@@ -36,15 +33,22 @@ def average(run: Path, last: int, out: Path) -> list[int]:
     return steps
 
 
-def mean_parameters(run: Path, count: int) -> tuple[Any, list[int]]:
-    """Returns the mean parameters of the last `count` checkpoints, and the steps of these checkpoints.
+def mean_parameters(run: Path, count: int, every: int) -> tuple[Any, list[int]]:
+    """Returns the mean parameters of the last `count` checkpoints, and the steps of these checkpoints. `every`: the
+    number of steps between two checkpoints.
 
-    Raises `SeqlabError` if there are fewer checkpoints.
+    Raises `SeqlabError` if there are fewer checkpoints. An older best checkpoint is not one of the last.
     """
-    steps = manifest.checkpoint_steps(run)[-count:]
-    if count < 1 or len(steps) < count:
-        number = f"{len(steps)} checkpoint{'s' * (len(steps) != 1)}"
-        raise SeqlabError(f"{run} has {number}: cannot average {count}; --checkpoints.last sets how many are kept")
+    steps = manifest.checkpoint_steps(run)
+    removed = [i for i in range(1, len(steps)) if steps[i] - steps[i - 1] > every]
+    last = steps[removed[-1] :] if removed else steps
+    if not 1 <= count <= len(last):
+        listed = ", ".join(map(str, last)) or "none"
+        raise SeqlabError(
+            f"{run}: cannot average {count} checkpoints: the last consecutive ones are {listed}; "
+            "--checkpoints.last sets how many a training keeps"
+        )
+    steps = last[-count:]
     trees = [checkpoint.parameters_of(checkpoint.restore(run, step)) for step in steps]
     mean = jax.tree.map(
         lambda *leaves: np.mean(np.stack(leaves), axis=0, dtype=np.float64).astype(leaves[0].dtype), *trees

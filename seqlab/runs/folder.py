@@ -74,7 +74,8 @@ def open_run(
 
 def without_resumable_fields(experiment: Experiment) -> Experiment:
     """Returns the experiment with defaults for the fields that may change when a run is resumed: those that change no
-    result, and the number of steps, so that a finished run can be trained longer. Paths of data are absolute.
+    result, and the number of steps and the patience, so that a finished run can be trained longer. Paths of data are
+    absolute.
     """
     return dataclasses.replace(
         experiment,
@@ -85,4 +86,5 @@ def without_resumable_fields(experiment: Experiment) -> Experiment:
         hash_every=0,
         log_every=1,
         checkpoints=Checkpoints(),
+        validation=dataclasses.replace(experiment.validation, patience=0),
     )

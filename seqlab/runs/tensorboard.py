@@ -8,17 +8,19 @@ from typing import Any
 
 
 class Events:
-    """An event file of TensorBoard. Values are written immediately. Writing ends at an error, which `say` reports."""
+    """An event file of TensorBoard. It discards the values of earlier files from `step` on. Values are written
+    immediately. Writing ends at an error, which `say` reports.
+    """
 
     def __init__(self, folder: Path, step: int, say: Callable[[str], None]):
         from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue]
 
         self.event, self.say, self.writer = Event, say, None
-        session = SessionLog(status=SessionLog.START)  # discards later steps of earlier files
+        session = SessionLog(status=SessionLog.START)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self.writer = open_events(folder)
-            self.writer.write_event(Event(step=step + 1, session_log=session, wall_time=time.time()))
+            self.writer.write_event(Event(step=step, session_log=session, wall_time=time.time()))
         except OSError as error:
             self.give_up(error)
 

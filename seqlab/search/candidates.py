@@ -32,8 +32,9 @@ def propose(
 ) -> Candidates:
     """Returns the continuations by token `i`, which prefixes, the maximum length and phrases may force."""
     rules, requests, size, eos = context.rules, context.requests, old.token.shape[1], context.static.eos
+    history = History(old.tokens, i, requests.continued)
     logits, normalizer = process(
-        logits, History(old.tokens, i), context.processors, requests.minimum, context.static, rules.renormalize,
+        logits, history, context.processors, requests.minimum, context.static, rules.renormalize,
         context.decoder.normalized,
     )  # fmt: skip
     last = i + 1 >= requests.limit

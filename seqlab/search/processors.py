@@ -11,15 +11,33 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from seqlab.search.settings import StaticSettings
+from seqlab.types import Tokens
 
 NEVER = -1e9  # score of an impossible token; finite, so that sums of it stay ordered
+SMALLEST_TEMPERATURE = 1e-30  # smaller ones would be zero in float32
 
 
 class History(NamedTuple):
-    """The tokens of hypotheses so far: `tokens` [B K L], zeros from position `t` on."""
+    """The tokens of hypotheses so far: `tokens` [B K L], zeros from position `t` on, and the `prompt` [B P] that they
+    continue, or None.
+    """
 
     tokens: jax.Array
     t: jax.Array
+    prompt: Tokens | None = None
+
+    def text(self) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Returns the tokens of prompt and text [B K P + L], which of them are words, and the number of positions so
+        far. The first token of a prompt begins the text and is not a word.
+        """
+        written = jnp.broadcast_to(jnp.arange(self.tokens.shape[-1]) < self.t, self.tokens.shape)
+        if self.prompt is None:
+            return self.tokens, written, self.t
+        ids, mask = self.prompt.ids, jnp.cumsum(self.prompt.mask, axis=-1) > 1
+        batch, beam, _ = self.tokens.shape
+        ids, mask = (jnp.broadcast_to(x[:, None], (batch, beam, x.shape[-1])) for x in (ids, mask))
+        tokens = jnp.concatenate([ids, self.tokens], axis=-1)
+        return tokens, jnp.concatenate([mask, written], axis=-1), self.t + ids.shape[-1]
 
 
 Processor = Callable[[jax.Array, History], jax.Array]
@@ -91,13 +109,13 @@ def no_repeat_ngrams(n: int) -> Processor:
     """Returns a processor that forbids repeated n-grams (Paulus et al. 2018, section 2.5)."""
 
     def processor(scores: jax.Array, history: History) -> jax.Array:
-        tokens, t = history
+        tokens, words, t = history.text()
         room = tokens.shape[-1]
         if room < n:
             return scores
         # Wherever the last n-1 tokens occurred earlier, the token that followed them there is forbidden.
         at = jnp.arange(room - n + 1)
-        alike = jnp.broadcast_to(at + n - 1 < t, tokens[..., n - 1 :].shape)
+        alike = (at + n - 1 < t) & words[..., : room - n + 1]
         for k in range(n - 1):
             newest = jnp.take(tokens, jnp.maximum(t - n + 1 + k, 0), axis=-1)
             alike &= tokens[..., k : room - n + 1 + k] == newest[..., None]
@@ -112,8 +130,8 @@ def repetition_penalty(penalty: float) -> Processor:
     """
 
     def processor(scores: jax.Array, history: History) -> jax.Array:
-        written = jnp.broadcast_to(jnp.arange(history.tokens.shape[-1]) < history.t, history.tokens.shape)
-        seen = occurrences(history.tokens, written, scores.shape[-1])
+        tokens, words, _ = history.text()
+        seen = occurrences(tokens, words, scores.shape[-1])
         return jnp.where(seen, jnp.where(scores > 0, scores / penalty, scores * penalty), scores)
 
     return processor
@@ -121,7 +139,13 @@ def repetition_penalty(penalty: float) -> Processor:
 
 def temperature(value: float) -> Processor:
     """Returns a processor that divides scores by a temperature. Values below 1 favor likely tokens."""
-    return lambda scores, history: jnp.where(scores > NEVER / 2, scores / value, NEVER)
+
+    def processor(scores: jax.Array, history: History) -> jax.Array:
+        # The best score becomes 0, so that a small temperature makes no allowed token impossible or infinite.
+        below = scores - scores.max(-1, keepdims=True)
+        return jnp.where(scores > NEVER / 2, jnp.maximum(below / max(value, SMALLEST_TEMPERATURE), NEVER / 4), NEVER)
+
+    return processor
 
 
 def top_k(k: int) -> Processor:

@@ -66,6 +66,11 @@ class RequestBatch(NamedTuple):
     prefix: AnyArray | None = None
     phrases: AnyArray | None = None
 
+    @property
+    def continued(self) -> Tokens | None:
+        """The prompts, unless each of them is only the token that begins a text."""
+        return self.prompt if self.prompt.ids.shape[1] > 1 else None
+
 
 def max_tokens(model: Any) -> int:
     """Returns the maximum number of tokens of a source or a prompt that the model reads."""

@@ -105,9 +105,12 @@ def make_folder_once(folder: Path, fill: Callable[[Path], None]) -> None:
                     fill(part)
 
 
-def file_stamps(files: Iterable[tuple[str, Path]]) -> list[tuple[str, str, int, int]]:
-    """Returns the label, path, size and modification time of each file, to detect edited files."""
-    return [(label, str(p.resolve()), p.stat().st_size, p.stat().st_mtime_ns) for label, p in files]
+def file_stamps(files: Iterable[tuple[str, Path]]) -> list[tuple[str, str, int, int, int]]:
+    """Returns the label, path, size and times of each file, to detect edited files. The time of the last change of
+    its entry differs even where a copy has kept the size and the modification time.
+    """
+    stats = [(label, path.resolve(), path.stat()) for label, path in files]
+    return [(label, str(path), s.st_size, s.st_mtime_ns, s.st_ctime_ns) for label, path, s in stats]
 
 
 @contextlib.contextmanager

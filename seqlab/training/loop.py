@@ -38,8 +38,15 @@ def run_attempt(context: TrainingContext, left_out: Sequence[BatchPosition]) -> 
     """
     experiment = context.experiment
     start, progress = newest_progress(context)
-    if progress.judged and (start >= experiment.steps or progress.stopped):
+    if progress.judged and start >= experiment.steps:
         context.say(f"{context.run} is already trained: {start} steps")
+        return
+    progress = progress.with_patience(experiment.validation.patience)
+    if progress.judged and progress.stopped:
+        context.say(
+            f"{context.run} stopped early at step {start}, after {progress.waited} validations without improvement: "
+            "raise --validation.patience to continue, or set it to 0"
+        )
         return
     if start:
         context.say(f"resuming from step {start}")

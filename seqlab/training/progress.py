@@ -69,8 +69,11 @@ class Progress:
             after = dataclasses.replace(self, best=value, best_step=step, waited=0)
         else:
             after = dataclasses.replace(self, waited=self.waited + 1)
-        stopped = 0 < validation.patience <= after.waited
-        return dataclasses.replace(after, judged=True, stopped=stopped)
+        return dataclasses.replace(after, judged=True).with_patience(validation.patience)
+
+    def with_patience(self, patience: int) -> "Progress":
+        """Returns the progress with the decision whether to stop early after `patience` validations."""
+        return dataclasses.replace(self, stopped=0 < patience <= self.waited)
 
 
 JSON_TYPES: dict[str, Any] = {

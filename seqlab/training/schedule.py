@@ -28,7 +28,7 @@ def make_schedule(schedule: Schedule, steps: int) -> Callable[[Any], jax.Array]:
             case "linear":
                 return 1.0 - share
             case "step":
-                return schedule.decay ** (t // schedule.every)
+                return schedule.decay ** ((t - 1) // schedule.every)
             case _:
                 raise AssertionError(schedule.name)  # config.SCHEDULES lists no other
 

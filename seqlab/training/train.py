@@ -80,7 +80,7 @@ def train(
         with lock_run(run):
             steps = on_process_zero(lambda: open_run(prepared.experiment, prepared.codecs, record, run, command))
             if steps < experiment.steps:
-                say(f"{run} had {steps} steps, and is trained to {experiment.steps}")
+                say(f"{run} is extended from {steps} to {experiment.steps} steps")
                 if experiment.schedule.name in ("cosine", "linear"):
                     say("the learning rate depends on the number of steps, and differs from that of a single run")
             if isinstance(prepared.experiment.model, Counted):

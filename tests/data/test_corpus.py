@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from seqlab.codecs.codec import Codec
+from seqlab.codecs.label import Label
 from seqlab.data.corpus import encode_examples
 from seqlab.data.records import prepare
 from seqlab.system.errors import SeqlabError
@@ -64,6 +65,12 @@ def test_few_examples(tmp_path, examples):
 def test_across_chunks(tmp_path, monkeypatch):
     monkeypatch.setattr("seqlab.data.corpus.CHUNK", 4)
     check_rows(encoded(tmp_path, images(23)), images(23))
+
+
+def test_the_first_example_that_cannot_be_encoded_is_named(tmp_path):
+    labels = [{"label": name} for name in ["a", "b", "a", "c", "d"]]
+    with pytest.raises(SeqlabError, match="column 'label', example 4: unknown label 'c'"):
+        encode_examples(labels, 5, "labels", {"label": Label(("a", "b"))}, tmp_path)
 
 
 def test_a_damaged_index(tmp_path):

@@ -3,9 +3,11 @@
 import dataclasses
 import gzip
 import hashlib
+import os
 import re
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -21,6 +23,7 @@ from seqlab.datasets.tfds import Tfds, _complement
 from seqlab.datasets.tiny_shakespeare import TinyShakespeare
 from seqlab.system import parts
 from seqlab.system.errors import SeqlabError
+from seqlab.system.files import file_stamps
 
 
 @dataclasses.dataclass(frozen=True)
@@ -179,6 +182,18 @@ def test_parallel_text(tmp_path):
 def test_parallel_text_refuses(tmp_path, changed, message):
     with pytest.raises(SeqlabError, match=message):
         parallel(tmp_path, **changed).key()
+
+
+def test_an_edit_that_keeps_size_and_time_is_noticed(tmp_path):
+    path = tmp_path / "text"
+    path.write_text("one")
+    before = path.stat()
+    first = file_stamps([("text", path)])
+    time.sleep(0.05)
+    path.write_text("two")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert path.stat().st_mtime_ns == before.st_mtime_ns
+    assert file_stamps([("text", path)]) != first
 
 
 def test_bad_text_leaves_nothing(tmp_path):

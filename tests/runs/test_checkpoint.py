@@ -92,11 +92,20 @@ def test_fingerprint(tmp_path):
 
 def test_average(tmp_path):
     saved(tmp_path, [1, 2, 6], keep=3)
-    mean, steps = averaging.mean_parameters(tmp_path, 2)
+    mean, steps = averaging.mean_parameters(tmp_path, 2, every=4)
     assert (steps, mean["a"].tolist()) == ([2, 6], np.full((2, 3), 4.0).tolist())
     assert mean["a"].dtype == np.float32
-    with pytest.raises(SeqlabError, match="3 checkpoints: cannot average 4"):
-        averaging.mean_parameters(tmp_path, 4)
+    for count in (0, 4):
+        with pytest.raises(SeqlabError, match=f"cannot average {count} checkpoints: the last .* are 1, 2, 6;"):
+            averaging.mean_parameters(tmp_path, count, every=4)
+
+
+def test_an_older_best_checkpoint_is_not_averaged(tmp_path):
+    """Between it and the last checkpoints others were removed."""
+    saved(tmp_path, [2, 6, 8], keep=3)
+    assert averaging.mean_parameters(tmp_path, 2, every=2)[1] == [6, 8]
+    with pytest.raises(SeqlabError, match="cannot average 3 checkpoints: the last consecutive ones are 6, 8;"):
+        averaging.mean_parameters(tmp_path, 3, every=2)
 
 
 def test_a_failed_save_is_told_and_owed(tmp_path, monkeypatch):

@@ -24,9 +24,9 @@ from seqlab.search.processors import (
     process,
     repetition_penalty,
 )
-from seqlab.search.requests import contains
+from seqlab.search.requests import Request, contains
 from seqlab.system.errors import SeqlabError
-from seqlab.types import Generator
+from seqlab.types import Generator, Tokens
 from tests.subjects import subject
 
 RANDOM = np.random.default_rng(0)
@@ -55,6 +55,37 @@ def test_no_repeat_ngrams(n):
                 for token in range(VOCABULARY):
                     again = t >= n - 1 and (*written[t - n + 1 :], token)[-n:] in seen
                     assert found[row, k, token] == (np.float32(NEVER) if again else scores[row, k, token])
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_a_prompt_counts_as_text(n):
+    """Padding and the token that begins a prompt do not."""
+    scores = jnp.float32(RANDOM.normal(size=(ROWS, BEAM, VOCABULARY)))
+    ids = jnp.array([[0, 0, 1, 3, 4], [0, 0, 0, 0, 1], [1, 3, 3, 4, 5]])
+    prompt = Tokens(ids, jnp.array([[False] * 2 + [True] * 3, [False] * 4 + [True], [True] * 5]))
+    words = [[3, 4], [], [3, 3, 4, 5]]
+    for t in range(ROOM):
+        tokens, history = histories(t)
+        history = history._replace(prompt=prompt)
+        found = np.asarray(no_repeat_ngrams(n)(scores, history))
+        penalized = np.asarray(repetition_penalty(2.0)(scores, history))
+        for row, k, token in np.ndindex(ROWS, BEAM, VOCABULARY):
+            text = [*words[row], *tokens[row, k, :t].tolist()]
+            seen = {tuple(text[i : i + n]) for i in range(len(text) - n + 1)}
+            again = len(text) >= n - 1 and (*text[len(text) - n + 1 :], token)[-n:] in seen
+            assert found[row, k, token] == (np.float32(NEVER) if again else scores[row, k, token])
+            assert (penalized[row, k, token] != scores[row, k, token]) == (token in text)
+
+
+@pytest.mark.parametrize("options", [{}, {"sample": 3}])
+def test_search_repeats_no_word_of_the_prompt(options):
+    s = subject("transformer_lm", seed=1)
+    requests = [Request(None, [1, *words], limit=6, minimum=3) for words in ([3, 4], [], [5])]
+    results = search_laws.search(s, requests, beam=2, count=2, no_repeat=1, **options)
+    for request, hypotheses in zip(requests, results, strict=True):
+        for hypothesis in hypotheses:
+            text = [*request.prompt[1:], *hypothesis.ids]
+            assert len(set(text)) == len(text) >= 2
 
 
 def test_repetition_penalty():

@@ -2,6 +2,7 @@
 
 import itertools
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from scipy.stats import chisquare
 from seqlab.laws import search as search_laws
 from seqlab.search.decoder import Decoder, Span
 from seqlab.search.forced import token_log_probs
-from seqlab.search.processors import NEVER, History, top_k, top_p
+from seqlab.search.processors import NEVER, History, temperature, top_k, top_p
 from seqlab.search.requests import RequestBatch
 from seqlab.search.sampling import sample
 from seqlab.search.sequences import begin_sequences
@@ -84,6 +85,18 @@ def test_what_cannot_be_stays_out(processor):
     found = np.asarray(processor(scores, History(jnp.zeros((1, 1, 3), int), jnp.int32(0))))
     assert (found[0, 0, [1, 3]] <= NEVER / 2).all()
     assert found[0, 0, 0] == 1
+
+
+@pytest.mark.parametrize("value", [1e-3, 1e-9, 1e-38, 1e-44])
+def test_a_small_temperature_is_greedy(value):
+    """For logits and for log-probabilities, which are all negative."""
+    scores = jnp.array([[[1.0, NEVER, 1.5, -40.0]], [[-3.0, NEVER, -2.0, -50.0]]])
+    found = np.asarray(temperature(value)(scores, History(jnp.zeros((2, 1, 3), int), jnp.int32(0))))
+    assert np.isfinite(found).all()
+    assert (found.argmax(-1) == 2).all()
+    assert (found[..., [0, 2, 3]] > NEVER / 2).all()
+    assert (found[..., 1] <= NEVER / 2).all()
+    np.testing.assert_allclose(jax.nn.softmax(found)[..., 2], 1.0)
 
 
 def test_a_sample_depends_on_its_number_and_its_seed():

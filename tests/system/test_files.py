@@ -2,11 +2,14 @@
 
 import json
 import resource
+import struct
+import time
 from contextlib import contextmanager
 from unittest import mock
 
 import numpy as np
 import pytest
+from tensorboardX.proto.event_pb2 import Event
 
 from seqlab.runs import tensorboard, trail
 from seqlab.runs.curves import draw_curves
@@ -95,6 +98,35 @@ def test_the_log_goes_on_without_tensorboard_and_without_room(tmp_path):
         book.close()
     assert len(messages) == 1
     assert "it is abandoned, metrics.jsonl has all values" in messages[0]
+
+
+def test_a_validation_that_is_repeated_is_once_in_tensorboard(tmp_path):
+    """The state of step 2 was logged and validated, but the validation was not saved."""
+    book = Logbook(tmp_path, 0, 1, print)
+    for step in (1, 2):
+        book.write(step, {"loss": 2.0 / step})
+    book.write(2, {"validation loss": 7.0})
+    book.close()
+    time.sleep(1.1)  # the names of event files have whole seconds
+    book = Logbook(tmp_path, 2, 1, print, judged=False)
+    book.write(2, {"validation loss": 7.0})
+    book.close()
+    assert scalars(tmp_path / "tensorboard") == [(1, "loss", 2.0), (2, "loss", 1.0), (2, "validation_loss", 7.0)]
+
+
+def scalars(folder):
+    """The scalars in event files, without those that later files discard."""
+    kept = []
+    for path in sorted(folder.glob("events*")):
+        content, place = path.read_bytes(), 0
+        while place < len(content):  # TFRecord: length, checksum, content, checksum
+            (size,) = struct.unpack_from("<Q", content, place)
+            event = Event.FromString(content[place + 12 : place + 12 + size])
+            place += size + 16
+            if event.HasField("session_log"):
+                kept = [scalar for scalar in kept if scalar[0] < event.step]
+            kept += [(event.step, value.tag, value.simple_value) for value in event.summary.value]
+    return kept
 
 
 def test_lines_that_never_found_room_are_an_error(tmp_path):

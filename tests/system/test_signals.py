@@ -195,6 +195,7 @@ def test_raised_where_python_drops_it_and_raised_anew(capsys):
             raise ValueError("quite another")
 
     phases, unraisables = [], []
+    gc.freeze()  # else finalizers of other tests, which may drop exceptions silently, run in this collection
     gc.callbacks.append(callback)
     try:
         with mock.patch("sys.unraisablehook", unraisables.append):
@@ -207,5 +208,6 @@ def test_raised_where_python_drops_it_and_raised_anew(capsys):
             assert len(unraisables) == 1
     finally:
         gc.callbacks.remove(callback)
+        gc.unfreeze()
     assert phases
     assert signal.getitimer(signal.ITIMER_REAL)[0] == 0.0

@@ -33,7 +33,7 @@ def test_every_optimizer_goes_downhill(name):
         ("noam", (10, 40), (640**-0.5, 2560**-0.5)),
         ("linear", (10, 55, 100), (1, 46 / 91, 1 / 91)),
         ("cosine", (10, 55, 100), (1, np.cos(np.pi * 45 / 182) ** 2, np.cos(np.pi * 90 / 182) ** 2)),
-        ("step", (10, 29, 30, 60), (1, 1, 0.5, 0.25)),
+        ("step", (10, 30, 31, 60, 61), (1, 1, 0.5, 0.5, 0.25)),
     ],
 )
 def test_schedules(name, at, expected):

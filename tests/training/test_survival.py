@@ -824,7 +824,7 @@ def test_the_moving_average_is_what_is_judged(tmp_path):
     assert not same(states[9].average, states[9].params)
     saved = checkpoint.restore(tmp_path, 9)
     assert same(checkpoint.parameters_of(saved), states[9].average)
-    mean, steps = averaging.mean_parameters(tmp_path, 2)
+    mean, steps = averaging.mean_parameters(tmp_path, 2, every=3)
     assert steps == [6, 9]
     for name in mean:
         np.testing.assert_allclose(mean[name], (states[6].average[name] + states[9].average[name]) / 2, rtol=1e-6)

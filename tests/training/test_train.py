@@ -435,6 +435,12 @@ def test_stopping_early(tmp_path):
     assert any("stopping early: 2 validations" in line for line in messages)
     assert manifest.checkpoint_steps(tmp_path / "run")[-1] < experiment.steps
     train(experiment, tmp_path / "run", tmp_path / "data", say=messages.append)
+    assert "stopped early at step" in messages[-1]
+    assert "raise --validation.patience" in messages[-1]
+    patient = dataclasses.replace(experiment, validation=dataclasses.replace(experiment.validation, patience=99))
+    train(patient, tmp_path / "run", tmp_path / "data", say=messages.append)
+    assert manifest.checkpoint_steps(tmp_path / "run")[-1] == experiment.steps
+    train(patient, tmp_path / "run", tmp_path / "data", say=messages.append)
     assert "is already trained" in messages[-1]
 
 
