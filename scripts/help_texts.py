@@ -9,7 +9,7 @@ from unittest import mock
 from seqlab.cli.main import run_command
 
 ROOT = Path(__file__).resolve().parents[1]
-# The options of these commands depend on their first argument, a config or a data set.
+# The options of these commands depend on their first argument, a config or a dataset.
 EXAMPLES = {name: "configs/quickstart.py" for name in ("train", "cost", "diagnose")} | {"prepare": "multi30k/en-de"}
 
 

@@ -57,12 +57,12 @@ def main() -> None:
         draw_terminal(folder, "terminal")
         page = folder / "inspect.html"
         seqlab("inspect", RUN, "--text", TEXT, "--out", str(page))
-        photograph(page, DOCS / "inspect.png")
+        photograph(select(page, "Text", "The beam", "Attention"), DOCS / "inspect.png")
         page = folder / "report.html"
         limits = ("--lines", "300", "--beams", "1", "2", "5", "10", "--exact", "30")
         seqlab("report", SHORT, RUN, "--split", "test", "--out", str(page), *limits)
         photograph(select(page, "Runs", "Scores", "Learning curves"), DOCS / "report.png")
-        photograph(select(page, "Search error or model error"), DOCS / "report_faults.png")
+        photograph(select(page, "Search errors and model errors"), DOCS / "report_faults.png")
         plots = folder / "diagnosis"
         seqlab("diagnose", "configs/adding_problem.py", "--model.encoder.cell", "irnn", "--out", str(plots))
         for plot, picture in PLOTS.items():
@@ -121,7 +121,7 @@ def select(page: Path, *sections: str) -> Path:
     return copy
 
 
-def photograph(page: Path, picture: Path, width: int = 800, height: int = 2400) -> None:
+def photograph(page: Path, picture: Path, width: int = 1000, height: int = 2400) -> None:
     """Writes a picture of a page in Chromium, cropped to its content."""
     size = f"--window-size={width},{height}"
     options = ("--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--virtual-time-budget=5000")

@@ -41,7 +41,7 @@ def part_class(kind: str, name: str) -> type:
 
 
 def dataset(name: str) -> Any:
-    """Returns the data set for a name such as "multi30k/en-de", in which the text after the slash is its
+    """Returns the dataset for a name such as "multi30k/en-de", in which the text after the slash is its
     first field.
     """
     base, _, variant = name.partition("/")
@@ -54,7 +54,7 @@ def load_config(path: Path) -> Experiment:
     if not path.is_file():
         near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.py")], n=1)
         hint = f"; did you mean {path.parent / near[0]}?" if near else ""
-        raise SeqlabError(f"no config {path}{hint}")
+        raise SeqlabError(f"the config {path} does not exist{hint}")
     try:
         experiment = runpy.run_path(str(path)).get("experiment")
     except SyntaxError as error:
@@ -181,7 +181,7 @@ def unnamed_part(place: str, value: Any) -> SeqlabError:
     if not isinstance(value, dict):
         return SeqlabError(f"{place} must be a part (a JSON object with the field 'part'), not {reprlib.repr(value)}")
     found = reprlib.repr(value.get("part"))
-    return SeqlabError(f"{place}.part must be the name of a part, such as 'transformer', not {found}")
+    return SeqlabError(f"{place}.part must be the name of a part (`seqlab list KIND` lists them), not {found}")
 
 
 def part_from_json(kind: str, value: Any, place: str) -> Any:
@@ -296,7 +296,7 @@ def check_parts(experiment: Experiment) -> None:
             columns = ", ".join(map(repr, experiment.task.columns))
             raise SeqlabError(f"model.{path} reads the column {reader.column!r}, but {task} has only {columns}")
     if protocol is Generator and "source" in experiment.task.columns and not readers:
-        raise SeqlabError(f"{model} does not read a source, but {task} has one")
+        raise SeqlabError(f"{model} does not read a source, but {task} has one: choose a model with a reader")
     check_saved_form(experiment)
 
 

@@ -49,16 +49,16 @@ class Text:
 
 @dataclass(frozen=True)
 class Batching:
-    """How examples are grouped into batches. Few shapes mean few compilations."""
+    """How examples are grouped into batches. Fewer shapes mean fewer compilations."""
 
     tokens: int = 4096
-    """Maximum number of tokens in a batch, source and target, padding included."""
+    """Maximum number of source and target tokens together in a batch, padding included."""
     buckets: int = 6
     """Maximum number of shapes of training batches. Each shape is compiled once."""
     max_length: int = 256
-    """Maximum number of tokens of a source or target. Longer training examples are skipped and counted."""
+    """Maximum number of tokens in a source or target. Longer training examples are skipped and counted."""
     max_ratio: float = 9.0
-    """Maximum ratio of the lengths of a training pair. Other pairs are skipped and counted."""
+    """Maximum length ratio of a training pair. Pairs above it are skipped and counted."""
 
     def __post_init__(self) -> None:
         check_types(self, "batching.")
@@ -116,7 +116,7 @@ class Schedule:
     name: str = "inverse_sqrt"
     """Curve after the warm-up: constant, inverse_sqrt, noam, cosine, linear or step."""
     peak: float = 1e-3
-    """Highest learning rate; for noam, a factor on `dim ** -0.5`."""
+    """Highest learning rate; for noam, the factor that multiplies `dim ** -0.5`."""
     warmup: int = 800
     """Number of steps of linear warm-up."""
     dim: int = 512
@@ -140,11 +140,11 @@ class Search:
     """How text is generated during validation, and by default in decoding."""
 
     beam: int = 5
-    """Number of hypotheses per sentence; 1: greedy search."""
+    """Beam width: number of hypotheses per sentence; 1: greedy search."""
     preset: str = "seqlab"
     """Rules of the beam search: seqlab, gnmt, fairseq, joey, marian, ct2 or hf (docs/guides/search.md)."""
     length: str | None = None
-    """Length penalty of n tokens: none, gnmt (divide by ((5 + n) / 6) ** alpha) or power (divide by n ** alpha).
+    """Length penalty for n tokens: none, gnmt (divide by ((5 + n) / 6) ** alpha) or power (divide by n ** alpha).
     None: the penalty of the preset."""
     alpha: float | None = None
     """Exponent of the length penalty. None: the exponent of the preset, 0.6 for seqlab."""
@@ -158,34 +158,34 @@ class Search:
     """Penalty subtracted from the score of a token
     for each hypothesis of an earlier group that chose the token at the same step."""
     stop: str | None = None
-    """Stop rule of a sentence: optimal, first, full, bound, top, empty or slots (docs/guides/search.md).
+    """Rule that ends a search: optimal, first, full, bound, top, empty or slots (docs/guides/search.md).
     None: the rule of the preset."""
     max_length: int = 0
-    """Maximum number of tokens of a text, EOS included;
-    0: the limit of the task, for translation twice the source plus 10."""
+    """Maximum number of tokens in an output, EOS included;
+    0: the limit of the task (for translation, twice the source length plus 10)."""
     max_ratio: float = 0.0
-    """Maximum number of tokens of a text, as a multiple of the source length; 0: no limit."""
+    """Maximum number of tokens in an output, as a multiple of the source length; 0: no limit."""
     min_length: int = 0
-    """Minimum number of tokens of a text, EOS included; 0: the minimum of the preset."""
+    """Minimum number of tokens in an output, EOS included; 0: the minimum of the preset."""
     min_ratio: float = 0.0
-    """Minimum number of tokens of a text, as a multiple of the source length."""
+    """Minimum number of tokens in an output, as a multiple of the source length."""
     no_repeat: int = 0
     """Length of n-grams that a text must not repeat; 0: no restriction."""
     repetition: float = 1.0
-    """Repetition penalty: the negative score of a token that the text already contains is multiplied by it;
+    """Repetition penalty: a factor for the score, which is negative, of tokens that the text already contains;
     1: no penalty."""
     forbid: tuple[str, ...] = ()
     """Words that are never generated, each a single token of the vocabulary."""
     sample: int | None = None
     """Random seed. If it is set, draw `beam` samples instead of searching. None: search."""
     temperature: float = 1.0
-    """Temperature of samples. Values below 1 favor likely tokens."""
+    """Sampling temperature. Values below 1 favor likely tokens."""
     top_k: int = 0
     """Sample only from the `top_k` most likely tokens; 0: all."""
     top_p: float = 1.0
     """Sample only from the most likely tokens whose probabilities add up to `top_p`; 1: all."""
     batch_tokens: int = MAX_POSITIONS
-    """Maximum number of positions of sources and hypotheses in a batch per device, padding included."""
+    """Maximum number of source and hypothesis positions per batch and device, padding included."""
     risk: str | None = None
     """Minimum Bayes risk decoding: choose the sample that is most similar to the others, by chrf or bleu.
     None: choose the most likely sample."""
@@ -230,8 +230,8 @@ class Search:
         check_minimums(self, "", min_length=0, max_ratio=0, min_ratio=0)
         if max(self.max_length, self.min_length) > MAX_TOKENS:
             raise SeqlabError(
-                f"a text has at most {MAX_TOKENS} tokens, not {self.max_length or self.min_length}: lower max_length "
-                "and min_length"
+                f"an output can have at most {MAX_TOKENS} tokens, not {self.max_length or self.min_length}: lower "
+                "max_length or min_length"
             )
         if self.max_length and self.min_length > self.max_length:
             raise SeqlabError(f"min_length {self.min_length} is above max_length {self.max_length}: lower min_length")
@@ -263,14 +263,14 @@ class Validation:
     """Validation during training."""
 
     every: int = 500
-    """Number of steps between validations. A checkpoint follows each validation."""
+    """Number of steps between validations. A checkpoint is saved at each validation."""
     examples: int = 1000
     """Number of examples to use, from the beginning of the validation split."""
     metric: str = "loss"
     """Score that selects the best checkpoint and controls early stopping:
     loss, or a metric of the task, such as bleu."""
     beam: int = 1
-    """Beam width for the scored texts; 0: compute only the loss."""
+    """Beam width for the texts that are scored; 0: compute only the loss."""
     patience: int = 0
     """Number of validations without improvement after which training stops; 0: never stop early."""
 
@@ -288,7 +288,7 @@ class Checkpoints:
     """Which checkpoints are kept."""
 
     last: int = 3
-    """Number of latest checkpoints to keep, in addition to the best."""
+    """Number of most recent checkpoints to keep, in addition to the best."""
 
     def __post_init__(self) -> None:
         check_types(self, "checkpoints.")
@@ -304,7 +304,8 @@ class Parallel:
     name: str = "jit"
     """Method: jit over a mesh of devices, or pmap."""
     fsdp: int = 1
-    """Number of devices that share each copy of the parameters and optimizer state. Rows are split among them too."""
+    """Number of devices that share each copy of the parameters and optimizer state.
+    The rows of a batch are split among them too."""
     tensor: int = 1
     """Number of devices that share each matrix product, split by heads, hidden units and vocabulary."""
     heartbeat: int = 100
@@ -331,9 +332,9 @@ class Experiment:
     steps: int = 10_000
     """Number of training steps: updates, or rollouts of an online task."""
     seed: int = 0
-    """Random seed of parameters, dropout and the order of batches."""
+    """Random seed for parameters, dropout and the order of batches."""
     accumulate: int = 1
-    """Number of parts into which a batch is split to save memory. Their gradients are accumulated."""
+    """Number of microbatches into which a batch is split to save memory. Their gradients are accumulated."""
     nonfinite: str = "stop"
     """Reaction to a loss or gradient that is not finite: stop, skip (skip the update)
     or rollback (continue from the last checkpoint without the batch)."""
@@ -343,12 +344,12 @@ class Experiment:
     """Number of steps between hashes of the batch and the state, for seqlab bisect; 0: no hashes."""
     initialize: tuple[tuple[str, str, str], ...] = ()
     """Initialize parts of the model from other runs.
-    Each triple is a part of the model, a run, and the part of that run's model, such as encoder ../lm encoder.
-    Relative paths start at the folder of the run."""
+    Each triple names a part of the model, a run, and the same part of that run's model: encoder ../lm encoder.
+    Paths are relative to the folder of the run."""
     references: tuple[tuple[str, str], ...] = ()
-    """Frozen models for the loss.
-    Each pair is a name and a run; the loss refers to the model of the run by the name.
-    Relative paths start at the folder of the run."""
+    """Frozen reference models for the loss.
+    Each pair is a name and a run; the loss refers to the model of the run by that name.
+    Paths are relative to the folder of the run."""
     parametrization: Any = None
     """Parametrization, such as an adapter, whose parameters are trained instead of the model's."""
     text: Text = field(default_factory=Text)

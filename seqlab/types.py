@@ -118,7 +118,7 @@ class Reader(Protocol):
 
     column: str
     """Data column that the module reads. Sizes that are 0 in a config are set from the column's codec: `vocabulary`
-    to the number of its ids, `features` to the last axis of its elements."""
+    to the number of its ids, `features` to the size of the last axis of its elements."""
 
     def read(self, inputs: Any, width: int, *, embed: Any = None) -> Any:
         """Returns vectors [B P D] and the mask of their positions [B P].

@@ -126,7 +126,7 @@ def test_a_model_that_does_not_fit_the_task():
     ("kind", "name", "message"),
     [
         ("models", "transfomer", "unknown model 'transfomer': did you mean 'transformer'"),
-        ("datasets", "zzz", "unknown data set 'zzz': choose from adding_problem, .*; pass --parts DIR"),
+        ("datasets", "zzz", "unknown dataset 'zzz': choose from adding_problem, .*; pass --parts DIR"),
         ("rewards", "x", "unknown reward 'x': seqlab has no built-in ones; pass --parts DIR"),
         ("models", "../config", "unknown model '../config'"),
     ],
@@ -186,7 +186,7 @@ def test_bad_configs(tmp_path, text, message):
     path.write_text(text)
     with pytest.raises(SeqlabError, match=message):
         catalogue.load_config(path)
-    with pytest.raises(SeqlabError, match=r"no config .*did you mean .*c\.py"):
+    with pytest.raises(SeqlabError, match=r"the config .* does not exist.*did you mean .*c\.py"):
         catalogue.load_config(tmp_path / "cc.py")
 
 

@@ -277,7 +277,7 @@ def test_windows_end_at_pauses():
 
 def test_flushing_is_of_standard_input(home, capsys):
     assert call(home, "decode", "run", "--input", "in.txt", "--flush-ms", "5") == 2
-    assert "--flush-ms applies to standard input" in capsys.readouterr().err
+    assert "--flush-ms applies only to standard input" in capsys.readouterr().err
     assert call(home, "decode", "run", "--flush-ms", "0", stdin="a\n") == 2
     assert "--flush-ms must be at least 1" in capsys.readouterr().err
 
@@ -391,7 +391,7 @@ def test_a_run_can_be_used_from_another_folder(files, monkeypatch, capsys, tmp_p
     assert names.items() <= {score["name"]: score["value"] for score in whole["scores"]}.items()
     assert moved["changed"] == []
     assert call(tmp_path, *arguments, "--data", "tset=x") == 2
-    assert "the data set has no field" in capsys.readouterr().err
+    assert "the dataset has no field" in capsys.readouterr().err
     shutil.copyfile(tmp_path / "elsewhere.tsv", folder / "test.tsv")
 
 
@@ -411,7 +411,8 @@ def test_a_finished_run_is_trained_longer(files, monkeypatch):
     assert hashes[0] == hashes[1]
     assert manifest.checkpoint_steps(folder / "extended")[-1] == 6
     with pytest.raises(
-        SeqlabError, match=r"steps: 6 there, 3 here \(the number of steps of a run can only be increased\)"
+        SeqlabError,
+        match=r"steps: 6 in the run, 3 in this command \(the number of steps of a run can only be increased\)",
     ):
         train_in(folder, experiment, "extended", monkeypatch)
     linear = dataclasses.replace(experiment, schedule=dataclasses.replace(constant, name="linear"))
@@ -471,9 +472,9 @@ def test_new_files_work(tmp_path, capsys, monkeypatch):
     assert all(holds for _, holds, _ in certificate(model))
     capsys.readouterr()
     for arguments, message in (
-        (("config", "first"), "first.py exists"),
+        (("config", "first"), "first.py already exists"),
         (("model", "transformer"), "seqlab already has a model 'transformer'"),
-        (("model", "My-Model"), "is not a file name of a part"),
+        (("model", "My-Model"), "is not a valid name for a file"),
     ):
         assert call(tmp_path, "new", *arguments) == 2
         assert message in capsys.readouterr().err

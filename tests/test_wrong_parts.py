@@ -62,8 +62,8 @@ class Letters(Codec):
         ([[1], [1 << 40]], "encode returns int64 elements, not <i4"),
         ([[1], [2.5]], "encode returns float64 elements, not <i4"),
         ([np.ones((2, 3), "<i4"), [1]], r"encode returns elements of shape \(3,\), not \(\)"),
-        ([[1], [2, 10]], "encode returns ids from 1 to 10, but its size is 10"),
-        ([[-1], []], "encode returns ids from -1 to -1, but its size is 10"),
+        ([[1], [2, 10]], "encode returns ids from 1 to 10, but its size, 10, allows 0 to 9"),
+        ([[-1], []], "encode returns ids from -1 to -1, but its size, 10, allows 0 to 9"),
     ],
 )
 def test_a_codec_that_encodes_wrongly(tmp_path, given, message):
@@ -99,7 +99,7 @@ class TextSave(Letters):
 @pytest.mark.parametrize(
     ("codec", "message"),
     [
-        (OtherFit(), "OtherFit.fit must return a OtherFit, not Other"),
+        (OtherFit(), "OtherFit.fit must return an instance of OtherFit, not of Other"),
         (Other(), "Other.load does not restore the codec that Other.save wrote"),
         (TextSave(), "TextSave.save must return bytes, not str"),
     ],
@@ -178,7 +178,7 @@ def test_a_loss_of_another_type(returned, message):
 @pytest.mark.parametrize("rows", [(3, 4), (5, 5), (0, 0), ()])
 def test_a_batch_of_other_rows(rows):
     task = SimpleNamespace(collate=lambda *_: [np.zeros((count, 5)) for count in rows] or np.zeros(()))
-    with pytest.raises(SeqlabError, match=r"collate must return arrays of equal numbers of rows, at most 4, not \["):
+    with pytest.raises(SeqlabError, match=r"collate must return arrays with equally many rows, at most 4, not \["):
         make_batch(task, None, {}, BatchPlan(np.arange(3), (5,), 4))
 
 
@@ -208,8 +208,8 @@ class Changed(Classification):
         ({"metrics": "accuracy"}, "metrics must be a tuple of names of metrics, not 'accuracy'"),
         ({"metrics": None}, "metrics must be a tuple"),
         ({"updates": "x"}, "updates must be an integer of at least 1"),
-        ({"input_columns": "source"}, "input_columns must be a tuple of its columns source, label, not 'source'"),
-        ({"input_columns": ("nope",)}, "input_columns must be a tuple of its columns"),
+        ({"input_columns": "source"}, "input_columns must be a tuple of names of source, label, not 'source'"),
+        ({"input_columns": ("nope",)}, "input_columns must be a tuple of names of"),
         ({"answer_column": "nope"}, "answer_column must be one of source, label, not 'nope'"),
     ],
 )
@@ -263,8 +263,16 @@ class Adapter(Parametrization):
         ({"a/b": np.ones(2, np.float32)}, dict, "the keys of the added parameters must be strings without '/'"),
         ({"a": np.ones(2, np.int32)}, dict, "a must be a floating-point array that is not empty"),
         ({"a": np.ones((3, 0), np.float32)}, dict, "a must be a floating-point array that is not empty"),
-        ({"a": np.ones(2, np.float32)}, lambda base: None, "apply must return a dict with the paths of the base"),
-        ({"a": np.ones(2, np.float32)}, lambda base: {}, "apply must return a dict with the paths of the base"),
+        (
+            {"a": np.ones(2, np.float32)},
+            lambda base: None,
+            "apply must return a dict whose keys are the paths of the base",
+        ),
+        (
+            {"a": np.ones(2, np.float32)},
+            lambda base: {},
+            "apply must return a dict whose keys are the paths of the base",
+        ),
         (
             {"a": np.ones(2, np.float32)},
             lambda base: {path: leaf[None] for path, leaf in base.items()},

@@ -18,9 +18,9 @@ def check(
     json: Json = False,
     parts: Parts = None,
 ) -> None:
-    """Check the laws of a model at its full size, and print the results.
+    """Check the laws of a model (tests of its properties) at full size, and print the results.
 
-    Laws are, for example, causality and the independence of padding and of other rows.
+    For example, outputs must not depend on later tokens, on padding, or on other rows of the batch.
 
     Example: seqlab check configs/multi30k_transformer.py
     """
@@ -50,7 +50,7 @@ def check(
 
 
 def cost(arguments: list[str]) -> None:
-    """Count and measure the operations, memory and time of a step of CONFIG."""
+    """Count the operations of a training step of CONFIG, and measure its memory and time."""
     usage = "usage: seqlab cost CONFIG [options]; seqlab cost CONFIG --help lists CONFIG's options"
     name, rest = first_argument(arguments, "CONFIG", usage)
     from seqlab import catalogue
@@ -60,7 +60,7 @@ def cost(arguments: list[str]) -> None:
     def run(
         experiment: Annotated[Any, arg(name="")] = config,
         lengths: Annotated[
-            tuple[int, ...], arg(metavar="N", help="Numbers of positions, of source and target alike.")
+            tuple[int, ...], arg(metavar="N", help="Sequence lengths to measure, the same for source and target.")
         ] = (
             64,
             256,
@@ -69,7 +69,7 @@ def cost(arguments: list[str]) -> None:
         json: Json = False,
         parts: Parts = None,
     ) -> None:
-        """Count and measure a training step and a decoding step of CONFIG at several lengths.
+        """Count the operations of a training step and a decoding step of CONFIG, and measure their memory and time.
 
         The options below are those of the named config, with its values as defaults.
 
@@ -124,7 +124,7 @@ def diagnose(arguments: list[str]) -> None:
         data_dir: DataDir = DATA_DIR,
         parts: Parts = None,
     ) -> None:
-        """Run the first steps of CONFIG and a range test of its learning rate, and write plots to DIR.
+        """Run the first steps of CONFIG and a learning-rate range test, and write plots to DIR.
 
         The plots show how far gradients reach back, which units are dead, how large updates are, and whether the
         gradient is correct. The options below are those of the named config, with its values as defaults.

@@ -15,7 +15,7 @@ from seqlab.system.errors import SeqlabError
 
 FLUSH_MS = 100
 FlushMilliseconds = Annotated[
-    int, arg(metavar="N", help="Decode the waiting lines of stdin when no new line arrives for N milliseconds.")
+    int, arg(metavar="N", help="Process the waiting lines of stdin when no new line arrives for N milliseconds.")
 ]
 
 OutputFile = Annotated[
@@ -37,10 +37,12 @@ class Files:
         ),
     ] = None
     output: OutputFile = None
-    prefixes: Annotated[Path | None, arg(metavar="F", help="Prefixes that the texts must have, one per line.")] = None
+    prefixes: Annotated[
+        Path | None, arg(metavar="F", help="Prefixes that the outputs must start with, one per line.")
+    ] = None
     constraints: Annotated[
         Path | None,
-        arg(metavar="F", help="Phrases that each text must contain, separated by tabs, one line per text."),
+        arg(metavar="F", help="Phrases that each output must contain, separated by tabs, one line per input line."),
     ] = None
     resume: Annotated[bool, arg(help="Continue an interrupted --output file.")] = False
     shard: Annotated[
@@ -56,12 +58,14 @@ class Files:
 class Output:
     """The format of the output lines."""
 
-    nbest: Annotated[int, arg(help='Write the N best texts of each line, as "line ||| text ||| score".')] = 0
+    nbest: Annotated[
+        int, arg(help='Write the N best outputs for each line, as "line number ||| output ||| score".')
+    ] = 0
     scores: Annotated[bool, arg(help='Append " ||| score" to each line.')] = False
     alignments: Annotated[
         Literal["pharaoh", "json"] | None,
         arg(
-            help='pharaoh: append word alignments by attention, " ||| i-j ...". '
+            help='pharaoh: append word alignments from attention weights, " ||| i-j ...". '
             "json: write JSON lines with the weights by token."
         ),
     ] = None
@@ -98,7 +102,7 @@ def decode(
 ) -> None:
     """Decode text with beam search, one output per input line.
 
-    Search options that are not given keep the value of the run.
+    Search options that are not given keep the run's values.
 
     Example: seqlab decode runs/quickstart --input input.txt --output output.txt --beam 5
     """
@@ -133,7 +137,7 @@ def pause_of(path: Path | None, flush_ms: int) -> float | None:
     if path is None:
         return flush_ms / 1000
     if flush_ms != FLUSH_MS:
-        raise SeqlabError("--flush-ms applies to standard input: leave out --flush-ms or --input")
+        raise SeqlabError("--flush-ms applies only to standard input: leave out --flush-ms or --input")
     return None
 
 
@@ -190,7 +194,7 @@ def predict(
     ] = None,
     output: OutputFile = None,
     nbest: Annotated[
-        int, arg(help='Write the N best predictions of each example, as "line ||| text ||| score".')
+        int, arg(help='Write the N best predictions for each example, as "line number ||| prediction ||| score".')
     ] = 1,
     json: Annotated[bool, arg(help="Write JSON lines with scores and details.")] = False,
     flush_ms: FlushMilliseconds = FLUSH_MS,

@@ -41,7 +41,7 @@ def evaluate(
 ) -> None:
     """Evaluate a run on a split: print scores with their signatures.
 
-    Search options that are not given keep the value of the run.
+    Search options that are not given keep the run's values.
 
     Example: seqlab evaluate runs/quickstart --split test --beam 5
     """
@@ -85,7 +85,7 @@ def evaluate(
 
 
 def with_data_fields(experiment: Any, assignments: Iterable[str]) -> Any:
-    """Returns the experiment with other values of fields of the data set, given as "FIELD=VALUE"."""
+    """Returns the experiment with other values of fields of the dataset, given as "FIELD=VALUE"."""
     from seqlab import catalogue
 
     values = catalogue.part_to_json(experiment.data)
@@ -97,7 +97,7 @@ def with_data_fields(experiment: Any, assignments: Iterable[str]) -> Any:
             raise SeqlabError(f"--data {assignment}: expected FIELD=VALUE, such as test=FILE")
         if name not in fields:
             raise SeqlabError(
-                f"--data {assignment}: the data set has no field {name!r}; its fields are {', '.join(fields)}"
+                f"--data {assignment}: the dataset has no field {name!r}; its fields are {', '.join(fields)}"
             )
         try:
             values[name] = kinds[name](value)
@@ -187,11 +187,12 @@ class FileFacts:
     """Additional inputs for text files. Runs store them."""
 
     source: Annotated[
-        Path | None, arg(metavar="F", help="Source file, for scores by length and by copied words; only for files.")
+        Path | None,
+        arg(metavar="F", help="Source file, for scores by length and by copied words; only to compare files."),
     ] = None
     train: Annotated[
         Path | None,
-        arg(metavar="F", help="Target side of the training data, for scores by word frequency; only for files."),
+        arg(metavar="F", help="Target side of the training data, for scores by frequency; only to compare files."),
     ] = None
 
 
@@ -204,13 +205,13 @@ def compare(
         arg(
             metavar="RUN_OR_FILE",
             help="Runs or text files; the first is the baseline. "
-            "Join runs of one system that differ only in their seed by commas.",
+            "To group runs of one system that differ only in the seed, join them with commas.",
             help_behavior_hint="(required)",
         ),
     ],
     references: Annotated[
         tuple[Path, ...],
-        arg(metavar="R", help="Reference files; only for files. Runs use the references of their split."),
+        arg(metavar="R", help="Reference files; only to compare files. Runs use the references of their split."),
     ] = (),
     split: Annotated[str, arg(help="Split that the runs decode, each with its own search settings.")] = "test",
     files: Annotated[FileFacts, arg(name="")] = NO_FACTS,
@@ -259,7 +260,7 @@ def analyze(
 ) -> None:
     """Separate search errors from model errors, with wider beams and exact search.
 
-    Search options that are not given keep the value of the run.
+    Search options that are not given keep the run's values.
 
     Example: seqlab analyze runs/quickstart --split validation --lines 100
     """

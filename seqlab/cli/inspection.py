@@ -28,16 +28,16 @@ from seqlab.system.errors import SeqlabError
 
 def inspect(
     run: RunFolder,
-    text: Annotated[str, arg(help="Input text. Separate the sentences of a document by tabs.")],
+    text: Annotated[str, arg(help="Input text. Separate the sentences of a document with tabs.")],
     out: Annotated[Path | None, arg(metavar="F", help="Also write an HTML page.")] = None,
     search: SearchOptions = NO_SEARCH,
     checkpoint: Checkpoint = "best",
     json: Json = False,
     parts: Parts = None,
 ) -> None:
-    """Show the search of one input: the tree of the beam and the attention.
+    """Show the search for one input: the tree of hypotheses and the attention weights.
 
-    Search options that are not given keep the value of the run.
+    Search options that are not given keep the run's values.
 
     Example: seqlab inspect runs/quickstart --text "3 hours ago" --out page.html
     """
@@ -99,7 +99,7 @@ def show_batch(
         str | None,
         arg(
             metavar="EPOCH/INDEX",
-            help="Batch to show, such as a skipped one; not together with --step. Both numbers start at 0.",
+            help="Batch to show, such as a skipped one; cannot be combined with --step. Both numbers start at 0.",
         ),
     ] = None,
     rows: Annotated[int, arg(metavar="K", help="Number of rows to show.")] = 3,

@@ -37,7 +37,7 @@ def export(
     ],
     checkpoint: Checkpoint = "best",
     rows: Annotated[int, arg(help="stablehlo: number of sentences in a batch.")] = 8,
-    length: Annotated[int, arg(help="stablehlo: maximum number of tokens of a source and of a text.")] = 64,
+    length: Annotated[int, arg(help="stablehlo: maximum number of tokens in a source and in an output.")] = 64,
     parts: Parts = None,
 ) -> None:
     """Convert the model of a run for another toolkit.

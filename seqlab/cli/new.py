@@ -27,12 +27,12 @@ def new(
     from seqlab.system.parts import built_in_names
 
     if not name.isidentifier() or not name.islower() or keyword.iskeyword(name):
-        raise SeqlabError(f"{name!r} is not a file name of a part: use lowercase letters, digits and underscores")
+        raise SeqlabError(f"{name!r} is not a valid name for a file: use lowercase letters, digits and underscores")
     if kind != "config" and name in built_in_names(f"{kind}s"):
         raise SeqlabError(f"seqlab already has a {kind} {name!r}: choose another name")
     path = Path(f"{name}.py") if kind == "config" else parts / f"{kind}s" / f"{name}.py"
     if path.exists():
-        raise SeqlabError(f"{path} exists: choose another name")
+        raise SeqlabError(f"{path} already exists: choose another name")
     template = resources.files("seqlab.cli").joinpath("templates", f"{kind}.txt").read_text(encoding="utf-8")
     class_name = "".join(map(str.capitalize, name.split("_")))
     path.parent.mkdir(parents=True, exist_ok=True)

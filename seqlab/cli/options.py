@@ -19,7 +19,7 @@ Parts = Annotated[
 ]
 RunFolder = Annotated[Positional[Path], arg(metavar="RUN", help="Folder of the run.")]
 Checkpoint = Annotated[str, arg(metavar="best|last|STEP", help="Checkpoint to load.")]
-Split = Annotated[str, arg(help="Split of the data set.")]
+Split = Annotated[str, arg(help="Split of the dataset.")]
 Json = Annotated[bool, arg(help="Print JSON.")]
 
 
@@ -51,7 +51,7 @@ BaseFolder = Annotated[
     Path | None,
     arg(
         metavar="DIR",
-        help="Folder at which relative paths of references start.",
+        help="Base folder for the relative paths of reference models.",
         help_behavior_hint="(default: the run)",
     ),
 ]
@@ -71,7 +71,8 @@ class EvaluationPlaces(ReferencePlaces):
     data: Annotated[
         tuple[str, ...],
         arg(
-            metavar="FIELD=VALUE", help="Changed fields of the data set, such as test=FILE for a file that has moved."
+            metavar="FIELD=VALUE",
+            help="Fields of the dataset to override, such as test=FILE for a file that has moved.",
         ),
     ] = ()
 

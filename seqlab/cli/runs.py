@@ -35,7 +35,7 @@ def list_runs(
 
 
 def fingerprint(run: RunFolder, json: Json = False) -> None:
-    """Print the SHA-256 of the latest checkpoint: parameters, optimizer state, carry and step.
+    """Print the SHA-256 of the latest checkpoint: parameters, optimizer state, recurrent carry and step.
 
     Example: seqlab fingerprint runs/quickstart
     """
@@ -69,7 +69,7 @@ def bisect(
 
 def average(
     run: RunFolder,
-    last: Annotated[int, arg(metavar="N", help="Number of latest checkpoints to average.")],
+    last: Annotated[int, arg(metavar="N", help="Number of most recent checkpoints to average.")],
     out: Annotated[
         Path | None, arg(metavar="RUN", help="Folder of the new run.", help_behavior_hint="(default: RUN-average)")
     ] = None,
@@ -93,7 +93,7 @@ def migrate(
     out: Annotated[Path, arg(metavar="NEW_RUN", help="Folder of the converted run.")],
     parts: Parts = None,
 ) -> None:
-    """Convert a run of an older version: experiment, tokenizers, parameters and optimizer state.
+    """Convert a run of an older version of seqlab: experiment, tokenizers, parameters and optimizer state.
 
     Example: seqlab migrate runs/old --out runs/new
     """

@@ -81,7 +81,8 @@ def check_output(path: Path | None, *inputs: Path | None) -> None:
     if path is None:
         return
     if path.is_dir() or not path.parent.is_dir():
-        raise SeqlabError(f"{path}: {'is a folder' if path.is_dir() else f'the folder {path.parent} does not exist'}")
+        fault = "is a folder, not a file" if path.is_dir() else f"cannot be written: no folder {path.parent}"
+        raise SeqlabError(f"{path} {fault}: choose another output")
     # A file is written under another name and renamed, so its folder must be writable. A device or a pipe is written
     # directly.
     written = path if path.exists() and not path.is_file() else path.resolve().parent

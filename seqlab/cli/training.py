@@ -22,7 +22,7 @@ from seqlab.system.signals import listen_for_stop
 
 
 def train(arguments: list[str]) -> None:
-    """Train the experiment of CONFIG into the folder RUN, or resume it."""
+    """Train the experiment in CONFIG and save it in the folder RUN, or resume it."""
     usage = "usage: seqlab train CONFIG --out RUN [options]; seqlab train CONFIG --help lists CONFIG's options"
     name, rest = first_argument(arguments, "CONFIG", usage)
     from seqlab import catalogue
@@ -36,13 +36,13 @@ def train(arguments: list[str]) -> None:
             Path | None, arg(metavar="RUN", help="Start from the best parameters and the codecs of this run.")
         ] = None,
         tokenizer: Annotated[
-            Path | None, arg(metavar="FILE", help="SentencePiece model to use for all columns of text.")
+            Path | None, arg(metavar="FILE", help="SentencePiece model to use for all text columns.")
         ] = None,
         explain: Annotated[bool, arg(help="Print the parameter shardings and exit.")] = False,
         cluster: ProcessOptions = SINGLE_PROCESS,
         places: Annotated[ReferencePlaces, arg(name="")] = DEFAULT_REFERENCE_PLACES,
     ) -> None:
-        """Train CONFIG into the folder RUN. Repeat the command to resume an interrupted run.
+        """Train the experiment in CONFIG and save it in the folder RUN. Repeat the command to resume a stopped run.
 
         The options below are those of the named config, with its values as defaults.
 
@@ -88,7 +88,7 @@ def launch(arguments: list[str]) -> None:
     ) -> None:
         """Run the command after -- in N processes on this machine.
 
-        If a process fails, launch reports which one, stops the others and exits with its exit code.
+        If a process fails, launch reports which one, stops the others, and exits with the same exit code.
         Exit code 75 means that training was stopped by a signal and its state was saved.
 
         Example: seqlab launch --processes 2 -- train configs/quickstart.py --out runs/quickstart
@@ -106,7 +106,7 @@ def launch(arguments: list[str]) -> None:
 
 
 def prepare(arguments: list[str]) -> None:
-    """Prepare a data set in advance, so that training starts at once."""
+    """Prepare a dataset in advance, so that training starts at once."""
     usage = "usage: seqlab prepare DATASET [options]; seqlab prepare DATASET --help lists DATASET's options"
     name, rest = first_argument(arguments, "DATASET", usage)
     from seqlab import catalogue
@@ -121,7 +121,7 @@ def prepare(arguments: list[str]) -> None:
     ) -> None:
         """Prepare DATASET. Prepared data is stored and reused.
 
-        The options below are those of the named data set.
+        The options below are those of the named dataset.
 
         Example: seqlab prepare multi30k/en-de --folder multi30k
         """

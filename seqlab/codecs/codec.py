@@ -163,7 +163,10 @@ def as_row(row: Any, codec: Codec) -> np.ndarray:
             f"{type(codec).__name__} has a size, so its dtype must be an integer type, not {codec.dtype}"
         )
     if codec.size is not None and array.size and not (array.min() >= 0 and array.max() < codec.size):
-        raise SeqlabError(f"{name} returns ids from {array.min()} to {array.max()}, but its size is {codec.size}")
+        raise SeqlabError(
+            f"{name} returns ids from {array.min()} to {array.max()}, but its size, {codec.size}, allows 0 to "
+            f"{codec.size - 1}"
+        )
     return array
 
 

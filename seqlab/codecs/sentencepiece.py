@@ -69,7 +69,7 @@ class SentencePiece(TextCodec):
         if not isinstance(fitted, SentencePiece) or not fitted.processor.is_control(
             fitted.processor.piece_to_id(name)
         ):
-            raise SeqlabError(f"the tokenizer has no special token {name}: train one, without --tokenizer")
+            raise SeqlabError(f"the tokenizer has no special token {name}: leave out --tokenizer to train a new one")
         return fitted.processor.piece_to_id(name)
 
     def encode(self, values: Sequence[str]) -> list[list[int]]:

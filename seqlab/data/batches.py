@@ -24,14 +24,14 @@ def make_batch(task: Task, corpus: Corpus, codecs: Codecs, batch_plan: BatchPlan
         batch = task.collate(corpus, batch_plan, codecs, draw)
     except DamagedCache as error:
         raise SeqlabError(
-            f"{corpus.folder}: {error}. Either the cache is damaged: remove the folder, and it will be rebuilt; or "
+            f"{corpus.folder}: {error}. Either the cache is damaged (remove the folder, and it will be rebuilt), or "
             f"{type(task).__name__}.plan and collate disagree"
         ) from None
     shapes = [np.shape(leaf) for leaf in jax.tree.leaves(batch)]
     counts = {(*shape, 0)[0] for shape in shapes}
     if len(counts) != 1 or not 1 <= max(counts) <= batch_plan.row_count:
         name, rows = type(task).__name__, batch_plan.row_count
-        raise SeqlabError(f"{name}.collate must return arrays of equal numbers of rows, at most {rows}, not {shapes}")
+        raise SeqlabError(f"{name}.collate must return arrays with equally many rows, at most {rows}, not {shapes}")
     return batch
 
 

@@ -26,7 +26,7 @@ def pad(
     """
     longest = max(map(len, rows), default=0)
     if longest > length:
-        raise DamagedCache(f"a row of {longest:,} positions does not fit into {length:,}")
+        raise DamagedCache(f"a row of {longest:,} positions does not fit into {length:,} positions")
     values = np.zeros((count, length, *shape), dtype)
     mask = np.zeros((count, length), bool)
     for i, row in enumerate(rows):

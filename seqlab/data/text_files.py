@@ -59,7 +59,7 @@ def _not_text(kind: str, is_file: bool) -> str:
     """Returns what is wrong with input of a kind of `MAGIC`, and what to do."""
     if kind == "UTF-16":
         return "the text is UTF-16: convert it to UTF-8"
-    remedy = ", or add .gz to its name" if kind == "gzip" else ", or use .gz"
+    remedy = ", or add .gz to its name" if kind == "gzip" else ", or compress it with gzip"
     return f"the {'file' if is_file else 'input'} is compressed with {kind}: decompress it{remedy if is_file else ''}"
 
 
@@ -101,7 +101,7 @@ def _decode_line(line: bytes, cut: int, place: str, repairs: Repairs) -> str:
         )
         text = line.decode("utf-8", errors="replace")
     if "\0" in text:
-        _repair_or_raise(repairs, "NUL", f"{place}: a NUL character")
+        _repair_or_raise(repairs, "NUL", f"{place}: the line contains a NUL character")
         text = text.replace("\0", "")
     return text
 
@@ -114,14 +114,14 @@ def _repair_or_raise(repairs: Repairs, kind: str, message: str) -> None:
 
 
 def make_repairs(errors: str) -> Repairs:
-    """Returns the repairs for the field `errors` of a data set: None for "strict", empty counts for "replace"."""
+    """Returns the repairs for the field `errors` of a dataset: None for "strict", empty counts for "replace"."""
     if errors not in ("strict", "replace"):
         raise SeqlabError(f"errors must be 'strict' or 'replace', not {errors!r}")
     return Counter() if errors == "replace" else None
 
 
 def describe_repairs(repairs: Repairs) -> dict[str, str]:
-    """Returns the counts of repairs, for the `origin` of a data set."""
+    """Returns the counts of repairs, for the `origin` of a dataset."""
     return {f"lines repaired ({kind})": str(count) for kind, count in (repairs or {}).items()}
 
 
@@ -179,7 +179,7 @@ def read_rows(path: Path, columns: dict[str, str], repairs: Repairs = None) -> I
             raise SeqlabError(f"{path}:1: " + (f"the column {twice!r} occurs twice" if twice else "no column names"))
         missing = [name for name in columns.values() if name not in names]
         if missing:
-            raise SeqlabError(f"{path}:1: no column {missing[0]!r}: the columns are {', '.join(map(repr, names))}")
+            raise SeqlabError(f"{path}:1: no column {missing[0]!r}: the file has {', '.join(map(repr, names))}")
     for number, line in lines:
         if kind == ".txt":
             yield dict.fromkeys(columns, line)
@@ -195,7 +195,7 @@ def read_rows(path: Path, columns: dict[str, str], repairs: Repairs = None) -> I
             if reason is None and not (scalar and finite and str(value).strip()):
                 reason = f"{columns[field]!r} is empty or not text"
             if reason is None and re.search("[\0\ud800-\udfff]", str(value)):
-                reason = f"{columns[field]!r} contains a NUL or half of a surrogate pair"
+                reason = f"{columns[field]!r} contains a NUL character or an unpaired surrogate"
         if reason is None:
             yield {field: str(value) for field, value in example.items()}
         else:
@@ -217,5 +217,5 @@ def _object(line: str) -> tuple[dict[str, Any], str | None]:
     try:
         value = json.loads(line, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
-        return {}, f"malformed JSON: {json_reason(error)}"
+        return {}, f"not valid JSON: {json_reason(error)}"
     return (value, None) if isinstance(value, dict) else ({}, "not a JSON object")

@@ -146,7 +146,7 @@ class CldrPhrases:
     test: int = 1_000
     """Number of test phrases."""
     seed: int = 0
-    """Random seed. The held-out combinations do not depend on it."""
+    """Random seed. The combinations of words and patterns that only test phrases have do not depend on it."""
 
     def __post_init__(self) -> None:
         sizes = self.train, self.validation, self.test
@@ -204,7 +204,9 @@ class CldrPhrases:
                     yield {"source": tagged, "target": target}
                     break
             else:
-                raise SeqlabError(f"{self.pair!r} has only {index} {split} phrases, not {size}: reduce {split}")
+                raise SeqlabError(
+                    f"{self.pair!r} has only {index} {split} phrases, fewer than {size}: lower data.{split}"
+                )
 
 
 DATASET = CldrPhrases

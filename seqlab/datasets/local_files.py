@@ -46,7 +46,7 @@ class LocalFiles:
         make_repairs(self.errors)
 
     def only(self, split: str) -> "LocalFiles":
-        """Returns the data set with this split alone."""
+        """Returns the dataset with this split alone."""
         return dataclasses.replace(self, **{other: "" for other in SPLITS if other != split})
 
     def files(self) -> dict[str, Path]:

@@ -1,4 +1,4 @@
-"""A mixture of data sets with rates. An epoch has as many examples as all data sets together.
+"""A mixture of datasets with rates. An epoch has as many examples as all datasets together.
 
     data=Mixture(parts=(Multi30k(), DebianDescriptions("en-de")), rates=(0.3, 0.7))
 
@@ -20,7 +20,7 @@ from seqlab.system.errors import SeqlabError
 @dataclass(frozen=True)
 class Mixture:
     parts: tuple[Any, ...] = ()
-    """Data sets with the same columns."""
+    """Datasets with the same columns."""
     rates: tuple[float, ...] = ()
     """Relative shares of the training examples of an epoch; their sum need not be 1."""
 

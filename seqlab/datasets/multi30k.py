@@ -39,7 +39,7 @@ class Multi30k:
     version: str = "raw"
     """Version of the text: raw, or tok (lowercased, normalized, tokenized with Moses)."""
     folder: str = ""
-    """Folder of the files; required until the data is prepared."""
+    """Folder with the original files; required until the data is prepared."""
 
     def __post_init__(self) -> None:
         if self.pair not in ("en-de", "de-en"):
@@ -80,7 +80,7 @@ class Multi30k:
         if digest.hexdigest() != CHECKSUMS[name]:
             raise SeqlabError(
                 f"{path}: wrong checksum {digest.hexdigest()[:16]}..., expected {CHECKSUMS[name][:16]}...; "
-                "the file is incomplete or another version: download it again"
+                "the file is incomplete or of another version: download it again"
             )
         return path
 

@@ -38,7 +38,7 @@ class ParallelText:
         make_repairs(self.errors)
 
     def only(self, split: str) -> "ParallelText":
-        """Returns the data set with this split alone."""
+        """Returns the dataset with this split alone."""
         others = [name for name in self.path_fields if not name.startswith(f"{split}_")]
         return dataclasses.replace(self, **dict.fromkeys(others, ""))
 

@@ -1,9 +1,9 @@
-"""Any data set of TensorFlow Datasets, by name: tfds/imdb_reviews, tfds/lm1b, ...
+"""Any dataset of TensorFlow Datasets, by name: tfds/imdb_reviews, tfds/lm1b, ...
 
     seqlab prepare tfds/imdb_reviews --source text --label label
 
-Data sets whose builder needs TensorFlow, such as wmt14_translate/de-en or cnn_dailymail, must be prepared with the
-extra `tfds-tf` installed; training and decoding do not need it. A data set that is already prepared as array_record
+Datasets whose builder needs TensorFlow, such as wmt14_translate/de-en or cnn_dailymail, must be prepared with the
+extra `tfds-tf` installed; training and decoding do not need it. A dataset that is already prepared as array_record
 is read from its folder.
 """
 
@@ -24,7 +24,7 @@ CHUNK = 1000
 @dataclass(frozen=True)
 class Tfds:
     name: str = ""
-    """Name of the data set, optionally with a config after a slash: imdb_reviews, wmt14_translate/de-en."""
+    """Name of the dataset, optionally with a config after a slash: imdb_reviews, wmt14_translate/de-en."""
     folder: str = ""
     """Folder of a version that is already prepared as array_record, to read instead of building."""
     source: str = ""
@@ -83,18 +83,18 @@ class Tfds:
 
         if self.folder:
             if not (Path(self.folder) / "dataset_info.json").is_file():
-                raise SeqlabError(f"{self.folder} is not a prepared data set: it has no dataset_info.json")
+                raise SeqlabError(f"{self.folder} is not a prepared dataset: it has no dataset_info.json")
             all(plain_files(Path(self.folder)))
             check_features(Path(self.folder) / "features.json")
             try:
                 return tfds.builder_from_directory(self.folder)
             except Exception as error:  # TFDS raises any kind of error for an invalid folder
                 reason = str(error).partition("\n")[0]
-                raise SeqlabError(f"{self.folder}: cannot be read as a prepared data set: {reason}") from None
+                raise SeqlabError(f"{self.folder}: cannot be read as a prepared dataset: {reason}") from None
         if not self.name:
-            raise SeqlabError("choose a data set by name, for example tfds/imdb_reviews")
+            raise SeqlabError("choose a dataset by name, for example tfds/imdb_reviews")
         if not re.fullmatch(r"\w+(/[\w+.-]+)?(:[\d.*]+)?", self.name):  # TFDS would download third-party code
-            raise SeqlabError(f"tfds/{self.name}: expected the name of a data set, optionally followed by /CONFIG")
+            raise SeqlabError(f"tfds/{self.name}: expected the name of a dataset, optionally followed by /CONFIG")
         try:
             builder = tfds.builder(self.name, file_format="array_record")
             builder.download_and_prepare()
@@ -140,7 +140,7 @@ def check_features(path: Path) -> None:
 
 
 def _reason(name: str, error: Exception) -> str:
-    """Returns the reason why a data set cannot be built. TFDS reports data sets that need TensorFlow as unknown; they
+    """Returns the reason why a dataset cannot be built. TFDS reports datasets that need TensorFlow as unknown; they
     are recognized by their checksum files.
     """
     import tensorflow_datasets as tfds
@@ -154,7 +154,7 @@ def _reason(name: str, error: Exception) -> str:
         )
     new = {path.name for path in (package / "datasets").iterdir()}
     near = difflib.get_close_matches(name, sorted(old | new), n=1)
-    return f"TensorFlow Datasets has no data set {name!r}" + (f": did you mean {near[0]!r}?" if near else "")
+    return f"TensorFlow Datasets has no dataset {name!r}" + (f": did you mean {near[0]!r}?" if near else "")
 
 
 def _complement(part: str) -> str:

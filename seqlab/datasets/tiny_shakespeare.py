@@ -42,7 +42,7 @@ class TinyShakespeare:
         if digest != CHECKSUM:
             raise SeqlabError(
                 f"{path}: wrong checksum {digest[:16]}..., expected {CHECKSUM[:16]}...; "
-                "the file is incomplete or another version: download it again"
+                "the file is incomplete or of another version: download it again"
             )
         text = content.decode()
         cut = int(0.9 * len(text))  # in the middle of a line, as is customary for this data

@@ -18,7 +18,7 @@ def with_alignments(
     source.
     """
     if not isinstance(trained.model, Attentive):
-        raise SeqlabError("alignments need a single model with attention over the source")
+        raise SeqlabError("alignments need a single model with attention to the source: leave out --alignments")
     repeated = [request for request, best in zip(requests, texts, strict=True) for _ in best]
     ids = [text.ids for best in texts for text in best]
     positions = iter(most_attended(trained.model, trained.params, repeated, ids))

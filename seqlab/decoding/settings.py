@@ -44,7 +44,7 @@ def forbidden_ids(words: Sequence[str], tokenizer: TextCodec) -> list[int]:
             raise SeqlabError(f"{END} ends every text and cannot be forbidden: use --min-length to get longer texts")
         if word not in special and len(tokens) != 1:
             raise SeqlabError(
-                f"{word!r} is {len(tokens)} tokens of this vocabulary, but a forbidden word must be one"
+                f"{word!r} is {len(tokens)} tokens in this vocabulary, but a forbidden word must be a single token"
             )
         ids.append(special[word] if word in special else tokens[0])
     return ids

@@ -43,7 +43,8 @@ def seqlab_commands(arguments: Sequence[str], processes: int, gpus_each: int = 0
     gpus = visible.split(",") if visible else [str(i) for i in range(processes * gpus_each)]
     if len(gpus) < processes * gpus_each:
         raise SeqlabError(
-            f"{processes} processes need {gpus_each} GPUs each, but CUDA_VISIBLE_DEVICES has {len(gpus)}"
+            f"{processes} processes need {gpus_each} GPUs each, but CUDA_VISIBLE_DEVICES lists {len(gpus)}: lower "
+            "--processes or --gpus-each"
         )
     with socket.socket() as free:
         free.bind(("localhost", 0))

@@ -104,7 +104,8 @@ def analyze(
     """
     task, search = run.experiment.task, run.experiment.search
     if not task.searches or not task.metrics:
-        raise SeqlabError(f"{type(task).__name__} does not search, so it has no search errors")
+        name = type(task).__name__
+        raise SeqlabError(f"{name} does not search, so it has no search errors: choose a run that generates text")
     check_search(search)
     check_effort(lines, beams, exact, nodes)
     data = prepare(run.experiment.data, data_dir)
@@ -167,7 +168,7 @@ def check_search(search: Search) -> None:
     changed = [name for name in names if getattr(search, name) != getattr(defaults, name)]
     if changed:
         options = " and ".join(f"search.{name}" for name in changed)
-        raise SeqlabError(f"{options} cannot be used when references are scored: leave out these options")
+        raise SeqlabError(f"{options} cannot be used when references are scored: leave out {options}")
 
 
 def normalized_scores(run: Run, ids: Sequence[Sequence[int]], log_probs: Sequence[float]) -> list[float]:

@@ -42,7 +42,7 @@ class Texts(NamedTuple):
 def read_texts(path: Path) -> list[str]:
     """Returns the lines of a file. Raises for a file without lines."""
     if path.is_dir() or not path.exists():
-        raise SeqlabError(f"no file {path}")
+        raise SeqlabError(f"{path} does not exist")
     lines = list(read_lines(path))
     if not lines:
         raise SeqlabError(f"{path} is empty")
@@ -79,7 +79,7 @@ def gather_texts(
         seeds = [name] if os.path.exists(name) else name.split(",")
         for part in seeds:
             if not part:
-                raise SeqlabError(f"{name!r}: a name between commas is empty")
+                raise SeqlabError(f"{name!r}: a name is empty: remove the extra comma")
             if part in written:
                 continue
             if not Path(part).is_dir():

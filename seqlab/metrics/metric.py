@@ -89,9 +89,9 @@ def read_numbers(lines: TextLines, name: str) -> Float[np.ndarray, "lines"]:
         numbers = np.array(lines, np.float64)
     except ValueError as error:
         found = str(error).partition(": ")[2]
-        raise SeqlabError(f"{name} needs a number in each line, not {found}") from None
+        raise SeqlabError(f"{name} needs a number on each line, not {found}") from None
     if not np.isfinite(numbers).all():
-        raise SeqlabError(f"{name} needs a finite number in each line")
+        raise SeqlabError(f"{name} needs a finite number on each line")
     return numbers
 
 

@@ -13,7 +13,7 @@ from seqlab.types import Classifier, Inputs
 
 
 class ClassifierHead(EncoderHead, Classifier):
-    """The number of classes is 0 in a config and is set from the data."""
+    """In a config, leave the number of classes at 0: it is set from the data."""
 
     encoder: nn.Module = MeanEncoder()
     classes: int = 0

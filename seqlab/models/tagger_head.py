@@ -12,7 +12,7 @@ from seqlab.types import Inputs, Tagger
 
 
 class TaggerHead(EncoderHead, Tagger):
-    """The number of classes is 0 in a config and is set from the data."""
+    """In a config, leave the number of classes at 0: it is set from the data."""
 
     encoder: nn.Module = RecurrentEncoder()
     classes: int = 0

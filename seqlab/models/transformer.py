@@ -16,7 +16,7 @@ ZERO_GRADIENTS = ("['key']['bias']",)  # adds a constant to all scores of a quer
 
 
 class Transformer(nn.Module, Generator):
-    """Sequence-to-sequence Transformer. The vocabulary sizes are 0 in a config and are set from the tokenizer."""
+    """Sequence-to-sequence Transformer. Leave the vocabulary sizes at 0: they are set from the tokenizer."""
 
     reader: nn.Module = Words()
     vocabulary: int = 0
@@ -37,11 +37,11 @@ class Transformer(nn.Module, Generator):
     """Dropout rate of the attention weights and of the hidden units of the feed-forward layer.
     None: same as `dropout`."""
     norm: str = "pre"
-    """Where layer normalization is applied: "pre", before each residual branch, or "post", after it."""
+    """Where layer normalization is applied: "pre", before each residual branch, or "post", after each sum."""
     activation: str = "relu"
     """Activation function of the feed-forward layer: relu, gelu or swish."""
     biases: bool = False
-    """Add biases to the projections of attention and to the logits. The paper does not use these biases."""
+    """Add biases to the projections of attention and to the logits. Vaswani et al. (2017) have none."""
     positions: str = "sinusoidal"
     """Type of position embeddings: "sinusoidal" or "learned"."""
     max_length: int = 1024

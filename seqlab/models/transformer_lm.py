@@ -11,7 +11,7 @@ from seqlab.types import Generator, Tokens
 
 
 class TransformerLM(nn.Module, Generator):
-    """Transformer language model. The vocabulary size is 0 in a config and is set from the tokenizer."""
+    """Transformer language model. In a config, leave the vocabulary size at 0: it is set from the tokenizer."""
 
     vocabulary: int = 0
     """Size of the vocabulary; 0: set from the tokenizer."""
@@ -29,7 +29,7 @@ class TransformerLM(nn.Module, Generator):
     """Dropout rate of the attention weights and of the hidden units of the feed-forward layer.
     None: same as `dropout`."""
     norm: str = "pre"
-    """Where layer normalization is applied: "pre", before each residual branch, or "post", after it."""
+    """Where layer normalization is applied: "pre", before each residual branch, or "post", after each sum."""
     positions: str = "sinusoidal"
     """Type of position embeddings: "sinusoidal" or "learned"."""
     max_length: int = 1024

@@ -10,7 +10,7 @@ from seqlab.types import Frames, Reader
 
 
 class Numbers(nn.Module, Reader):
-    """The numbers of each position, without parameters. `features` is 0 in a config and is set from the data."""
+    """The numbers of each position, without parameters. Leave `features` at 0: it is set from the data."""
 
     features: int = 0
     """Number of features at each position."""

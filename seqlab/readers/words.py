@@ -12,7 +12,7 @@ from seqlab.types import Reader, Tokens
 
 
 class Words(nn.Module, Reader):
-    """Token embeddings without positions. The vocabulary size is 0 in a config and is set from the tokenizer."""
+    """Token embeddings without positions. Leave the vocabulary size at 0: it is set from the tokenizer."""
 
     vocabulary: int = 0
     """Size of the vocabulary; 0: set from the tokenizer."""

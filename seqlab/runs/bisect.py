@@ -33,9 +33,7 @@ def bisect(first: Path, second: Path) -> Bisection:
     before, step, parts = first_difference(*trails)
     if not before and step is None:
         lengths = "; ".join(f"{run}: {describe_steps(trail)}" for run, trail in zip(runs, trails, strict=True))
-        raise SeqlabError(
-            f"the trails have no step in common ({lengths}): choose values of hash_every that share steps"
-        )
+        raise SeqlabError(f"the runs have no hashed step in common ({lengths}): use the same --hash-every for both")
     return Bisection(catalogue.differences(*experiments), differing(*hashes), before, step, parts)
 
 

@@ -39,7 +39,7 @@ def restore(run: Path, step: int, like: Any = None, check: Callable[[Any], None]
         verify(run, step)
     except SeqlabError as error:
         others = " or ".join(str(saved) for saved in checkpoint_steps(run) if saved != step)
-        remedy = f"choose --checkpoint {others}" if others else "the run has no other checkpoint"
+        remedy = f"or choose --checkpoint {others}" if others else "the run has no other checkpoint"
         raise SeqlabError(f"{error}; {remedy}") from None
     return load_tree(run, step, like, check)
 
@@ -82,7 +82,10 @@ def check_declared(declared: Any, folder: Path) -> None:
     claimed = sum(math.prod(leaf.shape) * np.dtype(leaf.dtype).itemsize for leaf in leaves)
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     if claimed > memory:
-        raise SeqlabError(f"{folder}: the arrays have {claimed:,} bytes, but this machine has {memory:,} of memory")
+        raise SeqlabError(
+            f"{folder}: the arrays have {claimed:,} bytes, but this machine has {memory:,} bytes of memory: use a "
+            "machine with more memory"
+        )
 
 
 def check_shapes(declared: Any, expected: Any, folder: Path) -> None:

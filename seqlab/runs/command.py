@@ -27,7 +27,7 @@ def command_of(run: Path) -> str | None:
         raise SeqlabError(f"{path}: damaged: not a command") from None
     is_train = [cd, separator, *words[:2]] == ["cd", "&&", "seqlab", "train"]
     if line != command_line(Path(folder), words) or not is_train:
-        raise SeqlabError(f"{path}: damaged: not a single `seqlab train`")
+        raise SeqlabError(f"{path}: damaged: it must contain exactly one `seqlab train` command")
     for i, word in enumerate(words[:-1]):
         if word == "--out" and (Path(folder) / words[i + 1]).resolve() != run.resolve():
             words[i + 1] = str(run.resolve())

@@ -42,10 +42,10 @@ def open_run(
     if path.exists():
         stored = catalogue.load_experiment(path)
         differences = catalogue.differences(without_resumable_fields(stored), without_resumable_fields(experiment))
-        changed = [f"{line.replace(' -> ', ' there, ', 1)} here" for line in differences]
+        changed = [f"{line.replace(' -> ', ' in the run, ', 1)} in this command" for line in differences]
         if experiment.steps < stored.steps:
             rule = "the number of steps of a run can only be increased"
-            changed.append(f"steps: {stored.steps} there, {experiment.steps} here ({rule})")
+            changed.append(f"steps: {stored.steps} in the run, {experiment.steps} in this command ({rule})")
         if changed:
             remedy = (
                 f", or start from the parameters of the run with --init-from {run}"

@@ -87,7 +87,7 @@ def read_run(run: Path) -> RunStatus:
         progress = value_at(content, manifest, dict, "progress")
     best, best_step = progress.get("best"), progress.get("best_step")
     if best is not None and not (type(best) in (int, float) and abs(best) < MAX_SCORE and type(best_step) is int):
-        raise SeqlabError(f"{manifest}: damaged: its best score is not a number at a step")
+        raise SeqlabError(f"{manifest}: damaged: its best score must be a number, with a step")
     done = max(checkpoint or 0, last_step(run / "metrics.jsonl"))
     trained_here = manifest is None or "epoch" in progress  # neither averaged nor imported
     if is_locked(run / ".lock"):

@@ -118,7 +118,7 @@ def texts_of(lines: Iterable[str]) -> list[str]:
     texts = list(lines)
     for number, text in enumerate(texts, 1):
         if not isinstance(text, str):
-            raise SeqlabError(f"lines must be strings, and line {number} is {text!r:.60}")
+            raise SeqlabError(f"lines must be strings, but line {number} is {text!r:.60}")
     return [text.removesuffix("\n").removesuffix("\r") for text in texts]
 
 

@@ -103,12 +103,14 @@ def choose_step(run: Path, name: str = "best") -> int:
             best = read_manifest(run, steps[-1])["progress"].get("best_step")
         if best not in [None, *steps]:  # of any type, since the manifest is not trusted
             raise SeqlabError(
-                f"{run}: the best checkpoint, {best}, is missing: choose last or a step: {', '.join(map(str, steps))}"
+                f"{run}: the best checkpoint, {best}, is missing: choose last or one of the steps "
+                f"{', '.join(map(str, steps))}"
             )
         return steps[-1] if best is None else best
     if name.isdecimal() and int(name) in steps:
         return int(name)
-    raise SeqlabError(f"{run}: no checkpoint {name!r}: choose best, last or a step: {', '.join(map(str, steps))}")
+    known = ", ".join(map(str, steps))
+    raise SeqlabError(f"{run}: no checkpoint {name!r}: choose best, last or one of the steps {known}")
 
 
 def hash_files(folder: Path) -> dict[str, str]:

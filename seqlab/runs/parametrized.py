@@ -35,7 +35,7 @@ def check_added(added: Any, name: str) -> None:
     """Raises `SeqlabError` unless added parameters are nested dicts of floating-point arrays that are not empty."""
     leaves = jax.tree_util.tree_flatten_with_path(added, is_leaf=lambda x: not isinstance(x, dict))[0]
     if not isinstance(added, dict) or not leaves:
-        raise SeqlabError(f"{name}.init adds no parameters to this model: check its fields")
+        raise SeqlabError(f"{name}.init adds no parameters to this model: check the fields of {name}")
     for path, leaf in leaves:
         keys = [entry.key for entry in path]
         if not all(isinstance(key, str) and "/" not in key for key in keys):
@@ -51,7 +51,7 @@ def check_applied(experiment: Experiment, base: dict[str, Any], added: Params) -
     name = type(experiment.parametrization).__name__
     applied: Any = jax.eval_shape(experiment.parametrization.apply, dict(base), added)
     if not isinstance(applied, dict) or applied.keys() != base.keys():
-        raise SeqlabError(f"{name}.apply must return a dict with the paths of the base parameters")
+        raise SeqlabError(f"{name}.apply must return a dict whose keys are the paths of the base parameters")
     for path, leaf in applied.items():
         if (leaf.shape, leaf.dtype) != (base[path].shape, base[path].dtype):
             kinds = f"{leaf.dtype} {leaf.shape}, not {base[path].dtype} {base[path].shape}"

@@ -39,7 +39,7 @@ def read_trail(run: Path) -> dict[int, dict[str, str]]:
     """Returns the digests of a run by step. Raises `SeqlabError` if the trail is missing or damaged."""
     path = run / TRAIL
     if not path.exists():
-        raise SeqlabError(f"{run} has no hash trail: train it with --hash-every N")
+        raise SeqlabError(f"{run} has no hashes: train it with --hash-every N")
     trail = {}
     for number, line in enumerate(read_jsonl(path), 1):
         if not all(isinstance(line.get(name), str) and len(line[name]) == DIGITS for name in PARTS):

@@ -25,7 +25,7 @@ def check_types(value: Any, prefix: str = "") -> None:
 def type_error(name: str, value: Any, expected: Any) -> SeqlabError:
     """Returns the error about a value that does not have the `expected` type."""
     if type(value) is int and not fits(value, int) and fits(0, expected):
-        return SeqlabError(f"{name} must be at least -2**63 and below 2**63")
+        return SeqlabError(f"{name} is out of range: it must fit into a signed 64-bit integer")
     kind = expected.__name__ if isinstance(expected, type) else str(expected)
     actual = type(value).__name__ if dataclasses.is_dataclass(value) else reprlib.repr(value)
     return SeqlabError(f"{name} must be of type {kind}, not {actual}")

@@ -93,7 +93,7 @@ def read_or_make(path: Path, make: Callable[[], bytes]) -> bytes:
 def check_new(out: Path) -> None:
     """Raises `SeqlabError` if an output folder exists."""
     if out.exists():
-        raise SeqlabError(f"{out} exists: choose another --out")
+        raise SeqlabError(f"{out} already exists: choose another --out")
 
 
 def make_folder_once(folder: Path, fill: Callable[[Path], None]) -> None:

@@ -22,9 +22,9 @@ def resolve_inside(folder: Path, name: str) -> Path:
         stays = False
     if not stays:
         if os.path.islink(path):
-            fault = "is a symbolic link that leads out of its folder, or in a circle: replace the link by the file"
+            fault = "is a symbolic link to a place outside its folder, or to itself: replace the link with the file"
         else:
-            fault = f"leads out of the folder {folder}, by a link or its name: move the file into the folder"
+            fault = f"is outside the folder {folder}, because of its name or a link: move the file into the folder"
         raise SeqlabError(f"{path} {fault}")
     return path
 
@@ -45,7 +45,7 @@ def plain_files(folder: Path) -> Iterator[Path]:
     for path in [folder, *sorted(folder.rglob("*"))]:
         if path.is_symlink() or not (path.is_file() or path.is_dir()):
             found = "a symbolic link" if path.is_symlink() else "a device, pipe or socket"
-            raise SeqlabError(f"{path}: not a regular file but {found}: replace it by the file")
+            raise SeqlabError(f"{path}: not a regular file but {found}: replace it with a regular file")
         if path.is_file():
             yield path
 
@@ -55,11 +55,11 @@ def read_whole(path: Path, limit: int = MAX_SIZE) -> bytes:
     try:
         if not path.is_file():
             if path.exists():
-                raise SeqlabError(f"{path} is not a regular file: replace it by the file")
+                raise SeqlabError(f"{path} is not a regular file: replace it with one")
             raise SeqlabError(f"{path.parent} has no {path.name}")
         size = path.stat().st_size
         if size > limit:
-            raise SeqlabError(f"{path}: the file has {size:,} bytes, the maximum is {limit:,}: use a smaller one")
+            raise SeqlabError(f"{path}: it has {size:,} bytes, but the maximum is {limit:,}: use a smaller file")
         return path.read_bytes()
     except OSError as error:
         raise SeqlabError(f"{path}: cannot be read: {error.strerror or error}") from None
@@ -80,7 +80,7 @@ def parse_json(content: bytes, place: str, kind: Any = Any) -> Any:
     except (ValueError, RecursionError) as error:
         raise SeqlabError(f"{place}: not valid JSON: {json_reason(error)}") from None
     if not fits(value, kind):
-        raise SeqlabError(f"{place}: unexpected content: it is damaged, or another version of seqlab wrote it")
+        raise SeqlabError(f"{place}: unexpected content: the file is damaged, or another version of seqlab wrote it")
     return value
 
 
@@ -91,7 +91,7 @@ def json_reason(error: Exception) -> str:
     if isinstance(error, UnicodeDecodeError):
         return f"not UTF-8 ({error.reason} at byte {error.start})"
     if isinstance(error, UnicodeEncodeError):
-        return "contains half of a surrogate pair"
+        return "contains an unpaired surrogate"
     return "contains a number with too many digits" if "digits" in str(error) else str(error)
 
 

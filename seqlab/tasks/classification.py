@@ -35,7 +35,7 @@ class Classification(Task):
     max_tokens: int = 512
     """Maximum number of tokens of a document; longer documents are truncated."""
     label_smoothing: float = 0.0
-    """Label smoothing: share of the target distribution that is spread over all classes."""
+    """Label smoothing: share of the target probability that is spread over all classes."""
 
     model = Classifier
     columns = MappingProxyType({"source": SentencePiece(), "label": Label()})

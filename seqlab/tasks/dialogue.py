@@ -32,7 +32,7 @@ class Dialogue(Task):
     source_tokens: int = 256
     """Number of most recent tokens of the previous turns that the model reads."""
     label_smoothing: float = 0.1
-    """Label smoothing: share of the target distribution that is spread over the vocabulary."""
+    """Label smoothing: share of the target probability that is spread over the vocabulary."""
     loss_chunk: int = field(default=0, repr=False)  # plans do not depend on it
     """Maximum number of positions whose logits are computed at once, to save memory; 0: all."""
 

@@ -34,7 +34,7 @@ class LanguageModeling(Task):
     "packed", as many independent examples as fit into batching.max_length;
     "stream", the next batching.max_length tokens of the text, with the state of a recurrent model carried over."""
     label_smoothing: float = 0.0
-    """Label smoothing: share of the target distribution that is spread over the vocabulary."""
+    """Label smoothing: share of the target probability that is spread over the vocabulary."""
     loss_chunk: int = field(default=0, repr=False)  # plans do not depend on it
     """Maximum number of positions whose logits are computed at once, to save memory; 0: all."""
 

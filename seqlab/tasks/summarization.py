@@ -37,7 +37,7 @@ class Summarization(Task):
     keep: str = "head"
     """Part of a long document to keep: head, tail, or ends (half of each)."""
     label_smoothing: float = 0.1
-    """Label smoothing: share of the target distribution that is spread over the vocabulary."""
+    """Label smoothing: share of the target probability that is spread over the vocabulary."""
 
     rouge: str = "rouge"
     """Metric: rouge or rouge_stemmed for English text, rouge_unicode for other languages."""

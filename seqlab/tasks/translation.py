@@ -23,7 +23,7 @@ from seqlab.types import Batch, Context, Generator, Loss, Params
 @dataclass(frozen=True)
 class Translation(Task):
     label_smoothing: float = 0.1
-    """Label smoothing: share of the target distribution that is spread over the vocabulary."""
+    """Label smoothing: share of the target probability that is spread over the vocabulary."""
     tokenized: bool = False
     """Compute BLEU without tokenization, for text that is already tokenized."""
     loss_chunk: int = field(default=0, repr=False)  # plans do not depend on it

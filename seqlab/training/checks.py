@@ -38,7 +38,7 @@ def check_experiment(experiment: Experiment) -> None:
     if experiment.validation.metric not in names:
         raise SeqlabError(
             f"validation.metric {experiment.validation.metric!r} is not a metric of this task "
-            f"({', '.join(names)}): add it to the field metrics of the task"
+            f"({', '.join(names)}): choose one of these, or add it to task.metrics"
         )
     if task.metrics and not task.predicts:
         raise SeqlabError(f"{type(task).__name__} has metrics but predicts nothing: define requests or predict")
@@ -87,7 +87,7 @@ def check_columns(experiment: Experiment, data: PreparedData) -> None:
         if name not in first:
             task = type(experiment.task).__name__
             columns = ", ".join(map(repr, first))
-            raise SeqlabError(f"{task} needs the column {name!r}, but the data has only the columns {columns}")
+            raise SeqlabError(f"{task} needs the column {name!r}, but the columns of the data are: {columns}")
 
 
 def check_kernel(model: Model, plan: Plan) -> None:

@@ -199,8 +199,8 @@ class TrainingLoop:
                 )
             if not np.isfinite(values["loss"]):
                 raise SeqlabError(
-                    f"{context.run}: the validation loss of step {step} is not finite, although the training losses "
-                    f"are: its checkpoint is useless. {nonfinite_advice(context.run, self.progress.best_step)}"
+                    f"{context.run}: the validation loss of step {step} is not finite: the checkpoint of "
+                    f"this step cannot be used. {nonfinite_advice(context.run, self.progress.best_step)}"
                 )
             if self.outputs.log is not None:
                 self.outputs.log.write(step, {f"validation {name}": value for name, value in values.items()})

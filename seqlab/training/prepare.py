@@ -139,7 +139,7 @@ def fit_codec(codec: Codec, names: Sequence[str], text: Text, data: PreparedData
         fitted: Any = codec.fit(read, text)
         name = type(codec).__name__
         if type(fitted) is not type(codec):
-            raise SeqlabError(f"{name}.fit must return a {name}, not {type(fitted).__name__}")
+            raise SeqlabError(f"{name}.fit must return an instance of {name}, not of {type(fitted).__name__}")
         content = content_of(fitted)
         with with_advice(f"{name}.load must accept the content that {name}.save returns"):
             loaded: Any = codec.load(content, str(path))

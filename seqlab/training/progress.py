@@ -45,7 +45,7 @@ class Progress:
         if "epoch" not in values:
             kind = "averaged" if "averaged" in values else "imported"
             raise SeqlabError(
-                f"{run} has {kind} parameters, which cannot resume training: use them in a new run with --init-from"
+                f"{run} has {kind} parameters, from which training cannot resume: use them with --init-from"
             )
         if not all(fits(values.get(name), kind) for name, kind in JSON_TYPES.items()):
             raise SeqlabError(

@@ -105,7 +105,7 @@ def test_a_planted_bug_is_caught(mutant, tmp_path, monkeypatch):
 
 @dataclasses.dataclass(frozen=True)
 class Captions:
-    """A data set with bytes and strings."""
+    """A dataset with bytes and strings."""
 
     changed: bytes = b""
 

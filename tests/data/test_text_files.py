@@ -207,7 +207,7 @@ def test_any_bytes_are_lines_or_an_error(tmp_path_factory, content, zipped):
     path.write_bytes(gzip.compress(content) if zipped else content)
     repairs = Counter()
     if any(content.startswith(magic) for magic in MAGIC.values()):
-        with pytest.raises(SeqlabError, match="add .gz to its name|or use .gz|convert it to UTF-8"):
+        with pytest.raises(SeqlabError, match="add .gz to its name|or compress it with gzip|convert it to UTF-8"):
             list(read_lines(path, repairs))
         return
     lines = content.split(b"\n")
@@ -244,14 +244,18 @@ TABLES = {
     [
         ("a.tsv", "x\ty\tz", "a.tsv:2: 3 columns, but the first line has 2"),
         ("a.tsv", "x\t ", "a.tsv:2: 'de' is empty or not text"),
-        ("a.jsonl", '{"en": "a"', "a.jsonl:2: malformed JSON: "),
+        ("a.jsonl", '{"en": "a"', "a.jsonl:2: not valid JSON: "),
         ("a.jsonl", "[1]", "a.jsonl:2: not a JSON object"),
         ("a.jsonl", '{"en": "a"}', "a.jsonl:2: no column 'de'"),
         ("a.jsonl", '{"en": "a", "de": ["b"]}', "a.jsonl:2: 'de' is empty or not text"),
         ("a.jsonl", '{"en": "a", "de": true}', "a.jsonl:2: 'de' is empty or not text"),
         ("a.jsonl", '{"en": "a", "de": 1e400}', "a.jsonl:2: 'de' is empty or not text"),
-        ("a.jsonl", '{"en": "a", "de": NaN}', "a.jsonl:2: malformed JSON: NaN is not JSON"),
-        ("a.jsonl", '{"en": "a", "de": "\\ud800"}', "a.jsonl:2: 'de' contains a NUL or half of a surrogate pair"),
+        ("a.jsonl", '{"en": "a", "de": NaN}', "a.jsonl:2: not valid JSON: NaN is not JSON"),
+        (
+            "a.jsonl",
+            '{"en": "a", "de": "\\ud800"}',
+            "a.jsonl:2: 'de' contains a NUL character or an unpaired surrogate",
+        ),
     ],
 )
 def test_broken_rows(tmp_path, name, line, message):
@@ -297,7 +301,7 @@ def test_tables(tmp_path):
     expected = [{"source": row["en"], "target": row["de"]} for row in rows]
     for name in ("a.jsonl", "a.tsv.gz"):
         assert list(read_table(tmp_path / name, {"source": "en", "target": "de"})) == expected
-    with pytest.raises(SeqlabError, match="a.tsv.gz:1: no column 'fr': the columns are 'en', 'de', 'n'"):
+    with pytest.raises(SeqlabError, match="a.tsv.gz:1: no column 'fr': the file has 'en', 'de', 'n'"):
         list(read_table(tmp_path / "a.tsv.gz", {"source": "fr"}))
     (tmp_path / "twice.tsv").write_text("en\ten\nx\ty\n")
     with pytest.raises(SeqlabError, match="twice.tsv:1: the column 'en' occurs twice"):
@@ -366,10 +370,16 @@ def test_symbols_and_numbers(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (bz2.compress(b"text"), "t: the file is compressed with bzip2: decompress it, or use .gz"),
-        (lzma.compress(b"text"), "t: the file is compressed with xz: decompress it, or use .gz"),
-        (b"\x28\xb5\x2f\xfdtext", "t: the file is compressed with Zstandard: decompress it, or use .gz"),
-        (gzip.compress(b"text"), "t: the file is compressed with gzip: decompress it, or add .gz to its name"),
+        (bz2.compress(b"text"), "t: the file is compressed with bzip2: decompress it, or compress it with gzip"),
+        (lzma.compress(b"text"), "t: the file is compressed with xz: decompress it, or compress it with gzip"),
+        (
+            b"\x28\xb5\x2f\xfdtext",
+            "t: the file is compressed with Zstandard: decompress it, or compress it with gzip",
+        ),
+        (
+            gzip.compress(b"text", mtime=0),
+            "t: the file is compressed with gzip: decompress it, or add .gz to its name",
+        ),
         ("text".encode("utf-16"), "t: the text is UTF-16: convert it to UTF-8"),
     ],
 )

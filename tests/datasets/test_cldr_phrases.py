@@ -207,5 +207,5 @@ def test_more_phrases_than_there_are(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(cldr_phrases, "TEMPLATES", (("and", "weekday", "weekday"),))
     monkeypatch.setattr(cldr_phrases, "held_out_template", lambda kind, word: None)
     data = CldrPhrases(train=100, validation=0, test=0)
-    with pytest.raises(ValueError, match="only 42 train phrases, not 100"):
+    with pytest.raises(ValueError, match="only 42 train phrases, fewer than 100: lower data.train"):
         list(data.splits()["train"])

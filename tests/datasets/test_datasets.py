@@ -1,4 +1,4 @@
-"""Data sets and their preparation."""
+"""Datasets and their preparation."""
 
 import dataclasses
 import gzip
@@ -101,7 +101,7 @@ def test_nothing_of_the_users_is_touched(tmp_path):
 @pytest.mark.parametrize("key", ["", "..", "../numbers", "a/../../b"])
 def test_a_key_stays_below_the_root(tmp_path, monkeypatch, key):
     monkeypatch.setattr(Numbers, "key", lambda self: key)
-    with pytest.raises(SeqlabError, match="a key must name a folder below the data root"):
+    with pytest.raises(SeqlabError, match="a key must name a folder inside the data folder"):
         prepare(Numbers(), tmp_path / "data")
 
 
@@ -365,10 +365,10 @@ def test_tfds_reads_what_is_prepared(tmp_path):
             {"name": "cnn_dailymail", "source": "article"},
             "requires TensorFlow: .* .training does not need it., or pass --folder",
         ),
-        ({"name": "imdb_revews", "source": "text"}, "has no data set 'imdb_revews': did you mean 'imdb_reviews'?"),
+        ({"name": "imdb_revews", "source": "text"}, "has no dataset 'imdb_revews': did you mean 'imdb_reviews'?"),
         ({"name": "imdb_reviews"}, "choose features with"),
-        ({"folder": "/nowhere", "source": "x"}, "/nowhere is not a prepared data set"),
-        ({"source": "x"}, "choose a data set by name"),
+        ({"folder": "/nowhere", "source": "x"}, "/nowhere is not a prepared dataset"),
+        ({"source": "x"}, "choose a dataset by name"),
         ({"source": "x", "test": "train[:1%]"}, "the test split must not be part of train"),
     ],
 )

@@ -276,9 +276,10 @@ def test_alignments(home, whole, capsys):
         assert links == " ".join(f"{i}-{j}" for i, j in sorted(pairs) if min(i, j) >= 0)
     none = {"beam": 2, "preset": "hf", "no_repeat": 1, "min_length": 400, "max_length": 400}
     (nothing,) = decoded(["a"], "json", **none)
-    assert json.loads(nothing) == {"line": 0, "text": "", "score": None, "log_prob": None}
+    empty = {"source": [], "target": [], "alignment": []}
+    assert json.loads(nothing) == {"line": 0, "text": "", "score": None, "log_prob": None, **empty}
     assert call(home, "decode", "run", "--ensemble", "other", "--alignments", "json", stdin="a\n") == 2
-    assert "alignments need a single model with attention over the source" in capsys.readouterr().err
+    assert "alignments need a single model with attention to the source" in capsys.readouterr().err
 
 
 def test_the_sample_of_least_risk(home):

@@ -32,6 +32,7 @@ spec = importlib.util.spec_from_file_location("launch", sys.argv[1])
 launch = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(launch)
 signal.signal(signal.SIGHUP, signal.SIG_IGN if sys.argv[4:] else signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background of a shell ignores it
 sys.exit(launch.launch(json.loads(sys.argv[2]), float(sys.argv[3])))
 """
 # Functions for placeholder programs: `on(signal, code)`; `sleep()`, forever; `ready()`, for which a test waits, and
@@ -380,7 +381,7 @@ def test_gpus(monkeypatch, visible, own):
 
 def test_too_few_gpus(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2")
-    with pytest.raises(SeqlabError, match="2 processes need 2 GPUs each, but CUDA_VISIBLE_DEVICES has 3"):
+    with pytest.raises(SeqlabError, match="2 processes need 2 GPUs each, but CUDA_VISIBLE_DEVICES lists 3"):
         seqlab_commands(["evaluate", "run"], 2, 2)
 
 

@@ -345,7 +345,7 @@ def test_command(capsys, tmp_path: Path):
     assert all(line in told for line in result["findings"])
     assert max(result["gradient check"].values()) < WRONG
     assert call(tmp_path, *arguments) == 2
-    assert capsys.readouterr().err == "seqlab: found exists: choose another --out\n"
+    assert capsys.readouterr().err == "seqlab: found already exists: choose another --out\n"
     assert call(tmp_path, *arguments[:2], "--out", "other", "--first", "0") == 2
     assert capsys.readouterr().err == "seqlab: --first must be at least 1, not 0\n"
     assert call(tmp_path, *arguments[:2], "--out", "other", "--model.encoder.dmi", "4") == 2

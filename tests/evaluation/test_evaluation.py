@@ -44,7 +44,7 @@ TEXTS = {
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
-    """Text files, two runs of untrained Transformers on a generated data set, and its examples."""
+    """Text files, two runs of untrained Transformers on a generated dataset, and its examples."""
     home = tmp_path_factory.mktemp("home")
     for name, lines in TEXTS.items():
         (home / name).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
@@ -99,12 +99,12 @@ def test_doubts_are_told(home, capsys):
         (["score", "good.txt", "--references", "ref.txt", "short.txt"], "good.txt has 5 lines, but short.txt has 2"),
         (["score", "empty.txt", "--references", "ref.txt"], "empty.txt is empty"),
         (["score", "latin.txt", "--references", "ref.txt"], "latin.txt:1"),
-        (["score", "none.txt", "--references", "ref.txt"], "no file none.txt"),
+        (["score", "none.txt", "--references", "ref.txt"], "none.txt does not exist"),
         (["score", "good.txt", "--references", "ref.txt", "--metrics", "blue"], "one of accuracy, bleu"),
         (["compare", "good.txt", "bad.txt"], "give --references"),
         (["compare", "good.txt", "short.txt", "--references", "ref.txt"], "short.txt has 2 lines, but ref.txt has 5"),
         (["compare", "good.txt", "--references", "src.txt", "--source", "src.txt"], "src.txt equals the source"),
-        (["compare", "good.txt,none.txt", "bad.txt", "--references", "ref.txt"], "no file none.txt"),
+        (["compare", "good.txt,none.txt", "bad.txt", "--references", "ref.txt"], "none.txt does not exist"),
         (["compare", "one", "--split", "tset", "--data-dir", "data"], "tset"),
         (["analyze", "one", "--data-dir", "data", "--beams", "0"], "--beams must be at least 1"),
         (
@@ -113,7 +113,7 @@ def test_doubts_are_told(home, capsys):
         ),
         (
             ["analyze", "one", "--data-dir", "data", "--sample", "1"],
-            "search.sample cannot be used when references are scored: leave out these options",
+            "search.sample cannot be used when references are scored: leave out search.sample",
         ),
         (
             ["analyze", "one", "--data-dir", "data", "--repetition", "2", "--no-repeat", "1"],
@@ -121,12 +121,15 @@ def test_doubts_are_told(home, capsys):
         ),
         (["report", "one", "--data-dir", "data", "--out", "x.html", "--exact", "-2"], "--exact must be at least 0"),
         (["score", "good.txt", "--references", "ref.txt", "--by-line", "ref.txt"], "ref.txt is an input"),
-        (["score", "src.txt", "--references", "nan.txt", "--metrics", "mse"], "needs a number in each line"),
-        (["score", "nan.txt", "--references", "nan.txt", "--metrics", "mse"], "needs a finite number in each line"),
-        (["compare", "good.txt,,bad.txt", "bad.txt", "--references", "ref.txt"], "a name between commas is empty"),
+        (["score", "src.txt", "--references", "nan.txt", "--metrics", "mse"], "needs a number on each line"),
+        (["score", "nan.txt", "--references", "nan.txt", "--metrics", "mse"], "needs a finite number on each line"),
+        (
+            ["compare", "good.txt,,bad.txt", "bad.txt", "--references", "ref.txt"],
+            "a name is empty: remove the extra comma",
+        ),
         (["compare", "one", "--metrics", "blue", "--data-dir", "data"], "one of accuracy, bleu"),
         (["inspect", "one", "--text", " "], "give a text"),
-        (["report", "one", "--out", "nowhere/page.html"], "the folder nowhere does not exist"),
+        (["report", "one", "--out", "nowhere/page.html"], "cannot be written: no folder nowhere"),
         (["report", "--out", "page.html"], "name the runs"),
     ],
 )
@@ -413,7 +416,7 @@ def test_the_page(home, capsys):
         "Runs",
         "Scores",
         "Where systems differ",
-        "Search error or model error",
+        "Search errors and model errors",
         "Sentences",
         "Provenance",
     ):

@@ -188,6 +188,6 @@ def test_other_runs_are_refused(home, tmp_path, capsys):
     assert call(tmp_path, "export", "pre", "--to", "marian", "--out", "out") == 2
     assert "norm must be 'post'" in capsys.readouterr().err
     assert call(home, "export", "run", "--to", "marian", "--out", "run-marian") == 2
-    assert "run-marian exists" in capsys.readouterr().err
+    assert "run-marian already exists" in capsys.readouterr().err
     assert call(home, "import", "marian", "nowhere", "--out", "new") == 2
     assert "nowhere has no model.safetensors" in capsys.readouterr().err

@@ -178,7 +178,7 @@ def test_nearest():
 def test_mean_squared_error():
     (scored,) = score("mse", ["1", "2.5"], [["0", "2"]])
     assert scored == ("mean squared error", 0.625, "nrefs:1|lines:2")
-    with pytest.raises(ValueError, match="needs a number in each line, not 'x'"):
+    with pytest.raises(ValueError, match="needs a number on each line, not 'x'"):
         score("mse", ["x"], [["1"]])
     with pytest.raises(ValueError, match="exactly one reference"):
         score("mse", ["1"], [["1"], ["2"]])
@@ -207,7 +207,7 @@ def test_a_correlation_of_one_line_is_refused():
     assert score("pearson", ["1"], [["2"]])[0].value == 0.0
     with pytest.raises(SeqlabError, match="pearson has no score for single lines"):
         score_lines("pearson", ["1", "2"], [["1", "2"]])
-    with pytest.raises(SeqlabError, match="Spearman needs a finite number in each line"):
+    with pytest.raises(SeqlabError, match="Spearman needs a finite number on each line"):
         score("spearman", ["inf"], [["2"]])
 
 

@@ -33,7 +33,7 @@ def test_the_last_and_the_best_are_kept(tmp_path):
     saved(tmp_path, [1, 2, 3, 4, 5], best=2)
     assert manifest.checkpoint_steps(tmp_path) == [2, 4, 5]
     assert [manifest.choose_step(tmp_path, name) for name in ("best", "last", "4")] == [2, 5, 4]
-    with pytest.raises(SeqlabError, match="no checkpoint '3': choose best, last or a step: 2, 4, 5"):
+    with pytest.raises(SeqlabError, match="no checkpoint '3': choose best, last or one of the steps 2, 4, 5"):
         manifest.choose_step(tmp_path, "3")
 
 
@@ -149,7 +149,7 @@ def test_room_is_asked_for_before_anything_is_written(tmp_path, monkeypatch):
 
 def test_the_best_is_asked_for_and_not_there(tmp_path):
     saved(tmp_path, [1, 3], best=2)
-    with pytest.raises(SeqlabError, match="the best checkpoint, 2, is missing: choose last or a step: 1, 3"):
+    with pytest.raises(SeqlabError, match="the best checkpoint, 2, is missing: choose last or one of the steps 1, 3"):
         manifest.choose_step(tmp_path)
     (tmp_path / "checkpoints" / "3" / "manifest.json").write_text("{}")
     with pytest.raises(SeqlabError, match="choose --checkpoint 1$"):

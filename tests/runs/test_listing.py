@@ -123,18 +123,26 @@ def test_where_runs_are_looked_for(tmp_path):
         (
             "checkpoints/4/manifest.json",
             b'{"step": 4, "progress": {"best": NaN, "best_step": 4}}',
-            "its best score is not a number",
+            "its best score must be a number",
         ),
         (
             "checkpoints/4/manifest.json",
             b'{"step": 4, "progress": {"best": 1' + b"0" * 400 + b', "best_step": 4}}',
-            "its best score is not a number",
+            "its best score must be a number",
         ),
         ("metrics.jsonl", b'{"step": 1}\n{"ste\n', "metrics.jsonl: damaged"),
         ("metrics.jsonl", b"7\n", "/metrics.jsonl: damaged: step is missing"),
-        ("command.txt", b"cd / && seqlab train x; rm y", "command.txt: damaged: not a single `seqlab train`"),
-        ("command.txt", b"cd / && seqlab train $(rm y)", "command.txt: damaged: not a single `seqlab train`"),
-        ("command.txt", b"cd / && rm y", "command.txt: damaged: not a single `seqlab train`"),
+        (
+            "command.txt",
+            b"cd / && seqlab train x; rm y",
+            "command.txt: damaged: it must contain exactly one `seqlab train`",
+        ),
+        (
+            "command.txt",
+            b"cd / && seqlab train $(rm y)",
+            "command.txt: damaged: it must contain exactly one `seqlab train`",
+        ),
+        ("command.txt", b"cd / && rm y", "command.txt: damaged: it must contain exactly one `seqlab train`"),
         ("command.txt", b"cd / ; seqlab train x", "command.txt: damaged"),
         ("command.txt", b"'", "command.txt: damaged: not a command"),
         ("command.txt", b"\xff", "command.txt: damaged: not a command"),
@@ -244,7 +252,7 @@ MUTANTS = (
             "",
             "test_a_damaged_run_is_one_line",
         ),
-        ("capsys", "command.txt", b"cd / && seqlab train x; rm y", "not a single"),
+        ("capsys", "command.txt", b"cd / && seqlab train x; rm y", "exactly one"),
     ),
     (
         Mutant(

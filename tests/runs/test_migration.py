@@ -92,7 +92,7 @@ def test_what_cannot_be_migrated(old, tmp_path):
     migrate(old / "sutskever", tmp_path / "new", print)
     with pytest.raises(SeqlabError, match="has the current format"):
         migrate(tmp_path / "new", tmp_path / "newer", print)
-    with pytest.raises(SeqlabError, match="new exists: choose another --out"):
+    with pytest.raises(SeqlabError, match="new already exists: choose another --out"):
         migrate(old / "sutskever", tmp_path / "new", print)
     path = old / "sutskever" / "tokenizer.model"
     content = path.read_bytes()

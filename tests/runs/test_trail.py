@@ -192,9 +192,9 @@ def test_a_changed_byte_is_found_or_refused(runs):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "b has no hash trail: train it with --hash-every N"),
-        ("", "the trails have no step in common (a: 3 steps from 2 to 6; b: no steps yet)"),
-        ('{"step": 3', "the trails have no step in common"),
+        (None, "b has no hashes: train it with --hash-every N"),
+        ("", "the runs have no hashed step in common (a: 3 steps from 2 to 6; b: no steps yet)"),
+        ('{"step": 3', "the runs have no hashed step in common"),
         ("what?\n", "hashes.jsonl:1: not valid JSON"),
         ("[1]\n", "hashes.jsonl:1: unexpected content"),
         ('{"step": 2, "batch": "0123"}\n', "hashes.jsonl:1: damaged: a digest of 16 digits is missing"),

@@ -148,8 +148,8 @@ MUTANTS: tuple[tuple[Mutant, tuple[Any, ...]], ...] = (  # with the arguments of
         Mutant(
             "temperature inverted",
             "search.processors",
-            "scores / value, NEVER)",
-            "scores * value, NEVER)",
+            "below / max(value, SMALLEST_TEMPERATURE)",
+            "below * max(value, SMALLEST_TEMPERATURE)",
             FREQUENCIES,
         ),
         ({"temperature": 0.5},),
@@ -158,11 +158,31 @@ MUTANTS: tuple[tuple[Mutant, tuple[Any, ...]], ...] = (  # with the arguments of
         Mutant(
             "repetition at the end allowed",
             "search.processors",
-            "alike = jnp.broadcast_to(at + n - 1 < t,",
-            "alike = jnp.broadcast_to(at + n < t,",
+            "alike = (at + n - 1 < t)",
+            "alike = (at + n < t)",
             "search.test_processors.test_no_repeat_ngrams",
         ),
         (2,),
+    ),
+    (
+        Mutant(
+            "padding of a prompt counts as text",
+            "search.processors",
+            "jnp.cumsum(self.prompt.mask, axis=-1) > 1",
+            "jnp.ones_like(self.prompt.mask)",
+            "search.test_processors.test_a_prompt_counts_as_text",
+        ),
+        (1,),
+    ),
+    (
+        Mutant(
+            "a small temperature makes allowed tokens impossible",
+            "search.processors",
+            "jnp.maximum(below / max(value, SMALLEST_TEMPERATURE), NEVER / 4)",
+            "below / max(value, SMALLEST_TEMPERATURE)",
+            "search.test_sampling.test_a_small_temperature_is_greedy",
+        ),
+        (1e-9,),
     ),
     (
         Mutant(

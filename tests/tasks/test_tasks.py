@@ -330,7 +330,7 @@ def test_a_second_run_reads_no_text(tmp_path, monkeypatch):
         (
             "summarization",
             {"target": ""},
-            "Summarization needs the column 'target', but the data has only the columns 'source'",
+            "Summarization needs the column 'target', but the columns of the data are: 'source'",
         ),
         ("packed", {"mixed": True}, "a mixture with rates requires task.rows 'lines', not 'packed'"),
         ("stream", {"letters": True}, "a stream needs a text of at least two tokens"),

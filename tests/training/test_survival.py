@@ -846,7 +846,9 @@ def test_a_fingerprint_covers_the_average(tmp_path):
 def test_parameters_alone_do_not_train_on(tmp_path):
     for kind in ("averaged", "imported"):
         saving.save_alone(tmp_path, tree(1), 1, {kind: [1]})
-        with pytest.raises(SeqlabError, match=f"has {kind} parameters, which cannot resume training: .* --init-from"):
+        with pytest.raises(
+            SeqlabError, match=f"has {kind} parameters, from which training cannot resume: .* --init-from"
+        ):
             train(make_context(tmp_path))
 
 
@@ -879,10 +881,13 @@ def test_what_may_change_from_one_part_of_a_run_to_the_next(tmp_path):
     open_again(nonfinite="rollback", hash_every=3, log_every=4)
     for name, value in (("seed", 1), ("accumulate", 2)):
         with pytest.raises(
-            SeqlabError, match=f"holds a different experiment:\n  {name}: .* there, {value} here\nchoose"
+            SeqlabError,
+            match=f"holds a different experiment:\n  {name}: .* in the run, {value} in this command\nchoose",
         ):
             open_again(**{name: value})
-    with pytest.raises(SeqlabError, match=r"steps: 10 there, 1 here \(the number .* can only be increased\)\nchoose"):
+    with pytest.raises(
+        SeqlabError, match=r"steps: 10 in the run, 1 in this command \(the number .* can only be increased\)\nchoose"
+    ):
         open_again(steps=1)
     with pytest.raises(SeqlabError, match="the data of .* has changed since the run started"):
         open_run(tiny_experiment(), {}, {"train": "1" * 64}, tmp_path / "run")
