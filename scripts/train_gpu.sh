@@ -21,4 +21,5 @@ source .venv/bin/activate
 # bit-identical runs use XLA_FLAGS='--xla_gpu_deterministic_ops=true --xla_gpu_autotune_level=0'.
 export XLA_FLAGS="${XLA_FLAGS:---xla_gpu_enable_latency_hiding_scheduler=true}"
 
+export JAX_PLATFORMS="${JAX_PLATFORMS:-cuda}" # fail if there is no GPU, instead of using the CPU
 exec seqlab train "$config" --out "$run" "$@"

@@ -46,7 +46,13 @@ def dataset(name: str) -> Any:
     """
     base, _, variant = name.partition("/")
     cls = part_class("datasets", base)
-    return cls(variant) if variant else cls()
+    if not variant:
+        return cls()
+    first = dataclasses.fields(cls)[0]
+    if get_type_hints(cls)[first.name] is not str:
+        option = f"--{first.name.replace('_', '-')} {variant}"
+        raise SeqlabError(f"{name}: the first field of {base} is not a name: give {base} {option}")
+    return cls(variant)
 
 
 def load_config(path: Path) -> Experiment:

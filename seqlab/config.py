@@ -243,6 +243,8 @@ class Search:
             raise SeqlabError(f"risk must be one of {', '.join(RISKS)}, not {self.risk!r}")
         if self.sample is not None and self.groups > 1:
             raise SeqlabError("groups divide a beam, but samples have no beam: leave out groups or sample")
+        if self.risk is not None and self.beam == 1:
+            raise SeqlabError("risk chooses among samples: set beam to 2 or more")
         if self.sample is not None and self.stop is not None:
             raise SeqlabError("stop ends a beam search, but samples have no beam: leave out stop or sample")
         usual = {"temperature": 1, "top_k": 0, "top_p": 1, "risk": None}

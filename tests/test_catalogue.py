@@ -146,6 +146,8 @@ def test_parts_are_listed_with_a_whole_sentence(kind, capsys):
 def test_data_sets_by_name():
     assert catalogue.dataset("multi30k/de-en").pair == "de-en"
     assert catalogue.dataset("cldr_phrases").pair == "en-de"
+    with pytest.raises(SeqlabError, match="first field of copy_memory is not a name: give copy_memory --delay 5"):
+        catalogue.dataset("copy_memory/5")
 
 
 @pytest.mark.parametrize(

@@ -289,6 +289,19 @@ def test_options_of_ensembles_need_one(home, option, needs, capsys):
     assert capsys.readouterr().err == f"seqlab: {option} needs {needs}\n"
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--nbest", "2", "--scores"], "--nbest writes scores already: leave out --scores"),
+        (["--alignments", "json", "--scores"], "--alignments json writes scores already: leave out --scores"),
+        (["--sample", "1", "--risk", "chrf", "--beam", "1"], "risk chooses among samples: set beam to 2 or more"),
+    ],
+)
+def test_options_without_effect_are_refused(home, options, message, capsys):
+    assert call(home, "decode", "run", *options, stdin="a\n") == 2
+    assert capsys.readouterr().err == f"seqlab: {message}\n"
+
+
 def without_root_capabilities():
     """The beginning of a command that runs without the capability of root to write everywhere; empty if none can."""
     if os.getuid() != 0:

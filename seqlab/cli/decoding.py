@@ -119,6 +119,9 @@ def decode(
     if output.nbest < 0 or output.nbest > settings.beam:
         message = f"--nbest {output.nbest} needs --beam {output.nbest} or more"
         raise SeqlabError(message if output.nbest > 0 else "--nbest must be 0 (plain text) or more")
+    if output.scores and (output.nbest or output.alignments == "json"):
+        option = "--nbest" if output.nbest else "--alignments json"
+        raise SeqlabError(f"{option} writes scores already: leave out --scores")
     form = Format(**dataclasses.asdict(output))
     if files.input is None and files.output is None and sys.stdin.isatty():
         if files.prefixes or files.constraints:

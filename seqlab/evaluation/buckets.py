@@ -57,7 +57,7 @@ def tables(
     if (
         line_scores
         and len(np.unique(np.concatenate(line_scores))) > 2
-        and max(scores.max() for scores in line_scores) <= 100
+        and max(scores.max() for scores in line_scores) <= 100 + 1e-9  # rounding
     ):
         result.append(histogram(f"lines by {name} of the line", line_scores))
     if seen is not None:

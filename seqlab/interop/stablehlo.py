@@ -52,7 +52,8 @@ def export_stablehlo(run: Run, out: Path, rows: int, length: int) -> None:
         (part / "search.jax").write_bytes(exported.serialize())
         (part / "search.mlir").write_text(exported.mlir_module(), "utf-8")
         save_file(
-            {name: np.asarray(leaf) for name, leaf in named_leaves(run.params)}, part / "parameters.safetensors"
+            {name: np.asarray(leaf) for name, leaf in named_leaves({"parameters": run.params})},
+            part / "parameters.safetensors",
         )
         signature = {"arguments": describe_leaves(arguments), "results": describe_leaves(results)}
         (part / "signature.json").write_text(json.dumps(signature, indent=1) + "\n", "utf-8")

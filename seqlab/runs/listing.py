@@ -95,10 +95,10 @@ def read_run(run: Path) -> RunStatus:
     elif not trained_here or ((checkpoint or 0) >= steps and progress.get("judged")) or progress.get("stopped"):
         state = "finished"
     else:
-        state = "dead"
+        state = "stopped"
     files = (path, run / "metrics.jsonl", run / "hashes.jsonl", manifest)
     written = max(file.stat().st_mtime for file in files if file is not None and file.exists())
-    resume = command_of(run) if state == "dead" else None
+    resume = command_of(run) if state == "stopped" else None
     facts = (done, steps, checkpoint, metric, best, best_step, model, task, written, resume)
     return RunStatus(str(run), state, *facts)
 
@@ -159,7 +159,7 @@ def to_json(status: RunStatus) -> dict[str, Any]:
 def format_table(runs: Sequence[RunStatus], now: float, width: int | None = None) -> str:
     """Returns a table for a terminal. Omits the last columns if they do not fit into `width`.
 
-    A dead run is followed by the command that resumes it, a damaged run by its problem. `now`: in seconds since 1970.
+    A stopped run is followed by the command that resumes it, a damaged run by its problem. `now`: seconds since 1970.
     """
     names = ("RUN", "STATE", "STEP", "BEST", "WROTE", "MODEL", "TASK")
     rows = [names, *(cells(status, now) for status in runs)]
@@ -171,7 +171,7 @@ def format_table(runs: Sequence[RunStatus], now: float, width: int | None = None
         lines.append("  ".join(map(pad_right, row, widths)).rstrip())
         if status is not None and status.state == "damaged":
             lines.append(f"    {printable(status.problem or '')}")
-        elif status is not None and status.state == "dead":
+        elif status is not None and status.state == "stopped":
             since = f"from step {status.checkpoint:,}" if status.checkpoint else "from the beginning"
             lines.append(f"    {since}: {printable(status.resume or 'the command that started it')}")
     return "\n".join(lines)

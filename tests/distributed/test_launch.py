@@ -373,10 +373,12 @@ def test_commands(monkeypatch):
 @pytest.mark.parametrize(("visible", "own"), [(None, ("0,1", "2,3")), ("4,7,1,0,9", ("4,7", "1,0"))])
 def test_gpus(monkeypatch, visible, own):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.delenv("JAX_PLATFORMS")
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     commands = seqlab_commands(["evaluate", "run"], 2, 2)
-    assert [command[:2] for command in commands] == [["env", f"CUDA_VISIBLE_DEVICES={gpus}"] for gpus in own]
+    expected = [["env", f"CUDA_VISIBLE_DEVICES={gpus}", "JAX_PLATFORMS=cuda"] for gpus in own]
+    assert [command[:3] for command in commands] == expected
 
 
 def test_too_few_gpus(monkeypatch):

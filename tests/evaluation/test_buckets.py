@@ -37,6 +37,17 @@ def test_by_length(tables_by_title, side, lines):
             assert value == pytest.approx(expected)
 
 
+def test_a_perfect_line_has_a_score_within_the_range():
+    """Its sentence BLEU is slightly above 100, by rounding."""
+    systems = [[*REFERENCES[:3], "q", *REFERENCES[4:]], SYSTEMS[0]]
+    counted = [count("bleu", lines, [REFERENCES]) for lines in systems]
+    alone = [score_lines("bleu", lines, [REFERENCES])["sentence BLEU"] for lines in systems]
+    assert 100 < alone[0].max() < 100.001
+    titles = {table.title: table.rows for table in tables(systems, REFERENCES, counted, alone)}
+    rows = titles["lines by BLEU of the line, %"]
+    assert [sum(shares[system] for _, _, shares in rows) for system in range(2)] == pytest.approx([100, 100])
+
+
 def test_by_score(tables_by_title):
     rows = tables_by_title["lines by chrF2 of the line, %"]
     assert [label for label, _, _ in rows] == ["0-20", "20-40", "40-60", "60-80", "80-100"]

@@ -102,7 +102,7 @@ def test_a_search_as_a_program(home):
     arrays = load_file(home / "program" / "parameters.safetensors")
     tokenizer = run.codecs["source"]
     sources = [[*ids, tokenizer.eos] for ids in tokenizer.encode(LINES)]
-    given = {f"['parameters']{name}": array for name, array in arrays.items()}
+    given = dict(arrays)
     given |= {"['requests'].inputs.ids": np.array([ids + [0] * (16 - len(ids)) for ids in sources], np.int32)}
     given |= {"['requests'].inputs.mask": np.array([[i < len(ids) for i in range(16)] for ids in sources])}
     given |= {"['requests'].prompt.ids": np.ones((3, 1), np.int32), "['requests'].prompt.mask": np.ones((3, 1), bool)}

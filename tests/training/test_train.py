@@ -198,7 +198,10 @@ def test_list(home, capsys, kind):
         (["decode", "nowhere"], "nowhere is not a run"),
         (["decode", "run", "--checkpoint", "99"], "no checkpoint '99': choose best, last or one of the steps 2, 4"),
         (["decode", "run", "--input", "missing.txt"], "--input missing.txt: no such file"),
-        (["decode", "run", "--output", "no/folder/out", "--input", "tiny.py"], "cannot be written: no folder no/folder"),
+        (
+            ["decode", "run", "--output", "no/folder/out", "--input", "tiny.py"],
+            "cannot be written: no folder no/folder",
+        ),
         (["decode", "run", "--beam", "0", "--input", "tiny.py"], "beam must be at least 1, not 0"),
         (["decode", "run", "--input", "tiny.py", "--lm", "run"], "run is not a language model"),
         (
