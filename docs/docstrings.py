@@ -63,7 +63,7 @@ def first_line(value: Any) -> str:
 
 def signature(name: str, function: Any) -> str:
     text = re.sub(r"(: |-> )'([^']*)'", r"\1\2", f"{name}{inspect.signature(function)}")
-    text = re.sub(r"<function (\w+) at 0x[0-9a-f]+>", r"\1", text)
+    text = re.sub(r"<function ([^ ]+) at 0x[0-9a-f]+>", r"\1", text)
     return re.sub(r"\b(?:typing|pathlib|collections\.abc|jaxtyping|seqlab(?:\.\w+)+)\.(?=\w)", "", text)
 
 

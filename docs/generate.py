@@ -11,7 +11,7 @@ from types import ModuleType
 
 from docstrings import cell, code, doc_of, field_table, first_line, markdown, signature
 from help_texts import EXAMPLES, command_help
-from model_facts import CLASSES, LENGTH, VOCABULARY, model_facts
+from model_facts import CLASSES, LENGTH, VOCABULARY, model_facts, receptive_field
 
 from seqlab import config
 from seqlab.cli.main import COMMANDS
@@ -24,14 +24,16 @@ CONFIG_CLASSES += ("Parallel",)
 MODULE_KINDS = ("models", "encoders", "readers")
 DATACLASS_KINDS = {"tasks": "TASK", "datasets": "DATASET", "codecs": "CODEC"}
 CONFIG_OPTIONS = {f"--{field.name.replace('_', '-')}" for field in dataclasses.fields(config.Experiment)}
-SIZES = f"the default sizes, a vocabulary of {VOCABULARY:,}, and {CLASSES} classes"
-COUNTED = f"Operations are those of the matrix products in a forward pass over one row of {LENGTH} positions."
+COUNTS = (
+    f"The counts assume the default sizes, a vocabulary of {VOCABULARY:,}, and {CLASSES} classes. Operations are "
+    f"those of the matrix products in a forward pass over one row of {LENGTH} positions. "
+)
 NOTES = {
-    "models": [
-        f"Parameters and costs are those with {SIZES}. {COUNTED} [Cost of a step](../cost.md) has measurements."
-    ],
-    "encoders": [f"Parameters and costs are those of a classifier with {SIZES}. {COUNTED}"],
+    "models": COUNTS + "[Cost of a step](../cost.md) has measurements.",
+    "encoders": COUNTS + "They include the head of a classifier.",
+    "readers": "",
 }
+AS_MODEL = {"models": lambda model: model, "encoders": ClassifierHead}
 API = ("seqlab", "seqlab.runs.loading", "seqlab.catalogue", "seqlab.types", "seqlab.data.task", "seqlab.codecs.codec")
 API += ("seqlab.parametrizations.parametrization", "seqlab.rewards.reward", "seqlab.metrics.metric")
 API += ("seqlab.metrics.registry", "seqlab.evaluation.evaluate", "seqlab.evaluation.significance")
@@ -106,15 +108,13 @@ def config_page() -> str:
 def parts_page() -> str:
     lines = ["# Parts", "", "The parts that `seqlab list KIND` prints, with their fields."]
     for kind in MODULE_KINDS:
-        lines += ["", f"## {kind.capitalize()}", "", *NOTES.get(kind, [])]
+        lines += ["", f"## {kind.capitalize()}", "", NOTES[kind]]
         for name in names(kind):
             module = importlib.import_module(f"seqlab.{kind}.{name}")
-            cls = type(module.TINY)
-            lines += part_section(name, module, cls)
-            if kind == "models":
-                lines += ["", model_facts(cls())]
-            elif kind == "encoders":
-                lines += ["", model_facts(ClassifierHead(cls()))]
+            part = type(module.TINY)()
+            lines += part_section(name, module, type(part))
+            if kind in AS_MODEL:
+                lines += ["", f"{model_facts(AS_MODEL[kind](part))} {receptive_field(part)}"]
     for kind, attribute in DATACLASS_KINDS.items():
         lines += ["", f"## {kind.capitalize()}"]
         for name in names(kind):

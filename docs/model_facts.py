@@ -1,4 +1,4 @@
-"""Parameters, receptive field and cost of a model with its default sizes."""
+"""Parameters, cost and receptive field of a model with its default sizes."""
 
 import functools
 from typing import Any
@@ -14,12 +14,16 @@ VOCABULARY, CLASSES, FEATURES, LENGTH = 8000, 10, 2, 64
 
 
 def model_facts(model: Any) -> str:
-    """Returns a paragraph with the parameters, the receptive field and the cost of a forward pass."""
+    """Returns a sentence with the number of parameters and the cost of a forward pass."""
     model = with_fields(model, vocabulary=VOCABULARY, classes=CLASSES, features=FEATURES)
     params = jax.eval_shape(functools.partial(init_params, model, 0))
     prefix = blank_tokens(1, LENGTH) if isinstance(model, Generator) else None
     outputs = functools.partial(model.apply, train=False, method="outputs")
     operations, _ = count(jax.make_jaxpr(outputs)(params, blank_inputs(model, 1, LENGTH), prefix))
     size = sum(leaf.size for leaf in jax.tree.leaves(params))
-    field = "all positions" if model.receptive_field is None else f"{model.receptive_field:,} positions"
-    return f"{size:,} parameters; receptive field: {field}; {operations / 1e9:.3g} G operations."
+    return f"{size:,} parameters; {operations:.3g} operations."
+
+
+def receptive_field(part: Any) -> str:
+    """Returns the receptive field of a position of a model or an encoder, as a sentence."""
+    return f"Receptive field: {'all' if part.receptive_field is None else f'{part.receptive_field:,}'} positions."

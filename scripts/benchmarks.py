@@ -242,7 +242,7 @@ def draw(rows: list[dict[str, Any]], curves: list[dict[str, Any]]) -> None:
     axis.barh([one["name"] for one in against], [one["ratio"] - 1 for one in against], left=1)
     axis.axvline(1.0, color="black", linewidth=1)
     axis.invert_yaxis()
-    axis.set(xscale="log", xlabel="speed relative to the peer, on a logarithmic axis")
+    axis.set(xscale="log", xlabel="speed relative to the peer (log scale)")
     axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.xaxis.set_major_formatter("{x:g}")
     axis.xaxis.set_minor_formatter("")

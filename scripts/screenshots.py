@@ -39,7 +39,7 @@ PLOTS = {
     "learning_rate": "diagnose_rates",
 }
 MARGIN = 16  # pixels around a picture
-# Removes what is outside of the sections with these titles.
+# Keeps only the sections with these titles.
 SELECT = """<script>
 let kept = false;
 for (const node of [...document.body.children]) {
@@ -86,11 +86,12 @@ def draw_terminal(folder: Path, name: str) -> None:
 def type_commands() -> str:
     """Returns the screen of a terminal after the commands, with its escape sequences for colors."""
     tmux = ("tmux", "-L", "screenshots", "-f", os.devnull)
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "PS1": PROMPT}
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     size = ("-x", str(COLUMNS), "-y", str(ROWS))
     shell = f"PS1='{PROMPT}' bash --norc --noprofile"
     subprocess.run([*tmux, "new-session", "-d", *size, shell], cwd=ROOT, env=environment, check=True)
     try:
+        wait_for_prompt(tmux)
         for command in TERMINAL:
             subprocess.run([*tmux, "send-keys", "-l", command], check=True)
             subprocess.run([*tmux, "send-keys", "Enter"], check=True)
@@ -98,7 +99,7 @@ def type_commands() -> str:
         capture = [*tmux, "capture-pane", "-p", "-e", "-t", "0"]
         screen = subprocess.run(capture, capture_output=True, text=True, check=True).stdout
     finally:
-        subprocess.run([*tmux, "kill-server"], check=True)
+        subprocess.run([*tmux, "kill-server"], check=False)
     return screen.rstrip().removesuffix(PROMPT.strip()).rstrip()
 
 
@@ -131,6 +132,8 @@ def photograph(page: Path, picture: Path, width: int = 1000, height: int = 2400)
     image = Image.open(picture).convert("RGB")
     background = Image.new("RGB", image.size, image.getpixel((image.width - 1, image.height - 1)))
     left, top, right, bottom = ImageChops.difference(image, background).getbbox() or (0, 0, *image.size)
+    if right == width or bottom == height:
+        sys.exit(f"{picture}: the page is cut off at {width} x {height} pixels: raise them")
     box = (max(left - MARGIN, 0), max(top - MARGIN, 0), min(right + MARGIN, width), min(bottom + MARGIN, height))
     image.crop(box).save(picture, optimize=True)
 

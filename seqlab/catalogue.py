@@ -48,10 +48,10 @@ def dataset(name: str) -> Any:
     cls = part_class("datasets", base)
     if not variant:
         return cls()
-    first = dataclasses.fields(cls)[0]
-    if get_type_hints(cls)[first.name] is not str:
-        option = f"--{first.name.replace('_', '-')} {variant}"
-        raise SeqlabError(f"{name}: the first field of {base} is not a name: give {base} {option}")
+    first = next(iter(dataclasses.fields(cls)), None)
+    if first is None or get_type_hints(cls)[first.name] is not str:
+        option = f" --{first.name.replace('_', '-')} {variant}" if first else ""
+        raise SeqlabError(f"{name}: {base} does not accept a value after the slash: use {base}{option}")
     return cls(variant)
 
 

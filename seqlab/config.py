@@ -52,7 +52,7 @@ class Batching:
     """How examples are grouped into batches. Fewer shapes mean fewer compilations."""
 
     tokens: int = 4096
-    """Maximum number of source and target tokens together in a batch, padding included."""
+    """Maximum number of tokens in a batch, source plus target, padding included."""
     buckets: int = 6
     """Maximum number of shapes of training batches. Each shape is compiled once."""
     max_length: int = 256
@@ -172,7 +172,7 @@ class Search:
     no_repeat: int = 0
     """Length of n-grams that a text must not repeat; 0: no restriction."""
     repetition: float = 1.0
-    """Repetition penalty: a factor for the score, which is negative, of tokens that the text already contains;
+    """Repetition penalty: a factor for the negative scores of tokens that the prompt or the text already contains;
     1: no penalty."""
     forbid: tuple[str, ...] = ()
     """Words that are never generated, each a single token of the vocabulary."""
@@ -230,7 +230,7 @@ class Search:
         check_minimums(self, "", min_length=0, max_ratio=0, min_ratio=0)
         if max(self.max_length, self.min_length) > MAX_TOKENS:
             raise SeqlabError(
-                f"an output can have at most {MAX_TOKENS} tokens, not {self.max_length or self.min_length}: lower "
+                f"an output can have at most {MAX_TOKENS} tokens, not {max(self.max_length, self.min_length)}: lower "
                 "max_length or min_length"
             )
         if self.max_length and self.min_length > self.max_length:
@@ -346,7 +346,7 @@ class Experiment:
     """Number of steps between hashes of the batch and the state, for seqlab bisect; 0: no hashes."""
     initialize: tuple[tuple[str, str, str], ...] = ()
     """Initialize parts of the model from other runs.
-    Each triple names a part of the model, a run, and the same part of that run's model: encoder ../lm encoder.
+    Each triple names a part of the model, a run, and the part of that run's model to copy: encoder ../lm encoder.
     Paths are relative to the folder of the run."""
     references: tuple[tuple[str, str], ...] = ()
     """Frozen reference models for the loss.

@@ -139,14 +139,16 @@ def test_unknown_parts(kind, name, message):
 @pytest.mark.parametrize("kind", ["configs", *parts.PART_FOLDERS])
 def test_parts_are_listed_with_a_whole_sentence(kind, capsys):
     assert call(ROOT, "list", kind) == 0
-    for line in capsys.readouterr().out.splitlines():
+    lines = capsys.readouterr().out.splitlines()
+    assert lines or kind in ("parametrizations", "rewards")  # seqlab has none of these
+    for line in lines:
         assert line.endswith((".", "?")), line
 
 
-def test_data_sets_by_name():
+def test_datasets_by_name():
     assert catalogue.dataset("multi30k/de-en").pair == "de-en"
     assert catalogue.dataset("cldr_phrases").pair == "en-de"
-    with pytest.raises(SeqlabError, match="first field of copy_memory is not a name: give copy_memory --delay 5"):
+    with pytest.raises(SeqlabError, match="does not accept a value after the slash: use copy_memory --delay 5"):
         catalogue.dataset("copy_memory/5")
 
 

@@ -55,15 +55,15 @@ class Letters(Codec):
     [
         (None, "encode must return a list of rows"),
         ([None, [1]], "encode must return a list of rows"),
-        ([[1]], "encode returns 1 rows for 2 values"),
+        ([[1]], "encode must return one row for each of 2 values, not 1"),
         ([[1], [[2], [3, 4]]], "encode must return rows that are arrays of <i4"),
         ([[1], [None]], "encode must return rows that are arrays of <i4"),
         ([[1], ["x"]], "encode must return rows that are arrays of <i4"),
         ([[1], [1 << 40]], "encode returns int64 elements, not <i4"),
         ([[1], [2.5]], "encode returns float64 elements, not <i4"),
         ([np.ones((2, 3), "<i4"), [1]], r"encode returns elements of shape \(3,\), not \(\)"),
-        ([[1], [2, 10]], "encode returns ids from 1 to 10, but its size, 10, allows 0 to 9"),
-        ([[-1], []], "encode returns ids from -1 to -1, but its size, 10, allows 0 to 9"),
+        ([[1], [2, 10]], "encode returns ids from 1 to 10, but a codec of size 10 allows only 0 to 9"),
+        ([[-1], []], "encode returns ids from -1 to -1, but a codec of size 10 allows only 0 to 9"),
     ],
 )
 def test_a_codec_that_encodes_wrongly(tmp_path, given, message):
@@ -178,7 +178,7 @@ def test_a_loss_of_another_type(returned, message):
 @pytest.mark.parametrize("rows", [(3, 4), (5, 5), (0, 0), ()])
 def test_a_batch_of_other_rows(rows):
     task = SimpleNamespace(collate=lambda *_: [np.zeros((count, 5)) for count in rows] or np.zeros(()))
-    with pytest.raises(SeqlabError, match=r"collate must return arrays with equally many rows, at most 4, not \["):
+    with pytest.raises(SeqlabError, match=r"must return arrays with the same number of rows, at most 4, not \["):
         make_batch(task, None, {}, BatchPlan(np.arange(3), (5,), 4))
 
 
@@ -208,8 +208,8 @@ class Changed(Classification):
         ({"metrics": "accuracy"}, "metrics must be a tuple of names of metrics, not 'accuracy'"),
         ({"metrics": None}, "metrics must be a tuple"),
         ({"updates": "x"}, "updates must be an integer of at least 1"),
-        ({"input_columns": "source"}, "input_columns must be a tuple of names of source, label, not 'source'"),
-        ({"input_columns": ("nope",)}, "input_columns must be a tuple of names of"),
+        ({"input_columns": "source"}, r"must be a tuple of names of columns \(source, label\), not 'source'"),
+        ({"input_columns": ("nope",)}, "input_columns must be a tuple of names of columns"),
         ({"answer_column": "nope"}, "answer_column must be one of source, label, not 'nope'"),
     ],
 )

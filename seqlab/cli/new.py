@@ -41,4 +41,5 @@ def new(
     if kind == "config":
         print(f"next: seqlab train {path} --out runs/{name}")
     else:
-        print(f"next: from seqlab_parts.{kind}s.{name} import {class_name}, in a config; give --parts {parts}")
+        line = f"from seqlab_parts.{kind}s.{name} import {class_name}"
+        print(f"next: write `{line}` in a config, and pass --parts {parts}")

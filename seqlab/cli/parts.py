@@ -28,7 +28,7 @@ def list_parts(
     json: Json = False,
     parts: Parts = None,
 ) -> None:
-    """List the parts of one kind, or the configs in the folder configs.
+    """List the parts of one kind, or the configs in configs/.
 
     Example: seqlab list models
     """

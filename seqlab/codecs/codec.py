@@ -137,7 +137,9 @@ def encode_values(values: Sequence[Value], codec: Codec) -> list[Any]:
     if not isinstance(rows, list | tuple) or not all(isinstance(row, list | tuple | np.ndarray) for row in rows):
         raise SeqlabError(f"{type(codec).__name__}.encode must return a list of rows; each row is a list or an array")
     if len(rows) != len(values):
-        raise SeqlabError(f"{type(codec).__name__}.encode returns {len(rows)} rows for {len(values)} values")
+        raise SeqlabError(
+            f"{type(codec).__name__}.encode must return one row for each of {len(values)} values, not {len(rows)}"
+        )
     return [*rows]
 
 
@@ -164,8 +166,8 @@ def as_row(row: Any, codec: Codec) -> np.ndarray:
         )
     if codec.size is not None and array.size and not (array.min() >= 0 and array.max() < codec.size):
         raise SeqlabError(
-            f"{name} returns ids from {array.min()} to {array.max()}, but its size, {codec.size}, allows 0 to "
-            f"{codec.size - 1}"
+            f"{name} returns ids from {array.min()} to {array.max()}, but a codec of size {codec.size} allows only 0 "
+            f"to {codec.size - 1}"
         )
     return array
 

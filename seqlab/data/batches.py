@@ -31,7 +31,9 @@ def make_batch(task: Task, corpus: Corpus, codecs: Codecs, batch_plan: BatchPlan
     counts = {(*shape, 0)[0] for shape in shapes}
     if len(counts) != 1 or not 1 <= max(counts) <= batch_plan.row_count:
         name, rows = type(task).__name__, batch_plan.row_count
-        raise SeqlabError(f"{name}.collate must return arrays with equally many rows, at most {rows}, not {shapes}")
+        raise SeqlabError(
+            f"{name}.collate must return arrays with the same number of rows, at most {rows}, not {shapes}"
+        )
     return batch
 
 

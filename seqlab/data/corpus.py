@@ -147,22 +147,22 @@ def _encode_into(folder: Path, examples: Iterable[dict[str, Any]], count: int, c
                     try:
                         writer.write(values)
                     except SeqlabError as error:
-                        place = f"column {column!r}, {name_examples(values, writer.codec, begin)}"
-                        raise SeqlabError(f"{place}: {error}") from None
+                        raise first_error(values, writer.codec, column, begin, error) from None
                 begin += len(chunk)
                 advance(len(chunk))
 
 
-def name_examples(values: Sequence[Value], codec: Codec, begin: int) -> str:
-    """Returns the number of the first example that cannot be encoded alone, or else the numbers of all of them. The
-    number of the first value is `begin` + 1.
+def first_error(values: Sequence[Value], codec: Codec, column: str, begin: int, error: SeqlabError) -> SeqlabError:
+    """Returns the `error` of all values with the place of the first value that causes it alone, or else of all. The
+    first value belongs to example `begin` + 1.
     """
     for i, value in enumerate(values, begin + 1):
         try:
             as_row(encode_values([value], codec)[0], codec)
-        except SeqlabError:
-            return f"example {i}"
-    return f"examples {begin + 1} to {begin + len(values)}"
+        except SeqlabError as alone:
+            if str(alone) == str(error):
+                return SeqlabError(f"column {column!r}, example {i}: {error}")
+    return SeqlabError(f"column {column!r}, examples {begin + 1} to {begin + len(values)}: {error}")
 
 
 def memory_map(path: Path, dtype: str, shape: tuple[int, ...] = ()) -> np.ndarray:

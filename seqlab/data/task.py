@@ -131,6 +131,8 @@ def check_task(task: Task) -> None:
         raise SeqlabError(f"{name}.updates must be an integer of at least 1, not {task.updates!r}")
     inputs = task.input_columns
     if task.predicts and not (isinstance(inputs, tuple) and inputs and set(inputs) <= columns.keys()):
-        raise SeqlabError(f"{name}.input_columns must be a tuple of names of {', '.join(columns)}, not {inputs!r}")
+        raise SeqlabError(
+            f"{name}.input_columns must be a tuple of names of columns ({', '.join(columns)}), not {inputs!r}"
+        )
     if task.metrics and task.answer_column not in columns:
         raise SeqlabError(f"{name}.answer_column must be one of {', '.join(columns)}, not {task.answer_column!r}")

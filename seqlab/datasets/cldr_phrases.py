@@ -146,7 +146,7 @@ class CldrPhrases:
     test: int = 1_000
     """Number of test phrases."""
     seed: int = 0
-    """Random seed. The combinations of words and patterns that only test phrases have do not depend on it."""
+    """Random seed. The combinations of words and patterns reserved for the test split do not depend on it."""
 
     def __post_init__(self) -> None:
         sizes = self.train, self.validation, self.test

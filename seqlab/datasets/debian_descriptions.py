@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from seqlab.system.errors import SeqlabError
+from seqlab.system.files import file_stamps
 from seqlab.system.progress_bar import progress
 
 LANGUAGES = {"en-de": ("en", "de"), "en-fr": ("en", "fr"), "synopsis": ("en",), "section": ("en",)}
@@ -57,7 +58,7 @@ class DebianDescriptions:
     def key(self) -> str:
         if not self.folder:
             return f"debian_descriptions/{self.variant}"
-        files = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in sorted(self._paths())]
+        files = file_stamps((path.name, path) for path in sorted(self._paths()))
         return f"debian_descriptions/{self.variant}-{hashlib.sha256(repr(files).encode()).hexdigest()[:16]}"
 
     def splits(self) -> dict[str, Iterator[dict[str, str]]]:

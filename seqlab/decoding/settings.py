@@ -26,7 +26,7 @@ def validation_search(experiment: Experiment) -> Search:
     task, beam, search = experiment.task, experiment.validation.beam, experiment.search
     if not (beam and task.metrics and task.searches):
         return search
-    greedy = {"groups": 1, "diversity": Search.diversity, "coverage": 0.0} if beam == 1 else {}
+    greedy = {"groups": 1, "diversity": Search.diversity, "coverage": 0.0, "risk": None} if beam == 1 else {}
     try:
         return dataclasses.replace(search, beam=beam, **greedy)
     except SeqlabError as error:

@@ -51,13 +51,13 @@ def seqlab_commands(arguments: Sequence[str], processes: int, gpus_each: int = 0
         port = free.getsockname()[1]
 
     def command(i: int) -> list[str]:
-        visible = f"CUDA_VISIBLE_DEVICES={','.join(gpus[i * gpus_each : (i + 1) * gpus_each])}"
+        devices = f"CUDA_VISIBLE_DEVICES={','.join(gpus[i * gpus_each : (i + 1) * gpus_each])}"
         platform = (
-            f"JAX_PLATFORMS={os.environ.get('JAX_PLATFORMS', 'cuda')}"  # else JAX would use the CPU without GPUs
+            f"JAX_PLATFORMS={os.environ.get('JAX_PLATFORMS', 'cuda')}"  # else JAX uses the CPU if there is no GPU
         )
         coordination = ["--coordinator", f"localhost:{port}", "--processes", str(processes), "--process", str(i)]
         return [
-            *(["env", visible, platform] if gpus_each else []),
+            *(["env", devices, platform] if gpus_each else []),
             sys.executable,
             "-m",
             "seqlab.cli",

@@ -25,7 +25,7 @@ class TransformerEncoder(nn.Module, Encoder):
     dropout: float = 0.1
     """Dropout rate."""
     norm: str = "pre"
-    """Where layer normalization is applied: "pre", before each residual branch, or "post", after each sum."""
+    """Place of layer normalization: "pre", before each residual branch, or "post", after each residual sum."""
     activation: str = "relu"
     """Activation function of the feed-forward layer: relu, gelu or swish."""
     biases: bool = False

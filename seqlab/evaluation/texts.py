@@ -41,7 +41,9 @@ class Texts(NamedTuple):
 
 def read_texts(path: Path) -> list[str]:
     """Returns the lines of a file. Raises for a file without lines."""
-    if path.is_dir() or not path.exists():
+    if path.is_dir():
+        raise SeqlabError(f"{path} is a folder, not a text file; `seqlab evaluate` scores a run")
+    if not path.exists():
         raise SeqlabError(f"{path} does not exist")
     lines = list(read_lines(path))
     if not lines:

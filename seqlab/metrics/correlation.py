@@ -29,11 +29,16 @@ def count_pairs(
 
 
 def pearson(predicted: np.ndarray, expected: np.ndarray) -> float:
-    # Scaled first, because the squares of very large or small numbers leave the range of float64.
-    deviations = [
-        numbers / np.abs(numbers).max() for numbers in (predicted - predicted.mean(), expected - expected.mean())
-    ]
-    return np.corrcoef(*deviations)[0, 1]
+    return np.corrcoef(standardized(predicted), standardized(expected))[0, 1]
+
+
+def standardized(numbers: np.ndarray) -> np.ndarray:
+    """Returns the deviations from the mean, the largest of which is 1: squares of very large or small numbers leave
+    the range of float64.
+    """
+    scaled = numbers / np.abs(numbers).max()
+    deviations = scaled - scaled.mean()
+    return deviations / np.abs(deviations).max()
 
 
 def spearman(predicted: np.ndarray, expected: np.ndarray) -> float:

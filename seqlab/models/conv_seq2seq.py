@@ -23,7 +23,8 @@ HALF = 0.5**0.5  # scales a sum of two terms back to the variance of one (sectio
 
 
 class ConvSeq2Seq(nn.Module, Generator):
-    """Gated convolutions, which are not causal in the encoder. The vocabulary sizes are 0 in a config.
+    """Gated convolutions, which are not causal in the encoder. In a config, leave the
+    vocabulary sizes at 0: they are set from the tokenizer.
 
     Unlike in the paper, the gradient from the decoder's layers to the encoder is not divided by the number of layers.
     """

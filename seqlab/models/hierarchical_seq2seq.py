@@ -22,8 +22,8 @@ from seqlab.types import Tokens
 
 
 class HierarchicalSeq2Seq(AttentiveGenerator):
-    """Maps a document or the turns of a dialogue to a text. The vocabulary sizes are 0 in a config and are set from
-    the tokenizer.
+    """Maps a document or the turns of a dialogue to a text. In a config, leave the vocabulary sizes at 0: they
+    are set from the tokenizer.
     """
 
     reader: nn.Module = Words()

@@ -18,8 +18,8 @@ from seqlab.types import Generator, Tokens
 
 
 class TCNLM(nn.Module, Generator):
-    """Language model with a context of `receptive_field` tokens. The vocabulary size is 0 in a config and is set from
-    the tokenizer.
+    """Language model with a context of `receptive_field` tokens. In a config, leave the vocabulary size at 0: it is
+    set from the tokenizer.
 
     Unlike in WaveNet, an embedding replaces the first convolution.
     """

@@ -37,7 +37,7 @@ class Transformer(nn.Module, Generator):
     """Dropout rate of the attention weights and of the hidden units of the feed-forward layer.
     None: same as `dropout`."""
     norm: str = "pre"
-    """Where layer normalization is applied: "pre", before each residual branch, or "post", after each sum."""
+    """Place of layer normalization: "pre", before each residual branch, or "post", after each residual sum."""
     activation: str = "relu"
     """Activation function of the feed-forward layer: relu, gelu or swish."""
     biases: bool = False

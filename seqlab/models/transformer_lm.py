@@ -29,7 +29,7 @@ class TransformerLM(nn.Module, Generator):
     """Dropout rate of the attention weights and of the hidden units of the feed-forward layer.
     None: same as `dropout`."""
     norm: str = "pre"
-    """Where layer normalization is applied: "pre", before each residual branch, or "post", after each sum."""
+    """Place of layer normalization: "pre", before each residual branch, or "post", after each residual sum."""
     positions: str = "sinusoidal"
     """Type of position embeddings: "sinusoidal" or "learned"."""
     max_length: int = 1024

@@ -19,7 +19,7 @@ def average(run: Path, last: int, out: Path) -> list[int]:
     """Writes the run `out`, whose only checkpoint has the mean parameters of the last `last` checkpoints of `run`.
 
     The new run can decode but not resume training, since it has no optimizer state. Returns the steps of the averaged
-    checkpoints. Raises `SeqlabError` if there are fewer checkpoints, or if some between them were removed.
+    checkpoints. Raises `SeqlabError` if there are fewer consecutive checkpoints.
     """
     experiment = catalogue.load_experiment(run / "experiment.json")
     check_new(out)
@@ -34,19 +34,19 @@ def average(run: Path, last: int, out: Path) -> list[int]:
 
 
 def mean_parameters(run: Path, count: int, every: int) -> tuple[Any, list[int]]:
-    """Returns the mean parameters of the last `count` checkpoints, and the steps of these checkpoints. `every`: the
-    number of steps between two checkpoints.
+    """Returns the mean parameters of the last `count` validated checkpoints, and the steps of these checkpoints.
+    `every`: the number of steps between two validations.
 
-    Raises `SeqlabError` if there are fewer checkpoints. An older best checkpoint is not one of the last.
+    Raises `SeqlabError` if there are fewer. A best checkpoint from before a gap is not one of the last.
     """
-    steps = manifest.checkpoint_steps(run)
-    removed = [i for i in range(1, len(steps)) if steps[i] - steps[i - 1] > every]
-    last = steps[removed[-1] :] if removed else steps
+    steps = [step for step in manifest.checkpoint_steps(run) if manifest.is_validated(run, step)]
+    gaps = [i for i in range(1, len(steps)) if steps[i] - steps[i - 1] > every]
+    last = steps[gaps[-1] :] if gaps else steps
     if not 1 <= count <= len(last):
         listed = ", ".join(map(str, last)) or "none"
         raise SeqlabError(
-            f"{run}: cannot average {count} checkpoints: the last consecutive ones are {listed}; "
-            "--checkpoints.last sets how many a training keeps"
+            f"{run}: cannot average {count} checkpoints: the most recent ones without a gap are {listed}; "
+            "--checkpoints.last sets how many a run keeps"
         )
     steps = last[-count:]
     trees = [checkpoint.parameters_of(checkpoint.restore(run, step)) for step in steps]

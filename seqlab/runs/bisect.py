@@ -62,7 +62,7 @@ def format_bisection(bisection: Bisection) -> str:
     if bisection.step is None:
         return "\n".join([*lines, f"equal up to step {bisection.before}"])
     before = bisection.before
-    lines += [f"equal up to step {before}"] if before else ["different from the first common step on"]
+    lines += [f"equal up to step {before}"] if before else ["the runs differ from the first common step"]
     names = ", ".join(PARTS[name] for name in bisection.parts)
     return "\n".join([*lines, f"step {bisection.step} differs: {names}", verdict(bisection, bisection.step)])
 

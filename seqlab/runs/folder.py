@@ -60,16 +60,21 @@ def open_run(
             if changed := differing({**record.splits, **record.references}, content):
                 part = f"the {changed[0].replace('s/', ' ')}" if "/" in changed[0] else "the data"
                 raise SeqlabError(f"{part} of {run} has changed since the run started: choose another --out")
-        if experiment.steps > stored.steps:
+        if (experiment.steps, experiment.validation.patience) != (stored.steps, stored.validation.patience):
+            save_command(run, command)
             catalogue.save_experiment(experiment, path)
         return stored.steps
     run.mkdir(parents=True, exist_ok=True)
     save_codecs(codecs, run)
     write_atomically(hashes, json.dumps({**content, **codec_hashes(run)}, indent=1))
-    if command is not None:
-        write_atomically(run / "command.txt", command + "\n")
+    save_command(run, command)
     catalogue.save_experiment(experiment, path)
     return experiment.steps
+
+
+def save_command(run: Path, command: str | None) -> None:
+    if command is not None:
+        write_atomically(run / "command.txt", command + "\n")
 
 
 def without_resumable_fields(experiment: Experiment) -> Experiment:

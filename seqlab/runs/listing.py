@@ -1,7 +1,6 @@
 """The list of the runs in a folder, read from their files without JAX.
 
-The state of a run is running if a process holds its lock, finished, dead if it is neither running nor finished, or
-damaged.
+The state of a run is running if a process holds its lock, finished, interrupted if it is neither, or damaged.
 """
 
 import fcntl
@@ -27,7 +26,7 @@ class RunStatus(NamedTuple):
     """The status of a run. Unknown fields are None; a damaged run has only `run`, `state` and `problem`."""
 
     run: str
-    state: str  # running, finished, dead or damaged
+    state: str  # running, finished, interrupted or damaged
     step: int | None = None  # the last step that is known to be complete
     steps: int | None = None
     checkpoint: int | None = None  # the step of the latest checkpoint
@@ -37,7 +36,7 @@ class RunStatus(NamedTuple):
     model: str | None = None
     task: str | None = None
     written: float | None = None  # the time of its last write, in seconds since 1970
-    resume: str | None = None  # the command that resumes a dead run; seqlab shows it, but never runs it
+    resume: str | None = None  # the command that resumes an interrupted run; seqlab shows it, but never runs it
     problem: str | None = None  # the error of a damaged run
 
 
@@ -78,6 +77,7 @@ def read_run(run: Path) -> RunStatus:
     path = run / "experiment.json"
     experiment = read_json(path, dict[str, Any])
     steps, metric = value_at(experiment, path, int, "steps"), value_at(experiment, path, str, "validation", "metric")
+    patience = value_at(experiment, path, int, "validation", "patience")
     model, task = (value_at(experiment, path, str, part, "part") for part in ("model", "task"))
     checkpoint, progress = None, {}
     manifest = newest_manifest(run)
@@ -87,20 +87,30 @@ def read_run(run: Path) -> RunStatus:
         progress = value_at(content, manifest, dict, "progress")
     best, best_step = progress.get("best"), progress.get("best_step")
     if best is not None and not (type(best) in (int, float) and abs(best) < MAX_SCORE and type(best_step) is int):
-        raise SeqlabError(f"{manifest}: damaged: its best score must be a number, with a step")
+        raise SeqlabError(f"{manifest}: damaged: best must be a number and best_step an integer")
     done = max(checkpoint or 0, last_step(run / "metrics.jsonl"))
     trained_here = manifest is None or "epoch" in progress  # neither averaged nor imported
     if is_locked(run / ".lock"):
         state = "running"
-    elif not trained_here or ((checkpoint or 0) >= steps and progress.get("judged")) or progress.get("stopped"):
+    elif (
+        not trained_here
+        or ((checkpoint or 0) >= steps and progress.get("judged"))
+        or stopped_early(progress, patience)
+    ):
         state = "finished"
     else:
-        state = "stopped"
+        state = "interrupted"
     files = (path, run / "metrics.jsonl", run / "hashes.jsonl", manifest)
     written = max(file.stat().st_mtime for file in files if file is not None and file.exists())
-    resume = command_of(run) if state == "stopped" else None
+    resume = command_of(run) if state == "interrupted" else None
     facts = (done, steps, checkpoint, metric, best, best_step, model, task, written, resume)
     return RunStatus(str(run), state, *facts)
+
+
+def stopped_early(progress: dict[str, Any], patience: int) -> bool:
+    """Returns whether early stopping has ended a run, with its present patience."""
+    waited = progress.get("waited")
+    return bool(progress.get("stopped")) and not (waited and not 0 < patience <= waited)
 
 
 def value_at(values: Any, path: Path, kind: type, *names: str) -> Any:
@@ -159,7 +169,8 @@ def to_json(status: RunStatus) -> dict[str, Any]:
 def format_table(runs: Sequence[RunStatus], now: float, width: int | None = None) -> str:
     """Returns a table for a terminal. Omits the last columns if they do not fit into `width`.
 
-    A stopped run is followed by the command that resumes it, a damaged run by its problem. `now`: seconds since 1970.
+    After an interrupted run comes the command that resumes it, after a damaged run its problem. `now`: seconds since
+    1970.
     """
     names = ("RUN", "STATE", "STEP", "BEST", "WROTE", "MODEL", "TASK")
     rows = [names, *(cells(status, now) for status in runs)]
@@ -171,7 +182,7 @@ def format_table(runs: Sequence[RunStatus], now: float, width: int | None = None
         lines.append("  ".join(map(pad_right, row, widths)).rstrip())
         if status is not None and status.state == "damaged":
             lines.append(f"    {printable(status.problem or '')}")
-        elif status is not None and status.state == "stopped":
+        elif status is not None and status.state == "interrupted":
             since = f"from step {status.checkpoint:,}" if status.checkpoint else "from the beginning"
             lines.append(f"    {since}: {printable(status.resume or 'the command that started it')}")
     return "\n".join(lines)

@@ -34,10 +34,11 @@ class Logbook:
         if missing is not None:
             say(f"{run / LOG} HAS LOST LINES, the first at step {missing}; new lines are appended")
         self.journal = Journal(run / LOG, lines)
-        self.events = Events(run / "tensorboard", step + judged, say)
-        for line in lines:
-            if line["step"] == step and not judged:  # discarded with the validation
-                self.events.write(step, {name: value for name, value in line.items() if name != "step"})
+        self.events = Events(run / "tensorboard", step + 1 if judged else step, say)
+        if not judged:  # TensorBoard discards all values of the step; those that are not in the log are lost
+            for line in lines:
+                if line["step"] == step:
+                    self.events.write(step, {name: value for name, value in line.items() if name != "step"})
 
     def write(self, step: int, values: dict[str, float], **unlogged: float) -> None:
         """Writes one line. `unlogged` values, such as speeds, go only to TensorBoard."""

@@ -34,6 +34,16 @@ def read_manifest(run: Path, step: int) -> dict[str, Any]:
     return manifest
 
 
+def is_validated(run: Path, step: int) -> bool:
+    """Returns whether the state of a checkpoint was validated. A checkpoint at a stop is validated after the run has
+    resumed. Damaged manifests count as validated.
+    """
+    try:
+        return bool(read_manifest(run, step)["progress"].get("judged", True))
+    except SeqlabError:
+        return True
+
+
 def write_manifest(run: Path, step: int, progress: dict[str, Any], files: dict[str, str]) -> None:
     """Writes the manifest of a checkpoint: the progress of training and the SHA-256 of each file."""
     manifest = {"step": step, "progress": progress, "files": files}
@@ -102,15 +112,13 @@ def choose_step(run: Path, name: str = "best") -> int:
         with with_advice(f"choose --checkpoint {others}" if others else "the run has no other checkpoint"):
             best = read_manifest(run, steps[-1])["progress"].get("best_step")
         if best not in [None, *steps]:  # of any type, since the manifest is not trusted
-            raise SeqlabError(
-                f"{run}: the best checkpoint, {best}, is missing: choose last or one of the steps "
-                f"{', '.join(map(str, steps))}"
-            )
+            known = ", ".join(map(str, steps))
+            raise SeqlabError(f"{run}: the best checkpoint, {best}, is missing: choose last or a step ({known})")
         return steps[-1] if best is None else best
     if name.isdecimal() and int(name) in steps:
         return int(name)
     known = ", ".join(map(str, steps))
-    raise SeqlabError(f"{run}: no checkpoint {name!r}: choose best, last or one of the steps {known}")
+    raise SeqlabError(f"{run}: no checkpoint {name!r}: choose best, last or a step ({known})")
 
 
 def hash_files(folder: Path) -> dict[str, str]:

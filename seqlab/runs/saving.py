@@ -14,7 +14,15 @@ import orbax.checkpoint as ocp
 
 from seqlab.distributed.hosts import is_process_zero, on_process_zero
 from seqlab.runs.checkpoint import silence_orbax
-from seqlab.runs.manifest import MANIFEST, STEP, checkpoint_steps, hash_files, read_manifest, write_manifest
+from seqlab.runs.manifest import (
+    MANIFEST,
+    STEP,
+    checkpoint_steps,
+    hash_files,
+    is_validated,
+    read_manifest,
+    write_manifest,
+)
 from seqlab.system.errors import SeqlabError
 
 HEADROOM = 1 << 20  # bytes of disk space for the log and the files that Orbax writes in addition to the arrays
@@ -89,9 +97,11 @@ class Saver:
             self._handle_error(step, error)
 
     def _prune(self, step: int, progress: dict[str, Any]) -> None:
-        """Removes old checkpoints, and checkpoints of later steps, which were skipped because they are damaged."""
-        steps = [saved for saved in checkpoint_steps(self.run) if saved <= step]
-        kept_steps = {*steps[-self.keep :], progress.get("best_step")}
+        """Removes old checkpoints, those at earlier stops, and those of later steps, which were skipped because they
+        are damaged.
+        """
+        steps = [s for s in checkpoint_steps(self.run) if s <= step and is_validated(self.run, s)]
+        kept_steps = {step, *steps[-self.keep :], progress.get("best_step")}
         for path in (self.run / "checkpoints").iterdir():
             if STEP.fullmatch(path.name) and int(path.name) not in kept_steps:
                 _remove(path)

@@ -57,4 +57,5 @@ def open_events(folder: Path) -> Any:
     """
     from tensorboardX.event_file_writer import EventsWriter
 
-    return EventsWriter(str(folder / "events"))
+    # Its names have whole seconds, so two files of one second would be one.
+    return EventsWriter(str(folder / "events"), filename_suffix=f".{time.time_ns()}")

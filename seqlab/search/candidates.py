@@ -32,7 +32,7 @@ def propose(
 ) -> Candidates:
     """Returns the continuations by token `i`, which prefixes, the maximum length and phrases may force."""
     rules, requests, size, eos = context.rules, context.requests, old.token.shape[1], context.static.eos
-    history = History(old.tokens, i, requests.continued)
+    history = History(old.tokens, i, requests.continued_prompt)
     logits, normalizer = process(
         logits, history, context.processors, requests.minimum, context.static, rules.renormalize,
         context.decoder.normalized,

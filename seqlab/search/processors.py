@@ -14,12 +14,12 @@ from seqlab.search.settings import StaticSettings
 from seqlab.types import Tokens
 
 NEVER = -1e9  # score of an impossible token; finite, so that sums of it stay ordered
-SMALLEST_TEMPERATURE = 1e-30  # smaller ones would be zero in float32
+SMALLEST_TEMPERATURE = 1e-30  # a temperature that float32 rounds to zero would give 0 / 0
 
 
 class History(NamedTuple):
     """The tokens of hypotheses so far: `tokens` [B K L], zeros from position `t` on, and the `prompt` [B P] that they
-    continue, or None.
+    continue, or None. The mask of the prompt marks the tokens that count as text.
     """
 
     tokens: jax.Array
@@ -27,15 +27,15 @@ class History(NamedTuple):
     prompt: Tokens | None = None
 
     def text(self) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """Returns the tokens of prompt and text [B K P + L], which of them are words, and the number of positions so
-        far. The first token of a prompt begins the text and is not a word.
+        """Returns the tokens of prompt and text [B K P + L], a mask of those that count, and the number of positions
+        so far.
         """
         written = jnp.broadcast_to(jnp.arange(self.tokens.shape[-1]) < self.t, self.tokens.shape)
         if self.prompt is None:
             return self.tokens, written, self.t
-        ids, mask = self.prompt.ids, jnp.cumsum(self.prompt.mask, axis=-1) > 1
         batch, beam, _ = self.tokens.shape
-        ids, mask = (jnp.broadcast_to(x[:, None], (batch, beam, x.shape[-1])) for x in (ids, mask))
+        prompt = self.prompt.ids, self.prompt.mask
+        ids, mask = (jnp.broadcast_to(x[:, None], (batch, beam, x.shape[-1])) for x in prompt)
         tokens = jnp.concatenate([ids, self.tokens], axis=-1)
         return tokens, jnp.concatenate([mask, written], axis=-1), self.t + ids.shape[-1]
 
@@ -109,13 +109,13 @@ def no_repeat_ngrams(n: int) -> Processor:
     """Returns a processor that forbids repeated n-grams (Paulus et al. 2018, section 2.5)."""
 
     def processor(scores: jax.Array, history: History) -> jax.Array:
-        tokens, words, t = history.text()
+        tokens, counted, t = history.text()
         room = tokens.shape[-1]
         if room < n:
             return scores
         # Wherever the last n-1 tokens occurred earlier, the token that followed them there is forbidden.
         at = jnp.arange(room - n + 1)
-        alike = (at + n - 1 < t) & words[..., : room - n + 1]
+        alike = (at + n - 1 < t) & counted[..., : room - n + 1]
         for k in range(n - 1):
             newest = jnp.take(tokens, jnp.maximum(t - n + 1 + k, 0), axis=-1)
             alike &= tokens[..., k : room - n + 1 + k] == newest[..., None]
@@ -130,8 +130,8 @@ def repetition_penalty(penalty: float) -> Processor:
     """
 
     def processor(scores: jax.Array, history: History) -> jax.Array:
-        tokens, words, _ = history.text()
-        seen = occurrences(tokens, words, scores.shape[-1])
+        tokens, counted, _ = history.text()
+        seen = occurrences(tokens, counted, scores.shape[-1])
         return jnp.where(seen, jnp.where(scores > 0, scores / penalty, scores * penalty), scores)
 
     return processor
@@ -141,7 +141,8 @@ def temperature(value: float) -> Processor:
     """Returns a processor that divides scores by a temperature. Values below 1 favor likely tokens."""
 
     def processor(scores: jax.Array, history: History) -> jax.Array:
-        # The best score becomes 0, so that a small temperature makes no allowed token impossible or infinite.
+        # The best score becomes 0, so that a division by a small temperature neither overflows nor makes an allowed
+        # token impossible.
         below = scores - scores.max(-1, keepdims=True)
         return jnp.where(scores > NEVER / 2, jnp.maximum(below / max(value, SMALLEST_TEMPERATURE), NEVER / 4), NEVER)
 

@@ -22,7 +22,7 @@ class Request(NamedTuple):
     `source` holds its ids, or an array [S F] or [rows columns channels] (None for a language model). `sentences`
     holds the number of the sentence of each source token, from 0. The text follows `prompt`, has `minimum` to `limit`
     tokens, including EOS, begins with `prefix` and contains `phrases`. The random draws of samples depend on
-    `number`.
+    `number`. The first `begin` tokens of the prompt begin the text and are not part of it.
     """
 
     source: Any
@@ -33,6 +33,7 @@ class Request(NamedTuple):
     number: int = 0
     prefix: Sequence[int] = ()
     phrases: Sequence[Sequence[int]] = ()
+    begin: int = 1
 
     def name(self, index: int) -> str:
         """Returns the name of the request in error messages: its line if it has one, otherwise its index."""
@@ -55,7 +56,8 @@ class RequestBatch(NamedTuple):
     """Requests as arrays, the input of a jitted search besides parameters and weights.
 
     `limit`, `minimum` and `numbers` int [B]. `prefix` int [B T] is -1 where any token is allowed, and `phrases` int
-    [B P M] is padded with -1; both are None if no request has any.
+    [B P M] is padded with -1; both are None if no request has any. `counted` bool [B P] marks the tokens of the
+    prompt that are part of the text; None if the text never continues a prompt.
     """
 
     inputs: Inputs
@@ -65,11 +67,12 @@ class RequestBatch(NamedTuple):
     numbers: AnyArray
     prefix: AnyArray | None = None
     phrases: AnyArray | None = None
+    counted: AnyArray | None = None
 
     @property
-    def continued(self) -> Tokens | None:
-        """The prompts, unless each of them is only the token that begins a text."""
-        return self.prompt if self.prompt.ids.shape[1] > 1 else None
+    def continued_prompt(self) -> Tokens | None:
+        """The prompt with a mask of the tokens that are part of the text."""
+        return None if self.counted is None else Tokens(self.prompt.ids, self.counted)
 
 
 def max_tokens(model: Any) -> int:
@@ -85,14 +88,14 @@ def check_request(name: str, request: Request, model: Any, static: StaticSetting
     phrases = distinct(request.phrases)
     forced, tokens = [*request.prefix, *itertools.chain(*phrases)], sum(map(len, phrases))
     if set(forced) & {*static.special, *static.forbidden}:
-        raise SeqlabError(f"{name} requires a forbidden token: change --forbid, or its prefix or phrases")
-    for text in (request.prefix, *phrases):
-        grams = [tuple(text[i : i + static.no_repeat]) for i in range(len(text) - static.no_repeat + 1)]
-        if static.no_repeat and len(grams) > len(set(grams)):
-            raise SeqlabError(
-                f"{name} requires a repetition that --no-repeat {static.no_repeat} forbids: change --no-repeat, or "
-                "its prefix or phrases"
-            )
+        raise SeqlabError(f"{name} requires a forbidden token: change --forbid, or that prefix or phrase")
+    prompt, n = request.prompt[request.begin :], static.no_repeat
+    begun = repeats([*prompt, *request.prefix], n, len(prompt))
+    if begun or any(repeats(phrase, n) or ngrams(phrase, n) & ngrams(prompt, n) for phrase in phrases):
+        raise SeqlabError(
+            f"{name} requires a repetition that --no-repeat {n} forbids: change --no-repeat, or that prefix or "
+            "those phrases"
+        )
     missing = sum(len(phrase) for phrase in phrases if not contains(request.prefix, phrase))
     room = min(request.limit, readable - len(request.prompt) + 1)
     if forced and len(request.prefix) + missing + 1 > room:
@@ -102,6 +105,19 @@ def check_request(name: str, request: Request, model: Any, static: StaticSetting
         )
     if phrases and static.beam < tokens + 1:
         raise SeqlabError(f"{name} requires phrases of {tokens} tokens: set --beam to {tokens + 1} or more")
+
+
+def ngrams(tokens: Sequence[int], n: int) -> set[tuple[int, ...]]:
+    """Returns the n-grams of tokens; none if n is 0."""
+    return {tuple(tokens[i : i + n]) for i in range(len(tokens) - n + 1)} if n else set()
+
+
+def repeats(tokens: Sequence[int], n: int, begin: int = 0) -> bool:
+    """Returns whether an n-gram that ends at or after `begin` occurs earlier."""
+    return any(
+        tuple(tokens[end - n : end]) in ngrams(tokens[: end - 1], n)
+        for end in range(max(n, begin + 1), len(tokens) + 1)
+    )
 
 
 def contains(tokens: Sequence[int], phrase: Sequence[int]) -> bool:
@@ -181,11 +197,13 @@ def collate(requests: list[Request], rows: int, shape: Shape) -> RequestBatch:
     """
     prompt, mask = pad([request.prompt for request in requests], shape.prompt, rows, align="right")
     mask[:, -1] = True
+    counted = np.zeros_like(mask)
     limit, minimum, numbers = np.zeros((3, rows), np.int32)
     prefix = np.full((rows, shape.text if shape.prefixes else 0), -1, np.int32)
     phrases = np.full((rows, *shape.phrases), -1, np.int32)
     for row, request in enumerate(requests):
         limit[row] = min(request.limit, shape.text)
+        counted[row, shape.prompt - len(request.prompt[request.begin :]) :] = True
         minimum[row], numbers[row] = request.minimum, request.number
         prefix[row, : len(request.prefix)] = request.prefix
         for column, phrase in enumerate(distinct(request.phrases)):
@@ -198,6 +216,7 @@ def collate(requests: list[Request], rows: int, shape: Shape) -> RequestBatch:
         numbers,
         prefix if shape.prefixes else None,
         phrases if phrases.size else None,
+        counted if shape.prompt > 1 or not shape.source else None,
     )
 
 

@@ -83,7 +83,7 @@ def extend_sequences(
     def advance(carry: tuple[jax.Array, SequenceState]) -> tuple[jax.Array, SequenceState]:
         i, current = carry
         logits, state = decoder.step(current.state, current.token, span.prompt_end + i)
-        chosen, scores, normalizer = choose(logits, History(current.tokens, i, requests.continued))
+        chosen, scores, normalizer = choose(logits, History(current.tokens, i, requests.continued_prompt))
         token = jnp.where((i + 1 >= requests.limit)[:, None], eos, chosen).astype(jnp.int32)
         if requests.prefix is not None:
             forced = forced_token(requests.prefix, i)[:, None]

@@ -106,8 +106,8 @@ def make_folder_once(folder: Path, fill: Callable[[Path], None]) -> None:
 
 
 def file_stamps(files: Iterable[tuple[str, Path]]) -> list[tuple[str, str, int, int, int]]:
-    """Returns the label, path, size and times of each file, to detect edited files. The time of the last change of
-    its entry differs even where a copy has kept the size and the modification time.
+    """Returns the label, path, size and times of each file, to detect edited files. The change time (ctime) differs
+    even if an edit keeps the size and the modification time.
     """
     stats = [(label, path.resolve(), path.stat()) for label, path in files]
     return [(label, str(path), s.st_size, s.st_mtime_ns, s.st_ctime_ns) for label, path, s in stats]

@@ -69,7 +69,7 @@ def module(kind: str, name: str) -> ModuleType:
             hint = f"did you mean {near[0]!r}? Custom parts need --parts DIR"
         elif not names(kind):
             hint = "seqlab has no built-in ones; pass --parts DIR to use custom ones"
-        raise SeqlabError(f"unknown {kind.removesuffix('s').replace('dataset', 'dataset')} {name!r}: {hint}")
+        raise SeqlabError(f"unknown {kind.removesuffix('s')} {name!r}: {hint}")
     own = [path for folder in _folders if (path := folder / kind / f"{name}.py").exists()]
     if own and (len(own) > 1 or name in built_in_names(kind)):
         first = own[1] if len(own) > 1 else f"seqlab/{kind}/{name}.py"

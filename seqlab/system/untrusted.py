@@ -24,7 +24,7 @@ def resolve_inside(folder: Path, name: str) -> Path:
         if os.path.islink(path):
             fault = "is a symbolic link to a place outside its folder, or to itself: replace the link with the file"
         else:
-            fault = f"is outside the folder {folder}, because of its name or a link: move the file into the folder"
+            fault = f"is outside the folder {folder}: a symbolic link or .. leads out of it; move the file into it"
         raise SeqlabError(f"{path} {fault}")
     return path
 

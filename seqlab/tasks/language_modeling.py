@@ -88,9 +88,10 @@ class LanguageModeling(Task):
     def requests(self, inputs: Sequence[Any], codecs: Codecs, max_length: int) -> list[Request]:
         """Returns requests with prompts of BOS and the inputs. A stream has no BOS; its empty prompt is a newline."""
         tokenizer = codecs["target"]
-        begin = [] if self.rows == "stream" else [tokenizer.bos]
-        prompts = [[*begin, *ids] or [tokenizer.newline] for ids in inputs]
-        return [Request(None, prompt, max_length or DEFAULT_LENGTH) for prompt in prompts]
+        begins = [[tokenizer.newline][len(ids) :] if self.rows == "stream" else [tokenizer.bos] for ids in inputs]
+        limit = max_length or DEFAULT_LENGTH
+        prompts = zip(begins, inputs, strict=True)
+        return [Request(None, [*begin, *ids], limit, begin=len(begin)) for begin, ids in prompts]
 
 
 def stretch(corpus: Corpus, starts: np.ndarray, count: int, newline: int) -> tuple[np.ndarray, np.ndarray]:

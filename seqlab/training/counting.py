@@ -30,7 +30,9 @@ def run_counting(context: TrainingContext) -> None:
     check_shapes(params, context.shapes.params, run)
     values = context.validate(params)
     if not np.isfinite(values["loss"]):
-        raise SeqlabError(f"{run}: the validation loss is not finite: a counted probability is zero; use smoothing")
+        raise SeqlabError(
+            f"{run}: the validation loss is not finite: a probability from counts is zero; use smoothing"
+        )
     log = Logbook(run, 0, experiment.log_every, context.say)
     log.write(1, {f"validation {name}": value for name, value in values.items()})
     log.close()

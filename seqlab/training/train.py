@@ -92,8 +92,10 @@ def train(
 
 def check_processes_agree(prepared: PreparedExperiment) -> None:
     """Raises `SeqlabError` if the processes do not have the same experiment, data and codecs."""
-    fields = catalogue.to_json(without_resumable_fields(prepared.experiment)) | {"steps": prepared.experiment.steps}
-    check_equal_across_processes("experiment", json.dumps({**fields, "data": None}).encode())
+    experiment = prepared.experiment
+    fields = catalogue.to_json(without_resumable_fields(experiment)) | {"data": None}
+    limits = [experiment.steps, experiment.validation.patience]
+    check_equal_across_processes("experiment", json.dumps([fields, limits]).encode())
     check_equal_across_processes("data", json.dumps(prepared.data.hashes).encode())
     digests = [tokenizer.digest for tokenizer in prepared.codecs.values()]
     check_equal_across_processes("codecs", "".join(digests).encode())

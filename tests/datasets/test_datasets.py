@@ -23,7 +23,6 @@ from seqlab.datasets.tfds import Tfds, _complement
 from seqlab.datasets.tiny_shakespeare import TinyShakespeare
 from seqlab.system import parts
 from seqlab.system.errors import SeqlabError
-from seqlab.system.files import file_stamps
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,7 +117,7 @@ def test_the_same_data_has_the_same_hash(tmp_path):
 
 
 @pytest.mark.parametrize("name", catalogue.names("datasets"))
-def test_every_data_set_is_found_by_its_file_name(name):
+def test_every_dataset_is_found_by_its_file_name(name):
     cls = catalogue.part_class("datasets", name)
     assert cls.__module__.endswith(name)
     assert parts.describe("datasets")[name]
@@ -184,16 +183,19 @@ def test_parallel_text_refuses(tmp_path, changed, message):
         parallel(tmp_path, **changed).key()
 
 
-def test_an_edit_that_keeps_size_and_time_is_noticed(tmp_path):
-    path = tmp_path / "text"
-    path.write_text("one")
+@pytest.mark.parametrize("kind", [ParallelText, LocalFiles])
+def test_an_edit_that_keeps_size_and_time_is_noticed(tmp_path, kind):
+    path = tmp_path / "a.txt"
+    path.write_text("one\n")
     before = path.stat()
-    first = file_stamps([("text", path)])
+    names = dict.fromkeys((field.name for field in dataclasses.fields(kind) if "_" in field.name), str(path))
+    dataset = ParallelText(**names) if kind is ParallelText else LocalFiles(str(path), str(path), target="text")
+    first = dataset.key()
     time.sleep(0.05)
-    path.write_text("two")
+    path.write_text("two\n")
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert path.stat().st_mtime_ns == before.st_mtime_ns
-    assert file_stamps([("text", path)]) != first
+    assert dataset.key() != first
 
 
 def test_bad_text_leaves_nothing(tmp_path):

@@ -128,7 +128,7 @@ def test_by_place():
 
 
 @pytest.mark.parametrize(
-    ("factor", "verdict"), [(0.5, "vanishing"), (0.9, "it reaches all the way"), (2.0, "exploding")]
+    ("factor", "verdict"), [(0.5, "vanishing"), (0.9, "it reaches the first position"), (2.0, "exploding")]
 )
 def test_reach(factor, verdict):
     result = reach(factor ** np.arange(12.0))

@@ -129,7 +129,7 @@ def test_doubts_are_told(home, capsys):
         ),
         (["compare", "one", "--metrics", "blue", "--data-dir", "data"], "one of accuracy, bleu"),
         (["inspect", "one", "--text", " "], "give a text"),
-        (["report", "one", "--out", "nowhere/page.html"], "cannot be written: no folder nowhere"),
+        (["report", "one", "--out", "nowhere/page.html"], "because the folder nowhere does not exist"),
         (["report", "--out", "page.html"], "name the runs"),
     ],
 )

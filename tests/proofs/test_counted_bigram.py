@@ -78,7 +78,7 @@ def test_it_decodes_and_is_evaluated(home, capsys):
 
 def test_a_zero_probability_is_an_error(home, tmp_path):
     model = CountedBigram(added=0.0)
-    with pytest.raises(SeqlabError, match="a counted probability is zero"), np.errstate(all="ignore"):
+    with pytest.raises(SeqlabError, match="a probability from counts is zero"), np.errstate(all="ignore"):
         train(dataclasses.replace(modeling(home), model=model), tmp_path / "run", home / "data", say=quiet)
 
 

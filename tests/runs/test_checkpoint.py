@@ -22,10 +22,10 @@ def tree(value=1.0):
     }
 
 
-def saved(run, steps, keep=2, best=None):
+def saved(run, steps, keep=2, best=None, judged=True):
     saver = saving.Saver(run, keep)
     for step in steps:
-        saver.save(tree(float(step)), step, {"best_step": best})
+        saver.save(tree(float(step)), step, {"best_step": best, "judged": judged})
     saver.close()
 
 
@@ -33,8 +33,19 @@ def test_the_last_and_the_best_are_kept(tmp_path):
     saved(tmp_path, [1, 2, 3, 4, 5], best=2)
     assert manifest.checkpoint_steps(tmp_path) == [2, 4, 5]
     assert [manifest.choose_step(tmp_path, name) for name in ("best", "last", "4")] == [2, 5, 4]
-    with pytest.raises(SeqlabError, match="no checkpoint '3': choose best, last or one of the steps 2, 4, 5"):
+    with pytest.raises(SeqlabError, match="no checkpoint '3': choose best, last or a step \\(2, 4, 5\\)"):
         manifest.choose_step(tmp_path, "3")
+
+
+def test_a_checkpoint_at_a_stop_is_replaced(tmp_path):
+    """It takes the place of no validated checkpoint, and is not averaged."""
+    saved(tmp_path, [2, 4])
+    saved(tmp_path, [5], judged=False)
+    assert manifest.checkpoint_steps(tmp_path) == [2, 4, 5]
+    assert averaging.mean_parameters(tmp_path, 2, every=2)[1] == [2, 4]
+    saved(tmp_path, [6])
+    assert manifest.checkpoint_steps(tmp_path) == [4, 6]
+    assert averaging.mean_parameters(tmp_path, 2, every=2)[1] == [4, 6]
 
 
 def test_a_step_without_a_manifest_does_not_exist(tmp_path):
@@ -96,7 +107,7 @@ def test_average(tmp_path):
     assert (steps, mean["a"].tolist()) == ([2, 6], np.full((2, 3), 4.0).tolist())
     assert mean["a"].dtype == np.float32
     for count in (0, 4):
-        with pytest.raises(SeqlabError, match=f"cannot average {count} checkpoints: the last .* are 1, 2, 6;"):
+        with pytest.raises(SeqlabError, match=f"cannot average {count} checkpoints: the most recent .* are 1, 2, 6;"):
             averaging.mean_parameters(tmp_path, count, every=4)
 
 
@@ -104,7 +115,9 @@ def test_an_older_best_checkpoint_is_not_averaged(tmp_path):
     """Between it and the last checkpoints others were removed."""
     saved(tmp_path, [2, 6, 8], keep=3)
     assert averaging.mean_parameters(tmp_path, 2, every=2)[1] == [6, 8]
-    with pytest.raises(SeqlabError, match="cannot average 3 checkpoints: the last consecutive ones are 6, 8;"):
+    with pytest.raises(
+        SeqlabError, match="cannot average 3 checkpoints: the most recent ones without a gap are 6, 8;"
+    ):
         averaging.mean_parameters(tmp_path, 3, every=2)
 
 
@@ -149,7 +162,7 @@ def test_room_is_asked_for_before_anything_is_written(tmp_path, monkeypatch):
 
 def test_the_best_is_asked_for_and_not_there(tmp_path):
     saved(tmp_path, [1, 3], best=2)
-    with pytest.raises(SeqlabError, match="the best checkpoint, 2, is missing: choose last or one of the steps 1, 3"):
+    with pytest.raises(SeqlabError, match="the best checkpoint, 2, is missing: choose last or a step \\(1, 3\\)"):
         manifest.choose_step(tmp_path)
     (tmp_path / "checkpoints" / "3" / "manifest.json").write_text("{}")
     with pytest.raises(SeqlabError, match="choose --checkpoint 1$"):

@@ -51,10 +51,10 @@ def only_run(folder: Path) -> listing.RunStatus:
     [
         (10, 10, {}, ("finished", 10)),
         (6, 6, {"stopped": True}, ("finished", 6)),
-        (6, 6, {}, ("stopped", 6)),
-        (6, 8, {}, ("stopped", 8)),
-        (None, 3, {}, ("stopped", 3)),
-        (None, 0, {}, ("stopped", 0)),
+        (6, 6, {}, ("interrupted", 6)),
+        (6, 8, {}, ("interrupted", 8)),
+        (None, 3, {}, ("interrupted", 3)),
+        (None, 0, {}, ("interrupted", 0)),
     ],
 )
 def test_states(tmp_path, checkpoint, logged, progress, expected):
@@ -65,9 +65,9 @@ def test_states(tmp_path, checkpoint, logged, progress, expected):
     assert (status.best, status.best_step) == ((3.25, 2) if checkpoint else (None, None))
     assert (status.model, status.task, status.problem) == ("transformer", "translation", None)
     resume = f"cd {tmp_path} && seqlab train 'my config.py' --out run"
-    assert status.resume == (resume if status.state == "stopped" else None)
+    assert status.resume == (resume if status.state == "interrupted" else None)
     since = "from step 6: " if checkpoint else "from the beginning: "
-    assert (f"    {since}{resume}" in listing.format_table([status], time.time())) == (status.state == "stopped")
+    assert (f"    {since}{resume}" in listing.format_table([status], time.time())) == (status.state == "interrupted")
     assert listing.find_runs(run) == [status]
 
 
@@ -93,9 +93,9 @@ def test_a_lock_that_another_process_holds(tmp_path):
     assert lock.read_text() == "as it was"
     with lock.open() as reader:
         listing.fcntl.flock(reader, listing.fcntl.LOCK_SH)  # another reader
-        assert only_run(tmp_path).state == "stopped"
+        assert only_run(tmp_path).state == "interrupted"
     lock.unlink()
-    assert only_run(tmp_path).state == "stopped"
+    assert only_run(tmp_path).state == "interrupted"
     assert not lock.exists()
 
 
@@ -123,12 +123,12 @@ def test_where_runs_are_looked_for(tmp_path):
         (
             "checkpoints/4/manifest.json",
             b'{"step": 4, "progress": {"best": NaN, "best_step": 4}}',
-            "its best score must be a number",
+            "best must be a number",
         ),
         (
             "checkpoints/4/manifest.json",
             b'{"step": 4, "progress": {"best": 1' + b"0" * 400 + b', "best_step": 4}}',
-            "its best score must be a number",
+            "best must be a number",
         ),
         ("metrics.jsonl", b'{"step": 1}\n{"ste\n', "metrics.jsonl: damaged"),
         ("metrics.jsonl", b"7\n", "/metrics.jsonl: damaged: step is missing"),
@@ -155,7 +155,7 @@ def test_a_damaged_run_is_one_line(tmp_path, capsys, file, content, message):
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2] if content is None else content)
     assert call(tmp_path, "runs", ".") == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[:2] for line in lines[1:4:2]] == [["broken", "damaged"], ["fine", "stopped"]]
+    assert [line.split()[:2] for line in lines[1:4:2]] == [["broken", "damaged"], ["fine", "interrupted"]]
     assert message in lines[2]
     assert len(lines) == 5
 
@@ -164,7 +164,7 @@ def test_a_line_cut_short_is_no_damage(tmp_path):
     run = make(tmp_path / "run", 2, 5)
     with (run / "metrics.jsonl").open("a") as stream:
         stream.write('{"step": 6, "lo')
-    assert (only_run(tmp_path).state, only_run(tmp_path).step) == ("stopped", 5)
+    assert (only_run(tmp_path).state, only_run(tmp_path).step) == ("interrupted", 5)
 
 
 def test_a_long_log_is_read_from_its_end(tmp_path):
@@ -179,7 +179,7 @@ def test_json(tmp_path, capsys):
     assert call(tmp_path, "runs", ".", "--json") == 0
     (fields,) = json.loads(capsys.readouterr().out)
     assert set(fields) == {*listing.RunStatus._fields}
-    assert (fields["run"], fields["state"], fields["written"]) == ("run", "stopped", "2033-05-18T03:33:20Z")
+    assert (fields["run"], fields["state"], fields["written"]) == ("run", "interrupted", "2033-05-18T03:33:20Z")
     assert call(tmp_path, "runs", "run/checkpoints", "--json") == 0
     assert json.loads(capsys.readouterr().out) == []
 
@@ -266,9 +266,9 @@ MUTANTS = (
     ),
     (
         Mutant(
-            "a run that stopped early counts as dead",
+            "a run that stopped early counts as interrupted",
             "runs.listing",
-            ' or progress.get("stopped")',
+            "or stopped_early(progress, patience)",
             "",
             "test_states",
         ),

@@ -59,10 +59,10 @@ def test_no_repeat_ngrams(n):
 
 @pytest.mark.parametrize("n", [1, 2, 3])
 def test_a_prompt_counts_as_text(n):
-    """Padding and the token that begins a prompt do not."""
+    """Tokens of the prompt that are not marked, such as padding and BOS, do not."""
     scores = jnp.float32(RANDOM.normal(size=(ROWS, BEAM, VOCABULARY)))
     ids = jnp.array([[0, 0, 1, 3, 4], [0, 0, 0, 0, 1], [1, 3, 3, 4, 5]])
-    prompt = Tokens(ids, jnp.array([[False] * 2 + [True] * 3, [False] * 4 + [True], [True] * 5]))
+    prompt = Tokens(ids, jnp.array([[False] * 3 + [True] * 2, [False] * 5, [False] + [True] * 4]))
     words = [[3, 4], [], [3, 3, 4, 5]]
     for t in range(ROOM):
         tokens, history = histories(t)
@@ -80,12 +80,25 @@ def test_a_prompt_counts_as_text(n):
 @pytest.mark.parametrize("options", [{}, {"sample": 3}])
 def test_search_repeats_no_word_of_the_prompt(options):
     s = subject("transformer_lm", seed=1)
-    requests = [Request(None, [1, *words], limit=6, minimum=3) for words in ([3, 4], [], [5])]
+    requests = [Request(None, [1, *words], limit=6, minimum=2) for words in ([3, 4], [], [5])]
+    requests += [Request(None, words, limit=6, minimum=2, begin=0) for words in ([3, 4], [5])]
     results = search_laws.search(s, requests, beam=2, count=2, no_repeat=1, **options)
     for request, hypotheses in zip(requests, results, strict=True):
+        assert len(hypotheses) == 2
         for hypothesis in hypotheses:
-            text = [*request.prompt[1:], *hypothesis.ids]
-            assert len(set(text)) == len(text) >= 2
+            text = [*request.prompt[request.begin :], *hypothesis.ids]
+            assert len(set(text)) == len(text)
+            assert len(hypothesis.ids) >= 1
+
+
+def test_a_prefix_that_repeats_the_prompt_is_refused():
+    s = subject("transformer_lm")
+    for options in ({"prefix": [3, 4]}, {"prefix": [4, 3, 4]}, {"phrases": [[3, 4]]}):
+        request = Request(None, [1, 3, 4], limit=9, **options)
+        with pytest.raises(SeqlabError, match="requires a repetition that --no-repeat 2 forbids"):
+            search_laws.search(s, [request], beam=4, count=1, no_repeat=2)
+    (best,) = search_laws.search(s, [Request(None, [1, 3, 4], limit=9, prefix=[3, 3])], beam=4, count=1, no_repeat=2)
+    assert best[0].ids[:2] == [3, 3]
 
 
 def test_repetition_penalty():

@@ -168,8 +168,8 @@ MUTANTS: tuple[tuple[Mutant, tuple[Any, ...]], ...] = (  # with the arguments of
         Mutant(
             "padding of a prompt counts as text",
             "search.processors",
-            "jnp.cumsum(self.prompt.mask, axis=-1) > 1",
-            "jnp.ones_like(self.prompt.mask)",
+            "prompt = self.prompt.ids, self.prompt.mask",
+            "prompt = self.prompt.ids, jnp.ones_like(self.prompt.mask)",
             "search.test_processors.test_a_prompt_counts_as_text",
         ),
         (1,),

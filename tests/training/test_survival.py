@@ -944,5 +944,5 @@ def test_a_run_is_finished_when_its_last_state_is_judged(tmp_path):
     progress = manifest.read_manifest(tmp_path, 9)["progress"]
     files = manifest.read_manifest(tmp_path, 9)["files"]
     manifest.write_manifest(tmp_path, 9, {**progress, "judged": False}, files)
-    assert listing.inspect_run(tmp_path).state == "stopped"
-    assert states == ["stopped"] * 3
+    assert listing.inspect_run(tmp_path).state == "interrupted"
+    assert states == ["interrupted"] * 3

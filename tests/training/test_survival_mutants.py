@@ -101,8 +101,8 @@ MUTANTS = (
         Mutant(
             "damaged checkpoints replace intact ones",
             "runs.saving",
-            "if saved <= step]",
-            "]",
+            "if s <= step and is_validated(self.run, s)]",
+            "if is_validated(self.run, s)]",
             "training.test_survival.test_damaged_checkpoints_push_out_no_whole_one",
         ),
         (),
@@ -409,8 +409,8 @@ MUTANTS = (
         Mutant(
             "the best checkpoint is removed",
             "runs.saving",
-            'kept_steps = {*steps[-self.keep :], progress.get("best_step")}',
-            "kept_steps = {*steps[-self.keep :]}",
+            'kept_steps = {step, *steps[-self.keep :], progress.get("best_step")}',
+            "kept_steps = {step, *steps[-self.keep :]}",
             "training.test_survival.test_the_best_is_kept_beside_the_last",
         ),
         (),

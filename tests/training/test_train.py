@@ -190,17 +190,20 @@ def test_list(home, capsys, kind):
         (["train", "tiny.py", "--out", "x", "--text.no-joint"], "needs one joint vocabulary"),
         (["train", "tiny.py", "--out", "run-average"], "has averaged parameters"),
         (["train", "tiny.py", "--out", "run", "--tokenizer", "own.model"], "has a different tokenizer"),
-        (["evaluate", "run", "--data-dir", "data", "--output", "no/dir/f"], "cannot be written: no folder no/dir"),
+        (
+            ["evaluate", "run", "--data-dir", "data", "--output", "no/dir/f"],
+            "because the folder no/dir does not exist",
+        ),
         (
             ["decode", "run", "--input", "tiny.py", "--output", "data"],
             "data is a folder, not a file: choose another output",
         ),
         (["decode", "nowhere"], "nowhere is not a run"),
-        (["decode", "run", "--checkpoint", "99"], "no checkpoint '99': choose best, last or one of the steps 2, 4"),
+        (["decode", "run", "--checkpoint", "99"], "no checkpoint '99': choose best, last or a step (2, 4)"),
         (["decode", "run", "--input", "missing.txt"], "--input missing.txt: no such file"),
         (
             ["decode", "run", "--output", "no/folder/out", "--input", "tiny.py"],
-            "cannot be written: no folder no/folder",
+            "because the folder no/folder does not exist",
         ),
         (["decode", "run", "--beam", "0", "--input", "tiny.py"], "beam must be at least 1, not 0"),
         (["decode", "run", "--input", "tiny.py", "--lm", "run"], "run is not a language model"),

@@ -124,7 +124,7 @@ def reach(norms: Float[np.ndarray, "N"], far: str = "") -> Reach:
         return Reach(norms, math.nan, math.nan, "unknown")
     slope = float(np.polyfit(positions, np.log(norms[positions]), 1)[0])
     left = math.exp(np.clip(slope * (len(norms) - 1), -700, 700)) if norms[-1] > 0 else 0.0
-    verdict = "it reaches all the way"
+    verdict = "it reaches the first position"
     if left < VANISHED:
         verdict = f"vanishing{far and f' towards {far}'}"
     elif left > 1 / VANISHED:
