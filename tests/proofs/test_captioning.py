@@ -38,6 +38,7 @@ def test_an_image_with_two_captions_is_stored_once(home):
     assert len(prepared.corpus.values["source"]) == 8 * len(images) < 8 * 200
 
 
+@pytest.mark.long
 def test_it_learns_to_say_where_the_bar_is(home, capsys):
     train(captioning(steps=150, hash_every=0), home / "long", home / "data", say=quiet)
     run = loading.load(home / "long")

@@ -36,6 +36,7 @@ def test_it_resumes_and_is_the_same_on_devices(home):
     check_run(transcription(), home / "run", home / "data")
 
 
+@pytest.mark.long
 def test_it_learns_to_transcribe(home, capsys):
     """Sizes are set from the data: features of the reader from the codec, symbols of the head from the target."""
     train(transcription(steps=200, hash_every=0), home / "long", home / "data", say=quiet)
