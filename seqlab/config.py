@@ -221,8 +221,8 @@ class Search:
             raise SeqlabError("coverage needs beam search: set beam to 2 or more, and leave out sample")
         if self.beam % self.groups:
             raise SeqlabError(f"beam must be a multiple of groups: {self.beam} is not a multiple of {self.groups}")
-        if not 0 < self.repetition < math.inf:
-            raise SeqlabError(f"repetition must be above 0, not {self.repetition}; 1 means no penalty")
+        if not 0 < self.repetition < 1e6:
+            raise SeqlabError(f"repetition must be above 0 and below 1,000,000, not {self.repetition}; 1: no penalty")
 
     def check_lengths(self) -> None:
         if self.max_length < 0:
@@ -254,8 +254,8 @@ class Search:
         if self.sample is not None and not 0 <= self.sample < 1 << 31:
             raise SeqlabError(f"sample must be a seed from 0 to {(1 << 31) - 1}, not {self.sample}")
         check_minimums(self, "", top_k=0)
-        if not 0 < self.temperature < math.inf:
-            raise SeqlabError(f"temperature must be a finite number above 0, not {self.temperature}")
+        if not 0 < self.temperature < 1e6:
+            raise SeqlabError(f"temperature must be above 0 and below 1,000,000, not {self.temperature}")
         if not 0 < self.top_p <= 1:
             raise SeqlabError(f"top_p must be above 0 and at most 1, not {self.top_p}")
 

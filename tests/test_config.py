@@ -83,7 +83,7 @@ REFUSED = [
     (Search, {"alpha": "1"}, "search.alpha must be of type float . None, not '1'"),
     (Search, {"top_k": 3}, "top_k needs samples: give a seed, such as --sample 1"),
     (Search, {"sample": 1 << 31}, "sample must be a seed from 0 to 2147483647, not 2147483648"),
-    (Search, {"sample": 1, "temperature": 0.0}, "temperature must be a finite number above 0, not 0.0"),
+    (Search, {"sample": 1, "temperature": 0.0}, "temperature must be above 0 and below 1,000,000, not 0.0"),
     (Search, {"sample": 1, "top_p": 0.0}, "top_p must be above 0 and at most 1, not 0.0"),
     (experiment, {"steps": 0}, "steps must be between 1 and 2147483647, not 0"),
     (experiment, {"seed": -1}, "seed must be between 0 and 4294967295, not -1"),

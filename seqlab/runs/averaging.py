@@ -23,7 +23,7 @@ def average(run: Path, last: int, out: Path) -> list[int]:
     """
     experiment = catalogue.load_experiment(run / "experiment.json")
     check_new(out)
-    params, steps = mean_parameters(run, last, experiment.validation.every)
+    params, steps = mean_parameters(run, last, experiment.validation.every, experiment.steps)
     with atomic_folder(out) as part:
         save_codecs(load_codecs(run, experiment.task.columns), part)
         catalogue.save_experiment(experiment, part / "experiment.json")
@@ -33,13 +33,13 @@ def average(run: Path, last: int, out: Path) -> list[int]:
     return steps
 
 
-def mean_parameters(run: Path, count: int, every: int) -> tuple[Any, list[int]]:
-    """Returns the mean parameters of the last `count` validated checkpoints, and the steps of these checkpoints.
-    `every`: the number of steps between two validations.
+def mean_parameters(run: Path, count: int, every: int, end: int) -> tuple[Any, list[int]]:
+    """Returns the mean parameters of the last `count` checkpoints, and the steps of these checkpoints. Only multiples
+    of `every` and the last step, `end`, count, and not the steps at which training was stopped.
 
     Raises `SeqlabError` if there are fewer. A best checkpoint from before a gap is not one of the last.
     """
-    steps = [step for step in manifest.checkpoint_steps(run) if manifest.is_validated(run, step)]
+    steps = [step for step in manifest.checkpoint_steps(run) if step % every == 0 or step == end]
     gaps = [i for i in range(1, len(steps)) if steps[i] - steps[i - 1] > every]
     last = steps[gaps[-1] :] if gaps else steps
     if not 1 <= count <= len(last):

@@ -11,11 +11,11 @@ from seqlab.data.codec_files import RUN_RECORD, codec_hashes, read_record, save_
 from seqlab.data.records import differing, with_absolute_paths
 from seqlab.runs import manifest
 from seqlab.system.errors import SeqlabError
-from seqlab.system.files import write_atomically
+from seqlab.system.files import check_creatable, write_atomically
 
 
 def refuse_other_folder(run: Path) -> None:
-    """Raises `SeqlabError` if a path exists and is neither a run nor the beginning of one."""
+    """Raises `SeqlabError` if a path exists and is neither a run nor the beginning of one, or cannot be created."""
     first_files = (
         "data.json*",
         "command.txt*",
@@ -23,7 +23,10 @@ def refuse_other_folder(run: Path) -> None:
         ".lock",
         "codecs",
     )
-    if not run.exists() or (run / "experiment.json").exists():
+    if not run.exists():
+        check_creatable(run)
+        return
+    if (run / "experiment.json").exists():
         return
     if not run.is_dir() or any(not any(map(p.match, first_files)) for p in run.iterdir()):
         raise SeqlabError(f"{run} exists but is not a run: choose another --out")

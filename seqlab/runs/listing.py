@@ -108,9 +108,12 @@ def read_run(run: Path) -> RunStatus:
 
 
 def stopped_early(progress: dict[str, Any], patience: int) -> bool:
-    """Returns whether early stopping has ended a run, with its present patience."""
+    """Returns whether a run has ended before its last step: by early stopping, with its present patience, or because
+    its model was counted.
+    """
     waited = progress.get("waited")
-    return bool(progress.get("stopped")) and not (waited and not 0 < patience <= waited)
+    counted = bool(progress.get("stopped")) and waited == 0
+    return counted or (type(waited) is int and bool(progress.get("judged")) and 0 < patience <= waited)
 
 
 def value_at(values: Any, path: Path, kind: type, *names: str) -> Any:

@@ -34,16 +34,6 @@ def read_manifest(run: Path, step: int) -> dict[str, Any]:
     return manifest
 
 
-def is_validated(run: Path, step: int) -> bool:
-    """Returns whether the state of a checkpoint was validated. A checkpoint at a stop is validated after the run has
-    resumed. Damaged manifests count as validated.
-    """
-    try:
-        return bool(read_manifest(run, step)["progress"].get("judged", True))
-    except SeqlabError:
-        return True
-
-
 def write_manifest(run: Path, step: int, progress: dict[str, Any], files: dict[str, str]) -> None:
     """Writes the manifest of a checkpoint: the progress of training and the SHA-256 of each file."""
     manifest = {"step": step, "progress": progress, "files": files}

@@ -58,5 +58,7 @@ def load_params(run: Path, like: Params) -> Params:
     difference = checkpoint.first_different_leaf(params, like, lambda x: x.shape)
     if difference is not None:
         name, old, new = difference
-        raise SeqlabError(f"{run} has a different model: {name} is {old} there and {new} here")
+        raise SeqlabError(
+            f"{run} has a different model: {name} has the shape {old} in the run, and {new} here; use the same sizes"
+        )
     return params

@@ -19,7 +19,6 @@ from seqlab.runs.manifest import (
     STEP,
     checkpoint_steps,
     hash_files,
-    is_validated,
     read_manifest,
     write_manifest,
 )
@@ -38,15 +37,16 @@ _copy = jax.jit(jnp.copy)  # jitted, so that it can copy an array on the devices
 
 
 class Saver:
-    """Writes checkpoints in the background, one at a time. Keeps the last `keep` checkpoints and the best one.
+    """Writes checkpoints in the background, one at a time. Keeps the last `keep` checkpoints at multiples of `every`
+    steps, the best one and the last one. So an interrupted run keeps the same checkpoints as an uninterrupted one.
 
     If a checkpoint cannot be written, for example on a full disk, this is reported, `failure` is the reason, and the
     caller saves again later. Several processes check the disk space before they write. A failure after that check is
     an error, because the other processes would wait forever.
     """
 
-    def __init__(self, run: Path, keep: int, say: Callable[[str], None] = print):
-        self.run, self.keep, self.say = run, max(keep, 1), say
+    def __init__(self, run: Path, keep: int, say: Callable[[str], None] = print, every: int = 1):
+        self.run, self.keep, self.say, self.every = run, max(keep, 1), say, every
         self.checkpointer = new_checkpointer()
         self.background = ThreadPoolExecutor(1)
         self.pending: list[Future[None]] = []
@@ -100,7 +100,7 @@ class Saver:
         """Removes old checkpoints, those at earlier stops, and those of later steps, which were skipped because they
         are damaged.
         """
-        steps = [s for s in checkpoint_steps(self.run) if s <= step and is_validated(self.run, s)]
+        steps = [saved for saved in checkpoint_steps(self.run) if saved <= step and saved % self.every == 0]
         kept_steps = {step, *steps[-self.keep :], progress.get("best_step")}
         for path in (self.run / "checkpoints").iterdir():
             if STEP.fullmatch(path.name) and int(path.name) not in kept_steps:

@@ -141,7 +141,7 @@ def finish(
     ended_before = ((tokens == context.static.eos) & (jnp.arange(tokens.shape[-1]) < i)).any(-1)
     ended, may_finish = old.ended, candidates.may_finish
     if rules.survivors == "stay":
-        ended |= ends | ~exists
+        ended |= ends
         may_finish &= ~ended_before
     elif rules.survivors == "shrink":
         may_finish &= jnp.arange(ends.shape[1]) < size - old.count[:, None]
@@ -177,7 +177,7 @@ def is_done(
             return best <= NEVER / 2
         case "slots":  # `stuck`: no hypothesis in the beam can finish; this does not change the result
             stuck = endings.ended_before | (token == context.static.eos) | ~endings.exists
-            return endings.ended.all(-1) | stuck.all(-1)
+            return (endings.ended | ~endings.exists).all(-1) | stuck.all(-1)
         case "bound":
             return (count >= size) & (finished.scores[:, -1] >= context.score(best, i + 1))
     worst = finished.scores[:, min(context.static.nbest, size) - 1]

@@ -91,9 +91,19 @@ def read_or_make(path: Path, make: Callable[[], bytes]) -> bytes:
 
 
 def check_new(out: Path) -> None:
-    """Raises `SeqlabError` if an output folder exists."""
+    """Raises `SeqlabError` if an output folder exists or cannot be created."""
     if out.exists():
         raise SeqlabError(f"{out} already exists: choose another --out")
+    check_creatable(out)
+
+
+def check_creatable(folder: Path) -> None:
+    """Raises `SeqlabError` if a folder cannot be created because a folder above it is a file or cannot be written."""
+    above = next(path for path in folder.absolute().parents if path.exists())
+    if not above.is_dir():
+        raise SeqlabError(f"{folder} cannot be created because {above} is not a folder: choose another folder")
+    if not os.access(above, os.W_OK):
+        raise SeqlabError(f"{folder} cannot be created: no permission to write to {above}")
 
 
 def make_folder_once(folder: Path, fill: Callable[[Path], None]) -> None:

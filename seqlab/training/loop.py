@@ -44,8 +44,8 @@ def run_attempt(context: TrainingContext, left_out: Sequence[BatchPosition]) -> 
     progress = progress.with_patience(experiment.validation.patience)
     if progress.judged and progress.stopped:
         context.say(
-            f"{context.run} stopped early at step {start}, after {progress.waited} validations without improvement: "
-            "raise --validation.patience to continue, or set it to 0"
+            f"{context.run} stopped early at step {start}, since {progress.waited} validation(s) brought no "
+            "improvement: raise --validation.patience to continue, or set it to 0"
         )
         return
     if start:
@@ -178,7 +178,7 @@ class TrainingLoop:
             self.save(judged=False)
             self.validate()
             if self.progress.stopped:
-                self.context.say(f"stopping early: {self.progress.waited} validations without improvement")
+                self.context.say(f"stopping early: {self.progress.waited} validation(s) brought no improvement")
         elif stopping or (saver.failure and self.step % experiment.log_every == 0):
             self.read_results()
             self.save(judged=True)

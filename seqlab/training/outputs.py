@@ -39,7 +39,7 @@ def open_outputs(context: TrainingContext, start: int, judged: bool) -> Iterator
             if experiment.hash_every:
                 trail = Trail(run, start)
                 stack.callback(trail.close)
-        saver = Saver(run, experiment.checkpoints.last, context.say)
+        saver = Saver(run, experiment.checkpoints.last, context.say, experiment.validation.every)
         stack.callback(saver.close)
         stack.enter_context(context.stop_request.deferral())
         yield Outputs(advance, log, trail, saver)

@@ -26,7 +26,7 @@ from seqlab.runs.parameters import axes_of, load_params
 from seqlab.runs.parametrized import ADDED, trained_pattern
 from seqlab.runs.references import load_references, place_references, reference_digests
 from seqlab.system.errors import SeqlabError
-from seqlab.system.files import locked
+from seqlab.system.files import check_creatable, locked
 from seqlab.system.signals import StopRequest, listen_for_stop
 from seqlab.training.checks import check_experiment
 from seqlab.training.context import TrainingContext
@@ -67,6 +67,8 @@ def train(
         if init_from is not None and isinstance(experiment.model, Counted):
             raise SeqlabError(f"{type(experiment.model).__name__} is counted: leave out --init-from")
         refuse_other_folder(run)
+        if not data_dir.exists():
+            check_creatable(data_dir)
         experiment = dataclasses.replace(experiment, data=with_absolute_paths(experiment.data))
         prepared = prepare_experiment(experiment, data_dir, run, init_from, tokenizer, say)
         check_processes_agree(prepared)

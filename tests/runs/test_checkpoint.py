@@ -22,10 +22,10 @@ def tree(value=1.0):
     }
 
 
-def saved(run, steps, keep=2, best=None, judged=True):
-    saver = saving.Saver(run, keep)
+def saved(run, steps, keep=2, best=None, every=1):
+    saver = saving.Saver(run, keep, every=every)
     for step in steps:
-        saver.save(tree(float(step)), step, {"best_step": best, "judged": judged})
+        saver.save(tree(float(step)), step, {"best_step": best})
     saver.close()
 
 
@@ -39,13 +39,12 @@ def test_the_last_and_the_best_are_kept(tmp_path):
 
 def test_a_checkpoint_at_a_stop_is_replaced(tmp_path):
     """It takes the place of no validated checkpoint, and is not averaged."""
-    saved(tmp_path, [2, 4])
-    saved(tmp_path, [5], judged=False)
+    saved(tmp_path, [2, 4, 5], every=2)
     assert manifest.checkpoint_steps(tmp_path) == [2, 4, 5]
-    assert averaging.mean_parameters(tmp_path, 2, every=2)[1] == [2, 4]
-    saved(tmp_path, [6])
-    assert manifest.checkpoint_steps(tmp_path) == [4, 6]
-    assert averaging.mean_parameters(tmp_path, 2, every=2)[1] == [4, 6]
+    assert averaging.mean_parameters(tmp_path, 2, every=2, end=7)[1] == [2, 4]
+    saved(tmp_path, [6, 7], every=2)
+    assert manifest.checkpoint_steps(tmp_path) == [4, 6, 7]
+    assert averaging.mean_parameters(tmp_path, 3, every=2, end=7)[1] == [4, 6, 7]
 
 
 def test_a_step_without_a_manifest_does_not_exist(tmp_path):
@@ -102,23 +101,23 @@ def test_fingerprint(tmp_path):
 
 
 def test_average(tmp_path):
-    saved(tmp_path, [1, 2, 6], keep=3)
-    mean, steps = averaging.mean_parameters(tmp_path, 2, every=4)
-    assert (steps, mean["a"].tolist()) == ([2, 6], np.full((2, 3), 4.0).tolist())
+    saved(tmp_path, [4, 5, 6], keep=3)
+    mean, steps = averaging.mean_parameters(tmp_path, 2, every=1, end=6)
+    assert (steps, mean["a"].tolist()) == ([5, 6], np.full((2, 3), 5.5).tolist())
     assert mean["a"].dtype == np.float32
     for count in (0, 4):
-        with pytest.raises(SeqlabError, match=f"cannot average {count} checkpoints: the most recent .* are 1, 2, 6;"):
-            averaging.mean_parameters(tmp_path, count, every=4)
+        with pytest.raises(SeqlabError, match=f"cannot average {count} checkpoints: the most recent .* are 4, 5, 6;"):
+            averaging.mean_parameters(tmp_path, count, every=1, end=6)
 
 
 def test_an_older_best_checkpoint_is_not_averaged(tmp_path):
     """Between it and the last checkpoints others were removed."""
     saved(tmp_path, [2, 6, 8], keep=3)
-    assert averaging.mean_parameters(tmp_path, 2, every=2)[1] == [6, 8]
+    assert averaging.mean_parameters(tmp_path, 2, every=2, end=8)[1] == [6, 8]
     with pytest.raises(
         SeqlabError, match="cannot average 3 checkpoints: the most recent ones without a gap are 6, 8;"
     ):
-        averaging.mean_parameters(tmp_path, 3, every=2)
+        averaging.mean_parameters(tmp_path, 3, every=2, end=8)
 
 
 def test_a_failed_save_is_told_and_owed(tmp_path, monkeypatch):

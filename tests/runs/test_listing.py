@@ -1,5 +1,6 @@
 """`seqlab runs`: the status of runs in every state, and of damaged runs."""
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -23,9 +24,11 @@ LOCKER = (
 
 
 def make(run: Path, checkpoint: int | None = None, logged: int = 0, **progress) -> Path:
-    """Creates the files of a run of ten steps that has made this progress."""
+    """Creates the files of a run of ten steps, with a patience of 3, that has made this progress."""
     run.mkdir(parents=True)
-    catalogue.save_experiment(tiny_experiment(), run / "experiment.json")
+    experiment = tiny_experiment()
+    validation = dataclasses.replace(experiment.validation, patience=3)
+    catalogue.save_experiment(dataclasses.replace(experiment, validation=validation), run / "experiment.json")
     (run / ".lock").touch()
     (run / "metrics.jsonl").write_text("".join(f'{{"step": {n}, "loss": 1.0}}\n' for n in range(1, logged + 1)))
     if checkpoint is not None:
@@ -51,6 +54,9 @@ def only_run(folder: Path) -> listing.RunStatus:
     [
         (10, 10, {}, ("finished", 10)),
         (6, 6, {"stopped": True}, ("finished", 6)),
+        (6, 6, {"waited": 3}, ("finished", 6)),
+        (6, 6, {"waited": 2}, ("interrupted", 6)),
+        (6, 6, {"waited": 2, "stopped": True}, ("interrupted", 6)),
         (6, 6, {}, ("interrupted", 6)),
         (6, 8, {}, ("interrupted", 8)),
         (None, 3, {}, ("interrupted", 3)),

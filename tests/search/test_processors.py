@@ -91,6 +91,16 @@ def test_search_repeats_no_word_of_the_prompt(options):
             assert len(hypothesis.ids) >= 1
 
 
+@pytest.mark.parametrize("preset", sorted(PRESETS))
+def test_a_prefix_leaves_a_whole_beam(preset):
+    """While tokens are forced, one hypothesis exists. The others count as ended in no preset."""
+    s = subject("transformer_lm", seed=2)
+    request = Request(None, [1], limit=8, prefix=[3, 4])
+    (hypotheses,) = search_laws.search(s, [request], beam=3, count=3, preset=preset)
+    assert len({tuple(hypothesis.ids) for hypothesis in hypotheses if hypothesis.log_prob > NEVER / 2}) == 3
+    assert all(hypothesis.ids[:2] == [3, 4] for hypothesis in hypotheses)
+
+
 def test_a_prefix_that_repeats_the_prompt_is_refused():
     s = subject("transformer_lm")
     for options in ({"prefix": [3, 4]}, {"prefix": [4, 3, 4]}, {"phrases": [[3, 4]]}):

@@ -334,8 +334,8 @@ MUTANTS: tuple[tuple[Mutant, tuple[Any, ...]], ...] = (  # with the arguments of
         Mutant(
             "done once any unfinished hypothesis had ended before",
             "search.beam",
-            "endings.ended.all(-1) | stuck.all(-1)",
-            "endings.ended.all(-1) | stuck.any(-1)",
+            "(endings.ended | ~endings.exists).all(-1) | stuck.all(-1)",
+            "(endings.ended | ~endings.exists).all(-1) | stuck.any(-1)",
             TOOLKIT,
         ),
         ("joey", 2),

@@ -458,14 +458,19 @@ def in_every_way(test: Callable[..., None]) -> Callable[..., None]:
 
 @in_every_way
 def test_a_full_disk_costs_a_checkpoint_and_no_more(tmp_path, failure):
-    """The save of step 6 fails, and is replaced by a save of step 8, at the next log line."""
-    messages = []
-    with Disk(failure).holding(make_context(tmp_path, messages.append), 5, 7) as context:
+    """The save of step 6 fails, and is replaced by a save of step 8, at the next log line, until step 9 is saved."""
+    messages, removed = [], []
+    remove = saving._remove
+    with (
+        Disk(failure).holding(make_context(tmp_path, messages.append), 5, 7) as context,
+        mock.patch.object(saving, "_remove", lambda path: (removed.append(path.name), remove(path))),
+    ):
         train(context)
     reports = [line for line in messages if line.startswith("THE CHECKPOINT")]
     assert len(reports) == 1
     assert reports[0].startswith("THE CHECKPOINT OF STEP 6 COULD NOT BE WRITTEN, training continues: ")
-    assert manifest.checkpoint_steps(tmp_path) == [3, 8, 9]
+    assert manifest.checkpoint_steps(tmp_path) == [3, 9]
+    assert removed[-1] == "8"
     assert end_of(tmp_path) == undisturbed_end()
 
 
@@ -824,7 +829,7 @@ def test_the_moving_average_is_what_is_judged(tmp_path):
     assert not same(states[9].average, states[9].params)
     saved = checkpoint.restore(tmp_path, 9)
     assert same(checkpoint.parameters_of(saved), states[9].average)
-    mean, steps = averaging.mean_parameters(tmp_path, 2, every=3)
+    mean, steps = averaging.mean_parameters(tmp_path, 2, every=3, end=9)
     assert steps == [6, 9]
     for name in mean:
         np.testing.assert_allclose(mean[name], (states[6].average[name] + states[9].average[name]) / 2, rtol=1e-6)

@@ -101,8 +101,8 @@ MUTANTS = (
         Mutant(
             "damaged checkpoints replace intact ones",
             "runs.saving",
-            "if s <= step and is_validated(self.run, s)]",
-            "if is_validated(self.run, s)]",
+            "if saved <= step and saved % self.every == 0]",
+            "if saved % self.every == 0]",
             "training.test_survival.test_damaged_checkpoints_push_out_no_whole_one",
         ),
         (),

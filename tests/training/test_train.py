@@ -441,7 +441,7 @@ def test_stopping_early(tmp_path):
     )
     messages = []
     train(experiment, tmp_path / "run", tmp_path / "data", say=messages.append)
-    assert any("stopping early: 2 validations" in line for line in messages)
+    assert any("stopping early: 2 validation(s) brought no improvement" in line for line in messages)
     assert manifest.checkpoint_steps(tmp_path / "run")[-1] < experiment.steps
     train(experiment, tmp_path / "run", tmp_path / "data", say=messages.append)
     assert "stopped early at step" in messages[-1]
