@@ -88,7 +88,9 @@ def resolve(experiment: Experiment, codecs: Codecs) -> Experiment:
     tables = [reader.column for reader in readers_of(model).values() if hasattr(reader, "vocabulary")]
     shares_table = isinstance(model, Generator) and model.shares_table
     if shares_table and any(codecs[column] != codecs["target"] for column in tables):
-        raise SeqlabError("model.tie 'all' needs one joint vocabulary: set text.joint, or model.tie to 'target'")
+        raise SeqlabError(
+            "model.tie 'all' needs one joint vocabulary: set text.joint to True, or set model.tie to 'target'"
+        )
 
     def sizes(module: Any, path: str) -> dict[str, int]:
         """Returns the sizes of a module, from the codecs where the config has 0."""

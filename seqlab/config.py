@@ -350,7 +350,7 @@ class Experiment:
     Paths are relative to the folder of the run."""
     references: tuple[tuple[str, str], ...] = ()
     """Frozen reference models for the loss.
-    Each pair is a name and a run; the loss refers to the model of the run by that name.
+    Each pair is a name and a run. In the loss, the name stands for the model of the run.
     Paths are relative to the folder of the run."""
     parametrization: Any = None
     """Parametrization, such as an adapter, whose parameters are trained instead of the model's."""

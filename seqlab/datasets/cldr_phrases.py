@@ -120,7 +120,9 @@ def parse_pairs(pair: str) -> list[tuple[str, str]]:
     for name in pair.split(","):
         source, _, target = name.partition("-")
         if not source or not target or "-" in target or source == target or (source, target) in pairs:
-            raise SeqlabError(f"pair must be like 'en-de' or 'en-de,en-fr', without repeated pairs, not {pair!r}")
+            raise SeqlabError(
+                f"pair must name different languages, like 'en-de' or 'en-de,en-fr', each pair once, not {pair!r}"
+            )
         pairs.append((source, target))
     return pairs
 

@@ -53,7 +53,9 @@ class Tfds:
     def splits(self) -> dict[str, Iterator[dict[str, str]]]:
         columns = self.columns
         if self.test.startswith("train"):
-            raise SeqlabError(f"test {self.test}: the test split must not be part of train; leave test empty")
+            raise SeqlabError(
+                f"test {self.test!r}: the test split must not be part of the training data; leave test empty"
+            )
         builder = self._builder()
         features = builder.info.features
         for feature in columns.values():

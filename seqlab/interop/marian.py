@@ -218,7 +218,7 @@ def read_tokenizers(folder: Path, config: dict[str, Any]) -> dict[str, Marian]:
     """Returns the tokenizers of source and target: SentencePiece models with the ids of vocab.json."""
     numbers = read_json(folder / "vocab.json", dict[str, int])
     if sorted(numbers.values()) != list(range(config["vocab_size"])):
-        raise SeqlabError(f"{folder}: vocab.json must assign the ids from 0 to its {config['vocab_size']} pieces")
+        raise SeqlabError(f"{folder}: vocab.json must number its {config['vocab_size']} pieces from 0 on")
     names = tuple(sorted(numbers, key=numbers.__getitem__))
     special = config["pad_token_id"], config["decoder_start_token_id"], config["eos_token_id"]
     if max(special) >= len(names):

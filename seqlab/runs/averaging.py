@@ -42,10 +42,12 @@ def mean_parameters(run: Path, count: int, every: int, end: int) -> tuple[Any, l
     steps = [step for step in manifest.checkpoint_steps(run) if step % every == 0 or step == end]
     gaps = [i for i in range(1, len(steps)) if steps[i] - steps[i - 1] > every]
     last = steps[gaps[-1] :] if gaps else steps
-    if not 1 <= count <= len(last):
+    if count < 1:
+        raise SeqlabError(f"the number of checkpoints to average must be at least 1, not {count}")
+    if count > len(last):
         listed = ", ".join(map(str, last)) or "none"
         raise SeqlabError(
-            f"{run}: cannot average {count} checkpoints: the most recent ones without a gap are {listed}; "
+            f"{run}: cannot average {count} checkpoints: the most recent consecutive ones are of the steps {listed}; "
             "--checkpoints.last sets how many a run keeps"
         )
     steps = last[-count:]

@@ -37,7 +37,7 @@ def load_parts(
         fitting = {path: leaf for path, leaf in pairs.items() if path in needed}
         if not fitting:
             raise SeqlabError(
-                f"initialize: no parameter of {stored_part or 'the model'} in {run} fits {part or 'the model'} here"
+                f"initialize: no parameter of {quoted(stored_part)} of the run {run} fits {quoted(part)} of this one"
             )
         for path, leaf in fitting.items():
             if leaf.shape != needed[path].shape:
@@ -61,3 +61,7 @@ def parameters_below(run: Path, part: str) -> dict[str, Any]:
 
 def join(part: str, rest: str) -> str:
     return f"{part}/{rest}" if part else rest
+
+
+def quoted(part: str) -> str:
+    return f"the part {part!r}" if part else "the model"

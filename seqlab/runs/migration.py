@@ -107,7 +107,7 @@ def undamaged_steps(run: Path, say: Callable[[str], None]) -> list[int]:
             steps.append(step)
     if saved and not steps:
         raise SeqlabError(
-            f"{run}: all checkpoints ({', '.join(map(str, saved))}) are damaged: restore one from a backup"
+            f"{run}: all checkpoints are damaged (steps {', '.join(map(str, saved))}): restore one from a backup"
         )
     return steps
 

@@ -371,7 +371,7 @@ def test_tfds_reads_what_is_prepared(tmp_path):
         ({"name": "imdb_reviews"}, "choose features with"),
         ({"folder": "/nowhere", "source": "x"}, "/nowhere is not a prepared dataset"),
         ({"source": "x"}, "choose a dataset by name"),
-        ({"source": "x", "test": "train[:1%]"}, "the test split must not be part of train"),
+        ({"source": "x", "test": "train[:1%]"}, "the test split must not be part of the training data"),
     ],
 )
 def test_tfds_refuses(arguments, message):

@@ -166,7 +166,7 @@ def cut_short(folder):
         (config(activation_function="tanh"), "unsupported activation 'tanh'"),
         (config(share_encoder_decoder_embeddings=False), "must share one scaled embedding table"),
         (config(decoder_ffn_dim=7), "differ in width or heads"),
-        (config(vocab_size=7), "must assign the ids from 0 to its 7 pieces"),
+        (config(vocab_size=7), "must number its 7 pieces from 0 on"),
         (config(encoder_ffn_dim=6, decoder_ffn_dim=6), "does not have the shape that config.json states"),
         (config(encoder_layers=9), "which is missing"),
         (array_changed, "needs model.encoder.layers.0.fc1.bias, which is missing"),

@@ -59,9 +59,9 @@ def test_parts_are_taken_by_path(run):
 @pytest.mark.parametrize(
     ("parts", "message"),
     [
-        (("encoder", "RUN", "encodr"), "no parameter of encodr in .* fits encoder here"),
-        (("adapter", "RUN", "encoder"), "no parameter of encoder in .* fits adapter here"),
-        (("enc", "RUN", "enc"), "no parameter of enc in .* fits enc here"),
+        (("encoder", "RUN", "encodr"), "no parameter of the part 'encodr' of .* fits the part 'encoder' of"),
+        (("adapter", "RUN", "encoder"), "no parameter of the part 'encoder' of .* fits the part 'adapter' of"),
+        (("enc", "RUN", "enc"), "no parameter of the part 'enc' of .* fits the part 'enc' of"),
         (("encoder", "nowhere", "encoder"), "nowhere"),
     ],
 )

@@ -119,7 +119,7 @@ def test_damaged_checkpoints_are_left_out(old, tmp_path):
     assert "checkpoints/5 is incomplete: it has no manifest.json" in without_manifest
     assert damaged.startswith("omitted: ")
     shutil.rmtree(run / "checkpoints" / "8")
-    with pytest.raises(SeqlabError, match=r"all checkpoints \(4\) are damaged: restore one"):
+    with pytest.raises(SeqlabError, match=r"all checkpoints are damaged \(steps 4\): restore one"):
         migrate(run, tmp_path / "newer", lines.append)
     assert not (tmp_path / "newer").exists()
 
