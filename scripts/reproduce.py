@@ -187,7 +187,7 @@ def reproduce(name: str, folder: Path | None, seed: int, only: str | None) -> No
         result = json.loads(printed)
         found = [score for score in result["scores"] if score["name"] in row.scores]
         if not found:
-            raise SeqlabError(f"the scores of {run} include none of {', '.join(row.scores)}")
+            raise SeqlabError(f"{run} has no score named {' or '.join(row.scores)}")
         line: dict[str, Any] = {
             "row": name,
             "run": label,

@@ -121,7 +121,8 @@ def parse_pairs(pair: str) -> list[tuple[str, str]]:
         source, _, target = name.partition("-")
         if not source or not target or "-" in target or source == target or (source, target) in pairs:
             raise SeqlabError(
-                f"pair must name different languages, like 'en-de' or 'en-de,en-fr', each pair once, not {pair!r}"
+                "pair must be SOURCE-TARGET with two languages, such as 'en-de', or distinct pairs, such as "
+                f"'en-de,en-fr', not {pair!r}"
             )
         pairs.append((source, target))
     return pairs

@@ -51,7 +51,7 @@ class Transformer(nn.Module, Generator):
     "all" needs a joint vocabulary."""
     dtype: str = "float32"
     """Data type of the operands of matrix products with parameters; everything else is float32.
-    "bfloat16" is the type that matrix units support, including AMX on recent CPUs."""
+    "bfloat16" is fast on hardware with bfloat16 units: recent GPUs, TPUs, and CPUs with AMX."""
     remat: bool = False
     """Recompute the activations of the layers in the backward pass instead of storing them.
     The CPU compiler stores them anyway, unless `scan` is set."""

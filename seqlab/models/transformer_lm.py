@@ -41,7 +41,7 @@ class TransformerLM(nn.Module, Generator):
     The model reads these ids but cannot generate them."""
     dtype: str = "float32"
     """Data type of the operands of matrix products with parameters; everything else is float32.
-    "bfloat16" is the type that matrix units support, including AMX on recent CPUs."""
+    "bfloat16" is fast on hardware with bfloat16 units: recent GPUs, TPUs, and CPUs with AMX."""
     remat: bool = False
     """Recompute the activations of the layers in the backward pass instead of storing them.
     The CPU compiler stores them anyway, unless `scan` is set."""

@@ -45,10 +45,10 @@ def mean_parameters(run: Path, count: int, every: int, end: int) -> tuple[Any, l
     if count < 1:
         raise SeqlabError(f"the number of checkpoints to average must be at least 1, not {count}")
     if count > len(last):
-        listed = ", ".join(map(str, last)) or "none"
+        listed = f" (steps {', '.join(map(str, last))})" if last else ""
         raise SeqlabError(
-            f"{run}: cannot average {count} checkpoints: the most recent consecutive ones are of the steps {listed}; "
-            "--checkpoints.last sets how many a run keeps"
+            f"{run}: cannot average {count} checkpoints: at its end, the run has only {len(last)} without a "
+            f"gap{listed}; --checkpoints.last sets how many a run keeps"
         )
     steps = last[-count:]
     trees = [checkpoint.parameters_of(checkpoint.restore(run, step)) for step in steps]

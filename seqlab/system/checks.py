@@ -68,4 +68,4 @@ def check_pattern(name: str, pattern: str) -> None:
     try:
         re.compile(pattern)
     except re.error as error:
-        raise SeqlabError(f"{name} must be a regular expression, not {pattern!r}: {error}") from None
+        raise SeqlabError(f"{name}: {pattern!r} is not a regular expression: {error}") from None

@@ -87,7 +87,7 @@ def test_what_runs_is_written_down(tmp_path, monkeypatch, capsys):
     assert table.endswith("Signatures: row, BLEU `s`.\n")
     with pytest.raises(ValueError, match="has no run 'c': choose one of a, b"):
         reproduce("row", None, 3, "c")
-    with pytest.raises(ValueError, match="include none of BLUE"):
+    with pytest.raises(ValueError, match="has no score named BLUE"):
         reproduce("none", None, 0, None)
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs" / "results.md").write_text(SCRIPT["BEGIN"])

@@ -97,12 +97,12 @@ def test_rates_of_parts():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"trainable": "("}, "optimizer.trainable must be a regular expression"),
+        ({"trainable": "("}, r"optimizer.trainable: '\(' is not a regular expression"),
         (
             {"trainable": "adapter"},
             r"optimizer.trainable: 'adapter' matches no parameter; examples of paths: params/",
         ),
-        ({"rates": (("[", 0.1),)}, "optimizer.rates must be a regular expression"),
+        ({"rates": (("[", 0.1),)}, r"optimizer.rates: '\[' is not a regular expression"),
         ({"rates": (("decoder", 0.0),)}, "optimizer.rates: the factor of 'decoder' must be above 0, not 0.0"),
         ({"rates": (("adapter", 0.5),)}, "optimizer.rates: 'adapter' matches no parameter"),
     ],
