@@ -142,7 +142,8 @@ def train_sentencepiece(texts: Iterable[str], text: Text, reserved: Sequence[str
 
     if text.size < 300:  # not checked in the config, where the size is irrelevant if a tokenizer is given
         raise SeqlabError(
-            f"text.size must be at least 300, not {text.size}: 256 bytes and 4 special tokens are always included"
+            f"text.size must be at least 300, not {text.size}: 256 bytes and 4 special tokens take up 260, and the "
+            "text needs the rest"
         )
     output = io.BytesIO()
     with progress(f"training a tokenizer ({text.kind}, {text.size})", None) as advance:

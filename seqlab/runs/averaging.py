@@ -47,8 +47,8 @@ def mean_parameters(run: Path, count: int, every: int, end: int) -> tuple[Any, l
     if count > len(last):
         listed = f" (steps {', '.join(map(str, last))})" if last else ""
         raise SeqlabError(
-            f"{run}: cannot average {count} checkpoints: at its end, the run has only {len(last)} without a "
-            f"gap{listed}; --checkpoints.last sets how many a run keeps"
+            f"{run}: cannot average {count} checkpoints: the run ends with only {len(last)} "
+            f"consecutive ones{listed}; --checkpoints.last sets how many a run keeps"
         )
     steps = last[-count:]
     trees = [checkpoint.parameters_of(checkpoint.restore(run, step)) for step in steps]

@@ -104,7 +104,7 @@ def check_request(name: str, request: Request, model: Any, static: StaticSetting
             "raise --max-length"
         )
     if phrases and static.beam < tokens + 1:
-        raise SeqlabError(f"{name} requires phrases of {tokens} tokens: set --beam to {tokens + 1} or more")
+        raise SeqlabError(f"{name} requires phrases of {tokens} tokens in total: set --beam to {tokens + 1} or more")
 
 
 def ngrams(tokens: Sequence[int], n: int) -> set[tuple[int, ...]]:

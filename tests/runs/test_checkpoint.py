@@ -105,7 +105,9 @@ def test_average(tmp_path):
     mean, steps = averaging.mean_parameters(tmp_path, 2, every=1, end=6)
     assert (steps, mean["a"].tolist()) == ([5, 6], np.full((2, 3), 5.5).tolist())
     assert mean["a"].dtype == np.float32
-    with pytest.raises(SeqlabError, match="cannot average 4 checkpoints: .* only 3 without a gap .steps 4, 5, 6.;"):
+    with pytest.raises(
+        SeqlabError, match="cannot average 4 checkpoints: .* only 3 consecutive ones .steps 4, 5, 6.;"
+    ):
         averaging.mean_parameters(tmp_path, 4, every=1, end=6)
     with pytest.raises(SeqlabError, match="must be at least 1, not 0"):
         averaging.mean_parameters(tmp_path, 0, every=1, end=6)
@@ -115,7 +117,7 @@ def test_an_older_best_checkpoint_is_not_averaged(tmp_path):
     """Between it and the last checkpoints others were removed."""
     saved(tmp_path, [2, 6, 8], keep=3)
     assert averaging.mean_parameters(tmp_path, 2, every=2, end=8)[1] == [6, 8]
-    with pytest.raises(SeqlabError, match="cannot average 3 checkpoints: .* only 2 without a gap .steps 6, 8.;"):
+    with pytest.raises(SeqlabError, match="cannot average 3 checkpoints: .* only 2 consecutive ones .steps 6, 8.;"):
         averaging.mean_parameters(tmp_path, 3, every=2, end=8)
 
 

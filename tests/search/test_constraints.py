@@ -192,7 +192,7 @@ def test_what_cannot_be_is_refused():
         with pytest.raises(ValueError, match=match):
             find([request._replace(number=7, **told)], beam=beam, **(more or {}))
 
-    refused("line 7 requires phrases of 3 tokens: set --beam to 4", beam=3, phrases=[(3, 4, 5)])
+    refused("line 7 requires phrases of 3 tokens in total: set --beam to 4", beam=3, phrases=[(3, 4, 5)])
     refused("line 7 requires 4 tokens and EOS, but has room for 4", phrases=[(3, 4, 5, 6)])
     refused("line 7 requires a forbidden token: change --forbid", phrases=[(3,)], more={"forbidden": (3,)})
     refused("no --groups", beam=4, phrases=[(3,)], more={"groups": 2})
