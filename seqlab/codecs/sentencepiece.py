@@ -96,7 +96,7 @@ class SentencePiece(TextCodec):
                 lines[-1].append(i)
         # An unknown word of a word vocabulary keeps SentencePiece's blank symbol, which is replaced here.
         texts = [text.removeprefix("\u2581").replace("\u2581", " ") for text in self.processor.decode(lines)]
-        return "\n".join(texts).strip(" \n")
+        return "\n".join(texts).strip()
 
     def save(self) -> bytes:
         return self.model
@@ -135,7 +135,7 @@ def train_sentencepiece(texts: Iterable[str], text: Text, reserved: Sequence[str
     """Returns a codec with byte fallback, trained on `texts`. The result is deterministic.
 
     Text is not normalized: decoding restores the encoded text, except for repeated blanks and blanks at the start or
-    end of a line. With characters as tokens, only blanks and newlines at the start or end of a text are not restored.
+    end of a line. With characters as tokens, only white space at the start or end of a text is not restored.
     SentencePiece reads U+2581 as a blank.
     """
     import sentencepiece

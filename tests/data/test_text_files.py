@@ -104,11 +104,11 @@ TEXTS = st.text(st.characters(exclude_characters="\u2581\0", exclude_categories=
 @settings(max_examples=80, deadline=None)
 @given(TEXTS)
 def test_any_text_comes_back(text):
-    """Decoding restores text, except for repeated blanks, and blanks and newlines at its start and end."""
+    """Decoding restores text, except for repeated blanks, and white space at its start and end."""
     text = " ".join(part for part in text.split(" ") if part)
     tokenizer = tiny_tokenizer()
     (ids,) = tokenizer.encode([text])
-    assert tokenizer.decode([tokenizer.bos, *ids, tokenizer.eos, tokenizer.pad]) == text.strip(" \n")
+    assert tokenizer.decode([tokenizer.bos, *ids, tokenizer.eos, tokenizer.pad]) == text.strip()
 
 
 @pytest.mark.parametrize("kind", ["bpe", "char", "word"])
