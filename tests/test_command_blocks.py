@@ -48,15 +48,15 @@ def run(command: str, folder: Path) -> tuple[list[str], int]:
 
 def alike(expected: str, printed: str) -> bool:
     """Whether two lines have the same words. Times may differ, and decimal numbers a little."""
-    words, other_words = (TIME.sub("TIME", line).split() for line in (expected, printed))
-    return len(words) == len(other_words) and all(map(same_word, words, other_words))
+    words, printed_words = (TIME.sub("TIME", line).split() for line in (expected, printed))
+    return len(words) == len(printed_words) and all(map(same_word, words, printed_words))
 
 
 def same_word(expected: str, printed: str) -> bool:
     if NUMBER.sub("#", expected) != NUMBER.sub("#", printed):
         return False
-    pairs = zip(NUMBER.findall(expected), NUMBER.findall(printed), strict=True)
-    return all(same_number(float(one), float(other)) for one, other in pairs)
+    numbers, printed_numbers = (map(float, NUMBER.findall(word)) for word in (expected, printed))
+    return all(map(same_number, numbers, printed_numbers))
 
 
 def same_number(expected: float, printed: float) -> bool:

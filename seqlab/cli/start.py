@@ -80,12 +80,10 @@ def check_output(path: Path | None, *inputs: Path | None) -> None:
         raise SeqlabError(f"{path} is an input and would be overwritten: choose another file")
     if path is None:
         return
-    if path.is_dir() or not path.parent.is_dir():
-        fault = (
-            "is a folder, not a file"
-            if path.is_dir()
-            else f"cannot be written because the folder {path.parent} does not exist"
-        )
+    if path.is_dir():
+        raise SeqlabError(f"{path} is a folder, not a file: choose another output")
+    if not path.parent.is_dir():
+        fault = f"cannot be written because the folder {path.parent} does not exist"
         raise SeqlabError(f"{path} {fault}: choose another output")
     # A file is written under another name and renamed, so its folder must be writable. A device or a pipe is written
     # directly.

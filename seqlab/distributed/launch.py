@@ -52,9 +52,8 @@ def seqlab_commands(arguments: Sequence[str], processes: int, gpus_each: int = 0
 
     def command(i: int) -> list[str]:
         devices = f"CUDA_VISIBLE_DEVICES={','.join(gpus[i * gpus_each : (i + 1) * gpus_each])}"
-        platform = (
-            f"JAX_PLATFORMS={os.environ.get('JAX_PLATFORMS', 'cuda')}"  # else JAX uses the CPU if there is no GPU
-        )
+        # Without this variable, JAX silently uses the CPU if there is no GPU.
+        platform = f"JAX_PLATFORMS={os.environ.get('JAX_PLATFORMS', 'cuda')}"
         coordination = ["--coordinator", f"localhost:{port}", "--processes", str(processes), "--process", str(i)]
         return [
             *(["env", devices, platform] if gpus_each else []),

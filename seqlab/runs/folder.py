@@ -23,10 +23,8 @@ def refuse_other_folder(run: Path) -> None:
         ".lock",
         "codecs",
     )
-    if not run.exists():
-        check_creatable(run)
-        return
-    if (run / "experiment.json").exists():
+    check_creatable(run)
+    if not run.exists() or (run / "experiment.json").exists():
         return
     if not run.is_dir() or any(not any(map(p.match, first_files)) for p in run.iterdir()):
         raise SeqlabError(f"{run} exists but is not a run: choose another --out")

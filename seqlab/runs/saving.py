@@ -14,14 +14,7 @@ import orbax.checkpoint as ocp
 
 from seqlab.distributed.hosts import is_process_zero, on_process_zero
 from seqlab.runs.checkpoint import silence_orbax
-from seqlab.runs.manifest import (
-    MANIFEST,
-    STEP,
-    checkpoint_steps,
-    hash_files,
-    read_manifest,
-    write_manifest,
-)
+from seqlab.runs.manifest import MANIFEST, STEP, checkpoint_steps, hash_files, read_manifest, write_manifest
 from seqlab.system.errors import SeqlabError
 
 HEADROOM = 1 << 20  # bytes of disk space for the log and the files that Orbax writes in addition to the arrays

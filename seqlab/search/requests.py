@@ -90,8 +90,7 @@ def check_request(name: str, request: Request, model: Any, static: StaticSetting
     if set(forced) & {*static.special, *static.forbidden}:
         raise SeqlabError(f"{name} requires a forbidden token: change --forbid, or that prefix or phrase")
     prompt, n = request.prompt[request.begin :], static.no_repeat
-    begun = repeats([*prompt, *request.prefix], n, len(prompt))
-    if begun or any(repeats(phrase, n) or ngrams(phrase, n) & ngrams(prompt, n) for phrase in phrases):
+    if n and (repeats([*prompt, *request.prefix], n, len(prompt)) or phrases_repeat(phrases, prompt, n)):
         raise SeqlabError(
             f"{name} requires a repetition that --no-repeat {n} forbids: change --no-repeat, or that prefix or "
             "those phrases"
@@ -107,17 +106,21 @@ def check_request(name: str, request: Request, model: Any, static: StaticSetting
         raise SeqlabError(f"{name} requires phrases of {tokens} tokens in total: set --beam to {tokens + 1} or more")
 
 
-def ngrams(tokens: Sequence[int], n: int) -> set[tuple[int, ...]]:
-    """Returns the n-grams of tokens; none if n is 0."""
-    return {tuple(tokens[i : i + n]) for i in range(len(tokens) - n + 1)} if n else set()
+def ngrams(tokens: Sequence[int], n: int) -> list[tuple[int, ...]]:
+    return [tuple(tokens[i : i + n]) for i in range(len(tokens) - n + 1)]
 
 
 def repeats(tokens: Sequence[int], n: int, begin: int = 0) -> bool:
-    """Returns whether an n-gram that ends at or after `begin` occurs earlier."""
-    return any(
-        tuple(tokens[end - n : end]) in ngrams(tokens[: end - 1], n)
-        for end in range(max(n, begin + 1), len(tokens) + 1)
-    )
+    """Returns whether an n-gram that ends after the first `begin` tokens occurs earlier."""
+    grams = ngrams(tokens, n)
+    first = {gram: i for i, gram in reversed([*enumerate(grams)])}
+    return any(first[gram] < i for i, gram in enumerate(grams) if i + n > begin)
+
+
+def phrases_repeat(phrases: Sequence[Sequence[int]], prompt: Sequence[int], n: int) -> bool:
+    """Returns whether a phrase repeats an n-gram of its own or of the prompt."""
+    begun = set(ngrams(prompt, n))
+    return any(repeats(phrase, n) or not begun.isdisjoint(ngrams(phrase, n)) for phrase in phrases)
 
 
 def contains(tokens: Sequence[int], phrase: Sequence[int]) -> bool:

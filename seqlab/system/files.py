@@ -98,7 +98,11 @@ def check_new(out: Path) -> None:
 
 
 def check_creatable(folder: Path) -> None:
-    """Raises `SeqlabError` if a folder cannot be created because a folder above it is a file or cannot be written."""
+    """Raises `SeqlabError` if a folder neither exists nor can be created: a folder above it is a file or cannot be
+    written.
+    """
+    if folder.exists():
+        return
     above = next(path for path in folder.absolute().parents if path.exists())
     if not above.is_dir():
         raise SeqlabError(f"{folder} cannot be created because {above} is not a folder: choose another folder")

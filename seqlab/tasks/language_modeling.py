@@ -88,10 +88,13 @@ class LanguageModeling(Task):
     def requests(self, inputs: Sequence[Any], codecs: Codecs, max_length: int) -> list[Request]:
         """Returns requests with prompts of BOS and the inputs. A stream has no BOS; its empty prompt is a newline."""
         tokenizer = codecs["target"]
-        begins = [[tokenizer.newline][len(ids) :] if self.rows == "stream" else [tokenizer.bos] for ids in inputs]
-        limit = max_length or DEFAULT_LENGTH
-        prompts = zip(begins, inputs, strict=True)
-        return [Request(None, [*begin, *ids], limit, begin=len(begin)) for begin, ids in prompts]
+        requests = []
+        for ids in inputs:
+            begin = [tokenizer.bos]
+            if self.rows == "stream":
+                begin = [] if len(ids) else [tokenizer.newline]
+            requests.append(Request(None, [*begin, *ids], max_length or DEFAULT_LENGTH, begin=len(begin)))
+        return requests
 
 
 def stretch(corpus: Corpus, starts: np.ndarray, count: int, newline: int) -> tuple[np.ndarray, np.ndarray]:

@@ -67,8 +67,7 @@ def train(
         if init_from is not None and isinstance(experiment.model, Counted):
             raise SeqlabError(f"{type(experiment.model).__name__} is counted: leave out --init-from")
         refuse_other_folder(run)
-        if not data_dir.exists():
-            check_creatable(data_dir)
+        check_creatable(data_dir)
         experiment = dataclasses.replace(experiment, data=with_absolute_paths(experiment.data))
         prepared = prepare_experiment(experiment, data_dir, run, init_from, tokenizer, say)
         check_processes_agree(prepared)
