@@ -142,6 +142,12 @@ ROWS = {
         },
         scores=("BLEU",),
     ),
+    "bert-small": Row(
+        what="a small BERT encoder, pre-trained on `debian_descriptions/text`",
+        published="-",
+        runs={"pretraining": trained("bert_small")},
+        scores=("perplexity",),
+    ),
     "section": Row(
         what="`debian_descriptions/section`, 58 classes: accuracy, %",
         published="-",

@@ -148,6 +148,15 @@ class Encoder(Model, Protocol):
 
 
 @runtime_checkable
+class TextEncoder(Encoder, Protocol):
+    """An encoder of tokens that also scores tokens, with the embedding table of its inputs."""
+
+    def project(self, values: jax.Array) -> jax.Array:
+        """Maps vectors [... D] to float32 logits [... V] over the vocabulary of its reader."""
+        ...
+
+
+@runtime_checkable
 class Generator(Model, Protocol):
     """A model that generates text: language modeling, translation, summarization, dialogue.
 
@@ -212,7 +221,7 @@ class Classifier(Model, Protocol):
 class Tagger(Model, Protocol):
     """A model that predicts a class at every position: tagging, the copy memory task."""
 
-    classes: int
+    classes: Any  # int: a field, or a property of a model whose classes are tokens
 
     def tag(self, inputs: Any, *, train: bool) -> Any:
         """Returns float32 logits [B P C] and the mask of real positions [B P]."""
@@ -222,6 +231,17 @@ class Tagger(Model, Protocol):
         """Returns the logits, set to zero at pads."""
         logits, mask = self.tag(inputs, train=train)
         return jnp.where(mask[..., None], logits, 0.0)
+
+
+@runtime_checkable
+class MaskedPredictor(Tagger, Protocol):
+    """A tagger whose classes are tokens. It can score some positions alone, which is much faster."""
+
+    def predict_tokens(self, inputs: Any, places: jax.Array, *, train: bool) -> Any:
+        """Returns float32 logits [B M V] of the tokens at the positions `places` [B M], and logits [B] that are
+        positive if the second text of a row is likely to follow the first.
+        """
+        ...
 
 
 @runtime_checkable

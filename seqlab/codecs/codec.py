@@ -115,6 +115,11 @@ class TextCodec(Codec):
         """The tokens by id, with "\u2581" for a preceding blank."""
         raise NotImplementedError
 
+    @functools.cached_property
+    def begins_word(self) -> np.ndarray:
+        """Whether each token begins a word: bool, by id."""
+        return np.array([name.startswith(BLANK) for name in self.names])
+
     def check(self, fitted: Codec) -> None:
         """Accepts any text codec, since an imported run has its own tokenizer. Raises `SeqlabError` for others."""
         if not isinstance(fitted, TextCodec):

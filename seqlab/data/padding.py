@@ -1,5 +1,6 @@
 """Padding: converts ragged rows to arrays with a mask, in training and in decoding."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -41,9 +42,7 @@ def pad_inputs(rows: Sequence[Any], codec: Codec, length: int, count: int) -> To
     `Frames` for vectors; `Pixels` for rows of pixels. Raises `SeqlabError` for images of different sizes.
     """
     if codec.size is not None:
-        ids, mask = pad(rows, length, count)
-        sentences = sentences_of(ids, codec.newline) if isinstance(codec, TextCodec) else None
-        return Tokens(ids, mask, sentences=sentences)
+        return token_inputs(rows, codec, length, count)
     values, mask = pad(rows, length, count, shape=codec.shape, dtype=codec.dtype)
     if len(codec.shape) == 1:
         return Frames(values, mask)
@@ -51,6 +50,19 @@ def pad_inputs(rows: Sequence[Any], codec: Codec, length: int, count: int) -> To
         sizes = ", ".join(map(str, sorted({len(row) for row in rows})))
         raise SeqlabError(f"the images of a batch must have the same number of rows, not {sizes}")
     return Pixels(values)
+
+
+def token_inputs(rows: Sequence[Any], codec: Codec, length: int, count: int) -> Tokens:
+    """Returns rows of ids as inputs of a model, with sentence numbers if they are text."""
+    ids, mask = pad(rows, length, count)
+    return Tokens(ids, mask, sentences=sentences_of(ids, codec.newline) if isinstance(codec, TextCodec) else None)
+
+
+def pair_inputs(rows: Sequence[Any], codec: TextCodec, length: int, count: int) -> Tokens:
+    """Returns rows that contain two texts, each ended by EOS, as inputs whose `types` are 1 in the second text."""
+    inputs = token_inputs(rows, codec, length, count)
+    types = np.minimum(sentences_of(inputs.ids, codec.eos), 1) * inputs.mask
+    return dataclasses.replace(inputs, types=types.astype(np.int32))
 
 
 def sentences_of(ids: np.ndarray, newline: int) -> np.ndarray:

@@ -4,7 +4,8 @@ A task is a frozen dataclass in a separate file; its fields are hyperparameters.
 """
 
 import abc
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple
 
@@ -40,6 +41,8 @@ class Task(abc.ABC):
     """Mapping from the columns of an example to their unfitted codecs."""
     metrics: Any = ()
     """Names of the metrics for predictions; if empty, only the loss is reported."""
+    corrupts: ClassVar[bool] = False
+    """Whether batches contain randomly changed texts, as in masked-token prediction."""
     whole_batch: ClassVar[bool] = False
     """Whether the loss of an example depends on the rest of its batch, so that batches are never split."""
     tokenized: Any = False
@@ -104,6 +107,12 @@ class Task(abc.ABC):
     def predicts(self) -> bool:
         """Whether there are predictions: texts that a search writes, or others."""
         return self.searches or type(self).predict is not Task.predict
+
+
+def most_frequent(train: Iterable[Mapping[str, str]], column: str) -> str:
+    """Returns the most frequent value of a column of the training examples."""
+    ((value, _),) = Counter(example[column] for example in train).most_common(1)
+    return value
 
 
 def generates(task: Task) -> bool:

@@ -1,8 +1,9 @@
-"""Debian package descriptions: translations by volunteers, one-line synopses, archive sections.
+"""Debian package descriptions: translations by volunteers, one-line synopses, archive sections, plain text.
 
 `en-de` and `en-fr`: synopses and paragraphs with their translations. `synopsis`: from the long description, one
 sentence per line, to the synopsis. `section`: from the whole description, one sentence per line, to the section of
-the archive.
+the archive. `text`: the whole description, one sentence per line, as source and as target, for pre-training: without
+the packages in the validation and test splits of the other variants, and without any sentence that occurs there.
 
 The text comes from the package indices of the system's Debian mirror. apt downloads them to a temporary folder,
 without root privileges and without changing the system's apt state. Translations are matched by the checksum of the
@@ -27,7 +28,7 @@ from seqlab.system.errors import SeqlabError
 from seqlab.system.files import file_stamps
 from seqlab.system.progress_bar import progress
 
-LANGUAGES = {"en-de": ("en", "de"), "en-fr": ("en", "fr"), "synopsis": ("en",), "section": ("en",)}
+LANGUAGES = {"en-de": ("en", "de"), "en-fr": ("en", "fr"), "synopsis": ("en",), "section": ("en",), "text": ("en",)}
 HELD_OUT = 25  # of 1000 source packages, for each of validation and test
 LARGEST_INDEX = 1 << 30  # bytes
 APT_HELPER = "/usr/lib/apt/apt-helper"
@@ -45,7 +46,7 @@ class Index(NamedTuple):
 @dataclass(frozen=True)
 class DebianDescriptions:
     variant: str = "en-de"
-    """Variant of the data: en-de, en-fr, synopsis or section."""
+    """Variant of the data: en-de, en-fr, synopsis, section or text."""
     folder: str = ""
     """Folder of index files (*Packages*, *Translation-de*; plain, .gz or .xz) to read instead of downloading."""
 
@@ -91,6 +92,8 @@ class DebianDescriptions:
             described_examples = _sections(descriptions["en"], sections)
         elif self.variant == "synopsis":
             described_examples = _synopses(descriptions["en"])
+        elif self.variant == "text":
+            return _texts(descriptions["en"], owners), origin
         else:
             described_examples = _translations(descriptions["en"], descriptions[languages[1]])
         examples, dropped = _split((owners[md5], example) for md5, example in described_examples if md5 in owners)
@@ -229,7 +232,38 @@ def _sections(english: dict[str, Description], sections: dict[str, str]) -> Desc
 
 
 def _sentence_a_line(texts: list[str]) -> str:
-    return "\n".join(sentence for text in texts for sentence in SENTENCE_END.split(text))
+    return "\n".join(_sentences(texts))
+
+
+def _sentences(texts: list[str]) -> list[str]:
+    return [sentence for text in texts for sentence in SENTENCE_END.split(text)]
+
+
+def _texts(english: dict[str, Description], owners: dict[str, str]) -> dict[str, list[dict[str, str]]]:
+    """Returns the distinct texts by split, without the sentences of packages that other variants hold out. Other
+    packages are held out here.
+    """
+    sentences = {md5: _sentences([entry.synopsis, *entry.paragraphs]) for md5, entry in english.items()}
+    owned = sorted((owners[md5], md5) for md5 in sentences if md5 in owners)
+    excluded = {text for owner, md5 in owned if _place(owner) < 2 * HELD_OUT for text in sentences[md5]}
+    split_of_text: dict[str, str] = {}
+    for owner, md5 in owned:
+        text = "\n".join(sentence for sentence in sentences[md5] if sentence not in excluded)
+        if text:
+            split_of_text.setdefault(text, _split_at(_place(owner) - 2 * HELD_OUT))
+    return {
+        split: [{"source": text, "target": text} for text in split_of_text if split_of_text[text] == split]
+        for split in ("train", "validation", "test")
+    }
+
+
+def _place(owner: str) -> int:
+    """Returns the place of a source package among 1000, which its name determines."""
+    return int(hashlib.sha256(owner.encode()).hexdigest(), 16) % 1000
+
+
+def _split_at(place: int) -> str:
+    return "validation" if place < HELD_OUT else "test" if place < 2 * HELD_OUT else "train"
 
 
 def _split(described: Iterator[tuple[str, dict[str, str]]]) -> tuple[dict[str, list[dict[str, str]]], int]:
@@ -244,8 +278,7 @@ def _split(described: Iterator[tuple[str, dict[str, str]]]) -> tuple[dict[str, l
     seen = set()
     dropped = 0
     for owner, example in sorted(described, key=lambda x: (x[0], *x[1].values())):
-        bucket = int(hashlib.sha256(owner.encode()).hexdigest(), 16) % 1000
-        split = "validation" if bucket < HELD_OUT else "test" if bucket < 2 * HELD_OUT else "train"
+        split = _split_at(_place(owner))
         texts = [item for item in example.items() if item[0] != "label"]
         if any(split_of_text.get(text, split) != split for text in texts):
             dropped += 1

@@ -9,22 +9,34 @@ import numpy as np
 
 from seqlab.codecs.codec import as_row
 from seqlab.data.padding import pad_inputs
+from seqlab.data.task import Prediction
 from seqlab.decoding.trained import TrainedModel
 from seqlab.layers.losses import model_outputs
 
 ROWS = 64  # sequences in a batch
 
 
-def outputs_of(trained: TrainedModel, rows: Sequence[Any], column: str = "source") -> list[np.ndarray]:
+def outputs_of(
+    trained: TrainedModel,
+    rows: Sequence[Any],
+    column: str = "source",
+    to_inputs: Callable[[Sequence[Any], Any, int, int], Any] = pad_inputs,
+) -> list[np.ndarray]:
     """Returns the outputs of a model for each row of a column: logits [C], or logits per position [T C], or a number.
-    Rows are computed in batches of few shapes.
+    Rows are computed in batches of few shapes. `to_inputs`, like `pad_inputs`, makes the inputs of a batch.
     """
     outputs, codec, results = make_outputs(trained.model), trained.codecs[column], []
     for at in range(0, len(rows), ROWS):
         batch = [as_row(row, codec) for row in rows[at : at + ROWS]]
         length = room_for(batch, trained.model.longest)
-        results += [*np.asarray(outputs(trained.params, pad_inputs(batch, codec, length, ROWS)))[: len(batch)]]
+        results += [*np.asarray(outputs(trained.params, to_inputs(batch, codec, length, ROWS)))[: len(batch)]]
     return results
+
+
+def ranked_classes(logits: np.ndarray, names: tuple[str, ...]) -> list[Prediction]:
+    """Returns all classes with their probabilities, most likely first, given logits [C]."""
+    probabilities = np.exp(logits - np.logaddexp.reduce(logits)).tolist()
+    return [Prediction(names[i], probabilities[i]) for i in np.argsort(-logits, kind="stable")]
 
 
 def room_for(rows: Sequence[np.ndarray], longest: int | None) -> int:

@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 
+from seqlab.codecs.symbols import Symbols
 from seqlab.data.task import Task
 from seqlab.laws.generators import (
     carry_continues_the_stream,
@@ -37,6 +38,7 @@ from seqlab.laws.search import (
 )
 from seqlab.laws.subject import features_of, first_prompt
 from seqlab.laws.tasks import (
+    corruption_follows_the_draw,
     decoding_reads_what_training_reads,
     every_example_comes_once_an_epoch,
     filled_rows_weigh_nothing,
@@ -84,6 +86,7 @@ SOURCE_TASK_LAWS: tuple[Law, ...] = (decoding_reads_what_training_reads,)
 CLASSIFIER_TASK_LAWS: tuple[Law, ...] = (targets_are_the_labels,)
 TAGGER_TASK_LAWS: tuple[Law, ...] = (targets_are_the_tags,)
 REGRESSOR_TASK_LAWS: tuple[Law, ...] = (targets_are_the_numbers,)
+CORRUPTING_TASK_LAWS: tuple[Law, ...] = (corruption_follows_the_draw,)
 STEP_LAWS: tuple[Law, ...] = (devices_agree,)
 RUN_LAWS: tuple[Law, ...] = (resuming_changes_nothing,)
 
@@ -110,7 +113,18 @@ def is_causal(model: Any) -> bool:
 
 def task_laws(task: Task) -> tuple[Law, ...]:
     """Returns the laws that a task must obey."""
-    if task.model is not Generator:
-        laws = {Classifier: CLASSIFIER_TASK_LAWS, Tagger: TAGGER_TASK_LAWS, Regressor: REGRESSOR_TASK_LAWS}
-        return ANY_TASK_LAWS + laws[task.model]
-    return ANY_TASK_LAWS + GENERATOR_TASK_LAWS + (SOURCE_TASK_LAWS if "source" in task.columns else ())
+    return ANY_TASK_LAWS + content_laws(task)
+
+
+def content_laws(task: Task) -> tuple[Law, ...]:
+    """Returns the laws about the contents of a task's batches, which depend on its columns."""
+    sources = [codec for name, codec in task.columns.items() if name != "label"]
+    if task.corrupts:
+        return CORRUPTING_TASK_LAWS
+    if task.model is Generator:
+        return GENERATOR_TASK_LAWS + (SOURCE_TASK_LAWS if "source" in task.columns else ())
+    if task.model is Classifier and len(sources) == 1:
+        return CLASSIFIER_TASK_LAWS
+    if task.model is Tagger and all(isinstance(codec, Symbols) for codec in task.columns.values()):
+        return TAGGER_TASK_LAWS
+    return REGRESSOR_TASK_LAWS if task.model is Regressor else ()

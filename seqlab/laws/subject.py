@@ -72,7 +72,8 @@ def make_subject(model: Any, seed: int = 0, *, source: int = max(LENGTHS), targe
         sentences = np.zeros(mask.shape, np.int32)
         beyond = range(SENTENCES[0][-1] + 1, SENTENCES[0][-1] + 1 + source - len(SENTENCES[0]))  # one word each
         sentences[mask] = [*SENTENCES[0], *beyond, *(n for row in SENTENCES[1:] for n in row)]
-        return dataclasses.replace(tokens(reader.vocabulary, mask), sentences=sentences)
+        types = np.int32(np.arange(source) >= source // 2) * mask
+        return dataclasses.replace(tokens(reader.vocabulary, mask), sentences=sentences, types=types)
 
     prefix, is_regressor, params = None, isinstance(model, Regressor), init_params(model, seed)
     inputs = join_inputs([random_inputs(reader) for reader in readers_of(model).values()])
@@ -82,7 +83,8 @@ def make_subject(model: Any, seed: int = 0, *, source: int = max(LENGTHS), targe
         weights = prefix.mask
     elif isinstance(model, Tagger):
         weights = tagger_mask(model, params, inputs)
-        symbols = inputs.ids if isinstance(inputs, Tokens) else np.arange(weights.shape[1])
+        has_ids = isinstance(inputs, Tokens) and inputs.ids.shape == weights.shape
+        symbols = inputs.ids if has_ids else np.arange(weights.shape[1])
         targets = np.cumsum(symbols * weights, axis=1) % model.classes
     else:
         targets, weights = np.arange(len(LENGTHS)), np.ones(len(LENGTHS))

@@ -19,28 +19,33 @@ from seqlab.data.streams import Streams
 from seqlab.data.task import Task
 from seqlab.distributed.devices import fill_rows, fit_rows
 from seqlab.laws.equality import require, require_close, require_equal
-from seqlab.layers.nesting import readers_of
+from seqlab.layers.nesting import field_names, readers_of
 from seqlab.runs.parameters import init_params
-from seqlab.types import Context
+from seqlab.types import Context, Tagger
 
 
 def tiny_corpus(task: Task) -> tuple[Corpus, Codecs, list[dict[str, str]]]:
+    """Returns a corpus of 11 examples of different lengths, its codecs, and the examples."""
+    symbols = isinstance(task.columns.get("source"), Symbols)
     make_text = {
         ("source", SentencePiece): lambda n: f"{'a b ' * n}c\nb",
+        ("second", SentencePiece): lambda n: f"{n} c{' a' * (n % 4)}",
         ("target", SentencePiece): lambda n: f"{'x ' * (n % 3)}yz {n}",
         ("label", Label): lambda n: "xyz"[n % 3],
         ("source", Symbols): lambda n: " ".join("abc"[(n + i) % 3] for i in range(n)),
-        ("label", Symbols): lambda n: " ".join("xyz"[(n * i) % 3] for i in range(n)),
+        ("label", Symbols): lambda n: " ".join("xyz"[(n * i) % 3] for i in range(n if symbols else 2 * n + 2)),
         ("source", Numbers): lambda n: " ".join(f"{n}.{i}" for i in range(2 * n)),
         ("target", Numbers): lambda n: f"-{n}.5",
     }
     examples = [{name: make_text[name, type(codec)](n) for name, codec in task.columns.items()} for n in range(1, 12)]
     fitted = {
-        SentencePiece: tiny_tokenizer(),
         Label: Label(("x", "y", "z")),
         Symbols: Symbols(("a", "b", "c", "x", "y", "z")),
     }
-    codecs = {name: fitted.get(type(codec), codec) for name, codec in task.columns.items()}
+    codecs = {
+        name: tiny_tokenizer(codec.reserved) if isinstance(codec, SentencePiece) else fitted.get(type(codec), codec)
+        for name, codec in task.columns.items()
+    }
     values: dict[str, np.ndarray] = {}
     offsets: dict[str, np.ndarray] = {}
     for column, codec in codecs.items():
@@ -51,8 +56,10 @@ def tiny_corpus(task: Task) -> tuple[Corpus, Codecs, list[dict[str, str]]]:
 
 
 @functools.cache
-def tiny_tokenizer() -> SentencePiece:
-    return train_sentencepiece(["a b c xyz yz 0 1 2 3 4 5 6 7 8 9"] * 20, Text("char", 300))
+def tiny_tokenizer(reserved: tuple[str, ...] = ()) -> SentencePiece:
+    return train_sentencepiece(
+        ["a b c xyz yz 0 1 2 3 4 5 6 7 8 9", "some words to merge"] * 20, Text("bpe", 300), reserved
+    )
 
 
 def tiny_plan(task: Task, corpus: Corpus) -> Plan:
@@ -185,6 +192,25 @@ def rows_come_apart(task: Task) -> None:
                 )
 
 
+def corruption_follows_the_draw(task: Task) -> None:
+    """Equal seeds and epochs corrupt a text equally, so that a resumed run sees the same texts. Others corrupt it
+    differently. In evaluation the corruption is always the same.
+    """
+    corpus, codecs, _ = tiny_corpus(task)
+    batch_plan = max(tiny_plan(task, corpus).batches(7, 0), key=lambda batch_plan: sum(batch_plan.shape))
+
+    def leaves(draw: Any) -> list[np.ndarray]:
+        return jax.tree.leaves(task.collate(corpus, batch_plan, codecs, draw))
+
+    def agree(first: Any, second: Any) -> bool:
+        return all(map(np.array_equal, leaves(first), leaves(second)))
+
+    require(agree((3, 1), (3, 1)), "two batches of one epoch differ")
+    require(agree(None, None), "two batches of an evaluation differ")
+    for draw in ((3, 2), (4, 1)):
+        require(not agree((3, 1), draw), "batches do not depend on the seed or the epoch")
+
+
 def filled_rows_weigh_nothing(task: Task) -> None:
     """Rows that fill up a batch to a multiple of the number of devices do not change the sums of the loss."""
     corpus, codecs, _ = tiny_corpus(task)
@@ -199,7 +225,12 @@ def filled_rows_weigh_nothing(task: Task) -> None:
 def models_for(task: Task) -> list[Any]:
     """Returns the TINY models that a task can train."""
     models = [catalogue.module("models", name).TINY for name in catalogue.names("models")]
-    return [model for model in models if isinstance(model, task.model) and reads_columns(model, task)]
+    return [m for m in models if isinstance(m, task.model) and reads_columns(m, task) and has_classes(m, task)]
+
+
+def has_classes(model: Any, task: Task) -> bool:
+    """Returns whether the classes of a tagger are labels if the task has labels, and tokens if it has none."""
+    return not isinstance(model, Tagger) or ("classes" in field_names(model)) == ("label" in task.columns)
 
 
 def reads_columns(model: Any, task: Task) -> bool:

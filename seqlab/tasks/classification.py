@@ -5,7 +5,6 @@ models that use them.
 """
 
 import dataclasses
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -22,8 +21,8 @@ from seqlab.data.corpus import Corpus
 from seqlab.data.padding import pad_inputs
 from seqlab.data.plan_cache import bucket_plan
 from seqlab.data.plans import BatchPlan, Plan
-from seqlab.data.task import Draw, Prediction, Task
-from seqlab.decoding.outputs import outputs_of
+from seqlab.data.task import Draw, Prediction, Task, most_frequent
+from seqlab.decoding.outputs import outputs_of, ranked_classes
 from seqlab.decoding.trained import TrainedModel
 from seqlab.layers.losses import cross_entropy, model_outputs
 from seqlab.system.checks import check_fraction, check_minimum
@@ -67,12 +66,7 @@ class Classification(Task):
     def predict(self, trained: TrainedModel, examples: Mapping[str, Sequence[Any]]) -> list[list[Prediction]]:
         """Returns all classes of each document with their probabilities, most likely first."""
         names = trained.codecs["label"].names
-        predictions = []
-        for logits in outputs_of(trained, self.cut(examples["source"])):
-            probabilities = np.exp(logits - np.logaddexp.reduce(logits)).tolist()
-            order = np.argsort(-logits, kind="stable")
-            predictions.append([Prediction(names[i], probabilities[i]) for i in order])
-        return predictions
+        return [ranked_classes(logits, names) for logits in outputs_of(trained, self.cut(examples["source"]))]
 
     def read(self, codecs: Codecs, inputs: Sequence[Any]) -> Inputs:
         """Returns the inputs of the model, given the ids of documents."""
@@ -84,8 +78,7 @@ class Classification(Task):
 
     def baseline(self, sources: Sequence[str], train: Iterable[dict[str, str]]) -> tuple[str, list[str]]:
         """Predicts the most frequent class."""
-        ((label, _),) = Counter(example["label"] for example in train).most_common(1)
-        return "majority", [label] * len(sources)
+        return "majority", [most_frequent(train, "label")] * len(sources)
 
 
 TASK = Classification

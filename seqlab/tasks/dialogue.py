@@ -4,7 +4,6 @@ The model reads the most recent turns. In a line of `seqlab decode`, turns are s
 treats each turn as a sentence and merges the turns beyond its maximum number of sentences into the last one.
 """
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -17,7 +16,7 @@ from seqlab.data.batches import pair_batch
 from seqlab.data.corpus import Corpus
 from seqlab.data.plan_cache import cut_source_plan
 from seqlab.data.plans import BatchPlan, Plan
-from seqlab.data.task import Draw, Task
+from seqlab.data.task import Draw, Task, most_frequent
 from seqlab.decoding.requests import source_request
 from seqlab.layers.losses import generator_loss
 from seqlab.search.requests import Request
@@ -63,8 +62,7 @@ class Dialogue(Task):
 
     def baseline(self, sources: Sequence[str], train: Iterable[dict[str, str]]) -> tuple[str, list[str]]:
         """Predicts the most frequent reply."""
-        ((reply, _),) = Counter(example["target"] for example in train).most_common(1)
-        return "most frequent reply", [reply] * len(sources)
+        return "most frequent reply", [most_frequent(train, "target")] * len(sources)
 
 
 TASK = Dialogue

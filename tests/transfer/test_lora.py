@@ -8,19 +8,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
-from seqlab_parts.parametrizations.lora import Lora
 
 from seqlab import catalogue
 from seqlab.config import Optimizer, Parallel
 from seqlab.datasets.local_files import LocalFiles
 from seqlab.laws.subject import make_subject, passes
 from seqlab.layers.nesting import with_fields
+from seqlab.parametrizations.lora import Lora
 from seqlab.runs import checkpoint, loading, manifest
 from seqlab.runs.parametrized import apply_parametrization, init_parameters
 from seqlab.tasks.language_modeling import LanguageModeling
 from seqlab.training.train import train
 from tests.command import call
-from tests.proofs.conftest import PARTS
 from tests.proofs.runs import check_devices, check_resume, leaves_of, losses_of, quiet, small
 
 
@@ -83,7 +82,7 @@ def test_a_kernel_of_three_axes_is_a_matrix():
     random = np.random.default_rng(0)
     kernel, x = random.normal(size=(6, 2, 3)).astype(np.float32), random.normal(size=(4, 6)).astype(np.float32)
     added = {"q.kernel": {"a": random.normal(size=(6, 2)), "b": random.normal(size=(2, 6))}}
-    changed = Lora(scale=0.5).apply({"q/kernel": kernel}, added)["q/kernel"]
+    changed = Lora(rank=2, alpha=1.0).apply({"q/kernel": kernel}, added)["q/kernel"]
     expected = x @ kernel.reshape(6, 6) + 0.5 * x @ added["q.kernel"]["a"] @ added["q.kernel"]["b"]
     np.testing.assert_allclose((x @ np.asarray(changed).reshape(6, 6)), expected, rtol=1e-4)
 
@@ -123,7 +122,7 @@ def test_a_loaded_run_is_merged(home, capsys):
     merged = run.params["params"]["stack"]["stack_0"]["input"]["kernel"]
     np.testing.assert_allclose(merged, stored[kernel] + pair[0] @ pair[1], rtol=1e-5)
     assert "added" not in run.params
-    arguments = ["evaluate", "run", "--data-dir", "data", "--split", "validation", "--json", "--parts", str(PARTS)]
+    arguments = ["evaluate", "run", "--data-dir", "data", "--split", "validation", "--json"]
     assert call(home, *arguments, "--checkpoint", "last") == 0
     scores = {score["name"]: score["value"] for score in json.loads(capsys.readouterr().out)["scores"]}
     records = [json.loads(line) for line in (home / "run" / "metrics.jsonl").read_text().splitlines()]
@@ -134,11 +133,11 @@ def test_a_loaded_run_is_merged(home, capsys):
 def test_a_rank_on_the_command_line(home):
     (home / "config.py").write_text(
         "from seqlab import catalogue\n"
-        "from seqlab_parts.parametrizations.lora import Lora\n"
+        "from seqlab.parametrizations.lora import Lora\n"
         "import dataclasses\n"
         f"base = catalogue.load_experiment(__import__('pathlib').Path({str(home / 'base' / 'experiment.json')!r}))\n"
         "experiment = dataclasses.replace(base, parametrization=Lora())\n"
     )
     arguments = ["train", "config.py", "--out", "wider", "--data-dir", "data", "--init-from", "base", "--steps", "1"]
-    assert call(home, *arguments, "--parametrization.rank", "3", "--parts", str(PARTS)) == 0
+    assert call(home, *arguments, "--parametrization.rank", "3") == 0
     assert catalogue.load_experiment(home / "wider" / "experiment.json").parametrization == Lora(rank=3)

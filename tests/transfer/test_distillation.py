@@ -4,15 +4,14 @@ import dataclasses
 import shutil
 
 import pytest
-from seqlab_parts.tasks.distillation import Distillation
 
 from seqlab import catalogue
 from seqlab.laws.training import tiny_experiment
 from seqlab.runs import loading
 from seqlab.system.errors import SeqlabError
+from seqlab.tasks.distillation import Distillation
 from seqlab.training.train import train
 from tests.command import call
-from tests.proofs.conftest import PARTS
 from tests.proofs.runs import check_run, losses_of, quiet
 
 SETTINGS = {"steps": 8, "log_every": 1, "hash_every": 1}
@@ -57,7 +56,7 @@ def test_paths_are_relative_to_the_run_or_to_base(home, capsys):
     (home / "teacher").rename(home / "the-teacher")
     try:
         assert loading.load(home / "elsewhere" / "student").translate(["1"])
-        arguments = ["evaluate", "elsewhere/student", "--data-dir", "data", "--beam", "1", "--parts", str(PARTS)]
+        arguments = ["evaluate", "elsewhere/student", "--data-dir", "data", "--beam", "1"]
         assert call(home, *arguments) == 2
         error = capsys.readouterr().err
         assert "reference teacher: elsewhere/teacher is not a run" in error

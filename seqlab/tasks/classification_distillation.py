@@ -1,0 +1,45 @@
+"""Classification with a teacher: trains a small encoder on the logits of a large one (Tang et al. 2019).
+
+The reference "teacher" names its run: `--references teacher ../teacher`.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from seqlab.layers.losses import cross_entropy, model_outputs
+from seqlab.system.errors import SeqlabError
+from seqlab.tasks.classification import Classification
+from seqlab.types import Batch, Context, Loss, Params
+
+TEACHER = "teacher"
+
+
+@dataclass(frozen=True)
+class ClassificationDistillation(Classification):
+    """The loss is a weighted sum of the squared error of the logits and of the cross-entropy with the labels of the
+    data. In evaluation only the labels count.
+    """
+
+    share: float = 1.0
+    """Weight of the teacher's logits, from 0 to 1; the labels of the data have the rest."""
+
+    def __post_init__(self) -> None:
+        Classification.__post_init__(self)
+        if not 0 <= self.share <= 1:
+            raise SeqlabError(f"task.share must be from 0 to 1, not {self.share}")
+
+    def loss(self, model: Any, params: Params, batch: Batch, context: Context) -> Loss:
+        if TEACHER not in context.references:
+            raise SeqlabError("distillation needs a teacher: --references teacher RUN")
+        teacher, train = context.references[TEACHER], context.key is not None
+        logits = model_outputs(model, params, batch.inputs, context.key)
+        smoothing = self.label_smoothing if train else 0.0
+        loss, weight, sums = cross_entropy(logits, batch.targets, batch.weights, smoothing)
+        if not train:
+            return Loss(loss, weight, sums)
+        expected = model_outputs(teacher.model, teacher.params, batch.inputs)
+        distance = ((logits - expected) ** 2).mean(-1)
+        return Loss(self.share * (distance * batch.weights).sum() + (1 - self.share) * loss, weight, sums)
+
+
+TASK = ClassificationDistillation

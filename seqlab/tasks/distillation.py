@@ -1,0 +1,58 @@
+"""Translation with a teacher: trains a student on the teacher's distribution of each word (Hinton et al. 2015; Kim &
+Rush 2016).
+
+The reference "teacher" names its run: `--references teacher ../teacher`.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+
+from seqlab.layers.losses import cross_entropy
+from seqlab.system.errors import SeqlabError
+from seqlab.tasks.translation import Translation
+from seqlab.types import Batch, Context, Loss, Params
+
+TEACHER = "teacher"
+
+
+@dataclass(frozen=True)
+class Distillation(Translation):
+    """The loss is a weighted sum of the cross-entropy with the teacher's distribution and with the words of the data.
+    In evaluation only the words count.
+    """
+
+    share: float = 0.5
+    """Weight of the teacher's distribution, from 0 to 1; the words of the data have the rest."""
+    temperature: float = 1.0
+    """Temperature of both distributions. The gradients are multiplied by its square, as in Hinton et al. (2015)."""
+
+    def __post_init__(self) -> None:
+        Translation.__post_init__(self)
+        if not 0 <= self.share <= 1:
+            raise SeqlabError(f"task.share must be from 0 to 1, not {self.share}")
+        if not 0 < self.temperature < 1e6:
+            raise SeqlabError(f"task.temperature must be above 0 and below 1,000,000, not {self.temperature}")
+        if self.loss_chunk:
+            raise SeqlabError("task.loss_chunk must be 0: distillation compares the logits of all positions")
+
+    def loss(self, model: Any, params: Params, batch: Batch, context: Context) -> Loss:
+        if TEACHER not in context.references:
+            raise SeqlabError("distillation needs a teacher: --references teacher RUN")
+        teacher, train = context.references[TEACHER], context.key is not None
+        rngs = {"dropout": context.key} if train else None
+        logits = model.apply(params, batch.inputs, batch.prefix, train=train, rngs=rngs, method="outputs")
+        smoothing = self.label_smoothing if train else 0.0
+        loss, weight, sums = cross_entropy(logits, batch.targets, batch.weights, smoothing)
+        if not train:
+            return Loss(loss, weight, sums)
+        expected = teacher.model.apply(teacher.params, batch.inputs, batch.prefix, train=False, method="outputs")
+        probabilities = jax.nn.softmax(expected / self.temperature)
+        log_probs = jax.nn.log_softmax(logits / self.temperature)
+        distance = -(probabilities * log_probs).sum(-1) * self.temperature**2
+        del sums["correct"]
+        return Loss(self.share * (distance * batch.weights).sum() + (1 - self.share) * loss, weight, sums)
+
+
+TASK = Distillation
