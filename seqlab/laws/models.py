@@ -138,18 +138,22 @@ def dropout_acts_only_in_training(s: Subject) -> None:
 
 
 def gradients_reach_every_parameter(s: Subject) -> None:
-    """The largest entry of each leaf's gradient is above 1e-6 of the global norm.
-
-    ZERO_GRADIENTS in the file of a model lists the leaves whose gradient is zero by construction.
-    """
-    files = [sys.modules[type(module).__module__] for _, module in modules_in(s.model)]
-    zeros = [name for file in files for name in getattr(file, "ZERO_GRADIENTS", ())]
+    """The largest entry of each leaf's gradient is above 1e-6 of the global norm, except in `zero_gradients`."""
+    zeros = zero_gradients(s.model)
     gradients = jax.tree.map(np.asarray, s.gradient(s.params, s.inputs, s.prefix, s.targets, s.weights))
     norm = np.sqrt(sum(np.sum(np.float64(x) ** 2) for x in jax.tree.leaves(gradients)))
     for path, gradient in jax.tree_util.tree_flatten_with_path(gradients)[0]:
         name = jax.tree_util.keystr(path)
         if not any(zero in name for zero in zeros):
             require(np.abs(gradient).max() > 1e-6 * norm, f"no gradient reaches {name}")
+
+
+def zero_gradients(model: Any) -> list[str]:
+    """Returns parts of the paths of the leaves whose gradient is zero by construction, which the files of a model and
+    of its modules list in ZERO_GRADIENTS.
+    """
+    files = [sys.modules[type(module).__module__] for _, module in modules_in(model)]
+    return [name for file in files for name in getattr(file, "ZERO_GRADIENTS", ())]
 
 
 def four_examples_can_be_memorized(s: Subject) -> None:

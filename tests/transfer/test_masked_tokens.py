@@ -3,6 +3,8 @@
 import functools
 import json
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -149,7 +151,7 @@ def test_the_loss_is_that_of_numpy():
     """The loss is the cross-entropy of the masked tokens and that of the pairs, weighted by their masked tokens."""
     task = MaskedTokens(next_sentence=True)
     model = MaskedLM(with_fields(ENCODER, vocabulary=codec_of_words().size))
-    params, (batch, _) = init_params(model, 0), next(batches(task))
+    params, batch = init_params(model, 0), jax.tree.map(jnp.asarray, next(batches(task))[0])
     loss = task.loss(model, params, batch, Context())
     logits, follows = model.apply(params, batch.inputs, batch.places, train=False, method="predict_tokens")
     logits, follows = np.asarray(logits, np.float64), np.asarray(follows, np.float64)
