@@ -15,7 +15,7 @@ from seqlab.tasks.pair_classification import PairClassification
 experiment = Experiment(
     model=ClassifierHead(
         BertEncoder(
-            layers=4, dim=256, heads=4, hidden=1024, dropout=0.1, norm="pre", positions="sinusoidal", dtype="bfloat16"
+            layers=3, dim=256, heads=4, hidden=1024, dropout=0.1, norm="pre", positions="sinusoidal", dtype="bfloat16"
         ),
         dropout=0.1,
     ),

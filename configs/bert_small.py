@@ -2,7 +2,8 @@
 
     seqlab train configs/bert_small.py --out runs/bert-small
 
-Masked tokens in the 3.2 million words of `debian_descriptions/text`.
+Masked tokens in the 3.2 million words of `debian_descriptions/text`. A share of 30 % instead of 15 % gives twice as many
+predictions for the same time.
 """
 
 from seqlab.config import Batching, Experiment, Optimizer, Schedule, Text, Validation
@@ -14,16 +15,16 @@ from seqlab.tasks.masked_tokens import MaskedTokens
 experiment = Experiment(
     model=MaskedLM(
         BertEncoder(
-            layers=4, dim=256, heads=4, hidden=1024, dropout=0.1, norm="pre", positions="sinusoidal", dtype="bfloat16"
+            layers=3, dim=256, heads=4, hidden=1024, dropout=0.0, norm="pre", positions="sinusoidal", dtype="bfloat16"
         ),
         dtype="bfloat16",
     ),
-    task=MaskedTokens(),
+    task=MaskedTokens(share=0.3),
     data=DebianDescriptions("text"),
-    steps=8000,
+    steps=4500,
     text=Text(kind="bpe", size=8000),
-    batching=Batching(tokens=1024, buckets=5),
+    batching=Batching(tokens=2048, buckets=5),
     optimizer=Optimizer(name="adamw", weight_decay=0.01, beta2=0.98),
-    schedule=Schedule(name="linear", peak=7e-4, warmup=300),
-    validation=Validation(every=2000, examples=400, beam=0),
+    schedule=Schedule(name="linear", peak=1e-3, warmup=300),
+    validation=Validation(every=1500, examples=400, beam=0),
 )

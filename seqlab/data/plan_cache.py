@@ -141,6 +141,13 @@ def cut_source_plan(task: Task, corpus: Corpus, batching: Batching, maximum: int
     return bucket_plan(task, corpus, dataclasses.replace(batching, max_length=longest), sizes, any_ratio=True)
 
 
+def cut_pairs_plan(
+    task: Task, corpus: Corpus, batching: Batching, longest: int, sizes: Callable[[], np.ndarray]
+) -> Plan:
+    """Returns the `bucket_plan` for pairs that are truncated to at most `longest` positions, so none is left out."""
+    return bucket_plan(task, corpus, dataclasses.replace(batching, max_length=longest), sizes, any_ratio=True)
+
+
 def cached_plan(make: Callable[[], Buckets | Packing], task: Task, corpus: Corpus, batching: Batching) -> Plan:
     """Returns the plan that `make` computes for a task, cached in the corpus folder."""
     if corpus.folder is None:

@@ -58,7 +58,7 @@ def tiny_corpus(task: Task) -> tuple[Corpus, Codecs, list[dict[str, str]]]:
 @functools.cache
 def tiny_tokenizer(reserved: tuple[str, ...] = ()) -> SentencePiece:
     return train_sentencepiece(
-        ["a b c xyz yz 0 1 2 3 4 5 6 7 8 9", "some words to merge"] * 20, Text("bpe", 300), reserved
+        ["a b c xyz yz 0 1 2 3 4 5 6 7 8 9", "some words to merge"] * 20, Text("bpe", 300 + len(reserved)), reserved
     )
 
 
