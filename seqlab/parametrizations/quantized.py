@@ -50,9 +50,10 @@ class Quantized(Parametrization):
         return {**base, **{path: weights_of(**matrix) for path, matrix in matrices.items()}}
 
 
-def weights_of(integers: jax.Array, scales: jax.Array) -> jax.Array:
+def weights_of(integers: Any, scales: Any) -> jax.Array:
     """Returns the weights of a matrix. Integers of the type uint8 are packed."""
-    return dequantize(unpack(integers) if integers.dtype == jnp.uint8 else integers, scales)
+    integers = jnp.asarray(integers)
+    return dequantize(unpack(integers) if integers.dtype == jnp.uint8 else integers, jnp.asarray(scales))
 
 
 def check_bits(bits: int) -> None:

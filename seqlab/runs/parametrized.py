@@ -42,11 +42,10 @@ def parametrize(experiment: Experiment, params: Params) -> Params:
     key = jax.random.fold_in(jax.random.key(experiment.seed), ADDED_KEY)
     base: dict[str, Any] = flatten_dict(params, sep="/")  # pyright: ignore[reportAssignmentType]
     added, replaced = parametrization.init(key, base, input_axes), parametrization.replaces(base, input_axes)
-    unknown = min(replaced - base.keys(), default=None)
-    if unknown is not None:
-        raise SeqlabError(f"{name}.replaces: {unknown!r} is not the path of a base parameter")
+    if not isinstance(replaced, frozenset) or replaced - base.keys():
+        raise SeqlabError(f"{name}.replaces must return a frozenset of paths of base parameters")
     if not adds_nothing(parametrization):
-        check_added(added, name)
+        check_added(added, name, integers=bool(replaced))
     remaining = {path: leaf for path, leaf in base.items() if path not in replaced}
     check_applied(experiment, base, remaining, added)
     return {**unflatten_dict(remaining, sep="/"), **({ADDED: added} if added else {})}
@@ -57,10 +56,11 @@ def adds_nothing(parametrization: Any) -> bool:
     return type(parametrization).init is Parametrization.init
 
 
-def check_added(added: Any, name: str) -> None:
-    """Raises `SeqlabError` unless added parameters are nested dicts of arrays that are not empty, of floating-point
-    numbers or integers.
+def check_added(added: Any, name: str, integers: bool) -> None:
+    """Raises `SeqlabError` unless added parameters are nested dicts of floating-point arrays that are not empty, or
+    also of arrays of `integers`.
     """
+    kinds = (jnp.floating, jnp.integer) if integers else (jnp.floating,)
     leaves = jax.tree_util.tree_flatten_with_path(added, is_leaf=lambda x: not isinstance(x, dict))[0]
     if not isinstance(added, dict) or not leaves:
         raise SeqlabError(f"{name}.init adds no parameters to this model: check the fields of {name}")
@@ -70,12 +70,9 @@ def check_added(added: Any, name: str) -> None:
             raise SeqlabError(
                 f"{name}.init: the keys of the added parameters must be strings without '/', not {keys}"
             )
-        kinds = (jnp.floating, jnp.integer)
         if not hasattr(leaf, "dtype") or not any(jnp.issubdtype(leaf.dtype, kind) for kind in kinds) or not leaf.size:
-            raise SeqlabError(
-                f"{name}.init: {'/'.join(keys)} must be an array of floating-point numbers or integers that is not "
-                "empty"
-            )
+            kind = "floating-point or integer" if integers else "floating-point"
+            raise SeqlabError(f"{name}.init: {'/'.join(keys)} must be a {kind} array that is not empty")
 
 
 def check_applied(experiment: Experiment, base: dict[str, Any], remaining: dict[str, Any], added: Params) -> None:
