@@ -44,7 +44,8 @@ def prune(
 ) -> None:
     """Set the weights with the smallest magnitude to zero, in a new run.
 
-    To train on without changing the zeros, start a run from it with --init-from and the parametrization KeepZeros.
+    To continue training without changing the zeros, start a run from the new one with --init-from and the
+    parametrization KeepZeros.
 
     Example: seqlab prune runs/quickstart --out runs/pruned --share 0.5
     """

@@ -18,7 +18,7 @@ def scale_shape(path: str, shape: tuple[int, ...], bits: int) -> tuple[int, ...]
     """Returns the shape of the scales of a matrix: the number of blocks along each of its axes.
 
     A product sums over the last axis of an embedding table, whose path ends with "table". It sums over the first axis
-    of other matrices, or over all but the last axis if that is longer, such as the output of attention [H E D].
+    of other matrices, or over all but the last axis if the last is longer, as in the output of attention [H E D].
     """
     last = len(shape) - 1
     if path.endswith("table"):

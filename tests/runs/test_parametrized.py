@@ -11,6 +11,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from seqlab.config import Optimizer
 from seqlab.distributed.devices import make_runner
+from seqlab.evaluation.diagnosis.diagnose import diagnose
 from seqlab.laws.tasks import tiny_tokenizer
 from seqlab.laws.training import Killed, tiny_experiment
 from seqlab.parametrizations.fake_quantized import FakeQuantized
@@ -24,6 +25,7 @@ from seqlab.system.errors import SeqlabError
 from seqlab.training.state import initial_state, training_step
 from seqlab.training.train import create_state, train
 from tests.command import save_untrained
+from tests.proofs.runs import check_devices
 from tests.subjects import batch_of, subject
 
 
@@ -207,6 +209,22 @@ def test_something_must_be_trained():
     experiment = experiment_of(Quantized(), optimizer=Optimizer(trainable="integers$"))
     with pytest.raises(SeqlabError, match="no parameter is trained"):
         initial_state(experiment, batch_of(small_subject()))
+
+
+def test_integers_are_not_diagnosed(tmp_path):
+    experiment = dataclasses.replace(tiny_experiment(), parametrization=Quantized())
+    with pytest.raises(SeqlabError, match="does not support parameters that are integers"):
+        diagnose(experiment, tmp_path / "out", tmp_path / "data", say=quiet)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "part", [Quantized(bits=4), KeepZeros(), FakeQuantized()], ids=lambda part: type(part).__name__
+)
+def test_devices_agree(tmp_path, part):
+    model = tiny_experiment().model.clone(dropout=0.0)
+    experiment = dataclasses.replace(tiny_experiment(), model=model, parametrization=part)
+    check_devices(experiment, tmp_path / "run", tmp_path / "data")
 
 
 @pytest.mark.parametrize("parametrization", [Quantized(), KeepZeros()], ids=lambda part: type(part).__name__)
