@@ -23,6 +23,7 @@ CONFIG_CLASSES = ("Experiment", "Text", "Batching", "Optimizer", "Schedule", "Se
 CONFIG_CLASSES += ("Parallel",)
 MODULE_KINDS = ("models", "encoders", "readers")
 DATACLASS_KINDS = {"tasks": "TASK", "datasets": "DATASET", "codecs": "CODEC"}
+DATACLASS_KINDS |= {"parametrizations": "PARAMETRIZATION"}
 CONFIG_OPTIONS = {f"--{field.name.replace('_', '-')}" for field in dataclasses.fields(config.Experiment)}
 COUNTS = (
     f"The counts assume the default sizes, a vocabulary of {VOCABULARY:,}, and {CLASSES} classes. Operations are "

@@ -85,7 +85,7 @@ class Optimizer:
     """Decay of a moving average of the parameters, which validation and decoding use; 0: no average."""
     trainable: str = ""
     """Train only the parameters whose path contains a match of this regular expression.
-    Empty: train all parameters, or those that a parametrization adds."""
+    Empty: train all parameters, or only those that a parametrization adds, if it adds any."""
     rates: tuple[tuple[str, float], ...] = ()
     """Multipliers of the learning rate: pairs of a regular expression and a factor.
     The first expression that matches a parameter's path applies."""
@@ -353,7 +353,8 @@ class Experiment:
     Each pair is a name and a run. In the loss, the name stands for the model of the run.
     Paths are relative to the folder of the run."""
     parametrization: Any = None
-    """Parametrization, such as an adapter, whose parameters are trained instead of the model's."""
+    """Parametrization, such as an adapter: a function that changes the parameters of the model.
+    If it adds parameters, only these are trained by default."""
     text: Text = field(default_factory=Text)
     batching: Batching = field(default_factory=Batching)
     optimizer: Optimizer = field(default_factory=Optimizer)

@@ -140,7 +140,7 @@ def test_unknown_parts(kind, name, message):
 def test_parts_are_listed_with_a_whole_sentence(kind, capsys):
     assert call(ROOT, "list", kind) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines or kind in ("parametrizations", "rewards")  # seqlab has no built-in parts of these kinds
+    assert lines or kind == "rewards"  # seqlab has no built-in rewards
     for line in lines:
         assert line.endswith((".", "?")), line
 

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 SHORT = ("guides/evaluation.md", "guides/parts.md")
 LONG = ("get_started.md", "guides/parallel_text.md", "guides/resume.md", "guides/ensembles.md")
-LONG += ("guides/documents.md", "guides/diagnose.md", "concepts/laws.md")
+LONG += ("guides/compress.md", "guides/documents.md", "guides/diagnose.md", "concepts/laws.md")
 BLOCK = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 TIME = re.compile(r"\d+(\.\d+)? (s|min|h)\b( ago)?")
 NUMBER = re.compile(r"\d+\.\d+(?:e[+-]\d+)?|\d+(?=%)")

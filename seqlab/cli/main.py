@@ -13,6 +13,7 @@ from tyro.conf import Positional, arg
 from seqlab import __version__
 from seqlab.cli.checking import check, cost, diagnose
 from seqlab.cli.completion import completion_script
+from seqlab.cli.compression import merge, prune, quantize
 from seqlab.cli.decoding import decode, logprob, predict
 from seqlab.cli.doctor import doctor
 from seqlab.cli.evaluation import analyze, compare, evaluate, score
@@ -65,6 +66,9 @@ GROUPS: dict[str, dict[str, Callable[..., None]]] = {
         "new": new,
         "runs": list_runs,
         "average": average,
+        "merge": merge,
+        "prune": prune,
+        "quantize": quantize,
         "fingerprint": fingerprint,
         "bisect": bisect,
         "migrate": migrate,

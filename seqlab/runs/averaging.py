@@ -1,6 +1,5 @@
 """Averaging of the last checkpoints of a run into a new run."""
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +7,10 @@ import jax
 import numpy as np
 
 from seqlab import catalogue
-from seqlab.data.codec_files import RUN_RECORD, load_codecs, save_codecs
-from seqlab.runs import checkpoint, manifest, saving
+from seqlab.runs import checkpoint, manifest
+from seqlab.runs.derived import write_run
 from seqlab.system.errors import SeqlabError
-from seqlab.system.files import atomic_folder, check_new
-from seqlab.system.untrusted import resolve_inside
+from seqlab.system.files import check_new
 
 
 def average(run: Path, last: int, out: Path) -> list[int]:
@@ -24,12 +22,7 @@ def average(run: Path, last: int, out: Path) -> list[int]:
     experiment = catalogue.load_experiment(run / "experiment.json")
     check_new(out)
     params, steps = mean_parameters(run, last, experiment.validation.every, experiment.steps)
-    with atomic_folder(out) as part:
-        save_codecs(load_codecs(run, experiment.task.columns), part)
-        catalogue.save_experiment(experiment, part / "experiment.json")
-        shutil.copyfile(resolve_inside(run, RUN_RECORD), part / RUN_RECORD)
-        averaged = {"params": params, "step": np.int32(steps[-1])}
-        saving.save_alone(part, averaged, steps[-1], {"averaged": steps})
+    write_run(run, out, experiment, params, {"averaged": steps})
     return steps
 
 

@@ -89,7 +89,7 @@ def read_run(run: Path) -> RunStatus:
     if best is not None and not (type(best) in (int, float) and abs(best) < MAX_SCORE and type(best_step) is int):
         raise SeqlabError(f"{manifest}: damaged: best must be a number and best_step an integer")
     done = max(checkpoint or 0, last_step(run / "metrics.jsonl"))
-    trained_here = manifest is None or "epoch" in progress  # neither averaged nor imported
+    trained_here = manifest is None or "epoch" in progress  # neither imported nor written from another run
     if is_locked(run / ".lock"):
         state = "running"
     elif (

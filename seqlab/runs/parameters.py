@@ -44,7 +44,8 @@ def best_parameters(run: Path) -> Params:
     params = checkpoint.parameters_of(checkpoint.restore(run, manifest.choose_step(run)))
     if params.keys() != {"params"}:
         raise SeqlabError(
-            f"{run} has a parametrization, and other runs cannot start from it: start from its base run"
+            f"{run} has a parametrization, and other runs cannot start from it: start from its base run, or from the "
+            f"run that `seqlab merge {run} --out NEW` writes"
         )
     return params
 

@@ -43,7 +43,9 @@ class Progress:
     def from_json(cls, values: dict[str, Any], run: Path, step: int) -> "Progress":
         """Returns the progress stored in a checkpoint of `run`. Raises `SeqlabError` for other values."""
         if "epoch" not in values:
-            kind = "averaged" if "averaged" in values else "imported"
+            kind = next(
+                (kind for kind in ("averaged", "merged", "pruned", "quantized") if kind in values), "imported"
+            )
             raise SeqlabError(
                 f"{run} has {kind} parameters, from which training cannot resume: use them with --init-from"
             )

@@ -39,11 +39,15 @@ def training_step(experiment: Experiment, axis: str | None = None) -> Callable[.
 def initial_state(experiment: Experiment, batch: Any, references: dict[str, Reference] | None = None) -> TrainState:
     """Returns the state at step 0, for batches with the shapes of `batch`.
 
-    Raises `SeqlabError` if the model cannot be built, or if a pattern of the optimizer matches no parameter.
+    Raises `SeqlabError` if the model cannot be built, if a pattern of the optimizer matches no parameter, or if no
+    parameter is trained.
     """
     params, settings = init_parameters(experiment), experiment.optimizer
     check_patterns(params, "optimizer.trainable", [settings.trainable])
     check_patterns(params, "optimizer.rates", [pattern for pattern, _ in settings.rates])
+    trained, _ = split(params, trained_pattern(experiment))
+    if not jax.tree.leaves(trained):
+        raise SeqlabError("no parameter is trained, since integers are not: set optimizer.trainable")
     context = Context(jax.random.key(0), references=references or {})
     experience = jax.eval_shape(rollout_of(experiment), params, batch, context)
     value = jax.eval_shape(loss_of(experiment), params, experience, context)
@@ -51,7 +55,7 @@ def initial_state(experiment: Experiment, batch: Any, references: dict[str, Refe
     return TrainState(
         step=jnp.int32(0),
         params=params,
-        optimizer=optimizer_of(experiment).init(split(params, trained_pattern(experiment))[0]),
+        optimizer=optimizer_of(experiment).init(trained),
         carry=zeros_like(value.carry),
         sums={name: jnp.float32(0) for name in (*STEP_SUMS, *value.sums)},
         average=jax.tree.map(jnp.copy, params) if settings.average else None,

@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from flax.traverse_util import flatten_dict, unflatten_dict
+from flax.traverse_util import flatten_dict
 
 from seqlab import catalogue
 from seqlab.config import Experiment
@@ -22,8 +22,8 @@ from seqlab.distributed.hosts import check_equal_across_processes, is_process_ze
 from seqlab.runs import manifest
 from seqlab.runs.folder import open_run, refuse_other_folder, without_resumable_fields
 from seqlab.runs.initialize import load_parts
-from seqlab.runs.parameters import axes_of, load_params
-from seqlab.runs.parametrized import ADDED, trained_pattern
+from seqlab.runs.parameters import axes_of, init_params, load_params
+from seqlab.runs.parametrized import init_parameters, trained_pattern
 from seqlab.runs.references import load_references, place_references, reference_digests
 from seqlab.system.errors import SeqlabError
 from seqlab.system.files import check_creatable, locked
@@ -36,7 +36,7 @@ from seqlab.training.recovery import run_training
 from seqlab.training.state import initial_state, training_step
 from seqlab.training.trainable import split
 from seqlab.training.validation import make_validation
-from seqlab.types import Counted, Params, Reference, TrainState
+from seqlab.types import Counted, Reference, TrainState
 
 
 def print_line(line: str) -> None:
@@ -107,15 +107,15 @@ def make_context(
     plan: Plan,
     validation_corpus: Corpus,
     run: Path,
-    load_initial: Callable[[Params], dict[str, Any]],
+    load_initial: Callable[[], dict[str, Any]],
     references: dict[str, Reference],
     say: Callable[[str], None],
     stop_request: StopRequest,
 ) -> TrainingContext:
     """Returns the context of the training loop, and reports the size of the model.
 
-    `validation_corpus` is the validation split. `load_initial` takes the shapes of all parameters and returns, by
-    path, those that are initialized from other runs. Raises `SeqlabError` if no example can be validated; `Stopped`
+    `validation_corpus` is the validation split. `load_initial` returns, by path, the parameters that are
+    initialized from other runs. Raises `SeqlabError` if no example can be validated; `Stopped`
     after a stop request.
     """
     experiment, data, codecs, _ = prepared
@@ -128,7 +128,7 @@ def make_context(
     part = "" if trained == count else f" ({trained:,} are trained)"
     say(f"{count:,} parameters{part}, {describe_devices(experiment.parallel)}")
     say(describe_determinism())
-    initial = {} if manifest.checkpoint_steps(run) else load_initial(shapes.params)
+    initial = {} if manifest.checkpoint_steps(run) else load_initial()
     compiled_step = runner.compile(training_step(experiment, runner.axis))
     placed = place_references(references, runner.place)
     stop_request.raise_if_requested()  # Python may have dropped the exception of an earlier signal
@@ -136,7 +136,7 @@ def make_context(
         experiment,
         runner,
         shapes=shapes,
-        create_state=functools.partial(create_state, runner, make_state, initial),
+        create_state=functools.partial(create_state, runner, make_state, experiment, initial),
         train_step=lambda state, batch: compiled_step(state, batch, placed),
         plan=plan,
         collate=prepared.collate,
@@ -148,26 +148,30 @@ def make_context(
 
 
 def load_initial_parameters(
-    experiment: Experiment, init_from: Path | None, folder: Path, say: Callable[[str], None], shapes: Params
+    experiment: Experiment, init_from: Path | None, folder: Path, say: Callable[[str], None]
 ) -> dict[str, Any]:
     """Returns, by path, the parameters that a new run takes from other runs: those of `init_from`, and the parts in
     `experiment.initialize`, whose run paths are relative to `folder`. Raises `SeqlabError` if shapes differ.
     """
     initial: dict[str, Any] = {}
+    shapes = jax.eval_shape(functools.partial(init_params, experiment.model, experiment.seed))
     if init_from is not None:
-        own = {name: branch for name, branch in shapes.items() if name != ADDED}
-        initial = flatten_dict(load_params(init_from, own), sep="/")
+        initial = flatten_dict(load_params(init_from, shapes), sep="/")  # pyright: ignore[reportAssignmentType]
     if experiment.initialize:
         initial |= load_parts(experiment.initialize, folder, shapes, say, initial)
     return initial
 
 
-def create_state(runner: Runner, make_state: Callable[[], TrainState], initial: dict[str, Any]) -> TrainState:
-    """Returns the state at step 0, on the devices. `initial` replaces parameters, by path."""
+def create_state(
+    runner: Runner, make_state: Callable[[], TrainState], experiment: Experiment, initial: dict[str, Any]
+) -> TrainState:
+    """Returns the state at step 0, on the devices. `initial` replaces parameters of the model, by path, before its
+    parametrization is initialized.
+    """
     state = runner.create(make_state)
     if not initial:
         return state
-    params = unflatten_dict(flatten_dict(runner.fetch(state.params), sep="/") | initial, sep="/")
+    params = init_parameters(experiment, initial)
     # Copies, because a step donates the buffers of the state, and no two leaves may share a buffer.
     average = None if state.average is None else runner.place(jax.tree.map(np.array, params))
     return dataclasses.replace(state, params=runner.place(jax.tree.map(np.array, params)), average=average)

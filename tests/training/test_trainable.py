@@ -19,7 +19,8 @@ from seqlab.training.trainable import merge, scale_updates, split
 from tests.mutants import Mutant, planted
 from tests.subjects import batch_of, subject
 
-TREE = {"params": {"encoder": {"0": {"kernel": 1, "bias": 2}}, "decoder": {"kernel": 3}, "output": {"bias": 4}}}
+NUMBERS = {"encoder": {"0": {"kernel": 1, "bias": 2}}, "decoder": {"kernel": 3}, "output": {"bias": 4}}
+TREE = jax.tree.map(np.float32, {"params": NUMBERS})
 PATTERN = "^params/decoder/|bias"
 
 
@@ -58,6 +59,14 @@ def test_split_and_merge():
     assert frozen == {"params": {"encoder": {"0": {"kernel": 1}}}}
     for pattern in (PATTERN, "", "kernel", "nothing"):
         assert merge(*split(TREE, pattern)) == TREE
+
+
+def test_integers_are_frozen():
+    tree = {"added": {"integers": np.int8(3), "scales": np.float32(4)}, "params": {"bias": np.float32(5)}}
+    trainable, frozen = split(tree, "^added/")
+    assert trainable == {"added": {"scales": 4}}
+    assert merge(trainable, frozen) == tree
+    assert split(tree, "integers")[0] == {}
     assert split(TREE, "")[1] == {}
 
 

@@ -141,3 +141,12 @@ def test_a_rank_on_the_command_line(home):
     arguments = ["train", "config.py", "--out", "wider", "--data-dir", "data", "--init-from", "base", "--steps", "1"]
     assert call(home, *arguments, "--parametrization.rank", "3") == 0
     assert catalogue.load_experiment(home / "wider" / "experiment.json").parametrization == Lora(rank=3)
+
+
+def test_a_merged_adapter_is_a_base(home):
+    """The merged run has the parameters that decoding uses, and another run can start from it."""
+    assert call(home, "merge", "run", "--out", "merged", "--parts", str(PARTS)) == 0
+    merged, applied = loading.load(home / "merged"), loading.load(home / "run")
+    assert merged.experiment.parametrization is None
+    assert jax.tree.all(jax.tree.map(np.array_equal, merged.params, applied.params))
+    train(modeling(home, steps=4), home / "next", home / "data", init_from=home / "merged", say=quiet)

@@ -34,7 +34,7 @@ from seqlab.training.feed import stream_batches
 from seqlab.training.prepare import plan_batches, prepare_experiment
 from seqlab.training.schedule import make_schedule
 from seqlab.training.state import initial_state, optimizer_of
-from seqlab.training.trainable import split
+from seqlab.training.trainable import is_floating, split
 from seqlab.types import Batch
 
 
@@ -61,6 +61,8 @@ def diagnose(
     )
     batch = fill_rows(collate(longest), len(jax.devices()))
     state = initial_state(experiment, batch)
+    if not all(map(is_floating, jax.tree.leaves(state.params))):
+        raise SeqlabError("seqlab diagnose does not support parameters that are integers: diagnose the base run")
     steps = min(first, experiment.steps)
     say(f"{sum(x.size for x in jax.tree.leaves(state.params)):,} parameters, {steps} steps")
 
