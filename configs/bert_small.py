@@ -2,7 +2,7 @@
 
     seqlab train configs/bert_small.py --out runs/bert-small
 
-Masked tokens in the 3.2 million words of `debian_descriptions/text`. A share of 30 % instead of 15 % gives twice as many
+Masked tokens in the 3.2 million words of `debian_descriptions/text`. Masking 30 % instead of 15 % gives twice as many
 predictions for the same time.
 """
 

@@ -130,6 +130,7 @@ def make_context(run: Path, say: Callable[[str], None] = lambda line: None, **ch
         config,
         runner,
         shapes=jax.eval_shape(first_state),
+        base=None,
         create_state=lambda: runner.place(first_state()),
         train_step=step,
         plan=Plan(),

@@ -82,6 +82,9 @@ class Models:
         Path | None, arg(metavar="RUN", help="Language model with the same tokenizer, to combine with RUN.")
     ] = None
     lm_weight: Annotated[float, arg(help="Weight of the language model's log-probabilities.")] = 0.1
+    adapter: Annotated[
+        Path | None, arg(metavar="RUN", help="Run of an adapter that was trained on RUN, its base.")
+    ] = None
     dtype: Annotated[
         Literal["float32", "bfloat16"] | None,
         arg(help="Data type of matrix products with parameters.", help_behavior_hint="(default: the run's value)"),
@@ -166,7 +169,10 @@ def load_models(run: Path, models: Models) -> Any:
     from seqlab.runs.ensemble import combine
     from seqlab.runs.loading import load
 
-    loaded = load_generator(run, models.checkpoint, models.dtype)
+    if models.adapter is None:
+        loaded = load_generator(run, models.checkpoint, models.dtype)
+    else:
+        loaded = load_generator(models.adapter, models.checkpoint, models.dtype, base=run)
     if not models.ensemble and models.lm is None:
         unused = {"--mean": models.mean != Models.mean, "--lm-weight": models.lm_weight != Models.lm_weight}
         for option, given in unused.items():

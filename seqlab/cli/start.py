@@ -62,12 +62,12 @@ def first_argument(arguments: list[str], name: str, usage: str) -> tuple[str, li
     return arguments[0], arguments[1:]
 
 
-def load_generator(run: Path, checkpoint: str, dtype: str | None = None) -> Any:
-    """Returns a run of a generator. Raises `SeqlabError` for another model."""
+def load_generator(run: Path, checkpoint: str, dtype: str | None = None, base: Path | None = None) -> Any:
+    """Returns a run of a generator; `base` is the folder of its base. Raises `SeqlabError` for another model."""
     from seqlab.runs.loading import load
     from seqlab.types import kind_of
 
-    loaded = load(run, checkpoint, dtype)
+    loaded = load(run, checkpoint, dtype, base)
     task = loaded.experiment.task
     if not task.searches:
         raise SeqlabError(f"a {kind_of(task.model)} does not generate text: use seqlab predict")

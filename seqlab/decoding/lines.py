@@ -75,10 +75,11 @@ def decode_here(
     rows = [i for i, line in enumerate(lines.texts) if line.strip() or not has_source]
     requests = constrained_requests(lines.constraints, rows, requests_of(trained, lines, rows, search, warn), target)
     results = generate(model, params, requests, settings, progress=progress)
-    # A language model's text begins with its prompt; a translation's prompt is BOS alone.
+    # A language model's text begins with its prompt, without soft prompts; a translation's prompt is BOS alone.
+    prompts = [[token for token in request.prompt if token < target.size] for request in requests]
     texts = [
-        [DecodedText(target.decode([*request.prompt, *r.ids]), r.score, r.log_prob, r.ids) for r in best]
-        for request, best in zip(requests, results, strict=True)
+        [DecodedText(target.decode([*prompt, *r.ids]), r.score, r.log_prob, r.ids) for r in best]
+        for prompt, best in zip(prompts, results, strict=True)
     ]
     if search.risk:
         texts = [least_risk(search.risk, samples)[:count] for samples in texts]

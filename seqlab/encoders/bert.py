@@ -84,5 +84,5 @@ class BertEncoder(nn.Module, TextEncoder):
         return self.words.project(values)
 
 
-TINY = BertEncoder(Words(vocabulary=9), layers=2, dim=8, heads=2, hidden=12, norm="pre", max_length=24)
-VARIANTS = (TINY.clone(norm="post", activation="relu", positions="sinusoidal"),)
+TINY = BertEncoder(Words(vocabulary=9), layers=2, dim=8, heads=2, hidden=12, norm="pre", positions="sinusoidal")
+VARIANTS = (TINY.clone(norm="post", activation="relu", positions="learned", max_length=24),)

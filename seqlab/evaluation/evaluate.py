@@ -17,6 +17,7 @@ from seqlab.evaluation.doubts import doubts
 from seqlab.evaluation.significance import compare
 from seqlab.metrics.metric import Score
 from seqlab.metrics.registry import count
+from seqlab.runs.base import without_base
 from seqlab.runs.loading import Run
 from seqlab.runs.references import load_references
 from seqlab.system.errors import SeqlabError
@@ -49,7 +50,7 @@ def evaluate(run: Run, split: str, data_dir: Path, base: Path | None = None, **s
     experiment = run.experiment
     data = prepare_split(experiment.data, split, data_dir)
     corpus = encode_split(data, split, run.codecs, data_dir)
-    references = load_references(experiment, run.folder, run.codecs, base)
+    references = load_references(without_base(experiment), run.folder, run.codecs, base)
     scores = likelihood_scores(run, data, split, corpus, references)
     decoded = decode_split(run.trained, experiment.search, data, split, len(corpus), corpus)
     scores += itertools.chain.from_iterable(decoded.scores.values())

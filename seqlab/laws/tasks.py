@@ -26,14 +26,15 @@ from seqlab.types import Context, Tagger
 
 def tiny_corpus(task: Task) -> tuple[Corpus, Codecs, list[dict[str, str]]]:
     """Returns a corpus of 11 examples of different lengths, its codecs, and the examples."""
-    symbols = isinstance(task.columns.get("source"), Symbols)
+    columns = task.columns
+    labels_words = isinstance(columns.get("label"), Symbols) and isinstance(columns["source"], SentencePiece)
     make_text = {
         ("source", SentencePiece): lambda n: f"{'a b ' * n}c\nb",
         ("second", SentencePiece): lambda n: f"{n} c{' a' * (n % 4)}",
         ("target", SentencePiece): lambda n: f"{'x ' * (n % 3)}yz {n}",
         ("label", Label): lambda n: "xyz"[n % 3],
         ("source", Symbols): lambda n: " ".join("abc"[(n + i) % 3] for i in range(n)),
-        ("label", Symbols): lambda n: " ".join("xyz"[(n * i) % 3] for i in range(n if symbols else 2 * n + 2)),
+        ("label", Symbols): lambda n: " ".join("xyz"[(n * i) % 3] for i in range(2 * n + 2 if labels_words else n)),
         ("source", Numbers): lambda n: " ".join(f"{n}.{i}" for i in range(2 * n)),
         ("target", Numbers): lambda n: f"-{n}.5",
     }
@@ -43,7 +44,9 @@ def tiny_corpus(task: Task) -> tuple[Corpus, Codecs, list[dict[str, str]]]:
         Symbols: Symbols(("a", "b", "c", "x", "y", "z")),
     }
     codecs = {
-        name: tiny_tokenizer(codec.reserved) if isinstance(codec, SentencePiece) else fitted.get(type(codec), codec)
+        name: tiny_tokenizer(codec.reserved, "bpe" if labels_words else "char")
+        if isinstance(codec, SentencePiece)
+        else fitted.get(type(codec), codec)
         for name, codec in task.columns.items()
     }
     values: dict[str, np.ndarray] = {}
@@ -56,10 +59,9 @@ def tiny_corpus(task: Task) -> tuple[Corpus, Codecs, list[dict[str, str]]]:
 
 
 @functools.cache
-def tiny_tokenizer(reserved: tuple[str, ...] = ()) -> SentencePiece:
-    return train_sentencepiece(
-        ["a b c xyz yz 0 1 2 3 4 5 6 7 8 9", "some words to merge"] * 20, Text("bpe", 300 + len(reserved)), reserved
-    )
+def tiny_tokenizer(reserved: tuple[str, ...] = (), kind: str = "char") -> SentencePiece:
+    texts = ["a b c xyz yz 0 1 2 3 4 5 6 7 8 9", *(["some words to merge"] if kind == "bpe" else [])]
+    return train_sentencepiece(texts * 20, Text(kind, 300 + len(reserved)), reserved)
 
 
 def tiny_plan(task: Task, corpus: Corpus) -> Plan:

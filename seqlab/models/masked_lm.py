@@ -49,4 +49,6 @@ class MaskedLM(EncoderHead, MaskedPredictor):
         return self.predict_tokens(inputs, everywhere, train=train)[0], inputs.mask
 
 
-TINY = MaskedLM(BertEncoder(Words(vocabulary=9), layers=1, dim=8, heads=2, hidden=12, norm="pre", max_length=24))
+TINY = MaskedLM(
+    BertEncoder(Words(vocabulary=9), layers=1, dim=8, heads=2, hidden=12, norm="pre", positions="sinusoidal")
+)

@@ -1,6 +1,7 @@
 """Runs that are written from another run, with other parameters: averaged, merged, pruned or quantized ones."""
 
 import dataclasses
+import os
 import shutil
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from seqlab import catalogue
 from seqlab.config import Experiment
 from seqlab.data.codec_files import RUN_RECORD, load_codecs, save_codecs
 from seqlab.runs import saving
+from seqlab.runs.base import without_base
 from seqlab.runs.loading import Run, load
 from seqlab.system.errors import SeqlabError
 from seqlab.system.files import atomic_folder, check_new
@@ -28,9 +30,19 @@ def write_run(source: Path, out: Path, experiment: Experiment, params: Params, s
     ((_, used),) = steps.items()
     with atomic_folder(out) as part:
         save_codecs(load_codecs(source, experiment.task.columns), part)
-        catalogue.save_experiment(experiment, part / "experiment.json")
+        catalogue.save_experiment(moved(experiment, source, out), part / "experiment.json")
         shutil.copyfile(resolve_inside(source, RUN_RECORD), part / RUN_RECORD)
         saving.save_alone(part, {"params": params, "step": np.int32(used[-1])}, used[-1], dict(steps))
+
+
+def moved(experiment: Experiment, source: Path, out: Path) -> Experiment:
+    """Returns the experiment of a run whose paths of references, relative to `source`, are relative to `out`."""
+
+    def relative(path: str) -> str:
+        return path if os.path.isabs(path) else os.path.relpath((source / path).absolute(), out.absolute())
+
+    references = tuple((name, relative(path)) for name, path in experiment.references)
+    return dataclasses.replace(experiment, references=references)
 
 
 def load_matrices(run: Path) -> Run:
@@ -57,6 +69,6 @@ def merge(run: Path, out: Path) -> int:
     loaded = load(run)
     if loaded.experiment.parametrization is None:
         raise SeqlabError(f"{run} has no parametrization to merge: use the run as it is")
-    experiment = dataclasses.replace(loaded.experiment, parametrization=None)
+    experiment = dataclasses.replace(without_base(loaded.experiment), parametrization=None)
     write_run(run, out, experiment, jax.tree.map(np.asarray, loaded.params), {"merged": [loaded.step]})
     return loaded.step

@@ -20,6 +20,7 @@ from seqlab.decoding.requests import NO_CONSTRAINTS, Constraints, Lines
 from seqlab.decoding.trained import TrainedModel
 from seqlab.layers.nesting import has_field, with_fields
 from seqlab.runs import manifest
+from seqlab.runs.base import base_folder, check_base, complete, own_branches, shares_base
 from seqlab.runs.checkpoint import check_shapes, parameters_of, restore
 from seqlab.runs.parametrized import apply_parametrization, parameter_shapes
 from seqlab.system.errors import RESTORE, SeqlabError
@@ -122,9 +123,12 @@ def texts_of(lines: Iterable[str]) -> list[str]:
     return [text.removesuffix("\n").removesuffix("\r") for text in texts]
 
 
-def load(run: str | Path, checkpoint: str | int = "best", dtype: str | None = None) -> Run:
+def load(
+    run: str | Path, checkpoint: str | int = "best", dtype: str | None = None, base: str | Path | None = None
+) -> Run:
     """Returns the run in a folder, at its checkpoint "best", "last" or of a step; with another `dtype` of its model,
-    if one is given. Raises `SeqlabError` if there is none.
+    if one is given. `base` is the folder of the base run, if it was moved. Raises `SeqlabError` if there is no such
+    checkpoint or base.
     """
     if not isinstance(run, str | Path) or not isinstance(checkpoint, str | int):
         raise SeqlabError(f"expected the path of a run and a checkpoint, not {run!r:.60} and {checkpoint!r:.60}")
@@ -135,16 +139,35 @@ def load(run: str | Path, checkpoint: str | int = "best", dtype: str | None = No
     check_run(experiment, codecs, folder)
     expected = parameter_shapes(experiment, folder)
 
+    stored = own_branches(experiment, {"params": expected})["params"]
+
     def check(declared: Any) -> None:
         for name in ("params", "average") if "average" in declared else ("params",):
-            check_shapes(declared.get(name), expected, folder)
+            check_shapes(declared.get(name), stored, folder)
 
     params = parameters_of(restore(folder, step, check=check))
+    if shares_base(experiment):
+        params = complete(params, load_base(experiment, folder, base), expected)
+    elif base is not None:
+        raise SeqlabError(f"{folder} has all its parameters and needs no base run: decode it alone")
     if dtype is not None:
         if not has_field(experiment.model, "dtype"):
             raise SeqlabError(f"{type(experiment.model).__name__} has no dtype that can be changed")
         experiment = dataclasses.replace(experiment, model=with_fields(experiment.model, dtype=dtype))
     return Run(folder, step, experiment, codecs, apply_parametrization(experiment, params), experiment.model)
+
+
+def load_base(experiment: Experiment, folder: Path, base: str | Path | None) -> Params:
+    """Returns the parameters of the base of a run. Raises `SeqlabError` if the base is not there or has changed."""
+    place = base_folder(experiment, folder) if base is None else Path(base)
+    if not (place / "experiment.json").is_file():
+        raise SeqlabError(
+            f"{folder} needs its base run, but {place} is not a run: restore it, or name the folder of the base, as "
+            f"in `seqlab decode BASE --adapter {folder}`"
+        )
+    params = load(place).params
+    check_base(folder, place, params)
+    return params
 
 
 def check_run(experiment: Experiment, codecs: Codecs, folder: Path) -> None:

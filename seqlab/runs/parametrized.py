@@ -56,6 +56,11 @@ def adds_nothing(parametrization: Any) -> bool:
     return type(parametrization).init is Parametrization.init
 
 
+def replaces_any(parametrization: Any) -> bool:
+    """Returns whether a parametrization may replace base parameters: its class defines `replaces`."""
+    return type(parametrization).replaces is not Parametrization.replaces
+
+
 def check_added(added: Any, name: str, integers: bool) -> None:
     """Raises `SeqlabError` unless added parameters are nested dicts of floating-point arrays that are not empty, or
     also of arrays of `integers`.

@@ -12,6 +12,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from seqlab.layers.axes import AxesByPath
 from seqlab.parametrizations.parametrization import select_matrices
+from seqlab.runs.base import without_base
 from seqlab.runs.derived import load_matrices, write_run
 from seqlab.runs.parameters import axes_of
 from seqlab.system.checks import check_pattern
@@ -57,7 +58,7 @@ def prune(
             "one: choose a larger --share"
         )
     params = unflatten_dict({**base, **pruned}, sep="/")
-    experiment = dataclasses.replace(loaded.experiment, parametrization=None)
+    experiment = dataclasses.replace(without_base(loaded.experiment), parametrization=None)
     write_run(run, out, experiment, params, {"pruned": [loaded.step]})
     return count_zeros(pruned)
 

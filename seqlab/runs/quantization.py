@@ -9,6 +9,7 @@ import numpy as np
 
 from seqlab.parametrizations.quantized import Quantized
 from seqlab.runs import manifest
+from seqlab.runs.base import without_base
 from seqlab.runs.derived import load_matrices, write_run
 from seqlab.runs.parametrized import apply_parametrization, parametrize
 from seqlab.system.files import check_new
@@ -35,7 +36,7 @@ def quantize(run: Path, out: Path, bits: int) -> Sizes:
     parametrization = Quantized(bits)
     check_new(out)
     loaded = load_matrices(run)
-    experiment = dataclasses.replace(loaded.experiment, parametrization=parametrization)
+    experiment = dataclasses.replace(without_base(loaded.experiment), parametrization=parametrization)
     params = jax.tree.map(np.asarray, parametrize(experiment, loaded.params))
     write_run(run, out, experiment, params, {"quantized": [loaded.step]})
     return Sizes(

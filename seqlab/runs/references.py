@@ -15,7 +15,8 @@ from seqlab.types import Params, Reference
 def load_references(
     experiment: Experiment, run: Path, codecs: Codecs, base: Path | None = None
 ) -> dict[str, Reference]:
-    """Returns the references of an experiment by name, each with the best parameters of its run.
+    """Returns the references of an experiment by name, each with the best parameters of its run, including the base
+    of a parametrization, if the run shares one.
 
     Paths are relative to the folder `base`, or to the run if it is None. Raises `SeqlabError` if a path is not a run,
     or if the codec of one of its columns differs from the codec here.

@@ -35,6 +35,8 @@ class LanguageModeling(Task):
     "stream", the next batching.max_length tokens of the text, with the state of a recurrent model carried over."""
     label_smoothing: float = 0.0
     """Label smoothing: share of the target probability that is spread over the vocabulary."""
+    prompts: int = 0
+    """Number of soft prompts before each row (Lester et al. 2021); set model.prompts to the same number."""
     loss_chunk: int = field(default=0, repr=False)  # plans do not depend on it
     """Maximum number of positions whose logits are computed at once, to save memory; 0: all."""
 
@@ -45,6 +47,9 @@ class LanguageModeling(Task):
     def __post_init__(self) -> None:
         if self.rows not in ("lines", "packed", "stream"):
             raise SeqlabError(f"task.rows must be lines, packed or stream, not {self.rows!r}")
+        if self.prompts and self.rows == "packed":
+            raise SeqlabError("task.prompts needs rows of one text: set task.rows to lines or stream")
+        check_minimum("task.prompts", self.prompts, 0)
         check_minimum("task.loss_chunk", self.loss_chunk, 0)
         check_fraction("task.label_smoothing", self.label_smoothing)
 
@@ -67,9 +72,13 @@ class LanguageModeling(Task):
 
     def collate(self, corpus: Corpus, batch_plan: BatchPlan, codecs: Codecs, draw: Draw = None) -> Batch:
         """Returns a batch with the prefix BOS y1 .. ym and the targets y1 .. ym EOS, or for a stream, with tokens and
-        their successors.
+        their successors. Soft prompts precede the prefix.
         """
         tokenizer = codecs["target"]
+        batch = self.collate_text(corpus, batch_plan, tokenizer)
+        return with_prompts(batch, self.prompts, tokenizer.size) if self.prompts else batch
+
+    def collate_text(self, corpus: Corpus, batch_plan: BatchPlan, tokenizer: Any) -> Batch:
         if self.rows == "stream":
             ids, real = stretch(corpus, batch_plan.indices, batch_plan.shape[0] + 1, tokenizer.newline)
             mask = real[:, :-1] & real[:, 1:]  # the last token of the text has no successor
@@ -82,19 +91,44 @@ class LanguageModeling(Task):
         return packed(examples, batch_plan.examples_per_row, tokenizer, batch_plan.shape[0], batch_plan.row_count)
 
     def loss(self, model: Any, params: Params, batch: Batch, context: Context) -> Loss:
-        """Returns the cross-entropy of the next tokens; see `generator_loss`."""
+        """Returns the cross-entropy of the next tokens; see `generator_loss`. Raises `SeqlabError` if the model has
+        another number of soft prompts.
+        """
+        prompts = getattr(model, "prompts", 0)
+        if prompts != self.prompts:
+            raise SeqlabError(f"the model has {prompts} soft prompts, but the task {self.prompts}: set both equal")
         return generator_loss(model, params, batch, context, self.label_smoothing, self.loss_chunk)
 
     def requests(self, inputs: Sequence[Any], codecs: Codecs, max_length: int) -> list[Request]:
-        """Returns requests with prompts of BOS and the inputs. A stream has no BOS; its empty prompt is a newline."""
+        """Returns requests with prompts of BOS and the inputs, after the soft prompts, if any. A stream has no BOS;
+        its empty prompt is a newline.
+        """
         tokenizer = codecs["target"]
+        soft = [tokenizer.size + i for i in range(self.prompts)]
         requests = []
         for ids in inputs:
             begin = [tokenizer.bos]
             if self.rows == "stream":
                 begin = [] if len(ids) else [tokenizer.newline]
+            begin = [*soft, *begin]
             requests.append(Request(None, [*begin, *ids], max_length or DEFAULT_LENGTH, begin=len(begin)))
         return requests
+
+
+def with_prompts(batch: Batch, count: int, vocabulary: int) -> Batch:
+    """Returns the batch with `count` soft prompts, the ids from `vocabulary` upwards, before each row that is not
+    empty. Their targets have weight 0.
+    """
+
+    def pad_left(x: np.ndarray) -> np.ndarray:
+        return np.pad(x, ((0, 0), (count, 0)))
+
+    assert batch.prefix is not None
+    ids, mask = pad_left(batch.prefix.ids), pad_left(batch.prefix.mask)
+    mask[:, :count] = batch.prefix.mask.any(axis=1)[:, None]
+    ids[:, :count] = (vocabulary + np.arange(count)) * mask[:, :count]
+    prefix = Tokens(ids, mask)
+    return Batch(None, prefix, pad_left(batch.targets), pad_left(batch.weights), batch.fresh)
 
 
 def stretch(corpus: Corpus, starts: np.ndarray, count: int, newline: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,4 +1,4 @@
-"""Span corruption, to pre-train encoder-decoders (Raffel et al. 2020): predicts spans that are missing from the source.
+"""Span corruption, to pre-train encoder-decoders (Raffel et al. 2020): predicts spans that the source lacks.
 
 In the source, a sentinel replaces each span. The target has each sentinel, followed by its span:
 

@@ -20,6 +20,8 @@ class TrainingContext(NamedTuple):
     runner: Runner
     shapes: TrainState
     """The shapes of the state, for all devices."""
+    base: Params
+    """The parameters of the base run, if this run shares them; otherwise None."""
     create_state: Callable[[], TrainState]
     """Returns the state at step 0, on the devices."""
     train_step: Callable[[TrainState, Any], tuple[TrainState, dict[str, jax.Array]]]

@@ -10,9 +10,9 @@ from seqlab.distributed.devices import describe_devices
 from seqlab.distributed.sharding import explain
 from seqlab.runs.parameters import axes_of
 from seqlab.runs.parametrized import init_parameters, trained_pattern
+from seqlab.runs.trainable import split
 from seqlab.training.checks import check_experiment
 from seqlab.training.state import optimizer_of
-from seqlab.training.trainable import split
 
 
 def describe_sharding(experiment: Experiment) -> Iterator[str]:

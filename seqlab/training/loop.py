@@ -16,6 +16,7 @@ from seqlab.config import Experiment
 from seqlab.distributed.devices import any_process_requests, fit_rows
 from seqlab.distributed.hosts import on_process_zero
 from seqlab.runs import checkpoint, manifest
+from seqlab.runs.base import BRANCHES, complete, own_branches, shares_base
 from seqlab.runs.curves import draw_curves
 from seqlab.system.errors import SeqlabError, Stopped
 from seqlab.training.context import TrainingContext
@@ -186,7 +187,7 @@ class TrainingLoop:
     def save(self, judged: bool) -> None:
         """Starts saving the state. `judged` is False if the state is yet to be validated."""
         self.progress = dataclasses.replace(self.progress, judged=judged)
-        tree = checkpoint.saved_tree(self.context.runner.to_saved(self.state))
+        tree = own_branches(self.experiment, checkpoint.saved_tree(self.context.runner.to_saved(self.state)))
         self.outputs.saver.save(tree, self.step, self.progress.to_json())
 
     def validate(self) -> None:
@@ -255,6 +256,9 @@ def restore_state(context: TrainingContext, step: int) -> TrainState:
     Pads or truncates the rows of its carry, since the checkpoint may come from a different number of devices.
     """
     targets = context.runner.restore_targets(context.shapes)
-    saved = checkpoint.load_tree(context.run, step, checkpoint.saved_tree(targets))
+    saved = checkpoint.load_tree(context.run, step, own_branches(context.experiment, checkpoint.saved_tree(targets)))
+    if shares_base(context.experiment):
+        for name in BRANCHES & saved.keys():
+            saved[name] = complete(saved[name], context.base, context.shapes.params)
     carry = jax.tree.map(lambda x, target: fit_rows(np.asarray(x), len(target)), saved.get("carry"), targets.carry)
     return context.runner.place(TrainState(**{**saved, "carry": carry}))

@@ -9,12 +9,13 @@ import optax
 
 from seqlab.config import Experiment
 from seqlab.runs.parametrized import init_parameters, loss_of, rollout_of, trained_pattern
+from seqlab.runs.trainable import split
 from seqlab.system.errors import SeqlabError
 from seqlab.training.online import make_online_step
 from seqlab.training.optimizer import optimizer_at
 from seqlab.training.schedule import make_schedule
 from seqlab.training.step import STEP_SUMS, make_step, zeros_like
-from seqlab.training.trainable import check_patterns, split
+from seqlab.training.trainable import check_patterns
 from seqlab.types import Context, Loss, Reference, TrainState
 
 

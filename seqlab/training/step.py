@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from seqlab.training.trainable import merge, split
+from seqlab.runs.trainable import merge, split
 from seqlab.types import AnyArray, Carry, Context, Loss, Params, Reference, TrainState
 
 STEP_SUMS = ("loss", "weight", "gradient_norm", "steps")  # the sums of every step; a loss may add others

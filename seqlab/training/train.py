@@ -20,11 +20,13 @@ from seqlab.data.records import with_absolute_paths
 from seqlab.distributed.devices import Runner, describe_determinism, describe_devices, fill_rows, make_runner
 from seqlab.distributed.hosts import check_equal_across_processes, is_process_zero, on_process_zero, wait_for_all
 from seqlab.runs import manifest
+from seqlab.runs.base import BASE, base_folder, shares_base, with_base
 from seqlab.runs.folder import open_run, refuse_other_folder, without_resumable_fields
 from seqlab.runs.initialize import load_parts
 from seqlab.runs.parameters import axes_of, init_params, load_params
 from seqlab.runs.parametrized import init_parameters, trained_pattern
 from seqlab.runs.references import load_references, place_references, reference_digests
+from seqlab.runs.trainable import split
 from seqlab.system.errors import SeqlabError
 from seqlab.system.files import check_creatable, locked
 from seqlab.system.signals import StopRequest, listen_for_stop
@@ -34,7 +36,6 @@ from seqlab.training.counting import run_counting
 from seqlab.training.prepare import PreparedExperiment, plan_batches, prepare_experiment
 from seqlab.training.recovery import run_training
 from seqlab.training.state import initial_state, training_step
-from seqlab.training.trainable import split
 from seqlab.training.validation import make_validation
 from seqlab.types import Counted, Reference, TrainState
 
@@ -69,15 +70,20 @@ def train(
         refuse_other_folder(run)
         check_creatable(data_dir)
         experiment = dataclasses.replace(experiment, data=with_absolute_paths(experiment.data))
+        experiment = with_base(experiment, init_from, base or run)
+        if shares_base(experiment):
+            init_from = base_folder(experiment, base or run)
         prepared = prepare_experiment(experiment, data_dir, run, init_from, tokenizer, say)
         check_processes_agree(prepared)
         examples = prepared.experiment.validation.examples
         validation_corpus = encode_split(prepared.data, "validation", prepared.codecs, data_dir, examples)
         plan = plan_batches(prepared.experiment, prepared.corpus, say)
         references = load_references(prepared.experiment, run, prepared.codecs, base)
+        record = {**prepared.data.hashes, **reference_digests(references)}
+        frozen = references.pop(BASE).params if shares_base(experiment) else None
         load_initial = functools.partial(load_initial_parameters, prepared.experiment, init_from, base or run, say)
         context = make_context(prepared, plan, validation_corpus, run, load_initial, references, say, stop_request)
-        record = {**prepared.data.hashes, **reference_digests(references)}
+        context = context._replace(base=frozen)
         with lock_run(run):
             steps = on_process_zero(lambda: open_run(prepared.experiment, prepared.codecs, record, run, command))
             if steps < experiment.steps:
@@ -136,6 +142,7 @@ def make_context(
         experiment,
         runner,
         shapes=shapes,
+        base=None,
         create_state=functools.partial(create_state, runner, make_state, experiment, initial),
         train_step=lambda state, batch: compiled_step(state, batch, placed),
         plan=plan,

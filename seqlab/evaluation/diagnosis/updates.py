@@ -11,9 +11,9 @@ import numpy as np
 import optax
 
 from seqlab.distributed.devices import fill_rows, make_runner
+from seqlab.runs.trainable import split
 from seqlab.system.progress_bar import progress
 from seqlab.training.step import LossFunction, make_step, zeros_like
-from seqlab.training.trainable import split
 from seqlab.types import Batch, Params, TrainState
 
 AT_ONCE = 10  # losses of this many steps are read together, as many steps late, so that the device never waits
