@@ -43,10 +43,10 @@ def test_a_row_names_what_there_is(name, monkeypatch):
         for _, _, what, config, *options in (one for one in commands if one[:3] == ("-m", "seqlab.cli", "train")):
             assert what == "train"
             experiment = catalogue.load_config(Path(config))
-            for option in options[::2]:
+            for option in (option for option in options if option.startswith("--")):
                 value = experiment
                 for field in option.removeprefix("--").replace("-", "_").split("."):
-                    assert option == "--out" or hasattr(value, field), option
+                    assert option in ("--out", "--tokenizer") or hasattr(value, field), option
                     value = getattr(value, field, None)
         assert commands[-1][-1] == "--json" or commands[-1][0].startswith("scripts/")
 
