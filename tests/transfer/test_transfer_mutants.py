@@ -1,0 +1,182 @@
+"""Planted bugs in pre-training, encoders and adapters: each must fail the named test."""
+
+import pytest
+
+from seqlab.tasks.masked_tokens import MaskedTokens
+from tests.mutants import Mutant, planted
+
+MASKS = "transfer.test_masked_tokens."
+ENCODERS = "transfer.test_encoders."
+CORRUPTION = "transfer.test_corruption."
+MUTANTS = [
+    (
+        Mutant(
+            "every masked token is [MASK]",
+            "tasks.masked_tokens",
+            "KEPT, RANDOM = 0.1, 0.1",
+            "KEPT, RANDOM = 0.0, 0.0",
+            MASKS + "test_masks",
+        ),
+        ("task",),
+    ),
+    (
+        Mutant(
+            "masks that ignore the epoch",
+            "tasks.masked_tokens",
+            "[*(draw or ()), int(index)]",
+            "[*(draw or ())[:1], int(index)]",
+            MASKS + "test_masks_depend_on_the_epoch",
+        ),
+        (),
+    ),
+    (
+        Mutant(
+            "a second text that always follows",
+            "tasks.masked_tokens",
+            "bool(random.random() < 0.5)",
+            "bool(random.random() < 2.0)",
+            MASKS + "test_pairs",
+        ),
+        (),
+    ),
+    (
+        Mutant(
+            "EOS is masked",
+            "tasks.masked_tokens",
+            "np.flatnonzero(text != codec.eos)",
+            "np.arange(len(text))",
+            MASKS + "test_pairs",
+        ),
+        (),
+    ),
+    (
+        Mutant(
+            "pairs have a weight of their own",
+            "tasks.masked_tokens",
+            "batch.weights.sum(1)",
+            "batch.weights.max(1)",
+            MASKS + "test_the_loss_is_that_of_numpy",
+        ),
+        (),
+    ),
+    (
+        Mutant(
+            "partitions with equal steps",
+            "tasks.span_corruption",
+            "random.choice(total - 1, parts - 1, replace=False)",
+            "np.arange(parts - 1)",
+            CORRUPTION + "test_partitions_are_equally_likely",
+        ),
+        (),
+    ),
+    (
+        Mutant(
+            "a masked word keeps its length",
+            "tasks.denoising",
+            "(is_first | ~is_masked[words])",
+            "(is_first | True)",
+            CORRUPTION + "test_masked_words",
+        ),
+        (),
+    ),
+    (
+        Mutant(
+            "words move too far",
+            "tasks.denoising",
+            "random.uniform(0, self.distance + 1, count)",
+            "random.uniform(0, self.distance + 3, count)",
+            CORRUPTION + "test_shuffled_words_move_a_little",
+        ),
+        (1,),
+    ),
+    (
+        Mutant(
+            "token types ignored",
+            "encoders.bert",
+            "x + self.types(types)",
+            "x + self.types(0 * types)",
+            ENCODERS + "test_token_types_and_the_summary",
+        ),
+        (),
+    ),
+    (
+        Mutant(
+            "backward direction reads ahead",
+            "encoders.bilm",
+            "back(backward, mask, reverse=True, train=train)",
+            "back(backward, mask, train=train)",
+            ENCODERS + "test_neither_direction_sees_its_prediction",
+        ),
+        (),
+    ),
+    (
+        Mutant(
+            "layers are not mixed",
+            "encoders.elmo",
+            "jax.nn.softmax(scores)",
+            "jax.nn.softmax(0 * scores)",
+            ENCODERS + "test_the_mixture_of_layers",
+        ),
+        (),
+    ),
+    (
+        Mutant(
+            "highway gates exchanged",
+            "encoders.kim",
+            "t * jax.nn.relu(inner(summary)) + (1 - t) * summary",
+            "(1 - t) * jax.nn.relu(inner(summary)) + t * summary",
+            ENCODERS + "test_highway_layers",
+        ),
+        (),
+    ),
+    (
+        Mutant(
+            "the second text keeps its place",
+            "models.pair_head",
+            "jnp.argsort(~members, axis=1, stable=True)",
+            "jnp.argsort(members, axis=1, stable=True)",
+            ENCODERS + "test_the_texts_of_a_pair",
+        ),
+        (),
+    ),
+    (
+        Mutant(
+            "a span continues with another label",
+            "metrics.span_f1",
+            'prefix == "I" and label == current',
+            'prefix == "I"',
+            "transfer.test_heads.test_spans",
+        ),
+        ("B-a B-a I-b I-b", {("a", 0, 1), ("a", 1, 2), ("b", 2, 4)}),
+    ),
+    (
+        Mutant(
+            "labels at the last tokens",
+            "tasks.word_tagging",
+            "np.flatnonzero(codec.begins_word[ids])",
+            "np.flatnonzero(np.roll(codec.begins_word[ids], -1))",
+            "transfer.test_heads.test_targets_are_at_the_first_token_of_each_word",
+        ),
+        (),
+    ),
+    (
+        Mutant(
+            "the held-out packages are trained on",
+            "datasets.debian_descriptions",
+            "_place(owner) < 2 * HELD_OUT for",
+            "_place(owner) < HELD_OUT for",
+            "transfer.test_datasets.test_pre_training_text_is_apart_from_the_held_out_splits",
+        ),
+        ("tmp_path",),
+    ),
+]
+
+
+@pytest.mark.parametrize(("mutant", "arguments"), MUTANTS, ids=lambda x: getattr(x, "bug", "").replace(" ", "-"))
+def test_mutant_is_caught(mutant, arguments, tmp_path):
+    module, _, test = mutant.law.rpartition(".")
+    with planted(mutant, f"tests.{module}") as mutated, pytest.raises(AssertionError):
+        places = {"tmp_path": tmp_path, "task": getattr(mutated, "MaskedTokens", MaskedTokens)()}
+        getattr(mutated, test)(
+            *(places.get(argument, argument) if isinstance(argument, str) else argument for argument in arguments)
+        )
