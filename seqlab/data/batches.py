@@ -72,8 +72,11 @@ def with_end(row: Any, codec: Codec) -> Any:
     return np.append(row, codec.eos) if isinstance(codec, TextCodec) else row
 
 
-def blank_batch(model: Any, rows: int = 2, length: int = 2) -> Batch:
-    """Returns a training batch of zeros, sufficient to measure a model."""
+def blank_batch(model: Any, rows: int = 2, length: int = 2, task: Task | None = None) -> Any:
+    """Returns a training batch of zeros, sufficient to measure a model that a task trains."""
+    blank = None if task is None else task.blank(model, rows, length)
+    if blank is not None:
+        return blank
     inputs, tokens = blank_inputs(model, rows, length), blank_tokens(rows, length)
     by_position, by_row = np.ones((rows, length), np.float32), np.ones(rows, np.float32)
     if isinstance(model, Generator):

@@ -75,6 +75,12 @@ class Task(abc.ABC):
         of `draw` and the index of an example.
         """
 
+    def blank(self, model: Any, rows: int, length: int) -> Any:
+        """Returns a batch of zeros, sufficient to measure a model. A task defines it if its batches are not the
+        `Batch` that other tasks of its kind of model have; None stands for that batch.
+        """
+        return None
+
     @abc.abstractmethod
     def loss(self, model: Any, params: Params, batch: Any, context: Context) -> Loss:
         """Returns the loss summed over a batch [B ...], its weight and sums of metrics. Must be a pure function."""

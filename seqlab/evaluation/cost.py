@@ -81,7 +81,7 @@ def costs(experiment: Experiment, length: int, rows: int) -> Costs:
     if experiment.references:
         raise SeqlabError("seqlab cost does not support references")
     model = experiment.model
-    batch = jax.tree.map(jnp.asarray, blank_batch(model, rows, length))
+    batch = jax.tree.map(jnp.asarray, blank_batch(model, rows, length, experiment.task))
     state = initial_state(experiment, batch)
     decoding = decoding_cost(experiment, state.params, batch, length) if isinstance(model, Generator) else None
     paths = model.paths(length)

@@ -19,6 +19,7 @@ from seqlab.data.plan_cache import bucket_plan
 from seqlab.data.plans import BatchPlan, Plan
 from seqlab.data.task import Draw, Task
 from seqlab.layers.losses import cross_entropy, model_outputs
+from seqlab.layers.nesting import blank_inputs
 from seqlab.system.checks import check_minimum
 from seqlab.system.errors import SeqlabError
 from seqlab.types import Batch, Context, Loss, Params, Tagger
@@ -49,6 +50,10 @@ class BidirectionalModeling(Task):
         )
         weights = np.concatenate([np.pad(pairs, ((0, 0), (0, 1))), np.pad(pairs, ((0, 0), (1, 0)))], axis=1)
         return Batch(inputs, None, targets * weights, weights.astype(np.float32))
+
+    def blank(self, model: Any, rows: int, length: int) -> Batch:
+        targets = np.zeros((rows, 2 * length), np.int32)
+        return Batch(blank_inputs(model, rows, length), None, targets, targets + np.float32(1))
 
     def loss(self, model: Any, params: Params, batch: Batch, context: Context) -> Loss:
         """Returns the cross-entropy of the next and the previous tokens."""

@@ -23,6 +23,7 @@ from seqlab.data.plan_cache import bucket_plan
 from seqlab.data.plans import BatchPlan, Plan
 from seqlab.data.task import Draw, Task
 from seqlab.layers.losses import cross_entropy
+from seqlab.layers.nesting import blank_inputs
 from seqlab.system.checks import check_fraction, check_minimum
 from seqlab.types import Context, Loss, MaskedPredictor, Params, Tokens
 
@@ -102,6 +103,10 @@ class MaskedTokens(Task):
             another = (index + 1 + random.integers(len(corpus) - 1)) % len(corpus)
             _, second = split_at_random(corpus.row("source", another), codec.newline, random)
         return (first, second), follows
+
+    def blank(self, model: Any, rows: int, length: int) -> MaskedBatch:
+        zeros = np.zeros((rows, self.count(length)), np.int32)
+        return MaskedBatch(blank_inputs(model, rows, length), zeros, zeros, zeros + np.float32(1), zeros[:, 0])
 
     def count(self, length: int) -> int:
         """Returns the number of tokens to mask in a text of `length` tokens."""

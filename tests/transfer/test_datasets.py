@@ -35,13 +35,13 @@ def splits(dataset):
 
 
 def test_trec(write):
-    write(sentences.CHECKSUMS, "TREC.train.all", b"".join(b"%d caf\xe9 %d ?\n" % (i % 6, i) for i in range(25)))
+    write(sentences.CHECKSUMS, "TREC.train.all", b"".join(b"%d Z\xfcrich %d ?\n" % (i % 6, i) for i in range(25)))
     folder = write(sentences.CHECKSUMS, "TREC.test.all", b"5 How  far ?\n")
     loaded = splits(Sentences("trec", folder))
     assert {name: len(examples) for name, examples in loaded.items()} == {"train": 23, "validation": 2, "test": 1}
     assert loaded["test"] == [{"source": "How far ?", "label": "number"}]
-    assert [example["source"] for example in loaded["validation"]] == ["café 9 ?", "café 19 ?"]
-    assert loaded["train"][0] == {"source": "café 0 ?", "label": "description"}
+    assert [example["source"] for example in loaded["validation"]] == ["Zürich 9 ?", "Zürich 19 ?"]
+    assert loaded["train"][0] == {"source": "Zürich 0 ?", "label": "description"}
 
 
 def test_folds_of_reviews(write):
