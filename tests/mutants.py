@@ -351,6 +351,14 @@ MUTANTS = (
         "classification",
     ),
     Mutant(
+        "spans that ignore the epoch",
+        "tasks.span_corruption",
+        "[*(draw or ()), int(index)]",
+        "[int(index)]",
+        "corruption_follows_the_draw",
+        "span_corruption",
+    ),
+    Mutant(
         "batch filled up with ones",
         "distributed.devices",
         "np.zeros((missing, *x.shape[1:]), x.dtype)",

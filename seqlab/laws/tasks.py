@@ -19,9 +19,9 @@ from seqlab.data.streams import Streams
 from seqlab.data.task import Task
 from seqlab.distributed.devices import fill_rows, fit_rows
 from seqlab.laws.equality import require, require_close, require_equal
-from seqlab.layers.nesting import field_names, readers_of
+from seqlab.layers.nesting import field_names, readers_of, with_fields
 from seqlab.runs.parameters import init_params
-from seqlab.types import Context, Tagger
+from seqlab.types import Context, Reference, Tagger
 
 
 def tiny_corpus(task: Task) -> tuple[Corpus, Codecs, list[dict[str, str]]]:
@@ -216,11 +216,13 @@ def corruption_follows_the_draw(task: Task) -> None:
 def filled_rows_weigh_nothing(task: Task) -> None:
     """Rows that fill up a batch to a multiple of the number of devices do not change the sums of the loss."""
     corpus, codecs, _ = tiny_corpus(task)
-    model = catalogue.without_sizes(models_for(task)[0])
+    model = catalogue.without_sizes(with_fields(models_for(task)[0], dropout=0.0))
     model = catalogue.resolve(Experiment(model, task, None), codecs).model
     batch = task.collate(corpus, tiny_plan(task, corpus).batches(0, None)[0], codecs)
     params = init_params(model, 0)
-    sums = jax.jit(lambda params, batch: jax.tree.leaves(task.loss(model, params, batch, Context())[:3]))
+    references = {"teacher": Reference(model, params)}  # for tasks that need a teacher
+    context = Context(jax.random.key(0), references=references)
+    sums = jax.jit(lambda params, batch: jax.tree.leaves(task.loss(model, params, batch, context)[:3]))
     require_close(sums(params, fill_rows(batch, 8)), sums(params, batch), "sums of the loss with added rows")
 
 

@@ -1,5 +1,4 @@
-"""Translation with a teacher: trains a student on the teacher's distribution of each word (Hinton et al. 2015; Kim &
-Rush 2016).
+"""Translation with a teacher: trains a student on the teacher's distribution of each word (Kim & Rush 2016).
 
 The reference "teacher" names its run: `--references teacher ../teacher`.
 """
