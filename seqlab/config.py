@@ -347,6 +347,7 @@ class Experiment:
     initialize: tuple[tuple[str, str, str], ...] = ()
     """Initialize parts of the model from other runs.
     Each triple names a part of the model, a run, and the part of that run's model to copy: encoder ../lm encoder.
+    If that run has another tokenizer, embeddings are copied by matching pieces.
     Paths are relative to the folder of the run."""
     references: tuple[tuple[str, str], ...] = ()
     """Frozen reference models for the loss.

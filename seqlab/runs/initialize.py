@@ -1,54 +1,98 @@
 """Initialization of parameters from parts of other runs."""
 
 import os
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from flax.traverse_util import flatten_dict
 
+from seqlab import catalogue
+from seqlab.data.codec_files import load_codecs
 from seqlab.runs.parameters import best_parameters
+from seqlab.runs.pieces import PieceAxis, copy_matching, piece_axes
 from seqlab.system.errors import SeqlabError
 from seqlab.types import Params
+
+
+NO_PIECES: Mapping[str, PieceAxis] = MappingProxyType({})
 
 
 def load_parts(
     initialize: Sequence[tuple[str, str, str]],
     folder: Path,
-    shapes: Params,
+    params: Params,
     say: Callable[[str], None],
     given: Collection[str] = (),
+    pieces: Mapping[str, PieceAxis] = NO_PIECES,
 ) -> dict[str, np.ndarray]:
-    """Returns parameters by path, such as "params/encoder/stack_0/self_attention/query/kernel", for a model whose
-    parameters have these `shapes`.
+    """Returns parameters by path, such as "params/encoder/stack_0/self_attention/query/kernel", for a model with the
+    initial parameters `params`. Their shapes suffice if no array has an axis of `pieces`, which are given by path
+    below "params".
 
     Each item of `initialize` is a part of the model, a run, and the part of the run's best parameters to copy. The
     path of a run is relative to `folder`. A part is a prefix of paths below "params", such as "encoder" or
-    "encoder/stack_0"; "" is the whole model. Later parts replace earlier ones. Reports the numbers of arrays that are
-    copied, unused and new; the paths in `given` are initialized elsewhere and are not new. Raises `SeqlabError` if an
-    array has another shape, or if a part copies nothing.
+    "encoder/stack_0"; "" is the whole model. Later parts replace earlier ones. If the run has another tokenizer, only
+    the entries of pieces that both tokenizers have are copied; the others keep their initial values. Reports the
+    numbers of arrays that are copied, unused and new; the paths in `given` are initialized elsewhere and are not new.
+    Raises `SeqlabError` if an array has another shape, or if a part copies nothing.
     """
-    needed: Any = flatten_dict(shapes["params"], sep="/")
+    needed: Any = flatten_dict(params["params"], sep="/")
     taken: dict[str, np.ndarray] = {}
     for part, run, stored_part in initialize:
-        stored = parameters_below(Path(os.path.normpath(folder / run)), stored_part)
+        stored_run = Path(os.path.normpath(folder / run))
+        stored = parameters_below(stored_run, stored_part)
         pairs = {join(part, rest): leaf for rest, leaf in stored.items()}
         fitting = {path: leaf for path, leaf in pairs.items() if path in needed}
         if not fitting:
             raise SeqlabError(
                 f"initialize: no parameter of {quoted(stored_part)} of the run {run} fits {quoted(part)} of this one"
             )
+        stored_paths = {path: join(stored_part, rest) for path, rest in zip(pairs, stored, strict=True)}
+        tables = {stored_paths[path]: leaf.shape for path, leaf in fitting.items() if path in pieces}
+        stored_pieces = pieces_of(stored_run, tables) if tables else {}
+        lines = []
         for path, leaf in fitting.items():
-            if leaf.shape != needed[path].shape:
-                raise SeqlabError(f"initialize: {path} is {leaf.shape} in {run}, but {needed[path].shape} here")
+            initial, axes = taken.get(path, needed[path]), (pieces.get(path), stored_pieces.get(stored_paths[path]))
+            if axes[0] is not None and (axes[1] is None or axes[1].codec.digest != axes[0].codec.digest):
+                fitting[path], count = match_pieces(path, run, initial, leaf, *axes)
+                lines.append(f"{path}: {count:,} of {len(axes[0].codec.names):,} rows by matching pieces")
+            elif leaf.shape != initial.shape:
+                raise shape_error(path, run, leaf, initial)
         taken |= fitting
         left = f", {len(pairs) - len(fitting)} unused" if len(pairs) > len(fitting) else ""
         say(f"{part or 'all'}: {len(fitting)} arrays from {stored_part or 'all'} of {run}{left}")
+        for line in lines:
+            say(line)
     new = sorted(path for path in needed.keys() - taken.keys() if f"params/{path}" not in given)
     if new:
         say(f"new: {len(new)} arrays, {', '.join(new[:3])}{', ...' if len(new) > 3 else ''}")
     return {f"params/{path}": leaf for path, leaf in taken.items()}
+
+
+def pieces_of(run: Path, sizes: dict[str, tuple[int, ...]]) -> dict[str, PieceAxis]:
+    """Returns the axes of pieces of some parameters of a run, as `piece_axes` does."""
+    experiment = catalogue.load_experiment(run / "experiment.json")
+    return piece_axes(experiment.model, load_codecs(run, experiment.task.columns), sizes)
+
+
+def match_pieces(
+    path: str, run: str, initial: Any, leaf: Any, here: PieceAxis, there: PieceAxis | None
+) -> tuple[np.ndarray, int]:
+    """Returns a parameter of this model with the entries of pieces that the tokenizer of the run has, too, and their
+    number. Raises `SeqlabError` if the entries have another shape, or if the run has no tokenizer for them.
+    """
+    if there is None:
+        raise SeqlabError(f"initialize: the entries of {path} are not pieces of a tokenizer in {run}: leave it out")
+    if np.delete(leaf.shape, there.axis).tolist() != np.delete(initial.shape, here.axis).tolist():
+        raise shape_error(path, run, leaf, initial)
+    return copy_matching(initial, here, leaf, there)
+
+
+def shape_error(path: str, run: str, leaf: Any, initial: Any) -> SeqlabError:
+    return SeqlabError(f"initialize: {path} is {leaf.shape} in {run}, but {initial.shape} here")
 
 
 def parameters_below(run: Path, part: str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from flax.traverse_util import flatten_dict
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from seqlab import catalogue
 from seqlab.config import Experiment
@@ -25,6 +25,7 @@ from seqlab.runs.folder import open_run, refuse_other_folder, without_resumable_
 from seqlab.runs.initialize import load_parts
 from seqlab.runs.parameters import axes_of, init_params, load_params
 from seqlab.runs.parametrized import init_parameters, trained_pattern
+from seqlab.runs.pieces import piece_axes
 from seqlab.runs.references import load_references, place_references, reference_digests
 from seqlab.runs.trainable import split
 from seqlab.system.errors import SeqlabError
@@ -81,7 +82,7 @@ def train(
         references = load_references(prepared.experiment, run, prepared.codecs, base)
         record = {**prepared.data.hashes, **reference_digests(references)}
         frozen = references.pop(BASE).params if shares_base(experiment) else None
-        load_initial = functools.partial(load_initial_parameters, prepared.experiment, init_from, base or run, say)
+        load_initial = functools.partial(load_initial_parameters, prepared, init_from, base or run, say)
         context = make_context(prepared, plan, validation_corpus, run, load_initial, references, say, stop_request)
         context = context._replace(base=frozen)
         with lock_run(run):
@@ -155,17 +156,21 @@ def make_context(
 
 
 def load_initial_parameters(
-    experiment: Experiment, init_from: Path | None, folder: Path, say: Callable[[str], None]
+    prepared: PreparedExperiment, init_from: Path | None, folder: Path, say: Callable[[str], None]
 ) -> dict[str, Any]:
     """Returns, by path, the parameters that a new run takes from other runs: those of `init_from`, and the parts in
     `experiment.initialize`, whose run paths are relative to `folder`. Raises `SeqlabError` if shapes differ.
     """
-    initial: dict[str, Any] = {}
-    shapes = jax.eval_shape(functools.partial(init_params, experiment.model, experiment.seed))
+    experiment, initial = prepared.experiment, {}
+    make_params = functools.partial(init_params, experiment.model, experiment.seed)
     if init_from is not None:
-        initial = flatten_dict(load_params(init_from, shapes), sep="/")  # pyright: ignore[reportAssignmentType]
+        initial: dict[str, Any] = flatten_dict(load_params(init_from, jax.eval_shape(make_params)), sep="/")  # pyright: ignore[reportAssignmentType]
     if experiment.initialize:
-        initial |= load_parts(experiment.initialize, folder, shapes, say, initial)
+        leaves: dict[str, Any] = flatten_dict(make_params(), sep="/")  # pyright: ignore[reportAssignmentType]
+        params = unflatten_dict(leaves | initial, sep="/")
+        shapes = {path.removeprefix("params/"): leaf.shape for path, leaf in leaves.items()}
+        pieces = piece_axes(experiment.model, prepared.codecs, shapes)
+        initial |= load_parts(experiment.initialize, folder, params, say, initial, pieces)
     return initial
 
 

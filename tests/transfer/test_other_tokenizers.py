@@ -1,0 +1,164 @@
+"""Initialization from a run with another tokenizer: rows of embedding tables are copied by matching pieces."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+from flax.traverse_util import flatten_dict
+
+from seqlab import catalogue
+from seqlab.codecs.label import Label
+from seqlab.codecs.sentencepiece import train_sentencepiece
+from seqlab.codecs.symbols import Symbols
+from seqlab.config import Text
+from seqlab.datasets.local_files import LocalFiles
+from seqlab.encoders.bert import BertEncoder
+from seqlab.laws.training import tiny_experiment
+from seqlab.models.classifier_head import ClassifierHead
+from seqlab.readers.words import Words
+from seqlab.runs import checkpoint, manifest
+from seqlab.runs.initialize import load_parts
+from seqlab.runs.parameters import axes_of, init_params
+from seqlab.runs.pieces import PieceAxis, codec_of, copy_matching, piece_axes
+from seqlab.system.errors import SeqlabError
+from seqlab.tasks.classification import Classification
+from seqlab.training.train import train
+from tests.command import save_untrained
+
+OLD = train_sentencepiece(["the cat sat on the mat", "a dog"], Text("bpe", 290 + 10))
+NEW = train_sentencepiece(["the dog ran to the cat", "a bird"], Text("bpe", 290 + 14))
+SAME_SIZE = train_sentencepiece(["quick brown foxes jump", "over lazy hounds"], Text("bpe", 290 + 10))
+
+
+def bert(**changes):
+    return BertEncoder(Words(), layers=1, dim=8, heads=2, hidden=12, max_length=24, **changes)
+
+
+def classifying():
+    return dataclasses.replace(tiny_experiment(), model=ClassifierHead(bert()), task=Classification())
+
+
+def resolved(codec, experiment=None):
+    codecs = {"source": codec, "label": Label(("x", "y"))}
+    return catalogue.resolve(experiment or classifying(), codecs).model, codecs
+
+
+def shapes_of(model):
+    params = jax.eval_shape(lambda: init_params(model, 0))
+    return {path: leaf.shape for path, leaf in flatten_dict(params["params"], sep="/").items()}
+
+
+def matched_in_numpy(initial, names, stored, stored_names):
+    """Returns what a loop over the pieces returns: the definition, slowly."""
+    result = np.array(initial)
+    for i, name in enumerate(names):
+        if name in stored_names:
+            result[i] = stored[stored_names.index(name)]
+    return result
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_entries_move_with_their_pieces(axis):
+    random = np.random.default_rng(0)
+    stored, initial = (random.normal(size=(len(codec.names), 3)) for codec in (OLD, NEW))
+    copied, count = copy_matching(
+        np.moveaxis(initial, 0, axis), PieceAxis(axis, NEW), np.moveaxis(stored, 0, axis), PieceAxis(axis, OLD)
+    )
+    expected = matched_in_numpy(initial, NEW.names, stored, OLD.names)
+    np.testing.assert_array_equal(np.moveaxis(copied, axis, 0), expected)
+    assert count == len({*NEW.names} & {*OLD.names})
+    assert 260 < count < len(NEW.names)
+
+
+def test_a_table_belongs_to_its_reader_or_encoder():
+    model, codecs = resolved(NEW)
+    axes = piece_axes(model, codecs, shapes_of(model))
+    assert {path: (axis, codec.digest) for path, (axis, codec) in axes.items()} == {
+        "encoder/words/table": (0, NEW.digest)  # not encoder/types/table, which has two entries
+    }
+    transformer = catalogue.module("models", "transformer").TINY.clone(
+        reader=Words(vocabulary=len(OLD.names)), vocabulary=len(NEW.names), tie="none", biases=True
+    )
+    axes = piece_axes(transformer, {"source": OLD, "target": NEW}, shapes_of(transformer))
+    assert {path: (axis, codec.digest) for path, (axis, codec) in axes.items()} == {
+        "reader/words/table": (0, OLD.digest),
+        "words/table": (0, NEW.digest),
+        "words/bias": (0, NEW.digest),
+        "words/output/kernel": (1, NEW.digest),
+    }
+    declared = axes_of(transformer)
+    assert {path for path in declared if "vocabulary" in declared[path].names} == axes.keys()
+
+
+def test_a_table_of_several_tokenizers_is_in_doubt():
+    with pytest.raises(SeqlabError, match="initialize: bias may belong to the tokenizer of any of the columns a, b,"):
+        codec_of("bias", ClassifierHead(bert()), {"a": OLD, "b": NEW})
+    assert codec_of("bias", ClassifierHead(bert()), {"a": OLD, "b": OLD}) == OLD
+    assert codec_of("bias", ClassifierHead(bert()), {"a": OLD, "target": NEW}) == NEW
+    assert codec_of("bias", ClassifierHead(bert()), {"a": Symbols(("x",))}) is None
+
+
+def pretrained(folder, codec):
+    save_untrained(classifying(), {"source": codec, "label": Label(("x", "y"))}, folder, 3)
+    return flatten_dict(checkpoint.restore(folder, 1)["params"], sep="/")
+
+
+@pytest.mark.parametrize("codec", [OLD, SAME_SIZE], ids=["another size", "the same size"])
+def test_training_starts_with_matching_rows(tmp_path, codec):
+    """A run with its own tokenizer starts from an encoder with another: also if both have as many pieces."""
+    stored = pretrained(tmp_path / "pre", codec)
+    (tmp_path / "new.model").write_bytes(NEW.model if codec is OLD else OLD.model)
+    here = NEW if codec is OLD else OLD
+    experiment = dataclasses.replace(
+        classifying(), data=moods(tmp_path), steps=1, initialize=(("encoder", str(tmp_path / "pre"), "encoder"),)
+    )
+    experiment = dataclasses.replace(experiment, schedule=dataclasses.replace(experiment.schedule, peak=0.0))
+    lines: list[str] = []
+    train(experiment, tmp_path / "run", tmp_path / "data", tokenizer=tmp_path / "new.model", say=lines.append)
+    tree = checkpoint.restore(tmp_path / "run", manifest.choose_step(tmp_path / "run", "last"))
+    leaves = flatten_dict(tree["params"], sep="/")
+    model, _ = resolved(here)
+    initial = init_params(model, experiment.seed)["params"]["encoder"]["words"]["table"]
+    expected = matched_in_numpy(initial, here.names, stored["params/encoder/words/table"], codec.names)
+    np.testing.assert_array_equal(leaves["params/encoder/words/table"], expected)
+    for path in leaves:
+        if path.startswith("params/encoder/") and "words" not in path:
+            np.testing.assert_array_equal(leaves[path], stored[path])
+    count = len({*here.names} & {*codec.names})
+    line = f"encoder/words/table: {count:,} of {len(here.names):,} rows by matching pieces"
+    assert [text for text in lines if "pieces" in text] == [line]
+
+
+def moods(folder):
+    for split, count in (("train", 12), ("validation", 4), ("test", 4)):
+        rows = [f"{'the cat' if i % 2 else 'a dog'}\t{'xy'[i % 2]}" for i in range(count)]
+        (folder / f"{split}.tsv").write_text("\n".join(["text\tmood", *rows, ""]))
+    files = (str(folder / f"{split}.tsv") for split in ("train", "validation", "test"))
+    return LocalFiles(*files, source="text", label="mood")
+
+
+def test_equal_tokenizers_copy_all_entries(tmp_path):
+    stored = pretrained(tmp_path / "pre", OLD)
+    model, codecs = resolved(OLD)
+    params = init_params(model, 0)
+    lines: list[str] = []
+    parts = (("encoder", str(tmp_path / "pre"), "encoder"),)
+    taken = load_parts(parts, tmp_path, params, lines.append, pieces=piece_axes(model, codecs, shapes_of(model)))
+    np.testing.assert_array_equal(taken["params/encoder/words/table"], stored["params/encoder/words/table"])
+    assert not any("pieces" in line for line in lines)
+
+
+def test_what_does_not_fit_is_refused(tmp_path):
+    pretrained(tmp_path / "pre", OLD)
+    wider = dataclasses.replace(classifying(), model=ClassifierHead(bert().clone(dim=12)))
+    model, codecs = resolved(NEW, wider)
+    parts = (("encoder/words", str(tmp_path / "pre"), "encoder/words"),)
+    with pytest.raises(SeqlabError, match=r"encoder/words/table is \(300, 8\) in .*, but \(304, 12\) here"):
+        load_parts(parts, tmp_path, init_params(model, 0), print, pieces=piece_axes(model, codecs, shapes_of(model)))
+    model, codecs = resolved(OLD)
+    parts = (("encoder/words", str(tmp_path / "pre"), "encoder/stack/stack_0/self_norm"),)
+    pieces = {"encoder/words/scale": PieceAxis(0, NEW)}
+    like = {"params": {"encoder": {"words": {"scale": np.zeros(8, np.float32)}}}}
+    with pytest.raises(SeqlabError, match="the entries of encoder/words/scale are not pieces of a tokenizer in"):
+        load_parts(parts, tmp_path, like, print, pieces=pieces)
