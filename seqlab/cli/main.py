@@ -16,6 +16,7 @@ from seqlab.cli.completion import completion_script
 from seqlab.cli.compression import merge, prune, quantize
 from seqlab.cli.decoding import decode, logprob, predict
 from seqlab.cli.doctor import doctor
+from seqlab.cli.embedding import embed
 from seqlab.cli.evaluation import analyze, compare, evaluate, score
 from seqlab.cli.inspection import inspect, report, show_batch
 from seqlab.cli.interop import export, import_run
@@ -48,6 +49,7 @@ GROUPS: dict[str, dict[str, Callable[..., None]]] = {
     "Decode and score": {
         "decode": decode,
         "predict": predict,
+        "embed": embed,
         "logprob": logprob,
         "evaluate": evaluate,
         "score": score,

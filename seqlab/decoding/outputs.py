@@ -12,6 +12,7 @@ from seqlab.data.padding import pad_inputs
 from seqlab.data.task import Prediction
 from seqlab.decoding.trained import TrainedModel
 from seqlab.layers.losses import model_outputs
+from seqlab.types import Inputs, Params
 
 ROWS = 64  # sequences in a batch
 
@@ -21,11 +22,13 @@ def outputs_of(
     rows: Sequence[Any],
     column: str = "source",
     to_inputs: Callable[[Sequence[Any], Any, int, int], Any] = pad_inputs,
+    compute: Callable[[Any, Params, Inputs], jax.Array] = model_outputs,
 ) -> list[np.ndarray]:
     """Returns the outputs of a model for each row of a column: logits [C], or logits per position [T C], or a number.
-    Rows are computed in batches of few shapes. `to_inputs`, like `pad_inputs`, makes the inputs of a batch.
+    Rows are computed in batches of few shapes. `to_inputs`, like `pad_inputs`, makes the inputs of a batch; `compute`,
+    a function of a model, its parameters and inputs, returns the outputs.
     """
-    outputs, codec, results = make_outputs(trained.model), trained.codecs[column], []
+    outputs, codec, results = make_outputs(trained.model, compute), trained.codecs[column], []
     for at in range(0, len(rows), ROWS):
         batch = [as_row(row, codec) for row in rows[at : at + ROWS]]
         length = room_for(batch, trained.model.longest)
@@ -51,5 +54,5 @@ def room_for(rows: Sequence[np.ndarray], longest: int | None) -> int:
 
 
 @functools.lru_cache(maxsize=16)
-def make_outputs(model: Any) -> Callable[..., jax.Array]:
-    return jax.jit(functools.partial(model_outputs, model))
+def make_outputs(model: Any, compute: Callable[..., jax.Array] = model_outputs) -> Callable[..., jax.Array]:
+    return jax.jit(functools.partial(compute, model))

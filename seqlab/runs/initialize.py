@@ -16,7 +16,6 @@ from seqlab.runs.pieces import PieceAxis, copy_matching, piece_axes
 from seqlab.system.errors import SeqlabError
 from seqlab.types import Params
 
-
 NO_PIECES: Mapping[str, PieceAxis] = MappingProxyType({})
 
 

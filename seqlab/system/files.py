@@ -175,12 +175,21 @@ def open_output(path: Path | None) -> Iterator[TextIO]:
         with path.open("w", encoding="utf-8") as stream:
             yield stream
         return
-    path = path.resolve()
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    with replaced_file(path) as part:
         zipped = path.suffix == ".gz"
         with gzip.open(part, "wt", encoding="utf-8") if zipped else part.open("w", encoding="utf-8") as stream:
             yield stream
+
+
+@contextlib.contextmanager
+def replaced_file(path: Path) -> Iterator[Path]:
+    """Yields the path of a temporary file, which replaces `path` at the end of the block. An error removes it, and
+    leaves the previous file unchanged.
+    """
+    path = path.resolve()
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        yield part
         part.rename(path)
     except OSError as error:
         raise SeqlabError(f"{path}: cannot be written: {error.strerror or error}") from None
