@@ -83,11 +83,22 @@ class Optimizer:
     """Maximum global norm of the gradient; 0: no clipping."""
     average: float = 0.0
     """Decay of a moving average of the parameters, which validation and decoding use; 0: no average."""
+    average_from: int = 0
+    """First step of an equal-weight mean of the parameters after each step (Izmailov et al. 2018),
+    which validation and decoding use; 0: no mean."""
+    l1: float = 0.0
+    """Coefficient of the L1 norm of matrices, which is added to the gradient but not to the reported loss."""
     trainable: str = ""
     """Train only the parameters whose path contains a match of this regular expression.
     Empty: train all parameters, or only those that a parametrization adds, if it adds any."""
     rates: tuple[tuple[str, float], ...] = ()
     """Multipliers of the learning rate: pairs of a regular expression and a factor.
+    The first expression that matches a parameter's path applies."""
+    depth_decay: float = 1.0
+    """Factor of the learning rate for each layer above a parameter in its stack (Howard & Ruder 2018); 1: none.
+    Embeddings and readers are below all layers. Heads keep their rate."""
+    unfreeze: tuple[tuple[str, int], ...] = ()
+    """Gradual unfreezing: pairs of a regular expression and the first step that trains the matching parameters.
     The first expression that matches a parameter's path applies."""
 
     def __post_init__(self) -> None:
@@ -97,14 +108,23 @@ class Optimizer:
             check_pattern("optimizer.rates", pattern)
             if not 0 < rate < math.inf:
                 raise SeqlabError(f"optimizer.rates: the factor of {pattern!r} must be above 0, not {rate}")
+        for pattern, first in self.unfreeze:
+            check_pattern("optimizer.unfreeze", pattern)
+            if first < 2:
+                raise SeqlabError(f"optimizer.unfreeze: the step of {pattern!r} must be at least 2, not {first}")
+        if not 0 < self.depth_decay <= 1:
+            raise SeqlabError(f"optimizer.depth_decay must be above 0 and at most 1, not {self.depth_decay}")
         if self.name not in OPTIMIZERS:
             raise SeqlabError(f"unknown optimizer {self.name!r}: use one of {', '.join(OPTIMIZERS)}")
-        check_minimums(self, "optimizer.", clip=0)
+        check_minimums(self, "optimizer.", clip=0, average_from=0)
         check_fraction("optimizer.beta1", self.beta1)
         check_fraction("optimizer.beta2", self.beta2)
         check_nonnegative("optimizer.epsilon", self.epsilon)
         check_nonnegative("optimizer.weight_decay", self.weight_decay)
+        check_nonnegative("optimizer.l1", self.l1)
         check_fraction("optimizer.average", self.average)
+        if self.average and self.average_from:
+            raise SeqlabError("optimizer.average and optimizer.average_from are two averages: leave out one of them")
         if not math.isfinite(self.clip):
             raise SeqlabError(f"optimizer.clip must be a finite number, not {self.clip}")
 

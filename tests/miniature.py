@@ -19,6 +19,7 @@ from seqlab.laws.training import tiny_experiment
 from seqlab.runs import checkpoint, manifest
 from seqlab.system import digests
 from seqlab.system.signals import StopRequest
+from seqlab.training.averages import average_of
 from seqlab.training.context import TrainingContext
 from seqlab.training.optimizer import optimizer_at
 from seqlab.training.schedule import make_schedule
@@ -110,7 +111,7 @@ def compiled(nonfinite: str) -> Any:
     config, runner = experiment(), make_runner(Parallel())
     optimizer = optimizer_at(config.optimizer, make_schedule(config.schedule, config.steps))
     skip = nonfinite == "skip"
-    return runner, runner.compile(make_step(loss, optimizer, SEED, average_decay=config.optimizer.average, skip=skip))
+    return runner, runner.compile(make_step(loss, optimizer, SEED, average=average_of(config.optimizer), skip=skip))
 
 
 def first_state() -> TrainState:

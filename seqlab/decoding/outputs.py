@@ -25,8 +25,8 @@ def outputs_of(
     compute: Callable[[Any, Params, Inputs], jax.Array] = model_outputs,
 ) -> list[np.ndarray]:
     """Returns the outputs of a model for each row of a column: logits [C], or logits per position [T C], or a number.
-    Rows are computed in batches of few shapes. `to_inputs`, like `pad_inputs`, makes the inputs of a batch; `compute`,
-    a function of a model, its parameters and inputs, returns the outputs.
+    Rows are computed in batches of few shapes. `to_inputs`, like `pad_inputs`, makes the inputs of a batch.
+    `compute`, a function of a model, its parameters and inputs, returns the outputs.
     """
     outputs, codec, results = make_outputs(trained.model, compute), trained.codecs[column], []
     for at in range(0, len(rows), ROWS):

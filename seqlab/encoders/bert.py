@@ -63,7 +63,7 @@ class BertEncoder(nn.Module, TextEncoder):
         self.place = Positions(self.positions, self.dim, self.max_length, deviation=1.0)
         self.first = self.param("first", nn.initializers.normal(1.0), (self.dim,))
         declare_axes(self, "first", ("width",))
-        self.embedding_norm = LayerNorm()
+        self.embedding_norm = LayerNorm("width")
         sizes = (self.layers, self.dim, self.heads, self.hidden, self.dropout, self.dropout)
         self.stack = Stack(*sizes, self.norm, self.activation, True, dtype=self.dtype)
         self.drop = Dropout(self.dropout)

@@ -22,6 +22,7 @@ from seqlab.readers.words import Words
 from seqlab.runs.checkpoint import restore
 from seqlab.runs.manifest import checkpoint_steps, read_manifest
 from seqlab.runs.parameters import axes_of
+from seqlab.training.averages import moving_average
 from seqlab.training.step import make_step
 from seqlab.training.train import train
 from seqlab.types import Batch
@@ -58,16 +59,16 @@ def devices_agree() -> None:
         whole = fetch(state)
         return jax.tree.leaves(jax.tree.map(np.asarray, (whole.params, whole.sums, whole.average)))
 
-    task, decay = catalogue.part_class("tasks", "translation")(), 0.7
+    task, average = catalogue.part_class("tasks", "translation")(), moving_average(0.7)
     alone = {}
     for parallel, parts in SPLITS:
         dropout = 0.3 if (parallel.name, parts) == ("jit", 1) else 0.0
         loss = functools.partial(task.loss, model.clone(dropout=dropout))
         if dropout not in alone:
-            step = jax.jit(make_step(loss, optimizer, 0, average_decay=decay))
+            step = jax.jit(make_step(loss, optimizer, 0, average=average))
             alone[dropout] = train_leaves(step, lambda x: x, lambda x: x, lambda x: x)
         runner = make_runner(parallel, parts, axes_of(model))
-        step = runner.compile(make_step(loss, optimizer, 0, runner.axis, accumulate=parts, average_decay=decay))
+        step = runner.compile(make_step(loss, optimizer, 0, runner.axis, accumulate=parts, average=average))
         leaves = train_leaves(step, runner.place, lambda x, r=runner: r.feed(fill_rows(x, r.parts)), runner.fetch)
         for i, (leaf, expected) in enumerate(zip(leaves, alone[dropout], strict=True)):
             require_close(leaf, expected, f"{parallel} in {parts} part(s) on {len(jax.devices())} devices, leaf {i}")

@@ -54,10 +54,11 @@ def load_parts(
         stored_pieces = pieces_of(stored_run, tables) if tables else {}
         lines = []
         for path, leaf in fitting.items():
-            initial, axes = taken.get(path, needed[path]), (pieces.get(path), stored_pieces.get(stored_paths[path]))
-            if axes[0] is not None and (axes[1] is None or axes[1].codec.digest != axes[0].codec.digest):
-                fitting[path], count = match_pieces(path, run, initial, leaf, *axes)
-                lines.append(f"{path}: {count:,} of {len(axes[0].codec.names):,} rows by matching pieces")
+            initial, here = taken.get(path, needed[path]), pieces.get(path)
+            there = stored_pieces.get(stored_paths[path])
+            if here is not None and (there is None or there.codec.digest != here.codec.digest):
+                fitting[path], count = match_pieces(path, run, initial, leaf, here, there)
+                lines.append(f"{path}: {count:,} of {len(here.codec.names):,} rows by matching pieces")
             elif leaf.shape != initial.shape:
                 raise shape_error(path, run, leaf, initial)
         taken |= fitting

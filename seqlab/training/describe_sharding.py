@@ -11,6 +11,7 @@ from seqlab.distributed.sharding import explain
 from seqlab.runs.parameters import axes_of
 from seqlab.runs.parametrized import init_parameters, trained_pattern
 from seqlab.runs.trainable import split
+from seqlab.training.averages import average_of
 from seqlab.training.checks import check_experiment
 from seqlab.training.state import optimizer_of
 
@@ -21,7 +22,7 @@ def describe_sharding(experiment: Experiment) -> Iterator[str]:
     experiment = catalogue.with_expected_sizes(experiment)
     params = jax.eval_shape(lambda: init_parameters(experiment))
     moments = jax.eval_shape(lambda: optimizer_of(experiment).init(split(params, trained_pattern(experiment))[0]))
-    average = params if experiment.optimizer.average else None
+    average = params if average_of(experiment.optimizer) else None
     parallel = experiment.parallel
     yield describe_devices(parallel)
     sizes = (axes_of(experiment.model), parallel.fsdp, parallel.tensor)

@@ -11,6 +11,8 @@ from seqlab.config import Experiment
 from seqlab.runs.parametrized import init_parameters, loss_of, rollout_of, trained_pattern
 from seqlab.runs.trainable import split
 from seqlab.system.errors import SeqlabError
+from seqlab.training.averages import average_of
+from seqlab.training.depth import depth_factors
 from seqlab.training.online import make_online_step
 from seqlab.training.optimizer import optimizer_at
 from seqlab.training.schedule import make_schedule
@@ -21,17 +23,17 @@ from seqlab.types import Context, Loss, Reference, TrainState
 
 def training_step(experiment: Experiment, axis: str | None = None) -> Callable[..., Any]:
     """Returns the training step of an experiment. Gradients are summed over the devices of `axis`, if it is given."""
+    task = experiment.task
     step = make_step(
         loss_of(experiment),
         optimizer_of(experiment),
         experiment.seed,
         axis,
         accumulate=experiment.accumulate,
-        average_decay=experiment.optimizer.average,
+        average=average_of(experiment.optimizer, updates_of(experiment)),
         skip=experiment.nonfinite == "skip",
         trainable=trained_pattern(experiment),
     )
-    task = experiment.task
     return (
         make_online_step(step, rollout_of(experiment), experiment.seed, task.updates, axis) if task.online else step
     )
@@ -46,6 +48,7 @@ def initial_state(experiment: Experiment, batch: Any, references: dict[str, Refe
     params, settings = init_parameters(experiment), experiment.optimizer
     check_patterns(params, "optimizer.trainable", [settings.trainable])
     check_patterns(params, "optimizer.rates", [pattern for pattern, _ in settings.rates])
+    check_patterns(params, "optimizer.unfreeze", [pattern for pattern, _ in settings.unfreeze])
     trained, _ = split(params, trained_pattern(experiment))
     if not jax.tree.leaves(trained):
         raise SeqlabError("no parameter is trained, since integers are not: set optimizer.trainable")
@@ -59,7 +62,7 @@ def initial_state(experiment: Experiment, batch: Any, references: dict[str, Refe
         optimizer=optimizer_of(experiment).init(trained),
         carry=zeros_like(value.carry),
         sums={name: jnp.float32(0) for name in (*STEP_SUMS, *value.sums)},
-        average=jax.tree.map(jnp.copy, params) if settings.average else None,
+        average=jax.tree.map(jnp.copy, params) if average_of(settings) else None,
     )
 
 
@@ -83,6 +86,11 @@ def optimizer_of(experiment: Experiment) -> optax.GradientTransformation:
     """Returns the optimizer of an experiment with its learning-rate schedule, which counts steps; a step of an online
     task is a rollout.
     """
-    rate = make_schedule(experiment.schedule, experiment.steps)
-    updates = experiment.task.updates if experiment.task.online else 1
-    return optimizer_at(experiment.optimizer, lambda count: rate(count // updates))
+    rate, updates = make_schedule(experiment.schedule, experiment.steps), updates_of(experiment)
+    factors = depth_factors(experiment)
+    return optimizer_at(experiment.optimizer, lambda count: rate(count // updates), factors, updates)
+
+
+def updates_of(experiment: Experiment) -> int:
+    """Returns the number of updates in a step."""
+    return experiment.task.updates if experiment.task.online else 1

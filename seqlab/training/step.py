@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import optax
 
 from seqlab.runs.trainable import merge, split
-from seqlab.types import AnyArray, Carry, Context, Loss, Params, Reference, TrainState
+from seqlab.training.averages import Average
+from seqlab.types import Carry, Context, Loss, Params, Reference, TrainState
 
 STEP_SUMS = ("loss", "weight", "gradient_norm", "steps")  # the sums of every step; a loss may add others
 LossFunction = Callable[[Params, Any, Context], Loss]  # of parameters and a batch
@@ -22,7 +23,7 @@ def make_step(
     axis: str | None = None,
     *,
     accumulate: int = 1,
-    average_decay: float = 0.0,
+    average: Average | None = None,
     skip: bool = False,
     trainable: str = "",
 ) -> Callable[[TrainState, Any], tuple[TrainState, dict[str, jax.Array]]]:
@@ -30,10 +31,10 @@ def make_step(
 
     Gradients are taken of the summed loss. Gradients and weights are summed over the devices of `axis` (None: one
     program has the whole batch) and over the `accumulate` parts in which a batch is processed, and divided once at
-    the end. Every weight therefore counts the same, whichever device its row is on. `average_decay` is the decay of
-    the moving average of the parameters, or 0 for no average. With `skip`, a step with a loss or gradient that is not
-    finite changes only the step number. Parameters that the pattern `trainable` does not match are not differentiated
-    and stay bit-identical.
+    the end. Every weight therefore counts the same, whichever device its row is on. `average` updates the average
+    of the parameters, if there is one. With `skip`, a step with a loss or gradient that is not finite changes only
+    the step number. Parameters that the pattern `trainable` does not match are not differentiated and stay
+    bit-identical.
     """
 
     def gradients_of(references: Any, params: Params, batch: Any, carry: Carry, key: jax.Array) -> Any:
@@ -47,9 +48,9 @@ def make_step(
         gradients, (sums, after) = jax.grad(objective, has_aux=True)(trained)
         return gradients, sums, after
 
-    def average_of(state: TrainState, trained: Params, frozen: Params) -> Params:
-        average, _ = split(state.average, trainable)
-        return merge(update_average(average, trained, state.step, average_decay), frozen)
+    def averaged(update: Average, state: TrainState, trained: Params, frozen: Params) -> Params:
+        old, _ = split(state.average, trainable)
+        return merge(update(old, trained, state.step), frozen)
 
     def step(
         state: TrainState, batch: Any, references: dict[str, Reference] | None = None
@@ -79,7 +80,7 @@ def make_step(
             optimizer=optimizer_state,
             carry=carry,
             sums=jax.tree.map(jnp.add, state.sums, sums),
-            average=average_of(state, trained, frozen) if average_decay else None,
+            average=None if average is None else averaged(average, state, trained, frozen),
         )
         if skip:
             after = jax.tree.map(lambda new, old: jnp.where(finite, new, old), after, state).replace(step=after.step)
@@ -112,17 +113,6 @@ def accumulate_gradients(
     (gradients, sums), after = jax.lax.scan(add, zeros_like(shapes[:2]), stacked)
     merged = jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1).reshape(-1, *x.shape[2:]), after)
     return gradients, sums, merged
-
-
-def update_average(average: Params, params: Params, step: AnyArray, decay: float) -> Params:
-    """Returns the moving average of the parameters after one more step.
-
-    The decay is at most (1 + t) / (10 + t), so that the initial parameters soon lose their influence. Source:
-    TensorFlow's ExponentialMovingAverage.
-    """
-    t = jnp.asarray(step, jnp.float32)
-    warm_decay = jnp.minimum(decay, (1.0 + t) / (10.0 + t))
-    return jax.tree.map(lambda a, p: warm_decay * a + (1.0 - warm_decay) * p, average, params)
 
 
 def zeros_like(shapes: Any) -> Any:

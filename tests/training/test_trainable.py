@@ -71,10 +71,11 @@ def test_integers_are_frozen():
     assert split(TREE, "")[1] == {}
 
 
+@pytest.mark.parametrize("average", [{}, {"average": 0.0, "average_from": 2}], ids=["moving average", "mean"])
 @pytest.mark.parametrize(("name", "parts"), [("jit", 1), ("pmap", 1), ("jit", 2)])
-def test_frozen_parameters_do_not_change_by_a_bit(name, parts):
+def test_frozen_parameters_do_not_change_by_a_bit(name, parts, average):
     s = subject("transformer")
-    before, after, average = steps_of(experiment_of(s), s, Parallel(name), parts)
+    before, after, average = steps_of(experiment_of(s, l1=0.1, **average), s, Parallel(name), parts)
     for tree in (after, average):
         frozen, trained = (bits(part) for part in reversed(split(tree, PATTERN)))
         frozen_before, trained_before = (bits(part) for part in reversed(split(before, PATTERN)))
@@ -98,7 +99,7 @@ def test_trained_parameters_move_as_if_all_were_trained():
 
 def test_rates_of_parts():
     tree = {"params": {"encoder": {"kernel": jnp.ones(2)}, "decoder": {"kernel": jnp.ones(3)}}}
-    scale = scale_updates((("encoder", 0.1), ("kernel", 0.5)))
+    scale = scale_updates((("encoder", 0.1), ("kernel", 0.5)), {})
     scaled, _ = scale.update(tree, scale.init(tree), tree)
     assert scaled["params"]["encoder"]["kernel"].tolist() == pytest.approx([0.1] * 2)
     assert scaled["params"]["decoder"]["kernel"].tolist() == [0.5] * 3
@@ -123,8 +124,13 @@ def test_bad_patterns(fields, message):
         initial_state(experiment_of(s, **fields), batch_of(s))
 
 
-def test_a_resumed_run_with_frozen_parts_ends_the_same(tmp_path):
-    optimizer = Optimizer(trainable="decoder", rates=(("kernel", 0.5),), average=0.9)
+@pytest.mark.parametrize(
+    "options",
+    [{"average": 0.9}, {"average_from": 2, "l1": 0.01, "unfreeze": (("bias|norm", 3),)}],
+    ids=["moving average", "mean, L1 and unfreezing"],
+)
+def test_a_resumed_run_with_frozen_parts_ends_the_same(tmp_path, options):
+    optimizer = Optimizer(trainable="decoder", rates=(("kernel", 0.5),), **options)
     experiment = dataclasses.replace(tiny_experiment(), optimizer=optimizer, steps=4)
     lines = []
     train(experiment, tmp_path / "whole", tmp_path / "data", say=lines.append)
@@ -152,15 +158,15 @@ MUTANTS = (
     Mutant(
         "the average of frozen parameters moves",
         "training.step",
-        "return merge(update_average(average, trained, state.step, average_decay), frozen)",
-        "return update_average(state.average, merge(trained, frozen), state.step, average_decay)",
+        "return merge(update(old, trained, state.step), frozen)",
+        "return update(state.average, merge(trained, frozen), state.step)",
         "test_frozen_parameters_do_not_change_by_a_bit",
     ),
     Mutant(
         "the last matching pattern of the rates applies",
         "training.trainable",
-        "for pattern, rate in rates if",
-        "for pattern, rate in reversed(rates) if",
+        "(rate for pattern, rate in rates if",
+        "(rate for pattern, rate in reversed(rates) if",
         "test_rates_of_parts",
     ),
 )
@@ -168,6 +174,6 @@ MUTANTS = (
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.bug.replace(" ", "-"))
 def test_mutant_is_caught(mutant):
-    arguments = ("jit", 1) if mutant.law.startswith("test_frozen") else ()
+    arguments = ("jit", 1, {}) if mutant.law.startswith("test_frozen") else ()
     with planted(mutant, "tests.training.test_trainable") as mutated, pytest.raises(AssertionError):
         getattr(mutated, mutant.law)(*arguments)

@@ -31,6 +31,7 @@ from seqlab.system.checks import check_minimum
 from seqlab.system.errors import SeqlabError
 from seqlab.system.files import atomic_folder, check_new
 from seqlab.training.checks import check_experiment
+from seqlab.training.depth import depth_factors
 from seqlab.training.feed import stream_batches
 from seqlab.training.prepare import plan_batches, prepare_experiment
 from seqlab.training.schedule import make_schedule
@@ -72,7 +73,12 @@ def diagnose(
     pattern = trained_pattern(experiment)
     trained = run_steps(loss, optimizer_of(experiment), experiment.seed, state, batches(), steps, trainable=pattern)
     rates, losses = range_test(
-        loss, dataclasses.replace(experiment.optimizer, trainable=pattern), experiment.seed, state, batches()
+        loss,
+        dataclasses.replace(experiment.optimizer, trainable=pattern),
+        experiment.seed,
+        state,
+        batches(),
+        depth_factors(experiment),
     )
     peak = float(make_schedule(experiment.schedule, experiment.steps)(np.arange(experiment.steps)).max())
     params_by_time = {BEFORE: state.params, AFTER: trained.params}

@@ -1,6 +1,6 @@
 """The learning-rate range test."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -8,7 +8,7 @@ from jaxtyping import Float
 
 from seqlab.config import Optimizer
 from seqlab.evaluation.diagnosis.updates import run_steps
-from seqlab.training.optimizer import optimizer_at
+from seqlab.training.optimizer import NO_FACTORS, optimizer_at
 from seqlab.training.step import LossFunction
 from seqlab.types import Batch, TrainState
 
@@ -20,14 +20,19 @@ WINDOW = 5  # number of losses in a moving average
 
 
 def range_test(
-    loss: LossFunction, optimizer: Optimizer, seed: int, state: TrainState, batches: Iterator[Batch]
+    loss: LossFunction,
+    optimizer: Optimizer,
+    seed: int,
+    state: TrainState,
+    batches: Iterator[Batch],
+    factors: Mapping[str, float] = NO_FACTORS,
 ) -> tuple[Float[np.ndarray, "N"], Float[np.ndarray, "N"]]:
     """Returns learning rates that grow by a constant factor in each step, and the losses at them (Smith 2017, section
-    3.3), until the loss blows up.
+    3.3), until the loss blows up. `factors` multiply the rates of parameters, by path.
     """
     growth = (HIGHEST / LOWEST) ** (1 / (RATES - 1))
     steps = run_steps(
-        loss, optimizer_at(optimizer, lambda t: LOWEST * growth**t), seed, state, batches, RATES,
+        loss, optimizer_at(optimizer, lambda t: LOWEST * growth**t, factors), seed, state, batches, RATES,
         lambda losses: usable(losses) < len(losses), optimizer.trainable,
     )  # fmt: skip
     return LOWEST * growth ** np.arange(len(steps.losses)), steps.losses
