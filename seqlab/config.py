@@ -59,10 +59,12 @@ class Batching:
     """Maximum number of tokens in a source or target. Longer training examples are skipped and counted."""
     max_ratio: float = 9.0
     """Maximum length ratio of a training pair. Pairs above it are skipped and counted."""
+    curriculum: int = 0
+    """Number of epochs with only the shortest examples, whose share grows linearly (Platanios et al. 2019)."""
 
     def __post_init__(self) -> None:
         check_types(self, "batching.")
-        check_minimums(self, "batching.", tokens=1, buckets=1, max_length=1, max_ratio=1)
+        check_minimums(self, "batching.", tokens=1, buckets=1, max_length=1, max_ratio=1, curriculum=0)
 
 
 @dataclass(frozen=True)

@@ -218,6 +218,17 @@ class Classifier(Model, Protocol):
 
 
 @runtime_checkable
+class MixingClassifier(Classifier, Protocol):
+    """A classifier of one vector per sequence, which can also classify mixtures of these vectors."""
+
+    def classify_mixtures(self, inputs: Any, partners: jax.Array, share: jax.Array, *, train: bool) -> jax.Array:
+        """Returns float32 logits [B C] of `share` times the vector of each row, plus 1 - `share` times the vector of
+        the row `partners` [B].
+        """
+        ...
+
+
+@runtime_checkable
 class Tagger(Model, Protocol):
     """A model that predicts a class at every position: tagging, the copy memory task."""
 

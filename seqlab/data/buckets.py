@@ -58,17 +58,7 @@ class Buckets(NamedTuple):
                 for bucket, members in members_of
                 for at in range(0, len(members), bucket.rows)
             ]
-        ends = np.cumsum([-(-bucket.taken // bucket.rows) for bucket in self.buckets])
-
-        def batch(i: int) -> BatchPlan:
-            i = int(shuffled(np.array([i]), int(ends[-1]), seed, epoch, 0)[0])
-            index = int(np.searchsorted(ends, i, side="right"))
-            bucket = self.buckets[index]
-            at = (i - (ends[index - 1] if index else 0)) * bucket.rows
-            places = np.arange(at, min(at + bucket.rows, bucket.taken))
-            return BatchPlan(_examples_at(bucket, index, places, seed, epoch), bucket.shape, bucket.rows)
-
-        return LazyBatches(int(ends[-1]) if self.buckets else 0, batch)
+        return batches_of(self.buckets, [bucket.taken for bucket in self.buckets], seed, epoch)
 
     def describe(self) -> Iterator[str]:
         real = padded = count = 0
@@ -84,6 +74,23 @@ class Buckets(NamedTuple):
             yield f"left out: {self.too_long:,} examples longer than batching.max_length"
         if self.lopsided:
             yield f"left out: {self.lopsided:,} pairs more lopsided than batching.max_ratio"
+
+
+def batches_of(buckets: Sequence[Bucket], counts: Sequence[int], seed: int, epoch: int) -> Sequence[BatchPlan]:
+    """Returns the batches of an epoch in order, with a number of examples of each bucket: of those that the bucket
+    takes in the epoch, the first in their order.
+    """
+    ends = np.cumsum([-(-count // bucket.rows) for bucket, count in zip(buckets, counts, strict=True)])
+
+    def batch(i: int) -> BatchPlan:
+        i = int(shuffled(np.array([i]), int(ends[-1]), seed, epoch, 0)[0])
+        index = int(np.searchsorted(ends, i, side="right"))
+        bucket = buckets[index]
+        at = (i - (ends[index - 1] if index else 0)) * bucket.rows
+        places = np.arange(at, min(at + bucket.rows, counts[index]))
+        return BatchPlan(_examples_at(bucket, index, places, seed, epoch), bucket.shape, bucket.rows)
+
+    return LazyBatches(int(ends[-1]) if buckets else 0, batch)
 
 
 def _examples_at(bucket: Bucket, index: int, places: np.ndarray, seed: int, epoch: int) -> np.ndarray:

@@ -43,7 +43,7 @@ class Task(abc.ABC):
     """Names of the metrics for predictions; if empty, only the loss is reported."""
     corrupts: ClassVar[bool] = False
     """Whether batches contain randomly changed texts, as in masked-token prediction."""
-    whole_batch: ClassVar[bool] = False
+    whole_batch: Any = False
     """Whether the loss of an example depends on the rest of its batch, so that batches are never split."""
     tokenized: Any = False
     """Whether texts are already tokenized, so that scores do not tokenize them."""

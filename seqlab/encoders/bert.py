@@ -1,5 +1,7 @@
 """The encoder of BERT (Devlin et al. 2019): token types, a learned summary position and layers of a Transformer."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -42,6 +44,9 @@ class BertEncoder(nn.Module, TextEncoder):
     """Maximum number of positions, including that of the summary, if they are learned."""
     dtype: str = "float32"
     """Data type of the operands of matrix products with parameters; everything else is float32."""
+    stochastic_depth: float = 0.0
+    """Probability that a residual branch of the last layer is dropped in a row (Huang et al. 2016).
+    It grows linearly with depth from the first layer."""
 
     @property
     def causal(self) -> bool:
@@ -65,7 +70,8 @@ class BertEncoder(nn.Module, TextEncoder):
         declare_axes(self, "first", ("width",))
         self.embedding_norm = LayerNorm("width")
         sizes = (self.layers, self.dim, self.heads, self.hidden, self.dropout, self.dropout)
-        self.stack = Stack(*sizes, self.norm, self.activation, True, dtype=self.dtype)
+        options: Any = {"dtype": self.dtype, "stochastic_depth": self.stochastic_depth}
+        self.stack = Stack(*sizes, self.norm, self.activation, True, **options)
         self.drop = Dropout(self.dropout)
 
     def encode(self, inputs: Inputs, *, train: bool) -> Encoded:

@@ -1,5 +1,7 @@
 """The encoder of a Transformer (Vaswani et al. 2017)."""
 
+from typing import Any
+
 from flax import linen as nn
 
 from seqlab.layers.embed import Positions, read_source
@@ -36,6 +38,9 @@ class TransformerEncoder(nn.Module, Encoder):
     """Maximum number of positions, if they are learned."""
     dtype: str = "float32"
     """Data type of the operands of matrix products with parameters; everything else is float32."""
+    stochastic_depth: float = 0.0
+    """Probability that a residual branch of the last layer is dropped in a row (Huang et al. 2016).
+    It grows linearly with depth from the first layer."""
 
     @property
     def causal(self) -> bool:
@@ -55,7 +60,8 @@ class TransformerEncoder(nn.Module, Encoder):
         x = x + Positions(self.positions, self.dim, self.max_length, name="source_positions").of_rows(mask)
         sizes = (self.layers, self.dim, self.heads, self.hidden, self.dropout, self.dropout)
         settings = (self.norm, self.activation, self.biases)
-        x = Stack(*sizes, *settings, dtype=self.dtype, name="stack").encode(x, mask, train=train)
+        options: Any = {"dtype": self.dtype, "stochastic_depth": self.stochastic_depth}
+        x = Stack(*sizes, *settings, **options, name="stack").encode(x, mask, train=train)
         return Encoded(x, mask, x[:, 0])
 
 

@@ -1,4 +1,4 @@
-"""Dropout that draws one random byte per element."""
+"""Dropout of elements, which draws one random byte per element, and of whole rows."""
 
 import jax
 import jax.numpy as jnp
@@ -29,3 +29,9 @@ class Dropout(nn.Module):
         draws = jax.lax.bitcast_convert_type(words, jnp.uint8).reshape(*x.shape[:-1], -1)[..., :width]
         scale = jnp.asarray(256 / (256 - threshold), x.dtype)
         return jnp.where(draws >= threshold, x * scale, jnp.zeros_like(x))
+
+
+def drop_rows(key: jax.Array, x: jax.Array, rate: float | jax.Array) -> jax.Array:
+    """Zeroes rows [B ...] with probability `rate` and scales up the rest, so that the expectation is that of `x`."""
+    dropped = jax.random.bernoulli(key, rate, (x.shape[0], *[1] * (x.ndim - 1)))
+    return jnp.where(dropped, 0.0, x / (1.0 - rate))

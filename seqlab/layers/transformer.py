@@ -11,9 +11,9 @@ from jaxtyping import Array, Bool, Float, Int
 
 from seqlab.layers.attention import Attention, causal_mask, slot_mask, to_cache_layout
 from seqlab.layers.dense import Dense
-from seqlab.layers.dropout import Dropout
+from seqlab.layers.dropout import Dropout, drop_rows
 from seqlab.layers.norm import LayerNorm
-from seqlab.system.checks import check_minimum
+from seqlab.system.checks import check_fraction, check_minimum
 from seqlab.system.errors import SeqlabError
 
 ACTIVATIONS = {"relu": nn.relu, "gelu": functools.partial(nn.gelu, approximate=False), "swish": nn.swish}
@@ -71,8 +71,18 @@ class Layer(nn.Module):
     def before(self, norm: nn.Module, x: jax.Array) -> jax.Array:
         return norm(x) if self.norm == "pre" else x
 
-    def after(self, norm: nn.Module, x: jax.Array, branch: jax.Array, train: bool) -> jax.Array:
-        x = x + self.drop(branch, train=train)
+    def after(
+        self,
+        norm: nn.Module,
+        x: jax.Array,
+        branch: jax.Array,
+        train: bool,
+        drop_rate: float | jax.Array | None = None,
+    ) -> jax.Array:
+        branch = self.drop(branch, train=train)
+        if train and drop_rate is not None:
+            branch = drop_rows(self.make_rng("dropout"), branch, drop_rate)
+        x = x + branch
         return x if self.norm == "pre" else norm(x)
 
     def __call__(
@@ -83,17 +93,18 @@ class Layer(nn.Module):
         memory_mask: Bool[Array, "B 1 S"] | None = None,
         *,
         train: bool = False,
+        drop_rate: float | Float[Array, ""] | None = None,
     ) -> tuple[Float[Array, "B T D"], Any, Any]:
         """Returns the output, the keys and values of self-attention, and the weights [B H T S] over the memory, or
-        None.
+        None. In training, each residual branch is dropped in each row with the probability `drop_rate`.
         """
         y = self.before(self.self_norm, x)
         keys_values = self.self_attention.keys_values(y)
         y, _ = self.self_attention.attend(y, *keys_values, mask, train=train)
-        x = self.after(self.self_norm, x, y, train)
-        x, weights = self.cross_block(x, memory, memory_mask, train=train)
+        x = self.after(self.self_norm, x, y, train, drop_rate)
+        x, weights = self.cross_block(x, memory, memory_mask, train=train, drop_rate=drop_rate)
         y = self.feed_forward(self.before(self.feed_forward_norm, x), train=train)
-        return self.after(self.feed_forward_norm, x, y, train), keys_values, weights
+        return self.after(self.feed_forward_norm, x, y, train, drop_rate), keys_values, weights
 
     def step(
         self,
@@ -116,14 +127,16 @@ class Layer(nn.Module):
         y = self.feed_forward(self.before(self.feed_forward_norm, x))
         return self.after(self.feed_forward_norm, x, y, False), cache, weights
 
-    def cross_block(self, x: jax.Array, memory: Any, memory_mask: Any, *, train: bool) -> tuple[jax.Array, Any]:
+    def cross_block(
+        self, x: jax.Array, memory: Any, memory_mask: Any, *, train: bool, drop_rate: float | jax.Array | None
+    ) -> tuple[jax.Array, Any]:
         if not self.cross:
             return x, None
         keys, values = memory
         y, weights = self.cross_attention.attend(
             self.before(self.cross_norm, x), keys, values, memory_mask, train=train
         )
-        return self.after(self.cross_norm, x, y, train), weights
+        return self.after(self.cross_norm, x, y, train, drop_rate), weights
 
     def encode_memory(self, memory: Float[Array, "B S D"]) -> tuple[jax.Array, jax.Array]:
         """Returns the cross-attention keys and values of an encoder output, computed once per sentence."""
@@ -148,9 +161,13 @@ class Stack(nn.Module):
     """Recompute the activations of each layer in the backward pass instead of storing them (Chen et al. 2016)."""
     scan: bool = False
     """Compile the layers as one loop, so that compile time does not grow with the number of layers."""
+    stochastic_depth: float = 0.0
+    """Probability that a residual branch of the last layer is dropped in a row, in training (Huang et al. 2016). It
+    grows linearly from the first layer, equation 4 of the paper; the branches that remain are scaled up."""
 
     def setup(self):
         check_minimum("layers", self.layers, 1)
+        check_fraction("stochastic_depth", self.stochastic_depth)
         self.stack = [
             Layer(
                 self.dim,
@@ -178,17 +195,24 @@ class Stack(nn.Module):
     ) -> jax.Array:
         """Returns the output of all layers. Each layer computes its own keys and values from a memory [B S D]."""
 
-        def run(layer: Layer, x: jax.Array) -> jax.Array:
-            return layer(x, mask, layer.encode_memory(memory) if layer.cross else None, memory_mask, train=train)[0]
+        def run(layer: Layer, x: jax.Array, drop_rate: jax.Array | None) -> jax.Array:
+            keys_values = layer.encode_memory(memory) if layer.cross else None
+            return layer(x, mask, keys_values, memory_mask, train=train, drop_rate=drop_rate)[0]
 
         if self.scan and not self.is_initializing():
             return self.scanned(run, x)
         run = nn.remat(run) if self.remat and train else run
-        for layer in self.stack:
-            x = run(layer, x)
+        for layer, drop_rate in zip(self.stack, self.drop_rates(), strict=True):
+            x = run(layer, x, drop_rate)
         return x
 
-    def scanned(self, run: Callable[[Layer, jax.Array], jax.Array], x: jax.Array) -> jax.Array:
+    def drop_rates(self) -> Any:
+        """Returns the probability of each layer that a branch is dropped, [L], or None for each layer."""
+        if not self.stochastic_depth:
+            return [None] * self.layers
+        return self.stochastic_depth * jnp.arange(1, self.layers + 1) / self.layers
+
+    def scanned(self, run: Callable[[Layer, jax.Array, Any], jax.Array], x: jax.Array) -> jax.Array:
         """Runs the layers as a loop over their stacked parameters. Outside of this loop each layer has its own
         parameters.
         """
@@ -199,13 +223,14 @@ class Stack(nn.Module):
         keys = jax.random.split(self.make_rng("dropout"), self.layers) if self.has_rng("dropout") else None
 
         def body(x: jax.Array, layer_inputs: Any) -> tuple[jax.Array, None]:
-            params, key = layer_inputs
+            params, key, drop_rate = layer_inputs
             rngs = None if key is None else {"dropout": key}
-            after: Any = layer.apply({"params": params}, x, rngs=rngs, method=run)
+            after: Any = layer.apply({"params": params}, x, drop_rate, rngs=rngs, method=run)
             return after, None
 
         body = jax.checkpoint(body, prevent_cse=False) if self.remat else body
-        return jax.lax.scan(body, x, (params, keys))[0]
+        drop_rates = self.drop_rates() if self.stochastic_depth else None
+        return jax.lax.scan(body, x, (params, keys, drop_rates))[0]
 
     def encode(
         self, x: Float[Array, "B S D"], mask: Bool[Array, "B S"], *, train: bool = False

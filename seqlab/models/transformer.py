@@ -57,6 +57,9 @@ class Transformer(nn.Module, Generator):
     The CPU compiler stores them anyway, unless `scan` is set."""
     scan: bool = False
     """Compile the layers as one loop, so that compile time does not grow with the number of layers."""
+    stochastic_depth: float = 0.0
+    """Probability that a residual branch of the last layer is dropped in a row (Huang et al. 2016).
+    It grows linearly with depth from the first layer."""
 
     @property
     def shares_table(self) -> bool:
@@ -69,7 +72,12 @@ class Transformer(nn.Module, Generator):
         self.target_positions = Positions(self.positions, self.dim, self.max_length)
         inner = self.dropout if self.inner_dropout is None else self.inner_dropout
         sizes = (self.dim, self.heads, self.hidden, self.dropout, inner, self.norm, self.activation, self.biases)
-        stack_settings: Any = {"dtype": self.dtype, "remat": self.remat, "scan": self.scan}
+        stack_settings: Any = {
+            "dtype": self.dtype,
+            "remat": self.remat,
+            "scan": self.scan,
+            "stochastic_depth": self.stochastic_depth,
+        }
         self.encoder = Stack(self.encoder_layers, *sizes, **stack_settings)
         self.decoder = Stack(self.decoder_layers, *sizes, cross=True, **stack_settings)
 

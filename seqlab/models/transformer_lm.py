@@ -47,13 +47,17 @@ class TransformerLM(nn.Module, Generator):
     The CPU compiler stores them anyway, unless `scan` is set."""
     scan: bool = False
     """Compile the layers as one loop, so that compile time does not grow with the number of layers."""
+    stochastic_depth: float = 0.0
+    """Probability that a residual branch of the last layer is dropped in a row (Huang et al. 2016).
+    It grows linearly with depth from the first layer."""
 
     def setup(self):
         self.words = TiedEmbedding(self.vocabulary, self.dim, self.tie, self.dtype, False, self.prompts)
         self.where = Positions(self.positions, self.dim, self.max_length)
         inner = self.dropout if self.inner_dropout is None else self.inner_dropout
         sizes = (self.dim, self.heads, self.hidden, self.dropout, inner, self.norm)
-        self.decoder = Stack(self.layers, *sizes, dtype=self.dtype, remat=self.remat, scan=self.scan)
+        settings: Any = {"dtype": self.dtype, "remat": self.remat, "scan": self.scan}
+        self.decoder = Stack(self.layers, *sizes, stochastic_depth=self.stochastic_depth, **settings)
 
     @nn.nowrap
     def embed(self, prefix: Tokens) -> Float[Array, "B T D"]:

@@ -3,7 +3,7 @@
 import abc
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 
@@ -19,6 +19,9 @@ class Parametrization(abc.ABC):
     state contains the base and the added parameters; by default only the added ones are trained, or the base if the
     class defines no `init`. Decoding and evaluation use the parameters that `apply` returns.
     """
+
+    trains_base: ClassVar[bool] = False
+    """Whether the base is trained too by default, if the class defines `init`."""
 
     def init(self, key: jax.Array, base: Mapping[str, Any], input_axes: Mapping[str, int]) -> Params:
         """Returns the added parameters, a tree of dicts whose keys contain no "/", given the base parameters by path.

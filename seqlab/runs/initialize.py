@@ -54,8 +54,8 @@ def load_parts(
         stored_pieces = pieces_of(stored_run, tables) if tables else {}
         lines = []
         for path, leaf in fitting.items():
-            initial, here = taken.get(path, needed[path]), pieces.get(path)
-            there = stored_pieces.get(stored_paths[path])
+            initial = taken[path] if path in taken else needed[path]
+            here, there = pieces.get(path), stored_pieces.get(stored_paths[path])
             if here is not None and (there is None or there.codec.digest != here.codec.digest):
                 fitting[path], count = match_pieces(path, run, initial, leaf, here, there)
                 lines.append(f"{path}: {count:,} of {len(here.codec.names):,} rows by matching pieces")

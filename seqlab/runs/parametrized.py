@@ -118,10 +118,10 @@ def apply_parametrization(experiment: Experiment, params: Params) -> Params:
 
 def trained_pattern(experiment: Experiment) -> str:
     """Returns the pattern of the trainable parameters: by default those that the parametrization adds, or all if it
-    adds nothing.
+    adds nothing or also trains the base.
     """
     parametrization, pattern = experiment.parametrization, experiment.optimizer.trainable
-    if pattern or parametrization is None or adds_nothing(parametrization):
+    if pattern or parametrization is None or adds_nothing(parametrization) or parametrization.trains_base:
         return pattern
     return f"^{ADDED}/"
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from seqlab.codecs.codec import Codecs
@@ -25,8 +27,10 @@ from seqlab.data.task import Draw, Prediction, Task, most_frequent
 from seqlab.decoding.outputs import outputs_of, ranked_classes
 from seqlab.decoding.trained import TrainedModel
 from seqlab.layers.losses import cross_entropy, model_outputs
-from seqlab.system.checks import check_fraction, check_minimum
-from seqlab.types import Batch, Classifier, Context, Inputs, Loss, Params
+from seqlab.layers.mixup import draw_mixture
+from seqlab.system.checks import check_fraction, check_minimum, check_nonnegative
+from seqlab.system.errors import SeqlabError
+from seqlab.types import Batch, Classifier, Context, Inputs, Loss, MixingClassifier, Params
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,9 @@ class Classification(Task):
     """Maximum number of tokens of a document; longer documents are truncated."""
     label_smoothing: float = 0.0
     """Label smoothing: share of the target probability that is spread over all classes."""
+    mixup: float = 0.0
+    """Alpha of Beta(alpha, alpha), the share of a document in its mixture with another one of the batch, in training.
+    The summaries are mixed (Verma et al. 2019; Guo et al. 2019); 0: no mixtures."""
 
     model = Classifier
     columns = MappingProxyType({"source": SentencePiece(), "label": Label()})
@@ -44,6 +51,11 @@ class Classification(Task):
     def __post_init__(self) -> None:
         check_minimum("task.max_tokens", self.max_tokens, 1)
         check_fraction("task.label_smoothing", self.label_smoothing)
+        check_nonnegative("task.mixup", self.mixup)
+
+    @property
+    def whole_batch(self) -> bool:
+        return self.mixup > 0
 
     def plan(self, corpus: Corpus, batching: Batching) -> Plan:
         batching = dataclasses.replace(batching, max_length=self.max_tokens)  # so that no document is left out
@@ -58,10 +70,31 @@ class Classification(Task):
         return Batch(inputs, None, targets, weights)
 
     def loss(self, model: Any, params: Params, batch: Batch, context: Context) -> Loss:
-        """Returns the cross-entropy of the classes, without label smoothing in evaluation."""
+        """Returns the cross-entropy of the classes, without label smoothing and mixtures in evaluation."""
         smoothing = 0.0 if context.key is None else self.label_smoothing
+        if context.key is not None and self.mixup:
+            return self.mixture_loss(model, params, batch, context.key)
         logits = model_outputs(model, params, batch.inputs, context.key)
         return Loss(*cross_entropy(logits, batch.targets, batch.weights, smoothing))
+
+    def mixture_loss(self, model: Any, params: Params, batch: Batch, key: jax.Array) -> Loss:
+        """Returns the cross-entropy of mixtures, whose targets are mixtures of the classes of both documents. Raises
+        `SeqlabError` for a model that cannot classify mixtures.
+        """
+        if not isinstance(model, MixingClassifier):
+            raise SeqlabError(
+                f"task.mixup needs a model with classify_mixtures, such as ClassifierHead, not {type(model).__name__}"
+            )
+        partners, share = draw_mixture(key, batch.weights, self.mixup)
+        module: Any = model
+        logits = module.apply(
+            params, batch.inputs, partners, share, train=True, rngs={"dropout": key}, method="classify_mixtures"
+        )
+        sides = (batch.targets, share), (batch.targets[partners], 1 - share)
+        losses = [
+            cross_entropy(logits, targets, part * batch.weights, self.label_smoothing) for targets, part in sides
+        ]
+        return Loss(*jax.tree.map(jnp.add, *losses))
 
     def predict(self, trained: TrainedModel, examples: Mapping[str, Sequence[Any]]) -> list[list[Prediction]]:
         """Returns all classes of each document with their probabilities, most likely first."""

@@ -27,6 +27,8 @@ class ClassificationDistillation(Classification):
         Classification.__post_init__(self)
         if not 0 <= self.share <= 1:
             raise SeqlabError(f"task.share must be from 0 to 1, not {self.share}")
+        if self.mixup:
+            raise SeqlabError("task.mixup is not supported with a teacher: leave it at 0")
 
     def loss(self, model: Any, params: Params, batch: Batch, context: Context) -> Loss:
         if TEACHER not in context.references:

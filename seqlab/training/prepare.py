@@ -1,5 +1,6 @@
 """Preparation of an experiment for training: its data, codecs, corpus and batch plan."""
 
+import dataclasses
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from seqlab.config import Experiment, Text
 from seqlab.data.batches import make_batch
 from seqlab.data.codec_files import load_codecs
 from seqlab.data.corpus import Corpus, encode_split
+from seqlab.data.curriculum import with_curriculum
 from seqlab.data.plans import BatchPlan, Plan
 from seqlab.data.records import PreparedData, prepare
 from seqlab.system.errors import SeqlabError, with_advice
@@ -154,7 +156,8 @@ def fit_codec(codec: Codec, names: Sequence[str], text: Text, data: PreparedData
 
 def plan_batches(experiment: Experiment, corpus: Corpus, say: Callable[[str], None]) -> Plan:
     """Returns the batch plan and describes it with `say`. Raises `SeqlabError` if it does not fit the model."""
-    plan = experiment.task.plan(corpus, experiment.batching)
+    whole = dataclasses.replace(experiment.batching, curriculum=0)  # the cached plan does not depend on it
+    plan = with_curriculum(experiment.task.plan(corpus, whole), experiment.batching.curriculum)
     for line in plan.describe():
         say(line)
     warmup, steps = experiment.schedule.warmup, experiment.steps
