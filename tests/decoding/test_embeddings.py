@@ -4,6 +4,7 @@ import dataclasses
 import gzip
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -12,6 +13,7 @@ from seqlab.cli.embedding import embed
 from seqlab.codecs.label import Label
 from seqlab.data.padding import pad_inputs
 from seqlab.decoding import embeddings
+from seqlab.decoding.trained import TrainedModel
 from seqlab.encoders.bert import BertEncoder
 from seqlab.laws.tasks import tiny_tokenizer
 from seqlab.laws.training import tiny_experiment
@@ -19,6 +21,7 @@ from seqlab.models.classifier_head import ClassifierHead
 from seqlab.models.masked_lm import MaskedLM
 from seqlab.readers.words import Words
 from seqlab.runs import loading
+from seqlab.runs.parameters import init_params
 from seqlab.system.errors import SeqlabError
 from seqlab.tasks.classification import Classification
 from seqlab.tasks.masked_tokens import MaskedTokens
@@ -109,6 +112,44 @@ def test_models_without_an_encoder_of_lines(home):
     bahdanau = catalogue.module("models", "bahdanau").TINY
     with pytest.raises(SeqlabError, match="Bahdanau has no encoder as a field"):
         embeddings.column_of(bahdanau)
+
+
+def trained_classifier():
+    """Returns a model with random parameters, without a run."""
+    encoder = BertEncoder(Words(), layers=1, dim=8, heads=2, hidden=12, max_length=LONGEST + 1)
+    experiment = dataclasses.replace(tiny_experiment(), model=ClassifierHead(encoder), task=Classification())
+    codecs = {"source": tiny_tokenizer(), "label": Label(("x", "y"))}
+    model = catalogue.resolve(experiment, codecs).model
+    return TrainedModel(experiment.task, model, init_params(model, 0), codecs)
+
+
+def test_the_summary_is_that_of_the_encoder():
+    trained = trained_classifier()
+    row = np.int32(trained.codecs["source"].encode(["x y z"])[0])
+    (vectors,) = embeddings.embeddings_of(trained, "source", ["x y z"], "in.txt")
+    encoder, params = trained.model.encoder, {"params": trained.params["params"]["encoder"]}
+    inputs = jax.tree.map(jnp.asarray, pad_inputs([row], trained.codecs["source"], len(row), 1))
+    np.testing.assert_allclose(
+        vectors, encoder.apply(params, inputs, train=False, method="encode").summary, atol=1e-5
+    )
+
+
+def test_long_lines_are_named():
+    """The longest line that the model reads is embedded; a longer one is named, in any window."""
+    trained, lines = trained_classifier(), ["3" * LONGEST, "a", "b", "3" * (LONGEST + 1)]
+    rows = embeddings.rows_of(trained, "source", lines[:3], "in.txt", 1)
+    assert len(rows[0]) == LONGEST
+    windows = embeddings.WINDOW
+    embeddings.WINDOW = 2
+    try:
+        message = ""
+        try:
+            list(embeddings.embeddings_of(trained, "source", lines, "in.txt"))
+        except SeqlabError as error:
+            message = str(error)
+        assert message.startswith("in.txt:4: 24 tokens, but the model reads at most 23")
+    finally:
+        embeddings.WINDOW = windows
 
 
 def test_a_file_that_changes_meanwhile(home, monkeypatch):

@@ -34,8 +34,8 @@ MUTANTS: tuple[tuple[Mutant, tuple[Any, ...]], ...] = (  # with the arguments of
         Mutant(
             "nothing trained if nothing is added",
             "runs.parametrized",
-            "if pattern or parametrization is None or adds_nothing(parametrization):",
-            "if pattern or parametrization is None:",
+            "parametrization is None or adds_nothing(parametrization) or parametrization.trains_base:",
+            "parametrization is None or parametrization.trains_base:",
             PARAMETRIZED + "test_trained_by_default",
         ),
         (),

@@ -338,9 +338,9 @@ MUTANTS = (
     (
         Mutant(
             "the average swaps its weights",
-            "training.step",
-            "warm_decay * a + (1.0 - warm_decay) * p",
-            "warm_decay * p + (1.0 - warm_decay) * a",
+            "training.averages",
+            "share * a + (1.0 - share) * p",
+            "share * p + (1.0 - share) * a",
             "training.test_survival.test_the_moving_average_is_what_is_judged",
         ),
         (),

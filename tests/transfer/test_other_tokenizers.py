@@ -138,6 +138,19 @@ def moods(folder):
     return LocalFiles(*files, source="text", label="mood")
 
 
+def test_tokenizers_of_equal_size_are_not_equal(tmp_path):
+    stored = pretrained(tmp_path / "pre", OLD)["params/encoder/words/table"]
+    model, codecs = resolved(SAME_SIZE)
+    params, pieces = init_params(model, 0), piece_axes(model, codecs, shapes_of(model))
+    taken = load_parts(
+        (("encoder/words", str(tmp_path / "pre"), "encoder/words"),), tmp_path, params, print, (), pieces
+    )
+    initial = params["params"]["encoder"]["words"]["table"]
+    expected = matched_in_numpy(initial, SAME_SIZE.names, stored, OLD.names)
+    np.testing.assert_array_equal(taken["params/encoder/words/table"], expected)
+    assert initial.shape == stored.shape
+
+
 def test_equal_tokenizers_copy_all_entries(tmp_path):
     stored = pretrained(tmp_path / "pre", OLD)
     model, codecs = resolved(OLD)
