@@ -14,6 +14,7 @@ from seqlab.config import Batching, Optimizer, Parallel, Schedule
 from seqlab.data.buckets import make_buckets
 from seqlab.data.curriculum import Curriculum, with_curriculum
 from seqlab.data.packing import Packing
+from seqlab.datasets.local_files import LocalFiles
 from seqlab.distributed.devices import fill_rows
 from seqlab.laws.subject import make_subject
 from seqlab.laws.tasks import tiny_corpus
@@ -32,7 +33,9 @@ from seqlab.tasks.language_modeling import LanguageModeling
 from seqlab.training.checks import check_experiment
 from seqlab.training.prepare import plan_batches
 from seqlab.training.state import initial_state, training_step
+from seqlab.training.train import train
 from seqlab.types import Batch, Context
+from tests.proofs.runs import check_devices, check_resume, quiet, small
 from tests.subjects import batch_of, subject
 
 ROWS = 3000
@@ -321,3 +324,23 @@ def test_training_uses_the_curriculum():
     plan = plan_batches(experiment, corpus, lambda line: None)
     assert isinstance(plan, Curriculum)
     assert plan.epochs == 2
+
+
+def test_training_with_all_resumes_and_is_the_same_on_devices(tmp_path):
+    """A stopped and resumed run has the hashes of an unstopped run; devices agree on a step."""
+    for split, count in (("train", 40), ("validation", 8), ("test", 8)):
+        rows = [f"{'a b ' * (1 + i % 7)}{'xy'[i % 2]}\t{'xy'[i % 2]}" for i in range(count)]
+        (tmp_path / f"{split}.tsv").write_text("\n".join(["text\tmood", *rows, ""]))
+    files = (str(tmp_path / f"{split}.tsv") for split in ("train", "validation", "test"))
+    encoder = catalogue.module("encoders", "transformer").TINY.clone(dropout=0.0, stochastic_depth=0.2)
+    experiment = small(
+        catalogue.without_sizes(ClassifierHead(encoder, dropout=0.0)),
+        Classification(mixup=0.3),
+        LocalFiles(*files, source="text", label="mood"),
+        parametrization=WeightNorm(),
+        batching=Batching(tokens=120, buckets=3, curriculum=2),
+        optimizer=Optimizer(depth_decay=0.7, unfreeze=(("stack_0", 3),), average_from=5, l1=1e-3),
+    )
+    train(experiment, tmp_path / "run", tmp_path / "data", say=quiet)
+    check_resume(experiment, tmp_path / "run", tmp_path / "data")
+    check_devices(experiment, tmp_path / "run", tmp_path / "data")
