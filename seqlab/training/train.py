@@ -168,7 +168,8 @@ def load_initial_parameters(
     if experiment.initialize:
         leaves: dict[str, Any] = flatten_dict(make_params(), sep="/")  # pyright: ignore[reportAssignmentType]
         params = unflatten_dict(leaves | initial, sep="/")
-        shapes = {path.removeprefix("params/"): leaf.shape for path, leaf in leaves.items()}
+        parts = tuple(f"params/{part}/" if part else "params/" for part, _, _ in experiment.initialize)
+        shapes = {path.removeprefix("params/"): leaf.shape for path, leaf in leaves.items() if path.startswith(parts)}
         pieces = piece_axes(experiment.model, prepared.codecs, shapes)
         initial |= load_parts(experiment.initialize, folder, params, say, initial, pieces)
     return initial
