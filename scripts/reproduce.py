@@ -110,7 +110,7 @@ def adding(length: int) -> Row:
 def fine_tuned(
     name: str, config: str, prepared: Command | None = None, *options: str
 ) -> dict[str, tuple[Command, ...]]:
-    """Returns the runs that train a model from scratch and from the pre-trained encoder of the row, and compare them."""
+    """Returns the runs that train a model from scratch and from the row's pre-trained encoder, and compare them."""
     before = () if prepared is None else (prepared,)
     tokenizer = ("--tokenizer", "{row}/pretraining/codecs/source.sentencepiece")
     started = ("--initialize", "encoder", "../pretraining", "encoder")
