@@ -13,14 +13,15 @@ from seqlab.layers.embed import Embedding, Positions, TiedEmbedding, check_tie, 
 from seqlab.layers.norm import LayerNorm
 from seqlab.layers.transformer import Stack
 from seqlab.readers.words import Words
+from seqlab.system.checks import check_choice
 from seqlab.types import Encoded, Inputs, TextEncoder, Tokens
 
 ZERO_GRADIENTS = ("['key']['bias']",)  # adds a constant to all scores of a query, which softmax cancels
 
 
 class BertEncoder(nn.Module, TextEncoder):
-    """The summary is the output at a position before the first token, as at [CLS] in the paper. The inputs do not
-    contain it, so every task can use this encoder. Where a row is a pair of texts, `types` mark the second one.
+    """There is a position before the first token, like [CLS] in the paper. The inputs do not contain it, so any task
+    can use this encoder. Where a row is a pair of texts, `types` mark the second one.
     """
 
     reader: nn.Module = Words()
@@ -42,6 +43,9 @@ class BertEncoder(nn.Module, TextEncoder):
     """Type of position embeddings: "sinusoidal" or "learned"."""
     max_length: int = 512
     """Maximum number of positions, including that of the summary, if they are learned."""
+    summary: str = "first"
+    """Summary: "first", the output at the first position, which next-sentence prediction trains, or "mean", the mean
+    of all outputs."""
     dtype: str = "float32"
     """Data type of the operands of matrix products with parameters; everything else is float32."""
     stochastic_depth: float = 0.0
@@ -62,6 +66,7 @@ class BertEncoder(nn.Module, TextEncoder):
         return {"source": 1}
 
     def setup(self):
+        check_choice("summary", self.summary, ("first", "mean"))
         check_tie("all", self.reader, self.reader.vocabulary)
         self.words = TiedEmbedding(self.reader.vocabulary, self.dim, True, self.dtype, bias=False)
         self.types = Embedding(2, self.dim)
@@ -84,11 +89,12 @@ class BertEncoder(nn.Module, TextEncoder):
         real = jnp.pad(mask, ((0, 0), (1, 0)), constant_values=True)
         x = self.embedding_norm(x + self.place.of_rows(real))
         x = self.stack.encode(x, real, train=train)
-        return Encoded(x[:, 1:], mask, x[:, 0])
+        mean = (x * real[..., None]).sum(axis=1) / real.sum(axis=1)[:, None]
+        return Encoded(x[:, 1:], mask, x[:, 0] if self.summary == "first" else mean)
 
     def project(self, values: Float[Array, "... D"]) -> jax.Array:
         return self.words.project(values)
 
 
 TINY = BertEncoder(Words(vocabulary=9), layers=2, dim=8, heads=2, hidden=12, norm="pre", positions="sinusoidal")
-VARIANTS = (TINY.clone(norm="post", activation="relu", positions="learned", max_length=24),)
+VARIANTS = (TINY.clone(norm="post", activation="relu", positions="learned", max_length=24, summary="mean"),)

@@ -62,8 +62,17 @@ def training_batch(run: Path, step: int, data_dir: Path, place: tuple[int, int] 
         raise SeqlabError(f"--batch {place[0]}/{place[1]}: an epoch has {len(batches):,} batches, numbered from 0")
     batch_plan = batches[place[1]]
     batch = make_batch(experiment.task, corpus, codecs, batch_plan, (experiment.seed, place[0]))
+    check_shown(batch, type(experiment.task).__name__)
     changed = data.changed_since(run / RUN_RECORD)
     return TrainingBatch(batch, batch_plan, codecs, step, experiment.steps, place, len(batches), changed)
+
+
+def check_shown(batch: Any, task: str) -> None:
+    """Raises `SeqlabError` for a batch whose targets are not those of its rows or positions."""
+    sides = [getattr(batch, name, None) for name in ("prefix", "inputs")]
+    lengths = [side.mask.shape[1] for side in sides if isinstance(side, Tokens | Frames)]
+    if not isinstance(batch, Batch) or batch.targets.shape[1:] not in ((), tuple(lengths[:1])):
+        raise SeqlabError(f"the batches of {task} cannot be shown: it does not have one target per row or position")
 
 
 def quiet(line: str) -> None:
@@ -156,7 +165,7 @@ def by_position(side: Tokens | Frames, row: int, tokenizer: Any) -> dict[str, li
         values = side.values[row].T.tolist()
         return result | {f"value {n}" if len(values) > 1 else "value": column for n, column in enumerate(values, 1)}
     result |= {"id": side.ids[row].tolist(), "token": [name_of(tokenizer, i) for i in side.ids[row]]}
-    for name, marks in (("segment", side.segments), ("sentence", side.sentences)):
+    for name, marks in (("segment", side.segments), ("sentence", side.sentences), ("type", side.types)):
         if marks is not None:
             result[name] = marks[row].tolist()
     return result

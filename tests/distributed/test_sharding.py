@@ -14,7 +14,6 @@ from seqlab import catalogue
 from seqlab.distributed.devices import fill_rows
 from seqlab.distributed.sharding import SMALLEST, axes_at, explain, name_of, spec_of, specs
 from seqlab.laws.equality import require_close
-from seqlab.laws.subject import make_subject
 from seqlab.layers.axes import Axes
 from seqlab.readers.words import Words
 from seqlab.runs.parameters import axes_of, init_params
@@ -31,7 +30,7 @@ def trees():
     for name in catalogue.names("models"):
         module = catalogue.module("models", name)
         for i, model in enumerate((module.TINY, *getattr(module, "VARIANTS", ()))):
-            result[f"{name} {i}"] = jax.eval_shape(lambda model=model: make_subject(model).params), axes_of(model)
+            result[f"{name} {i}"] = jax.eval_shape(functools.partial(init_params, model, 0)), axes_of(model)
     for config in CONFIGS:
         experiment = catalogue.load_config(config)
         model = catalogue.with_expected_sizes(experiment).model

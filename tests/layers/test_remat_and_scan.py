@@ -143,7 +143,10 @@ def test_a_loop_that_computes_again_needs_less_memory():
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        ("jax.lax.scan(body, x, (params, keys))", "jax.lax.scan(body, x, (params, keys), reverse=True)"),
+        (
+            "jax.lax.scan(body, x, (params, keys, drop_rates))",
+            "jax.lax.scan(body, x, (params, keys, drop_rates), reverse=True)",
+        ),
         ("*[layer_module.variables[", "*[self.stack[0].variables["),
         (
             'jax.random.split(self.make_rng("dropout"), self.layers)',

@@ -134,7 +134,8 @@ def test_signatures():
     names = [scored.name for name in OF_TEXT for scored in score(name, ["a"], [["a"]])]
     assert len(names) == len(set(names)) + 1 + 4  # bleu_zh and rouge_stemmed differ in their signatures
     for name in OF_TEXT:
-        for scored in score(name, ["a b c d"], [["a b c d"]]):
+        text = "B-a I-a O B-b" if name == "span_f1" else "a b c d"
+        for scored in score(name, [text], [[text]]):
             assert "nrefs:1" in scored.signature
             assert scored.value == pytest.approx(0.0 if name == "ter" else 100.0)
     (scored,) = score("bleu", ["a b"], [["a b"], ["a"]])
