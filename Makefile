@@ -12,7 +12,7 @@ quickstart: $(READY)
 	$(BIN)/python scripts/quickstart.py
 
 test: .venv/ready-dev
-	$(BIN)/python -m pytest -n 2 -m "not long and not peers" --max-compilations 8000
+	$(BIN)/python -m pytest -n 2 -m "not long and not peers" --max-compilations 12000
 
 # Run all planted bugs and the long tests, but no comparisons with other toolkits.
 test-all: .venv/ready-dev

@@ -12,8 +12,7 @@ from seqlab.data.corpus import Corpus
 from seqlab.data.plans import BatchPlan
 from seqlab.datasets.local_files import LocalFiles
 from seqlab.encoders.bert import BertEncoder
-from seqlab.encoders.elmo import ElmoEncoder
-from seqlab.layers.nesting import with_fields
+from seqlab.encoders.kim import KimEncoder
 from seqlab.metrics.registry import score
 from seqlab.metrics.span_f1 import spans_of
 from seqlab.models.classifier_head import ClassifierHead
@@ -77,7 +76,7 @@ def files(home, **columns):
 
 
 def tagging(home):
-    encoder = with_fields(ElmoEncoder(dim=8), dropout=0.0)
+    encoder = KimEncoder(dim=8, widths=(2, 3), filters=4, dropout=0.0)
     return small(TaggerHead(encoder), WordTagging(), files(home, source="text", label="tags"), text=BPE)
 
 
