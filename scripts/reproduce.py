@@ -209,7 +209,8 @@ def reproduce(name: str, folder: Path | None, seed: int, only: str | None) -> No
     if folder is None and "{folder}" in every:
         raise SeqlabError(f"{name} needs local files: give --folder DIR")
     for label, commands in row.runs.items():
-        run = Path("runs") / name / (label.replace(" ", "-") if not seed else f"{label.replace(' ', '-')}-{seed}")
+        folder_of_run = label.replace(" ", "-")
+        run = Path("runs") / name / (folder_of_run if not seed else f"{folder_of_run}-{seed}")
         record = ROOT / f"{run}.json"
         if only not in (None, label):
             continue

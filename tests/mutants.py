@@ -352,7 +352,7 @@ MUTANTS = (
     ),
     Mutant(
         "spans that ignore the epoch",
-        "tasks.span_corruption",
+        "data.task",
         "[*(draw or ()), int(index)]",
         "[int(index)]",
         "corruption_follows_the_draw",
@@ -416,9 +416,9 @@ MUTANTS = (
     ),
     Mutant(
         "document vector zeroed",
-        "encoders.mean",
-        "(x * mask[..., None]).sum(axis=1)",
-        "(0 * x * mask[..., None]).sum(axis=1)",
+        "layers.summary",
+        "(values * mask[..., None]).sum(axis=1)",
+        "(0 * values * mask[..., None]).sum(axis=1)",
         "input_matters",
         "encoders/mean",
     ),

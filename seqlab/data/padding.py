@@ -58,6 +58,11 @@ def token_inputs(rows: Sequence[Any], codec: Codec, length: int, count: int) -> 
     return Tokens(ids, mask, sentences=sentences_of(ids, codec.newline) if isinstance(codec, TextCodec) else None)
 
 
+def joined_pair(first: Any, second: Any, eos: int) -> np.ndarray:
+    """Returns the ids of two texts as one row, each ended by EOS."""
+    return np.concatenate([first, [eos], second, [eos]]).astype(np.int32)
+
+
 def pair_inputs(rows: Sequence[Any], codec: TextCodec, length: int, count: int) -> Tokens:
     """Returns rows that contain two texts, each ended by EOS, as inputs whose `types` are 1 in the second text."""
     inputs = token_inputs(rows, codec, length, count)

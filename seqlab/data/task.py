@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple
 
+import numpy as np
+
 from seqlab.codecs.codec import Codec, Codecs
 from seqlab.config import Batching
 from seqlab.data.corpus import Corpus
@@ -18,6 +20,11 @@ from seqlab.types import Context, Generator, Loss, Params
 
 Draw = tuple[int, int] | None
 """The seed of a run and the epoch, which determine random masks and augmentation; None in evaluation."""
+
+
+def random_of(draw: Draw, index: Any) -> np.random.Generator:
+    """Returns the random generator of an example. It depends only on the seed, the epoch and the example's index."""
+    return np.random.default_rng([*(draw or ()), int(index)])
 
 
 class Prediction(NamedTuple):

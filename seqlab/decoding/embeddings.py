@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 from seqlab.codecs.codec import encode_values
 from seqlab.data.text_files import read_lines
 from seqlab.decoding.outputs import outputs_of
+from seqlab.decoding.predictions import InputExample, refused_example
 from seqlab.decoding.trained import TrainedModel
 from seqlab.decoding.windows import WINDOW, windows_of
 from seqlab.layers.head import encode_inputs
@@ -78,23 +79,14 @@ def rows_of(trained: TrainedModel, column: str, lines: Sequence[str], place: str
     try:
         rows = encode_values(texts, codec)
     except SeqlabError as error:
-        raise refused_line(texts, codec, place, first) or error from None
+        examples = [InputExample(f"{place}:{number}", {column: text}) for number, text in enumerate(texts, first)]
+        raise refused_example(trained, examples) or error from None
     for number, row in enumerate(rows, first):
         if longest is not None and len(row) > longest:
             raise SeqlabError(
                 f"{place}:{number}: {len(row):,} tokens, but the model reads at most {longest:,}: shorten the line"
             )
     return rows
-
-
-def refused_line(texts: Sequence[str], codec: Any, place: str, first: int) -> SeqlabError | None:
-    """Returns the error for the first line that a codec refuses, or None."""
-    for number, text in enumerate(texts, first):
-        try:
-            encode_values([text], codec)
-        except SeqlabError as error:
-            return SeqlabError(f"{place}:{number}: {error}")
-    return None
 
 
 def summaries(model: Any, params: Params, inputs: Inputs) -> Float[Array, "B D"]:

@@ -97,8 +97,8 @@ def refused_example(trained: TrainedModel, examples: Sequence[InputExample]) -> 
     """Returns the error for the first example with a value that a codec refuses, or None."""
     for place, values in examples:
         try:
-            for column in trained.task.input_columns:
-                encode_values([values[column]], trained.codecs[column])
+            for column, value in values.items():
+                encode_values([value], trained.codecs[column])
         except SeqlabError as error:
             return SeqlabError(f"{place}: {error}")
     return None

@@ -11,6 +11,7 @@ from seqlab.layers.axes import declare_axes
 from seqlab.layers.dropout import Dropout
 from seqlab.layers.embed import Embedding, Positions, TiedEmbedding, check_tie, read_source
 from seqlab.layers.norm import LayerNorm
+from seqlab.layers.summary import mean_of_real
 from seqlab.layers.transformer import Stack
 from seqlab.readers.words import Words
 from seqlab.system.checks import check_choice
@@ -89,8 +90,8 @@ class BertEncoder(nn.Module, TextEncoder):
         real = jnp.pad(mask, ((0, 0), (1, 0)), constant_values=True)
         x = self.embedding_norm(x + self.place.of_rows(real))
         x = self.stack.encode(x, real, train=train)
-        mean = (x * real[..., None]).sum(axis=1) / real.sum(axis=1)[:, None]
-        return Encoded(x[:, 1:], mask, x[:, 0] if self.summary == "first" else mean)
+        summary = x[:, 0] if self.summary == "first" else mean_of_real(x, real)
+        return Encoded(x[:, 1:], mask, summary)
 
     def project(self, values: Float[Array, "... D"]) -> jax.Array:
         return self.words.project(values)

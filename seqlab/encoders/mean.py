@@ -1,11 +1,11 @@
 """A deep averaging network: the mean of a document's embeddings and a dense layer (Iyyer et al. 2015)."""
 
 import jax
-import jax.numpy as jnp
 from flax import linen as nn
 
 from seqlab.layers.dense import Dense
 from seqlab.layers.dropout import Dropout
+from seqlab.layers.summary import mean_of_real
 from seqlab.readers.words import Words
 from seqlab.types import Encoded, Encoder, Inputs
 
@@ -34,8 +34,7 @@ class MeanEncoder(nn.Module, Encoder):
     @nn.compact
     def encode(self, inputs: Inputs, *, train: bool) -> Encoded:
         x, mask = self.reader.read(inputs, self.dim)
-        mean = (x * mask[..., None]).sum(axis=1) / jnp.maximum(mask.sum(axis=1), 1)[:, None]
-        mean = Dropout(self.dropout)(mean, train=train)
+        mean = Dropout(self.dropout)(mean_of_real(x, mask), train=train)
         sizes, axes = (x.shape[-1], self.hidden), ("inputs", "hidden")
         inner = Dense("bd,dh->bh", sizes, bias=True, dtype=self.dtype, axes=axes, name="inner")
         return Encoded(x, mask, jax.nn.relu(inner(mean)))

@@ -4,6 +4,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 
+def mean_of_real(values: Float[Array, "B T D"], mask: Bool[Array, "B T"]) -> Float[Array, "B D"]:
+    """Returns the mean of the vectors at real positions; zero for an empty row."""
+    return (values * mask[..., None]).sum(axis=1) / jnp.maximum(mask.sum(axis=1), 1)[:, None]
+
+
 def last_real(values: Float[Array, "B T D"], mask: Bool[Array, "B T"]) -> Float[Array, "B D"]:
     """Returns the vector at the last real position of rows padded on the right; at the first position of an empty
     row.

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from seqlab.parametrizations.parametrization import Parametrization
+from seqlab.parametrizations.parametrization import KERNELS, Parametrization
 from seqlab.system.checks import check_minimum, check_nonnegative, check_pattern
 from seqlab.types import Params
 
@@ -24,7 +24,7 @@ class Lora(Parametrization):
     """Rank of the change of each matrix."""
     alpha: float = 8.0
     """Scale of the change, which is divided by the rank."""
-    pattern: str = "(kernel|recurrent)$"
+    pattern: str = KERNELS
     """Regular expression that the path of a matrix must contain, such as "(query|value)/kernel$"."""
 
     def __post_init__(self) -> None:

@@ -17,6 +17,7 @@ from seqlab.runs.parametrized import replaces_any, trained_pattern
 from seqlab.runs.trainable import split
 from seqlab.system.digests import digest_of
 from seqlab.system.errors import RESTORE, SeqlabError
+from seqlab.system.files import path_in
 from seqlab.types import Params
 
 BASE = "base"  # name of the reference
@@ -48,7 +49,7 @@ def without_base(experiment: Experiment) -> Experiment:
 
 def base_folder(experiment: Experiment, folder: Path) -> Path:
     """Returns the folder of the base; paths are relative to `folder`."""
-    return Path(os.path.normpath(folder / dict(experiment.references)[BASE]))
+    return path_in(folder, dict(experiment.references)[BASE])
 
 
 def own_branches(experiment: Experiment, tree: dict[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """Initialization of parameters from parts of other runs."""
 
-import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -14,6 +13,7 @@ from seqlab.data.codec_files import load_codecs
 from seqlab.runs.parameters import best_parameters
 from seqlab.runs.pieces import PieceAxis, copy_matching, piece_axes
 from seqlab.system.errors import SeqlabError
+from seqlab.system.files import path_in
 from seqlab.types import Params
 
 NO_PIECES: Mapping[str, PieceAxis] = MappingProxyType({})
@@ -41,7 +41,7 @@ def load_parts(
     needed: Any = flatten_dict(params["params"], sep="/")
     taken: dict[str, np.ndarray] = {}
     for part, run, stored_part in initialize:
-        stored_run = Path(os.path.normpath(folder / run))
+        stored_run = path_in(folder, run)
         stored = parameters_below(stored_run, stored_part)
         pairs = {join(part, rest): leaf for rest, leaf in stored.items()}
         fitting = {path: leaf for path, leaf in pairs.items() if path in needed}

@@ -1,6 +1,5 @@
 """Frozen models of other runs that a loss may use, such as a teacher or a reference policy."""
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +8,7 @@ from seqlab.config import Experiment
 from seqlab.runs.loading import load
 from seqlab.system.digests import digest_of
 from seqlab.system.errors import SeqlabError
+from seqlab.system.files import path_in
 from seqlab.types import Params, Reference
 
 
@@ -23,7 +23,7 @@ def load_references(
     """
     references = {}
     for name, path in experiment.references:
-        folder = Path(os.path.normpath((base or run) / path))  # the run may not exist yet
+        folder = path_in(base or run, path)
         if not (folder / "experiment.json").is_file():
             raise SeqlabError(
                 f"reference {name}: {folder} is not a run; paths are relative to {base or run}, or to --base DIR"

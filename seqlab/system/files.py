@@ -97,6 +97,11 @@ def check_new(out: Path) -> None:
     check_creatable(out)
 
 
+def path_in(folder: Path, path: str) -> Path:
+    """Returns a path that is relative to a folder, which need not exist yet."""
+    return Path(os.path.normpath(folder / path))
+
+
 def check_creatable(folder: Path) -> None:
     """Raises `SeqlabError` if a folder neither exists nor can be created: a folder above it is a file or cannot be
     written.

@@ -9,9 +9,8 @@ from typing import Any
 from seqlab.layers.losses import cross_entropy, model_outputs
 from seqlab.system.errors import SeqlabError
 from seqlab.tasks.classification import Classification
+from seqlab.tasks.distillation import check_share, teacher_of
 from seqlab.types import Batch, Context, Loss, Params
-
-TEACHER = "teacher"
 
 
 @dataclass(frozen=True)
@@ -25,15 +24,12 @@ class ClassificationDistillation(Classification):
 
     def __post_init__(self) -> None:
         Classification.__post_init__(self)
-        if not 0 <= self.share <= 1:
-            raise SeqlabError(f"task.share must be from 0 to 1, not {self.share}")
+        check_share(self.share)
         if self.mixup:
             raise SeqlabError("task.mixup is not supported with a teacher: leave it at 0")
 
     def loss(self, model: Any, params: Params, batch: Batch, context: Context) -> Loss:
-        if TEACHER not in context.references:
-            raise SeqlabError("distillation needs a teacher: --references teacher RUN")
-        teacher, train = context.references[TEACHER], context.key is not None
+        teacher, train = teacher_of(context), context.key is not None
         logits = model_outputs(model, params, batch.inputs, context.key)
         smoothing = self.label_smoothing if train else 0.0
         loss, weight, sums = cross_entropy(logits, batch.targets, batch.weights, smoothing)

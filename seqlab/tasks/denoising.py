@@ -12,19 +12,16 @@ from typing import Any
 import numpy as np
 
 from seqlab.codecs.codec import Codecs, TextCodec
-from seqlab.codecs.sentencepiece import SentencePiece
 from seqlab.config import Batching
 from seqlab.data.batches import pair_batch
 from seqlab.data.corpus import Corpus
 from seqlab.data.plan_cache import cut_pairs_plan
 from seqlab.data.plans import BatchPlan, Plan
-from seqlab.data.task import Draw, Task
+from seqlab.data.task import Draw, Task, random_of
 from seqlab.layers.losses import generator_loss
 from seqlab.system.checks import check_fraction, check_minimum
+from seqlab.tasks.masked_tokens import MASK, TEXT
 from seqlab.types import Batch, Context, Generator, Loss, Params
-
-MASK = "[MASK]"
-TEXT = SentencePiece(reserved=(MASK,))
 
 
 @dataclass(frozen=True)
@@ -62,7 +59,7 @@ class Denoising(Task):
         codec, sources = codecs["source"], []
         mask_id = TEXT.reserved_id(MASK, codec)
         for index in batch_plan.indices:
-            random = np.random.default_rng([*(draw or ()), int(index)])
+            random = random_of(draw, index)
             sources.append(self.corrupt(corpus.row("source", index)[: self.max_tokens], codec, mask_id, random))
         targets = [corpus.row("target", index)[: self.max_tokens] for index in batch_plan.indices]
         return pair_batch(sources, targets, batch_plan, codecs)

@@ -11,7 +11,7 @@ import jax
 from seqlab.layers.losses import cross_entropy
 from seqlab.system.errors import SeqlabError
 from seqlab.tasks.translation import Translation
-from seqlab.types import Batch, Context, Loss, Params
+from seqlab.types import Batch, Context, Loss, Params, Reference
 
 TEACHER = "teacher"
 
@@ -29,17 +29,14 @@ class Distillation(Translation):
 
     def __post_init__(self) -> None:
         Translation.__post_init__(self)
-        if not 0 <= self.share <= 1:
-            raise SeqlabError(f"task.share must be from 0 to 1, not {self.share}")
+        check_share(self.share)
         if not 0 < self.temperature < 1e6:
             raise SeqlabError(f"task.temperature must be above 0 and below 1,000,000, not {self.temperature}")
         if self.loss_chunk:
             raise SeqlabError("task.loss_chunk must be 0: distillation compares the logits of all positions")
 
     def loss(self, model: Any, params: Params, batch: Batch, context: Context) -> Loss:
-        if TEACHER not in context.references:
-            raise SeqlabError("distillation needs a teacher: --references teacher RUN")
-        teacher, train = context.references[TEACHER], context.key is not None
+        teacher, train = teacher_of(context), context.key is not None
         rngs = {"dropout": context.key} if train else None
         logits = model.apply(params, batch.inputs, batch.prefix, train=train, rngs=rngs, method="outputs")
         smoothing = self.label_smoothing if train else 0.0
@@ -52,6 +49,19 @@ class Distillation(Translation):
         distance = -(probabilities * log_probs).sum(-1) * self.temperature**2
         del sums["correct"]
         return Loss(self.share * (distance * batch.weights).sum() + (1 - self.share) * loss, weight, sums)
+
+
+def check_share(share: float) -> None:
+    """Raises `SeqlabError` unless the weight of a teacher is from 0 to 1."""
+    if not 0 <= share <= 1:
+        raise SeqlabError(f"task.share must be from 0 to 1, not {share}")
+
+
+def teacher_of(context: Context) -> Reference:
+    """Returns the teacher. Raises `SeqlabError` if the experiment names none."""
+    if TEACHER not in context.references:
+        raise SeqlabError("distillation needs a teacher: --references teacher RUN")
+    return context.references[TEACHER]
 
 
 TASK = Distillation

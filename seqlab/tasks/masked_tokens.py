@@ -18,10 +18,10 @@ from seqlab.codecs.codec import Codecs, TextCodec
 from seqlab.codecs.sentencepiece import SentencePiece
 from seqlab.config import Batching
 from seqlab.data.corpus import Corpus
-from seqlab.data.padding import pad, pair_inputs, token_inputs
+from seqlab.data.padding import joined_pair, pad, pair_inputs, token_inputs
 from seqlab.data.plan_cache import bucket_plan
 from seqlab.data.plans import BatchPlan, Plan
-from seqlab.data.task import Draw, Task
+from seqlab.data.task import Draw, Task, random_of
 from seqlab.layers.losses import cross_entropy
 from seqlab.layers.nesting import blank_inputs
 from seqlab.system.checks import check_fraction, check_minimum
@@ -79,11 +79,11 @@ class MaskedTokens(Task):
         codec, (length,), count = codecs["source"], batch_plan.shape, batch_plan.row_count
         rows, places, targets, follows = [], [], [], np.zeros(count, np.int32)
         for i, index in enumerate(batch_plan.indices):
-            random = np.random.default_rng([*(draw or ()), int(index)])
+            random = random_of(draw, index)
             text = corpus.row("source", index)[: self.max_tokens]
             if self.next_sentence:
-                parts, follows[i] = self.pair(text, corpus, int(index), codec, random)
-                text = joined(*parts, length, codec.eos)
+                (first, second), follows[i] = self.pair(text, corpus, int(index), codec, random)
+                text = joined_pair(first, second[: length - len(first) - 2], codec.eos)
             masked, chosen = self.mask(text, codec, random)
             rows.append(masked)
             places.append(chosen)
@@ -138,12 +138,6 @@ class MaskedTokens(Task):
             sums |= {"pair loss": pair_loss, "pair accuracy": ((signs * follows > 0) * pair_weights).sum()}
             total += pair_loss
         return Loss(total, weight, sums)
-
-
-def joined(first: np.ndarray, second: np.ndarray, length: int, eos: int) -> np.ndarray:
-    """Returns two texts, each ended by EOS. The second one is truncated so that there are at most `length` tokens."""
-    end = np.array([eos], first.dtype)
-    return np.concatenate([first, end, second[: length - len(first) - 2], end])
 
 
 def split_at_random(text: np.ndarray, newline: int, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

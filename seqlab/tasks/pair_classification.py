@@ -17,7 +17,7 @@ from seqlab.codecs.sentencepiece import SentencePiece
 from seqlab.config import Batching
 from seqlab.data.batches import single_values
 from seqlab.data.corpus import Corpus
-from seqlab.data.padding import pair_inputs
+from seqlab.data.padding import joined_pair, pair_inputs
 from seqlab.data.plan_cache import bucket_plan
 from seqlab.data.plans import BatchPlan, Plan
 from seqlab.data.task import Draw, Prediction, Task, most_frequent
@@ -64,7 +64,7 @@ class PairClassification(Task):
     def joined(self, first: Sequence[Any], second: Sequence[Any], eos: int) -> list[np.ndarray]:
         """Returns the two texts of each pair as one sequence."""
         limit = self.max_tokens
-        return [np.array([*a[:limit], eos, *b[:limit], eos], np.int32) for a, b in zip(first, second, strict=True)]
+        return [joined_pair(a[:limit], b[:limit], eos) for a, b in zip(first, second, strict=True)]
 
     def loss(self, model: Any, params: Params, batch: Batch, context: Context) -> Loss:
         """Returns the cross-entropy of the classes."""

@@ -22,7 +22,7 @@ from seqlab.data.batches import pair_batch
 from seqlab.data.corpus import Corpus
 from seqlab.data.plan_cache import cut_pairs_plan
 from seqlab.data.plans import BatchPlan, Plan
-from seqlab.data.task import Draw, Task
+from seqlab.data.task import Draw, Task, random_of
 from seqlab.layers.losses import generator_loss
 from seqlab.system.checks import check_fraction, check_minimum
 from seqlab.system.errors import SeqlabError
@@ -79,7 +79,7 @@ class SpanCorruption(Task):
         sentinels = [TEXT.reserved_id(name, codecs["source"]) for name in SENTINELS]
         sources, targets = [], []
         for index in batch_plan.indices:
-            random = np.random.default_rng([*(draw or ()), int(index)])
+            random = random_of(draw, index)
             source, target = self.corrupt(corpus.row("source", index)[: self.max_tokens], sentinels, random)
             sources.append(source)
             targets.append(target)

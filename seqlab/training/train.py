@@ -81,10 +81,8 @@ def train(
         plan = plan_batches(prepared.experiment, prepared.corpus, say)
         references = load_references(prepared.experiment, run, prepared.codecs, base)
         record = {**prepared.data.hashes, **reference_digests(references)}
-        frozen = references.pop(BASE).params if shares_base(experiment) else None
         load_initial = functools.partial(load_initial_parameters, prepared, init_from, base or run, say)
         context = make_context(prepared, plan, validation_corpus, run, load_initial, references, say, stop_request)
-        context = context._replace(base=frozen)
         with lock_run(run):
             steps = on_process_zero(lambda: open_run(prepared.experiment, prepared.codecs, record, run, command))
             if steps < experiment.steps:
@@ -126,6 +124,8 @@ def make_context(
     after a stop request.
     """
     experiment, data, codecs, _ = prepared
+    references = dict(references)
+    base = references.pop(BASE).params if shares_base(experiment) else None  # not a reference of the loss
     runner = make_runner(experiment.parallel, experiment.accumulate, axes_of(experiment.model))
     first_batch = fill_rows(prepared.collate(plan.batches(experiment.seed, 0)[0], 0), runner.parts)
     make_state = functools.partial(initial_state, experiment, first_batch, references)
@@ -143,7 +143,7 @@ def make_context(
         experiment,
         runner,
         shapes=shapes,
-        base=None,
+        base=base,
         create_state=functools.partial(create_state, runner, make_state, experiment, initial),
         train_step=lambda state, batch: compiled_step(state, batch, placed),
         plan=plan,

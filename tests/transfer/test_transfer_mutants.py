@@ -22,7 +22,7 @@ MUTANTS = [
     (
         Mutant(
             "masks that ignore the epoch",
-            "tasks.masked_tokens",
+            "data.task",
             "[*(draw or ()), int(index)]",
             "[*(draw or ())[:1], int(index)]",
             MASKS + "test_masks_depend_on_the_epoch",
