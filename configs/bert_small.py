@@ -21,10 +21,10 @@ experiment = Experiment(
     ),
     task=MaskedTokens(share=0.3),
     data=DebianDescriptions("text"),
-    steps=4500,
-    text=Text(kind="bpe", size=8000),
+    steps=5500,
+    text=Text(kind="bpe", size=8000, lowercase=True),
     batching=Batching(tokens=2048, buckets=5),
     optimizer=Optimizer(name="adamw", weight_decay=0.01, beta2=0.98),
     schedule=Schedule(name="linear", peak=1e-3, warmup=300),
-    validation=Validation(every=1500, examples=400, beam=0),
+    validation=Validation(every=1800, examples=400, beam=0),
 )

@@ -37,13 +37,14 @@ class Text:
     """Size of the vocabulary, including special tokens and bytes; for char and word, the maximum size."""
     joint: bool = True
     """Use one vocabulary for source and target."""
+    lowercase: bool = False
+    """Fold case and compatibility characters (NFKC), as uncased BERT does. Decoded texts are in lower case."""
     sample: int = 1_000_000
     """Maximum number of training examples to learn the vocabulary from, evenly spread over the data."""
 
     def __post_init__(self) -> None:
         check_types(self, "text.")
-        if self.kind not in ("bpe", "char", "word"):
-            raise SeqlabError(f"unknown tokenizer {self.kind!r}: use bpe, char or word")
+        check_choice("text.kind", self.kind, ("bpe", "char", "word"))
         check_minimums(self, "text.", sample=1)
 
 
@@ -116,8 +117,7 @@ class Optimizer:
                 raise SeqlabError(f"optimizer.unfreeze: the step of {pattern!r} must be at least 2, not {first}")
         if not 0 < self.depth_decay <= 1:
             raise SeqlabError(f"optimizer.depth_decay must be above 0 and at most 1, not {self.depth_decay}")
-        if self.name not in OPTIMIZERS:
-            raise SeqlabError(f"unknown optimizer {self.name!r}: use one of {', '.join(OPTIMIZERS)}")
+        check_choice("optimizer.name", self.name, OPTIMIZERS)
         check_minimums(self, "optimizer.", clip=0, average_from=0)
         check_fraction("optimizer.beta1", self.beta1)
         check_fraction("optimizer.beta2", self.beta2)
@@ -150,8 +150,7 @@ class Schedule:
 
     def __post_init__(self) -> None:
         check_types(self, "schedule.")
-        if self.name not in SCHEDULES:
-            raise SeqlabError(f"unknown schedule {self.name!r}: use one of {', '.join(SCHEDULES)}")
+        check_choice("schedule.name", self.name, SCHEDULES)
         check_minimums(self, "schedule.", every=1, warmup=0, dim=1)
         check_nonnegative("schedule.peak", self.peak)
         check_nonnegative("schedule.decay", self.decay)
@@ -337,8 +336,7 @@ class Parallel:
 
     def __post_init__(self) -> None:
         check_types(self, "parallel.")
-        if self.name not in ("jit", "pmap"):
-            raise SeqlabError(f"unknown parallel.name {self.name!r}: use jit or pmap")
+        check_choice("parallel.name", self.name, ("jit", "pmap"))
         check_minimums(self, "parallel.", fsdp=1, tensor=1, heartbeat=1)
         if self.name == "pmap" and self.fsdp * self.tensor > 1:
             raise SeqlabError(
@@ -395,6 +393,5 @@ class Experiment:
         ):
             if not minimum <= value <= maximum:  # the 32-bit integers of JAX
                 raise SeqlabError(f"{name} must be between {minimum} and {maximum}, not {value}")
-        if self.nonfinite not in ("stop", "skip", "rollback"):
-            raise SeqlabError(f"nonfinite must be stop, skip or rollback, not {self.nonfinite!r}")
+        check_choice("nonfinite", self.nonfinite, ("stop", "skip", "rollback"))
         check_minimums(self, "", accumulate=1, log_every=1, hash_every=0)

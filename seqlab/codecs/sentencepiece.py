@@ -134,9 +134,9 @@ def check_model(codec: Any, place: str) -> None:
 def train_sentencepiece(texts: Iterable[str], text: Text, reserved: Sequence[str] = ()) -> SentencePiece:
     """Returns a codec with byte fallback, trained on `texts`. The result is deterministic.
 
-    Text is not normalized: decoding restores the encoded text, except for repeated blanks and blanks at the start or
-    end of a line. With characters as tokens, only white space at the start or end of a text is not restored.
-    SentencePiece reads U+2581 as a blank.
+    Unless `text.lowercase` is set, text is not normalized: decoding restores the encoded text, except for repeated
+    blanks and blanks at the start or end of a line. With characters as tokens, only white space at the start or end
+    of a text is not restored. SentencePiece reads U+2581 as a blank.
     """
     import sentencepiece
 
@@ -166,7 +166,7 @@ def train_sentencepiece(texts: Iterable[str], text: Text, reserved: Sequence[str
                 vocab_size=text.size,
                 character_coverage=1.0,
                 byte_fallback=True,
-                normalization_rule_name="identity",
+                normalization_rule_name="nfkc_cf" if text.lowercase else "identity",
                 add_dummy_prefix=text.kind != "char",
                 remove_extra_whitespaces=text.kind != "char",
                 max_sentence_length=1 << 20,

@@ -119,10 +119,20 @@ def test_kinds(kind, bpe):
     assert tokenizer.unk not in ids
 
 
+@pytest.mark.parametrize("kind", ["bpe", "char", "word"])
+def test_lower_case(kind):
+    """Texts that differ only in case or in compatibility characters have the same ids, unless case is kept."""
+    texts = ["Zwei HUNDE laufen", "zwei hunde laufen", "ｚwei Hunde laufen"]
+    cased, uncased = (train_sentencepiece(TRAINING, Text(kind, 300, lowercase=choice)) for choice in (False, True))
+    assert len(set(map(tuple, uncased.encode(texts)))) == 1
+    assert uncased.decode(uncased.encode(texts)[0]) == texts[1]
+    assert len(set(map(tuple, cased.encode(texts)))) == 3
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (("unigram", 400), "bpe, char or word"),
+        (("unigram", 400), "text.kind must be one of bpe, char, word"),
         (("bpe", 100), "must be at least 300"),
         (("bpe", 50_000), "text.size 50000 does not fit the training data: set it to at most"),
     ],

@@ -60,7 +60,7 @@ def test_weight_decay_spares_vectors():
 
 
 def test_unknown_names():
-    with pytest.raises(SeqlabError, match="unknown optimizer 'lion': use one of adam"):
+    with pytest.raises(SeqlabError, match="optimizer.name must be one of adam"):
         optimizer_at(Optimizer("lion"), make_schedule(Schedule(), 10))
-    with pytest.raises(SeqlabError, match="unknown schedule 'warm': use one of constant"):
+    with pytest.raises(SeqlabError, match="schedule.name must be one of constant"):
         make_schedule(Schedule("warm"), 10)(0)
