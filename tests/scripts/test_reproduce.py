@@ -10,6 +10,7 @@ from seqlab import catalogue
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = runpy.run_path(str(ROOT / "scripts" / "reproduce.py"))
+DEFINITIONS = runpy.run_path(str(ROOT / "scripts" / "rows.py"))
 
 
 def test_the_table_is_of_the_file():
@@ -66,12 +67,12 @@ def test_what_runs_is_written_down(tmp_path, monkeypatch, capsys):
     results, script = tmp_path / "docs.jsonl", tmp_path / "score.py"
     scores = [{"name": "BLEU", "value": 12.34, "signature": "s"}, {"name": "x", "value": 1, "signature": ""}]
     script.write_text(f"import json; print(json.dumps({{'scores': {scores}, 'data': {{}}}}))")
-    command = SCRIPT["Command"]
-    row = SCRIPT["Row"](
+    command = DEFINITIONS["Command"]
+    row = DEFINITIONS["Row"](
         "what", "-", {"a": (command((str(script), "{seed}")),), "b": (command((str(script) + "x",)),)}, ("BLEU",)
     )
     monkeypatch.setitem(SCRIPT["ROWS"], "row", row)
-    monkeypatch.setitem(SCRIPT["ROWS"], "none", SCRIPT["Row"]("what", "-", {"a": row.runs["a"]}, ("BLUE",)))
+    monkeypatch.setitem(SCRIPT["ROWS"], "none", DEFINITIONS["Row"]("what", "-", {"a": row.runs["a"]}, ("BLUE",)))
     reproduce = SCRIPT["reproduce"]
     monkeypatch.setitem(reproduce.__globals__, "RESULTS", results)
     monkeypatch.setitem(reproduce.__globals__, "ROOT", tmp_path)

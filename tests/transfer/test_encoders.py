@@ -7,13 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from seqlab.encoders import bert, bilm, elmo, kim
+from seqlab.encoders import bert, bilm, elmo, kim, recurrent, sentence_attention
 from seqlab.laws.subject import make_subject
 from seqlab.layers.nesting import with_fields
 from seqlab.layers.recurrent import Bidirectional
 from seqlab.models import bidirectional_lm, pair_head
 from seqlab.models.classifier_head import ClassifierHead
 from seqlab.models.pair_head import selected
+from seqlab.readers.words import Words
 from seqlab.runs.parameters import init_params
 from seqlab.system.errors import SeqlabError
 from seqlab.types import Tokens
@@ -100,6 +101,43 @@ def test_layers_of_the_bidirectional_model():
 def test_an_encoder_without_layers_is_refused():
     with pytest.raises(SeqlabError, match="KimEncoder does not return its layers: use BilmEncoder"):
         init_params(ClassifierHead(elmo.TINY.clone(encoder=kim.TINY), classes=3), 0)
+
+
+def test_sentences_on_another_encoder():
+    """The summary attends to the words of each sentence, and to the sentences, as computed in NumPy."""
+    encoder = sentence_attention.TINY
+    inputs, params, run = encoded(encoder)
+    leaves, result = jax.tree.map(np.asarray, params["params"]), run(params, inputs)
+
+    def pooled(x, name):
+        hidden = np.tanh(x @ leaves[name]["hidden"]["kernel"] + leaves[name]["hidden"]["bias"])
+        weights = np.exp(hidden @ leaves[name]["vector"])
+        return weights @ x / weights.sum()
+
+    for row, mask, values, summary in zip(
+        inputs.sentences, inputs.mask, np.asarray(result.values), result.summary, strict=True
+    ):
+        numbers = np.minimum(row[mask], encoder.sentences - 1)
+        vectors = np.stack([pooled(values[mask][numbers == n], "word_attention") for n in np.unique(numbers)])
+        sizes = ("gru", 1, vectors.shape[-1], encoder.hidden, 0.0)
+        layer, real = Bidirectional(*sizes), jnp.ones((1, len(vectors)), bool)
+        outputs, _ = layer.apply({"params": params["params"]["sentence_encoder"]}, jnp.asarray(vectors)[None], real)
+        expected = pooled(np.asarray(outputs)[0], "sentence_attention")
+        np.testing.assert_allclose(summary, expected, rtol=1e-4, atol=1e-5)
+
+
+class EverySecond(Words):
+    """Embeds every second token."""
+
+    def read(self, inputs, width, *, embed=None):
+        x, mask = super().read(inputs, width, embed=embed)
+        return x[:, ::2], mask[:, ::2]
+
+
+def test_sentences_need_a_vector_for_each_token():
+    encoder = sentence_attention.TINY.clone(encoder=recurrent.TINY.clone(reader=EverySecond(vocabulary=9)))
+    with pytest.raises(SeqlabError, match="returns 1 positions for 2 tokens: sentences need a vector"):
+        init_params(ClassifierHead(encoder, classes=3), 0)
 
 
 @pytest.mark.parametrize("widths", [(2, 3), (1, 5)])

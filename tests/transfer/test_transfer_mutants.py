@@ -121,6 +121,16 @@ MUTANTS = [
     ),
     (
         Mutant(
+            "words of all sentences together",
+            "encoders.sentence_attention",
+            "members(inputs, self.sentences)",
+            "members(inputs, 1)",
+            ENCODERS + "test_sentences_on_another_encoder",
+        ),
+        (),
+    ),
+    (
+        Mutant(
             "highway gates exchanged",
             "encoders.kim",
             "t * jax.nn.relu(inner(summary)) + (1 - t) * summary",

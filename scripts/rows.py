@@ -1,0 +1,174 @@
+"""The rows of the results in docs/results.md: the commands of each run, the scores that it reports, and published
+figures. scripts/reproduce.py runs them.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+
+class Command(NamedTuple):
+    """A Python command. {run}, {row}, {folder} and {seed} in its fields are the folders of the run, the row and
+    the data, and the seed."""
+
+    arguments: tuple[str, ...]
+    """The arguments of `python`."""
+    makes: str | None = None
+    """A folder that the command creates. If it exists, the command is skipped."""
+
+
+@dataclass(frozen=True)
+class Row:
+    what: str
+    published: str
+    runs: dict[str, tuple[Command, ...]]
+    """The commands of each run, by name. The last command prints JSON with the scores."""
+    scores: tuple[str, ...]
+    """The names of the reported scores."""
+    curve: str = ""
+    """A score of the log whose curve is stored and plotted."""
+
+
+def seqlab(*arguments: str, makes: str | None = None) -> Command:
+    return Command(("-m", "seqlab.cli", *arguments), makes)
+
+
+def trained(config: str, *options: str, split: str = "test", average: int = 0) -> tuple[Command, ...]:
+    """Returns commands that train and evaluate, with `average` using the mean of the last `average` checkpoints."""
+    commands = [seqlab("train", f"configs/{config}.py", "--out", "{run}", "--seed", "{seed}", *options)]
+    judged = "{run}"
+    if average:
+        judged = "{run}-average"
+        commands.append(seqlab("average", "{run}", "--last", str(average), makes=judged))
+    return (*commands, seqlab("evaluate", judged, "--split", split, "--json"))
+
+
+def captions(config: str, pair: str = "en-de", version: str = "raw", average: int = 0) -> tuple[Command, ...]:
+    """Returns commands that prepare Multi30k from a local folder, train and evaluate."""
+    prepared = seqlab("prepare", f"multi30k/{pair}", "--version", version, "--folder", "{folder}")
+    options = ("--data.pair", pair, "--data.version", version)
+    return (prepared, *trained(config, *options, split="test_2016_flickr", average=average))
+
+
+def adding(length: int) -> Row:
+    lengths = (
+        "--data.length",
+        str(length),
+        "--batching.tokens",
+        str(32 * length),
+        "--batching.max-length",
+        str(length),
+    )
+
+    def recurrent(cell: str, dim: int, *options: str) -> tuple[Command, ...]:
+        sizes = ("--model.encoder.cell", cell, "--model.encoder.dim", str(dim))
+        return trained("adding_problem", *lengths, *sizes, *options)
+
+    small_steps = ("--optimizer.name", "sgd", "--schedule.peak", "0.01", "--optimizer.clip", "1")
+    return Row(
+        what=f"adding problem, {length} positions, 3,000 updates, 50,000 to 58,000 parameters: test MSE",
+        published="always 1: 1/6 (0.1767 in Le et al. 2015, where IRNN and LSTM learn it with many more updates); at "
+        "600 positions TCN 5.8e-5, GRU 5.3e-5, LSTM 0.164, RNN 0.177 (Bai et al. 2018, table 1)",
+        runs={
+            "rnn": recurrent("rnn", 225),
+            "irnn": recurrent("irnn", 225, *small_steps),
+            "lstm": recurrent("lstm", 110),
+            "gru": recurrent("gru", 130),
+            "tcn": trained("adding_problem_tcn", *lengths),
+        },
+        scores=("mean squared error", "mean squared error (mean)"),
+        curve="validation mse",
+    )
+
+
+def fine_tuned(
+    name: str, config: str, prepared: Command | None = None, *options: str
+) -> dict[str, tuple[Command, ...]]:
+    """Returns the runs that train a model from scratch and from the row's pre-trained encoder, and compare them."""
+    before = () if prepared is None else (prepared,)
+    tokenizer = ("--tokenizer", "{row}/pretraining/codecs/source.sentencepiece")
+    started = ("--initialize", "encoder", "../pretraining", "encoder")
+    scratch, tuned = f"{name} from scratch", name
+    gain = Command(("scripts/significance.py", f"{{row}}/{name}-from-scratch", f"{{row}}/{name}"))
+    return {
+        scratch: (*before, *trained(config, *tokenizer, *options)),
+        tuned: trained(config, *tokenizer, *started, *options),
+        f"{name}, gain": (gain,),
+    }
+
+
+ROWS = {
+    "adding-200": adding(200),
+    "adding-400": adding(400),
+    "copy-500": Row(
+        what="copy memory, delay 500, 3,000 updates; LSTM 21,000, GRU 23,000, TCN 13,000 parameters: "
+        "nats per position",
+        published="without memory 0.040; at a delay of 1,000 TCN 3.5e-5, LSTM and GRU 0.020, without memory 0.020 "
+        "(Bai et al. 2018, table 1)",
+        runs={
+            "lstm": trained("copy_memory_recurrent", "--model.encoder.cell", "lstm", "--model.encoder.dim", "50"),
+            "gru": trained("copy_memory_recurrent"),
+            "tcn": trained("copy_memory"),
+        },
+        scores=("loss",),
+        curve="validation loss",
+    ),
+    "multi30k-tok": Row(
+        what="Multi30k en-de, `tok` files, Transformer of width 128: tokenized lower-cased BLEU on test2016",
+        published="41.02 (Wu et al. 2021)",
+        runs={"transformer": captions("multi30k_tok_transformer", version="tok", average=10)},
+        scores=("tokenized BLEU",),
+    ),
+    "multi30k-de-en": Row(
+        what="Multi30k de-en, raw files, `bahdanau` GRU, SentencePiece 8,000: BLEU on test2016",
+        published="-",
+        runs={"bahdanau": captions("multi30k_bahdanau", pair="de-en")},
+        scores=("BLEU",),
+    ),
+    "multi30k-en-de": Row(
+        what="Multi30k en-de, raw files, the same budget for each: BLEU on test2016",
+        published="-",
+        runs={
+            name: captions(f"multi30k_{name}") for name in ("transformer", "conv_seq2seq", "bahdanau", "sutskever")
+        },
+        scores=("BLEU",),
+    ),
+    "bert-small": Row(
+        what="a small BERT encoder, pre-trained on `debian_descriptions/text`; the same model fine-tuned and trained "
+        "from scratch: accuracy, %",
+        published="convolutions of words: TREC 88.2, SST-2 83.5 (trained on phrases; `harvardnlp/sent-conv-torch`); "
+        "SICK 79.9 (`brmson/dataset-sts`)",
+        runs={
+            "pretraining": trained("bert_small"),
+            **fine_tuned("trec", "bert_trec", seqlab("prepare", "sentences/trec", "--folder", "{folder}/sentences")),
+            **fine_tuned(
+                "sst2",
+                "bert_trec",
+                seqlab("prepare", "sentences/sst2", "--folder", "{folder}/sentences"),
+                "--data.name",
+                "sst2",
+            ),
+            **fine_tuned("sick", "bert_sick", seqlab("prepare", "sick", "--folder", "{folder}/sick")),
+            **fine_tuned("section", "bert_section"),
+        },
+        scores=("perplexity", "accuracy", "gain in accuracy", "p"),
+    ),
+    "section": Row(
+        what="`debian_descriptions/section`, 58 classes: accuracy, %",
+        published="-",
+        runs={
+            "hierarchical_attention": trained("debian_section_hierarchical"),
+            "mean_embeddings": trained("debian_section"),
+            "TF-IDF, linear": (Command(("scripts/tfidf.py", "debian_descriptions/section")),),
+        },
+        scores=("accuracy", "accuracy (majority)"),
+    ),
+    "synopsis": Row(
+        what="`debian_descriptions/synopsis`: ROUGE",
+        published="-",
+        runs={
+            "hierarchical_seq2seq": trained("debian_synopsis_hierarchical"),
+            "transformer": trained("debian_synopsis"),
+        },
+        scores=tuple(f"ROUGE-{n}{what}" for what in ("", " (first sentence)") for n in "12L"),
+    ),
+}

@@ -1,0 +1,62 @@
+"""Attention over the words of each sentence and over the sentences (Yang et al. 2016), on top of another encoder.
+
+`HierarchicalEncoder` learns its word encoder from scratch. Here it is any encoder, usually a pre-trained one that
+reads the whole document, as in HIBERT (Zhang et al. 2019), which reads each sentence separately.
+"""
+
+from flax import linen as nn
+
+from seqlab.encoders.bert import BertEncoder
+from seqlab.layers.head import EncoderHead, encode_inputs
+from seqlab.layers.hierarchy import Pool, members
+from seqlab.layers.recurrent import Bidirectional
+from seqlab.readers.words import Words
+from seqlab.system.checks import check_minimum
+from seqlab.system.errors import SeqlabError
+from seqlab.types import Encoded, Encoder, Tokens
+
+
+class SentenceAttentionEncoder(EncoderHead, Encoder):
+    """The values are those of `encoder`. Their pooled vectors, one for each sentence, are the input of a recurrent
+    encoder. The summary is its pooled output.
+    """
+
+    encoder: nn.Module = BertEncoder()
+    cell: str = "gru"
+    """Type of recurrent cell: rnn, irnn, lstm or gru."""
+    hidden: int = 100
+    """Width of one direction of the recurrent encoder of the sentences."""
+    sentences: int = 32
+    """Maximum number of sentences; later sentences are merged into the last one."""
+    dropout: float = 0.1
+    """Dropout rate of the input of the recurrent encoder."""
+    dtype: str = "float32"
+    """Data type of the operands of matrix products with parameters; everything else is float32."""
+
+    @property
+    def causal(self) -> bool:
+        return False
+
+    @nn.compact
+    def encode(self, inputs: Tokens, *, train: bool) -> Encoded:
+        check_minimum("sentences", self.sentences, 1)
+        encoded = encode_inputs(self.encoder, inputs, train=train)
+        if encoded.mask.shape != inputs.mask.shape:
+            raise SeqlabError(
+                f"{type(self.encoder).__name__} returns {encoded.mask.shape[1]} positions for "
+                f"{inputs.mask.shape[1]} tokens: sentences need a vector for each token"
+            )
+        parts, width = members(inputs, self.sentences), 2 * self.hidden
+        x = Pool(width, self.dtype, name="word_attention")(encoded.values, parts)
+        real = parts.any(-1)
+        sizes = (self.cell, 1, x.shape[-1], self.hidden, self.dropout, self.dtype)
+        x, _ = Bidirectional(*sizes, name="sentence_encoder")(x, real, train=train)
+        summary = Pool(width, self.dtype, name="sentence_attention")(x, real[:, None, :])[:, 0]
+        return Encoded(encoded.values, encoded.mask, summary)
+
+
+TINY = SentenceAttentionEncoder(
+    BertEncoder(Words(vocabulary=9), layers=1, dim=8, heads=2, hidden=12, norm="pre", positions="sinusoidal"),
+    hidden=6,
+    sentences=4,
+)
