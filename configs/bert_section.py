@@ -14,7 +14,15 @@ from seqlab.tasks.classification import Classification
 experiment = Experiment(
     model=ClassifierHead(
         BertEncoder(
-            layers=3, dim=256, heads=4, hidden=1024, dropout=0.1, norm="pre", positions="sinusoidal", dtype="bfloat16"
+            layers=3,
+            dim=256,
+            heads=4,
+            hidden=1024,
+            dropout=0.1,
+            norm="pre",
+            positions="sinusoidal",
+            summary="mean",
+            dtype="bfloat16",
         ),
         dropout=0.1,
     ),

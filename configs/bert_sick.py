@@ -4,27 +4,37 @@
     seqlab prepare sick --folder DIR
     seqlab train configs/bert_sick.py --out runs/bert-sick --initialize encoder ../bert-small encoder \
         --tokenizer runs/bert-small/codecs/source.sentencepiece
+
+The encoder reads each text alone; without next-sentence prediction, it has never seen two texts in a row.
 """
 
 from seqlab.config import Batching, Experiment, Optimizer, Schedule, Text, Validation
 from seqlab.datasets.sick import Sick
 from seqlab.encoders.bert import BertEncoder
-from seqlab.models.classifier_head import ClassifierHead
+from seqlab.models.pair_head import PairHead
 from seqlab.tasks.pair_classification import PairClassification
 
 experiment = Experiment(
-    model=ClassifierHead(
+    model=PairHead(
         BertEncoder(
-            layers=3, dim=256, heads=4, hidden=1024, dropout=0.1, norm="pre", positions="sinusoidal", dtype="bfloat16"
+            layers=3,
+            dim=256,
+            heads=4,
+            hidden=1024,
+            dropout=0.1,
+            norm="pre",
+            positions="sinusoidal",
+            summary="mean",
+            dtype="bfloat16",
         ),
         dropout=0.1,
     ),
     task=PairClassification(),
     data=Sick(),
-    steps=1600,
+    steps=800,
     text=Text(kind="bpe", size=8000),
-    batching=Batching(tokens=1024, buckets=4),
+    batching=Batching(tokens=2048, buckets=4),
     optimizer=Optimizer(name="adamw", weight_decay=0.01, beta2=0.98),
-    schedule=Schedule(name="linear", peak=3e-4, warmup=160),
-    validation=Validation(every=200, metric="accuracy"),
+    schedule=Schedule(name="linear", peak=3e-4, warmup=80),
+    validation=Validation(every=100, metric="accuracy"),
 )

@@ -11,6 +11,7 @@ docs/results.md and its curves from the last line of each run.
 """
 
 import json
+import re
 import shlex
 import subprocess
 import sys
@@ -41,7 +42,7 @@ def reproduce(name: str, folder: Path | None, seed: int, only: str | None) -> No
     if folder is None and "{folder}" in every:
         raise SeqlabError(f"{name} needs local files: give --folder DIR")
     for label, commands in row.runs.items():
-        folder_of_run = label.replace(" ", "-")
+        folder_of_run = re.sub(r"\W+", "-", label)
         run = Path("runs") / name / (folder_of_run if not seed else f"{folder_of_run}-{seed}")
         record = ROOT / f"{run}.json"
         if only not in (None, label):

@@ -85,17 +85,58 @@ def fine_tuned(
 ) -> dict[str, tuple[Command, ...]]:
     """Returns the runs that train a model from scratch and from the row's pre-trained encoder, and compare them."""
     before = () if prepared is None else (prepared,)
-    tokenizer = ("--tokenizer", "{row}/pretraining/codecs/source.sentencepiece")
     started = ("--initialize", "encoder", "../pretraining", "encoder")
-    scratch, tuned = f"{name} from scratch", name
-    gain = Command(("scripts/significance.py", f"{{row}}/{name}-from-scratch", f"{{row}}/{name}"))
     return {
-        scratch: (*before, *trained(config, *tokenizer, *options)),
-        tuned: trained(config, *tokenizer, *started, *options),
-        f"{name}, gain": (gain,),
+        f"{name} from scratch": (*before, *trained(config, *SOURCE_TOKENIZER, *options)),
+        name: trained(config, *SOURCE_TOKENIZER, *started, *options),
+        f"{name}, gain": gain(f"{name}-from-scratch", name),
     }
 
 
+def gain(baseline: str, run: str, metric: str = "accuracy") -> tuple[Command, ...]:
+    """Returns a command that tests whether a run of the row is better than another one."""
+    names = (f"{{row}}/{baseline}", f"{{row}}/{run}", "--metric", metric)
+    return (Command(("scripts/significance.py", *names)),)
+
+
+def snips(labels: str, suffix: str, metric: str) -> dict[str, tuple[Command, ...]]:
+    """Returns the runs on SNIPS with and without the pre-trained language model, and their comparison."""
+    prepared = seqlab("prepare", f"snips/{labels}", "--folder", "{folder}/snips")
+    started = ("--initialize", "encoder/encoder", "../pretraining", "encoder")
+    frozen = ("--optimizer.trainable", "^params/(?!encoder/encoder/)")
+    return {
+        f"{labels}, LSTM": (prepared, *trained(f"snips_recurrent{suffix}", *SOURCE_TOKENIZER)),
+        f"{labels}, ELMo": trained(f"elmo_snips{suffix}", *SOURCE_TOKENIZER, *started, *frozen),
+        f"{labels}, gain": gain(f"{labels}-LSTM", f"{labels}-ELMo", metric),
+    }
+
+
+def continued(config: str, *options: str) -> tuple[Command, ...]:
+    """Returns commands that train a language model on Tiny Shakespeare, and measure its loss and its costs."""
+    prepared = seqlab("prepare", "tiny_shakespeare", "--folder", "{folder}/tinyshakespeare")
+    train = seqlab("train", f"configs/{config}.py", "--out", "{run}", "--seed", "{seed}", *options)
+    return (prepared, train, Command(("scripts/footprint.py", "{run}", "--split", "validation")))
+
+
+def translated(run: str, beam: int) -> Command:
+    """Returns a command that measures BLEU, speed and size of a run on the test split of Multi30k."""
+    return Command(("scripts/decoding_cost.py", run, "--split", "test_2016_flickr", "--beam", str(beam)))
+
+
+def pruned(percent: int) -> tuple[Command, ...]:
+    return (
+        seqlab("prune", "{row}/base", "--out", "{run}", "--share", str(percent / 100)),
+        translated("{run}", 5),
+    )
+
+
+def quantized(bits: int) -> tuple[Command, ...]:
+    return (seqlab("quantize", "{row}/base", "--out", "{run}", "--bits", str(bits)), translated("{run}", 5))
+
+
+MULTI30K = seqlab("prepare", "multi30k/en-de", "--version", "raw", "--folder", "{folder}/multi30k")
+SOURCE_TOKENIZER = ("--tokenizer", "{row}/pretraining/codecs/source.sentencepiece")
+JOINT_TOKENIZER = ("--tokenizer", "{row}/pretraining/codecs/source+target.sentencepiece")
 ROWS = {
     "adding-200": adding(200),
     "adding-400": adding(400),
@@ -149,8 +190,55 @@ ROWS = {
             ),
             **fine_tuned("sick", "bert_sick", seqlab("prepare", "sick", "--folder", "{folder}/sick")),
             **fine_tuned("section", "bert_section"),
+            "section, hierarchical attention": trained(
+                "bert_section_hierarchical",
+                *SOURCE_TOKENIZER,
+                *("--initialize", "encoder/encoder", "../pretraining", "encoder"),
+            ),
         },
         scores=("perplexity", "accuracy", "gain in accuracy", "p"),
+    ),
+    "elmo-snips": Row(
+        what="SNIPS, a bidirectional LSTM with and without a language model in both directions, pre-trained on "
+        "`debian_descriptions/text`: span F1 of slots, accuracy of intents, %",
+        published="slots 88.8, intents 97.0 (Goo et al. 2018)",
+        runs={
+            "pretraining": trained("bilm_small"),
+            **snips("slots", "", "span_f1"),
+            **snips("intents", "_intents", "accuracy"),
+        },
+        scores=("loss", "span F1", "gain in span F1", "accuracy", "gain in accuracy", "p"),
+    ),
+    "gpt-shakespeare": Row(
+        what="a decoder-only Transformer, pre-trained on `debian_descriptions/text` and continued on "
+        "`tiny_shakespeare`: validation perplexity by piece",
+        published="-",
+        runs={
+            "pretraining": trained("gpt_small"),
+            "from scratch": continued(
+                "gpt_shakespeare", "--tokenizer", "{row}/pretraining/codecs/target.sentencepiece"
+            ),
+            "full": continued("gpt_shakespeare", "--init-from", "{row}/pretraining"),
+            "LoRA": continued("gpt_shakespeare_lora", "--init-from", "{row}/pretraining"),
+            "soft prompts": continued(
+                "gpt_shakespeare_prompts",
+                *("--initialize", "", "../pretraining", ""),
+                *("--tokenizer", "{row}/pretraining/codecs/target.sentencepiece"),
+            ),
+        },
+        scores=("perplexity", "trainable parameters", "seconds per step", "MiB"),
+    ),
+    "t5-synopsis": Row(
+        what="a Transformer, pre-trained by span corruption on `debian_descriptions/text`, then trained on "
+        "`debian_descriptions/synopsis`: ROUGE",
+        published="-",
+        runs={
+            "pretraining": trained("t5_small"),
+            "synopsis": trained(
+                "debian_synopsis", *JOINT_TOKENIZER, "--initialize", "", "../pretraining", "", "--steps", "4000"
+            ),
+        },
+        scores=("perplexity", "ROUGE-1", "ROUGE-2", "ROUGE-L"),
     ),
     "section": Row(
         what="`debian_descriptions/section`, 58 classes: accuracy, %",
@@ -170,5 +258,21 @@ ROWS = {
             "transformer": trained("debian_synopsis"),
         },
         scores=tuple(f"ROUGE-{n}{what}" for what in ("", " (first sentence)") for n in "12L"),
+    ),
+    "compress-multi30k": Row(
+        what="Multi30k en-de, raw files, a Transformer with pruned or quantized kernels, without further training: "
+        "BLEU on test2016 with beam 5",
+        published="-",
+        runs={
+            "base": (
+                MULTI30K,
+                seqlab("train", "configs/multi30k_transformer.py", "--out", "{run}", "--seed", "{seed}"),
+                translated("{run}", 5),
+            ),
+            **{f"{percent} % zeros": pruned(percent) for percent in (30, 50, 70, 90)},
+            "int8": quantized(8),
+            "int4": quantized(4),
+        },
+        scores=("BLEU", "sentences per second", "MiB"),
     ),
 }

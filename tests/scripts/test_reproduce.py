@@ -47,7 +47,7 @@ def test_a_row_names_what_there_is(name, monkeypatch):
             for option in (option for option in options if option.startswith("--")):
                 value = experiment
                 for field in option.removeprefix("--").replace("-", "_").split("."):
-                    assert option in ("--out", "--tokenizer") or hasattr(value, field), option
+                    assert option in ("--out", "--tokenizer", "--init-from") or hasattr(value, field), option
                     value = getattr(value, field, None)
         assert commands[-1][-1] == "--json" or commands[-1][0].startswith("scripts/")
 

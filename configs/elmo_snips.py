@@ -1,0 +1,32 @@
+"""Slots of spoken commands (SNIPS): recurrent layers on a pre-trained language model, ELMo (Peters et al. 2018).
+
+    seqlab train configs/bilm_small.py --out runs/bilm-small
+    seqlab prepare snips/slots --folder DIR
+    seqlab train configs/elmo_snips.py --out runs/elmo-snips \
+        --initialize encoder/encoder ../bilm-small encoder --optimizer.trainable '^params/(?!encoder/encoder/)' \
+        --tokenizer runs/bilm-small/codecs/source.sentencepiece
+
+The option `--optimizer.trainable` freezes the language model, as in the paper. configs/elmo_snips_intents.py predicts
+the intents.
+"""
+
+from seqlab.config import Batching, Experiment, Optimizer, Schedule, Text, Validation
+from seqlab.datasets.snips import Snips
+from seqlab.encoders.bilm import BilmEncoder
+from seqlab.encoders.elmo import ElmoEncoder
+from seqlab.models.tagger_head import TaggerHead
+from seqlab.tasks.word_tagging import WordTagging
+
+experiment = Experiment(
+    model=TaggerHead(
+        ElmoEncoder(BilmEncoder(dim=256, dropout=0.0, dtype="bfloat16"), dim=200, dropout=0.5, dtype="bfloat16"),
+    ),
+    task=WordTagging(),
+    data=Snips("slots"),
+    steps=1200,
+    text=Text(kind="bpe", size=8000),
+    batching=Batching(tokens=1024, buckets=4),
+    optimizer=Optimizer(beta2=0.98),
+    schedule=Schedule(name="linear", peak=2e-3, warmup=100),
+    validation=Validation(every=300, metric="span_f1"),
+)

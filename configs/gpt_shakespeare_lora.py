@@ -1,0 +1,27 @@
+"""Fine-tuning of a decoder-only language model on Tiny Shakespeare: a LoRA adapter (Hu et al. 2022).
+
+    seqlab train configs/gpt_small.py --out runs/gpt-small
+    seqlab prepare tiny_shakespeare --folder DIR_WITH_INPUT_TXT
+    seqlab train configs/gpt_shakespeare_lora.py --out runs/gpt-shakespeare-lora --init-from runs/gpt-small
+
+The adapter adds a product of two matrices of rank 8 to each kernel; only these matrices are trained.
+"""
+
+from seqlab.config import Batching, Experiment, Optimizer, Schedule, Text, Validation
+from seqlab.datasets.tiny_shakespeare import TinyShakespeare
+from seqlab.models.transformer_lm import TransformerLM
+from seqlab.parametrizations.lora import Lora
+from seqlab.tasks.language_modeling import LanguageModeling
+
+experiment = Experiment(
+    model=TransformerLM(layers=3, dim=256, heads=4, hidden=1024, dropout=0.0, dtype="bfloat16"),
+    task=LanguageModeling(rows="stream"),
+    data=TinyShakespeare(),
+    parametrization=Lora(rank=8),
+    steps=600,
+    text=Text(kind="bpe", size=8000),
+    batching=Batching(tokens=2048, max_length=128),
+    optimizer=Optimizer(name="adamw", weight_decay=0.01, beta2=0.98),
+    schedule=Schedule(name="linear", peak=5e-3, warmup=50),
+    validation=Validation(every=200, examples=10_000, beam=0),
+)

@@ -1,0 +1,71 @@
+"""Evaluates a run, and measures what its training cost: trainable parameters, seconds per step, size on disk.
+
+    python scripts/footprint.py runs/gpt-shakespeare --split validation
+
+Prints the scores of `seqlab evaluate` and these figures as JSON. The seconds per step are the time between the first
+and the last checkpoint that the run still has, divided by the number of steps between them; validation is included.
+The size is that of the last checkpoint, with the state of the optimizer.
+"""
+
+import json
+import math
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import jax
+import tyro
+from machine import python
+from tyro.conf import Positional, arg
+
+from seqlab import catalogue
+from seqlab.data.codec_files import load_codecs
+from seqlab.runs.parametrized import parameter_shapes, trained_pattern
+from seqlab.runs.trainable import split as split_params
+from seqlab.system.errors import SeqlabError
+
+MIB = 1 << 20
+
+
+def trainable_count(run: Path) -> int:
+    """Returns the number of parameters that a run trains."""
+    experiment = catalogue.load_experiment(run / "experiment.json")
+    experiment = catalogue.resolve(experiment, load_codecs(run, experiment.task.columns))
+    trained, _ = split_params(parameter_shapes(experiment, run), trained_pattern(experiment))
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(trained))
+
+
+def costs(run: Path) -> dict[str, float]:
+    """Returns the trainable parameters, seconds per step and MiB on disk of a run. Raises `SeqlabError` if it has
+    fewer than two checkpoints.
+    """
+    checkpoints = sorted((path for path in (run / "checkpoints").iterdir() if path.name.isdigit()), key=step_of)
+    if len(checkpoints) < 2:
+        raise SeqlabError(f"{run} has {len(checkpoints)} checkpoints: the time needs two")
+    first, last = checkpoints[0], checkpoints[-1]
+    seconds = (last / "state").stat().st_mtime - (first / "state").stat().st_mtime
+    size = sum(path.stat().st_size for path in last.rglob("*") if path.is_file())
+    return {
+        "trainable parameters": trainable_count(run),
+        "seconds per step": seconds / (step_of(last) - step_of(first)),
+        "MiB": size / MIB,
+    }
+
+
+def step_of(checkpoint: Path) -> int:
+    return int(checkpoint.name)
+
+
+def main(run: Annotated[Positional[Path], arg(metavar="RUN")], split: str = "validation") -> None:
+    """Print the scores and the costs of a run as JSON."""
+    command = ("-m", "seqlab.cli", "evaluate", str(run), "--split", split, "--json")
+    evaluated: dict[str, Any] = json.loads("".join(python(command)))
+    measured = [{"name": name, "value": value, "signature": ""} for name, value in costs(run).items()]
+    print(json.dumps(evaluated | {"scores": evaluated["scores"] + measured}))
+
+
+if __name__ == "__main__":
+    try:
+        tyro.cli(main)
+    except SeqlabError as error:
+        sys.exit(f"footprint: {error}")
