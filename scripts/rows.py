@@ -93,9 +93,9 @@ def fine_tuned(
     }
 
 
-def gain(baseline: str, run: str, metric: str = "accuracy") -> tuple[Command, ...]:
+def gain(baseline: str, run: str, metric: str = "accuracy", split: str = "test") -> tuple[Command, ...]:
     """Returns a command that tests whether a run of the row is better than another one."""
-    names = (f"{{row}}/{baseline}", f"{{row}}/{run}", "--metric", metric)
+    names = (f"{{row}}/{baseline}", f"{{row}}/{run}", "--metric", metric, "--split", split)
     return (Command(("scripts/significance.py", *names)),)
 
 
@@ -123,6 +123,11 @@ def translated(run: str, beam: int) -> Command:
     return Command(("scripts/decoding_cost.py", run, "--split", "test_2016_flickr", "--beam", str(beam)))
 
 
+def captioned(*options: str) -> tuple[Command, ...]:
+    """Returns commands that train a Transformer on the raw files of Multi30k, and evaluate it."""
+    return trained("multi30k_transformer", *options, split="test_2016_flickr")
+
+
 def pruned(percent: int) -> tuple[Command, ...]:
     return (
         seqlab("prune", "{row}/base", "--out", "{run}", "--share", str(percent / 100)),
@@ -137,6 +142,7 @@ def quantized(bits: int) -> tuple[Command, ...]:
 MULTI30K = seqlab("prepare", "multi30k/en-de", "--version", "raw", "--folder", "{folder}/multi30k")
 SOURCE_TOKENIZER = ("--tokenizer", "{row}/pretraining/codecs/source.sentencepiece")
 JOINT_TOKENIZER = ("--tokenizer", "{row}/pretraining/codecs/source+target.sentencepiece")
+BERT_LAYERS = ("--model.activation", "gelu", "--model.biases", "True")  # as in configs/bert_small.py
 ROWS = {
     "adding-200": adding(200),
     "adding-400": adding(400),
@@ -190,11 +196,6 @@ ROWS = {
             ),
             **fine_tuned("sick", "bert_sick", seqlab("prepare", "sick", "--folder", "{folder}/sick")),
             **fine_tuned("section", "bert_section"),
-            "section, hierarchical attention": trained(
-                "bert_section_hierarchical",
-                *SOURCE_TOKENIZER,
-                *("--initialize", "encoder/encoder", "../pretraining", "encoder"),
-            ),
         },
         scores=("perplexity", "accuracy", "gain in accuracy", "p"),
     ),
@@ -241,11 +242,16 @@ ROWS = {
         scores=("perplexity", "ROUGE-1", "ROUGE-2", "ROUGE-L"),
     ),
     "section": Row(
-        what="`debian_descriptions/section`, 58 classes: accuracy, %",
+        what="`debian_descriptions/section`, 58 classes: accuracy, % (BERT: row `bert-small`, which runs first)",
         published="-",
         runs={
             "hierarchical_attention": trained("debian_section_hierarchical"),
             "mean_embeddings": trained("debian_section"),
+            "hierarchical attention on BERT": trained(
+                "bert_section_hierarchical",
+                *("--initialize", "encoder/encoder", "../../bert-small/pretraining", "encoder"),
+                *("--tokenizer", "runs/bert-small/pretraining/codecs/source.sentencepiece"),
+            ),
             "TF-IDF, linear": (Command(("scripts/tfidf.py", "debian_descriptions/section")),),
         },
         scores=("accuracy", "accuracy (majority)"),
@@ -274,5 +280,21 @@ ROWS = {
             "int4": quantized(4),
         },
         scores=("BLEU", "sentences per second", "MiB"),
+    ),
+    "bert-multi30k": Row(
+        what="Multi30k en-de, raw files, a Transformer with and without the pre-trained encoder of the row "
+        "`bert-small`, which runs first: BLEU on test2016",
+        published="-",
+        runs={
+            "from scratch": (MULTI30K, *captioned(*BERT_LAYERS)),
+            "from BERT": captioned(
+                *BERT_LAYERS,
+                "--initialize",
+                *("encoder", "../../bert-small/pretraining", "encoder/stack"),
+                *("words", "../../bert-small/pretraining", "encoder/words"),
+            ),
+            "gain": gain("from-scratch", "from-BERT", "bleu", "test_2016_flickr"),
+        },
+        scores=("BLEU", "gain in BLEU", "p"),
     ),
 }
