@@ -89,14 +89,13 @@ def fine_tuned(
     return {
         f"{name} from scratch": (*before, *trained(config, *SOURCE_TOKENIZER, *options)),
         name: trained(config, *SOURCE_TOKENIZER, *started, *options),
-        f"{name}, gain": gain(f"{name}-from-scratch", name),
+        f"{name}, gain": gain(f"{{row}}/{name}-from-scratch", f"{{row}}/{name}"),
     }
 
 
 def gain(baseline: str, run: str, metric: str = "accuracy", split: str = "test") -> tuple[Command, ...]:
-    """Returns a command that tests whether a run of the row is better than another one."""
-    names = (f"{{row}}/{baseline}", f"{{row}}/{run}", "--metric", metric, "--split", split)
-    return (Command(("scripts/significance.py", *names)),)
+    """Returns a command that tests whether a run is better than another one."""
+    return (Command(("scripts/significance.py", baseline, run, "--metric", metric, "--split", split)),)
 
 
 def snips(labels: str, suffix: str, metric: str) -> dict[str, tuple[Command, ...]]:
@@ -107,7 +106,7 @@ def snips(labels: str, suffix: str, metric: str) -> dict[str, tuple[Command, ...
     return {
         f"{labels}, LSTM": (prepared, *trained(f"snips_recurrent{suffix}", *SOURCE_TOKENIZER)),
         f"{labels}, ELMo": trained(f"elmo_snips{suffix}", *SOURCE_TOKENIZER, *started, *frozen),
-        f"{labels}, gain": gain(f"{labels}-LSTM", f"{labels}-ELMo", metric),
+        f"{labels}, gain": gain(f"{{row}}/{labels}-LSTM", f"{{row}}/{labels}-ELMo", metric),
     }
 
 
@@ -118,30 +117,46 @@ def continued(config: str, *options: str) -> tuple[Command, ...]:
     return (prepared, train, Command(("scripts/footprint.py", "{run}", "--split", "validation")))
 
 
-def translated(run: str, beam: int) -> Command:
-    """Returns a command that measures BLEU, speed and size of a run on the test split of Multi30k."""
-    return Command(("scripts/decoding_cost.py", run, "--split", "test_2016_flickr", "--beam", str(beam)))
+def translated(run: str, beam: int, split: str = "test_2016_flickr") -> Command:
+    """Returns a command that measures BLEU, speed and size of a run on a split."""
+    return Command(("scripts/decoding_cost.py", run, "--split", split, "--beam", str(beam)))
 
 
-def captioned(*options: str) -> tuple[Command, ...]:
-    """Returns commands that train a Transformer on the raw files of Multi30k, and evaluate it."""
-    return trained("multi30k_transformer", *options, split="test_2016_flickr")
+def translator(config: str, beam: int, *options: str, split: str = "test_2016_flickr") -> tuple[Command, ...]:
+    """Returns commands that train a translation model and measure its BLEU, speed and size on Multi30k."""
+    train = seqlab("train", f"configs/{config}.py", "--out", "{run}", "--seed", "{seed}", *options)
+    return train, translated("{run}", beam, split)
 
 
 def pruned(percent: int) -> tuple[Command, ...]:
     return (
-        seqlab("prune", "{row}/base", "--out", "{run}", "--share", str(percent / 100)),
+        seqlab("prune", TEACHER, "--out", "{run}", "--share", str(percent / 100)),
         translated("{run}", 5),
     )
 
 
 def quantized(bits: int) -> tuple[Command, ...]:
-    return (seqlab("quantize", "{row}/base", "--out", "{run}", "--bits", str(bits)), translated("{run}", 5))
+    return (seqlab("quantize", TEACHER, "--out", "{run}", "--bits", str(bits)), translated("{run}", 5))
 
 
 MULTI30K = seqlab("prepare", "multi30k/en-de", "--version", "raw", "--folder", "{folder}/multi30k")
 SOURCE_TOKENIZER = ("--tokenizer", "{row}/pretraining/codecs/source.sentencepiece")
 JOINT_TOKENIZER = ("--tokenizer", "{row}/pretraining/codecs/source+target.sentencepiece")
+TEACHER = "runs/distill-multi30k/teacher"
+TEACHER_CODEC = ("--tokenizer", f"{TEACHER}/codecs/source+target.sentencepiece")
+STUDENT = (
+    "--model.dim",
+    "128",
+    "--model.hidden",
+    "512",
+    "--model.encoder-layers",
+    "2",
+    "--model.decoder-layers",
+    "2",
+)
+STUDENT += ("--model.dropout", "0.1", "--schedule.peak", "2e-3")  # as in configs/multi30k_student.py
+DISTILLED = ("--data.train", "{row}/distilled/train.jsonl", "--data.validation", "{row}/distilled/validation.jsonl")
+DISTILLED += ("--data.test", "{row}/distilled/test_2016_flickr.jsonl")
 BERT_LAYERS = ("--model.activation", "gelu", "--model.biases", "True")  # as in configs/bert_small.py
 ROWS = {
     "adding-200": adding(200),
@@ -265,16 +280,27 @@ ROWS = {
         },
         scores=tuple(f"ROUGE-{n}{what}" for what in ("", " (first sentence)") for n in "12L"),
     ),
-    "compress-multi30k": Row(
-        what="Multi30k en-de, raw files, a Transformer with pruned or quantized kernels, without further training: "
-        "BLEU on test2016 with beam 5",
+    "distill-multi30k": Row(
+        what="Multi30k en-de, raw files, a Transformer and students of a quarter of its size, of which one is trained "
+        "without a teacher: BLEU on test2016, the teacher with beam 5, students with beam 1",
         published="-",
         runs={
-            "base": (
-                MULTI30K,
-                seqlab("train", "configs/multi30k_transformer.py", "--out", "{run}", "--seed", "{seed}"),
-                translated("{run}", 5),
+            "teacher": (MULTI30K, *translator("multi30k_transformer", 5, *BERT_LAYERS)),
+            "no teacher": translator("multi30k_transformer", 1, *STUDENT, *TEACHER_CODEC),
+            "words": translator("multi30k_student", 1, "--references", "teacher", "../teacher", *TEACHER_CODEC),
+            "sequences": (
+                seqlab("distill", "{row}/teacher", "--out", "{row}/distilled", "--beam", "5"),
+                *translator("multi30k_distilled", 1, *DISTILLED, *TEACHER_CODEC, split="test"),
             ),
+        },
+        scores=("BLEU", "sentences per second", "MiB"),
+    ),
+    "compress-multi30k": Row(
+        what="the teacher of the row `distill-multi30k`, which runs first, with pruned or quantized kernels and no "
+        "further training: BLEU on test2016 with beam 5",
+        published="-",
+        runs={
+            "float32": (translated(TEACHER, 5),),
             **{f"{percent} % zeros": pruned(percent) for percent in (30, 50, 70, 90)},
             "int8": quantized(8),
             "int4": quantized(4),
@@ -282,18 +308,19 @@ ROWS = {
         scores=("BLEU", "sentences per second", "MiB"),
     ),
     "bert-multi30k": Row(
-        what="Multi30k en-de, raw files, a Transformer with and without the pre-trained encoder of the row "
-        "`bert-small`, which runs first: BLEU on test2016",
+        what="the teacher of the row `distill-multi30k`, trained from the encoder of the row `bert-small`; both rows "
+        "run first: BLEU on test2016",
         published="-",
         runs={
-            "from scratch": (MULTI30K, *captioned(*BERT_LAYERS)),
-            "from BERT": captioned(
+            "from BERT": translator(
+                "multi30k_transformer",
+                5,
                 *BERT_LAYERS,
                 "--initialize",
                 *("encoder", "../../bert-small/pretraining", "encoder/stack"),
                 *("words", "../../bert-small/pretraining", "encoder/words"),
             ),
-            "gain": gain("from-scratch", "from-BERT", "bleu", "test_2016_flickr"),
+            "gain": gain(TEACHER, "{row}/from-BERT", "bleu", "test_2016_flickr"),
         },
         scores=("BLEU", "gain in BLEU", "p"),
     ),

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from seqlab.system.errors import SeqlabError
 from seqlab.types import Batch, Context, Loss, Params
 
 
@@ -80,6 +81,16 @@ def generator_loss(
     if train:
         del sums["correct"]  # not worth an extra pass over the logits in every step
     return Loss(loss, weight, sums, None if fresh is None else carry)
+
+
+def tagger_loss(model: Any, params: Params, batch: Batch, context: Context) -> Loss:
+    """Returns the cross-entropy of the labels of positions. Raises `SeqlabError` if the model does not tag every
+    position.
+    """
+    logits = model_outputs(model, params, batch.inputs, context.key)
+    if logits.shape[:2] != batch.targets.shape:
+        raise SeqlabError(f"{logits.shape[1]} outputs for {batch.targets.shape[1]} positions: tag every position")
+    return Loss(*cross_entropy(logits, batch.targets, batch.weights))
 
 
 def sum_over_chunks(sums_of_chunk: Callable[..., Any], chunk: int, *arrays: Any) -> Any:

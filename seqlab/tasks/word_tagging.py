@@ -21,7 +21,7 @@ from seqlab.data.plans import BatchPlan, Plan
 from seqlab.data.task import Draw, Prediction, Task
 from seqlab.decoding.outputs import outputs_of
 from seqlab.decoding.trained import TrainedModel
-from seqlab.layers.losses import cross_entropy, model_outputs
+from seqlab.layers.losses import tagger_loss
 from seqlab.system.errors import SeqlabError
 from seqlab.types import Batch, Context, Loss, Params, Tagger
 
@@ -52,10 +52,7 @@ class WordTagging(Task):
 
     def loss(self, model: Any, params: Params, batch: Batch, context: Context) -> Loss:
         """Returns the cross-entropy of the labels."""
-        logits = model_outputs(model, params, batch.inputs, context.key)
-        if logits.shape[:2] != batch.targets.shape:
-            raise SeqlabError(f"{logits.shape[1]} outputs for {batch.targets.shape[1]} tokens: tag every position")
-        return Loss(*cross_entropy(logits, batch.targets, batch.weights))
+        return tagger_loss(model, params, batch, context)
 
     def predict(self, trained: TrainedModel, examples: Mapping[str, Sequence[Any]]) -> list[list[Prediction]]:
         """Returns the most likely label of each word."""
