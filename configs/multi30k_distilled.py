@@ -1,4 +1,4 @@
-"""Sequence-level distillation (Kim & Rush 2016): a student of a quarter of the size learns the teacher's translations.
+"""Sequence-level distillation (Kim & Rush 2016): a small student learns the translations of a teacher.
 
     seqlab prepare multi30k/en-de --folder DIR_WITH_MULTI30K
     seqlab train configs/multi30k_transformer.py --out runs/multi30k
@@ -6,7 +6,7 @@
     seqlab train configs/multi30k_distilled.py --out runs/multi30k-distilled \
         --tokenizer runs/multi30k/codecs/source+target.sentencepiece
 
-The student is that of configs/multi30k_student.py.
+The student is that of configs/multi30k_student.py, a quarter of the size of the teacher.
 """
 
 from seqlab.config import Batching, Experiment, Optimizer, Schedule, Text, Validation

@@ -281,8 +281,8 @@ ROWS = {
         scores=tuple(f"ROUGE-{n}{what}" for what in ("", " (first sentence)") for n in "12L"),
     ),
     "distill-multi30k": Row(
-        what="Multi30k en-de, raw files, a Transformer and students of a quarter of its size, of which one is trained "
-        "without a teacher: BLEU on test2016, the teacher with beam 5, students with beam 1",
+        what="Multi30k en-de, raw files, a Transformer and students of a quarter of its size, one of them without a "
+        "teacher: BLEU on test2016, the teacher with beam 5, students with beam 1",
         published="-",
         runs={
             "teacher": (MULTI30K, *translator("multi30k_transformer", 5, *BERT_LAYERS)),
