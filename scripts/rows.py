@@ -157,7 +157,7 @@ STUDENT = (
 STUDENT += ("--model.dropout", "0.1", "--schedule.peak", "2e-3")  # as in configs/multi30k_student.py
 DISTILLED = ("--data.train", "{row}/distilled/train.jsonl", "--data.validation", "{row}/distilled/validation.jsonl")
 DISTILLED += ("--data.test", "{row}/distilled/test_2016_flickr.jsonl")
-BERT_LAYERS = ("--model.activation", "gelu", "--model.biases", "True")  # as in configs/bert_small.py
+BERT_LAYERS = ("--model.activation", "gelu", "--model.biases")  # as in configs/bert_small.py
 ROWS = {
     "adding-200": adding(200),
     "adding-400": adding(400),
