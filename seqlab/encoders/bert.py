@@ -52,6 +52,8 @@ class BertEncoder(nn.Module, TextEncoder):
     stochastic_depth: float = 0.0
     """Probability that a residual branch of the last layer is dropped in a row (Huang et al. 2016).
     It grows linearly with depth from the first layer."""
+    adapter: int = 0
+    """Number of hidden units of adapters, which are added to each residual branch (Houlsby et al. 2019); 0: none."""
 
     @property
     def causal(self) -> bool:
@@ -76,7 +78,7 @@ class BertEncoder(nn.Module, TextEncoder):
         declare_axes(self, "first", ("width",))
         self.embedding_norm = LayerNorm("width")
         sizes = (self.layers, self.dim, self.heads, self.hidden, self.dropout, self.dropout)
-        options: Any = {"dtype": self.dtype, "stochastic_depth": self.stochastic_depth}
+        options: Any = {"dtype": self.dtype, "stochastic_depth": self.stochastic_depth, "adapter": self.adapter}
         self.stack = Stack(*sizes, self.norm, self.activation, True, **options)
         self.drop = Dropout(self.dropout)
 
@@ -98,4 +100,6 @@ class BertEncoder(nn.Module, TextEncoder):
 
 
 TINY = BertEncoder(Words(vocabulary=9), layers=2, dim=8, heads=2, hidden=12, norm="pre", positions="sinusoidal")
-VARIANTS = (TINY.clone(norm="post", activation="relu", positions="learned", max_length=24, summary="mean"),)
+VARIANTS = (
+    TINY.clone(norm="post", activation="relu", positions="learned", max_length=24, summary="mean", adapter=3),
+)

@@ -41,6 +41,8 @@ class TransformerEncoder(nn.Module, Encoder):
     stochastic_depth: float = 0.0
     """Probability that a residual branch of the last layer is dropped in a row (Huang et al. 2016).
     It grows linearly with depth from the first layer."""
+    adapter: int = 0
+    """Number of hidden units of adapters, which are added to each residual branch (Houlsby et al. 2019); 0: none."""
 
     @property
     def causal(self) -> bool:
@@ -60,10 +62,10 @@ class TransformerEncoder(nn.Module, Encoder):
         x = x + Positions(self.positions, self.dim, self.max_length, name="source_positions").of_rows(mask)
         sizes = (self.layers, self.dim, self.heads, self.hidden, self.dropout, self.dropout)
         settings = (self.norm, self.activation, self.biases)
-        options: Any = {"dtype": self.dtype, "stochastic_depth": self.stochastic_depth}
+        options: Any = {"dtype": self.dtype, "stochastic_depth": self.stochastic_depth, "adapter": self.adapter}
         x = Stack(*sizes, *settings, **options, name="stack").encode(x, mask, train=train)
         return Encoded(x, mask, x[:, 0])
 
 
 TINY = TransformerEncoder(Words(vocabulary=9), layers=2, dim=8, heads=2, hidden=12)
-VARIANTS = (TINY.clone(norm="post", positions="learned", max_length=16, biases=True),)
+VARIANTS = (TINY.clone(norm="post", positions="learned", max_length=16, biases=True, adapter=3),)

@@ -294,6 +294,8 @@ def export_marian(run: Run, out: Path) -> None:
         wrong = f"a {type(model).__name__}, not a Transformer"
     elif model.norm != "post" or model.positions != "sinusoidal" or model.tie != "all":
         wrong = "norm must be 'post', positions 'sinusoidal' and tie 'all'"
+    elif model.adapter:
+        wrong = "its layers have adapters"
     elif not isinstance(source, SentencePiece | Marian) or not isinstance(target, SentencePiece | Marian):
         wrong = "source and target must be text"
     elif source.names != target.names:

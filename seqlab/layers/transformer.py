@@ -17,6 +17,7 @@ from seqlab.system.checks import check_fraction, check_minimum
 from seqlab.system.errors import SeqlabError
 
 ACTIVATIONS = {"relu": nn.relu, "gelu": functools.partial(nn.gelu, approximate=False), "swish": nn.swish}
+ADAPTER_DEVIATION = 0.01  # of the initial kernels of adapters; the paper truncates their normal distribution
 
 
 class FeedForward(nn.Module):
@@ -27,15 +28,37 @@ class FeedForward(nn.Module):
     dropout: float
     activation: str = "relu"
     dtype: str = "float32"
+    deviation: float | None = None
+    """Standard deviation of normally initialized kernels; None: Glorot uniform."""
 
     @nn.compact
     def __call__(self, x: Float[Array, "B T D"], *, train: bool = False) -> Float[Array, "B T D"]:
         if self.activation not in ACTIVATIONS:
             raise SeqlabError(f"activation must be one of {', '.join(ACTIVATIONS)}, not {self.activation!r}")
-        inner, outer = ("inputs", "hidden"), ("hidden", "outputs")
-        x = Dense("btd,dh->bth", (self.dim, self.hidden), True, self.dtype, axes=inner, name="inner")(x)
+        inner, outer, options = ("inputs", "hidden"), ("hidden", "outputs"), (True, self.dtype, self.deviation)
+        x = Dense("btd,dh->bth", (self.dim, self.hidden), *options, axes=inner, name="inner")(x)
         x = Dropout(self.dropout)(ACTIVATIONS[self.activation](x), train=train)
-        return Dense("bth,hd->btd", (self.hidden, self.dim), True, self.dtype, axes=outer, name="outer")(x)
+        return Dense("bth,hd->btd", (self.hidden, self.dim), *options, axes=outer, name="outer")(x)
+
+
+class Adapter(nn.Module):
+    """x + f(x), where f is a feed-forward layer of `width` hidden units (Houlsby et al. 2019). If `width` is 0, the
+    output is the input, and there are no parameters.
+
+    Kernels are initialized close to zero, so a layer with adapters first computes nearly the values of one without.
+    """
+
+    dim: int
+    width: int
+    activation: str
+    dtype: str
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
+        if not self.width:
+            return x
+        sizes = (self.dim, self.width)
+        return x + FeedForward(*sizes, 0.0, self.activation, self.dtype, ADAPTER_DEVIATION, name="bottleneck")(x)
 
 
 class Layer(nn.Module):
@@ -43,6 +66,7 @@ class Layer(nn.Module):
 
     `norm` is "pre", x + f(LN(x)), or "post", LN(x + f(x)) as in the paper. `dropout` applies to the branches,
     `inner_dropout` to attention weights and to the hidden layer of the feed-forward layer, where the paper uses none.
+    `adapter` is the number of hidden units of an adapter at the end of each branch, after its dropout; 0: none.
     """
 
     dim: int
@@ -55,17 +79,22 @@ class Layer(nn.Module):
     biases: bool = False
     cross: bool = False
     dtype: str = "float32"
+    adapter: int = 0
 
     def setup(self):
         if self.norm not in ("pre", "post"):
             raise SeqlabError(f"norm must be 'pre' or 'post', not {self.norm!r}")
         self.self_attention = Attention(self.dim, self.heads, self.inner_dropout, self.biases, self.dtype)
         self.self_norm = LayerNorm()
+        adapter = functools.partial(Adapter, self.dim, self.adapter, self.activation, self.dtype)
+        self.self_adapter = adapter()
         if self.cross:
             self.cross_attention = Attention(self.dim, self.heads, self.inner_dropout, self.biases, self.dtype)
             self.cross_norm = LayerNorm()
+            self.cross_adapter = adapter()
         self.feed_forward = FeedForward(self.dim, self.hidden, self.inner_dropout, self.activation, self.dtype)
         self.feed_forward_norm = LayerNorm()
+        self.feed_forward_adapter = adapter()
         self.drop = Dropout(self.dropout)
 
     def before(self, norm: nn.Module, x: jax.Array) -> jax.Array:
@@ -74,12 +103,13 @@ class Layer(nn.Module):
     def after(
         self,
         norm: nn.Module,
+        adapter: nn.Module,
         x: jax.Array,
         branch: jax.Array,
         train: bool,
         drop_rate: float | jax.Array | None = None,
     ) -> jax.Array:
-        branch = self.drop(branch, train=train)
+        branch = adapter(self.drop(branch, train=train))
         if train and drop_rate is not None:
             branch = drop_rows(self.make_rng("dropout"), branch, drop_rate)
         x = x + branch
@@ -101,10 +131,11 @@ class Layer(nn.Module):
         y = self.before(self.self_norm, x)
         keys_values = self.self_attention.keys_values(y)
         y, _ = self.self_attention.attend(y, *keys_values, mask, train=train)
-        x = self.after(self.self_norm, x, y, train, drop_rate)
+        x = self.after(self.self_norm, self.self_adapter, x, y, train, drop_rate)
         x, weights = self.cross_block(x, memory, memory_mask, train=train, drop_rate=drop_rate)
         y = self.feed_forward(self.before(self.feed_forward_norm, x), train=train)
-        return self.after(self.feed_forward_norm, x, y, train, drop_rate), keys_values, weights
+        x = self.after(self.feed_forward_norm, self.feed_forward_adapter, x, y, train, drop_rate)
+        return x, keys_values, weights
 
     def step(
         self,
@@ -119,13 +150,13 @@ class Layer(nn.Module):
         memory, or None.
         """
         y, cache = self.self_attention.step(self.before(self.self_norm, x), cache, mask, t)
-        x = self.after(self.self_norm, x, y, False)
+        x = self.after(self.self_norm, self.self_adapter, x, y, False)
         weights = None
         if self.cross:
             y, weights = self.cross_attention.attend_cached(self.before(self.cross_norm, x), memory, memory_mask)
-            x = self.after(self.cross_norm, x, y, False)
+            x = self.after(self.cross_norm, self.cross_adapter, x, y, False)
         y = self.feed_forward(self.before(self.feed_forward_norm, x))
-        return self.after(self.feed_forward_norm, x, y, False), cache, weights
+        return self.after(self.feed_forward_norm, self.feed_forward_adapter, x, y, False), cache, weights
 
     def cross_block(
         self, x: jax.Array, memory: Any, memory_mask: Any, *, train: bool, drop_rate: float | jax.Array | None
@@ -136,7 +167,7 @@ class Layer(nn.Module):
         y, weights = self.cross_attention.attend(
             self.before(self.cross_norm, x), keys, values, memory_mask, train=train
         )
-        return self.after(self.cross_norm, x, y, train, drop_rate), weights
+        return self.after(self.cross_norm, self.cross_adapter, x, y, train, drop_rate), weights
 
     def encode_memory(self, memory: Float[Array, "B S D"]) -> tuple[jax.Array, jax.Array]:
         """Returns the cross-attention keys and values of an encoder output, computed once per sentence."""
@@ -164,10 +195,12 @@ class Stack(nn.Module):
     stochastic_depth: float = 0.0
     """Probability that a residual branch of the last layer is dropped in a row, in training (Huang et al. 2016). It
     grows linearly from the first layer, equation 4 of the paper; the branches that remain are scaled up."""
+    adapter: int = 0
 
     def setup(self):
         check_minimum("layers", self.layers, 1)
         check_fraction("stochastic_depth", self.stochastic_depth)
+        check_minimum("adapter", self.adapter, 0)
         self.stack = [
             Layer(
                 self.dim,
@@ -180,6 +213,7 @@ class Stack(nn.Module):
                 self.biases,
                 self.cross,
                 self.dtype,
+                self.adapter,
             )
             for _ in range(self.layers)
         ]

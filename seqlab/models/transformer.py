@@ -60,6 +60,8 @@ class Transformer(nn.Module, Generator):
     stochastic_depth: float = 0.0
     """Probability that a residual branch of the last layer is dropped in a row (Huang et al. 2016).
     It grows linearly with depth from the first layer."""
+    adapter: int = 0
+    """Number of hidden units of adapters, which are added to each residual branch (Houlsby et al. 2019); 0: none."""
 
     @property
     def shares_table(self) -> bool:
@@ -77,6 +79,7 @@ class Transformer(nn.Module, Generator):
             "remat": self.remat,
             "scan": self.scan,
             "stochastic_depth": self.stochastic_depth,
+            "adapter": self.adapter,
         }
         self.encoder = Stack(self.encoder_layers, *sizes, **stack_settings)
         self.decoder = Stack(self.decoder_layers, *sizes, cross=True, **stack_settings)
@@ -152,5 +155,5 @@ TINY = Transformer(
 )
 VARIANTS = (
     TINY.clone(norm="post", positions="learned", max_length=16, tie="none"),
-    TINY.clone(norm="post", activation="swish", biases=True),
+    TINY.clone(norm="post", activation="swish", biases=True, adapter=3),
 )

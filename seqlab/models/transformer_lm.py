@@ -50,14 +50,22 @@ class TransformerLM(nn.Module, Generator):
     stochastic_depth: float = 0.0
     """Probability that a residual branch of the last layer is dropped in a row (Huang et al. 2016).
     It grows linearly with depth from the first layer."""
+    adapter: int = 0
+    """Number of hidden units of adapters, which are added to each residual branch (Houlsby et al. 2019); 0: none."""
 
     def setup(self):
         self.words = TiedEmbedding(self.vocabulary, self.dim, self.tie, self.dtype, False, self.prompts)
         self.where = Positions(self.positions, self.dim, self.max_length)
         inner = self.dropout if self.inner_dropout is None else self.inner_dropout
         sizes = (self.dim, self.heads, self.hidden, self.dropout, inner, self.norm)
-        settings: Any = {"dtype": self.dtype, "remat": self.remat, "scan": self.scan}
-        self.decoder = Stack(self.layers, *sizes, stochastic_depth=self.stochastic_depth, **settings)
+        settings: Any = {
+            "dtype": self.dtype,
+            "remat": self.remat,
+            "scan": self.scan,
+            "stochastic_depth": self.stochastic_depth,
+            "adapter": self.adapter,
+        }
+        self.decoder = Stack(self.layers, *sizes, **settings)
 
     @nn.nowrap
     def embed(self, prefix: Tokens) -> Float[Array, "B T D"]:
@@ -105,4 +113,4 @@ class TransformerLM(nn.Module, Generator):
 
 
 TINY = TransformerLM(vocabulary=7, layers=2, dim=8, heads=2, hidden=12)
-VARIANTS = (TINY.clone(norm="post", positions="learned", max_length=24, tie=False),)
+VARIANTS = (TINY.clone(norm="post", positions="learned", max_length=24, tie=False, adapter=3),)

@@ -187,6 +187,11 @@ def test_other_runs_are_refused(home, tmp_path, capsys):
     save_untrained(tiny_experiment(), dict.fromkeys(("source", "target"), tiny_tokenizer()), tmp_path / "pre")
     assert call(tmp_path, "export", "pre", "--to", "marian", "--out", "out") == 2
     assert "norm must be 'post'" in capsys.readouterr().err
+    adapted = tiny_experiment().model.clone(norm="post", adapter=3)
+    experiment = dataclasses.replace(tiny_experiment(), model=adapted)
+    save_untrained(experiment, dict.fromkeys(("source", "target"), tiny_tokenizer()), tmp_path / "adapted")
+    assert call(tmp_path, "export", "adapted", "--to", "marian", "--out", "out") == 2
+    assert "its layers have adapters" in capsys.readouterr().err
     assert call(home, "export", "run", "--to", "marian", "--out", "run-marian") == 2
     assert "run-marian already exists" in capsys.readouterr().err
     assert call(home, "import", "marian", "nowhere", "--out", "new") == 2

@@ -118,11 +118,12 @@ def test_bfloat16_is_close(name):
     assert 1e-5 < gap < 0.05, gap
 
 
+@pytest.mark.parametrize("adapter", [0, 3])
 @pytest.mark.parametrize("norm", ["pre", "post"])
-def test_transformer_layer(norm):
+def test_transformer_layer(norm, adapter):
     x, memory = RANDOM.normal(size=(3, 5, 6)), RANDOM.normal(size=(3, 7, 6))
     mask, memory_mask = RANDOM.random((3, 5, 5)) < 0.5, RANDOM.random((3, 7)) < 0.5
-    layer = Layer(dim=6, heads=2, hidden=8, dropout=0.0, inner_dropout=0.0, norm=norm, cross=True)
+    layer = Layer(dim=6, heads=2, hidden=8, dropout=0.0, inner_dropout=0.0, norm=norm, cross=True, adapter=adapter)
 
     def run(module):
         keys_values = module.encode_memory(jnp.float32(memory))
@@ -135,11 +136,15 @@ def test_transformer_layer(norm):
         for name in ("self_attention", "cross_attention")
     )
     norms = [(p[name]["scale"], p[name]["bias"]) for name in ("self_norm", "cross_norm", "feed_forward_norm")]
-    dense = [(p["feed_forward"][name]["kernel"], p["feed_forward"][name]["bias"]) for name in ("inner", "outer")]
+
+    def dense(layers):
+        return [(layers[name]["kernel"], layers[name]["bias"]) for name in ("inner", "outer")]
+
+    blocks = ("self", "cross", "feed_forward") if adapter else ()
+    adapters = [dense(p[f"{block}_adapter"]["bottleneck"]) for block in blocks]
+    weights = (own, cross, norms, adapters, *dense(p["feed_forward"]))
     for row in range(3):
-        expected = oracle.transformer_layer(
-            x[row], memory[row], mask[row], memory_mask[row], norm == "post", (own, cross, norms, *dense)
-        )
+        expected = oracle.transformer_layer(x[row], memory[row], mask[row], memory_mask[row], norm == "post", weights)
         np.testing.assert_allclose(result[row], expected, rtol=1e-4, atol=1e-5)
 
 

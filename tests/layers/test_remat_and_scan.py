@@ -29,7 +29,7 @@ def loss_of(model, batch, params, key):
 @functools.cache
 def gradients(name, **changed):
     """Returns the loss and the gradients of a training step, by parameter path."""
-    s = subject(name)
+    s = subject(name, **({"adapter": 3} if name in SCAN else {}))
     run = jax.jit(jax.value_and_grad(functools.partial(loss_of, s.model.clone(**changed), batch_of(s))))
     loss, result = run(s.params, jax.random.key(1))
     flat, _ = jax.tree_util.tree_flatten_with_path({"loss": loss, **result})

@@ -202,9 +202,10 @@ def conv_seq2seq(source, target, encoder, decoder):
 
 def transformer_layer(x, memory, mask, memory_mask, post, weights):
     """Returns the output of one row. `weights`: kernels of self-attention and cross-attention, as in `attention`,
-    scales and biases of the three normalizations, kernels and biases of the two dense layers.
+    scales and biases of the three normalizations, kernels and biases of the two dense layers of the three adapters,
+    if there are any, and of the feed-forward layer.
     """
-    own, cross, norms, inner, outer = weights
+    own, cross, norms, adapters, *dense = weights
 
     def attend_to_itself(y):
         return attention(*own, y, y, mask)
@@ -212,9 +213,12 @@ def transformer_layer(x, memory, mask, memory_mask, post, weights):
     def attend_to_memory(y):
         return attention(*cross, y, memory, np.tile(memory_mask, (len(y), 1)))
 
-    def feed_forward(y):
+    def feed_forward(y, inner, outer):
         return np.maximum(y @ inner[0] + inner[1], 0) @ outer[0] + outer[1]
 
-    for branch, norm in zip((attend_to_itself, attend_to_memory, feed_forward), norms, strict=True):
-        x = layer_norm(x + branch(x), *norm) if post else x + branch(layer_norm(x, *norm))
+    branches = attend_to_itself, attend_to_memory, lambda y: feed_forward(y, *dense)
+    for branch, norm, adapter in zip(branches, norms, adapters or [None] * 3, strict=True):
+        y = branch(x if post else layer_norm(x, *norm))
+        x = x + (y if adapter is None else y + feed_forward(y, *adapter))
+        x = layer_norm(x, *norm) if post else x
     return x

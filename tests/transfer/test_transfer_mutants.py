@@ -8,6 +8,7 @@ from tests.mutants import Mutant, planted
 MASKS = "transfer.test_masked_tokens."
 ENCODERS = "transfer.test_encoders."
 CORRUPTION = "transfer.test_corruption."
+ADAPTERS = "transfer.test_adapters."
 MUTANTS = [
     (
         Mutant(
@@ -98,6 +99,26 @@ MUTANTS = [
             ENCODERS + "test_token_types_and_the_summary",
         ),
         (),
+    ),
+    (
+        Mutant(
+            "adapters without their residual connection",
+            "layers.transformer",
+            "return x + FeedForward(*sizes",
+            "return FeedForward(*sizes",
+            ADAPTERS + "test_values_at_the_start",
+        ),
+        ("models", "transformer_lm"),
+    ),
+    (
+        Mutant(
+            "steps without adapters",
+            "layers.transformer",
+            "self.after(self.self_norm, self.self_adapter, x, y, False)",
+            "self.after(self.self_norm, lambda y: y, x, y, False)",
+            ADAPTERS + "test_steps_have_adapters",
+        ),
+        ("transformer_lm",),
     ),
     (
         Mutant(
