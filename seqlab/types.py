@@ -256,6 +256,15 @@ class MaskedPredictor(Tagger, Protocol):
 
 
 @runtime_checkable
+class SpanPredictor(Tagger, Protocol):
+    """A tagger with two classes, whose logits score each position as the first and as the last one of a span."""
+
+    def predict_span(self, inputs: Any, *, train: bool) -> Any:
+        """Returns float32 logits [B P 2] and the mask of real positions [B P]."""
+        ...
+
+
+@runtime_checkable
 class Regressor(Model, Protocol):
     """A model that predicts a number for each sequence: the adding problem."""
 

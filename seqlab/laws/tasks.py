@@ -31,6 +31,8 @@ def tiny_corpus(task: Task) -> tuple[Corpus, Codecs, list[dict[str, str]]]:
     make_text = {
         ("source", SentencePiece): lambda n: f"{'a b ' * n}c\nb",
         ("second", SentencePiece): lambda n: f"{n} c{' a' * (n % 4)}",
+        ("question", SentencePiece): lambda n: f"{n} c{' a' * (n % 4)}",
+        ("answer", SentencePiece): lambda n: "a b c"[2 * (n % 2) :],
         ("target", SentencePiece): lambda n: f"{'x ' * (n % 3)}yz {n}",
         ("label", Label): lambda n: "xyz"[n % 3],
         ("source", Symbols): lambda n: " ".join("abc"[(n + i) % 3] for i in range(n)),

@@ -37,7 +37,7 @@ TASKS = {
 
 
 # Batches with other targets are refused. In corrupted batches and pairs, the tokens do not spell a single text.
-REFUSED = ("bidirectional_modeling", "masked_tokens")
+REFUSED = ("bidirectional_modeling", "masked_tokens", "span_extraction")
 SHOWN = {name: task for name, task in TASKS.items() if name not in REFUSED}
 SPELLED = [name for name, task in SHOWN.items() if not task.corrupts and name != "pair_classification"]
 

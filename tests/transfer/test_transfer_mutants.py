@@ -8,7 +8,7 @@ from tests.mutants import Mutant, planted
 MASKS = "transfer.test_masked_tokens."
 ENCODERS = "transfer.test_encoders."
 CORRUPTION = "transfer.test_corruption."
-ADAPTERS = "transfer.test_adapters."
+ADAPTERS, SPANS = "transfer.test_adapters.", "transfer.test_spans."
 MUTANTS = [
     (
         Mutant(
@@ -187,6 +187,46 @@ MUTANTS = [
             "np.flatnonzero(codec.begins_word[ids])",
             "np.flatnonzero(np.roll(codec.begins_word[ids], -1))",
             "transfer.test_heads.test_targets_are_at_the_first_token_of_each_word",
+        ),
+        (),
+    ),
+    (
+        Mutant(
+            "an answer ends before it begins",
+            "tasks.span_extraction",
+            " * np.tri(len(scores)).T > 0",
+            " > 0",
+            SPANS + "test_the_best_span_is_that_of_a_loop",
+        ),
+        (7, 9),
+    ),
+    (
+        Mutant(
+            "the end of the context is an answer",
+            "tasks.span_extraction",
+            "return second & jnp.pad",
+            "return second | jnp.pad",
+            SPANS + "test_the_loss_is_that_of_numpy",
+        ),
+        (),
+    ),
+    (
+        Mutant(
+            "answers inside of words come first",
+            "tasks.span_extraction",
+            "% (WORD, wanted, WORD)",
+            '% (b"x", wanted, b"x")',
+            SPANS + "test_answers_are_aligned_to_tokens",
+        ),
+        ("char", "In 1912, 12 cats", "12", (9, 11)),
+    ),
+    (
+        Mutant(
+            "repeated words of an answer count once",
+            "metrics.word_f1",
+            "(Counter(words) & Counter(expected)).values()",
+            "Counter({*words} & {*expected}).values()",
+            SPANS + "test_word_f1",
         ),
         (),
     ),
