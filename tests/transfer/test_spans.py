@@ -1,6 +1,7 @@
 """Extractive question answering: the alignment of answers, the loss, the best span, the metric, and a run."""
 
 import collections
+import functools
 import json
 import re
 import string
@@ -11,15 +12,21 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
+from seqlab import catalogue
 from seqlab.codecs.sentencepiece import train_sentencepiece
 from seqlab.config import Text
 from seqlab.data.corpus import Corpus
 from seqlab.data.plans import BatchPlan
 from seqlab.datasets.local_files import LocalFiles
 from seqlab.encoders.bert import BertEncoder
+from seqlab.evaluation.diagnosis.activations import activations
+from seqlab.evaluation.diagnosis.gradients import last_targets
+from seqlab.laws.tasks import tiny_corpus, tiny_plan
 from seqlab.metrics.registry import score
 from seqlab.metrics.word_f1 import f1_of
+from seqlab.models import span_head
 from seqlab.models.span_head import SpanHead
+from seqlab.runs.parameters import init_params
 from seqlab.system.errors import SeqlabError
 from seqlab.tasks.span_extraction import SpanExtraction, best_span, span_of
 from seqlab.training.train import train
@@ -132,6 +139,20 @@ def test_the_best_span_is_that_of_a_loop(size, longest):
     assert (begin, end) == max(spans, key=lambda span: spans[span])
     assert value == pytest.approx(spans[begin, end], abs=1e-5)
     assert best_span(logits[:0], longest) == (0, 0, 0.0)
+
+
+def test_diagnosis():
+    """The two targets of a row are not those of its first positions."""
+    task, tiny = SpanExtraction(), span_head.TINY
+    corpus, codecs, _ = tiny_corpus(task)
+    experiment = small(catalogue.without_sizes(tiny), task, None)
+    model = catalogue.resolve(experiment, codecs).model
+    batch = task.collate(corpus, tiny_plan(task, corpus).batches(0, None)[0], codecs)
+    result = activations(functools.partial(task.loss, model), init_params(model, 0), batch)
+    assert "output" in result
+    last, changed = last_targets(batch)
+    np.testing.assert_array_equal(last, batch.inputs.mask.sum(1) - 1)
+    assert changed is batch
 
 
 def official_f1(prediction, truth):

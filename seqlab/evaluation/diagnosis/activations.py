@@ -69,7 +69,8 @@ def sides_of(loss: LossFunction, params: Params, batch: Batch) -> dict[str, str]
 
         inputs, prefix = of_length(source, batch.inputs), of_length(target, batch.prefix)
         answers = batch.targets, batch.weights
-        if batch.weights.ndim == 2:
+        side = batch.inputs if batch.prefix is None else batch.prefix
+        if batch.weights.shape[1:] == side.mask.shape[1:]:  # otherwise, their number does not depend on the length
             answers = of_length(source if batch.prefix is None else target, answers)
         cut = dataclasses.replace(batch, inputs=inputs, prefix=prefix, targets=answers[0], weights=answers[1])
         outputs = jax.eval_shape(functools.partial(outputs_of_layers, loss), params, cut)

@@ -60,7 +60,7 @@ def gradients_over_time(loss: LossFunction, params: Params, batch: Batch) -> dic
 def last_targets(batch: Batch) -> tuple[Int[np.ndarray, "B"], Batch]:
     """Returns the position of the last target of each row, and the batch with zero weights for all other targets."""
     weights = np.asarray(batch.weights)
-    if weights.ndim == 1 and batch.inputs is not None:
+    if batch.prefix is None and batch.inputs is not None and weights.shape[1:] != batch.inputs.mask.shape[1:]:
         return np.asarray(batch.inputs.mask).sum(1) - 1, batch
     length = weights.shape[1]
     last = length - 1 - (weights[:, ::-1] > 0).argmax(1)
