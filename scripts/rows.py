@@ -157,6 +157,8 @@ STUDENT = (
 STUDENT += ("--model.dropout", "0.1", "--schedule.peak", "2e-3")  # as in configs/multi30k_student.py
 DISTILLED = ("--data.train", "{row}/distilled/train.jsonl", "--data.validation", "{row}/distilled/validation.jsonl")
 DISTILLED += ("--data.test", "{row}/distilled/test_2016_flickr.jsonl")
+WHOLE_MODEL = ("--initialize", "", "../pretraining", "")
+WHOLE_MODEL += ("--tokenizer", "{row}/pretraining/codecs/target.sentencepiece")
 BERT_LAYERS = ("--model.activation", "gelu", "--model.biases")  # as in configs/bert_small.py
 ROWS = {
     "adding-200": adding(200),
@@ -236,11 +238,10 @@ ROWS = {
             ),
             "full": continued("gpt_shakespeare", "--init-from", "{row}/pretraining"),
             "LoRA": continued("gpt_shakespeare_lora", "--init-from", "{row}/pretraining"),
-            "soft prompts": continued(
-                "gpt_shakespeare_prompts",
-                *("--initialize", "", "../pretraining", ""),
-                *("--tokenizer", "{row}/pretraining/codecs/target.sentencepiece"),
+            "adapters": continued(
+                "gpt_shakespeare", *WHOLE_MODEL, "--model.adapter", "16", "--optimizer.trainable", "_adapter/|norm/"
             ),
+            "soft prompts": continued("gpt_shakespeare_prompts", *WHOLE_MODEL),
         },
         scores=("perplexity", "trainable parameters", "seconds per step", "MiB"),
     ),
