@@ -1,14 +1,49 @@
-"""`seqlab merge`, `prune` and `quantize`."""
+"""`seqlab distill`, `merge`, `prune` and `quantize`."""
 
+import dataclasses
 from pathlib import Path
 from typing import Annotated
 
 from tyro.conf import arg
 
-from seqlab.cli.options import Parts, RunFolder
-from seqlab.cli.start import start_computing, use_parts
+from seqlab.cli.options import (
+    DEFAULT_PLACES,
+    NO_SEARCH,
+    Checkpoint,
+    Parts,
+    PlaceOptions,
+    RunFolder,
+    SearchOptions,
+)
+from seqlab.cli.start import load_generator, start_computing, use_parts
 
 NewRun = Annotated[Path, arg(metavar="RUN2", help="Folder of the new run.")]
+
+
+def distill(
+    run: RunFolder,
+    out: Annotated[Path, arg(metavar="DIR", help="Folder of the new data.")],
+    search: SearchOptions = NO_SEARCH,
+    checkpoint: Checkpoint = "best",
+    places: PlaceOptions = DEFAULT_PLACES,
+) -> None:
+    """Decode the training data of a run, to train a student on the decoded texts.
+
+    DIR/train.jsonl has the sources with the best text of the run for each. The other splits are copied. If the
+    command was interrupted, repeat it. Search options that are not given keep the run's values.
+
+    Example: seqlab distill runs/quickstart --out data/distilled --beam 5
+    """
+    use_parts(places.parts)
+    start_computing()
+    from seqlab.data.records import prepare
+    from seqlab.decoding import distilled_data
+
+    loaded = load_generator(run, checkpoint)
+    settings = loaded.search_config(**dataclasses.asdict(search))
+    data = prepare(loaded.experiment.data, places.data_dir)
+    for split, count in distilled_data.distill(loaded.trained, settings, data, out).items():
+        print(f"{out / split}.jsonl: {count:,} examples")
 
 
 def merge(run: RunFolder, out: NewRun, parts: Parts = None) -> None:

@@ -13,7 +13,7 @@ from tyro.conf import Positional, arg
 from seqlab import __version__
 from seqlab.cli.checking import check, cost, diagnose
 from seqlab.cli.completion import completion_script
-from seqlab.cli.compression import merge, prune, quantize
+from seqlab.cli.compression import distill, merge, prune, quantize
 from seqlab.cli.decoding import decode, logprob, predict
 from seqlab.cli.doctor import doctor
 from seqlab.cli.embedding import embed
@@ -44,6 +44,7 @@ GROUPS: dict[str, dict[str, Callable[..., None]]] = {
         "train": train,
         "launch": launch,
         "prepare": prepare,
+        "distill": distill,
         "show-batch": show_batch,
     },
     "Decode and score": {

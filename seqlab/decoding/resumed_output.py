@@ -26,6 +26,11 @@ def digest(paths: Iterable[Path | None]) -> str:
     return total.hexdigest()
 
 
+def record_of(path: Path) -> Path:
+    """Returns the path of the record next to an output file."""
+    return path.with_name(path.name + ".resume")
+
+
 @contextlib.contextmanager
 def resumed_output(path: Path, identity: dict[str, Any], lines_each: int) -> Iterator[tuple[TextIO, int]]:
     """Yields a text stream at the end of the file, and the number of inputs whose `lines_each` lines it already
@@ -34,7 +39,7 @@ def resumed_output(path: Path, identity: dict[str, Any], lines_each: int) -> Ite
 
     Raises `SeqlabError` for a file that was not started this way, or was started with other options or another input.
     """
-    record = path.with_name(path.name + ".resume")
+    record = record_of(path)
     content = json.dumps(identity, sort_keys=True, default=str, indent=1)
     if path.suffix == ".gz":
         raise SeqlabError(f"{path}: --resume needs a plain output file, not .gz")

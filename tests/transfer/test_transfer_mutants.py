@@ -232,6 +232,16 @@ MUTANTS = [
     ),
     (
         Mutant(
+            "an interrupted file begins again",
+            "decoding.distilled_data",
+            "windows_of(data.read(TRAIN, start), None, WINDOW)",
+            "windows_of(data.read(TRAIN), None, WINDOW)",
+            "transfer.test_distilled_data.test_an_interrupted_file_is_continued",
+        ),
+        ("tmp_path",),
+    ),
+    (
+        Mutant(
             "the held-out packages are trained on",
             "datasets.debian_descriptions",
             "_place(owner) < 2 * HELD_OUT for",
