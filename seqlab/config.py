@@ -61,7 +61,9 @@ class Batching:
     max_ratio: float = 9.0
     """Maximum length ratio of a training pair. Pairs above it are skipped and counted."""
     curriculum: int = 0
-    """Number of epochs with only the shortest examples, whose share grows linearly (Platanios et al. 2019)."""
+    """Number of epochs with only the easiest examples, whose share grows linearly (Platanios et al. 2019)."""
+    difficulty: str = ""
+    """Numeric column of the training data that orders the examples of the curriculum; empty: their length."""
 
     def __post_init__(self) -> None:
         check_types(self, "batching.")

@@ -80,14 +80,15 @@ def check_reader(reader: Any, place: str) -> None:
 
 
 def check_columns(experiment: Experiment, data: PreparedData) -> None:
-    """Raises `SeqlabError` if the data lacks a column of the task."""
+    """Raises `SeqlabError` if the data lacks a column of the task, or that of the difficulty of examples."""
     smallest = min(data.counts, key=lambda split: data.counts[split])  # the fastest to open
     first = next(data.read(smallest, 0, 1))
-    for name in experiment.task.columns:
+    difficulty = experiment.batching.difficulty
+    users = dict.fromkeys(experiment.task.columns, type(experiment.task).__name__)
+    for name, user in (({difficulty: "batching.difficulty"} if difficulty else {}) | users).items():
         if name not in first:
-            task = type(experiment.task).__name__
             columns = ", ".join(map(repr, first))
-            raise SeqlabError(f"{task} needs the column {name!r}, but the columns of the data are: {columns}")
+            raise SeqlabError(f"{user} needs the column {name!r}, but the columns of the data are: {columns}")
 
 
 def check_kernel(model: Model, plan: Plan) -> None:

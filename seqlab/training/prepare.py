@@ -13,7 +13,7 @@ from seqlab.config import Experiment, Text
 from seqlab.data.batches import make_batch
 from seqlab.data.codec_files import load_codecs
 from seqlab.data.corpus import Corpus, encode_split
-from seqlab.data.curriculum import with_curriculum
+from seqlab.data.curriculum import with_curriculum, with_scores
 from seqlab.data.plans import BatchPlan, Plan
 from seqlab.data.records import PreparedData, prepare
 from seqlab.system.errors import SeqlabError, with_advice
@@ -58,6 +58,8 @@ def prepare_experiment(
     codecs = make_codecs(experiment, data, data_dir, run, init_from, tokenizer)
     experiment = catalogue.resolve(experiment, codecs)
     corpus = encode_split(data, "train", codecs, data_dir, rates=getattr(experiment.data, "rates", ()))
+    if difficulty := experiment.batching.difficulty:
+        corpus = with_scores(corpus, difficulty, data, data_dir)
     return PreparedExperiment(experiment, data, codecs, corpus)
 
 
@@ -156,8 +158,8 @@ def fit_codec(codec: Codec, names: Sequence[str], text: Text, data: PreparedData
 
 def plan_batches(experiment: Experiment, corpus: Corpus, say: Callable[[str], None]) -> Plan:
     """Returns the batch plan and describes it with `say`. Raises `SeqlabError` if it does not fit the model."""
-    whole = dataclasses.replace(experiment.batching, curriculum=0)  # the cached plan does not depend on it
-    plan = with_curriculum(experiment.task.plan(corpus, whole), experiment.batching.curriculum)
+    whole = dataclasses.replace(experiment.batching, curriculum=0, difficulty="")  # cached without a curriculum
+    plan = with_curriculum(experiment.task.plan(corpus, whole), experiment.batching, corpus)
     for line in plan.describe():
         say(line)
     warmup, steps = experiment.schedule.warmup, experiment.steps

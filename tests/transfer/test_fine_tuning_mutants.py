@@ -196,6 +196,16 @@ MUTANTS = [
     ),
     (
         Mutant(
+            "the highest scores first",
+            "data.curriculum",
+            "np.argsort(scores[usable], kind",
+            "np.argsort(-scores[usable], kind",
+            REGULARIZERS + "test_a_curriculum_by_scores_starts_with_the_lowest",
+        ),
+        (),
+    ),
+    (
+        Mutant(
             "the longest examples first",
             "data.curriculum",
             "key=lambda i: sum(buckets[i].shape)",

@@ -12,7 +12,8 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from seqlab import catalogue
 from seqlab.config import Batching, Optimizer, Parallel, Schedule
 from seqlab.data.buckets import make_buckets
-from seqlab.data.curriculum import Curriculum, with_curriculum
+from seqlab.data.corpus import Corpus
+from seqlab.data.curriculum import Curriculum, scores_in, with_curriculum
 from seqlab.data.packing import Packing
 from seqlab.datasets.local_files import LocalFiles
 from seqlab.distributed.devices import fill_rows
@@ -31,7 +32,7 @@ from seqlab.tasks.classification import Classification
 from seqlab.tasks.classification_distillation import ClassificationDistillation
 from seqlab.tasks.language_modeling import LanguageModeling
 from seqlab.training.checks import check_experiment
-from seqlab.training.prepare import plan_batches
+from seqlab.training.prepare import plan_batches, prepare_experiment
 from seqlab.training.state import initial_state, training_step
 from seqlab.training.train import train
 from seqlab.types import Batch, Context
@@ -258,9 +259,14 @@ def test_mixtures_without_effect_are_refused():
 LENGTHS = np.random.default_rng(0).integers(1, 60, (500, 1))
 
 
-def plan_of(epochs, **changes):
-    buckets = make_buckets(LENGTHS, Batching(tokens=200, buckets=4, max_length=60, **changes))
-    return with_curriculum(buckets, epochs), buckets
+SCORES = np.random.default_rng(1).integers(0, 40, 500).astype(np.float32)
+CORPUS = Corpus({"score": SCORES}, {"score": np.arange(501)})
+
+
+def plan_of(epochs, parts=(), **changes):
+    batching = Batching(tokens=200, buckets=4, max_length=60, curriculum=epochs, **changes)
+    buckets = make_buckets(LENGTHS, batching, parts)
+    return with_curriculum(buckets, batching, CORPUS), buckets
 
 
 def examples_of(plan, epoch, seed=5):
@@ -304,13 +310,79 @@ def test_a_curriculum_is_a_pure_function_of_seed_and_epoch():
 def test_plans_without_an_order_are_refused():
     packing = Packing(np.zeros(0, np.int64), np.zeros(1, np.int64), 4, 1, 0, 0)
     with pytest.raises(SeqlabError, match="batching.curriculum needs batches of examples of similar length, not"):
-        with_curriculum(packing, 2)
-    assert with_curriculum(packing, 0) is packing
-    buckets = make_buckets(LENGTHS, Batching(tokens=200, buckets=1, max_length=60))
+        with_curriculum(packing, Batching(curriculum=2), CORPUS)
+    assert with_curriculum(packing, Batching(), CORPUS) is packing
+    with pytest.raises(SeqlabError, match="batching.difficulty needs the number of epochs of a curriculum"):
+        with_curriculum(packing, Batching(difficulty="score"), CORPUS)
+    one = make_buckets(LENGTHS, Batching(tokens=200, buckets=1, max_length=60))
     with pytest.raises(
         SeqlabError, match="batching.curriculum orders examples by their buckets: set batching.bucket"
     ):
-        with_curriculum(buckets, 2)
+        with_curriculum(one, Batching(curriculum=2), CORPUS)
+    assert isinstance(with_curriculum(one, Batching(curriculum=2, difficulty="score"), CORPUS), Curriculum)
+
+
+def test_a_curriculum_by_scores_starts_with_the_lowest():
+    """An epoch has its share of the examples, those with the lowest scores, once each."""
+    plan, buckets = plan_of(3, difficulty="score")
+    order = np.argsort(SCORES, kind="stable")
+    rows_of_shape = {bucket.shape: bucket.rows for bucket in buckets.buckets}
+    for epoch in range(3):
+        easiest = order[: -(-500 * (epoch + 1) // 4)]
+        np.testing.assert_array_equal(np.sort(examples_of(plan, epoch)), np.sort(easiest))
+        for batch in plan.batches(5, epoch):
+            assert rows_of_shape[batch.shape] == batch.row_count
+            assert (LENGTHS[batch.indices] <= batch.shape).all()
+    assert not np.array_equal(examples_of(plan, 1), examples_of(plan, 1, seed=6))
+    for epoch in (3, None):
+        np.testing.assert_array_equal(examples_of(plan, epoch), examples_of(buckets, epoch))
+    last = list(plan.describe())[-1]
+    assert last == "curriculum: 125 of the easiest examples in the first epoch, all from epoch 4"
+
+
+def test_a_curriculum_by_scores_keeps_the_rates_of_a_mixture():
+    plan, _ = plan_of(1, ((400, 1.0), (100, 1.0)), difficulty="score")
+    easiest = np.argsort(SCORES, kind="stable")[:250]
+    counts = np.bincount(examples_of(plan, 0), minlength=500)
+    assert {*np.flatnonzero(counts)} <= {*easiest}
+    first, second = counts[:400].sum(), counts[400:].sum()
+    assert first / (easiest < 400).sum() == pytest.approx(500 / 2 / 400, rel=0.05)
+    assert second / (easiest >= 400).sum() == pytest.approx(500 / 2 / 100, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("values", "offsets", "message"),
+    [
+        (SCORES, np.r_[0, 0, 2:501], "example 1 of the column 'score' must have one number"),
+        (np.zeros(500, np.int32), np.arange(501), "batching.difficulty: the column 'score' must have one number"),
+    ],
+)
+def test_scores_are_numbers(values, offsets, message):
+    with pytest.raises(SeqlabError, match=message):
+        scores_in(Corpus({"score": values}, {"score": offsets}), "score")
+
+
+def test_training_reads_the_scores(tmp_path):
+    """The scores are those of the examples, and are not part of a batch."""
+    scores = [str(7 * i % 12 / 4) for i in range(12)]
+    for split in ("train", "validation"):
+        rows = [f"{'a b ' * (1 + i % 7)}\t{'xy'[i % 2]}\t{score}" for i, score in enumerate(scores)]
+        (tmp_path / f"{split}.tsv").write_text("\n".join(["text\tmood\thard", *rows, ""]))
+    files = (str(tmp_path / f"{split}.tsv") for split in ("train", "validation"))
+    data = LocalFiles(*files, source="text", label="mood", further_columns=(("hard", "hard"),))
+    model = catalogue.without_sizes(catalogue.module("models", "classifier_head").TINY)
+    batching = Batching(tokens=60, buckets=3, curriculum=2, difficulty="hard")
+    experiment = small(model, Classification(), data, batching=batching)
+    prepared = prepare_experiment(experiment, tmp_path / "data", tmp_path / "run", say=quiet)
+    plan = plan_batches(prepared.experiment, prepared.corpus, quiet)
+    assert {*examples_of(plan, 0).tolist()} == {*np.argsort(np.float32(scores), kind="stable")[:4].tolist()}
+    changed = dataclasses.replace(experiment, batching=dataclasses.replace(batching, difficulty="easy"))
+    with pytest.raises(SeqlabError, match="batching.difficulty needs the column 'easy', but the columns of the data"):
+        prepare_experiment(changed, tmp_path / "data", tmp_path / "run", say=quiet)
+    texts = dataclasses.replace(experiment, batching=dataclasses.replace(batching, difficulty="source"))
+    prepared = prepare_experiment(texts, tmp_path / "data", tmp_path / "run", say=quiet)
+    with pytest.raises(SeqlabError, match="the column 'source' must have one number for each example"):
+        plan_batches(prepared.experiment, prepared.corpus, quiet)
 
 
 def test_training_uses_the_curriculum():
