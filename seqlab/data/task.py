@@ -88,6 +88,12 @@ class Task(abc.ABC):
         """
         return None
 
+    def places(self, batch: Any) -> Any:
+        """Returns the position in the inputs that each target [B M] is predicted at, for `seqlab show-batch`. If the
+        targets are positions, returns them. None: there is one target per row or position.
+        """
+        return None
+
     @abc.abstractmethod
     def loss(self, model: Any, params: Params, batch: Any, context: Context) -> Loss:
         """Returns the loss summed over a batch [B ...], its weight and sums of metrics. Must be a pure function."""

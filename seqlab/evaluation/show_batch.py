@@ -1,5 +1,6 @@
 """The batch of a training step: its rows with masks, positions, targets and weights."""
 
+import dataclasses
 import functools
 import itertools
 from collections.abc import Iterable, Sequence
@@ -14,6 +15,7 @@ from seqlab.codecs.codec import Codecs
 from seqlab.data.batches import make_batch
 from seqlab.data.codec_files import RUN_RECORD
 from seqlab.data.plans import BatchPlan
+from seqlab.data.task import Task
 from seqlab.layers.embed import positions_of
 from seqlab.runs import manifest
 from seqlab.runs.trail import TRAIL, digest, read_trail
@@ -22,16 +24,19 @@ from seqlab.system.errors import SeqlabError
 from seqlab.system.terminal import grid, printable
 from seqlab.training.checks import check_experiment
 from seqlab.training.prepare import plan_batches, prepare_experiment
-from seqlab.types import Batch, Frames, Tokens
+from seqlab.types import Frames, Tokens
 
 PAD = "·"
+SIDES = {"inputs": "source", "prefix": "target"}  # the sides of a batch, and the columns of their codecs
+KNOWN = (*SIDES, "places", "targets", "weights", "fresh")  # the fields of batches; others are shown by row
 
 
 class TrainingBatch(NamedTuple):
     """A batch and its place in the run and in the data."""
 
-    batch: Batch
+    batch: Any
     batch_plan: BatchPlan
+    task: Task
     codecs: Codecs
     step: int  # 0: unknown
     steps: int
@@ -62,17 +67,29 @@ def training_batch(run: Path, step: int, data_dir: Path, place: tuple[int, int] 
         raise SeqlabError(f"--batch {place[0]}/{place[1]}: an epoch has {len(batches):,} batches, numbered from 0")
     batch_plan = batches[place[1]]
     batch = make_batch(experiment.task, corpus, codecs, batch_plan, (experiment.seed, place[0]))
-    check_shown(batch, type(experiment.task).__name__)
+    check_shown(batch, experiment.task)
     changed = data.changed_since(run / RUN_RECORD)
-    return TrainingBatch(batch, batch_plan, codecs, step, experiment.steps, place, len(batches), changed)
+    return TrainingBatch(
+        batch, batch_plan, experiment.task, codecs, step, experiment.steps, place, len(batches), changed
+    )
 
 
-def check_shown(batch: Any, task: str) -> None:
-    """Raises `SeqlabError` for a batch whose targets are not those of its rows or positions."""
-    sides = [getattr(batch, name, None) for name in ("prefix", "inputs")]
-    lengths = [side.mask.shape[1] for side in sides if isinstance(side, Tokens | Frames)]
-    if not isinstance(batch, Batch) or batch.targets.shape[1:] not in ((), tuple(lengths[:1])):
-        raise SeqlabError(f"the batches of {task} cannot be shown: it does not have one target per row or position")
+def check_shown(batch: Any, task: Task) -> None:
+    """Raises `SeqlabError` for a batch whose targets have unknown positions."""
+    name = type(task).__name__
+    if not all(hasattr(batch, field) for field in ("inputs", "targets", "weights")):
+        raise SeqlabError(f"the batches of {name} cannot be shown: they need the fields inputs, targets and weights")
+    lengths = [side.mask.shape[1] for side in sides_of(batch).values() if isinstance(side, Tokens | Frames)]
+    if task.places(batch) is None and batch.targets.shape[1:] not in ((), tuple(lengths[-1:])):
+        raise SeqlabError(
+            f"the batches of {name} cannot be shown: there is not one target per row or position: define "
+            f"{name}.places"
+        )
+
+
+def sides_of(batch: Any) -> dict[str, Any]:
+    """Returns the inputs and the prefix of a batch, if it has them."""
+    return {name: side for name in SIDES if (side := getattr(batch, name, None)) is not None}
 
 
 def quiet(line: str) -> None:
@@ -101,7 +118,7 @@ def place_of_step(lengths: Iterable[int], step: int, left_out: Sequence[Sequence
 def facts(record: TrainingBatch, run: Path, max_rows: int) -> dict[str, Any]:
     """Returns the facts about a batch and its first `max_rows` rows as plain values."""
     batch = record.batch
-    masks = [side.mask for side in (batch.inputs, batch.prefix) if side is not None]
+    masks = [side.mask for side in sides_of(batch).values()]
     batch_digest = digest(batch)
     hashed = read_trail(run).get(record.step) if (run / TRAIL).exists() else None
     return {
@@ -123,16 +140,19 @@ def facts(record: TrainingBatch, run: Path, max_rows: int) -> dict[str, Any]:
 
 
 def row_of(record: TrainingBatch, row: int) -> dict[str, Any]:
-    """Returns a row: its origin, its sides as lists of values by position, and its target if it has a single one."""
-    batch, codecs = record.batch, record.codecs
+    """Returns a row: its origin, its sides as lists of values by position, its targets by position or place, or its
+    single target, and its values in other fields of the batch.
+    """
+    batch, codecs, places = record.batch, record.codecs, record.task.places(record.batch)
+    sides = sides_of(batch)
     result: dict[str, Any] = {"row": row, **origin(record, row)}
-    for name, column in (("inputs", "source"), ("prefix", "target")):
-        side = getattr(batch, name)
-        if side is not None:
-            result[name] = by_position(side, row, codecs[column])
-    label_tokenizer = codecs["label"] if "label" in codecs else codecs["target"]
-    if batch.targets.ndim == 2:
-        result["prefix" if batch.prefix is not None else "inputs"] |= {
+    result |= {name: by_position(side, row, codecs[SIDES[name]]) for name, side in sides.items()}
+    label_tokenizer = next(codecs[name] for name in ("label", "target", "source") if name in codecs)
+    if places is not None:
+        result["targets"] = by_place(record, places, row, label_tokenizer)
+    elif batch.targets.ndim == 2:
+        *_, last = sides
+        result[last] |= {
             "target id": batch.targets[row].tolist(),
             "target": [name_of(label_tokenizer, i) for i in batch.targets[row]],
             "weight": batch.weights[row].tolist(),
@@ -145,13 +165,29 @@ def row_of(record: TrainingBatch, row: int) -> dict[str, Any]:
             else {"target": name_of(label_tokenizer, number), "id": number}
         )
         result |= {**target, "weight": weight}
-    return result
+    further = [field.name for field in dataclasses.fields(batch) if field.name not in KNOWN]
+    return result | {"fields": {name: getattr(batch, name)[row].tolist() for name in further}}
+
+
+def by_place(record: TrainingBatch, places: np.ndarray, row: int, tokenizer: Any) -> dict[str, list[Any]]:
+    """Returns the targets of a row with the places that they are predicted at. Targets that are places are shown with
+    the token of the inputs there.
+    """
+    batch, weights = record.batch, record.batch.weights[row]
+    ids = batch.inputs.ids[row][places[row]] if places is batch.targets else batch.targets[row]
+    return {
+        "place": np.where(weights > 0, places[row], 0).tolist(),
+        "mask": (weights > 0).tolist(),
+        "id": ids.tolist(),
+        "token": [name_of(tokenizer, i) for i in ids],
+        "weight": weights.tolist(),
+    }
 
 
 def origin(record: TrainingBatch, row: int) -> dict[str, Any]:
     """Returns the training examples of a row or, for a stream, the place in the text where the row begins."""
     indices = record.batch_plan.only(np.array([row])).indices.tolist()
-    if record.batch.fresh is not None:
+    if getattr(record.batch, "fresh", None) is not None:
         return {"place": indices[0], "fresh": bool(record.batch.fresh[row])}
     return {"examples": indices}
 
@@ -192,12 +228,13 @@ def format_batch(data: dict[str, Any], width: int) -> str:
         lines.append(f"data: changed since the run was trained: {', '.join(data['changed'])}")
     for row in rows:
         lines += ["", f"row {row['row']}: {format_origin(row)}"]
-        for side in ("inputs", "prefix"):
+        for side in (*SIDES, "targets"):
             if side in row:
                 lines += [f"  {side}", *side_lines(row[side], width)]
         if "weight" in row:
             number = f" ({row['id']})" if "id" in row else ""
             lines.append(f"  target {format_cell(row['target'])}{number}, weight {row['weight']:g}")
+        lines += [f"  {name} {format_cell(value)}" for name, value in row["fields"].items()]
     if data["count"] > len(rows):
         lines += ["", f"... and {data['count'] - len(rows)} more rows"]
     return "\n".join(lines)

@@ -55,6 +55,10 @@ class BidirectionalModeling(Task):
         targets = np.zeros((rows, 2 * length), np.int32)
         return Batch(blank_inputs(model, rows, length), None, targets, targets + np.float32(1))
 
+    def places(self, batch: Batch) -> np.ndarray:
+        positions = np.broadcast_to(np.arange(batch.inputs.mask.shape[1]), batch.inputs.mask.shape)
+        return np.concatenate([positions, positions], axis=1)
+
     def loss(self, model: Any, params: Params, batch: Batch, context: Context) -> Loss:
         """Returns the cross-entropy of the next and the previous tokens."""
         logits = model_outputs(model, params, batch.inputs, context.key)

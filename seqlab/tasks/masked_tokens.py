@@ -108,6 +108,9 @@ class MaskedTokens(Task):
         zeros = np.zeros((rows, self.count(length)), np.int32)
         return MaskedBatch(blank_inputs(model, rows, length), zeros, zeros, zeros + np.float32(1), zeros[:, 0])
 
+    def places(self, batch: MaskedBatch) -> Any:
+        return batch.places
+
     def count(self, length: int) -> int:
         """Returns the number of tokens to mask in a text of `length` tokens."""
         return max(round(self.share * length), min(length, 1))

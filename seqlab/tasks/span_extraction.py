@@ -102,6 +102,9 @@ class SpanExtraction(Task):
         inputs = dataclasses.replace(inputs, types=np.ones_like(inputs.ids))
         return Batch(inputs, None, np.zeros((rows, 2), np.int32), np.full((rows, 2), 0.5, np.float32))
 
+    def places(self, batch: Batch) -> Any:
+        return batch.targets
+
     def loss(self, model: Any, params: Params, batch: Batch, context: Context) -> Loss:
         """Returns the mean of the cross-entropies of the first and the last position, among those of the context, and
         the number of answers that are cut off.

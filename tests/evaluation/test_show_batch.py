@@ -5,6 +5,8 @@ import functools
 import itertools
 import json
 import re
+from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -36,19 +38,42 @@ TASKS = {
 }
 
 
-# Batches with other targets are refused. In corrupted batches and pairs, the tokens do not spell a single text.
-REFUSED = ("bidirectional_modeling", "masked_tokens", "span_extraction")
-SHOWN = {name: task for name, task in TASKS.items() if name not in REFUSED}
-SPELLED = [name for name, task in SHOWN.items() if not task.corrupts and name != "pair_classification"]
+PAIRS = ("pair_classification", "span_extraction")
+SPELLED = [name for name, task in TASKS.items() if not task.corrupts and name not in PAIRS]  # tokens spell one text
 
 
-@pytest.mark.parametrize("name", REFUSED)
-def test_batches_with_other_targets_are_refused(name):
-    task = TASKS[name]
-    corpus, codecs, _ = tiny_corpus(task)
-    batch = task.collate(corpus, tiny_plan(task, corpus).batches(0, None)[0], codecs)
-    with pytest.raises(SeqlabError, match=f"the batches of {type(task).__name__} cannot be shown"):
-        show_batch.check_shown(batch, type(task).__name__)
+def test_batches_with_targets_at_unknown_places_are_refused():
+    batch = fed_of("span_extraction")[0].batch
+    show_batch.check_shown(batch, TASKS["span_extraction"])
+    with pytest.raises(SeqlabError, match="not one target per row or position: define Classification.places"):
+        show_batch.check_shown(batch, TASKS["classification"])
+    with pytest.raises(SeqlabError, match="Classification cannot be shown: they need the fields inputs, targets and"):
+        show_batch.check_shown(batch.inputs, TASKS["classification"])
+
+
+def test_places_of_targets():
+    """A masked token is predicted at its place, a next and a previous token next to theirs, a span at its ends."""
+    fed, _ = fed_of("masked_tokens")
+    row = show_batch.facts(fed, Path(), 1)["rows"][0]
+    real = sum(row["targets"]["mask"])
+    assert row["targets"]["place"][:real] == fed.batch.places[0][:real].tolist()
+    assert row["fields"] == {"follows": 0}
+    rows = show_batch.facts(fed_of("bidirectional_modeling")[0], Path(), 9)["rows"]
+    for row in rows:
+        ids, half = row["inputs"]["id"], len(row["inputs"]["id"])
+        for i, (place, real, target) in enumerate(
+            zip(*(row["targets"][name] for name in ("place", "mask", "id")), strict=True)
+        ):
+            assert not real or ids[place + (1 if i < half else -1)] == target
+    fed, examples = fed_of("span_extraction")
+    for row in show_batch.facts(fed, Path(), 99)["rows"]:
+        first, last = row["targets"]["place"]
+        answer = examples[row["examples"][0]]["answer"]
+        assert fed.codecs["source"].decode(row["inputs"]["id"][first : last + 1]) == answer
+        assert row["targets"]["token"] == [row["inputs"]["token"][place] for place in (first, last)]
+    shown = show_batch.format_batch(show_batch.facts(fed_of("masked_tokens")[0], Path(), 1), 80)
+    assert "  targets\n" in shown
+    assert "\n  follows 0\n" in shown
 
 
 def quiet(line):
@@ -122,10 +147,10 @@ def fed_of(name: str) -> tuple[show_batch.TrainingBatch, list[dict[str, str]]]:
     batches = tiny_plan(task, corpus).batches(0, 0)
     batch_plan = max(batches, key=lambda batch_plan: len(batch_plan.indices))
     batch = task.collate(corpus, batch_plan, codecs)
-    return show_batch.TrainingBatch(batch, batch_plan, codecs, 1, 1, (0, 0), len(batches), []), examples
+    return show_batch.TrainingBatch(batch, batch_plan, task, codecs, 1, 1, (0, 0), len(batches), []), examples
 
 
-def rebuilt(facts: dict, like: Batch) -> Batch:
+def rebuilt(facts: dict, like: Any) -> Any:
     """Reconstructs the batch from the JSON of all its rows."""
 
     def stack(side, name, dtype):
@@ -145,6 +170,13 @@ def rebuilt(facts: dict, like: Batch) -> Batch:
         return Tokens(stack(name, "id", np.int32), mask, **marks)
 
     rows = facts["rows"]
+    if "targets" in rows[0]:
+        places, ids = stack("targets", "place", np.int32), stack("targets", "id", np.int32)
+        values = {"inputs": side("inputs", like.inputs), "weights": stack("targets", "weight", np.float32)}
+        if hasattr(like, "places"):
+            follows = np.array([row["fields"]["follows"] for row in rows], np.int32)
+            return like.replace(**values, places=places, targets=ids, follows=follows)
+        return like.replace(**values, targets=places if like.targets.shape[1] == 2 else ids)
     if like.targets.ndim == 2:
         last = "inputs" if like.prefix is None else "prefix"
         targets, weights = stack(last, "target id", np.int32), stack(last, "weight", np.float32)
@@ -155,7 +187,7 @@ def rebuilt(facts: dict, like: Batch) -> Batch:
     return Batch(side("inputs", like.inputs), side("prefix", like.prefix), targets, weights, fresh)
 
 
-@pytest.mark.parametrize("name", SHOWN)
+@pytest.mark.parametrize("name", TASKS)
 def test_json_has_the_whole_batch(tmp_path, name):
     """The JSON contains the batch of every task bit for bit, with its padding and weight."""
     fed, _ = fed_of(name)
@@ -163,7 +195,7 @@ def test_json_has_the_whole_batch(tmp_path, name):
     again = rebuilt(result, fed.batch)
     assert same(again, fed.batch)
     assert (result["digest"], result["as fed"]) == (digest(again), None)
-    masks = [side.mask for side in (again.inputs, again.prefix) if side is not None]
+    masks = [side.mask for side in show_batch.sides_of(again).values()]
     assert result["padding"] == pytest.approx(np.concatenate([~mask.ravel() for mask in masks]).mean())
     assert result["weight"] == again.weights.sum()
 
@@ -200,7 +232,7 @@ def test_rows_say_which_examples_they_hold(tmp_path, name):
 
 
 @pytest.mark.parametrize("width", [40, 80, 120])
-@pytest.mark.parametrize("name", SHOWN)
+@pytest.mark.parametrize("name", TASKS)
 def test_the_grid_shows_every_position(tmp_path, name, width):
     """The grid has all tokens in order for every width, merges pads, and is not wider than the terminal."""
     fed, _ = fed_of(name)
@@ -353,6 +385,16 @@ MUTANTS = (
             "test_the_grid_shows_every_position",
         ),
         ("tmp_path", "translation", 80),
+    ),
+    (
+        Mutant(
+            "places of another row",
+            "evaluation.show_batch",
+            "np.where(weights > 0, places[row], 0)",
+            "np.where(weights > 0, places[row - 1], 0)",
+            "test_places_of_targets",
+        ),
+        (),
     ),
     (
         Mutant(
