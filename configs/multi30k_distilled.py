@@ -22,7 +22,7 @@ experiment = Experiment(
     data=LocalFiles(
         "distilled/train.jsonl",
         "distilled/validation.jsonl",
-        "distilled/test.jsonl",
+        "distilled/test_2016_flickr.jsonl",
         source="source",
         target="target",
     ),
