@@ -1,22 +1,63 @@
-"""Initialization of parameters from parts of other runs."""
+"""Initialization of parameters from other runs, or from parts of them."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+import functools
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import jax
 import numpy as np
 from flax.traverse_util import flatten_dict
 
 from seqlab import catalogue
+from seqlab.codecs.codec import Codecs, TextCodec
+from seqlab.config import Experiment
 from seqlab.data.codec_files import load_codecs
-from seqlab.runs.parameters import best_parameters
+from seqlab.runs.base import shares_base
+from seqlab.runs.parameters import best_parameters, init_params
 from seqlab.runs.pieces import PieceAxis, copy_matching, piece_axes
 from seqlab.system.errors import SeqlabError
 from seqlab.system.files import path_in
 from seqlab.types import Params
 
 NO_PIECES: Mapping[str, PieceAxis] = MappingProxyType({})
+
+
+def load_model(
+    run: Path, experiment: Experiment, codecs: Codecs, say: Callable[[str], None]
+) -> dict[str, np.ndarray]:
+    """Returns the best parameters of a run, by path such as "params/encoder/stack_0/self_attention/query/kernel", for
+    the model of an experiment with these codecs.
+
+    If the run has another tokenizer, entries of pieces are matched as in `load_parts`. Reports the numbers of matched
+    pieces, and the parameters that the run lacks, such as adapters; they keep their initial values. Raises
+    `SeqlabError` if the run has other parameters, or parameters of other shapes.
+    """
+    model, stored = experiment.model, parameters_below(run, "")
+    make_params = functools.partial(init_params, model, experiment.seed)
+    differ = pieces_differ(run, codecs)
+    params: Any = make_params() if differ else jax.eval_shape(make_params)
+    needed: Any = flatten_dict(params["params"], sep="/")
+    pieces = piece_axes(model, codecs, {path: leaf.shape for path, leaf in needed.items()}) if differ else {}
+    new = sorted(needed.keys() - stored.keys())
+    for path in (*stored, *(new if shares_base(experiment) else ())):
+        there, here = (leaves[path].shape if path in leaves else "missing" for leaves in (stored, needed))
+        if there != here and ("missing" in (there, here) or path not in pieces):
+            raise SeqlabError(
+                f"{run} has a different model: {path} is {there} in the run, and {here} here: use the same sizes"
+            )
+    stored, lines = fitted(str(run), run, {path: (path, leaf) for path, leaf in stored.items()}, needed, pieces)
+    for line in (*lines, *describe_new(new)):
+        say(line)
+    return {f"params/{path}": leaf for path, leaf in stored.items()}
+
+
+def pieces_differ(run: Path, codecs: Codecs) -> bool:
+    """Returns whether a text column has another codec in a run, or none."""
+    columns = catalogue.load_experiment(run / "experiment.json").task.columns
+    stored = {name: codec.digest for name, codec in load_codecs(run, columns).items()}
+    return any(isinstance(codec, TextCodec) and stored.get(name) != codec.digest for name, codec in codecs.items())
 
 
 def load_parts(
@@ -43,33 +84,51 @@ def load_parts(
     for part, run, stored_part in initialize:
         stored_run = path_in(folder, run)
         stored = parameters_below(stored_run, stored_part)
-        pairs = {join(part, rest): leaf for rest, leaf in stored.items()}
-        fitting = {path: leaf for path, leaf in pairs.items() if path in needed}
+        pairs = {join(part, rest): (join(stored_part, rest), leaf) for rest, leaf in stored.items()}
+        fitting = {path: pair for path, pair in pairs.items() if path in needed}
         if not fitting:
             raise SeqlabError(
                 f"initialize: no parameter of {quoted(stored_part)} of the run {run} fits {quoted(part)} of this one"
             )
-        stored_paths = {path: join(stored_part, rest) for path, rest in zip(pairs, stored, strict=True)}
-        tables = {stored_paths[path]: leaf.shape for path, leaf in fitting.items() if path in pieces}
-        stored_pieces = pieces_of(stored_run, tables) if tables else {}
-        lines = []
-        for path, leaf in fitting.items():
-            initial = taken[path] if path in taken else needed[path]
-            here, there = pieces.get(path), stored_pieces.get(stored_paths[path])
-            if here is not None and (there is None or there.codec.digest != here.codec.digest):
-                fitting[path], count = match_pieces(path, run, initial, leaf, here, there)
-                lines.append(f"{path}: {count:,} of {len(here.codec.names):,} rows by matching pieces")
-            elif leaf.shape != initial.shape:
-                raise shape_error(path, run, leaf, initial)
-        taken |= fitting
+        leaves, lines = fitted(run, stored_run, fitting, needed | taken, pieces)
+        taken |= leaves
         left = f", {len(pairs) - len(fitting)} unused" if len(pairs) > len(fitting) else ""
         say(f"{part or 'all'}: {len(fitting)} arrays from {stored_part or 'all'} of {run}{left}")
         for line in lines:
             say(line)
-    new = sorted(path for path in needed.keys() - taken.keys() if f"params/{path}" not in given)
-    if new:
-        say(f"new: {len(new)} arrays, {', '.join(new[:3])}{', ...' if len(new) > 3 else ''}")
+    for line in describe_new(sorted(path for path in needed.keys() - taken.keys() if f"params/{path}" not in given)):
+        say(line)
     return {f"params/{path}": leaf for path, leaf in taken.items()}
+
+
+def describe_new(paths: list[str]) -> Iterator[str]:
+    """Yields a line about the parameters that no run has, if there are any."""
+    if paths:
+        yield f"new: {len(paths)} arrays, {', '.join(paths[:3])}{', ...' if len(paths) > 3 else ''}"
+
+
+def fitted(
+    run: str,
+    folder: Path,
+    stored: Mapping[str, tuple[str, Any]],
+    initial: Mapping[str, Any],
+    pieces: Mapping[str, PieceAxis],
+) -> tuple[dict[str, Any], list[str]]:
+    """Returns arrays of a run in a `folder` as this model needs them, and lines about those whose pieces are matched.
+    `stored` has the path in the run and the array, by the path here; `initial` the initial arrays here. Raises
+    `SeqlabError`, which names the `run`, if an array has another shape.
+    """
+    tables = {place: leaf.shape for path, (place, leaf) in stored.items() if path in pieces}
+    stored_pieces = pieces_of(folder, tables) if tables else {}
+    leaves, lines = {}, []
+    for path, (place, leaf) in stored.items():
+        leaves[path], here, there = leaf, pieces.get(path), stored_pieces.get(place)
+        if here is not None and (there is None or there.codec.digest != here.codec.digest):
+            leaves[path], count = match_pieces(path, run, initial[path], leaf, here, there)
+            lines.append(f"{path}: {count:,} of {len(here.codec.names):,} rows by matching pieces")
+        elif leaf.shape != initial[path].shape:
+            raise shape_error(path, run, leaf, initial[path])
+    return leaves, lines
 
 
 def pieces_of(run: Path, sizes: dict[str, tuple[int, ...]]) -> dict[str, PieceAxis]:

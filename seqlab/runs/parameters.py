@@ -48,18 +48,3 @@ def best_parameters(run: Path) -> Params:
             f"run that `seqlab merge {run} --out NEW` writes"
         )
     return params
-
-
-def load_params(run: Path, like: Params) -> Params:
-    """Returns the parameters of the best checkpoint of a run.
-
-    Raises `SeqlabError` if their shapes differ from the shapes of `like`.
-    """
-    params = best_parameters(run)
-    difference = checkpoint.first_different_leaf(params, like, lambda x: x.shape)
-    if difference is not None:
-        name, old, new = difference
-        raise SeqlabError(
-            f"{run} has a different model: {name} has the shape {old} in the run, and {new} here; use the same sizes"
-        )
-    return params

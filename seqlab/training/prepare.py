@@ -53,7 +53,7 @@ def prepare_experiment(
     for name, count in data.origin.items():
         if name.startswith("lines repaired"):
             say(f"{name}: {count}")
-    for line in describe_unused_text(experiment, init_from):
+    for line in describe_unused_text(experiment, None if tokenizer else init_from):
         say(line)
     codecs = make_codecs(experiment, data, data_dir, run, init_from, tokenizer)
     experiment = catalogue.resolve(experiment, codecs)

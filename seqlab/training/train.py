@@ -22,8 +22,8 @@ from seqlab.distributed.hosts import check_equal_across_processes, is_process_ze
 from seqlab.runs import manifest
 from seqlab.runs.base import BASE, base_folder, shares_base, with_base
 from seqlab.runs.folder import open_run, refuse_other_folder, without_resumable_fields
-from seqlab.runs.initialize import load_parts
-from seqlab.runs.parameters import axes_of, init_params, load_params
+from seqlab.runs.initialize import load_model, load_parts
+from seqlab.runs.parameters import axes_of, init_params
 from seqlab.runs.parametrized import init_parameters, trained_pattern
 from seqlab.runs.pieces import piece_axes
 from seqlab.runs.references import load_references, place_references, reference_digests
@@ -162,11 +162,10 @@ def load_initial_parameters(
     `experiment.initialize`, whose run paths are relative to `folder`. Raises `SeqlabError` if shapes differ.
     """
     experiment, initial = prepared.experiment, {}
-    make_params = functools.partial(init_params, experiment.model, experiment.seed)
     if init_from is not None:
-        initial: dict[str, Any] = flatten_dict(load_params(init_from, jax.eval_shape(make_params)), sep="/")  # pyright: ignore[reportAssignmentType]
+        initial: dict[str, Any] = load_model(init_from, experiment, prepared.codecs, say)
     if experiment.initialize:
-        leaves: dict[str, Any] = flatten_dict(make_params(), sep="/")  # pyright: ignore[reportAssignmentType]
+        leaves: dict[str, Any] = flatten_dict(init_params(experiment.model, experiment.seed), sep="/")  # pyright: ignore[reportAssignmentType]
         params = unflatten_dict(leaves | initial, sep="/")
         parts = tuple(f"params/{part}/" if part else "params/" for part, _, _ in experiment.initialize)
         shapes = {path.removeprefix("params/"): leaf.shape for path, leaf in leaves.items() if path.startswith(parts)}

@@ -33,7 +33,7 @@ from seqlab.laws.tasks import tiny_tokenizer
 from seqlab.laws.training import tiny_experiment
 from seqlab.runs import averaging, checkpoint, listing, loading, manifest, saving
 from seqlab.runs.folder import open_run
-from seqlab.runs.parameters import load_params
+from seqlab.runs.parameters import best_parameters
 from seqlab.system import digests
 from seqlab.system.errors import SeqlabError, Stopped
 from seqlab.system.files import read_jsonl
@@ -865,7 +865,7 @@ def test_the_average_is_what_others_take_from_a_run(tmp_path):
     average = jax.tree.map(lambda x: x + 1, params)
     saving.save_alone(tmp_path / "run", {"params": params, "average": average}, 2, {"best_step": 2})
     assert same(loading.load(tmp_path / "run").params, average)
-    assert same(load_params(tmp_path / "run", params), average)
+    assert same(best_parameters(tmp_path / "run"), average)
     saving.save_alone(tmp_path / "run", {"params": params, "average": {"x": np.ones(3)}}, 3, {})
     with pytest.raises(SeqlabError, match="the array"):
         loading.load(tmp_path / "run", "3")

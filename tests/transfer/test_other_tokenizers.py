@@ -14,11 +14,13 @@ from seqlab.codecs.symbols import Symbols
 from seqlab.config import Text
 from seqlab.datasets.local_files import LocalFiles
 from seqlab.encoders.bert import BertEncoder
+from seqlab.encoders.mean import MeanEncoder
 from seqlab.laws.training import tiny_experiment
 from seqlab.models.classifier_head import ClassifierHead
+from seqlab.parametrizations.lora import Lora
 from seqlab.readers.words import Words
 from seqlab.runs import checkpoint, manifest
-from seqlab.runs.initialize import load_parts
+from seqlab.runs.initialize import load_model, load_parts
 from seqlab.runs.parameters import axes_of, init_params
 from seqlab.runs.pieces import PieceAxis, codec_of, copy_matching, piece_axes
 from seqlab.system.errors import SeqlabError
@@ -128,6 +130,49 @@ def test_training_starts_with_matching_rows(tmp_path, codec):
     count = len({*here.names} & {*codec.names})
     line = f"encoder/words/table: {count:,} of {len(here.names):,} rows by matching pieces"
     assert [text for text in lines if "pieces" in text] == [line]
+
+
+@pytest.mark.parametrize("size", ["another", "the same"])
+def test_a_whole_model_starts_with_matching_rows(size, tmp_path):
+    """With --init-from and --tokenizer, the embeddings move with their pieces; other parameters are copied."""
+    codec = OLD if size == "another" else SAME_SIZE
+    stored = pretrained(tmp_path / "pre", codec)
+    here = NEW if codec is OLD else OLD
+    model, codecs = resolved(here)
+    lines: list[str] = []
+    taken = load_model(tmp_path / "pre", dataclasses.replace(classifying(), model=model), codecs, lines.append)
+    initial = init_params(model, classifying().seed)["params"]["encoder"]["words"]["table"]
+    expected = matched_in_numpy(initial, here.names, stored["params/encoder/words/table"], codec.names)
+    np.testing.assert_array_equal(taken.pop("params/encoder/words/table"), expected)
+    assert taken.keys() == stored.keys() - {"params/encoder/words/table"}
+    assert all(np.array_equal(leaf, stored[path]) for path, leaf in taken.items())
+    count = len({*here.names} & {*codec.names})
+    assert lines == [f"encoder/words/table: {count:,} of {len(here.names):,} rows by matching pieces"]
+
+
+def test_a_whole_model_may_lack_adapters(tmp_path):
+    stored = pretrained(tmp_path / "pre", OLD)
+    adapted = dataclasses.replace(classifying(), model=ClassifierHead(bert(adapter=3)))
+    model, codecs = resolved(OLD, adapted)
+    adapted, lines = dataclasses.replace(adapted, model=model), []
+    taken = load_model(tmp_path / "pre", adapted, codecs, lines.append)
+    assert taken.keys() == stored.keys()
+    assert all(np.array_equal(leaf, stored[path]) for path, leaf in taken.items())
+    (line,) = lines
+    assert line.startswith("new: 8 arrays, encoder/stack/stack_0/feed_forward_adapter/bottleneck/inner/bias, ")
+    shared = dataclasses.replace(adapted, parametrization=Lora(), references=(("base", "../pre"),))
+    with pytest.raises(SeqlabError, match="pre has a different model: .*adapter.* is missing in the run"):
+        load_model(tmp_path / "pre", shared, codecs, print)
+
+
+@pytest.mark.parametrize("encoder", [bert().clone(dim=12), bert().clone(hidden=14), MeanEncoder(Words(), dim=8)])
+def test_a_different_model_is_refused(tmp_path, encoder):
+    """A run with parameters of other shapes, or with more parameters, is refused, also with another tokenizer."""
+    pretrained(tmp_path / "pre", OLD)
+    for codec in (OLD, NEW):
+        model, codecs = resolved(codec, dataclasses.replace(classifying(), model=ClassifierHead(encoder)))
+        with pytest.raises(SeqlabError, match="pre has a different model: "):
+            load_model(tmp_path / "pre", dataclasses.replace(classifying(), model=model), codecs, print)
 
 
 def moods(folder):
