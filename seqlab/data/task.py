@@ -16,7 +16,7 @@ from seqlab.config import Batching
 from seqlab.data.corpus import Corpus
 from seqlab.data.plans import BatchPlan, Plan
 from seqlab.system.errors import SeqlabError
-from seqlab.types import Context, Generator, Loss, Params
+from seqlab.types import Context, Generator, Loss, Params, Tagger
 
 Draw = tuple[int, int] | None
 """The seed of a run and the epoch, which determine random masks and augmentation; None in evaluation."""
@@ -66,6 +66,13 @@ class Task(abc.ABC):
     def answer_column(self) -> str:
         """The column that predictions are compared with."""
         return "label" if "label" in self.columns else "target"
+
+    @property
+    def unit(self) -> str:
+        """The unit that the loss is a mean of, "token" or "example", which signatures of scores name. The weight of a
+        loss is the number of units.
+        """
+        return "token" if {Generator, Tagger} & {*self.model.__mro__} else "example"
 
     @property
     def searches(self) -> bool:

@@ -82,8 +82,7 @@ def likelihood_scores(
                 f"{type(model).__name__} sees later tokens and has no perplexity (seqlab check {run.folder})"
             )
     values, units, left_out = loss_of_split(run.experiment, run.codecs, corpus, references)(run.params)
-    unit = "token" if writes or task.model is Tagger else "example"
-    signature = f"unit:{unit}|{unit}s:{units}|left-out:{left_out}"
+    signature = f"unit:{task.unit}|{task.unit}s:{units}|left-out:{left_out}"
     names = ("loss" if task.model is Tagger else "perplexity", "accuracy")
     scores = [Score(n, values[n], signature) for n in names if n in values and n not in task.metrics]
     if writes and "perplexity" in values and not left_out:

@@ -61,6 +61,10 @@ class SpanExtraction(Task):
     def answer_column(self) -> str:
         return "answer"
 
+    @property
+    def unit(self) -> str:
+        return "example"
+
     def plan(self, corpus: Corpus, batching: Batching) -> Plan:
         limits = self.max_question, self.max_tokens
         batching = dataclasses.replace(batching, max_length=sum(limits) + 2)  # so that no example is left out

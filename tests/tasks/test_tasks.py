@@ -24,7 +24,7 @@ from seqlab.distributed.devices import fit_rows
 from seqlab.encoders.dilated import DilatedEncoder
 from seqlab.encoders.recurrent import RecurrentEncoder
 from seqlab.evaluation import evaluate
-from seqlab.laws.tasks import tiny_corpus, tiny_tokenizer
+from seqlab.laws.tasks import tiny_corpus, tiny_plan, tiny_tokenizer
 from seqlab.laws.training import Killed, tiny_experiment
 from seqlab.layers.nesting import readers_of
 from seqlab.readers.numbers import Numbers
@@ -275,6 +275,16 @@ def test_a_mixture_trains(tmp_path):
     train(experiment, tmp_path / "run", tmp_path / "data", say=quiet)
     loaded = catalogue.load_experiment(tmp_path / "run" / "experiment.json")
     assert (loaded.data, loaded.task) == (experiment.data, experiment.task)
+
+
+@pytest.mark.parametrize("name", catalogue.names("tasks"))
+def test_the_weights_of_a_batch_count_units(name):
+    task = catalogue.part_class("tasks", name)()
+    corpus, codecs, examples = tiny_corpus(task)
+    plan = tiny_plan(task, corpus).batches(0, None)
+    weight = sum(task.collate(corpus, batch_plan, codecs).weights.sum() for batch_plan in plan)
+    assert (task.unit, weight > len(examples)) in (("token", True), ("example", False))
+    assert task.unit == "token" or weight == len(examples)
 
 
 def test_documents_are_cut():

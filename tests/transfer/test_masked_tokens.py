@@ -10,7 +10,7 @@ import pytest
 
 from seqlab.codecs.sentencepiece import train_sentencepiece
 from seqlab.config import Batching, Schedule, Text
-from seqlab.data.corpus import Corpus
+from seqlab.data.corpus import Corpus, encode_split
 from seqlab.datasets.local_files import LocalFiles
 from seqlab.encoders.bert import BertEncoder
 from seqlab.layers.nesting import with_fields
@@ -21,7 +21,9 @@ from seqlab.runs.parameters import init_params
 from seqlab.system.errors import SeqlabError
 from seqlab.tasks.classification import Classification
 from seqlab.tasks.masked_tokens import TEXT, MaskedTokens
+from seqlab.training.prepare import prepare_experiment
 from seqlab.training.train import train
+from seqlab.training.validation import plan_all
 from seqlab.types import Context
 from tests.command import call
 from tests.proofs.runs import check_run, leaves_of, quiet, small
@@ -190,6 +192,19 @@ def test_the_mask_is_no_text(home):
 
 def test_it_learns_resumes_and_is_the_same_on_devices(home):
     check_run(pretraining(home), home / "run", home / "data")
+
+
+def test_the_signature_names_the_unit(home, capsys):
+    """Perplexity is a mean over masked tokens, not over examples."""
+    assert call(home, "evaluate", "run", "--data-dir", "data", "--json") == 0
+    scores = {score["name"]: score for score in json.loads(capsys.readouterr().out)["scores"]}
+    experiment, data, codecs, _ = prepare_experiment(pretraining(home), home / "data", home / "run", say=quiet)
+    corpus = encode_split(data, "test", codecs, home / "data")
+    plan = plan_all(experiment, corpus)
+    batches = (experiment.task.collate(corpus, batch_plan, codecs) for batch_plan in plan.batches(0, None))
+    tokens = sum(int(batch.weights.sum()) for batch in batches)
+    assert scores["perplexity"]["signature"] == f"unit:token|tokens:{tokens}|left-out:0"
+    assert tokens != len(corpus)
 
 
 def test_a_classifier_starts_from_the_encoder(home, capsys):

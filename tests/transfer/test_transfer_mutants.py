@@ -62,6 +62,16 @@ MUTANTS = [
     ),
     (
         Mutant(
+            "masked tokens counted as examples",
+            "data.task",
+            "{Generator, Tagger} & {*self.model.__mro__}",
+            "self.model in (Generator, Tagger)",
+            "tasks.test_tasks.test_the_weights_of_a_batch_count_units",
+        ),
+        ("masked_tokens",),
+    ),
+    (
+        Mutant(
             "partitions with equal steps",
             "tasks.span_corruption",
             "random.choice(total - 1, parts - 1, replace=False)",
