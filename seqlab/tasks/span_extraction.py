@@ -77,8 +77,10 @@ class SpanExtraction(Task):
     def collate(self, corpus: Corpus, batch_plan: BatchPlan, codecs: Codecs, draw: Draw = None) -> Batch:
         """Returns a batch with the positions of the first and the last token of each answer as its targets [B 2].
         Their weights are 1/2, or 0 for an answer that is cut off. Raises `SeqlabError` for an answer that does not
-        occur in its context.
+        occur in its context, and if questions and contexts, which form one sequence, have different tokenizers.
         """
+        if codecs["question"] != codecs["source"]:
+            raise SeqlabError("the columns 'question' and 'source' need one tokenizer: set text.joint to True")
         count = batch_plan.row_count
         targets, weights = np.zeros((count, 2), np.int32), np.zeros((count, 2), np.float32)
         questions, contexts = ([corpus.row(column, i) for i in batch_plan.indices] for column in self.input_columns)

@@ -105,6 +105,12 @@ def test_an_answer_that_does_not_occur_is_refused(answer):
         SpanExtraction().collate(*example_of("the cat", answer))
 
 
+def test_one_tokenizer_for_questions_and_contexts():
+    corpus, batch_plan, codecs = example_of("the cat", "cat")
+    with pytest.raises(SeqlabError, match="'question' and 'source' need one tokenizer: set text.joint to True"):
+        SpanExtraction().collate(corpus, batch_plan, {**codecs, "question": TOKENIZERS["char"]})
+
+
 def test_the_loss_is_that_of_numpy():
     """The softmax is over the positions of the context, without the EOS that ends it."""
     batch = SpanExtraction().collate(*example_of("cat 12 mat", "12", question="a", kind="char"))
