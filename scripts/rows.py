@@ -88,7 +88,7 @@ def fine_tuned(
     started = ("--initialize", "encoder", "../pretraining", "encoder")
     return {
         f"{name} from scratch": (*before, *trained(config, *SOURCE_TOKENIZER, *options)),
-        name: trained(config, *SOURCE_TOKENIZER, *started, *options),
+        name: (*before, *trained(config, *SOURCE_TOKENIZER, *started, *options)),
         f"{name}, gain": gain(f"{{row}}/{name}-from-scratch", f"{{row}}/{name}"),
     }
 
@@ -105,7 +105,7 @@ def snips(labels: str, suffix: str, metric: str) -> dict[str, tuple[Command, ...
     frozen = ("--optimizer.trainable", "^params/(?!encoder/encoder/)")
     return {
         f"{labels}, LSTM": (prepared, *trained(f"snips_recurrent{suffix}", *SOURCE_TOKENIZER)),
-        f"{labels}, ELMo": trained(f"elmo_snips{suffix}", *SOURCE_TOKENIZER, *started, *frozen),
+        f"{labels}, ELMo": (prepared, *trained(f"elmo_snips{suffix}", *SOURCE_TOKENIZER, *started, *frozen)),
         f"{labels}, gain": gain(f"{{row}}/{labels}-LSTM", f"{{row}}/{labels}-ELMo", metric),
     }
 
