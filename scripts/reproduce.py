@@ -124,10 +124,11 @@ def of_row(results: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
 def figure(line: dict[str, Any]) -> str:
     """Returns the name of a run and its scores. A single score is not named, since the row names it."""
     seed = f" (seed {line['seed']})" if line["seed"] else ""
-    own = [score for score in line["scores"] if "(" not in score["name"]]
-    return f"{line['run']}{seed} " + ", ".join(
-        named(score) if len(own) > 1 else shown(score["value"]) for score in own
-    )
+    reported = [score for score in line["scores"] if score["name"] in ROWS[line["row"]].scores]
+    own = [score for score in reported if "(" not in score["name"]]
+    if len(own) == 1:
+        return f"{line['run']}{seed} {shown(own[0]['value'])}"
+    return f"{line['run']}{seed}: {', '.join(map(named, own))}"
 
 
 def baselines(lines: list[dict[str, Any]]) -> list[str]:

@@ -197,8 +197,8 @@ ROWS = {
         scores=("BLEU",),
     ),
     "bert-small": Row(
-        what="a small BERT encoder, pre-trained on `debian_descriptions/text`; the same model fine-tuned and trained "
-        "from scratch: accuracy, %",
+        what="a small BERT encoder, pre-trained on `debian_descriptions/text`: accuracy of masked tokens; the same "
+        "model fine-tuned and trained from scratch: accuracy, %",
         published="convolutions of words: TREC 88.2, SST-2 83.5 (trained on phrases; `harvardnlp/sent-conv-torch`); "
         "SICK 79.9 (`brmson/dataset-sts`)",
         runs={
@@ -214,7 +214,7 @@ ROWS = {
             **fine_tuned("sick", "bert_sick", seqlab("prepare", "sick", "--folder", "{folder}/sick")),
             **fine_tuned("section", "bert_section"),
         },
-        scores=("perplexity", "accuracy", "gain in accuracy", "p"),
+        scores=("accuracy", "gain in accuracy", "p"),
     ),
     "elmo-snips": Row(
         what="SNIPS, a bidirectional LSTM with and without a language model in both directions, pre-trained on "
