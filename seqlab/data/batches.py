@@ -15,6 +15,8 @@ from seqlab.layers.nesting import blank_inputs, blank_tokens
 from seqlab.system.errors import DamagedCache, SeqlabError
 from seqlab.types import Batch, Classifier, Generator, Tagger, Tokens
 
+SIDES = {"inputs": "source", "prefix": "target"}  # the sides of a batch, and the columns of their codecs
+
 
 def make_batch(task: Task, corpus: Corpus, codecs: Codecs, batch_plan: BatchPlan, draw: Draw = None) -> Any:
     """Returns the batch of a task for a batch plan. Raises `SeqlabError` if the cached ids or the plan are damaged,
@@ -35,6 +37,20 @@ def make_batch(task: Task, corpus: Corpus, codecs: Codecs, batch_plan: BatchPlan
             f"{name}.collate must return arrays with the same number of rows, at most {rows}, not {shapes}"
         )
     return batch
+
+
+def check_fields(batch: Any, task: Task, purpose: str) -> None:
+    """Raises `SeqlabError` for a batch without the fields that `purpose` ("shown", "diagnosed") needs."""
+    if not all(hasattr(batch, field) for field in ("inputs", "targets", "weights")):
+        raise SeqlabError(
+            f"the batches of {type(task).__name__} cannot be {purpose}: they need the fields inputs, targets and "
+            "weights"
+        )
+
+
+def sides_of(batch: Any) -> dict[str, Any]:
+    """Returns the inputs and the prefix of a batch, if it has them."""
+    return {name: side for name in SIDES if (side := getattr(batch, name, None)) is not None}
 
 
 def single_values(corpus: Corpus, column: str, batch_plan: BatchPlan) -> np.ndarray:

@@ -12,7 +12,7 @@ import numpy as np
 
 from seqlab import catalogue
 from seqlab.codecs.codec import Codecs
-from seqlab.data.batches import make_batch
+from seqlab.data.batches import SIDES, check_fields, make_batch, sides_of
 from seqlab.data.codec_files import RUN_RECORD
 from seqlab.data.plans import BatchPlan
 from seqlab.data.task import Task
@@ -27,7 +27,6 @@ from seqlab.training.prepare import plan_batches, prepare_experiment
 from seqlab.types import Frames, Tokens
 
 PAD = "·"
-SIDES = {"inputs": "source", "prefix": "target"}  # the sides of a batch, and the columns of their codecs
 KNOWN = (*SIDES, "places", "targets", "weights", "fresh")  # the fields of batches; others are shown by row
 
 
@@ -77,19 +76,13 @@ def training_batch(run: Path, step: int, data_dir: Path, place: tuple[int, int] 
 def check_shown(batch: Any, task: Task) -> None:
     """Raises `SeqlabError` for a batch whose targets have unknown positions."""
     name = type(task).__name__
-    if not all(hasattr(batch, field) for field in ("inputs", "targets", "weights")):
-        raise SeqlabError(f"the batches of {name} cannot be shown: they need the fields inputs, targets and weights")
+    check_fields(batch, task, "shown")
     lengths = [side.mask.shape[1] for side in sides_of(batch).values() if isinstance(side, Tokens | Frames)]
     if task.places(batch) is None and batch.targets.shape[1:] not in ((), tuple(lengths[-1:])):
         raise SeqlabError(
             f"the batches of {name} cannot be shown: there is not one target per row or position: define "
             f"{name}.places"
         )
-
-
-def sides_of(batch: Any) -> dict[str, Any]:
-    """Returns the inputs and the prefix of a batch, if it has them."""
-    return {name: side for name in SIDES if (side := getattr(batch, name, None)) is not None}
 
 
 def quiet(line: str) -> None:

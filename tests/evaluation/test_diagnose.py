@@ -1,5 +1,6 @@
 """The measurements of `seqlab diagnose`, compared with plain NumPy and planted bugs, and the command."""
 
+import dataclasses
 import functools
 import json
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 from seqlab import catalogue
 from seqlab.config import Experiment, Optimizer
 from seqlab.encoders.recurrent import RecurrentEncoder
-from seqlab.evaluation.diagnosis.activations import activations, gates, statistics
+from seqlab.evaluation.diagnosis.activations import activations, gates, sides_of_layers, statistics
 from seqlab.evaluation.diagnosis.gradient_check import WRONG, gradient_check, in_float64
 from seqlab.evaluation.diagnosis.gradients import (
     AFTER,
@@ -41,11 +42,12 @@ TASKS = {
     "tagger_head": "tagging",
     "regressor_head": "regression",
 }
+PLACED = {"masked_lm": "masked_tokens", "bidirectional_lm": "bidirectional_modeling"}
 
 
 def case(name, **fields):
     """An experiment with a tiny model, parameters without zeros, and a ragged batch."""
-    task = catalogue.part_class("tasks", TASKS[name])()
+    task = catalogue.part_class("tasks", {**TASKS, **PLACED}[name])()
     model = catalogue.module("models", name).TINY.clone(**fields)
     s = make_subject(model)
     random = np.random.default_rng(0)
@@ -115,6 +117,55 @@ def test_last_targets():
     last, batch = last_targets(Batch(None, None, np.zeros((3, 4), int), weights))
     assert last[:2].tolist() == [1, 2]
     assert batch.weights.tolist() == [[0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 0]]
+
+
+def test_last_targets_by_place():
+    """The places of padding are 0. The places of previous tokens start over after those of next tokens."""
+    masked = np.float32([[1, 1, 0], [1, 1, 1]])
+    last, batch = last_targets(Batch(None, None, masked, masked), np.array([[1, 4, 0], [0, 2, 3]]))
+    assert last.tolist() == [4, 3]
+    assert batch.weights.tolist() == [[0, 1, 0], [0, 0, 1]]
+    both = np.float32([[1, 1, 0, 0, 1, 1]])
+    last, batch = last_targets(Batch(None, None, both, both), np.array([[0, 1, 2, 0, 1, 2]]))
+    assert last.tolist() == [1]
+    assert batch.weights.tolist() == [[0, 1, 0, 0, 0, 0]]
+
+
+def placed_case(name):
+    """A case of a task whose targets have places, with one row of four tokens."""
+    experiment, params, _ = case(name)
+    row = np.array([[5, 3, 6, 4]])
+    inputs, task = Tokens(row, row > 0), experiment.task
+    batch = dataclasses.replace(task.blank(experiment.model, 1, 4), inputs=inputs)
+    if name == "masked_lm":
+        places, weights = np.array([[0, 2, 0]]), np.float32([[1, 1, 0]])
+        return experiment, params, batch.replace(places=places, targets=places + 1, weights=weights)
+    return experiment, params, batch.replace(weights=np.float32([[1, 1, 1, 0, 0, 1, 1, 1]]))
+
+
+@pytest.mark.parametrize("name", PLACED)
+def test_targets_with_places(name):
+    """The last target is at the third of four positions. All positions before it influence it."""
+    experiment, params, batch = placed_case(name)
+    loss = loss_of(experiment)
+    (result,) = gradients_over_time(loss, params, batch, experiment.task.places(batch)).values()
+    assert len(result.norms) == 3
+    assert (result.norms > 0).all()
+    layers = activations(loss, params, batch)
+    assert {"encoder.words"} <= layers.keys()
+    assert max(gradient_check(in_float64(experiment), params, batch).values()) < WRONG / 10
+
+
+@pytest.mark.parametrize("places", [1, 4])
+def test_sides_of_layers_with_places(places):
+    """Layers with a vector for each place are left out, unless there are as many places as positions."""
+    experiment, params, batch = placed_case("masked_lm")
+    answers = {name: np.zeros((1, places), np.int32) for name in ("places", "targets")}
+    batch = batch.replace(**answers, weights=np.ones((1, places), np.float32))
+    sides = sides_of_layers(loss_of(experiment), params, batch)
+    assert sides["encoder.words"] == "source"
+    assert sides["follows_hidden"] == "row"
+    assert sides.get("hidden") == (None if places == 1 else "source")
 
 
 def test_small_norms_are_not_zero():
@@ -288,8 +339,8 @@ MUTANTS = (
     Mutant(
         "the loss of all positions",
         "evaluation.diagnosis.gradients",
-        "weights=weights * (np.arange(length) == last[:, None])",
-        "weights=weights",
+        "weights = weights * (np.arange(weights.shape[1]) == last)",
+        "weights = weights",
         "test_last_targets",
     ),
     Mutant("pads count", "evaluation.diagnosis.activations", "((x == 0) | ~real)", "(x == 0)", "test_statistics"),

@@ -12,14 +12,15 @@ from flax import linen as nn
 from flax.core.tracers import current_trace
 from jaxtyping import Array, Bool, Float, Int
 
+from seqlab.data.batches import SIDES, sides_of
 from seqlab.layers.recurrent import Recurrent
 from seqlab.training.step import LossFunction
-from seqlab.types import Batch, Context, Params
+from seqlab.types import Context, Params
 
 BOUNDS = {"gate": (0.1, 0.9), "tanh": (-0.99, 0.99)}  # saturated beyond; gates: Karpathy et al. 2015, section 4.2
 
 
-def activations(loss: LossFunction, params: Params, batch: Batch) -> dict[str, dict[str, float]]:
+def activations(loss: LossFunction, params: Params, batch: Any) -> dict[str, dict[str, float]]:
     """Returns statistics of the output of each layer over the real positions: its root mean square, the share of
     units that are zero at all of them (dead units of a ReLU), and for gates and a tanh the share of saturated values.
     """
@@ -27,13 +28,12 @@ def activations(loss: LossFunction, params: Params, batch: Batch) -> dict[str, d
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def measure(loss: LossFunction, params: Params, batch: Batch) -> dict[str, dict[str, jax.Array]]:
+def measure(loss: LossFunction, params: Params, batch: Any) -> dict[str, dict[str, jax.Array]]:
     rows = batch.weights.reshape(len(batch.weights), -1).any(1)
     masks = {"row": rows}
-    for side, tokens in (("source", batch.inputs), ("target", batch.prefix)):
-        if tokens is not None:
-            masks[side] = tokens.mask & rows[:, None]
-    sides = sides_of(loss, params, batch)
+    for name, tokens in sides_of(batch).items():
+        masks[SIDES[name]] = tokens.mask & rows[:, None]
+    sides = sides_of_layers(loss, params, batch)
     return OrderedDict(  # JAX sorts the keys of a dict, but not of an OrderedDict
         (name, statistics(x, masks[sides[name]], BOUNDS.get(name.rpartition(" ")[2])))
         for name, x in outputs_of_layers(loss, params, batch).items()
@@ -58,22 +58,14 @@ def statistics(
     return result
 
 
-def sides_of(loss: LossFunction, params: Params, batch: Batch) -> dict[str, str]:
+def sides_of_layers(loss: LossFunction, params: Params, batch: Any) -> dict[str, str]:
     """Returns for each layer whether its output has a vector for each position of the "source", of the "target", or
     for each "row"; other layers are left out. The shapes for two different lengths of the sides decide it.
     """
 
     def shapes(source: int, target: int) -> dict[str, tuple[int, ...]]:
-        def of_length(length: int, tree: Any) -> Any:
-            return jax.tree.map(lambda x: jax.ShapeDtypeStruct((len(x), length, *x.shape[2:]), x.dtype), tree)
-
-        inputs, prefix = of_length(source, batch.inputs), of_length(target, batch.prefix)
-        answers = batch.targets, batch.weights
-        side = batch.inputs if batch.prefix is None else batch.prefix
-        if batch.weights.shape[1:] == side.mask.shape[1:]:  # otherwise, their number does not depend on the length
-            answers = of_length(source if batch.prefix is None else target, answers)
-        cut = dataclasses.replace(batch, inputs=inputs, prefix=prefix, targets=answers[0], weights=answers[1])
-        outputs = jax.eval_shape(functools.partial(outputs_of_layers, loss), params, cut)
+        resized = batch_of_lengths(batch, source, target)
+        outputs = jax.eval_shape(functools.partial(outputs_of_layers, loss), params, resized)
         return {name: x.shape for name, x in outputs.items()}
 
     sides = {}
@@ -86,7 +78,26 @@ def sides_of(loss: LossFunction, params: Params, batch: Batch) -> dict[str, str]
     return sides
 
 
-def outputs_of_layers(loss: LossFunction, params: Params, batch: Batch) -> dict[str, jax.Array]:
+def batch_of_lengths(batch: Any, source: int, target: int) -> Any:
+    """Returns the shapes of a batch whose sides have the lengths `source` and `target`. The number of targets changes
+    in proportion, unless it does not depend on the length.
+    """
+    sides, lengths = sides_of(batch), {"inputs": source, "prefix": target}
+    *_, (last, last_side) = sides.items()
+
+    def resized(length: int, x: Any) -> Any:
+        return jax.ShapeDtypeStruct((len(x), length, *x.shape[2:]), x.dtype)
+
+    def resized_answers(x: Any) -> Any:
+        times, remainder = divmod(x.shape[1], last_side.mask.shape[1]) if x.ndim > 1 else (0, 0)
+        return resized(times * lengths[last], x) if times and not remainder else x
+
+    answers = jax.tree.map(resized_answers, dataclasses.replace(batch, **dict.fromkeys(sides)))
+    new_sides = {name: jax.tree.map(functools.partial(resized, lengths[name]), side) for name, side in sides.items()}
+    return dataclasses.replace(answers, **new_sides)
+
+
+def outputs_of_layers(loss: LossFunction, params: Params, batch: Any) -> dict[str, jax.Array]:
     """Returns the outputs of the modules in a forward pass, by path: vectors for rows or positions, and the gates of
     recurrent layers. Outputs inside a loop, and outputs that a module returns unchanged, are not recorded.
     """

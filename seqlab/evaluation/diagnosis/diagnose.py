@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from seqlab.config import Experiment
-from seqlab.data.batches import make_batch
+from seqlab.data.batches import check_fields, make_batch
 from seqlab.data.plans import BatchPlan
 from seqlab.distributed.devices import fill_rows
 from seqlab.evaluation.diagnosis.activations import activations
@@ -61,6 +61,8 @@ def diagnose(
         itertools.islice(plan.batches(experiment.seed, 0), 20), key=lambda batch_plan: sum(batch_plan.shape)
     )
     batch = fill_rows(collate(longest), len(jax.devices()))
+    check_fields(batch, experiment.task, "diagnosed")
+    places = experiment.task.places(batch)
     state = initial_state(experiment, batch)
     if not all(map(is_floating, jax.tree.leaves(state.params))):
         raise SeqlabError("seqlab diagnose does not support parameters that are integers: diagnose the base run")
@@ -86,7 +88,7 @@ def diagnose(
         "model": type(experiment.model).__name__,
         "losses": trained.losses,
         "gradients over time": {
-            when: gradients_over_time(loss, params, batch) for when, params in params_by_time.items()
+            when: gradients_over_time(loss, params, batch, places) for when, params in params_by_time.items()
         },
         "activations": {when: activations(loss, params, batch) for when, params in params_by_time.items()},
         "updates": dict(zip(leaf_names(split(state.params, pattern)[0]), trained.ratios.T, strict=True)),

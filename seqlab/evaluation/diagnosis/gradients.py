@@ -12,9 +12,10 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
+from seqlab.data.batches import SIDES, sides_of
 from seqlab.layers.embed import Embedding, TiedEmbedding
 from seqlab.training.step import LossFunction, zeros_like
-from seqlab.types import Batch, Context, Frames, Params, Tokens
+from seqlab.types import Context, Frames, Params, Tokens
 
 VANISHED = 1e-3  # share of a gradient at the far end, below which it moves no parameter
 BEFORE, AFTER = "at initialization", "after the steps"
@@ -31,23 +32,27 @@ class Reach(NamedTuple):
     verdict: str
 
 
-def gradients_over_time(loss: LossFunction, params: Params, batch: Batch) -> dict[str, Reach]:
+def gradients_over_time(
+    loss: LossFunction, params: Params, batch: Any, places: Int[np.ndarray, "B M"] | None = None
+) -> dict[str, Reach]:
     """Returns the norms of d loss / d embedding, or d loss / d numbers, as means over the rows. The loss is that of
-    the last target of each row only, or of its single answer, without dropout.
+    the last target of each row only, or of its single answer, without dropout. `places` are the positions of the
+    targets, if there is not one target per row or position.
 
     "target" and "source" are by positions back from that target; "encoder's source", the source of an encoder, is by
     position from its beginning. Empty if the embeddings come from neither an `Embedding` nor a `TiedEmbedding`.
     """
-    last, batch = last_targets(batch)
+    last, batch = last_targets(batch, places)
     norms = jax.device_get(entry_gradients(loss, params, batch))
     weights = np.asarray(batch.weights).reshape(len(last), -1)
-    reaches = {}
-    for side, tokens in (("source", batch.inputs), ("target", batch.prefix)):
-        if tokens is None or side not in norms:
+    reaches, sides = {}, sides_of(batch)
+    for name, tokens in sides.items():
+        side = SIDES[name]
+        if side not in norms:
             continue
         real = np.asarray(tokens.mask) & weights.any(1, keepdims=True)
         positions = np.arange(real.shape[1])
-        if side == "source" and batch.prefix is not None:
+        if side == "source" and "prefix" in sides:
             reaches["encoder's source"] = reach(by_place(norms[side], np.where(real, positions, -1)), "the end")
             continue
         segments = getattr(tokens, "segments", None)
@@ -57,21 +62,26 @@ def gradients_over_time(loss: LossFunction, params: Params, batch: Batch) -> dic
     return reaches
 
 
-def last_targets(batch: Batch) -> tuple[Int[np.ndarray, "B"], Batch]:
-    """Returns the position of the last target of each row, and the batch with zero weights for all other targets."""
-    weights = np.asarray(batch.weights)
-    if batch.prefix is None and batch.inputs is not None and weights.shape[1:] != batch.inputs.mask.shape[1:]:
-        return np.asarray(batch.inputs.mask).sum(1) - 1, batch
-    length = weights.shape[1]
-    last = length - 1 - (weights[:, ::-1] > 0).argmax(1)
-    return last, dataclasses.replace(batch, weights=weights * (np.arange(length) == last[:, None]))
+def last_targets(batch: Any, places: Int[np.ndarray, "B M"] | None = None) -> tuple[Int[np.ndarray, "B"], Any]:
+    """Returns the position of the last target of each row, and the batch with zero weights for all other targets.
+
+    If `places` start over within a row, as those of next and previous tokens do, the last target before that counts.
+    """
+    weights, sides = np.asarray(batch.weights), sides_of(batch)
+    if places is None:
+        if sides.keys() == {"inputs"} and weights.shape[1:] != batch.inputs.mask.shape[1:]:
+            return np.asarray(batch.inputs.mask).sum(1) - 1, batch
+        places = np.broadcast_to(np.arange(weights.shape[1]), weights.shape)
+    before = np.cumsum(np.diff(places, axis=1, prepend=0) < 0, axis=1) == 0
+    last = weights.shape[1] - 1 - ((weights > 0) & before)[:, ::-1].argmax(1)[:, None]
+    weights = weights * (np.arange(weights.shape[1]) == last)
+    return np.take_along_axis(places, last, axis=1)[:, 0], dataclasses.replace(batch, weights=weights)
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def entry_gradients(loss: LossFunction, params: Params, batch: Batch) -> dict[str, Float[Array, "B T"]]:
+def entry_gradients(loss: LossFunction, params: Params, batch: Any) -> dict[str, Float[Array, "B T"]]:
     """Returns the norms of the gradient with respect to the inputs of the model, by side and position."""
-    sides = (("source", batch.inputs), ("target", batch.prefix))
-    ids = {side: tokens.ids for side, tokens in sides if isinstance(tokens, Tokens)}
+    ids = {SIDES[name]: tokens.ids for name, tokens in sides_of(batch).items() if isinstance(tokens, Tokens)}
 
     def run(replace_input: Callable[[str, jax.Array], jax.Array]) -> jax.Array:
         """Returns the loss, with `replace_input(side, x)` in place of each input x."""
