@@ -53,6 +53,13 @@ def sides_of(batch: Any) -> dict[str, Any]:
     return {name: side for name in SIDES if (side := getattr(batch, name, None)) is not None}
 
 
+def check_one_tokenizer(codecs: Codecs, columns: Sequence[str]) -> None:
+    """Raises `SeqlabError` if two columns, whose texts form one sequence, have different tokenizers."""
+    first, second = columns
+    if codecs[first] != codecs[second]:
+        raise SeqlabError(f"the columns {first!r} and {second!r} need one tokenizer: set text.joint to True")
+
+
 def single_values(corpus: Corpus, column: str, batch_plan: BatchPlan) -> np.ndarray:
     """Returns the single element of each row in a column. Raises `SeqlabError` unless each row has exactly one."""
     rows = [corpus.row(column, i) for i in batch_plan.indices]

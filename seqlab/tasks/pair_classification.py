@@ -15,7 +15,7 @@ from seqlab.codecs.codec import Codecs
 from seqlab.codecs.label import Label
 from seqlab.codecs.sentencepiece import SentencePiece
 from seqlab.config import Batching
-from seqlab.data.batches import single_values
+from seqlab.data.batches import check_one_tokenizer, single_values
 from seqlab.data.corpus import Corpus
 from seqlab.data.padding import joined_pair, pair_inputs
 from seqlab.data.plan_cache import bucket_plan
@@ -53,6 +53,10 @@ class PairClassification(Task):
         return bucket_plan(self, corpus, batching, sizes)
 
     def collate(self, corpus: Corpus, batch_plan: BatchPlan, codecs: Codecs, draw: Draw = None) -> Batch:
+        """Returns a batch with one class per pair. Raises `SeqlabError` if both texts of the pairs, which form one
+        sequence, have different tokenizers.
+        """
+        check_one_tokenizer(codecs, self.input_columns)
         targets, weights = np.zeros(batch_plan.row_count, np.int32), np.zeros(batch_plan.row_count, np.float32)
         targets[: len(batch_plan.indices)] = single_values(corpus, "label", batch_plan)
         weights[: len(batch_plan.indices)] = 1.0

@@ -19,6 +19,7 @@ from jaxtyping import Array, Bool, Float, Int
 from seqlab.codecs.codec import BLANK, Codecs, TextCodec
 from seqlab.codecs.sentencepiece import SentencePiece
 from seqlab.config import Batching
+from seqlab.data.batches import check_one_tokenizer
 from seqlab.data.corpus import Corpus
 from seqlab.data.padding import joined_pair, pair_inputs
 from seqlab.data.plan_cache import bucket_plan
@@ -79,8 +80,7 @@ class SpanExtraction(Task):
         Their weights are 1/2, or 0 for an answer that is cut off. Raises `SeqlabError` for an answer that does not
         occur in its context, and if questions and contexts, which form one sequence, have different tokenizers.
         """
-        if codecs["question"] != codecs["source"]:
-            raise SeqlabError("the columns 'question' and 'source' need one tokenizer: set text.joint to True")
+        check_one_tokenizer(codecs, self.input_columns)
         count = batch_plan.row_count
         targets, weights = np.zeros((count, 2), np.int32), np.zeros((count, 2), np.float32)
         questions, contexts = ([corpus.row(column, i) for i in batch_plan.indices] for column in self.input_columns)

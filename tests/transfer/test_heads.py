@@ -1,5 +1,6 @@
 """Word tagging and pairs of texts, from files to predictions, and their metric."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -119,6 +120,13 @@ def test_targets_are_at_the_first_token_of_each_word():
     short = Corpus(corpus.values, {**corpus.offsets, "label": np.array([0, 2])})
     with pytest.raises(SeqlabError, match="example 1 has 3 words but 2 labels"):
         WordTagging().collate(short, batch_plan, {"source": tokenizer, "label": labels})
+
+
+def test_one_tokenizer_for_both_texts(home):
+    data = files(home, source="text", label="same", further_columns=(("second", "tags"),))
+    experiment = dataclasses.replace(pairing(home), data=data, text=Text("char", joint=False))
+    with pytest.raises(SeqlabError, match="'source' and 'second' need one tokenizer: set text.joint to True"):
+        train(experiment, home / "separate", home / "data", say=quiet)
 
 
 def test_pairs_are_predicted_from_tables(home, capsys):
