@@ -1,6 +1,7 @@
 """Builds batches: the arrays of a task for some rows of a corpus."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -18,17 +19,24 @@ from seqlab.types import Batch, Classifier, Generator, Tagger, Tokens
 SIDES = {"inputs": "source", "prefix": "target"}  # the sides of a batch, and the columns of their codecs
 
 
-def make_batch(task: Task, corpus: Corpus, codecs: Codecs, batch_plan: BatchPlan, draw: Draw = None) -> Any:
-    """Returns the batch of a task for a batch plan. Raises `SeqlabError` if the cached ids or the plan are damaged,
-    and names the folder of the corpus; also raises for arrays with different numbers of rows.
-    """
+@contextlib.contextmanager
+def damage_explained(task: Task, corpus: Corpus) -> Iterator[None]:
+    """Adds the folder of the corpus and the remedy to the error of a damaged cache."""
     try:
-        batch = task.collate(corpus, batch_plan, codecs, draw)
+        yield
     except DamagedCache as error:
         raise SeqlabError(
             f"{corpus.folder}: {error}. Either the cache is damaged (remove the folder, and it will be rebuilt), or "
             f"{type(task).__name__}.plan and collate disagree"
         ) from None
+
+
+def make_batch(task: Task, corpus: Corpus, codecs: Codecs, batch_plan: BatchPlan, draw: Draw = None) -> Any:
+    """Returns the batch of a task for a batch plan. Raises `SeqlabError` if the cached ids or the plan are damaged,
+    and names the folder of the corpus; also raises for arrays with different numbers of rows.
+    """
+    with damage_explained(task, corpus):
+        batch = task.collate(corpus, batch_plan, codecs, draw)
     shapes = [np.shape(leaf) for leaf in jax.tree.leaves(batch)]
     counts = {(*shape, 0)[0] for shape in shapes}
     if len(counts) != 1 or not 1 <= max(counts) <= batch_plan.row_count:

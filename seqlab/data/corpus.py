@@ -57,6 +57,16 @@ class Corpus:
             raise DamagedCache(f"{column}.values: an id is outside the vocabulary of {self.sizes[column]:,}")
         return values
 
+    def counts(self, column: str, selected: np.ndarray) -> np.ndarray:
+        """Returns the number of ids of each example that are `selected`, a bool for each id, int64 [examples]."""
+        offsets, values = self.offsets[column], self.values[column]
+        counts = np.zeros(len(offsets) - 1, np.int64)
+        for begin in range(0, len(counts), CHUNK):
+            ends = offsets[begin : begin + CHUNK + 1]
+            ids = self.checked_ids(column, values[ends[0] : ends[-1]])
+            counts[begin : begin + CHUNK] = np.diff(np.append(0, np.cumsum(selected[ids]))[ends - ends[0]])
+        return counts[self.index[column]] if column in self.index else counts
+
     def lengths(self, *columns: str) -> np.ndarray:
         """Returns the number of elements of each example, int64 [examples, columns]."""
         lengths = {column: np.diff(self.offsets[column]) for column in columns}

@@ -89,6 +89,12 @@ class Task(abc.ABC):
         of `draw` and the index of an example.
         """
 
+    def malformed_examples(self, corpus: Corpus, codecs: Codecs) -> Iterable[str]:
+        """Yields for each example that `collate` refuses what is wrong with it. Training checks all examples with it
+        before the first step, so it must be fast. A task defines it if `collate` refuses examples.
+        """
+        return ()
+
     def blank(self, model: Any, rows: int, length: int) -> Any:
         """Returns a batch of zeros, sufficient to measure a model. A task defines it if its batches are not the
         `Batch` that other tasks of its kind of model have; None stands for that batch.

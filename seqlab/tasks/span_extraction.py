@@ -7,7 +7,7 @@ mark the context (Devlin et al. 2019). The target is the first occurrence of the
 import dataclasses
 import functools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -88,15 +88,19 @@ class SpanExtraction(Task):
             answer = corpus.row("answer", index)
             span = span_of(answer, contexts[row], codecs["answer"], codecs["source"])
             if span is None:
-                raise SeqlabError(
-                    f"example {index + 1}: the answer {codecs['answer'].decode(answer.tolist())!r} does not occur in "
-                    "the context: correct the example or remove it"
-                )
+                raise SeqlabError(missing_answer(index, answer, codecs["answer"]))
             if span[1] < self.max_tokens:
                 targets[row] = np.add(span, len(questions[row][: self.max_question]) + 1)
                 weights[row] = 0.5
         rows = self.joined(questions, contexts, codecs["source"].eos)
         return Batch(pair_inputs(rows, codecs["source"], batch_plan.shape[0], count), None, targets, weights)
+
+    def malformed_examples(self, corpus: Corpus, codecs: Codecs) -> Iterator[str]:
+        for index in range(len(corpus)):
+            answer = corpus.row("answer", index)
+            wanted = text_of(answer, codecs["answer"]).strip()
+            if not wanted or wanted not in text_of(corpus.row("source", index), codecs["source"]):
+                yield missing_answer(index, answer, codecs["answer"])
 
     def joined(self, questions: Sequence[Any], contexts: Sequence[Any], eos: int) -> list[np.ndarray]:
         """Returns each question and its context as one sequence."""
@@ -163,13 +167,26 @@ def span_of(
     precedes others. The first and the last token may contain further characters.
     """
     pieces = [surfaces(codec)[i] for i in context]
-    text, wanted = b"".join(pieces), re.escape(b"".join(surfaces(answer_codec)[i] for i in answer).strip())
+    text, wanted = b"".join(pieces), re.escape(text_of(answer, answer_codec).strip())
     match = re.search(rb"(?<!%b)%b(?!%b)" % (WORD, wanted, WORD), text) or re.search(wanted, text)
     if not wanted or match is None:
         return None
     ends = np.cumsum([len(piece) for piece in pieces])
     first, last = np.searchsorted(ends, [match.start(), match.end() - 1], side="right").tolist()
     return first, last
+
+
+def missing_answer(index: int | np.integer, answer: Int[np.ndarray, "M"], codec: TextCodec) -> str:
+    """Returns what is wrong with an example whose answer does not occur in its context."""
+    return (
+        f"example {index + 1}: the answer {codec.decode(answer.tolist())!r} does not occur in the context: correct "
+        "the example or remove it"
+    )
+
+
+def text_of(ids: Int[np.ndarray, "S"], codec: TextCodec) -> bytes:
+    """Returns the text of tokens in UTF-8."""
+    return b"".join(map(surfaces(codec).__getitem__, ids.tolist()))
 
 
 @functools.lru_cache(maxsize=8)

@@ -3,7 +3,7 @@
 A word begins after a blank. Its label is predicted at its first token (Devlin et al. 2019, section 5.3).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -43,12 +43,14 @@ class WordTagging(Task):
         for i, (source, index) in enumerate(zip(sources, batch_plan.indices, strict=True)):
             labels, places = corpus.row("label", index), first_tokens(source, codecs["source"])
             if len(labels) != len(places):
-                raise SeqlabError(
-                    f"example {index + 1} has {len(places)} words but {len(labels)} labels: each word needs one "
-                    "label, and the tokenizer must be of the kind bpe or word"
-                )
+                raise SeqlabError(mismatch(index, len(places), len(labels)))
             targets[i, places], weights[i, places] = labels, 1.0
         return Batch(pad_inputs(sources, codecs["source"], length, count), None, targets, weights)
+
+    def malformed_examples(self, corpus: Corpus, codecs: Codecs) -> Iterator[str]:
+        words = corpus.counts("source", codecs["source"].begins_word)
+        labels = corpus.lengths("label")[:, 0]
+        return (mismatch(index, words[index], labels[index]) for index in np.flatnonzero(words != labels))
 
     def loss(self, model: Any, params: Params, batch: Batch, context: Context) -> Loss:
         """Returns the cross-entropy of the labels."""
@@ -61,6 +63,14 @@ class WordTagging(Task):
             tags = logits[first_tokens(np.asarray(source, np.int64), trained.codecs["source"])].argmax(-1).tolist()
             predictions.append([Prediction(codec.decode(tags), details={"tags": [codec.names[i] for i in tags]})])
         return predictions
+
+
+def mismatch(index: int | np.integer, words: int | np.integer, labels: int | np.integer) -> str:
+    """Returns what is wrong with an example that does not have one label per word."""
+    return (
+        f"example {index + 1} has {words} words but {labels} labels: each word needs one label, and the tokenizer "
+        "must be of the kind bpe or word"
+    )
 
 
 def first_tokens(ids: np.ndarray, codec: TextCodec) -> np.ndarray:

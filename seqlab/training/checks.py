@@ -7,9 +7,13 @@ import jax
 import jax.numpy as jnp
 
 from seqlab import catalogue
+from seqlab.codecs.codec import Codecs
 from seqlab.config import Experiment
+from seqlab.data.batches import damage_explained
+from seqlab.data.corpus import Corpus
 from seqlab.data.plans import Plan
 from seqlab.data.records import PreparedData
+from seqlab.data.task import Task
 from seqlab.decoding.settings import validation_search
 from seqlab.distributed.devices import check_devices
 from seqlab.layers.nesting import readers_of
@@ -89,6 +93,16 @@ def check_columns(experiment: Experiment, data: PreparedData) -> None:
         if name not in first:
             columns = ", ".join(map(repr, first))
             raise SeqlabError(f"{user} needs the column {name!r}, but the columns of the data are: {columns}")
+
+
+def check_examples(task: Task, split: str, corpus: Corpus, codecs: Codecs) -> None:
+    """Raises `SeqlabError` if examples of a split are malformed. Names the first one and their number."""
+    with damage_explained(task, corpus):
+        messages = iter(task.malformed_examples(corpus, codecs))
+        first, further = next(messages, None), sum(1 for _ in messages)
+    if first is not None:
+        total = f"; {further + 1:,} examples of this split are malformed" if further else ""
+        raise SeqlabError(f"split {split}: {first}{total}")
 
 
 def check_kernel(model: Model, plan: Plan) -> None:

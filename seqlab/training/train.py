@@ -31,7 +31,7 @@ from seqlab.runs.trainable import split
 from seqlab.system.errors import SeqlabError
 from seqlab.system.files import check_creatable, locked
 from seqlab.system.signals import StopRequest, listen_for_stop
-from seqlab.training.checks import check_experiment
+from seqlab.training.checks import check_examples, check_experiment
 from seqlab.training.context import TrainingContext
 from seqlab.training.counting import run_counting
 from seqlab.training.prepare import PreparedExperiment, plan_batches, prepare_experiment
@@ -78,6 +78,8 @@ def train(
         check_processes_agree(prepared)
         examples = prepared.experiment.validation.examples
         validation_corpus = encode_split(prepared.data, "validation", prepared.codecs, data_dir, examples)
+        for split, corpus in (("train", prepared.corpus), ("validation", validation_corpus)):
+            check_examples(prepared.experiment.task, split, corpus, prepared.codecs)
         plan = plan_batches(prepared.experiment, prepared.corpus, say)
         references = load_references(prepared.experiment, run, prepared.codecs, base)
         record = {**prepared.data.hashes, **reference_digests(references)}

@@ -7,7 +7,7 @@ import pytest
 
 from seqlab.codecs.codec import Codec
 from seqlab.codecs.label import Label
-from seqlab.data.corpus import encode_examples
+from seqlab.data.corpus import Corpus, encode_examples
 from seqlab.data.records import prepare
 from seqlab.system.errors import SeqlabError
 from tests.mutants import Mutant, planted
@@ -60,6 +60,20 @@ def test_equal_values_are_stored_once(tmp_path):
 @pytest.mark.parametrize("examples", [0, 1])
 def test_few_examples(tmp_path, examples):
     check_rows(encoded(tmp_path, images(examples)), images(examples))
+
+
+def test_counts_of_ids(tmp_path, monkeypatch):
+    """The counts are those of each row, for columns that store equal values once or not, across chunks."""
+    monkeypatch.setattr("seqlab.data.corpus.CHUNK", 4)
+    random = np.random.default_rng(0)
+    rows = [random.integers(0, 5, random.integers(0, 6)).astype(np.int32) for _ in range(11)]
+    index, selected = random.integers(0, 11, 23), np.array([True, False, True, True, False])
+    values, offsets = {"ids": np.concatenate(rows)}, {"ids": np.cumsum([0, *map(len, rows)])}
+    expected = np.array([selected[row].sum() for row in rows])
+    np.testing.assert_array_equal(Corpus(values, offsets).counts("ids", selected), expected)
+    np.testing.assert_array_equal(Corpus(values, offsets, {"ids": index}).counts("ids", selected), expected[index])
+    with pytest.raises(SeqlabError, match="an id is outside the vocabulary of 4"):
+        Corpus(values, offsets, sizes={"ids": 4}).counts("ids", selected)
 
 
 def test_across_chunks(tmp_path, monkeypatch):

@@ -122,6 +122,23 @@ def test_targets_are_at_the_first_token_of_each_word():
         WordTagging().collate(short, batch_plan, {"source": tokenizer, "label": labels})
 
 
+def test_malformed_examples_are_found_before_training(home, tmp_path):
+    """Two examples of the validation split have more labels than words."""
+    rows = [json.loads(line) for line in (home / "validation.jsonl").read_text().splitlines()]
+    rows[2]["tags"], rows[5]["tags"] = "O " * 9, "O " * 8
+    broken = tmp_path / "validation.jsonl"
+    broken.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    experiment = tagging(home)
+    data = dataclasses.replace(experiment.data, validation=str(broken))
+    words = len(rows[2]["text"].split())
+    message = (
+        f"split validation: example 3 has {words} words but 9 labels: .*; 2 examples of this split are malformed"
+    )
+    with pytest.raises(SeqlabError, match=message):
+        train(dataclasses.replace(experiment, data=data), tmp_path / "run", home / "data", say=quiet)
+    assert not (tmp_path / "run").exists()
+
+
 def test_one_tokenizer_for_both_texts(home):
     data = files(home, source="text", label="same", further_columns=(("second", "tags"),))
     experiment = dataclasses.replace(pairing(home), data=data, text=Text("char", joint=False))

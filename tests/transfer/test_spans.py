@@ -1,6 +1,7 @@
 """Extractive question answering: the alignment of answers, the loss, the best span, the metric, and a run."""
 
 import collections
+import dataclasses
 import functools
 import json
 import re
@@ -103,6 +104,26 @@ def test_the_batch():
 def test_an_answer_that_does_not_occur_is_refused(answer):
     with pytest.raises(SeqlabError, match=f"example 1: the answer '{answer}' does not occur in the context: correct"):
         SpanExtraction().collate(*example_of("the cat", answer))
+
+
+def test_malformed_examples_are_found_before_training(home, tmp_path):
+    rows = [json.loads(line) for line in (home / "train.jsonl").read_text().splitlines()]
+    rows[3]["a"] = rows[7]["a"] = "hamster"
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    experiment = answering(home)
+    data = dataclasses.replace(experiment.data, train=str(tmp_path / "train.jsonl"))
+    message = "split train: example 4: the answer 'hamster' does not occur .*; 2 examples of this split are malformed"
+    with pytest.raises(SeqlabError, match=message):
+        train(dataclasses.replace(experiment, data=data), tmp_path / "run", home / "data", say=quiet)
+
+
+@pytest.mark.parametrize("kind", [*TOKENIZERS])
+def test_malformed_examples_are_those_without_a_span(kind):
+    task = SpanExtraction()
+    for context, answer in (("the cat", "cat"), ("the cat", "dog"), ("the cat", ""), ("Zoë \u2603", "\u2603")):
+        corpus, _, codecs = example_of(context, answer, kind=kind)
+        span = span_of(corpus.row("answer", 0), corpus.row("source", 0), codecs["answer"], codecs["source"])
+        assert len([*task.malformed_examples(corpus, codecs)]) == (span is None)
 
 
 def test_one_tokenizer_for_questions_and_contexts():
