@@ -11,7 +11,6 @@ from seqlab.codecs.symbols import Symbols
 from seqlab.config import Text
 from seqlab.data.corpus import Corpus
 from seqlab.data.plans import BatchPlan
-from seqlab.datasets.local_files import LocalFiles
 from seqlab.encoders.bert import BertEncoder
 from seqlab.encoders.kim import KimEncoder
 from seqlab.metrics.registry import score
@@ -25,6 +24,7 @@ from seqlab.tasks.word_tagging import WordTagging
 from seqlab.training.train import train
 from tests.command import call
 from tests.proofs.runs import check_run, quiet, small
+from tests.transfer.splits import splits_of, write_rows, write_splits
 
 ENCODER = BertEncoder(layers=1, dim=16, heads=2, hidden=24, dropout=0.0, norm="pre")
 BPE = Text("bpe", 300)
@@ -60,29 +60,25 @@ def home(tmp_path_factory):
     """Returns a folder with tables of tagged texts and of pairs."""
     home = tmp_path_factory.mktemp("heads")
     random = np.random.default_rng(0)
-    for split, count in (("train", 80), ("validation", 8), ("test", 8)):
-        rows = []
-        for _ in range(count):
-            words = random.choice(["warm", "cold", "rainy", "12"], random.integers(1, 6))
-            text = " ".join(words)
-            tags = " ".join("B-number" if word == "12" else "O" for word in words)
-            second = " ".join(random.permutation(words))
-            rows.append({"text": text, "tags": tags, "second": second, "same": str(text == second)})
-        (home / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    def row(_):
+        words = random.choice(["warm", "cold", "rainy", "12"], random.integers(1, 6))
+        text = " ".join(words)
+        tags = " ".join("B-number" if word == "12" else "O" for word in words)
+        second = " ".join(random.permutation(words))
+        return {"text": text, "tags": tags, "second": second, "same": str(text == second)}
+
+    write_splits(home, row, (80, 8, 8))
     return home
-
-
-def files(home, **columns):
-    return LocalFiles(*(str(home / f"{split}.jsonl") for split in ("train", "validation", "test")), **columns)
 
 
 def tagging(home):
     encoder = KimEncoder(dim=8, widths=(2, 3), filters=4, dropout=0.0)
-    return small(TaggerHead(encoder), WordTagging(), files(home, source="text", label="tags"), text=BPE)
+    return small(TaggerHead(encoder), WordTagging(), splits_of(home, source="text", label="tags"), text=BPE)
 
 
 def pairing(home):
-    data = files(home, source="text", label="same", further_columns=(("second", "second"),))
+    data = splits_of(home, source="text", label="same", further_columns=(("second", "second"),))
     return small(ClassifierHead(ENCODER, dropout=0.0), PairClassification(), data, text=BPE)
 
 
@@ -127,7 +123,7 @@ def test_malformed_examples_are_found_before_training(home, tmp_path):
     rows = [json.loads(line) for line in (home / "validation.jsonl").read_text().splitlines()]
     rows[2]["tags"], rows[5]["tags"] = "O " * 9, "O " * 8
     broken = tmp_path / "validation.jsonl"
-    broken.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_rows(broken, rows)
     experiment = tagging(home)
     data = dataclasses.replace(experiment.data, validation=str(broken))
     words = len(rows[2]["text"].split())
@@ -140,7 +136,7 @@ def test_malformed_examples_are_found_before_training(home, tmp_path):
 
 
 def test_one_tokenizer_for_both_texts(home):
-    data = files(home, source="text", label="same", further_columns=(("second", "tags"),))
+    data = splits_of(home, source="text", label="same", further_columns=(("second", "tags"),))
     experiment = dataclasses.replace(pairing(home), data=data, text=Text("char", joint=False))
     with pytest.raises(SeqlabError, match="'source' and 'second' need one tokenizer: set text.joint to True"):
         train(experiment, home / "separate", home / "data", say=quiet)

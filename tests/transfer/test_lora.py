@@ -11,7 +11,6 @@ from flax.traverse_util import flatten_dict
 
 from seqlab import catalogue
 from seqlab.config import Optimizer, Parallel
-from seqlab.datasets.local_files import LocalFiles
 from seqlab.laws.subject import make_subject, passes
 from seqlab.layers.nesting import with_fields
 from seqlab.parametrizations.lora import Lora
@@ -21,6 +20,7 @@ from seqlab.tasks.language_modeling import LanguageModeling
 from seqlab.training.train import train
 from tests.command import call
 from tests.proofs.runs import check_devices, check_resume, leaves_of, losses_of, quiet, small
+from tests.transfer.splits import splits_of, warm_day, write_splits
 
 
 def model(name="recurrent_lm", **changes):
@@ -28,8 +28,7 @@ def model(name="recurrent_lm", **changes):
 
 
 def modeling(home, **changes):
-    files = (str(home / f"{split}.jsonl") for split in ("train", "validation", "test"))
-    return small(model(cell="gru"), LanguageModeling(), LocalFiles(*files, target="text"), **changes)
+    return small(model(cell="gru"), LanguageModeling(), splits_of(home, target="text"), **changes)
 
 
 def adapting(home, **changes):
@@ -41,9 +40,7 @@ def adapting(home, **changes):
 def home(tmp_path_factory):
     """Returns a folder with a base run and an adapted run."""
     home = tmp_path_factory.mktemp("lora")
-    for split, count in (("train", 60), ("validation", 8), ("test", 8)):
-        lines = [json.dumps({"text": f"a warm day {i}"}) + "\n" for i in range(count)]
-        (home / f"{split}.jsonl").write_text("".join(lines))
+    write_splits(home, warm_day)
     train(modeling(home), home / "base", home / "data", say=quiet)
     train(adapting(home), home / "run", home / "data", say=quiet)
     return home

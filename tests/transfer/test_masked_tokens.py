@@ -11,7 +11,6 @@ import pytest
 from seqlab.codecs.sentencepiece import train_sentencepiece
 from seqlab.config import Batching, Schedule, Text
 from seqlab.data.corpus import Corpus, encode_split
-from seqlab.datasets.local_files import LocalFiles
 from seqlab.encoders.bert import BertEncoder
 from seqlab.layers.nesting import with_fields
 from seqlab.models.classifier_head import ClassifierHead
@@ -27,6 +26,7 @@ from seqlab.training.validation import plan_all
 from seqlab.types import Context
 from tests.command import call
 from tests.proofs.runs import check_run, leaves_of, quiet, small
+from tests.transfer.splits import day_of_kind, splits_of, write_splits
 
 ENCODER = BertEncoder(layers=1, dim=16, heads=2, hidden=24, dropout=0.0, norm="pre")
 
@@ -35,24 +35,18 @@ ENCODER = BertEncoder(layers=1, dim=16, heads=2, hidden=24, dropout=0.0, norm="p
 def home(tmp_path_factory):
     """Returns a folder with a pre-trained run."""
     home = tmp_path_factory.mktemp("masked")
-    for split, count in (("train", 60), ("validation", 8), ("test", 8)):
-        rows = [{"text": f"a {'warm' if i % 2 else 'cold'} day {i}", "kind": "ab"[i % 2]} for i in range(count)]
-        (home / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_splits(home, day_of_kind)
     train(pretraining(home), home / "run", home / "data", say=quiet)
     return home
 
 
-def files(home, **columns):
-    return LocalFiles(*(str(home / f"{split}.jsonl") for split in ("train", "validation", "test")), **columns)
-
-
 def pretraining(home, **changes):
-    return small(MaskedLM(ENCODER), MaskedTokens(), files(home, source="text"), **changes)
+    return small(MaskedLM(ENCODER), MaskedTokens(), splits_of(home, source="text"), **changes)
 
 
 def classification(home, **changes):
     parts = {"initialize": (("encoder", str(home / "run"), "encoder"),)}
-    data = files(home, source="text", label="kind")
+    data = splits_of(home, source="text", label="kind")
     return small(ClassifierHead(ENCODER, dropout=0.0), Classification(), data, **parts | changes)
 
 

@@ -12,7 +12,6 @@ from seqlab.codecs.label import Label
 from seqlab.codecs.sentencepiece import train_sentencepiece
 from seqlab.codecs.symbols import Symbols
 from seqlab.config import Text
-from seqlab.datasets.local_files import LocalFiles
 from seqlab.encoders.bert import BertEncoder
 from seqlab.encoders.mean import MeanEncoder
 from seqlab.laws.training import tiny_experiment
@@ -27,6 +26,7 @@ from seqlab.system.errors import SeqlabError
 from seqlab.tasks.classification import Classification
 from seqlab.training.train import train
 from tests.command import save_untrained
+from tests.transfer.splits import splits_of, write_splits
 
 OLD = train_sentencepiece(["the cat sat on the mat", "a dog"], Text("bpe", 290 + 10))
 NEW = train_sentencepiece(["the dog ran to the cat", "a bird"], Text("bpe", 290 + 14))
@@ -176,11 +176,11 @@ def test_a_different_model_is_refused(tmp_path, encoder):
 
 
 def moods(folder):
-    for split, count in (("train", 12), ("validation", 4), ("test", 4)):
-        rows = [f"{'the cat' if i % 2 else 'a dog'}\t{'xy'[i % 2]}" for i in range(count)]
-        (folder / f"{split}.tsv").write_text("\n".join(["text\tmood", *rows, ""]))
-    files = (str(folder / f"{split}.tsv") for split in ("train", "validation", "test"))
-    return LocalFiles(*files, source="text", label="mood")
+    def row(i):
+        return {"text": "the cat" if i % 2 else "a dog", "mood": "xy"[i % 2]}
+
+    write_splits(folder, row, (12, 4, 4))
+    return splits_of(folder, source="text", label="mood")
 
 
 def test_tokenizers_of_equal_size_are_not_equal(tmp_path):

@@ -1,14 +1,12 @@
 """Soft prompts (Lester et al. 2021): training changes their vectors alone, and decoding begins with them."""
 
 import dataclasses
-import json
 
 import numpy as np
 import pytest
 
 from seqlab import catalogue
 from seqlab.config import Optimizer, Schedule
-from seqlab.datasets.local_files import LocalFiles
 from seqlab.layers.nesting import with_fields
 from seqlab.runs import loading
 from seqlab.system.errors import SeqlabError
@@ -16,6 +14,7 @@ from seqlab.tasks.language_modeling import LanguageModeling
 from seqlab.training.prepare import plan_batches, prepare_experiment
 from seqlab.training.train import train
 from tests.proofs.runs import check_run, leaves_of, quiet, small
+from tests.transfer.splits import splits_of, warm_day, write_splits
 
 N = 3
 
@@ -23,8 +22,7 @@ N = 3
 def modeling(home, prompts=0, rows="lines", **changes):
     tiny = with_fields(catalogue.module("models", "transformer_lm").TINY, dropout=0.0)
     model = catalogue.without_sizes(tiny.clone(prompts=prompts))
-    files = (str(home / f"{split}.jsonl") for split in ("train", "validation", "test"))
-    return small(model, LanguageModeling(rows, prompts=prompts), LocalFiles(*files, target="text"), **changes)
+    return small(model, LanguageModeling(rows, prompts=prompts), splits_of(home, target="text"), **changes)
 
 
 def tuning(home, **changes):
@@ -37,9 +35,7 @@ def tuning(home, **changes):
 def home(tmp_path_factory):
     """Returns a folder with a base run and a run of soft prompts."""
     home = tmp_path_factory.mktemp("prompts")
-    for split, count in (("train", 60), ("validation", 8), ("test", 8)):
-        lines = [json.dumps({"text": f"a warm day {i}"}) + "\n" for i in range(count)]
-        (home / f"{split}.jsonl").write_text("".join(lines))
+    write_splits(home, warm_day)
     train(modeling(home), home / "base", home / "data", say=quiet)
     train(tuning(home), home / "run", home / "data", say=quiet)
     return home

@@ -15,7 +15,6 @@ from seqlab.data.buckets import make_buckets
 from seqlab.data.corpus import Corpus
 from seqlab.data.curriculum import Curriculum, scores_in, with_curriculum
 from seqlab.data.packing import Packing
-from seqlab.datasets.local_files import LocalFiles
 from seqlab.distributed.devices import fill_rows
 from seqlab.laws.subject import make_subject
 from seqlab.laws.tasks import tiny_corpus
@@ -38,6 +37,7 @@ from seqlab.training.train import train
 from seqlab.types import Batch, Context
 from tests.proofs.runs import check_devices, check_resume, quiet, small
 from tests.subjects import batch_of, subject
+from tests.transfer.splits import splits_of, write_splits
 
 ROWS = 3000
 
@@ -365,11 +365,12 @@ def test_scores_are_numbers(values, offsets, message):
 def test_training_reads_the_scores(tmp_path):
     """The scores are those of the examples, and are not part of a batch."""
     scores = [str(7 * i % 12 / 4) for i in range(12)]
-    for split in ("train", "validation"):
-        rows = [f"{'a b ' * (1 + i % 7)}\t{'xy'[i % 2]}\t{score}" for i, score in enumerate(scores)]
-        (tmp_path / f"{split}.tsv").write_text("\n".join(["text\tmood\thard", *rows, ""]))
-    files = (str(tmp_path / f"{split}.tsv") for split in ("train", "validation"))
-    data = LocalFiles(*files, source="text", label="mood", further_columns=(("hard", "hard"),))
+
+    def row(i):
+        return {"text": "a b " * (1 + i % 7), "mood": "xy"[i % 2], "hard": scores[i]}
+
+    write_splits(tmp_path, row, (12, 12, 12))
+    data = splits_of(tmp_path, source="text", label="mood", further_columns=(("hard", "hard"),))
     model = catalogue.without_sizes(catalogue.module("models", "classifier_head").TINY)
     batching = Batching(tokens=60, buckets=3, curriculum=2, difficulty="hard")
     experiment = small(model, Classification(), data, batching=batching)
@@ -400,15 +401,16 @@ def test_training_uses_the_curriculum():
 
 def test_training_with_all_resumes_and_is_the_same_on_devices(tmp_path):
     """A stopped and resumed run has the hashes of an unstopped run; devices agree on a step."""
-    for split, count in (("train", 40), ("validation", 8), ("test", 8)):
-        rows = [f"{'a b ' * (1 + i % 7)}{'xy'[i % 2]}\t{'xy'[i % 2]}" for i in range(count)]
-        (tmp_path / f"{split}.tsv").write_text("\n".join(["text\tmood", *rows, ""]))
-    files = (str(tmp_path / f"{split}.tsv") for split in ("train", "validation", "test"))
+
+    def row(i):
+        return {"text": f"{'a b ' * (1 + i % 7)}{'xy'[i % 2]}", "mood": "xy"[i % 2]}
+
+    write_splits(tmp_path, row, (40, 8, 8))
     encoder = catalogue.module("encoders", "transformer").TINY.clone(dropout=0.0, stochastic_depth=0.2)
     experiment = small(
         catalogue.without_sizes(ClassifierHead(encoder, dropout=0.0)),
         Classification(mixup=0.3),
-        LocalFiles(*files, source="text", label="mood"),
+        splits_of(tmp_path, source="text", label="mood"),
         parametrization=WeightNorm(),
         batching=Batching(tokens=120, buckets=3, curriculum=2),
         optimizer=Optimizer(depth_decay=0.7, unfreeze=(("stack_0", 3),), average_from=5, l1=1e-3),

@@ -18,7 +18,6 @@ from seqlab.codecs.sentencepiece import train_sentencepiece
 from seqlab.config import Text
 from seqlab.data.corpus import Corpus
 from seqlab.data.plans import BatchPlan
-from seqlab.datasets.local_files import LocalFiles
 from seqlab.encoders.bert import BertEncoder
 from seqlab.evaluation.diagnosis.activations import activations
 from seqlab.evaluation.diagnosis.gradients import last_targets
@@ -34,6 +33,7 @@ from seqlab.training.train import train
 from seqlab.types import Context
 from tests.command import call
 from tests.proofs.runs import check_run, quiet, small
+from tests.transfer.splits import splits_of, write_rows, write_splits
 
 TEXTS = ["Who was born in (Zürich)? In 1912, Zoë was.", "the cat sat on the mat, Zürich 12 東京"]
 TOKENIZERS = {kind: train_sentencepiece(TEXTS * 9, Text(kind, 330)) for kind in ("char", "bpe")}
@@ -109,7 +109,7 @@ def test_an_answer_that_does_not_occur_is_refused(answer):
 def test_malformed_examples_are_found_before_training(home, tmp_path):
     rows = [json.loads(line) for line in (home / "train.jsonl").read_text().splitlines()]
     rows[3]["a"] = rows[7]["a"] = "hamster"
-    (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_rows(tmp_path / "train.jsonl", rows)
     experiment = answering(home)
     data = dataclasses.replace(experiment.data, train=str(tmp_path / "train.jsonl"))
     message = "split train: example 4: the answer 'hamster' does not occur .*; 2 examples of this split are malformed"
@@ -219,21 +219,20 @@ def home(tmp_path_factory):
     home = tmp_path_factory.mktemp("spans")
     random = np.random.default_rng(0)
     kinds = {"color": ["red", "blue"], "animal": ["cat", "dog"]}
-    for split, count in (("train", 80), ("validation", 8), ("test", 8)):
-        rows = []
-        for _ in range(count):
-            kind, words = random.choice([*kinds]), [random.choice(words) for words in kinds.values()]
-            context = " ".join(random.permutation([*words, "sat", "there"]))
-            rows.append({"q": f"which {kind}?", "text": context, "a": words[[*kinds].index(kind)]})
-        (home / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    def row(_):
+        kind, words = random.choice([*kinds]), [random.choice(words) for words in kinds.values()]
+        context = " ".join(random.permutation([*words, "sat", "there"]))
+        return {"q": f"which {kind}?", "text": context, "a": words[[*kinds].index(kind)]}
+
+    write_splits(home, row, (80, 8, 8))
     train(answering(home), home / "run", home / "data", say=quiet)
     return home
 
 
 def answering(home):
     encoder = BertEncoder(layers=1, dim=16, heads=2, hidden=24, dropout=0.0, norm="pre")
-    files = (str(home / f"{split}.jsonl") for split in ("train", "validation", "test"))
-    data = LocalFiles(*files, source="text", further_columns=(("question", "q"), ("answer", "a")))
+    data = splits_of(home, source="text", further_columns=(("question", "q"), ("answer", "a")))
     return small(SpanHead(encoder), SpanExtraction(), data, text=Text("bpe", 300))
 
 

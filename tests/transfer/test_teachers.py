@@ -1,13 +1,11 @@
 """The losses of distillation, against NumPy, and a classifier that learns from another."""
 
 import functools
-import json
 
 import jax
 import numpy as np
 import pytest
 
-from seqlab.datasets.local_files import LocalFiles
 from seqlab.encoders.kim import KimEncoder
 from seqlab.encoders.mean import MeanEncoder
 from seqlab.layers.nesting import with_fields
@@ -20,6 +18,7 @@ from seqlab.training.train import train
 from seqlab.types import Batch, Context, Reference
 from tests.proofs.runs import check_run, quiet, small
 from tests.subjects import subject
+from tests.transfer.splits import day_of_kind, splits_of, write_splits
 
 
 def softmax(x):
@@ -82,11 +81,8 @@ def test_temperatures(temperature):
 
 
 def test_a_classifier_learns_resumes_and_is_the_same_on_devices(tmp_path):
-    for split, count in (("train", 60), ("validation", 8), ("test", 8)):
-        rows = [{"text": f"a {'warm' if i % 2 else 'cold'} day {i}", "kind": "ab"[i % 2]} for i in range(count)]
-        (tmp_path / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    names = (str(tmp_path / f"{split}.jsonl") for split in ("train", "validation", "test"))
-    data = LocalFiles(*names, source="text", label="kind")
+    write_splits(tmp_path, day_of_kind)
+    data = splits_of(tmp_path, source="text", label="kind")
     head = functools.partial(ClassifierHead, dropout=0.0)
     teacher = small(head(MeanEncoder(dim=8, hidden=12, dropout=0.0)), Classification(), data)
     train(teacher, tmp_path / "teacher", tmp_path / "data", say=quiet)
