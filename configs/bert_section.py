@@ -1,4 +1,4 @@
-"""Fine-tuning of a small BERT encoder (Devlin et al. 2019): the archive section of Debian packages.
+"""Fine-tuning of a small BERT encoder (Devlin et al. 2019) on the archive sections of Debian packages.
 
     seqlab train configs/bert_small.py --out runs/bert-small
     seqlab train configs/bert_section.py --out runs/bert-section --initialize encoder ../bert-small encoder \

@@ -1,10 +1,10 @@
-"""Classification of Debian packages by archive section: attention over words and sentences on a BERT encoder.
+"""Fine-tuning of a small BERT encoder, under attention over words and sentences, on the sections of Debian packages.
 
     seqlab train configs/bert_small.py --out runs/bert-small
     seqlab train configs/bert_section_hierarchical.py --out runs/bert-section-hierarchical \
         --initialize encoder/encoder ../bert-small encoder --tokenizer runs/bert-small/codecs/source.sentencepiece
 
-The attention is that of Yang et al. (2016).
+The encoder is that of Devlin et al. (2019), the attention that of Yang et al. (2016).
 """
 
 from seqlab.config import Batching, Experiment, Optimizer, Schedule, Text, Validation

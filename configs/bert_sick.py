@@ -5,7 +5,8 @@
     seqlab train configs/bert_sick.py --out runs/bert-sick --initialize encoder ../bert-small encoder \
         --tokenizer runs/bert-small/codecs/source.sentencepiece
 
-The encoder reads each text alone; without next-sentence prediction, it has never seen two texts in a row.
+`DIR` contains the files of brmson/dataset-sts, data/sts/sick2014. The encoder reads each text alone: it was
+pre-trained without next-sentence prediction, and has never seen two texts in one sequence.
 """
 
 from seqlab.config import Batching, Experiment, Optimizer, Schedule, Text, Validation

@@ -2,8 +2,8 @@
 
     seqlab train configs/bert_small.py --out runs/bert-small
 
-Masked tokens in the 3.2 million words of `debian_descriptions/text`. Masking 30 % instead of 15 % gives twice as many
-predictions for the same time.
+It predicts masked tokens in the 3.2 million words of `debian_descriptions/text`, in lower case. Masking 30% instead
+of 15% gives twice as many predictions in the same time.
 """
 
 from seqlab.config import Batching, Experiment, Optimizer, Schedule, Text, Validation

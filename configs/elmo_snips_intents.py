@@ -6,8 +6,8 @@
         --initialize encoder/encoder ../bilm-small encoder --optimizer.trainable '^params/(?!encoder/encoder/)' \
         --tokenizer runs/bilm-small/codecs/source.sentencepiece
 
-The option `--optimizer.trainable` freezes the language model, as in the paper. configs/elmo_snips.py predicts
-the slots.
+`DIR` contains the files of MiuLab/SlotGated-SLU, data/snips. The option `--optimizer.trainable` freezes the language
+model, as in the paper. configs/elmo_snips.py predicts the slots.
 """
 
 from seqlab.config import Batching, Experiment, Optimizer, Schedule, Text, Validation

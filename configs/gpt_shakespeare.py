@@ -4,8 +4,8 @@
     seqlab prepare tiny_shakespeare --folder DIR_WITH_INPUT_TXT
     seqlab train configs/gpt_shakespeare.py --out runs/gpt-shakespeare --init-from runs/gpt-small
 
-The whole model is trained. configs/gpt_shakespeare_lora.py trains an adapter, configs/gpt_shakespeare_prompts.py soft
-prompts.
+All parameters are trained. configs/gpt_shakespeare_lora.py trains only an adapter, and
+configs/gpt_shakespeare_prompts.py only soft prompts.
 """
 
 from seqlab.config import Batching, Experiment, Optimizer, Schedule, Text, Validation

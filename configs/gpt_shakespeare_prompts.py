@@ -5,7 +5,7 @@
     seqlab train configs/gpt_shakespeare_prompts.py --out runs/gpt-shakespeare-prompts \
         --initialize "" ../gpt-small "" --tokenizer runs/gpt-small/codecs/target.sentencepiece
 
-20 learned vectors precede each row; only these vectors are trained.
+Twenty learned vectors precede each row. Only these vectors are trained.
 """
 
 from seqlab.config import Batching, Experiment, Optimizer, Schedule, Text, Validation

@@ -2,7 +2,7 @@
 
     seqlab train configs/gpt_small.py --out runs/gpt-small
 
-3 layers of width 256, on the 3.2 million words of `debian_descriptions/text`.
+It has three layers of width 256, and reads the 3.2 million words of `debian_descriptions/text`.
 """
 
 from seqlab.config import Batching, Experiment, Optimizer, Schedule, Text, Validation

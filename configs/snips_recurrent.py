@@ -3,7 +3,8 @@
     seqlab prepare snips/slots --folder DIR
     seqlab train configs/snips_recurrent.py --out runs/snips-recurrent
 
-The size of the recurrent layer and the training are those of configs/elmo_snips.py.
+`DIR` contains the files of MiuLab/SlotGated-SLU, data/snips. The recurrent layer has the size of that in
+configs/elmo_snips.py, and is trained in the same way.
 """
 
 from seqlab.config import Batching, Experiment, Optimizer, Schedule, Text, Validation

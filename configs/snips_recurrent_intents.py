@@ -3,7 +3,8 @@
     seqlab prepare snips/intents --folder DIR
     seqlab train configs/snips_recurrent_intents.py --out runs/snips-recurrent-intents
 
-The size of the recurrent layer and the training are those of configs/elmo_snips_intents.py.
+`DIR` contains the files of MiuLab/SlotGated-SLU, data/snips. The recurrent layer has the size of that in
+configs/elmo_snips_intents.py, and is trained in the same way.
 """
 
 from seqlab.config import Batching, Experiment, Optimizer, Schedule, Text, Validation

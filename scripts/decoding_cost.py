@@ -2,7 +2,7 @@
 
     python scripts/decoding_cost.py runs/multi30k --split test_2016_flickr --beam 5
 
-The speed is that of the second of two passes, which compiles nothing. The size is that of the stored parameters,
+The speed is that of a second pass, which compiles nothing. The size is that of the stored parameters,
 without the state of the optimizer.
 """
 

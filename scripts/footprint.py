@@ -3,7 +3,7 @@
     python scripts/footprint.py runs/gpt-shakespeare --split validation
 
 Prints the scores of `seqlab evaluate` and these figures as JSON. The seconds per step are the time between the first
-and the last checkpoint that the run still has, divided by the number of steps between them; validation is included.
+and the last checkpoint that the run still has, divided by the number of steps between them. They include validation.
 The size is that of the last checkpoint, with the state of the optimizer.
 """
 

@@ -7,8 +7,9 @@ from typing import NamedTuple
 
 
 class Command(NamedTuple):
-    """A Python command. {run}, {row}, {folder} and {seed} in its fields are the folders of the run, the row and
-    the data, and the seed."""
+    """A Python command. {run}, {row} and {folder} in its fields are the folders of the run, the row and the data;
+    {seed} is the seed.
+    """
 
     arguments: tuple[str, ...]
     """The arguments of `python`."""
@@ -29,6 +30,7 @@ class Row:
 
 
 def seqlab(*arguments: str, makes: str | None = None) -> Command:
+    """Returns a command of seqlab."""
     return Command(("-m", "seqlab.cli", *arguments), makes)
 
 
@@ -50,6 +52,7 @@ def captions(config: str, pair: str = "en-de", version: str = "raw", average: in
 
 
 def adding(length: int) -> Row:
+    """Returns the row of the adding problem with sequences of a length."""
     lengths = (
         "--data.length",
         str(length),
@@ -129,6 +132,7 @@ def translator(config: str, beam: int, *options: str, split: str = "test_2016_fl
 
 
 def pruned(percent: int) -> tuple[Command, ...]:
+    """Returns commands that prune the teacher and measure the result."""
     return (
         seqlab("prune", TEACHER, "--out", "{run}", "--share", str(percent / 100)),
         translated("{run}", 5),
@@ -136,6 +140,7 @@ def pruned(percent: int) -> tuple[Command, ...]:
 
 
 def quantized(bits: int) -> tuple[Command, ...]:
+    """Returns commands that quantize the teacher and measure the result."""
     return (seqlab("quantize", TEACHER, "--out", "{run}", "--bits", str(bits)), translated("{run}", 5))
 
 

@@ -1,6 +1,6 @@
 """Masked-token prediction, optionally with next-sentence prediction (Devlin et al. 2019). Metric: perplexity.
 
-Of the masked tokens, 80 % are replaced by [MASK], 10 % by a random token, and 10 % remain as they are. Each epoch
+Of the masked tokens, 80% are replaced by [MASK], 10% by a random token, and 10% remain as they are. Each epoch
 masks other tokens; evaluation always masks the same ones.
 """
 
