@@ -49,7 +49,8 @@ def test_every_config_builds_at_full_size(path, monkeypatch):
     state = jax.eval_shape(
         optimizer_at(experiment.optimizer, make_schedule(experiment.schedule, experiment.steps)).init, params
     )
-    loss = jax.eval_shape(functools.partial(experiment.task.loss, model), params, batch, Context(jax.random.key(0)))
+    context = Context(jax.random.key(0), references={"teacher": Reference(model, params)})  # for configs of students
+    loss = jax.eval_shape(functools.partial(experiment.task.loss, model), params, batch, context)
     assert loss.sum.shape == ()
     assert jax.tree.leaves(state)
 
