@@ -34,7 +34,7 @@ experiment = Experiment(
     ),
     task=Classification(max_tokens=128, label_smoothing=0.1),
     data=DebianDescriptions("section"),
-    steps=5000,
+    steps=3000,
     text=Text(kind="bpe", size=8000),
     batching=Batching(tokens=2048, buckets=5),
     optimizer=Optimizer(name="adamw", weight_decay=0.01, beta2=0.98),
