@@ -51,11 +51,11 @@ def test_the_longest_row_has_room_for_the_summary():
     encoder = bert.TINY.clone(positions="learned", max_length=8)
     assert encoder.longest == 7
     params = init_params(ClassifierHead(encoder, classes=3), 0)
-    run = functools.partial(ClassifierHead(encoder, classes=3).apply, params, train=False, method="classify")
+    run = jax.jit(functools.partial(ClassifierHead(encoder, classes=3).apply, train=False, method="classify"))
     tokens = [Tokens(jnp.ones((1, n), jnp.int32), jnp.ones((1, n), bool)) for n in (7, 8)]
-    assert run(tokens[0]).shape == (1, 3)
+    assert run(params, tokens[0]).shape == (1, 3)
     with pytest.raises(SeqlabError, match="9 positions are needed, but only 8 are learned"):
-        run(tokens[1])
+        run(params, tokens[1])
 
 
 def test_neither_direction_sees_its_prediction():
@@ -120,8 +120,8 @@ def test_sentences_on_another_encoder():
         numbers = np.minimum(row[mask], encoder.sentences - 1)
         vectors = np.stack([pooled(values[mask][numbers == n], "word_attention") for n in np.unique(numbers)])
         sizes = ("gru", 1, vectors.shape[-1], encoder.hidden, 0.0)
-        layer, real = Bidirectional(*sizes), jnp.ones((1, len(vectors)), bool)
-        outputs, _ = layer.apply({"params": params["params"]["sentence_encoder"]}, jnp.asarray(vectors)[None], real)
+        layer, real = jax.jit(Bidirectional(*sizes).apply), jnp.ones((1, len(vectors)), bool)
+        outputs, _ = layer({"params": params["params"]["sentence_encoder"]}, jnp.asarray(vectors)[None], real)
         expected = pooled(np.asarray(outputs)[0], "sentence_attention")
         np.testing.assert_allclose(summary, expected, rtol=1e-4, atol=1e-5)
 

@@ -148,8 +148,9 @@ def test_the_loss_is_that_of_numpy():
     task = MaskedTokens(next_sentence=True)
     model = MaskedLM(with_fields(ENCODER, vocabulary=codec_of_words().size))
     params, batch = init_params(model, 0), jax.tree.map(jnp.asarray, next(batches(task))[0])
-    loss = task.loss(model, params, batch, Context())
-    logits, follows = model.apply(params, batch.inputs, batch.places, train=False, method="predict_tokens")
+    apply = jax.jit(functools.partial(model.apply, train=False), static_argnames="method")
+    loss = jax.jit(functools.partial(task.loss, model))(params, batch, Context())
+    logits, follows = apply(params, batch.inputs, batch.places, method="predict_tokens")
     logits, follows = np.asarray(logits, np.float64), np.asarray(follows, np.float64)
     log_probs = logits - np.logaddexp.reduce(logits, axis=-1, keepdims=True)
     nll = -np.take_along_axis(log_probs, batch.targets[..., None], axis=-1)[..., 0]
@@ -157,7 +158,7 @@ def test_the_loss_is_that_of_numpy():
     expected = (nll * batch.weights).sum() + (pair_nll * batch.weights.sum(1)).sum()
     np.testing.assert_allclose(loss.sum, expected, rtol=1e-5)
     assert loss.weight == batch.weights.sum()
-    tags = np.asarray(model.apply(params, batch.inputs, train=False, method="tag")[0])
+    tags = np.asarray(apply(params, batch.inputs, method="tag")[0])
     np.testing.assert_allclose(
         np.take_along_axis(tags, batch.places[..., None], axis=1), logits, rtol=1e-4, atol=1e-5
     )

@@ -1,6 +1,7 @@
 """Stochastic depth, weight normalization, mixtures of summaries, and a curriculum."""
 
 import dataclasses
+import functools
 import itertools
 
 import jax
@@ -51,7 +52,7 @@ def passes_of(stack, key=0):
     """Returns equal rows [B 1 D], the parameters, and a function from parameters to the outputs in training."""
     x = jnp.broadcast_to(jax.random.normal(jax.random.key(1), (1, 1, 4)), (ROWS, 1, 4))
     mask = jnp.ones((ROWS, 1), bool)
-    params = stack.init(jax.random.key(0), x[:1], mask[:1], method="encode")
+    params = jax.jit(functools.partial(stack.init, method="encode"))(jax.random.key(0), x[:1], mask[:1])
 
     @jax.jit
     def run(params):
@@ -73,7 +74,8 @@ def layer_outputs(stack, params, x):
         return module.finish(x)
 
     choices = [*itertools.product((0.0, 1.0), repeat=2)]
-    return np.stack([np.asarray(stack.apply(params, x[:1], keep, method=combine))[0, 0] for keep in choices])
+    run = jax.jit(functools.partial(stack.apply, method=combine))
+    return np.stack([np.asarray(run(params, x[:1], keep))[0, 0] for keep in choices])
 
 
 def test_branches_are_dropped_by_row():
@@ -123,14 +125,10 @@ def test_models_with_stochastic_depth(kind, name):
         model = ClassifierHead(model, classes=3, dropout=0.0) if kind == "encoders" else model
         s = subject("classifier_head") if kind == "encoders" else subject(name)
         inputs, prefix = jax.tree.map(jnp.asarray, (s.inputs, s.prefix))
-        params = model.init(jax.random.key(0), inputs, prefix, train=False, method="outputs")
-        key = {"dropout": jax.random.key(1)}
-        outputs.append(
-            [
-                np.asarray(model.apply(params, inputs, prefix, train=train, rngs=key, method="outputs"))
-                for train in (False, True)
-            ]
-        )
+        init = jax.jit(functools.partial(model.init, train=False, method="outputs"))
+        run = jax.jit(functools.partial(model.apply, method="outputs"), static_argnames="train")
+        params, key = init(jax.random.key(0), inputs, prefix), {"dropout": jax.random.key(1)}
+        outputs.append([np.asarray(run(params, inputs, prefix, train=train, rngs=key)) for train in (False, True)])
     (evaluated, trained), (evaluated_deep, trained_deep) = outputs
     np.testing.assert_array_equal(evaluated, evaluated_deep)
     np.testing.assert_allclose(trained, evaluated, atol=1e-6)
@@ -167,7 +165,7 @@ def test_weight_normalization_of_a_model():
     )
     assert trained_pattern(experiment) == ""
     params = init_parameters(experiment)
-    applied = flatten_dict(apply_parametrization(experiment, params), sep="/")
+    applied = flatten_dict(jax.jit(functools.partial(apply_parametrization, experiment))(params), sep="/")
     base = flatten_dict(init_parameters(dataclasses.replace(experiment, parametrization=None)), sep="/")
     for path, leaf in base.items():
         np.testing.assert_allclose(applied[path], leaf, rtol=1e-6, err_msg=path)
@@ -204,7 +202,8 @@ def test_mixtures_against_their_definition():
     task = Classification(mixup=0.4)
     weights = np.float32([1, 1, 0, 1, 1])
     batch, key = dataclasses.replace(batch_of(s), weights=jnp.asarray(weights)), jax.random.key(3)
-    loss, weight, sums, _ = task.loss(s.model, s.params, batch, Context(key))
+    loss_of = jax.jit(lambda batch, context: task.loss(s.model, s.params, batch, context))
+    loss, weight, sums, _ = loss_of(batch, Context(key))
     partners, share = map(np.asarray, draw_mixture(key, jnp.asarray(weights), 0.4))
     encoder = {"params": s.params["params"]["encoder"]}
     summary = np.asarray(s.model.encoder.apply(encoder, batch.inputs, train=False, method="encode").summary)
@@ -222,8 +221,8 @@ def test_mixtures_against_their_definition():
     assert float(loss) == pytest.approx(expected, rel=1e-4)
     assert float(weight) == pytest.approx(4)
     assert sums.keys() == {"nll", "correct"}
-    plain = Classification().loss(s.model, s.params, batch, Context())
-    assert float(task.loss(s.model, s.params, batch, Context()).sum) == float(plain.sum)
+    plain = jax.jit(lambda batch: Classification().loss(s.model, s.params, batch, Context()))(batch)
+    assert float(loss_of(batch, Context()).sum) == float(plain.sum)
 
 
 def test_filled_rows_do_not_enter_mixtures():

@@ -144,13 +144,14 @@ def test_the_loss_is_that_of_numpy():
 
     params = {"params": {"logits": jnp.asarray(logits)}}
     batch = jax.tree.map(jnp.asarray, batch)
-    total, weight, sums, _ = SpanExtraction().loss(Logits(), params, batch, Context())
+    loss = jax.jit(functools.partial(SpanExtraction().loss, Logits()))
+    total, weight, sums, _ = loss(params, batch, Context())
     context = logits[0, 2 : 2 + len("cat 12 mat")]
     log_probs = context - np.log(np.exp(context).sum(0))
     expected = -(log_probs[4, 0] + log_probs[5, 1]) / 2
     np.testing.assert_allclose([total, weight, sums["nll"], sums["cut off"]], [expected, 1, expected, 0], rtol=1e-5)
     cut = batch.replace(weights=0 * batch.weights)
-    assert SpanExtraction().loss(Logits(), params, cut, Context()).sums["cut off"] == 1
+    assert loss(params, cut, Context()).sums["cut off"] == 1
 
 
 @pytest.mark.parametrize(("size", "longest"), [(1, 1), (5, 2), (7, 9)])
