@@ -109,7 +109,7 @@ def table(results: list[dict[str, Any]]) -> str:
         machines = ", ".join(dict.fromkeys(line["machine"] for line in found))
         times = [line["seconds"] for line in found]
         took = f"{sum(times) / 60:.0f} min, {machines}" if None not in times else machines
-        lines.append(f"| {row.description} | {figures} | {row.published} | `{name}` | {took} |")
+        lines.append(f"| {row.title} | {figures} | {row.published} | `{name}` | {took} |")
     kept = [(line["row"], score) for line in results for score in line["scores"] if score["name"] in CITED]
     signatures = dict.fromkeys(f"{row}, {score['name']} `{score['signature']}`" for row, score in kept)
     return "\n".join([*lines, *(["", "Signatures: " + "; ".join(signatures) + "."] if signatures else [])]) + "\n"
@@ -152,7 +152,7 @@ def draw(results: list[dict[str, Any]], rows: list[str], path: Path) -> None:
     for axis, name in zip(chart.subplots(1, len(rows), squeeze=False, sharey=True)[0], rows, strict=True):
         for line in of_row(results, name):
             axis.plot(*zip(*line["curve"], strict=True), marker=".", label=line["run"])
-        axis.set(title=ROWS[name].description.partition(":")[0], xlabel="step", yscale="log")
+        axis.set(title=ROWS[name].title.partition(":")[0], xlabel="step", yscale="log")
         axis.set_ylabel(ROWS[name].curve)
         axis.grid(alpha=0.3)
         axis.legend()

@@ -19,7 +19,7 @@ class Command(NamedTuple):
 
 @dataclass(frozen=True)
 class Row:
-    description: str
+    title: str
     published: str
     runs: dict[str, tuple[Command, ...]]
     """The commands of each run, by name. The last command prints JSON with the scores."""
@@ -68,7 +68,7 @@ def adding(length: int) -> Row:
 
     small_steps = ("--optimizer.name", "sgd", "--schedule.peak", "0.01", "--optimizer.clip", "1")
     return Row(
-        description=f"adding problem, {length} positions, 3,000 updates, 50,000 to 58,000 parameters: test MSE",
+        title=f"adding problem, {length} positions, 3,000 updates, 50,000 to 58,000 parameters: test MSE",
         published="always 1: 1/6 (0.1767 in Le et al. 2015, where IRNN and LSTM learn it with many more updates); at "
         "600 positions TCN 5.8e-5, GRU 5.3e-5, LSTM 0.164, RNN 0.177 (Bai et al. 2018, table 1)",
         runs={
@@ -169,7 +169,7 @@ ROWS = {
     "adding-200": adding(200),
     "adding-400": adding(400),
     "copy-500": Row(
-        description="copy memory, delay 500, 3,000 updates; LSTM 21,000, GRU 23,000, TCN 13,000 parameters: "
+        title="copy memory, delay 500, 3,000 updates; LSTM 21,000, GRU 23,000, TCN 13,000 parameters: "
         "nats per position",
         published="without memory 0.040; at a delay of 1,000 TCN 3.5e-5, LSTM and GRU 0.020, without memory 0.020 "
         "(Bai et al. 2018, table 1)",
@@ -182,19 +182,19 @@ ROWS = {
         curve="validation loss",
     ),
     "multi30k-tok": Row(
-        description="Multi30k en-de, `tok` files, Transformer of width 128: tokenized lower-cased BLEU on test2016",
+        title="Multi30k en-de, `tok` files, Transformer of width 128: tokenized lower-cased BLEU on test2016",
         published="41.02 (Wu et al. 2021)",
         runs={"transformer": captions("multi30k_tok_transformer", version="tok", average=10)},
         scores=("tokenized BLEU",),
     ),
     "multi30k-de-en": Row(
-        description="Multi30k de-en, raw files, `bahdanau` GRU, SentencePiece 8,000: BLEU on test2016",
+        title="Multi30k de-en, raw files, `bahdanau` GRU, SentencePiece 8,000: BLEU on test2016",
         published="-",
         runs={"bahdanau": captions("multi30k_bahdanau", pair="de-en")},
         scores=("BLEU",),
     ),
     "multi30k-en-de": Row(
-        description="Multi30k en-de, raw files, the same budget for each: BLEU on test2016",
+        title="Multi30k en-de, raw files, the same budget for each: BLEU on test2016",
         published="-",
         runs={
             name: captions(f"multi30k_{name}") for name in ("transformer", "conv_seq2seq", "bahdanau", "sutskever")
@@ -202,7 +202,7 @@ ROWS = {
         scores=("BLEU",),
     ),
     "bert-small": Row(
-        description="a small BERT encoder, pre-trained on `debian_descriptions/text`: accuracy of masked tokens; the same "
+        title="a small BERT encoder, pre-trained on `debian_descriptions/text`: accuracy of masked tokens; the same "
         "model fine-tuned and trained from scratch: accuracy, %",
         published="convolutions of words: TREC 88.2, SST-2 83.5 (trained on phrases; `harvardnlp/sent-conv-torch`); "
         "SICK 79.9 (`brmson/dataset-sts`)",
@@ -222,7 +222,7 @@ ROWS = {
         scores=("accuracy", "gain in accuracy", "p"),
     ),
     "elmo-snips": Row(
-        description="SNIPS, a bidirectional LSTM with and without a language model in both directions, pre-trained on "
+        title="SNIPS, a bidirectional LSTM with and without a language model in both directions, pre-trained on "
         "`debian_descriptions/text`: span F1 of slots, accuracy of intents, %",
         published="slots 88.8, intents 97.0 (Goo et al. 2018)",
         runs={
@@ -233,7 +233,7 @@ ROWS = {
         scores=("loss", "span F1", "gain in span F1", "accuracy", "gain in accuracy", "p"),
     ),
     "gpt-shakespeare": Row(
-        description="a decoder-only Transformer, pre-trained on `debian_descriptions/text` and continued on "
+        title="a decoder-only Transformer, pre-trained on `debian_descriptions/text` and continued on "
         "`tiny_shakespeare`: validation perplexity by piece",
         published="-",
         runs={
@@ -251,7 +251,7 @@ ROWS = {
         scores=("perplexity", "trainable parameters", "seconds per step", "MiB"),
     ),
     "t5-synopsis": Row(
-        description="a Transformer, pre-trained by span corruption on `debian_descriptions/text`, then trained on "
+        title="a Transformer, pre-trained by span corruption on `debian_descriptions/text`, then trained on "
         "`debian_descriptions/synopsis`: ROUGE",
         published="-",
         runs={
@@ -263,7 +263,7 @@ ROWS = {
         scores=("perplexity", "ROUGE-1", "ROUGE-2", "ROUGE-L"),
     ),
     "section": Row(
-        description="`debian_descriptions/section`, 58 classes: accuracy, % (BERT: row `bert-small`, which runs first)",
+        title="`debian_descriptions/section`, 58 classes: accuracy, % (BERT: row `bert-small`, which runs first)",
         published="-",
         runs={
             "hierarchical_attention": trained("debian_section_hierarchical"),
@@ -278,16 +278,16 @@ ROWS = {
         scores=("accuracy", "accuracy (majority)"),
     ),
     "synopsis": Row(
-        description="`debian_descriptions/synopsis`: ROUGE",
+        title="`debian_descriptions/synopsis`: ROUGE",
         published="-",
         runs={
             "hierarchical_seq2seq": trained("debian_synopsis_hierarchical"),
             "transformer": trained("debian_synopsis"),
         },
-        scores=tuple(f"ROUGE-{n}{what}" for what in ("", " (first sentence)") for n in "12L"),
+        scores=tuple(f"ROUGE-{n}{suffix}" for suffix in ("", " (first sentence)") for n in "12L"),
     ),
     "distill-multi30k": Row(
-        description="Multi30k en-de, raw files, a Transformer and students of a quarter of its size, one of them without a "
+        title="Multi30k en-de, raw files, a Transformer and students of a quarter of its size, one of them without a "
         "teacher: BLEU on test2016, the teacher with beam 5, students with beam 1",
         published="-",
         runs={
@@ -302,7 +302,7 @@ ROWS = {
         scores=("BLEU", "sentences per second", "MiB"),
     ),
     "compress-multi30k": Row(
-        description="the teacher of the row `distill-multi30k`, which runs first, with pruned or quantized kernels and no "
+        title="the teacher of the row `distill-multi30k`, which runs first, with pruned or quantized kernels and no "
         "further training: BLEU on test2016 with beam 5",
         published="-",
         runs={
@@ -314,8 +314,8 @@ ROWS = {
         scores=("BLEU", "sentences per second", "MiB"),
     ),
     "bert-multi30k": Row(
-        description="the teacher of the row `distill-multi30k`, trained from the encoder of the row `bert-small`; both rows "
-        "run first: BLEU on test2016",
+        title="the teacher of the row `distill-multi30k`, trained from the encoder of the row `bert-small`; both "
+        "rows run first: BLEU on test2016",
         published="-",
         runs={
             "from BERT": translator(
