@@ -143,4 +143,6 @@ MUTANTS = (
 def test_planted_bugs_are_seen(mutant, reader):
     with planted(mutant, "tests.fuzz") as module:
         (chosen,) = [one for one in module.READERS if one.name == reader]
-        assert module.try_reader(chosen, 120, seed=0).faults
+        # Few of the errors that an experiment can raise are of the kinds that this bug lets through.
+        inputs = 480 if reader == "experiment.json" else 120
+        assert module.try_reader(chosen, inputs, seed=0).faults
