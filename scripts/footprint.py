@@ -20,6 +20,7 @@ from tyro.conf import Positional, arg
 
 from seqlab import catalogue
 from seqlab.data.codec_files import load_codecs
+from seqlab.runs.manifest import checkpoint_steps
 from seqlab.runs.parametrized import parameter_shapes, trained_pattern
 from seqlab.runs.trainable import split as split_params
 from seqlab.system.errors import SeqlabError
@@ -39,21 +40,17 @@ def costs(run: Path) -> dict[str, float]:
     """Returns the trainable parameters, seconds per step and MiB on disk of a run. Raises `SeqlabError` if it has
     fewer than two checkpoints.
     """
-    checkpoints = sorted((path for path in (run / "checkpoints").iterdir() if path.name.isdigit()), key=step_of)
-    if len(checkpoints) < 2:
-        raise SeqlabError(f"{run} has {len(checkpoints)} checkpoints: the time needs two")
-    first, last = checkpoints[0], checkpoints[-1]
+    steps = checkpoint_steps(run)
+    if len(steps) < 2:
+        raise SeqlabError(f"{run} has {len(steps)} checkpoints: the time needs two")
+    first, last = (run / "checkpoints" / str(step) for step in (steps[0], steps[-1]))
     seconds = (last / "state").stat().st_mtime - (first / "state").stat().st_mtime
     size = sum(path.stat().st_size for path in last.rglob("*") if path.is_file())
     return {
         "trainable parameters": trainable_count(run),
-        "seconds per step": seconds / (step_of(last) - step_of(first)),
+        "seconds per step": seconds / (steps[-1] - steps[0]),
         "MiB": size / MIB,
     }
-
-
-def step_of(checkpoint: Path) -> int:
-    return int(checkpoint.name)
 
 
 def main(run: Annotated[Positional[Path], arg(metavar="RUN")], split: str = "validation") -> None:

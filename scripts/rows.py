@@ -34,9 +34,13 @@ def seqlab(*arguments: str, makes: str | None = None) -> Command:
     return Command(("-m", "seqlab.cli", *arguments), makes)
 
 
+def train(config: str, *options: str) -> Command:
+    return seqlab("train", f"configs/{config}.py", "--out", "{run}", "--seed", "{seed}", *options)
+
+
 def trained(config: str, *options: str, split: str = "test", average: int = 0) -> tuple[Command, ...]:
     """Returns commands that train and evaluate, with `average` using the mean of the last `average` checkpoints."""
-    commands = [seqlab("train", f"configs/{config}.py", "--out", "{run}", "--seed", "{seed}", *options)]
+    commands = [train(config, *options)]
     judged = "{run}"
     if average:
         judged = "{run}-average"
@@ -116,8 +120,7 @@ def snips(labels: str, suffix: str, metric: str) -> dict[str, tuple[Command, ...
 def continued(config: str, *options: str) -> tuple[Command, ...]:
     """Returns commands that train a language model on Tiny Shakespeare, and measure its loss and its costs."""
     prepared = seqlab("prepare", "tiny_shakespeare", "--folder", "{folder}/tinyshakespeare")
-    train = seqlab("train", f"configs/{config}.py", "--out", "{run}", "--seed", "{seed}", *options)
-    return (prepared, train, Command(("scripts/footprint.py", "{run}", "--split", "validation")))
+    return (prepared, train(config, *options), Command(("scripts/footprint.py", "{run}", "--split", "validation")))
 
 
 def translated(run: str, beam: int, split: str = "test_2016_flickr") -> Command:
@@ -127,8 +130,7 @@ def translated(run: str, beam: int, split: str = "test_2016_flickr") -> Command:
 
 def translator(config: str, beam: int, *options: str, split: str = "test_2016_flickr") -> tuple[Command, ...]:
     """Returns commands that train a translation model and measure its BLEU, speed and size on Multi30k."""
-    train = seqlab("train", f"configs/{config}.py", "--out", "{run}", "--seed", "{seed}", *options)
-    return train, translated("{run}", beam, split)
+    return train(config, *options), translated("{run}", beam, split)
 
 
 def pruned(percent: int) -> tuple[Command, ...]:
@@ -162,8 +164,8 @@ STUDENT = (
 STUDENT += ("--model.dropout", "0.1", "--schedule.peak", "2e-3")  # as in configs/multi30k_student.py
 DISTILLED = ("--data.train", "{row}/distilled/train.jsonl", "--data.validation", "{row}/distilled/validation.jsonl")
 DISTILLED += ("--data.test", "{row}/distilled/test_2016_flickr.jsonl")
+TARGET_TOKENIZER = ("--tokenizer", "{row}/pretraining/codecs/target.sentencepiece")
 WHOLE_MODEL = ("--initialize", "", "../pretraining", "")
-WHOLE_MODEL += ("--tokenizer", "{row}/pretraining/codecs/target.sentencepiece")
 BERT_LAYERS = ("--model.activation", "gelu", "--model.biases")  # as in configs/bert_small.py
 ROWS = {
     "adding-200": adding(200),
@@ -238,15 +240,19 @@ ROWS = {
         published="-",
         runs={
             "pretraining": trained("gpt_small"),
-            "from scratch": continued(
-                "gpt_shakespeare", "--tokenizer", "{row}/pretraining/codecs/target.sentencepiece"
-            ),
+            "from scratch": continued("gpt_shakespeare", *TARGET_TOKENIZER),
             "full": continued("gpt_shakespeare", "--init-from", "{row}/pretraining"),
             "LoRA": continued("gpt_shakespeare_lora", "--init-from", "{row}/pretraining"),
             "adapters": continued(
-                "gpt_shakespeare", *WHOLE_MODEL, "--model.adapter", "16", "--optimizer.trainable", "_adapter/|norm/"
+                "gpt_shakespeare",
+                *TARGET_TOKENIZER,
+                *WHOLE_MODEL,
+                "--model.adapter",
+                "16",
+                "--optimizer.trainable",
+                "_adapter/|norm/",
             ),
-            "soft prompts": continued("gpt_shakespeare_prompts", *WHOLE_MODEL),
+            "soft prompts": continued("gpt_shakespeare_prompts", *TARGET_TOKENIZER, *WHOLE_MODEL),
         },
         scores=("perplexity", "trainable parameters", "seconds per step", "MiB"),
     ),
@@ -256,9 +262,7 @@ ROWS = {
         published="-",
         runs={
             "pretraining": trained("t5_small"),
-            "synopsis": trained(
-                "debian_synopsis", *JOINT_TOKENIZER, "--initialize", "", "../pretraining", "", "--steps", "4000"
-            ),
+            "synopsis": trained("debian_synopsis", *JOINT_TOKENIZER, *WHOLE_MODEL, "--steps", "4000"),
         },
         scores=("perplexity", "ROUGE-1", "ROUGE-2", "ROUGE-L"),
     ),

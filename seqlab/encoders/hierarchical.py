@@ -4,7 +4,7 @@
 
 from flax import linen as nn
 
-from seqlab.layers.hierarchy import Pool, members, segments_of
+from seqlab.layers.hierarchy import document_vector, members, segments_of
 from seqlab.layers.recurrent import Bidirectional
 from seqlab.readers.words import Words
 from seqlab.system.checks import check_minimum
@@ -42,15 +42,11 @@ class HierarchicalEncoder(nn.Module, Encoder):
     def encode(self, inputs: Tokens, *, train: bool) -> Encoded:
         check_minimum("sentences", self.sentences, 1)
         x, mask = self.reader.read(inputs, self.dim)
-        width = 2 * self.hidden
         sizes = (self.cell, 1, x.shape[-1], self.hidden, self.dropout, self.dtype)
         words, _ = Bidirectional(*sizes, name="word_encoder")(x, mask, segments=segments_of(inputs), train=train)
         parts = members(inputs, self.sentences)
-        x = Pool(width, self.dtype, name="word_attention")(words, parts)
-        real = parts.any(-1)
-        sizes = (self.cell, 1, width, self.hidden, self.dropout, self.dtype)
-        x, _ = Bidirectional(*sizes, name="sentence_encoder")(x, real, train=train)
-        summary = Pool(width, self.dtype, name="sentence_attention")(x, real[:, None, :])[:, 0]
+        options = (self.cell, self.hidden, self.dropout, self.dtype)
+        summary = document_vector(words, parts, *options, train=train)
         return Encoded(words, mask, summary)
 
 

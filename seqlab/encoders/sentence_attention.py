@@ -8,8 +8,7 @@ from flax import linen as nn
 
 from seqlab.encoders.bert import BertEncoder
 from seqlab.layers.head import EncoderHead, encode_inputs
-from seqlab.layers.hierarchy import Pool, members
-from seqlab.layers.recurrent import Bidirectional
+from seqlab.layers.hierarchy import document_vector, members
 from seqlab.readers.words import Words
 from seqlab.system.checks import check_minimum
 from seqlab.system.errors import SeqlabError
@@ -46,12 +45,8 @@ class SentenceAttentionEncoder(EncoderHead, Encoder):
                 f"{type(self.encoder).__name__} returns {encoded.mask.shape[1]} positions for "
                 f"{inputs.mask.shape[1]} tokens: sentences need a vector for each token"
             )
-        parts, width = members(inputs, self.sentences), 2 * self.hidden
-        x = Pool(width, self.dtype, name="word_attention")(encoded.values, parts)
-        real = parts.any(-1)
-        sizes = (self.cell, 1, x.shape[-1], self.hidden, self.dropout, self.dtype)
-        x, _ = Bidirectional(*sizes, name="sentence_encoder")(x, real, train=train)
-        summary = Pool(width, self.dtype, name="sentence_attention")(x, real[:, None, :])[:, 0]
+        parts, options = members(inputs, self.sentences), (self.cell, self.hidden, self.dropout, self.dtype)
+        summary = document_vector(encoded.values, parts, *options, train=train)
         return Encoded(encoded.values, encoded.mask, summary)
 
 

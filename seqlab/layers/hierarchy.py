@@ -7,6 +7,7 @@ from jaxtyping import Array, Bool, Float, Int
 from seqlab.layers.attention import masked_softmax
 from seqlab.layers.axes import declare_axes
 from seqlab.layers.dense import Dense
+from seqlab.layers.recurrent import Bidirectional
 from seqlab.types import Tokens
 
 
@@ -44,3 +45,26 @@ class Pool(nn.Module):
         weights = masked_softmax((jnp.tanh(dense(x)) @ vector)[:, None, :], members)
         self.sow("intermediates", "weights", weights)
         return jnp.einsum("bns,bse->bne", weights, x)
+
+
+def document_vector(
+    words: Float[Array, "B S E"],
+    parts: Bool[Array, "B N S"],
+    cell: str,
+    hidden: int,
+    dropout: float,
+    dtype: str,
+    *,
+    train: bool,
+) -> Float[Array, "B D"]:
+    """Returns a vector of each document, D = 2 `hidden`: a pooled vector of the words of each sentence, a recurrent
+    encoder of the sentences, and its pooled output (Yang et al. 2016). `parts` are the words of each sentence.
+
+    Call it in a compact method, whose module owns the layers "word_attention", "sentence_encoder" and
+    "sentence_attention".
+    """
+    width, real = 2 * hidden, parts.any(-1)
+    x = Pool(width, dtype, name="word_attention")(words, parts)
+    sizes = (cell, 1, x.shape[-1], hidden, dropout, dtype)
+    x, _ = Bidirectional(*sizes, name="sentence_encoder")(x, real, train=train)
+    return Pool(width, dtype, name="sentence_attention")(x, real[:, None, :])[:, 0]
