@@ -33,7 +33,8 @@ def cpu() -> str:
     lines = info.read_text().splitlines() if info.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{names[0] if names else platform.processor() or platform.machine()}, {cores} cores"
+    name = names[0] if names else platform.processor() or platform.machine()
+    return f"{name}, {cores} core{'' if cores == 1 else 's'}"
 
 
 def versions(packages: Sequence[str]) -> dict[str, str]:
