@@ -19,8 +19,8 @@ from tyro.conf import Positional, arg
 from seqlab.cli.options import DATA_DIR
 from seqlab.data.records import prepare_split
 from seqlab.metrics.registry import score
+from seqlab.runs.checkpoint import parameters_of, restore
 from seqlab.runs.loading import load
-from seqlab.runs.parameters import best_parameters
 from seqlab.system.compilation import keep_compilations
 from seqlab.system.errors import SeqlabError
 
@@ -38,7 +38,7 @@ def measure(folder: Path, split: str, beam: int) -> dict[str, Any]:
     texts = run.translate(sources, beam=beam)
     seconds = time.perf_counter() - begin
     scores = [result._asdict() for result in score("bleu", texts, [[example["target"] for example in examples]])]
-    size = sum(leaf.nbytes for leaf in jax.tree.leaves(best_parameters(folder))) / MIB
+    size = sum(leaf.nbytes for leaf in jax.tree.leaves(parameters_of(restore(folder, run.step)))) / MIB
     costs = {"sentences per second": len(sources) / seconds, "MiB": size}
     scores += [{"name": name, "value": value, "signature": f"beam:{beam}"} for name, value in costs.items()]
     return {"scores": scores, "data": {"sha256": data.hashes[split], **data.origin}}

@@ -49,7 +49,7 @@ def costs(run: Path) -> dict[str, float]:
     return {
         "trainable parameters": trainable_count(run),
         "seconds per step": seconds / (steps[-1] - steps[0]),
-        "MiB": size / MIB,
+        "checkpoint MiB": size / MIB,
     }
 
 

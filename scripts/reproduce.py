@@ -4,8 +4,8 @@
     python scripts/reproduce.py multi30k-tok --folder DIR_WITH_MULTI30K
     python scripts/reproduce.py table
 
-A row consists of runs, and a run of commands, which are printed as they are run. The folder of a run is runs/ROW/RUN.
-Each run appends a line to docs/results.jsonl with its scores, seed, seconds, versions and machine, and writes the
+A row consists of runs, and a run of commands, which are printed as they are run. The folder of a run is runs/ROW/RUN,
+or runs/ROW/RUN-N with --seed N. A run that starts from another one uses that of seed 0. Each run appends a line to docs/results.jsonl with its scores, seed, seconds, versions and machine, and writes the
 same line to runs/ROW/RUN.json. A second call runs only what is missing there. `table` writes the table in
 docs/results.md and its curves from the last line of each run.
 """
@@ -38,12 +38,12 @@ def reproduce(name: str, folder: Path | None, seed: int, only: str | None) -> No
     row = ROWS[name]
     if only is not None and only not in row.runs:
         raise SeqlabError(f"{name} has no run {only!r}: choose one of {', '.join(row.runs)}")
-    every = [part for commands in row.runs.values() for command in commands for part in command.arguments]
-    if folder is None and "{folder}" in every:
+    arguments = [part for commands in row.runs.values() for command in commands for part in command.arguments]
+    if folder is None and any("{folder}" in argument for argument in arguments):
         raise SeqlabError(f"{name} needs local files: give --folder DIR")
     for label, commands in row.runs.items():
-        folder_of_run = re.sub(r"\W+", "-", label)
-        run = Path("runs") / name / (folder_of_run if not seed else f"{folder_of_run}-{seed}")
+        suffix = f"-{seed}" if seed else ""
+        run = Path("runs") / name / (re.sub(r"\W+", "-", label) + suffix)
         record = ROOT / f"{run}.json"
         if only not in (None, label):
             continue
@@ -51,7 +51,13 @@ def reproduce(name: str, folder: Path | None, seed: int, only: str | None) -> No
             print(f"{run} is done: {record} has its scores")
             continue
         folder_name = str(folder.resolve() if folder else "")
-        places = {"run": str(run), "row": f"runs/{name}", "folder": folder_name, "seed": str(seed)}
+        places = {
+            "run": str(run),
+            "row": f"runs/{name}",
+            "folder": folder_name,
+            "seed": str(seed),
+            "suffix": suffix,
+        }
         new, begun, code, printed = not (ROOT / run).exists(), time.perf_counter(), commit(), ""
         for command in commands:
             if command.makes is None or not (ROOT / command.makes.format(**places)).exists():

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 class Command(NamedTuple):
     """A Python command. {run}, {row} and {folder} in its fields are the folders of the run, the row and the data;
-    {seed} is the seed.
+    {seed} is the seed, and {suffix} ends the names of folders of runs with this seed.
     """
 
     arguments: tuple[str, ...]
@@ -96,7 +96,7 @@ def fine_tuned(
     return {
         f"{name} from scratch": (*before, *trained(config, *SOURCE_TOKENIZER, *options)),
         name: (*before, *trained(config, *SOURCE_TOKENIZER, *started, *options)),
-        f"{name}, gain": gain(f"{{row}}/{name}-from-scratch", f"{{row}}/{name}"),
+        f"{name}, gain": gain(f"{{row}}/{name}-from-scratch{{suffix}}", f"{{row}}/{name}{{suffix}}"),
     }
 
 
@@ -113,7 +113,7 @@ def snips(labels: str, suffix: str, metric: str) -> dict[str, tuple[Command, ...
     return {
         f"{labels}, LSTM": (prepared, *trained(f"snips_recurrent{suffix}", *SOURCE_TOKENIZER)),
         f"{labels}, ELMo": (prepared, *trained(f"elmo_snips{suffix}", *SOURCE_TOKENIZER, *started, *frozen)),
-        f"{labels}, gain": gain(f"{{row}}/{labels}-LSTM", f"{{row}}/{labels}-ELMo", metric),
+        f"{labels}, gain": gain(f"{{row}}/{labels}-LSTM{{suffix}}", f"{{row}}/{labels}-ELMo{{suffix}}", metric),
     }
 
 
@@ -254,7 +254,7 @@ ROWS = {
             ),
             "soft prompts": continued("gpt_shakespeare_prompts", *TARGET_TOKENIZER, *WHOLE_MODEL),
         },
-        scores=("perplexity", "trainable parameters", "seconds per step", "MiB"),
+        scores=("perplexity", "trainable parameters", "seconds per step", "checkpoint MiB"),
     ),
     "t5-synopsis": Row(
         title="a Transformer, pre-trained by span corruption on `debian_descriptions/text`, then trained on "
@@ -267,7 +267,7 @@ ROWS = {
         scores=("perplexity", "ROUGE-1", "ROUGE-2", "ROUGE-L"),
     ),
     "section": Row(
-        title="`debian_descriptions/section`, 58 classes: accuracy, % (BERT: row `bert-small`, which runs first)",
+        title="`debian_descriptions/section`, 58 classes: accuracy, % (BERT: run the row `bert-small` first)",
         published="-",
         runs={
             "hierarchical_attention": trained("debian_section_hierarchical"),
@@ -306,8 +306,8 @@ ROWS = {
         scores=("BLEU", "sentences per second", "MiB"),
     ),
     "compress-multi30k": Row(
-        title="the teacher of the row `distill-multi30k`, which runs first, with pruned or quantized kernels and no "
-        "further training: BLEU on test2016 with beam 5",
+        title="the teacher of `distill-multi30k` (run that row first), pruned or quantized without further training: "
+        "BLEU on test2016 with beam 5",
         published="-",
         runs={
             "float32": (translated(TEACHER, 5),),
@@ -318,8 +318,8 @@ ROWS = {
         scores=("BLEU", "sentences per second", "MiB"),
     ),
     "bert-multi30k": Row(
-        title="the teacher of the row `distill-multi30k`, trained from the encoder of the row `bert-small`; both "
-        "rows run first: BLEU on test2016",
+        title="the teacher of `distill-multi30k`, trained from the encoder of `bert-small` (run both rows first): "
+        "BLEU on test2016",
         published="-",
         runs={
             "from BERT": translator(
@@ -330,7 +330,7 @@ ROWS = {
                 *("encoder", "../../bert-small/pretraining", "encoder/stack"),
                 *("words", "../../bert-small/pretraining", "encoder/words"),
             ),
-            "gain": gain(TEACHER, "{row}/from-BERT", "bleu", "test_2016_flickr"),
+            "gain": gain(TEACHER, "{row}/from-BERT{suffix}", "bleu", "test_2016_flickr"),
         },
         scores=("BLEU", "gain in BLEU", "p"),
     ),

@@ -38,7 +38,7 @@ class Text:
     joint: bool = True
     """Use one vocabulary for source and target."""
     lowercase: bool = False
-    """Fold case and compatibility characters (NFKC), as uncased BERT does. Decoded texts are in lower case."""
+    """Fold case and compatibility characters (NFKC). Decoded texts are in lower case."""
     sample: int = 1_000_000
     """Maximum number of training examples to learn the vocabulary from, evenly spread over the data."""
 

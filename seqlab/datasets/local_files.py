@@ -2,7 +2,7 @@
 
     seqlab train CONFIG --data.train my.tsv --data.validation dev.tsv --data.source english --data.target german
 
-Columns are selected by name. A text file has one column, the target of a language model. `read_lines` and
+Columns are selected by name. A text file has one text per line, in a single column. `read_lines` and
 `read_table` in `seqlab.data.text_files` define malformed lines and their repairs.
 """
 

@@ -1,4 +1,4 @@
-"""The base of models that are a head on an encoder."""
+"""The base of modules that contain an encoder: heads, and encoders on top of another encoder."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from seqlab.types import Encoded, Inputs
 
 
 class EncoderHead(nn.Module):
-    """A model with the length limit, receptive field, kernel and paths of its encoder."""
+    """A module with the length limit, receptive field, kernel and paths of its encoder."""
 
     encoder: nn.Module
 

@@ -40,11 +40,13 @@ def axes_of(model: nn.Module) -> dict[str, Axes]:
 
 
 def best_parameters(run: Path) -> Params:
-    """Returns the parameters of the best checkpoint of a run. Raises `SeqlabError` if it has a parametrization."""
+    """Returns the parameters of the best checkpoint of a run. Raises `SeqlabError` if its parametrization
+    adds parameters.
+    """
     params = checkpoint.parameters_of(checkpoint.restore(run, manifest.choose_step(run)))
     if params.keys() != {"params"}:
         raise SeqlabError(
-            f"{run} has a parametrization, and other runs cannot start from it: start from its base run, or from the "
-            f"run that `seqlab merge {run} --out NEW` writes"
+            f"{run} stores parameters of a parametrization, so other runs cannot start from it: start from its base "
+            f"run, or from the run that `seqlab merge {run} --out NEW` writes"
         )
     return params

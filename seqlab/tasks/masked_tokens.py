@@ -48,12 +48,12 @@ class MaskedBatch:
 @dataclass(frozen=True)
 class MaskedTokens(Task):
     share: float = 0.15
-    """Share of the tokens to mask; at least one token per example is masked."""
+    """Share of the tokens to mask; at least one token per example, unless no whole word is short enough."""
     whole_words: bool = False
     """Mask all tokens of a word, or none."""
     next_sentence: bool = False
-    """Split each text between two sentences, replace the second part by a part of another text in half of the cases,
-    and predict whether it was replaced. A text of one sentence is split in the middle."""
+    """Split each text between two sentences, replace the second part with a part of another text in half of the
+    examples, and predict whether it follows the first part. A text of one sentence is split in the middle."""
     max_tokens: int = 128
     """Maximum number of tokens of a text; longer texts are truncated."""
 
