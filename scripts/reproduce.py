@@ -4,9 +4,10 @@
     python scripts/reproduce.py multi30k-tok --folder DIR_WITH_MULTI30K
     python scripts/reproduce.py table
 
-A row consists of runs, and a run of commands, which are printed as they are run. The folder of a run is runs/ROW/RUN,
-or runs/ROW/RUN-N with --seed N. A run that starts from another one uses that of seed 0. Each run appends a line to docs/results.jsonl with its scores, seed, seconds, versions and machine, and writes the
-same line to runs/ROW/RUN.json. A second call runs only what is missing there. `table` writes the table in
+A row consists of runs, and a run of commands, which are printed as they are run. The folder of a run is
+runs/ROW/RUN, or runs/ROW/RUN-N with --seed N. A run that starts from another one uses that of seed 0. Each run
+appends a line to docs/results.jsonl with its scores, seed, seconds, versions and machine, and writes the same line
+to a JSON file next to its folder. A second call runs only what is missing there. `table` writes the table in
 docs/results.md and its curves from the last line of each run.
 """
 

@@ -1,7 +1,8 @@
 """Attention over the words of each sentence and over the sentences (Yang et al. 2016), on top of another encoder.
 
-`HierarchicalEncoder` learns its word encoder from scratch. Here the word encoder is any encoder, usually a pre-trained
-one. It reads the whole document at once, whereas HIBERT (Zhang et al. 2019) reads each sentence separately.
+`HierarchicalEncoder` learns its word encoder from scratch. Here the word encoder is any encoder, usually a
+pre-trained one. It reads the whole document at once, whereas HIBERT (Zhang et al. 2019) reads each sentence
+separately.
 """
 
 from flax import linen as nn
