@@ -8,6 +8,7 @@ from tests.mutants import Mutant, planted
 
 TOKENIZERS, EMBEDDINGS = "transfer.test_other_tokenizers.", "decoding.test_embeddings."
 TUNING, REGULARIZERS = "transfer.test_fine_tuning.", "transfer.test_regularizers."
+CURRICULUM = "transfer.test_curriculum."
 FROZEN = TUNING + "test_frozen_until_their_step"
 MUTANTS = [
     (
@@ -200,7 +201,7 @@ MUTANTS = [
             "data.curriculum",
             "(epoch + 1) // (self.epochs + 1)",
             "(epoch + 1) // self.epochs",
-            REGULARIZERS + "test_a_curriculum_starts_with_short_examples",
+            CURRICULUM + "test_a_curriculum_starts_with_short_examples",
         ),
         (),
     ),
@@ -210,7 +211,7 @@ MUTANTS = [
             "data.curriculum",
             "np.argsort(scores[usable], kind",
             "np.argsort(-scores[usable], kind",
-            REGULARIZERS + "test_a_curriculum_by_scores_starts_with_the_lowest",
+            CURRICULUM + "test_a_curriculum_by_scores_starts_with_the_lowest",
         ),
         (),
     ),
@@ -220,7 +221,7 @@ MUTANTS = [
             "data.curriculum",
             "key=lambda i: sum(buckets[i].shape)",
             "key=lambda i: -sum(buckets[i].shape)",
-            REGULARIZERS + "test_a_curriculum_starts_with_short_examples",
+            CURRICULUM + "test_a_curriculum_starts_with_short_examples",
         ),
         (),
     ),
