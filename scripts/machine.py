@@ -39,8 +39,8 @@ def cpu() -> str:
 
 def versions(packages: Sequence[str]) -> dict[str, str]:
     """Returns the versions of the packages that are installed, sorted by name."""
-    found = {one.name.lower().replace("_", "-"): one.version for one in distributions()}
-    return {name: found[name] for name in sorted(packages) if name in found}
+    installed = {package.name.lower().replace("_", "-"): package.version for package in distributions()}
+    return {name: installed[name] for name in sorted(packages) if name in installed}
 
 
 def commit() -> str | None:

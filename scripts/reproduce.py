@@ -36,6 +36,9 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "sentencepiece", "sacrebl
 
 
 def reproduce(name: str, folder: Path | None, seed: int, only: str | None) -> None:
+    """Runs the missing runs of a row and records their results. `folder` contains the local files of the datasets.
+    Raises `SeqlabError` if the row needs it, if the row has no run `only`, or if a command fails.
+    """
     row = ROWS[name]
     if only is not None and only not in row.runs:
         raise SeqlabError(f"{name} has no run {only!r}: choose one of {', '.join(row.runs)}")
@@ -59,27 +62,28 @@ def reproduce(name: str, folder: Path | None, seed: int, only: str | None) -> No
             "seed": str(seed),
             "suffix": suffix,
         }
-        new, begun, code, printed = not (ROOT / run).exists(), time.perf_counter(), commit(), ""
+        is_new, begin, code, output = not (ROOT / run).exists(), time.perf_counter(), commit(), ""
         for command in commands:
             if command.makes is None or not (ROOT / command.makes.format(**places)).exists():
-                printed = execute([part.format(**places) for part in command.arguments])
-        result = json.loads(printed)
-        found = [score for score in result["scores"] if score["name"] in row.scores]
-        if not found:
+                output = execute([part.format(**places) for part in command.arguments])
+        result = json.loads(output)
+        scores = [score for score in result["scores"] if score["name"] in row.scores]
+        if not scores:
             raise SeqlabError(f"{run} has no score named {' or '.join(row.scores)}")
         line: dict[str, Any] = {
             "row": name,
             "run": label,
             "seed": seed,
-            "scores": found,
-            "seconds": round(time.perf_counter() - begun) if new else None,  # resumed runs are not timed
+            "scores": scores,
+            "seconds": round(time.perf_counter() - begin) if is_new else None,  # resumed runs are not timed
             "machine": cpu(),
             "versions": versions(PACKAGES),
             "commit": code,
             "data": result["data"],
         }
         if row.curve:
-            line["curve"] = [(one["step"], one[row.curve]) for one in read_log(ROOT / run) if row.curve in one]
+            records = read_log(ROOT / run)
+            line["curve"] = [(entry["step"], entry[row.curve]) for entry in records if row.curve in entry]
         with RESULTS.open("a") as stream:
             stream.write(json.dumps(line) + "\n")
         record.parent.mkdir(parents=True, exist_ok=True)
@@ -108,17 +112,17 @@ def table(results: list[dict[str, Any]]) -> str:
         "|---|---|---|---|---|",
     ]
     for name, row in ROWS.items():
-        found = of_row(results, name)
-        if not found:
+        row_results = of_row(results, name)
+        if not row_results:
             continue
-        missing = [f"{run} was not run" for run in row.runs if run not in {line["run"] for line in found}]
-        figures = "; ".join([*map(figure, found), *missing, *baselines(found)])
-        machines = ", ".join(dict.fromkeys(line["machine"] for line in found))
-        times = [line["seconds"] for line in found]
-        took = f"{sum(times) / 60:.0f} min, {machines}" if None not in times else machines
-        lines.append(f"| {row.title} | {figures} | {row.published} | `{name}` | {took} |")
-    kept = [(line["row"], score) for line in results for score in line["scores"] if score["name"] in CITED]
-    signatures = dict.fromkeys(f"{row}, {score['name']} `{score['signature']}`" for row, score in kept)
+        missing = [f"{run} was not run" for run in row.runs if run not in {line["run"] for line in row_results}]
+        figures = "; ".join([*map(figure, row_results), *missing, *baselines(row_results)])
+        machines = ", ".join(dict.fromkeys(line["machine"] for line in row_results))
+        times = [line["seconds"] for line in row_results]
+        cost = f"{sum(times) / 60:.0f} min, {machines}" if None not in times else machines
+        lines.append(f"| {row.title} | {figures} | {row.published} | `{name}` | {cost} |")
+    cited = [(line["row"], score) for line in results for score in line["scores"] if score["name"] in CITED]
+    signatures = dict.fromkeys(f"{row}, {score['name']} `{score['signature']}`" for row, score in cited)
     return "\n".join([*lines, *(["", "Signatures: " + "; ".join(signatures) + "."] if signatures else [])]) + "\n"
 
 
