@@ -47,7 +47,7 @@ class LocalFiles:
 
     def only(self, split: str) -> "LocalFiles":
         """Returns the dataset with this split alone."""
-        return dataclasses.replace(self, **{other: "" for other in SPLITS if other != split})
+        return dataclasses.replace(self, **{name: "" for name in SPLITS if name != split})
 
     def files(self) -> dict[str, Path]:
         """Returns the files of the splits that have one."""

@@ -44,9 +44,9 @@ def test_it_learns_resumes_and_is_the_same_on_devices(home):
 
 def test_the_teacher_matters(home, tmp_path):
     """A different teacher gives a different student, so the loss depends on its distribution."""
-    other = dataclasses.replace(learning(), references=(("teacher", str(home / "student")),))
-    train(other, tmp_path / "other", home / "data", say=quiet)
-    assert losses_of(tmp_path / "other") != losses_of(home / "student")
+    misplaced = dataclasses.replace(learning(), references=(("teacher", str(home / "student")),))
+    train(misplaced, tmp_path / "misplaced", home / "data", say=quiet)
+    assert losses_of(tmp_path / "misplaced") != losses_of(home / "student")
 
 
 def test_paths_are_relative_to_the_run_or_to_base(home, capsys):
@@ -85,9 +85,9 @@ def test_a_teacher_that_has_changed(home, tmp_path):
 
 def test_another_vocabulary(home, tmp_path):
     """The teacher and the student must have the same ids."""
-    other = dataclasses.replace(learning(), text=dataclasses.replace(learning().text, size=310))
-    other = dataclasses.replace(other, references=(("teacher", str(home / "teacher")),))
+    resized = dataclasses.replace(learning(), text=dataclasses.replace(learning().text, size=310))
+    resized = dataclasses.replace(resized, references=(("teacher", str(home / "teacher")),))
     with pytest.raises(
         SeqlabError, match="has a different codec for the column 'source': use the codec of that run with --tokenizer"
     ):
-        train(other, tmp_path / "other", home / "data", say=quiet)
+        train(resized, tmp_path / "resized", home / "data", say=quiet)

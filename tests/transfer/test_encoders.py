@@ -29,9 +29,9 @@ def encoded(encoder):
     return s.inputs, params, run
 
 
-def changed(inputs, where, vocabulary=9):
-    """Returns the inputs with other tokens at some places [T]."""
-    return inputs.replace(ids=np.where(where, (inputs.ids + 1) % vocabulary, inputs.ids).astype(np.int32))
+def changed(inputs, places, vocabulary=9):
+    """Returns the inputs with other tokens at some places [T], which are true."""
+    return inputs.replace(ids=np.where(places, (inputs.ids + 1) % vocabulary, inputs.ids).astype(np.int32))
 
 
 def test_token_types_and_the_summary():

@@ -114,12 +114,12 @@ def test_masks(task):
 
 def test_masks_depend_on_the_epoch():
     first, again, second = (list(batches(MaskedTokens(), draw)) for draw in ((0, 0), (0, 0), (0, 1)))
-    same, other = (
+    equal_draws, different_draws = (
         [np.array_equal(a.places, b.places) for (a, _), (b, _) in zip(first, rest, strict=True)]
         for rest in (again, second)
     )
-    assert all(same)
-    assert not any(other)
+    assert all(equal_draws)
+    assert not any(different_draws)
 
 
 def test_pairs():
