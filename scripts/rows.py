@@ -38,21 +38,21 @@ def train(config: str, *options: str) -> Command:
     return seqlab("train", f"configs/{config}.py", "--out", "{run}", "--seed", "{seed}", *options)
 
 
-def trained(config: str, *options: str, split: str = "test", average: int = 0) -> tuple[Command, ...]:
+def train_and_evaluate(config: str, *options: str, split: str = "test", average: int = 0) -> tuple[Command, ...]:
     """Returns commands that train and evaluate, with `average` using the mean of the last `average` checkpoints."""
     commands = [train(config, *options)]
-    judged = "{run}"
+    evaluated_run = "{run}"
     if average:
-        judged = "{run}-average"
-        commands.append(seqlab("average", "{run}", "--last", str(average), makes=judged))
-    return (*commands, seqlab("evaluate", judged, "--split", split, "--json"))
+        evaluated_run = "{run}-average"
+        commands.append(seqlab("average", "{run}", "--last", str(average), makes=evaluated_run))
+    return (*commands, seqlab("evaluate", evaluated_run, "--split", split, "--json"))
 
 
 def captions(config: str, pair: str = "en-de", version: str = "raw", average: int = 0) -> tuple[Command, ...]:
     """Returns commands that prepare Multi30k from a local folder, train and evaluate."""
-    prepared = seqlab("prepare", f"multi30k/{pair}", "--version", version, "--folder", "{folder}")
+    preparation = seqlab("prepare", f"multi30k/{pair}", "--version", version, "--folder", "{folder}")
     options = ("--data.pair", pair, "--data.version", version)
-    return (prepared, *trained(config, *options, split="test_2016_flickr", average=average))
+    return (preparation, *train_and_evaluate(config, *options, split="test_2016_flickr", average=average))
 
 
 def adding(length: int) -> Row:
@@ -68,7 +68,7 @@ def adding(length: int) -> Row:
 
     def recurrent(cell: str, dim: int, *options: str) -> tuple[Command, ...]:
         sizes = ("--model.encoder.cell", cell, "--model.encoder.dim", str(dim))
-        return trained("adding_problem", *lengths, *sizes, *options)
+        return train_and_evaluate("adding_problem", *lengths, *sizes, *options)
 
     small_steps = ("--optimizer.name", "sgd", "--schedule.peak", "0.01", "--optimizer.clip", "1")
     return Row(
@@ -80,22 +80,22 @@ def adding(length: int) -> Row:
             "irnn": recurrent("irnn", 225, *small_steps),
             "lstm": recurrent("lstm", 110),
             "gru": recurrent("gru", 130),
-            "tcn": trained("adding_problem_tcn", *lengths),
+            "tcn": train_and_evaluate("adding_problem_tcn", *lengths),
         },
         scores=("mean squared error", "mean squared error (mean)"),
         curve="validation mse",
     )
 
 
-def fine_tuned(
-    name: str, config: str, prepared: Command | None = None, *options: str
+def fine_tune(
+    name: str, config: str, preparation: Command | None = None, *options: str
 ) -> dict[str, tuple[Command, ...]]:
     """Returns the runs that train a model from scratch and from the row's pre-trained encoder, and compare them."""
-    before = () if prepared is None else (prepared,)
-    started = ("--initialize", "encoder", "../pretraining", "encoder")
+    preparations = () if preparation is None else (preparation,)
+    initialization = ("--initialize", "encoder", "../pretraining", "encoder")
     return {
-        f"{name} from scratch": (*before, *trained(config, *SOURCE_TOKENIZER, *options)),
-        name: (*before, *trained(config, *SOURCE_TOKENIZER, *started, *options)),
+        f"{name} from scratch": (*preparations, *train_and_evaluate(config, *SOURCE_TOKENIZER, *options)),
+        name: (*preparations, *train_and_evaluate(config, *SOURCE_TOKENIZER, *initialization, *options)),
         f"{name}, gain": gain(f"{{row}}/{name}-from-scratch{{suffix}}", f"{{row}}/{name}{{suffix}}"),
     }
 
@@ -107,43 +107,43 @@ def gain(baseline: str, run: str, metric: str = "accuracy", split: str = "test")
 
 def snips(labels: str, suffix: str, metric: str) -> dict[str, tuple[Command, ...]]:
     """Returns the runs on SNIPS with and without the pre-trained language model, and their comparison."""
-    prepared = seqlab("prepare", f"snips/{labels}", "--folder", "{folder}/snips")
-    started = ("--initialize", "encoder/encoder", "../pretraining", "encoder")
-    frozen = ("--optimizer.trainable", "^params/(?!encoder/encoder/)")
+    preparation = seqlab("prepare", f"snips/{labels}", "--folder", "{folder}/snips")
+    initialization = ("--initialize", "encoder/encoder", "../pretraining", "encoder")
+    options = (*SOURCE_TOKENIZER, *initialization, "--optimizer.trainable", "^params/(?!encoder/encoder/)")
     return {
-        f"{labels}, LSTM": (prepared, *trained(f"snips_recurrent{suffix}", *SOURCE_TOKENIZER)),
-        f"{labels}, ELMo": (prepared, *trained(f"elmo_snips{suffix}", *SOURCE_TOKENIZER, *started, *frozen)),
+        f"{labels}, LSTM": (preparation, *train_and_evaluate(f"snips_recurrent{suffix}", *SOURCE_TOKENIZER)),
+        f"{labels}, ELMo": (preparation, *train_and_evaluate(f"elmo_snips{suffix}", *options)),
         f"{labels}, gain": gain(f"{{row}}/{labels}-LSTM{{suffix}}", f"{{row}}/{labels}-ELMo{{suffix}}", metric),
     }
 
 
-def continued(config: str, *options: str) -> tuple[Command, ...]:
+def continue_training(config: str, *options: str) -> tuple[Command, ...]:
     """Returns commands that train a language model on Tiny Shakespeare, and measure its loss and its costs."""
-    prepared = seqlab("prepare", "tiny_shakespeare", "--folder", "{folder}/tinyshakespeare")
-    return (prepared, train(config, *options), Command(("scripts/footprint.py", "{run}", "--split", "validation")))
+    preparation = seqlab("prepare", "tiny_shakespeare", "--folder", "{folder}/tinyshakespeare")
+    return (preparation, train(config, *options), Command(("scripts/footprint.py", "{run}", "--split", "validation")))
 
 
-def translated(run: str, beam: int, split: str = "test_2016_flickr") -> Command:
+def measure_translation(run: str, beam: int, split: str = "test_2016_flickr") -> Command:
     """Returns a command that measures BLEU, speed and size of a run on a split."""
     return Command(("scripts/decoding_cost.py", run, "--split", split, "--beam", str(beam)))
 
 
 def translator(config: str, beam: int, *options: str, split: str = "test_2016_flickr") -> tuple[Command, ...]:
     """Returns commands that train a translation model and measure its BLEU, speed and size on Multi30k."""
-    return train(config, *options), translated("{run}", beam, split)
+    return train(config, *options), measure_translation("{run}", beam, split)
 
 
-def pruned(percent: int) -> tuple[Command, ...]:
+def prune(percent: int) -> tuple[Command, ...]:
     """Returns commands that prune the teacher and measure the result."""
     return (
         seqlab("prune", TEACHER, "--out", "{run}", "--share", str(percent / 100)),
-        translated("{run}", 5),
+        measure_translation("{run}", 5),
     )
 
 
-def quantized(bits: int) -> tuple[Command, ...]:
+def quantize(bits: int) -> tuple[Command, ...]:
     """Returns commands that quantize the teacher and measure the result."""
-    return (seqlab("quantize", TEACHER, "--out", "{run}", "--bits", str(bits)), translated("{run}", 5))
+    return (seqlab("quantize", TEACHER, "--out", "{run}", "--bits", str(bits)), measure_translation("{run}", 5))
 
 
 MULTI30K = seqlab("prepare", "multi30k/en-de", "--version", "raw", "--folder", "{folder}/multi30k")
@@ -151,19 +151,15 @@ SOURCE_TOKENIZER = ("--tokenizer", "{row}/pretraining/codecs/source.sentencepiec
 JOINT_TOKENIZER = ("--tokenizer", "{row}/pretraining/codecs/source+target.sentencepiece")
 TEACHER = "runs/distill-multi30k/teacher"
 TEACHER_CODEC = ("--tokenizer", f"{TEACHER}/codecs/source+target.sentencepiece")
-STUDENT = (
-    "--model.dim",
-    "128",
-    "--model.hidden",
-    "512",
-    "--model.encoder-layers",
-    "2",
-    "--model.decoder-layers",
-    "2",
+STUDENT = (  # as in configs/multi30k_student.py
+    *("--model.dim", "128", "--model.hidden", "512"),
+    *("--model.encoder-layers", "2", "--model.decoder-layers", "2"),
+    *("--model.dropout", "0.1", "--schedule.peak", "2e-3"),
 )
-STUDENT += ("--model.dropout", "0.1", "--schedule.peak", "2e-3")  # as in configs/multi30k_student.py
-DISTILLED = ("--data.train", "{row}/distilled/train.jsonl", "--data.validation", "{row}/distilled/validation.jsonl")
-DISTILLED += ("--data.test", "{row}/distilled/test_2016_flickr.jsonl")
+DISTILLED = (
+    *("--data.train", "{row}/distilled/train.jsonl", "--data.validation", "{row}/distilled/validation.jsonl"),
+    *("--data.test", "{row}/distilled/test_2016_flickr.jsonl"),
+)
 TARGET_TOKENIZER = ("--tokenizer", "{row}/pretraining/codecs/target.sentencepiece")
 WHOLE_MODEL = ("--initialize", "", "../pretraining", "")
 BERT_LAYERS = ("--model.activation", "gelu", "--model.biases")  # as in configs/bert_small.py
@@ -176,9 +172,11 @@ ROWS = {
         published="without memory 0.040; at a delay of 1,000 TCN 3.5e-5, LSTM and GRU 0.020, without memory 0.020 "
         "(Bai et al. 2018, table 1)",
         runs={
-            "lstm": trained("copy_memory_recurrent", "--model.encoder.cell", "lstm", "--model.encoder.dim", "50"),
-            "gru": trained("copy_memory_recurrent"),
-            "tcn": trained("copy_memory"),
+            "lstm": train_and_evaluate(
+                "copy_memory_recurrent", "--model.encoder.cell", "lstm", "--model.encoder.dim", "50"
+            ),
+            "gru": train_and_evaluate("copy_memory_recurrent"),
+            "tcn": train_and_evaluate("copy_memory"),
         },
         scores=("loss",),
         curve="validation loss",
@@ -209,17 +207,17 @@ ROWS = {
         published="convolutions of words: TREC 88.2, SST-2 83.5 (trained on phrases; `harvardnlp/sent-conv-torch`); "
         "SICK 79.9 (`brmson/dataset-sts`)",
         runs={
-            "pretraining": trained("bert_small"),
-            **fine_tuned("trec", "bert_trec", seqlab("prepare", "sentences/trec", "--folder", "{folder}/sentences")),
-            **fine_tuned(
+            "pretraining": train_and_evaluate("bert_small"),
+            **fine_tune("trec", "bert_trec", seqlab("prepare", "sentences/trec", "--folder", "{folder}/sentences")),
+            **fine_tune(
                 "sst2",
                 "bert_trec",
                 seqlab("prepare", "sentences/sst2", "--folder", "{folder}/sentences"),
                 "--data.name",
                 "sst2",
             ),
-            **fine_tuned("sick", "bert_sick", seqlab("prepare", "sick", "--folder", "{folder}/sick")),
-            **fine_tuned("section", "bert_section"),
+            **fine_tune("sick", "bert_sick", seqlab("prepare", "sick", "--folder", "{folder}/sick")),
+            **fine_tune("section", "bert_section"),
         },
         scores=("accuracy", "gain in accuracy", "p"),
     ),
@@ -228,7 +226,7 @@ ROWS = {
         "`debian_descriptions/text`: span F1 of slots, accuracy of intents, %",
         published="slots 88.8, intents 97.0 (Goo et al. 2018)",
         runs={
-            "pretraining": trained("bilm_small"),
+            "pretraining": train_and_evaluate("bilm_small"),
             **snips("slots", "", "span_f1"),
             **snips("intents", "_intents", "accuracy"),
         },
@@ -239,11 +237,11 @@ ROWS = {
         "`tiny_shakespeare`: validation perplexity by piece",
         published="-",
         runs={
-            "pretraining": trained("gpt_small"),
-            "from scratch": continued("gpt_shakespeare", *TARGET_TOKENIZER),
-            "full": continued("gpt_shakespeare", "--init-from", "{row}/pretraining"),
-            "LoRA": continued("gpt_shakespeare_lora", "--init-from", "{row}/pretraining"),
-            "adapters": continued(
+            "pretraining": train_and_evaluate("gpt_small"),
+            "from scratch": continue_training("gpt_shakespeare", *TARGET_TOKENIZER),
+            "full": continue_training("gpt_shakespeare", "--init-from", "{row}/pretraining"),
+            "LoRA": continue_training("gpt_shakespeare_lora", "--init-from", "{row}/pretraining"),
+            "adapters": continue_training(
                 "gpt_shakespeare",
                 *TARGET_TOKENIZER,
                 *WHOLE_MODEL,
@@ -252,7 +250,7 @@ ROWS = {
                 "--optimizer.trainable",
                 "_adapter/|norm/",
             ),
-            "soft prompts": continued("gpt_shakespeare_prompts", *TARGET_TOKENIZER, *WHOLE_MODEL),
+            "soft prompts": continue_training("gpt_shakespeare_prompts", *TARGET_TOKENIZER, *WHOLE_MODEL),
         },
         scores=("perplexity", "trainable parameters", "seconds per step", "checkpoint MiB"),
     ),
@@ -261,8 +259,8 @@ ROWS = {
         "`debian_descriptions/synopsis`: ROUGE",
         published="-",
         runs={
-            "pretraining": trained("t5_small"),
-            "synopsis": trained("debian_synopsis", *JOINT_TOKENIZER, *WHOLE_MODEL, "--steps", "4000"),
+            "pretraining": train_and_evaluate("t5_small"),
+            "synopsis": train_and_evaluate("debian_synopsis", *JOINT_TOKENIZER, *WHOLE_MODEL, "--steps", "4000"),
         },
         scores=("perplexity", "ROUGE-1", "ROUGE-2", "ROUGE-L"),
     ),
@@ -270,9 +268,9 @@ ROWS = {
         title="`debian_descriptions/section`, 58 classes: accuracy, % (BERT: run the row `bert-small` first)",
         published="-",
         runs={
-            "hierarchical_attention": trained("debian_section_hierarchical"),
-            "mean_embeddings": trained("debian_section"),
-            "hierarchical attention on BERT": trained(
+            "hierarchical_attention": train_and_evaluate("debian_section_hierarchical"),
+            "mean_embeddings": train_and_evaluate("debian_section"),
+            "hierarchical attention on BERT": train_and_evaluate(
                 "bert_section_hierarchical",
                 *("--initialize", "encoder/encoder", "../../bert-small/pretraining", "encoder"),
                 *("--tokenizer", "runs/bert-small/pretraining/codecs/source.sentencepiece"),
@@ -285,8 +283,8 @@ ROWS = {
         title="`debian_descriptions/synopsis`: ROUGE",
         published="-",
         runs={
-            "hierarchical_seq2seq": trained("debian_synopsis_hierarchical"),
-            "transformer": trained("debian_synopsis"),
+            "hierarchical_seq2seq": train_and_evaluate("debian_synopsis_hierarchical"),
+            "transformer": train_and_evaluate("debian_synopsis"),
         },
         scores=tuple(f"ROUGE-{n}{suffix}" for suffix in ("", " (first sentence)") for n in "12L"),
     ),
@@ -310,10 +308,10 @@ ROWS = {
         "BLEU on test2016 with beam 5",
         published="-",
         runs={
-            "float32": (translated(TEACHER, 5),),
-            **{f"{percent} % zeros": pruned(percent) for percent in (30, 50, 70, 90)},
-            "int8": quantized(8),
-            "int4": quantized(4),
+            "float32": (measure_translation(TEACHER, 5),),
+            **{f"{percent} % zeros": prune(percent) for percent in (30, 50, 70, 90)},
+            "int8": quantize(8),
+            "int4": quantize(4),
         },
         scores=("BLEU", "sentences per second", "MiB"),
     ),
