@@ -7,7 +7,7 @@ import jax
 
 from seqlab.evaluation.cost import count
 from seqlab.layers.nesting import blank_inputs, blank_tokens, with_fields
-from seqlab.runs.parameters import init_params
+from seqlab.runs.parameters import init_model_parameters
 from seqlab.types import Generator
 
 VOCABULARY, CLASSES, FEATURES, LENGTH = 8000, 10, 2, 64
@@ -16,7 +16,7 @@ VOCABULARY, CLASSES, FEATURES, LENGTH = 8000, 10, 2, 64
 def model_facts(model: Any) -> str:
     """Returns a sentence with the number of parameters and the cost of a forward pass."""
     model = with_fields(model, vocabulary=VOCABULARY, classes=CLASSES, features=FEATURES)
-    params = jax.eval_shape(functools.partial(init_params, model, 0))
+    params = jax.eval_shape(functools.partial(init_model_parameters, model, 0))
     prefix = blank_tokens(1, LENGTH) if isinstance(model, Generator) else None
     outputs = functools.partial(model.apply, train=False, method="outputs")
     operations, _ = count(jax.make_jaxpr(outputs)(params, blank_inputs(model, 1, LENGTH), prefix))

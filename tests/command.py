@@ -14,7 +14,7 @@ from seqlab.codecs.codec import Codecs
 from seqlab.config import Experiment
 from seqlab.data.codec_files import save_codecs
 from seqlab.runs import saving
-from seqlab.runs.parameters import init_params
+from seqlab.runs.parameters import init_model_parameters
 from seqlab.system.signals import STOP_SIGNALS
 
 
@@ -52,7 +52,7 @@ def save_untrained(experiment: Experiment, codecs: Codecs, run: Path, seed: int 
     random = np.random.default_rng(seed)
     params = jax.tree.map(
         lambda x: np.asarray(x) + deviation * random.normal(size=x.shape).astype(np.float32),
-        init_params(experiment.model, seed),
+        init_model_parameters(experiment.model, seed),
     )
     saver.save({"params": params, "step": np.int32(1)}, 1, {})
     saver.close()

@@ -23,7 +23,7 @@ from seqlab.laws.training import tiny_experiment
 from seqlab.layers.nesting import blank_inputs, readers_of, with_fields
 from seqlab.metrics.registry import score
 from seqlab.readers.words import Words
-from seqlab.runs.parameters import init_params
+from seqlab.runs.parameters import init_model_parameters
 from seqlab.system import parts
 from seqlab.system.errors import SeqlabError
 from seqlab.training.checks import check_experiment
@@ -45,7 +45,7 @@ def test_every_config_builds_at_full_size(path, monkeypatch):
     check_experiment(experiment)
     model = catalogue.with_expected_sizes(experiment).model
     batch = jax.tree.map(jnp.asarray, blank_batch(model, task=experiment.task))
-    params = jax.eval_shape(functools.partial(init_params, model, 0))
+    params = jax.eval_shape(functools.partial(init_model_parameters, model, 0))
     state = jax.eval_shape(
         optimizer_at(experiment.optimizer, make_schedule(experiment.schedule, experiment.steps)).init, params
     )
@@ -73,7 +73,7 @@ def test_every_model_with_every_task_of_its_kind(model, task):
     """Exchanging only the model of a config works: a training step, and a decoding step for generators."""
     parts = {"model": catalogue.module("models", model).TINY, "task": catalogue.part_class("tasks", task)()}
     experiment = dataclasses.replace(tiny_experiment(), **parts)
-    references = {"teacher": Reference(experiment.model, init_params(experiment.model, 1))}
+    references = {"teacher": Reference(experiment.model, init_model_parameters(experiment.model, 1))}
     small, batch = (
         jax.tree.map(jnp.asarray, blank_batch(experiment.model, *sizes, experiment.task))
         for sizes in ((2, 2), (3, 5))

@@ -26,7 +26,7 @@ from seqlab.models.classifier_head import TINY
 from seqlab.parametrizations.parametrization import Parametrization
 from seqlab.readers.words import Words
 from seqlab.rewards.reward import Reward, rewards_of
-from seqlab.runs.parametrized import init_parameters
+from seqlab.runs.parametrized import init_experiment_parameters
 from seqlab.system import parts
 from seqlab.system.errors import SeqlabError
 from seqlab.tasks.classification import Classification
@@ -283,7 +283,7 @@ class Adapter(Parametrization):
 def test_a_parametrization_with_mistakes(added, applied, message):
     experiment = Experiment(TINY, Classification(), None, parametrization=Adapter(added, applied))
     with pytest.raises(SeqlabError, match=f"Adapter.*{message}"):
-        init_parameters(experiment)
+        init_experiment_parameters(experiment)
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ from seqlab.layers.nesting import with_fields
 from seqlab.models.recurrent_lm import RecurrentLM
 from seqlab.models.transformer import Transformer
 from seqlab.readers.words import Words
-from seqlab.runs.parameters import init_params
+from seqlab.runs.parameters import init_model_parameters
 from seqlab.search.forced import token_log_probs
 from seqlab.search.generate import generate
 from seqlab.search.requests import Request
@@ -139,7 +139,7 @@ def decode(decoding: Decoding, rounds: int, device: str) -> None:
     sources = [
         random.integers(UNK + 1, model.vocabulary, random.integers(20, 31)).tolist() for _ in range(max(counts))
     ]
-    params = init_params(model, 0)
+    params = init_model_parameters(model, 0)
     everyone, peer = {"seqlab": by_seqlab(model, params, length)}, None
     notes = "transformers is not installed"
     if importlib.util.find_spec("transformers"):

@@ -17,7 +17,7 @@ from seqlab.models.recurrent_lm import RecurrentLM
 from seqlab.models.transformer import Transformer
 from seqlab.models.transformer_lm import TransformerLM
 from seqlab.readers.words import Words
-from seqlab.runs.parameters import init_params
+from seqlab.runs.parameters import init_model_parameters
 from seqlab.tasks.language_modeling import LanguageModeling
 from seqlab.tasks.translation import Translation
 from seqlab.types import Context
@@ -33,7 +33,7 @@ LINES, PAIRS = LanguageModeling(), Translation()
 def loss_of(model: Any, task: Any, rows: int, length: int) -> Any:
     """Returns (the loss as a function of the parameters, the shapes of the parameters)."""
     batch = blank_batch(model, rows, length)
-    params = jax.eval_shape(functools.partial(init_params, model, 0))
+    params = jax.eval_shape(functools.partial(init_model_parameters, model, 0))
     return lambda p: task.loss(model, p, batch, Context(jax.random.key(0)))[0], params
 
 

@@ -19,7 +19,7 @@ from seqlab.codecs.codec import TextCodec
 from seqlab.config import Experiment
 from seqlab.data.batches import blank_batch
 from seqlab.layers.nesting import modules_in
-from seqlab.runs.parametrized import init_parameters
+from seqlab.runs.parametrized import init_experiment_parameters
 from seqlab.system.errors import SeqlabError
 from seqlab.training.state import initial_state, training_step
 from seqlab.types import Batch, Generator, Params, Tokens
@@ -70,7 +70,7 @@ def with_sizes(experiment: Experiment) -> Experiment:
 
 
 def parameters(experiment: Experiment) -> int:
-    params = jax.eval_shape(functools.partial(init_parameters, experiment))
+    params = jax.eval_shape(functools.partial(init_experiment_parameters, experiment))
     return sum(x.size for x in jax.tree.leaves(params))
 
 

@@ -51,7 +51,7 @@ from seqlab.laws.tasks import (
 from seqlab.laws.training import devices_agree, resuming_changes_nothing
 from seqlab.layers.head import EncoderHead
 from seqlab.layers.nesting import readers_of
-from seqlab.runs.parameters import init_params
+from seqlab.runs.parameters import init_model_parameters
 from seqlab.types import Classifier, Encoder, Generator, Regressor, Tagger, Tokens
 
 Law = Callable[..., Any]  # some laws return the largest measured difference
@@ -99,7 +99,7 @@ def model_laws(model: Any) -> tuple[Law, ...]:
         return ANY_MODEL_LAWS + GENERATOR_LAWS
 
     def carry_of(prefix: Tokens) -> Any:
-        return features_of(model, init_params(model, 0), prefix, None)[1]
+        return features_of(model, init_model_parameters(model, 0), prefix, None)[1]
 
     carry = jax.eval_shape(carry_of, first_prompt(1))
     return ANY_MODEL_LAWS + GENERATOR_LAWS + LANGUAGE_MODEL_LAWS + (() if carry is None else CARRY_LAWS)

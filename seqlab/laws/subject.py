@@ -14,7 +14,7 @@ from seqlab.encoders.recurrent import RecurrentEncoder
 from seqlab.layers.nesting import join_inputs, readers_of
 from seqlab.models.classifier_head import ClassifierHead
 from seqlab.models.tagger_head import TaggerHead
-from seqlab.runs.parameters import init_params
+from seqlab.runs.parameters import init_model_parameters
 from seqlab.types import (
     Batch,
     Encoder,
@@ -75,7 +75,7 @@ def make_subject(model: Any, seed: int = 0, *, source: int = max(LENGTHS), targe
         types = np.int32(np.arange(source) >= source // 2) * mask
         return dataclasses.replace(tokens(reader.vocabulary, mask), sentences=sentences, types=types)
 
-    prefix, is_regressor, params = None, isinstance(model, Regressor), init_params(model, seed)
+    prefix, is_regressor, params = None, isinstance(model, Regressor), init_model_parameters(model, seed)
     inputs = join_inputs([random_inputs(reader) for reader in readers_of(model).values()])
     if isinstance(model, Generator):
         prefix = tokens(model.vocabulary, ragged(target)[::-1])

@@ -20,7 +20,7 @@ from seqlab.data.task import Task
 from seqlab.distributed.devices import fill_rows, fit_rows
 from seqlab.laws.equality import require, require_close, require_equal
 from seqlab.layers.nesting import field_names, readers_of, with_fields
-from seqlab.runs.parameters import init_params
+from seqlab.runs.parameters import init_model_parameters
 from seqlab.types import Context, Reference, Tagger
 
 
@@ -221,7 +221,7 @@ def filled_rows_weigh_nothing(task: Task) -> None:
     model = catalogue.without_sizes(with_fields(models_for(task)[0], dropout=0.0))
     model = catalogue.resolve(Experiment(model, task, None), codecs).model
     batch = task.collate(corpus, tiny_plan(task, corpus).batches(0, None)[0], codecs)
-    params = init_params(model, 0)
+    params = init_model_parameters(model, 0)
     references = {"teacher": Reference(model, params)}  # for tasks that need a teacher
     context = Context(jax.random.key(0), references=references)
     sums = jax.jit(lambda params, batch: jax.tree.leaves(task.loss(model, params, batch, context)[:3]))

@@ -234,7 +234,7 @@ class Stack(nn.Module):
             return layer(x, mask, keys_values, memory_mask, train=train, drop_rate=drop_rate)[0]
 
         if self.scan and not self.is_initializing():
-            return self.scanned(run, x)
+            return self.run_scanned(run, x)
         run = nn.remat(run) if self.remat and train else run
         for layer, drop_rate in zip(self.stack, self.drop_rates(), strict=True):
             x = run(layer, x, drop_rate)
@@ -246,7 +246,7 @@ class Stack(nn.Module):
             return [None] * self.layers
         return self.stochastic_depth * jnp.arange(1, self.layers + 1) / self.layers
 
-    def scanned(self, run: Callable[[Layer, jax.Array, Any], jax.Array], x: jax.Array) -> jax.Array:
+    def run_scanned(self, run: Callable[[Layer, jax.Array, Any], jax.Array], x: jax.Array) -> jax.Array:
         """Runs the layers as a loop over their stacked parameters. Outside of this loop each layer has its own
         parameters.
         """

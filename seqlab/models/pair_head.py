@@ -32,7 +32,7 @@ class PairHead(EncoderHead, Classifier):
     def classify(self, inputs: Tokens, *, train: bool) -> Float[Array, "B C"]:
         in_second = jnp.zeros_like(inputs.mask) if inputs.types is None else inputs.types == 1
         u, v = (
-            encode_inputs(self.encoder, selected(inputs, inputs.mask & side), train=train).summary
+            encode_inputs(self.encoder, select_tokens(inputs, inputs.mask & side), train=train).summary
             for side in (~in_second, in_second)
         )
         x = Dropout(self.dropout)(jnp.concatenate([u, v, jnp.abs(u - v), u * v], axis=-1), train=train)
@@ -41,7 +41,7 @@ class PairHead(EncoderHead, Classifier):
         return Dense("bh,hc->bc", (self.hidden, self.classes), bias=True, dtype=self.dtype, name="output")(x)
 
 
-def selected(inputs: Tokens, members: Bool[Array, "B S"]) -> Tokens:
+def select_tokens(inputs: Tokens, members: Bool[Array, "B S"]) -> Tokens:
     """Returns the members of each row, moved to the left.
 
     ids  5 6 7 8    members  0 0 1 1        7 8 - -

@@ -33,9 +33,12 @@ class FakeQuantized(Parametrization):
 
     def apply(self, base: Mapping[str, Any], added: Params) -> dict[str, Any]:
         matrices = select_matrices(base, self.pattern)
-        return {**base, **{path: self.rounded(path, jnp.asarray(weights)) for path, weights in matrices.items()}}
+        return {
+            **base,
+            **{path: self.round_weights(path, jnp.asarray(weights)) for path, weights in matrices.items()},
+        }
 
-    def rounded(self, path: str, weights: jax.Array) -> jax.Array:
+    def round_weights(self, path: str, weights: jax.Array) -> jax.Array:
         """Returns the rounded weights of a matrix, whose gradient is that of the weights."""
         fixed = jax.lax.stop_gradient(weights)
         return dequantize(*quantize(fixed, path, self.bits)) + (weights - fixed)

@@ -32,11 +32,11 @@ class Quantized(Parametrization):
 
     def init(self, key: jax.Array, base: Mapping[str, Any], input_axes: Mapping[str, int]) -> Params:
         return {
-            path.replace("/", "."): self.quantized(path, weights)
+            path.replace("/", "."): self.quantize_matrix(path, weights)
             for path, weights in select_matrices(base, self.pattern).items()
         }
 
-    def quantized(self, path: str, weights: Any) -> dict[str, jax.Array]:
+    def quantize_matrix(self, path: str, weights: Any) -> dict[str, jax.Array]:
         """Returns the integers and scales of a matrix. Integers of 4 bits are packed if the last axis is even."""
         integers, scales = quantize(jnp.asarray(weights), path, self.bits)
         packs = self.bits == 4 and integers.shape[-1] % 2 == 0
@@ -47,10 +47,10 @@ class Quantized(Parametrization):
 
     def apply(self, base: Mapping[str, Any], added: Params) -> dict[str, Any]:
         matrices = {name.replace(".", "/"): matrix for name, matrix in added.items()}
-        return {**base, **{path: weights_of(**matrix) for path, matrix in matrices.items()}}
+        return {**base, **{path: dequantize_matrix(**matrix) for path, matrix in matrices.items()}}
 
 
-def weights_of(integers: Any, scales: Any) -> jax.Array:
+def dequantize_matrix(integers: Any, scales: Any) -> jax.Array:
     """Returns the weights of a matrix. Integers of the type uint8 are packed."""
     integers = jnp.asarray(integers)
     return dequantize(unpack(integers) if integers.dtype == jnp.uint8 else integers, jnp.asarray(scales))

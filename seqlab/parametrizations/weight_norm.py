@@ -40,11 +40,11 @@ class WeightNorm(Parametrization):
         return frozenset(select_matrices(base, self.pattern))
 
     def apply(self, base: Mapping[str, Any], added: Params) -> dict[str, Any]:
-        matrices = {name.replace(".", "/"): weights_of(**matrix) for name, matrix in added.items()}
+        matrices = {name.replace(".", "/"): scale_directions(**matrix) for name, matrix in added.items()}
         return {**base, **matrices}
 
 
-def weights_of(direction: Any, norm: Any) -> jax.Array:
+def scale_directions(direction: Any, norm: Any) -> jax.Array:
     """Returns the weights with the direction `direction` and the norm `norm` of each output channel."""
     direction = jnp.asarray(direction)
     norms = channel_norms(direction, direction.ndim - norm.ndim)

@@ -30,12 +30,12 @@ def write_run(source: Path, out: Path, experiment: Experiment, params: Params, s
     ((_, used),) = steps.items()
     with atomic_folder(out) as part:
         save_codecs(load_codecs(source, experiment.task.columns), part)
-        catalogue.save_experiment(moved(experiment, source, out), part / "experiment.json")
+        catalogue.save_experiment(relocate_references(experiment, source, out), part / "experiment.json")
         shutil.copyfile(resolve_inside(source, RUN_RECORD), part / RUN_RECORD)
         saving.save_alone(part, {"params": params, "step": np.int32(used[-1])}, used[-1], dict(steps))
 
 
-def moved(experiment: Experiment, source: Path, out: Path) -> Experiment:
+def relocate_references(experiment: Experiment, source: Path, out: Path) -> Experiment:
     """Returns the experiment of a run whose paths of references, relative to `source`, are relative to `out`."""
 
     def relative(path: str) -> str:

@@ -15,7 +15,7 @@ from seqlab.codecs.codec import Codecs, TextCodec
 from seqlab.config import Experiment
 from seqlab.data.codec_files import load_codecs
 from seqlab.runs.base import shares_base
-from seqlab.runs.parameters import best_parameters, init_params
+from seqlab.runs.parameters import best_parameters, init_model_parameters
 from seqlab.runs.pieces import PieceAxis, copy_matching, piece_axes
 from seqlab.system.errors import SeqlabError
 from seqlab.system.files import path_in
@@ -35,19 +35,23 @@ def load_model(
     `SeqlabError` if the run has other parameters, or parameters of other shapes.
     """
     model, stored = experiment.model, parameters_below(run, "")
-    make_params = functools.partial(init_params, model, experiment.seed)
+    make_params = functools.partial(init_model_parameters, model, experiment.seed)
     differ = pieces_differ(run, codecs)
     params: Any = make_params() if differ else jax.eval_shape(make_params)
     needed: Any = flatten_dict(params["params"], sep="/")
     pieces = piece_axes(model, codecs, {path: leaf.shape for path, leaf in needed.items()}) if differ else {}
     new = sorted(needed.keys() - stored.keys())
     for path in (*stored, *(new if shares_base(experiment) else ())):
-        there, here = (leaves[path].shape if path in leaves else "missing" for leaves in (stored, needed))
-        if there != here and ("missing" in (there, here) or path not in pieces):
+        stored_shape, needed_shape = (
+            leaves[path].shape if path in leaves else "missing" for leaves in (stored, needed)
+        )
+        is_missing = "missing" in (stored_shape, needed_shape)
+        if stored_shape != needed_shape and (is_missing or path not in pieces):
             raise SeqlabError(
-                f"{run} has a different model: {path} is {there} in the run, and {here} here: use the same sizes"
+                f"{run} has a different model: {path} is {stored_shape} in the run, and {needed_shape} here: "
+                f"use the {f'model of {run}' if is_missing else 'same sizes'}"
             )
-    stored, lines = fitted(str(run), run, {path: (path, leaf) for path, leaf in stored.items()}, needed, pieces)
+    stored, lines = match_arrays(str(run), run, {path: (path, leaf) for path, leaf in stored.items()}, needed, pieces)
     for line in (*lines, *describe_new(new)):
         say(line)
     return {f"params/{path}": leaf for path, leaf in stored.items()}
@@ -88,12 +92,13 @@ def load_parts(
         fitting = {path: pair for path, pair in pairs.items() if path in needed}
         if not fitting:
             raise SeqlabError(
-                f"initialize: no parameter of {quoted(stored_part)} of the run {run} fits {quoted(part)} of this one"
+                f"initialize: no parameter of {describe_part(stored_part)} of the run {run} fits "
+                f"{describe_part(part)} of this one"
             )
-        leaves, lines = fitted(run, stored_run, fitting, needed | taken, pieces)
+        leaves, lines = match_arrays(run, stored_run, fitting, needed | taken, pieces)
         taken |= leaves
         left = f", {len(pairs) - len(fitting)} unused" if len(pairs) > len(fitting) else ""
-        say(f"{part or 'all'}: {len(fitting)} arrays from {stored_part or 'all'} of {run}{left}")
+        say(f"{part or 'the model'}: {len(fitting)} arrays from {stored_part or 'the model'} of {run}{left}")
         for line in lines:
             say(line)
     for line in describe_new(sorted(path for path in needed.keys() - taken.keys() if f"params/{path}" not in given)):
@@ -107,7 +112,7 @@ def describe_new(paths: list[str]) -> Iterator[str]:
         yield f"new: {len(paths)} arrays, {', '.join(paths[:3])}{', ...' if len(paths) > 3 else ''}"
 
 
-def fitted(
+def match_arrays(
     run: str,
     folder: Path,
     stored: Mapping[str, tuple[str, Any]],
@@ -115,17 +120,18 @@ def fitted(
     pieces: Mapping[str, PieceAxis],
 ) -> tuple[dict[str, Any], list[str]]:
     """Returns arrays of a run in a `folder` as this model needs them, and lines about those whose pieces are matched.
-    `stored` has the path in the run and the array, by the path here; `initial` the initial arrays here. Raises
+    `stored` has the path in the run and the array, by the path in this model; `initial` the initial arrays. Raises
     `SeqlabError`, which names the `run`, if an array has another shape.
     """
     tables = {place: leaf.shape for path, (place, leaf) in stored.items() if path in pieces}
     stored_pieces = pieces_of(folder, tables) if tables else {}
     leaves, lines = {}, []
     for path, (place, leaf) in stored.items():
-        leaves[path], here, there = leaf, pieces.get(path), stored_pieces.get(place)
-        if here is not None and (there is None or there.codec.digest != here.codec.digest):
-            leaves[path], count = match_pieces(path, run, initial[path], leaf, here, there)
-            lines.append(f"{path}: {count:,} of {len(here.codec.names):,} rows by matching pieces")
+        leaves[path], axis, stored_axis = leaf, pieces.get(path), stored_pieces.get(place)
+        if axis is not None and (stored_axis is None or stored_axis.codec.digest != axis.codec.digest):
+            leaves[path], count = match_pieces(path, run, initial[path], leaf, axis, stored_axis)
+            rows = f"{count:,} of {len(axis.codec.names):,} rows"
+            lines.append(f"{path}: copied {rows}, those of pieces that both tokenizers have")
         elif leaf.shape != initial[path].shape:
             raise shape_error(path, run, leaf, initial[path])
     return leaves, lines
@@ -138,20 +144,25 @@ def pieces_of(run: Path, sizes: dict[str, tuple[int, ...]]) -> dict[str, PieceAx
 
 
 def match_pieces(
-    path: str, run: str, initial: Any, leaf: Any, here: PieceAxis, there: PieceAxis | None
+    path: str, run: str, initial: Any, leaf: Any, axis: PieceAxis, stored_axis: PieceAxis | None
 ) -> tuple[np.ndarray, int]:
     """Returns a parameter of this model with the entries of pieces that the tokenizer of the run has, too, and their
     number. Raises `SeqlabError` if the entries have another shape, or if the run has no tokenizer for them.
     """
-    if there is None:
-        raise SeqlabError(f"initialize: the entries of {path} are not pieces of a tokenizer in {run}: leave it out")
-    if np.delete(leaf.shape, there.axis).tolist() != np.delete(initial.shape, here.axis).tolist():
+    if stored_axis is None:
+        raise SeqlabError(
+            f"initialize: {path} has no tokenizer in {run}, so its rows cannot be matched: initialize smaller parts, "
+            "without it"
+        )
+    if np.delete(leaf.shape, stored_axis.axis).tolist() != np.delete(initial.shape, axis.axis).tolist():
         raise shape_error(path, run, leaf, initial)
-    return copy_matching(initial, here, leaf, there)
+    return copy_matching(initial, axis, leaf, stored_axis)
 
 
 def shape_error(path: str, run: str, leaf: Any, initial: Any) -> SeqlabError:
-    return SeqlabError(f"initialize: {path} is {leaf.shape} in {run}, but {initial.shape} here")
+    return SeqlabError(
+        f"initialize: {path} is {leaf.shape} in {run}, but {initial.shape} here: use the same sizes in both models"
+    )
 
 
 def parameters_below(run: Path, part: str) -> dict[str, Any]:
@@ -166,5 +177,5 @@ def join(part: str, rest: str) -> str:
     return f"{part}/{rest}" if part else rest
 
 
-def quoted(part: str) -> str:
+def describe_part(part: str) -> str:
     return f"the part {part!r}" if part else "the model"

@@ -15,7 +15,7 @@ from seqlab.system.errors import SeqlabError
 from seqlab.types import Generator, Params
 
 
-def init_params(model: Any, seed: int) -> Params:
+def init_model_parameters(model: Any, seed: int) -> Params:
     """Returns the initial parameters of a model. They do not depend on the shapes of its inputs."""
     return make_initializer(model)(jax.random.key(seed), *blank_arguments(model))
 

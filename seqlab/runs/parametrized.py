@@ -11,7 +11,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from seqlab.config import Experiment
 from seqlab.parametrizations.parametrization import Parametrization
-from seqlab.runs.parameters import axes_of, init_params
+from seqlab.runs.parameters import axes_of, init_model_parameters
 from seqlab.system.errors import SeqlabError
 from seqlab.types import Context, Loss, Params
 
@@ -20,12 +20,12 @@ ADDED_KEY = 1  # folded into the seed, so that added parameters are sampled inde
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
-def init_parameters(experiment: Experiment, initial: Mapping[str, Any] = NOTHING) -> Params:
+def init_experiment_parameters(experiment: Experiment, initial: Mapping[str, Any] = NOTHING) -> Params:
     """Returns the initial parameters of an experiment, including those of its parametrization, if any.
 
     `initial` replaces parameters of the model, by path. The parametrization is initialized from the result.
     """
-    params = init_params(experiment.model, experiment.seed)
+    params = init_model_parameters(experiment.model, experiment.seed)
     if initial:
         params = unflatten_dict({**flatten_dict(params, sep="/"), **initial}, sep="/")
     return params if experiment.parametrization is None else parametrize(experiment, params)
@@ -100,7 +100,7 @@ def parameter_shapes(experiment: Experiment, folder: Path) -> Params:
     Raises `SeqlabError`, naming `folder`, if the model cannot be built.
     """
     try:
-        return jax.eval_shape(lambda: init_parameters(experiment))
+        return jax.eval_shape(lambda: init_experiment_parameters(experiment))
     except Exception as error:  # layers raise many types of errors for invalid sizes
         reason = str(error).partition("\n")[0]
         raise SeqlabError(

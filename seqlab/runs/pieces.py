@@ -63,15 +63,15 @@ def columns_of(path: str, model: Any) -> list[str]:
     return columns
 
 
-def copy_matching(initial: Any, here: PieceAxis, stored: Any, there: PieceAxis) -> tuple[np.ndarray, int]:
+def copy_matching(initial: Any, axis: PieceAxis, stored: Any, stored_axis: PieceAxis) -> tuple[np.ndarray, int]:
     """Returns a copy of `initial` whose entries of pieces that both codecs have come from `stored`, and the number of
     these pieces.
 
-    here   a b c      there  b d a      copied: a from 2, b from 0
+    needed  a b c      stored  b d a      copied: a from 2, b from 0
     """
-    places = {piece: i for i, piece in reversed([*enumerate(there.codec.names)])}
-    pairs = [(i, places[piece]) for i, piece in enumerate(here.codec.names) if piece in places]
+    places = {piece: i for i, piece in reversed([*enumerate(stored_axis.codec.names)])}
+    pairs = [(i, places[piece]) for i, piece in enumerate(axis.codec.names) if piece in places]
     rows, sources = np.array(pairs, int).reshape(-1, 2).T
-    matched = np.moveaxis(np.array(initial), here.axis, 0).copy()
-    matched[rows] = np.moveaxis(np.asarray(stored), there.axis, 0)[sources]
-    return np.moveaxis(matched, 0, here.axis), len(pairs)
+    matched = np.moveaxis(np.array(initial), axis.axis, 0).copy()
+    matched[rows] = np.moveaxis(np.asarray(stored), stored_axis.axis, 0)[sources]
+    return np.moveaxis(matched, 0, axis.axis), len(pairs)

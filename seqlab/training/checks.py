@@ -17,7 +17,7 @@ from seqlab.data.task import Task
 from seqlab.decoding.settings import validation_search
 from seqlab.distributed.devices import check_devices
 from seqlab.layers.nesting import readers_of
-from seqlab.runs.parameters import init_params
+from seqlab.runs.parameters import init_model_parameters
 from seqlab.system.errors import SeqlabError
 from seqlab.types import Counted, Frames, Model, Pixels, Tokens
 
@@ -58,7 +58,7 @@ def check_experiment(experiment: Experiment) -> None:
     for path, reader in readers_of(model).items():
         check_reader(reader, f"model.{path}")
     try:
-        jax.eval_shape(lambda: init_params(model, experiment.seed))
+        jax.eval_shape(lambda: init_model_parameters(model, experiment.seed))
     except SeqlabError:
         raise
     except (TypeError, ValueError, ZeroDivisionError) as error:

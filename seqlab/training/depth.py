@@ -10,7 +10,7 @@ from seqlab.config import Experiment
 from seqlab.layers.axes import AxesByPath
 from seqlab.layers.nesting import readers_of
 from seqlab.runs.parameters import axes_of
-from seqlab.runs.parametrized import ADDED, init_parameters
+from seqlab.runs.parametrized import ADDED, init_experiment_parameters
 from seqlab.system.errors import SeqlabError
 
 NUMBERED = re.compile(r"(\w+)_(\d+)")  # a layer, such as stack_0
@@ -27,7 +27,7 @@ def depth_factors(experiment: Experiment) -> dict[str, float]:
     decay, model = experiment.optimizer.depth_decay, experiment.model
     if decay == 1:
         return {}
-    shapes = jax.eval_shape(lambda: init_parameters(experiment))
+    shapes = jax.eval_shape(lambda: init_experiment_parameters(experiment))
     places = {path: place_of(path) for path in flatten_dict(shapes, sep="/")}
     axes, readers = axes_of(model), [tuple(path.split(".")) for path in readers_of(model)]
     bottom = {place for place in places.values() if is_embedding(place, axes, readers)}

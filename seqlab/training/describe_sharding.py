@@ -9,7 +9,7 @@ from seqlab.config import Experiment
 from seqlab.distributed.devices import describe_devices
 from seqlab.distributed.sharding import explain
 from seqlab.runs.parameters import axes_of
-from seqlab.runs.parametrized import init_parameters, trained_pattern
+from seqlab.runs.parametrized import init_experiment_parameters, trained_pattern
 from seqlab.runs.trainable import split
 from seqlab.training.averages import average_of
 from seqlab.training.checks import check_experiment
@@ -20,7 +20,7 @@ def describe_sharding(experiment: Experiment) -> Iterator[str]:
     """Yields lines that show the mesh axes of each part of the state and its size on each device."""
     check_experiment(experiment)
     experiment = catalogue.with_expected_sizes(experiment)
-    params = jax.eval_shape(lambda: init_parameters(experiment))
+    params = jax.eval_shape(lambda: init_experiment_parameters(experiment))
     moments = jax.eval_shape(lambda: optimizer_of(experiment).init(split(params, trained_pattern(experiment))[0]))
     average = params if average_of(experiment.optimizer) else None
     parallel = experiment.parallel

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from seqlab.config import Experiment
-from seqlab.runs.parametrized import init_parameters, loss_of, rollout_of, trained_pattern
+from seqlab.runs.parametrized import init_experiment_parameters, loss_of, rollout_of, trained_pattern
 from seqlab.runs.trainable import split
 from seqlab.system.errors import SeqlabError
 from seqlab.training.averages import average_of
@@ -45,7 +45,7 @@ def initial_state(experiment: Experiment, batch: Any, references: dict[str, Refe
     Raises `SeqlabError` if the model cannot be built, if a pattern of the optimizer matches no parameter, or if no
     parameter is trained.
     """
-    params, settings = init_parameters(experiment), experiment.optimizer
+    params, settings = init_experiment_parameters(experiment), experiment.optimizer
     check_patterns(params, "optimizer.trainable", [settings.trainable])
     check_patterns(params, "optimizer.rates", [pattern for pattern, _ in settings.rates])
     check_patterns(params, "optimizer.unfreeze", [pattern for pattern, _ in settings.unfreeze])

@@ -23,8 +23,8 @@ from seqlab.runs import manifest
 from seqlab.runs.base import BASE, base_folder, shares_base, with_base
 from seqlab.runs.folder import open_run, refuse_other_folder, without_resumable_fields
 from seqlab.runs.initialize import load_model, load_parts
-from seqlab.runs.parameters import axes_of, init_params
-from seqlab.runs.parametrized import init_parameters, trained_pattern
+from seqlab.runs.parameters import axes_of, init_model_parameters
+from seqlab.runs.parametrized import init_experiment_parameters, trained_pattern
 from seqlab.runs.pieces import piece_axes
 from seqlab.runs.references import load_references, place_references, reference_digests
 from seqlab.runs.trainable import split
@@ -167,7 +167,7 @@ def load_initial_parameters(
     if init_from is not None:
         initial: dict[str, Any] = load_model(init_from, experiment, prepared.codecs, say)
     if experiment.initialize:
-        leaves: dict[str, Any] = flatten_dict(init_params(experiment.model, experiment.seed), sep="/")  # pyright: ignore[reportAssignmentType]
+        leaves: dict[str, Any] = flatten_dict(init_model_parameters(experiment.model, experiment.seed), sep="/")  # pyright: ignore[reportAssignmentType]
         params = unflatten_dict(leaves | initial, sep="/")
         parts = tuple(f"params/{part}/" if part else "params/" for part, _, _ in experiment.initialize)
         shapes = {path.removeprefix("params/"): leaf.shape for path, leaf in leaves.items() if path.startswith(parts)}
@@ -185,7 +185,7 @@ def create_state(
     state = runner.create(make_state)
     if not initial:
         return state
-    params = init_parameters(experiment, initial)
+    params = init_experiment_parameters(experiment, initial)
     # Copies, because a step donates the buffers of the state, and no two leaves may share a buffer.
     average = None if state.average is None else runner.place(jax.tree.map(np.array, params))
     return dataclasses.replace(state, params=runner.place(jax.tree.map(np.array, params)), average=average)

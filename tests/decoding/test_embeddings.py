@@ -21,7 +21,7 @@ from seqlab.models.classifier_head import ClassifierHead
 from seqlab.models.masked_lm import MaskedLM
 from seqlab.readers.words import Words
 from seqlab.runs import loading
-from seqlab.runs.parameters import init_params
+from seqlab.runs.parameters import init_model_parameters
 from seqlab.system.errors import SeqlabError
 from seqlab.tasks.classification import Classification
 from seqlab.tasks.masked_tokens import MaskedTokens
@@ -120,7 +120,7 @@ def trained_classifier():
     experiment = dataclasses.replace(tiny_experiment(), model=ClassifierHead(encoder), task=Classification())
     codecs = {"source": tiny_tokenizer(), "label": Label(("x", "y"))}
     model = catalogue.resolve(experiment, codecs).model
-    return TrainedModel(experiment.task, model, init_params(model, 0), codecs)
+    return TrainedModel(experiment.task, model, init_model_parameters(model, 0), codecs)
 
 
 def test_the_summary_is_that_of_the_encoder():

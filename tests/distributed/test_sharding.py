@@ -16,7 +16,7 @@ from seqlab.distributed.sharding import SMALLEST, axes_at, explain, name_of, spe
 from seqlab.laws.equality import require_close
 from seqlab.layers.axes import Axes
 from seqlab.readers.words import Words
-from seqlab.runs.parameters import axes_of, init_params
+from seqlab.runs.parameters import axes_of, init_model_parameters
 from seqlab.types import Batch, Context
 from tests.subjects import subject
 
@@ -30,11 +30,11 @@ def trees():
     for name in catalogue.names("models"):
         module = catalogue.module("models", name)
         for i, model in enumerate((module.TINY, *getattr(module, "VARIANTS", ()))):
-            result[f"{name} {i}"] = jax.eval_shape(functools.partial(init_params, model, 0)), axes_of(model)
+            result[f"{name} {i}"] = jax.eval_shape(functools.partial(init_model_parameters, model, 0)), axes_of(model)
     for config in CONFIGS:
         experiment = catalogue.load_config(config)
         model = catalogue.with_expected_sizes(experiment).model
-        result[config.stem] = jax.eval_shape(functools.partial(init_params, model, 0)), axes_of(model)
+        result[config.stem] = jax.eval_shape(functools.partial(init_model_parameters, model, 0)), axes_of(model)
     return result
 
 

@@ -17,7 +17,7 @@ from seqlab.evaluation.cost import costs, count, parameters
 from seqlab.laws.training import tiny_experiment
 from seqlab.layers.convolution import max_moves
 from seqlab.layers.nesting import readers_of, with_fields
-from seqlab.runs.parameters import init_params
+from seqlab.runs.parameters import init_model_parameters
 from seqlab.tasks.language_modeling import LanguageModeling
 from seqlab.types import Generator
 from tests.command import call
@@ -94,7 +94,7 @@ def test_what_waits_grows_with_recurrent_layers_alone(name):
 
     def deep(length):
         batch = jax.tree.map(jnp.asarray, blank_batch(model, 1, length))
-        params = init_params(model, 0)
+        params = init_model_parameters(model, 0)
         call = functools.partial(
             model.apply, inputs=batch.inputs, prefix=batch.prefix, train=False, method="features"
         )

@@ -12,7 +12,7 @@ from seqlab import catalogue
 from seqlab.config import Search
 from seqlab.decoding.outputs import make_outputs
 from seqlab.layers.nesting import with_fields
-from seqlab.runs.parameters import init_params
+from seqlab.runs.parameters import init_model_parameters
 from seqlab.search.requests import RequestBatch
 from seqlab.search.searcher import make_mesh, make_searcher, whole_search
 from seqlab.search.settings import split_settings
@@ -53,7 +53,7 @@ def test_training_step(quickstart, platform, dtype):
 def test_search(quickstart, platform, beam):
     model = quickstart.model
     Batch(tokens(1, 2), tokens(1, 2), tokens(1, 2).ids, np.ones((1, 2), np.float32))
-    params = jax.eval_shape(functools.partial(init_params, model, 0))
+    params = jax.eval_shape(functools.partial(init_model_parameters, model, 0))
     settings = split_settings(Search(beam=beam), eos=2)
     searcher = make_searcher(model, settings.static, make_mesh(jax.devices()[:1]))
     search = functools.partial(whole_search, searcher, length=48)

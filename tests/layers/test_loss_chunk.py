@@ -14,7 +14,7 @@ from seqlab.data.batches import blank_batch
 from seqlab.laws.equality import LawBroken, require_close, require_equal
 from seqlab.laws.subject import features_of
 from seqlab.layers.losses import generator_loss
-from seqlab.runs.parameters import init_params
+from seqlab.runs.parameters import init_model_parameters
 from seqlab.system.errors import SeqlabError
 from seqlab.types import Batch, Context
 from tests.mutants import Mutant, planted
@@ -115,7 +115,7 @@ def test_less_memory_with_a_large_vocabulary():
     task = catalogue.part_class("tasks", "language_modeling")(label_smoothing=0.1)
     model = catalogue.module("models", "transformer_lm").TINY.clone(vocabulary=4000, layers=1)
     batch = jax.tree.map(jnp.asarray, blank_batch(model, 8, 32))
-    params = jax.eval_shape(functools.partial(init_params, model, 0))
+    params = jax.eval_shape(functools.partial(init_model_parameters, model, 0))
 
     def memory(chunk):
         loss = functools.partial(dataclasses.replace(task, loss_chunk=chunk).loss, model)

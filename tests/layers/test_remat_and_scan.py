@@ -13,7 +13,7 @@ from seqlab.laws.equality import require_close, require_equal
 from seqlab.laws.subject import make_subject
 from seqlab.layers.losses import generator_loss
 from seqlab.layers.nesting import readers_of
-from seqlab.runs.parameters import init_params
+from seqlab.runs.parameters import init_model_parameters
 from seqlab.types import Context
 from tests.mutants import Mutant, planted
 from tests.subjects import batch_of, subject
@@ -101,7 +101,7 @@ def lowered(name, deep=2, **changed):
     model = subject(name).model.clone(**depth, dim=16, dropout=0.1, **changed)
     catalogue.part_class("tasks", "translation" if readers_of(model) else "language_modeling")()
     batch = jax.tree.map(jnp.asarray, blank_batch(model, 8, 32))
-    params = jax.eval_shape(functools.partial(init_params, model, 0))
+    params = jax.eval_shape(functools.partial(init_model_parameters, model, 0))
     return functools.partial(loss_of, model, batch), params
 
 

@@ -14,8 +14,9 @@ MUTANTS: tuple[tuple[Mutant, tuple[Any, ...]], ...] = (  # with the arguments of
         Mutant(
             "added parameters initialized from another base",
             "training.train",
-            "params = init_parameters(experiment, initial)",
-            "params = {**init_parameters(experiment, initial), 'added': init_parameters(experiment)['added']}",
+            "params = init_experiment_parameters(experiment, initial)",
+            "added = init_experiment_parameters(experiment)['added']\n"
+            "    params = {**init_experiment_parameters(experiment, initial), 'added': added}",
             PARAMETRIZED + "test_added_parameters_are_initialized_from_the_base_of_the_run",
         ),
         (),

@@ -19,8 +19,8 @@ from seqlab.parametrizations.keep_zeros import KeepZeros
 from seqlab.parametrizations.parametrization import Parametrization
 from seqlab.parametrizations.quantized import Quantized
 from seqlab.runs import checkpoint, manifest
-from seqlab.runs.parameters import init_params
-from seqlab.runs.parametrized import apply_parametrization, init_parameters, trained_pattern
+from seqlab.runs.parameters import init_model_parameters
+from seqlab.runs.parametrized import apply_parametrization, init_experiment_parameters, trained_pattern
 from seqlab.system.errors import SeqlabError
 from seqlab.training.state import initial_state, training_step
 from seqlab.training.train import create_state, train
@@ -53,7 +53,7 @@ def run_leaves(run, step=None):
 
 def random_weights(experiment) -> dict[str, np.ndarray]:
     """Returns other weights for the base of an experiment, by path."""
-    random, shapes = np.random.default_rng(0), leaves_of(init_params(experiment.model, 0))
+    random, shapes = np.random.default_rng(0), leaves_of(init_model_parameters(experiment.model, 0))
     return {path: random.normal(size=leaf.shape).astype(np.float32) for path, leaf in shapes.items()}
 
 
@@ -96,7 +96,7 @@ def test_trained_by_default():
 def test_nothing_is_added_and_everything_is_trained():
     for parametrization in (KeepZeros(), FakeQuantized()):
         experiment = experiment_of(parametrization)
-        params = init_parameters(experiment)
+        params = init_experiment_parameters(experiment)
         assert params.keys() == {"params"}
         before, after = leaves_of(params), steps_of(experiment, params)
         assert not any(np.array_equal(before[path], after[path]) for path in before)
@@ -104,7 +104,8 @@ def test_nothing_is_added_and_everything_is_trained():
 
 def test_replaced_parameters_are_absent():
     experiment = experiment_of(Quantized())
-    base, params = leaves_of(init_params(experiment.model, experiment.seed)), init_parameters(experiment)
+    base = leaves_of(init_model_parameters(experiment.model, experiment.seed))
+    params = init_experiment_parameters(experiment)
     replaced = {path for path, leaf in base.items() if leaf.ndim > 1}
     assert leaves_of(params["params"]).keys() == {path.removeprefix("params/") for path in base.keys() - replaced}
     assert params["added"].keys() == {path.replace("/", ".") for path in replaced}
@@ -124,13 +125,13 @@ def test_added_parameters_are_initialized_from_the_base_of_the_run():
         applied = leaves_of(apply_parametrization(experiment, params))
         for path, weights in initial.items():
             np.testing.assert_allclose(applied[path], weights, atol=np.abs(weights).max() / 250)
-    direct = leaves_of(init_parameters(experiment, initial))
+    direct = leaves_of(init_experiment_parameters(experiment, initial))
     assert all(np.array_equal(direct[path], leaf) for path, leaf in leaves_of(state.params).items())
 
 
 def test_only_the_scales_are_trained():
     experiment = experiment_of(Quantized(bits=4), optimizer=Optimizer("adamw", average=0.9, weight_decay=0.1))
-    params = init_parameters(experiment)
+    params = init_experiment_parameters(experiment)
     before, after = leaves_of(params), steps_of(experiment, params)
     for path in before:
         assert np.array_equal(before[path], after[path]) != path.endswith("/scales"), path
@@ -143,7 +144,7 @@ def test_zeros_are_kept():
     experiment = experiment_of(KeepZeros(), optimizer=optimizer)
     kept = {p: x for p, x in random_weights(experiment).items() if p.endswith("kernel")}
     pruned = {path: np.where(np.abs(weights) < 0.7, np.float32(0), weights) for path, weights in kept.items()}
-    params = unflatten_dict({**flatten_dict(init_parameters(experiment), sep="/"), **pruned}, sep="/")
+    params = unflatten_dict({**flatten_dict(init_experiment_parameters(experiment), sep="/"), **pruned}, sep="/")
     params = jax.tree.map(jnp.asarray, params)
     after = steps_of(experiment, params)
     for path, weights in pruned.items():
@@ -188,7 +189,7 @@ def test_gradients_pass_through_the_rounding():
 )
 def test_mistakes_are_named(part, message):
     with pytest.raises(SeqlabError, match=message):
-        init_parameters(experiment_of(part))
+        init_experiment_parameters(experiment_of(part))
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from seqlab.config import Optimizer
 from seqlab.laws.generators import step_agrees_with_features
 from seqlab.laws.subject import make_subject
 from seqlab.models.classifier_head import ClassifierHead
-from seqlab.runs.parameters import init_params
+from seqlab.runs.parameters import init_model_parameters
 from seqlab.system.errors import SeqlabError
 from seqlab.training.train import train
 from tests.proofs.runs import leaves_of
@@ -64,7 +64,7 @@ def test_only_adapters_norms_and_the_head_are_trained(tmp_path):
     lines: list[str] = []
     train(experiment, tmp_path / "run", tmp_path / "data", tokenizer=tmp_path / "old.model", say=lines.append)
     model = catalogue.load_experiment(tmp_path / "run" / "experiment.json").model
-    first = flatten_dict(init_params(model, experiment.seed), sep="/")
+    first = flatten_dict(init_model_parameters(model, experiment.seed), sep="/")
     first |= {path: leaf for path, leaf in stored.items() if path.startswith("params/encoder/")}
     for path, leaf in leaves_of(tmp_path / "run").items():
         trained = "adapter" in path or "norm" in path or path.startswith("params/output")

@@ -13,9 +13,9 @@ from seqlab.layers.nesting import with_fields
 from seqlab.layers.recurrent import Bidirectional
 from seqlab.models import bidirectional_lm, pair_head
 from seqlab.models.classifier_head import ClassifierHead
-from seqlab.models.pair_head import selected
+from seqlab.models.pair_head import select_tokens
 from seqlab.readers.words import Words
-from seqlab.runs.parameters import init_params
+from seqlab.runs.parameters import init_model_parameters
 from seqlab.system.errors import SeqlabError
 from seqlab.types import Tokens
 
@@ -50,7 +50,7 @@ def test_token_types_and_the_summary():
 def test_the_longest_row_has_room_for_the_summary():
     encoder = bert.TINY.clone(positions="learned", max_length=8)
     assert encoder.longest == 7
-    params = init_params(ClassifierHead(encoder, classes=3), 0)
+    params = init_model_parameters(ClassifierHead(encoder, classes=3), 0)
     run = jax.jit(functools.partial(ClassifierHead(encoder, classes=3).apply, train=False, method="classify"))
     tokens = [Tokens(jnp.ones((1, n), jnp.int32), jnp.ones((1, n), bool)) for n in (7, 8)]
     assert run(params, tokens[0]).shape == (1, 3)
@@ -100,7 +100,7 @@ def test_layers_of_the_bidirectional_model():
 
 def test_an_encoder_without_layers_is_refused():
     with pytest.raises(SeqlabError, match="KimEncoder does not return its layers: use BilmEncoder"):
-        init_params(ClassifierHead(elmo.TINY.clone(encoder=kim.TINY), classes=3), 0)
+        init_model_parameters(ClassifierHead(elmo.TINY.clone(encoder=kim.TINY), classes=3), 0)
 
 
 def test_sentences_on_another_encoder():
@@ -137,7 +137,7 @@ class EverySecond(Words):
 def test_sentences_need_a_vector_for_each_token():
     encoder = sentence_attention.TINY.clone(encoder=recurrent.TINY.clone(reader=EverySecond(vocabulary=9)))
     with pytest.raises(SeqlabError, match="returns 1 positions for 2 tokens: sentences need a vector"):
-        init_params(ClassifierHead(encoder, classes=3), 0)
+        init_model_parameters(ClassifierHead(encoder, classes=3), 0)
 
 
 @pytest.mark.parametrize("widths", [(2, 3), (1, 5)])
@@ -174,13 +174,13 @@ def test_highway_layers():
 @pytest.mark.parametrize("widths", [(), (0, 3)])
 def test_widths_are_checked(widths):
     with pytest.raises(SeqlabError, match="widths must be one or more numbers of at least 1"):
-        init_params(ClassifierHead(kim.TINY.clone(widths=widths), classes=3), 0)
+        init_model_parameters(ClassifierHead(kim.TINY.clone(widths=widths), classes=3), 0)
 
 
 def test_the_texts_of_a_pair():
     ids = jnp.array([[5, 6, 7, 8], [5, 0, 0, 0]])
     members = jnp.array([[False, True, False, True], [False] * 4])
-    result = selected(Tokens(ids, members), members)
+    result = select_tokens(Tokens(ids, members), members)
     np.testing.assert_array_equal(result.ids, [[6, 8, 0, 0], [0, 0, 0, 0]])
     np.testing.assert_array_equal(result.mask, [[True, True, False, False], [False] * 4])
 

@@ -15,8 +15,8 @@ MUTANTS = [
         Mutant(
             "pieces in another order",
             "runs.pieces",
-            "there.axis, 0)[sources]",
-            "there.axis, 0)[sources[::-1]]",
+            "stored_axis.axis, 0)[sources]",
+            "stored_axis.axis, 0)[sources[::-1]]",
             TOKENIZERS + "test_entries_move_with_their_pieces",
         ),
         (0,),
@@ -25,7 +25,7 @@ MUTANTS = [
         Mutant(
             "tokenizers of equal size are taken for equal",
             "runs.initialize",
-            "there.codec.digest != here.codec.digest",
+            "stored_axis.codec.digest != axis.codec.digest",
             "leaf.shape != initial[path].shape",
             TOKENIZERS + "test_tokenizers_of_equal_size_are_not_equal",
         ),

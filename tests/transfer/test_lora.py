@@ -15,7 +15,7 @@ from seqlab.laws.subject import make_subject, passes
 from seqlab.layers.nesting import with_fields
 from seqlab.parametrizations.lora import Lora
 from seqlab.runs import checkpoint, loading, manifest
-from seqlab.runs.parametrized import apply_parametrization, init_parameters
+from seqlab.runs.parametrized import apply_parametrization, init_experiment_parameters
 from seqlab.tasks.language_modeling import LanguageModeling
 from seqlab.training.train import train
 from tests.command import call
@@ -50,7 +50,7 @@ def home(tmp_path_factory):
 def test_values_equal_those_of_the_base_at_first(name):
     s = make_subject(with_fields(catalogue.module("models", name).TINY, dropout=0.0))
     experiment = dataclasses.replace(small(s.model, LanguageModeling(), None), parametrization=Lora())
-    params = init_parameters(experiment)
+    params = init_experiment_parameters(experiment)
     at_first = passes(s.model)[0](apply_parametrization(experiment, params), s.inputs, s.prefix)
     np.testing.assert_array_equal(at_first, passes(s.model)[0]({"params": params["params"]}, s.inputs, s.prefix))
     kernels = [path for path in flatten_dict(params["params"], sep=".") if path.endswith(("kernel", "recurrent"))]
@@ -61,7 +61,7 @@ def test_values_equal_those_of_the_base_at_first(name):
 def test_gradients_reach_a_once_b_is_perturbed(name):
     s = make_subject(with_fields(catalogue.module("models", name).TINY, dropout=0.0))
     experiment = dataclasses.replace(small(s.model, LanguageModeling(), None), parametrization=Lora())
-    params = init_parameters(experiment)
+    params = init_experiment_parameters(experiment)
 
     def loss(added):
         logits = passes(s.model)[0](apply_parametrization(experiment, {**params, "added": added}), s.inputs, s.prefix)

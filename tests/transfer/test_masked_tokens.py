@@ -16,7 +16,7 @@ from seqlab.layers.nesting import with_fields
 from seqlab.models.classifier_head import ClassifierHead
 from seqlab.models.masked_lm import MaskedLM
 from seqlab.runs import loading
-from seqlab.runs.parameters import init_params
+from seqlab.runs.parameters import init_model_parameters
 from seqlab.system.errors import SeqlabError
 from seqlab.tasks.classification import Classification
 from seqlab.tasks.masked_tokens import TEXT, MaskedTokens
@@ -147,7 +147,7 @@ def test_the_loss_is_that_of_numpy():
     """The loss is the cross-entropy of the masked tokens and that of the pairs, weighted by their masked tokens."""
     task = MaskedTokens(next_sentence=True)
     model = MaskedLM(with_fields(ENCODER, vocabulary=codec_of_words().size))
-    params, batch = init_params(model, 0), jax.tree.map(jnp.asarray, next(batches(task))[0])
+    params, batch = init_model_parameters(model, 0), jax.tree.map(jnp.asarray, next(batches(task))[0])
     apply = jax.jit(functools.partial(model.apply, train=False), static_argnames="method")
     loss = jax.jit(functools.partial(task.loss, model))(params, batch, Context())
     logits, follows = apply(params, batch.inputs, batch.places, method="predict_tokens")

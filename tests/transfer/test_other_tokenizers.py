@@ -20,7 +20,7 @@ from seqlab.parametrizations.lora import Lora
 from seqlab.readers.words import Words
 from seqlab.runs import checkpoint, manifest
 from seqlab.runs.initialize import load_model, load_parts
-from seqlab.runs.parameters import axes_of, init_params
+from seqlab.runs.parameters import axes_of, init_model_parameters
 from seqlab.runs.pieces import PieceAxis, codec_of, copy_matching, piece_axes
 from seqlab.system.errors import SeqlabError
 from seqlab.tasks.classification import Classification
@@ -47,7 +47,7 @@ def resolved(codec, experiment=None):
 
 
 def shapes_of(model):
-    params = jax.eval_shape(lambda: init_params(model, 0))
+    params = jax.eval_shape(lambda: init_model_parameters(model, 0))
     return {path: leaf.shape for path, leaf in flatten_dict(params["params"], sep="/").items()}
 
 
@@ -101,6 +101,11 @@ def test_a_table_of_several_tokenizers_is_in_doubt():
     assert codec_of("bias", ClassifierHead(bert()), {"a": Symbols(("x",))}) is None
 
 
+def copied_line(count, size):
+    """Returns the line about the embedding table of BERT, of whose `size` rows `count` were copied."""
+    return f"encoder/words/table: copied {count:,} of {size:,} rows, those of pieces that both tokenizers have"
+
+
 def pretrained(folder, codec):
     save_untrained(classifying(), {"source": codec, "label": Label(("x", "y"))}, folder, 3)
     return flatten_dict(checkpoint.restore(folder, 1)["params"], sep="/")
@@ -111,7 +116,7 @@ def test_training_starts_with_matching_rows(tmp_path, codec):
     """A run with its own tokenizer starts from an encoder with another: also if both have as many pieces."""
     stored = pretrained(tmp_path / "pre", codec)
     (tmp_path / "new.model").write_bytes(NEW.model if codec is OLD else OLD.model)
-    here = NEW if codec is OLD else OLD
+    new_codec = NEW if codec is OLD else OLD
     experiment = dataclasses.replace(
         classifying(), data=moods(tmp_path), steps=1, initialize=(("encoder", str(tmp_path / "pre"), "encoder"),)
     )
@@ -120,16 +125,15 @@ def test_training_starts_with_matching_rows(tmp_path, codec):
     train(experiment, tmp_path / "run", tmp_path / "data", tokenizer=tmp_path / "new.model", say=lines.append)
     tree = checkpoint.restore(tmp_path / "run", manifest.choose_step(tmp_path / "run", "last"))
     leaves = flatten_dict(tree["params"], sep="/")
-    model, _ = resolved(here)
-    initial = init_params(model, experiment.seed)["params"]["encoder"]["words"]["table"]
-    expected = matched_in_numpy(initial, here.names, stored["params/encoder/words/table"], codec.names)
+    model, _ = resolved(new_codec)
+    initial = init_model_parameters(model, experiment.seed)["params"]["encoder"]["words"]["table"]
+    expected = matched_in_numpy(initial, new_codec.names, stored["params/encoder/words/table"], codec.names)
     np.testing.assert_array_equal(leaves["params/encoder/words/table"], expected)
     for path in leaves:
         if path.startswith("params/encoder/") and "words" not in path:
             np.testing.assert_array_equal(leaves[path], stored[path])
-    count = len({*here.names} & {*codec.names})
-    line = f"encoder/words/table: {count:,} of {len(here.names):,} rows by matching pieces"
-    assert [text for text in lines if "pieces" in text] == [line]
+    count = len({*new_codec.names} & {*codec.names})
+    assert [line for line in lines if "pieces" in line] == [copied_line(count, len(new_codec.names))]
 
 
 @pytest.mark.parametrize("size", ["another", "the same"])
@@ -137,17 +141,17 @@ def test_a_whole_model_starts_with_matching_rows(size, tmp_path):
     """With --init-from and --tokenizer, the embeddings move with their pieces; other parameters are copied."""
     codec = OLD if size == "another" else SAME_SIZE
     stored = pretrained(tmp_path / "pre", codec)
-    here = NEW if codec is OLD else OLD
-    model, codecs = resolved(here)
+    new_codec = NEW if codec is OLD else OLD
+    model, codecs = resolved(new_codec)
     lines: list[str] = []
     taken = load_model(tmp_path / "pre", dataclasses.replace(classifying(), model=model), codecs, lines.append)
-    initial = init_params(model, classifying().seed)["params"]["encoder"]["words"]["table"]
-    expected = matched_in_numpy(initial, here.names, stored["params/encoder/words/table"], codec.names)
+    initial = init_model_parameters(model, classifying().seed)["params"]["encoder"]["words"]["table"]
+    expected = matched_in_numpy(initial, new_codec.names, stored["params/encoder/words/table"], codec.names)
     np.testing.assert_array_equal(taken.pop("params/encoder/words/table"), expected)
     assert taken.keys() == stored.keys() - {"params/encoder/words/table"}
     assert all(np.array_equal(leaf, stored[path]) for path, leaf in taken.items())
-    count = len({*here.names} & {*codec.names})
-    assert lines == [f"encoder/words/table: {count:,} of {len(here.names):,} rows by matching pieces"]
+    count = len({*new_codec.names} & {*codec.names})
+    assert lines == [copied_line(count, len(new_codec.names))]
 
 
 def test_a_whole_model_may_lack_adapters(tmp_path):
@@ -161,7 +165,9 @@ def test_a_whole_model_may_lack_adapters(tmp_path):
     (line,) = lines
     assert line.startswith("new: 8 arrays, encoder/stack/stack_0/feed_forward_adapter/bottleneck/inner/bias, ")
     shared = dataclasses.replace(adapted, parametrization=Lora(), references=(("base", "../pre"),))
-    with pytest.raises(SeqlabError, match="pre has a different model: .*adapter.* is missing in the run"):
+    with pytest.raises(
+        SeqlabError, match="pre has a different model: .*adapter.* is missing in the run, .*: use the model of"
+    ):
         load_model(tmp_path / "pre", shared, codecs, print)
 
 
@@ -186,7 +192,7 @@ def moods(folder):
 def test_tokenizers_of_equal_size_are_not_equal(tmp_path):
     stored = pretrained(tmp_path / "pre", OLD)["params/encoder/words/table"]
     model, codecs = resolved(SAME_SIZE)
-    params, pieces = init_params(model, 0), piece_axes(model, codecs, shapes_of(model))
+    params, pieces = init_model_parameters(model, 0), piece_axes(model, codecs, shapes_of(model))
     taken = load_parts(
         (("encoder/words", str(tmp_path / "pre"), "encoder/words"),), tmp_path, params, print, (), pieces
     )
@@ -199,7 +205,7 @@ def test_tokenizers_of_equal_size_are_not_equal(tmp_path):
 def test_equal_tokenizers_copy_all_entries(tmp_path):
     stored = pretrained(tmp_path / "pre", OLD)
     model, codecs = resolved(OLD)
-    params = init_params(model, 0)
+    params = init_model_parameters(model, 0)
     lines: list[str] = []
     parts = (("encoder", str(tmp_path / "pre"), "encoder"),)
     taken = load_parts(parts, tmp_path, params, lines.append, pieces=piece_axes(model, codecs, shapes_of(model)))
@@ -212,11 +218,12 @@ def test_what_does_not_fit_is_refused(tmp_path):
     wider = dataclasses.replace(classifying(), model=ClassifierHead(bert().clone(dim=12)))
     model, codecs = resolved(NEW, wider)
     parts = (("encoder/words", str(tmp_path / "pre"), "encoder/words"),)
-    with pytest.raises(SeqlabError, match=r"encoder/words/table is \(300, 8\) in .*, but \(304, 12\) here"):
-        load_parts(parts, tmp_path, init_params(model, 0), print, pieces=piece_axes(model, codecs, shapes_of(model)))
+    params, pieces = init_model_parameters(model, 0), piece_axes(model, codecs, shapes_of(model))
+    with pytest.raises(SeqlabError, match=r"table is \(300, 8\) in .*, but \(304, 12\) here: use the same sizes"):
+        load_parts(parts, tmp_path, params, print, pieces=pieces)
     model, codecs = resolved(OLD)
     parts = (("encoder/words", str(tmp_path / "pre"), "encoder/stack/stack_0/self_norm"),)
     pieces = {"encoder/words/scale": PieceAxis(0, NEW)}
     like = {"params": {"encoder": {"words": {"scale": np.zeros(8, np.float32)}}}}
-    with pytest.raises(SeqlabError, match="the entries of encoder/words/scale are not pieces of a tokenizer in"):
+    with pytest.raises(SeqlabError, match="encoder/words/scale has no tokenizer in .*: initialize smaller parts"):
         load_parts(parts, tmp_path, like, print, pieces=pieces)

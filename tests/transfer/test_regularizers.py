@@ -20,8 +20,8 @@ from seqlab.layers.mixup import draw_mixture
 from seqlab.layers.nesting import with_fields
 from seqlab.layers.transformer import Stack
 from seqlab.models.classifier_head import ClassifierHead
-from seqlab.parametrizations.weight_norm import WeightNorm, weights_of
-from seqlab.runs.parametrized import apply_parametrization, init_parameters, trained_pattern
+from seqlab.parametrizations.weight_norm import WeightNorm, scale_directions
+from seqlab.runs.parametrized import apply_parametrization, init_experiment_parameters, trained_pattern
 from seqlab.system.errors import SeqlabError
 from seqlab.tasks.classification import Classification
 from seqlab.tasks.classification_distillation import ClassificationDistillation
@@ -147,7 +147,9 @@ def test_weight_normalization_against_its_definition(shape, count):
     random = np.random.default_rng(0)
     direction, norm = random.normal(size=shape), random.normal(size=shape[count:])
     expected = normalized_in_numpy(direction, norm, count)
-    np.testing.assert_allclose(weights_of(np.float32(direction), np.float32(norm)), expected, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(
+        scale_directions(np.float32(direction), np.float32(norm)), expected, rtol=1e-4, atol=1e-6
+    )
 
 
 def test_weight_normalization_of_a_model():
@@ -158,9 +160,9 @@ def test_weight_normalization_of_a_model():
         tiny_experiment(), model=s.model, task=LanguageModeling(), parametrization=WeightNorm(), optimizer=optimizer
     )
     assert trained_pattern(experiment) == ""
-    params = init_parameters(experiment)
+    params = init_experiment_parameters(experiment)
     applied = flatten_dict(jax.jit(functools.partial(apply_parametrization, experiment))(params), sep="/")
-    base = flatten_dict(init_parameters(dataclasses.replace(experiment, parametrization=None)), sep="/")
+    base = flatten_dict(init_experiment_parameters(dataclasses.replace(experiment, parametrization=None)), sep="/")
     for path, leaf in base.items():
         np.testing.assert_allclose(applied[path], leaf, rtol=1e-6, err_msg=path)
     assert params["added"]["params.decoder.stack_0.self_attention.out.kernel"]["norm"].shape == (8,)
@@ -171,7 +173,7 @@ def test_weight_normalization_of_a_model():
     before, moved = flatten_dict(state.params, sep="/"), flatten_dict(after.params, sep="/")
     assert all(not np.array_equal(before[path], moved[path]) for path in before)
     zero = {"direction": jnp.zeros((2, 2)), "norm": jnp.zeros(2)}
-    gradient = jax.grad(lambda tree: weights_of(**tree).sum())(zero)
+    gradient = jax.grad(lambda tree: scale_directions(**tree).sum())(zero)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
 
 

@@ -26,7 +26,7 @@ from seqlab.metrics.registry import score
 from seqlab.metrics.word_f1 import f1_of
 from seqlab.models import span_head
 from seqlab.models.span_head import SpanHead
-from seqlab.runs.parameters import init_params
+from seqlab.runs.parameters import init_model_parameters
 from seqlab.system.errors import SeqlabError
 from seqlab.tasks.span_extraction import SpanExtraction, best_span, span_of
 from seqlab.training.train import train
@@ -176,7 +176,7 @@ def test_diagnosis():
     experiment = small(catalogue.without_sizes(tiny), task, None)
     model = catalogue.resolve(experiment, codecs).model
     batch = task.collate(corpus, tiny_plan(task, corpus).batches(0, None)[0], codecs)
-    result = activations(functools.partial(task.loss, model), init_params(model, 0), batch)
+    result = activations(functools.partial(task.loss, model), init_model_parameters(model, 0), batch)
     assert "output" in result
     last, changed = last_targets(batch)
     np.testing.assert_array_equal(last, batch.inputs.mask.sum(1) - 1)
