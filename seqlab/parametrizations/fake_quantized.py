@@ -28,7 +28,7 @@ class FakeQuantized(Parametrization):
 
     def __post_init__(self) -> None:
         check_types(self, "parametrization.")
-        check_bits(self.bits)
+        check_bits("parametrization.bits", self.bits)
         check_pattern("parametrization.pattern", self.pattern)
 
     def apply(self, base: Mapping[str, Any], added: Params) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """Low-rank adapters (Hu et al. 2022): W + (alpha / rank) A B for each matrix that a pattern selects."""
 
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -9,8 +8,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from seqlab.parametrizations.parametrization import KERNELS, Parametrization
-from seqlab.system.checks import check_minimum, check_nonnegative, check_pattern
+from seqlab.parametrizations.parametrization import (
+    KERNELS,
+    Parametrization,
+    input_count,
+    key_of,
+    path_of,
+    select_matrices,
+)
+from seqlab.system.checks import check_minimum, check_nonnegative, check_pattern, check_types
 from seqlab.types import Params
 
 
@@ -28,24 +34,24 @@ class Lora(Parametrization):
     """Regular expression that the path of a matrix must contain, such as "(query|value)/kernel$"."""
 
     def __post_init__(self) -> None:
+        check_types(self, "parametrization.")
         check_minimum("parametrization.rank", self.rank, 1)
         check_nonnegative("parametrization.alpha", self.alpha)
         check_pattern("parametrization.pattern", self.pattern)
 
     def init(self, key: jax.Array, base: Mapping[str, Any], input_axes: Mapping[str, int]) -> Params:
-        added = {}
-        for i, (path, leaf) in enumerate(sorted(base.items())):
-            if leaf.ndim > 1 and re.search(self.pattern, path):
-                count = 1 if leaf.ndim == 2 else input_axes[path]
-                rows, columns = math.prod(leaf.shape[:count]), math.prod(leaf.shape[count:])
-                a = jax.random.normal(jax.random.fold_in(key, i), (rows, self.rank)) * rows**-0.5
-                added[path.replace("/", ".")] = {"a": a, "b": jnp.zeros((self.rank, columns))}
+        added, places = {}, {path: i for i, path in enumerate(sorted(base))}
+        for path, weights in select_matrices(base, self.pattern).items():
+            count = input_count(path, weights, input_axes)
+            rows, columns = math.prod(weights.shape[:count]), math.prod(weights.shape[count:])
+            a = jax.random.normal(jax.random.fold_in(key, places[path]), (rows, self.rank)) * rows**-0.5
+            added[key_of(path)] = {"a": a, "b": jnp.zeros((self.rank, columns))}
         return added
 
     def apply(self, base: Mapping[str, Any], added: Params) -> dict[str, Any]:
         scale, changed = self.alpha / self.rank, dict(base)
-        for name, pair in added.items():
-            path = name.replace(".", "/")
+        for key, pair in added.items():
+            path = path_of(key)
             changed[path] = base[path] + (scale * pair["a"] @ pair["b"]).reshape(base[path].shape)
         return changed
 

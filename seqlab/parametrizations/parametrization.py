@@ -24,8 +24,8 @@ class Parametrization(abc.ABC):
     """Whether the base is trained too by default, if the class defines `init`."""
 
     def init(self, key: jax.Array, base: Mapping[str, Any], input_axes: Mapping[str, int]) -> Params:
-        """Returns the added parameters, a tree of dicts whose keys contain no "/", given the base parameters by path.
-        Training starts from this base. By default nothing is added.
+        """Returns the added parameters, a tree of dicts whose keys contain no "/" (see `key_of`), given the base
+        parameters by path. Training starts from this base. By default nothing is added.
 
         `input_axes` maps the path of each parameter whose layer declares axes to the number of leading axes that its
         product sums over. Integer arrays are never trained.
@@ -55,3 +55,24 @@ def select_matrices(base: Mapping[str, Any], pattern: str) -> dict[str, Any]:
         examples = ", ".join(matrices[:3]) or "none"
         raise SeqlabError(f"the pattern {pattern!r} matches no matrix of this model; examples of paths: {examples}")
     return selected
+
+
+def input_count(path: str, weights: Any, input_axes: Mapping[str, int]) -> int:
+    """Returns the number of leading axes of a matrix that its product sums over. Raises `SeqlabError` if it has more
+    than two axes and its layer does not declare them.
+    """
+    if weights.ndim == 2:
+        return 1
+    if path not in input_axes:
+        raise SeqlabError(f"{path} has {weights.ndim} axes, but its layer does not declare them: call declare_axes")
+    return input_axes[path]
+
+
+def key_of(path: str) -> str:
+    """Returns the key of the added parameters of a base parameter, given its path: keys contain no "/"."""
+    return path.replace("/", ".")
+
+
+def path_of(key: str) -> str:
+    """Returns the path of the base parameter whose key is `key`."""
+    return key.replace(".", "/")

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from seqlab.layers.quantization import LARGEST, dequantize, pack, quantize, unpack
-from seqlab.parametrizations.parametrization import WEIGHTS, Parametrization, select_matrices
+from seqlab.parametrizations.parametrization import WEIGHTS, Parametrization, key_of, path_of, select_matrices
 from seqlab.system.checks import check_pattern, check_types
 from seqlab.system.errors import SeqlabError
 from seqlab.types import Params
@@ -27,12 +27,12 @@ class Quantized(Parametrization):
 
     def __post_init__(self) -> None:
         check_types(self, "parametrization.")
-        check_bits(self.bits)
+        check_bits("parametrization.bits", self.bits)
         check_pattern("parametrization.pattern", self.pattern)
 
     def init(self, key: jax.Array, base: Mapping[str, Any], input_axes: Mapping[str, int]) -> Params:
         return {
-            path.replace("/", "."): self.quantize_matrix(path, weights)
+            key_of(path): self.quantize_matrix(path, weights)
             for path, weights in select_matrices(base, self.pattern).items()
         }
 
@@ -46,8 +46,7 @@ class Quantized(Parametrization):
         return frozenset(select_matrices(base, self.pattern))
 
     def apply(self, base: Mapping[str, Any], added: Params) -> dict[str, Any]:
-        matrices = {name.replace(".", "/"): matrix for name, matrix in added.items()}
-        return {**base, **{path: dequantize_matrix(**matrix) for path, matrix in matrices.items()}}
+        return {**base, **{path_of(key): dequantize_matrix(**matrix) for key, matrix in added.items()}}
 
 
 def dequantize_matrix(integers: Any, scales: Any) -> jax.Array:
@@ -56,10 +55,10 @@ def dequantize_matrix(integers: Any, scales: Any) -> jax.Array:
     return dequantize(unpack(integers) if integers.dtype == jnp.uint8 else integers, jnp.asarray(scales))
 
 
-def check_bits(bits: int) -> None:
-    """Raises `SeqlabError` unless `bits` is 8 or 4."""
+def check_bits(name: str, bits: int) -> None:
+    """Raises `SeqlabError`, which names the field or option, unless `bits` is 8 or 4."""
     if bits not in LARGEST:
-        raise SeqlabError(f"bits must be 8 or 4, not {bits!r}")
+        raise SeqlabError(f"{name} must be 8 or 4, not {bits!r}")
 
 
 PARAMETRIZATION = Quantized

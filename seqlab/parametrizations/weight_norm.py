@@ -8,7 +8,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from seqlab.parametrizations.parametrization import KERNELS, Parametrization, select_matrices
+from seqlab.parametrizations.parametrization import (
+    KERNELS,
+    Parametrization,
+    input_count,
+    key_of,
+    path_of,
+    select_matrices,
+)
 from seqlab.system.checks import check_pattern, check_types
 from seqlab.types import Params
 
@@ -32,15 +39,15 @@ class WeightNorm(Parametrization):
     def init(self, key: jax.Array, base: Mapping[str, Any], input_axes: Mapping[str, int]) -> Params:
         added = {}
         for path, weights in select_matrices(base, self.pattern).items():
-            count = 1 if weights.ndim == 2 else input_axes[path]
-            added[path.replace("/", ".")] = {"direction": weights, "norm": channel_norms(weights, count)}
+            count = input_count(path, weights, input_axes)
+            added[key_of(path)] = {"direction": weights, "norm": channel_norms(weights, count)}
         return added
 
     def replaces(self, base: Mapping[str, Any], input_axes: Mapping[str, int]) -> frozenset[str]:
         return frozenset(select_matrices(base, self.pattern))
 
     def apply(self, base: Mapping[str, Any], added: Params) -> dict[str, Any]:
-        matrices = {name.replace(".", "/"): scale_directions(**matrix) for name, matrix in added.items()}
+        matrices = {path_of(key): scale_directions(**matrix) for key, matrix in added.items()}
         return {**base, **matrices}
 
 
@@ -51,12 +58,12 @@ def scale_directions(direction: Any, norm: Any) -> jax.Array:
     return direction * (norm / jnp.where(norms > 0, norms, 1.0))
 
 
-def channel_norms(weights: Any, input_count: int) -> jax.Array:
-    """Returns the norm of the weights of each output channel: over the leading `input_count` axes. The gradient of a
+def channel_norms(weights: Any, count: int) -> jax.Array:
+    """Returns the norm of the weights of each output channel: over the leading `count` axes. The gradient of a
     norm of 0 is 0.
     """
-    rows = math.prod(weights.shape[:input_count])
-    squares = jnp.square(jnp.asarray(weights)).reshape(rows, *weights.shape[input_count:]).sum(0)
+    rows = math.prod(weights.shape[:count])
+    squares = jnp.square(jnp.asarray(weights)).reshape(rows, *weights.shape[count:]).sum(0)
     return jnp.where(squares > 0, jnp.sqrt(jnp.where(squares > 0, squares, 1.0)), 0.0)
 
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from seqlab.parametrizations.quantized import Quantized
+from seqlab.parametrizations.quantized import Quantized, check_bits
 from seqlab.runs import manifest
 from seqlab.runs.base import without_base
 from seqlab.runs.derived import load_matrices, write_run
@@ -33,10 +33,10 @@ def quantize(run: Path, out: Path, bits: int) -> Sizes:
 
     Raises `SeqlabError` unless `bits` is 8 or 4.
     """
-    parametrization = Quantized(bits)
+    check_bits("--bits", bits)
     check_new(out)
     loaded = load_matrices(run)
-    experiment = dataclasses.replace(without_base(loaded.experiment), parametrization=parametrization)
+    experiment = dataclasses.replace(without_base(loaded.experiment), parametrization=Quantized(bits))
     params = jax.tree.map(np.asarray, parametrize(experiment, loaded.params))
     write_run(run, out, experiment, params, {"quantized": [loaded.step]})
     return Sizes(

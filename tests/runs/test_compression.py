@@ -240,7 +240,7 @@ def test_zeros_are_counted_by_kind():
             ("prune", "run", "--share", "0.5", "--heads", "--pattern", "inner"),
             "the selected matrices of this model have no attention heads: leave out --heads",
         ),
-        (("quantize", "run", "--bits", "3"), "bits must be 8 or 4, not 3"),
+        (("quantize", "run", "--bits", "3"), "--bits must be 8 or 4, not 3"),
         (("merge", "run"), "run has no parametrization to merge: use the run as it is"),
         (("merge", "nowhere"), "nowhere is not a run"),
     ],
@@ -324,7 +324,7 @@ def test_a_changed_number_of_bits_is_one_error(home, tmp_path, capsys):
     assert call(home, "quantize", "run", "--out", str(tmp_path / "int8")) == 0
     path = tmp_path / "int8" / "experiment.json"
     values = json.loads(path.read_text())
-    for bits, message in ((4, "the array"), (5, "bits must be 8 or 4, not 5"), ("8", "bits")):
+    for bits, message in ((4, "the array"), (5, "parametrization.bits must be 8 or 4, not 5"), ("8", "bits")):
         values["parametrization"]["bits"] = bits
         path.write_text(json.dumps(values))
         capsys.readouterr()

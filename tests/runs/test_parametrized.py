@@ -16,7 +16,7 @@ from seqlab.laws.tasks import tiny_tokenizer
 from seqlab.laws.training import Killed, tiny_experiment
 from seqlab.parametrizations.fake_quantized import FakeQuantized
 from seqlab.parametrizations.keep_zeros import KeepZeros
-from seqlab.parametrizations.parametrization import Parametrization
+from seqlab.parametrizations.parametrization import Parametrization, key_of
 from seqlab.parametrizations.quantized import Quantized
 from seqlab.runs import checkpoint, manifest
 from seqlab.runs.parameters import init_model_parameters
@@ -108,7 +108,7 @@ def test_replaced_parameters_are_absent():
     params = init_experiment_parameters(experiment)
     replaced = {path for path, leaf in base.items() if leaf.ndim > 1}
     assert leaves_of(params["params"]).keys() == {path.removeprefix("params/") for path in base.keys() - replaced}
-    assert params["added"].keys() == {path.replace("/", ".") for path in replaced}
+    assert params["added"].keys() == {key_of(path) for path in replaced}
     applied = leaves_of(apply_parametrization(experiment, params))
     assert {path: leaf.shape for path, leaf in applied.items()} == {path: leaf.shape for path, leaf in base.items()}
     for path, leaf in applied.items():
@@ -195,8 +195,8 @@ def test_mistakes_are_named(part, message):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Quantized(bits=3), "bits must be 8 or 4, not 3"),
-        (lambda: FakeQuantized(bits=16), "bits must be 8 or 4, not 16"),
+        (lambda: Quantized(bits=3), "parametrization.bits must be 8 or 4, not 3"),
+        (lambda: FakeQuantized(bits=16), "parametrization.bits must be 8 or 4, not 16"),
         (lambda: Quantized(pattern="["), "parametrization.pattern: '\\[' is not a regular expression"),
         (lambda: KeepZeros(pattern=3), "parametrization.pattern must be of type str"),
     ],

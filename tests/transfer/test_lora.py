@@ -14,8 +14,10 @@ from seqlab.config import Optimizer, Parallel
 from seqlab.laws.subject import make_subject, passes
 from seqlab.layers.nesting import with_fields
 from seqlab.parametrizations.lora import Lora
+from seqlab.parametrizations.weight_norm import WeightNorm
 from seqlab.runs import checkpoint, loading, manifest
 from seqlab.runs.parametrized import apply_parametrization, init_experiment_parameters
+from seqlab.system.errors import SeqlabError
 from seqlab.tasks.language_modeling import LanguageModeling
 from seqlab.training.train import train
 from tests.command import call
@@ -83,6 +85,30 @@ def test_a_kernel_of_three_axes_is_a_matrix():
     changed = Lora(rank=2, alpha=1.0).apply({"q/kernel": kernel}, added)["q/kernel"]
     expected = x @ kernel.reshape(6, 6) + 0.5 * x @ added["q.kernel"]["a"] @ added["q.kernel"]["b"]
     np.testing.assert_allclose((x @ np.asarray(changed).reshape(6, 6)), expected, rtol=1e-4)
+
+
+def test_the_key_of_a_matrix_is_its_place_among_all_parameters():
+    base = {"a/bias": np.zeros(3), "b/kernel": np.zeros((3, 2)), "c/table": np.zeros((9, 2))}
+    added = Lora(rank=4).init(jax.random.key(5), base, {})
+    assert added.keys() == {"b.kernel"}
+    expected = jax.random.normal(jax.random.fold_in(jax.random.key(5), 1), (3, 4)) * 3**-0.5
+    np.testing.assert_array_equal(added["b.kernel"]["a"], expected)
+
+
+def test_a_wrong_pattern_is_refused():
+    message = "the pattern 'nowhere' matches no matrix of this model; examples of paths: a/kernel"
+    with pytest.raises(SeqlabError, match=message):
+        Lora(pattern="nowhere").init(jax.random.key(0), {"a/kernel": np.zeros((2, 3))}, {})
+    with pytest.raises(SeqlabError, match="parametrization.rank must be of type int, not '3'"):
+        Lora(rank="3")
+
+
+@pytest.mark.parametrize("parametrization", [Lora(), WeightNorm()])
+def test_axes_that_a_layer_does_not_declare_are_refused(parametrization):
+    base = {"a/kernel": np.zeros((2, 3, 4))}
+    with pytest.raises(SeqlabError, match="a/kernel has 3 axes, but its layer does not declare them: call declare_"):
+        parametrization.init(jax.random.key(0), base, {})
+    assert parametrization.init(jax.random.key(0), base, {"a/kernel": 2}).keys() == {"a.kernel"}
 
 
 def test_the_base_is_frozen_bit_for_bit(home):
