@@ -68,6 +68,18 @@ def check_one_tokenizer(codecs: Codecs, columns: Sequence[str]) -> None:
         raise SeqlabError(f"the columns {first!r} and {second!r} need one tokenizer: set text.joint to True")
 
 
+def row_targets(
+    corpus: Corpus, column: str, batch_plan: BatchPlan, dtype: Any = np.int32
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the targets and the weights [B] of a batch with one target per row: the single element of the row in a
+    column, with the weight 1. Both are 0 in rows that fill up the batch. Raises `SeqlabError` as `single_values`.
+    """
+    count = len(batch_plan.indices)
+    targets, weights = np.zeros(batch_plan.row_count, dtype), np.zeros(batch_plan.row_count, np.float32)
+    targets[:count], weights[:count] = single_values(corpus, column, batch_plan), 1.0
+    return targets, weights
+
+
 def single_values(corpus: Corpus, column: str, batch_plan: BatchPlan) -> np.ndarray:
     """Returns the single element of each row in a column. Raises `SeqlabError` unless each row has exactly one."""
     rows = [corpus.row(column, i) for i in batch_plan.indices]

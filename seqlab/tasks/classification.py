@@ -18,7 +18,7 @@ from seqlab.codecs.codec import Codecs
 from seqlab.codecs.label import Label
 from seqlab.codecs.sentencepiece import SentencePiece
 from seqlab.config import Batching
-from seqlab.data.batches import single_values
+from seqlab.data.batches import row_targets
 from seqlab.data.corpus import Corpus
 from seqlab.data.padding import pad_inputs
 from seqlab.data.plan_cache import bucket_plan
@@ -63,9 +63,7 @@ class Classification(Task):
 
     def collate(self, corpus: Corpus, batch_plan: BatchPlan, codecs: Codecs, draw: Draw = None) -> Batch:
         sources = [corpus.row("source", i)[: self.max_tokens] for i in batch_plan.indices]
-        targets, weights = np.zeros(batch_plan.row_count, np.int32), np.zeros(batch_plan.row_count, np.float32)
-        targets[: len(batch_plan.indices)] = single_values(corpus, "label", batch_plan)
-        weights[: len(batch_plan.indices)] = 1.0
+        targets, weights = row_targets(corpus, "label", batch_plan)
         inputs = pad_inputs(sources, codecs["source"], batch_plan.shape[0], batch_plan.row_count)
         return Batch(inputs, None, targets, weights)
 

@@ -15,7 +15,7 @@ from seqlab.codecs.codec import Codecs
 from seqlab.codecs.label import Label
 from seqlab.codecs.sentencepiece import SentencePiece
 from seqlab.config import Batching
-from seqlab.data.batches import check_one_tokenizer, single_values
+from seqlab.data.batches import check_one_tokenizer, row_targets
 from seqlab.data.corpus import Corpus
 from seqlab.data.padding import joined_pair, pair_inputs
 from seqlab.data.plan_cache import bucket_plan
@@ -57,9 +57,7 @@ class PairClassification(Task):
         sequence, have different tokenizers.
         """
         check_one_tokenizer(codecs, self.input_columns)
-        targets, weights = np.zeros(batch_plan.row_count, np.int32), np.zeros(batch_plan.row_count, np.float32)
-        targets[: len(batch_plan.indices)] = single_values(corpus, "label", batch_plan)
-        weights[: len(batch_plan.indices)] = 1.0
+        targets, weights = row_targets(corpus, "label", batch_plan)
         first, second = ([corpus.row(column, i) for i in batch_plan.indices] for column in self.input_columns)
         rows = self.joined(first, second, codecs["source"].eos)
         inputs = pair_inputs(rows, codecs["source"], batch_plan.shape[0], batch_plan.row_count)

@@ -10,7 +10,7 @@ import numpy as np
 from seqlab.codecs.codec import Codec, Codecs
 from seqlab.codecs.numbers import Numbers
 from seqlab.config import Batching
-from seqlab.data.batches import single_values
+from seqlab.data.batches import row_targets
 from seqlab.data.corpus import Corpus
 from seqlab.data.padding import pad_inputs
 from seqlab.data.plan_cache import bucket_plan
@@ -55,9 +55,7 @@ class Regression(Task):
         return bucket_plan(self, corpus, batching, sizes)
 
     def collate(self, corpus: Corpus, batch_plan: BatchPlan, codecs: Codecs, draw: Draw = None) -> Batch:
-        targets, weights = np.zeros((2, batch_plan.row_count), np.float32)
-        targets[: len(batch_plan.indices)] = single_values(corpus, "target", batch_plan)
-        weights[: len(batch_plan.indices)] = 1.0
+        targets, weights = row_targets(corpus, "target", batch_plan, np.float32)
         sources = [corpus.row("source", i) for i in batch_plan.indices]
         inputs = pad_inputs(sources, codecs["source"], batch_plan.shape[0], batch_plan.row_count)
         return Batch(inputs, None, targets, weights)
