@@ -42,6 +42,17 @@ def ranked_classes(logits: np.ndarray, names: tuple[str, ...]) -> list[Predictio
     return [Prediction(names[i], probabilities[i]) for i in np.argsort(-logits, kind="stable")]
 
 
+def predict_tags(
+    trained: TrainedModel, rows: Sequence[Any], places_of: Callable[[Any], Any]
+) -> list[list[Prediction]]:
+    """Returns the most likely labels of each row of the source, at the positions that `places_of` selects in it."""
+    codec, predictions = trained.codecs["label"], []
+    for row, logits in zip(rows, outputs_of(trained, rows), strict=True):
+        tags = logits[places_of(row)].argmax(-1).tolist()
+        predictions.append([Prediction(codec.decode(tags), details={"tags": [codec.names[i] for i in tags]})])
+    return predictions
+
+
 def room_for(rows: Sequence[np.ndarray], longest: int | None) -> int:
     """Returns the length of a batch: a power of two, so that there are few shapes, but at most the maximum of the
     model. Images are not padded.

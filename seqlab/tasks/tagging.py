@@ -15,7 +15,7 @@ from seqlab.data.padding import pad, pad_inputs
 from seqlab.data.plan_cache import bucket_plan
 from seqlab.data.plans import BatchPlan, Plan
 from seqlab.data.task import Draw, Prediction, Task
-from seqlab.decoding.outputs import outputs_of
+from seqlab.decoding.outputs import predict_tags
 from seqlab.decoding.trained import TrainedModel
 from seqlab.layers.losses import tagger_loss
 from seqlab.system.errors import SeqlabError
@@ -53,11 +53,7 @@ class Tagging(Task):
 
     def predict(self, trained: TrainedModel, examples: Mapping[str, Sequence[Any]]) -> list[list[Prediction]]:
         """Returns the most likely label of each symbol."""
-        codec, predictions = trained.codecs["label"], []
-        for source, logits in zip(examples["source"], outputs_of(trained, examples["source"]), strict=True):
-            tags = logits[: len(source)].argmax(-1).tolist()
-            predictions.append([Prediction(codec.decode(tags), details={"tags": [codec.names[i] for i in tags]})])
-        return predictions
+        return predict_tags(trained, examples["source"], lambda source: slice(len(source)))
 
 
 TASK = Tagging

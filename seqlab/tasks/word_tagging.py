@@ -1,6 +1,6 @@
 """Tagging of words, which are divided into tokens: predicts a label for each word. Metrics: span F1 and exact match.
 
-A word begins after a blank. Its label is predicted at its first token (Devlin et al. 2019, section 5.3).
+A word begins after a space. Its label is predicted at its first token (Devlin et al. 2019, section 5.3).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +19,7 @@ from seqlab.data.padding import pad_inputs
 from seqlab.data.plan_cache import bucket_plan
 from seqlab.data.plans import BatchPlan, Plan
 from seqlab.data.task import Draw, Prediction, Task
-from seqlab.decoding.outputs import outputs_of
+from seqlab.decoding.outputs import predict_tags
 from seqlab.decoding.trained import TrainedModel
 from seqlab.layers.losses import tagger_loss
 from seqlab.system.errors import SeqlabError
@@ -58,18 +58,17 @@ class WordTagging(Task):
 
     def predict(self, trained: TrainedModel, examples: Mapping[str, Sequence[Any]]) -> list[list[Prediction]]:
         """Returns the most likely label of each word."""
-        codec, predictions = trained.codecs["label"], []
-        for source, logits in zip(examples["source"], outputs_of(trained, examples["source"]), strict=True):
-            tags = logits[first_tokens(np.asarray(source, np.int64), trained.codecs["source"])].argmax(-1).tolist()
-            predictions.append([Prediction(codec.decode(tags), details={"tags": [codec.names[i] for i in tags]})])
-        return predictions
+        codec = trained.codecs["source"]
+        return predict_tags(
+            trained, examples["source"], lambda source: first_tokens(np.asarray(source, np.int64), codec)
+        )
 
 
 def mismatch(index: int | np.integer, words: int | np.integer, labels: int | np.integer) -> str:
     """Returns what is wrong with an example that does not have one label per word."""
     return (
-        f"example {index + 1} has {words} words but {labels} labels: each word needs one label, and the tokenizer "
-        "must be of the kind bpe or word"
+        f"example {index + 1} has {words} words but {labels} labels: give each word one label, and set "
+        "text.kind to bpe or word"
     )
 
 
