@@ -6,17 +6,19 @@ The reference "teacher" names its run: `--references teacher ../teacher`.
 from dataclasses import dataclass
 from typing import Any
 
-from seqlab.layers.losses import cross_entropy, model_outputs
+import jax
+
+from seqlab.layers.losses import model_outputs
 from seqlab.system.errors import SeqlabError
 from seqlab.tasks.classification import Classification
-from seqlab.tasks.distillation import check_share, teacher_of
+from seqlab.tasks.distillation import check_share, mix_losses, teacher_of
 from seqlab.types import Batch, Context, Loss, Params
 
 
 @dataclass(frozen=True)
 class ClassificationDistillation(Classification):
-    """The loss is a weighted sum of the squared error of the logits and of the cross-entropy with the labels of the
-    data. In evaluation only the labels count.
+    """The loss is a weighted sum of the mean squared error of the logits and of the cross-entropy with the labels of
+    the data. In evaluation only the labels count.
     """
 
     share: float = 1.0
@@ -29,15 +31,17 @@ class ClassificationDistillation(Classification):
             raise SeqlabError("task.mixup is not supported with a teacher: leave it at 0")
 
     def loss(self, model: Any, params: Params, batch: Batch, context: Context) -> Loss:
+        """Returns `share` times the mean squared error of the logits plus 1 - `share` times the cross-entropy with
+        the targets; in evaluation only the latter.
+        """
         teacher, train = teacher_of(context), context.key is not None
         logits = model_outputs(model, params, batch.inputs, context.key)
-        smoothing = self.label_smoothing if train else 0.0
-        loss, weight, sums = cross_entropy(logits, batch.targets, batch.weights, smoothing)
-        if not train:
-            return Loss(loss, weight, sums)
-        expected = model_outputs(teacher.model, teacher.params, batch.inputs)
-        distance = ((logits - expected) ** 2).mean(-1)
-        return Loss(self.share * (distance * batch.weights).sum() + (1 - self.share) * loss, weight, sums)
+
+        def distance() -> jax.Array:
+            expected = model_outputs(teacher.model, teacher.params, batch.inputs)
+            return ((logits - expected) ** 2).mean(-1)
+
+        return mix_losses(logits, batch, train, self.share, self.label_smoothing, distance)
 
 
 TASK = ClassificationDistillation

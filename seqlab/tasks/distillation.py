@@ -1,8 +1,9 @@
-"""Translation with a teacher: trains a student on the teacher's distribution of each word (Kim & Rush 2016).
+"""Translation with a teacher: trains a student on the teacher's distribution over each token (Kim & Rush 2016).
 
 The reference "teacher" names its run: `--references teacher ../teacher`.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,12 +19,12 @@ TEACHER = "teacher"
 
 @dataclass(frozen=True)
 class Distillation(Translation):
-    """The loss is a weighted sum of the cross-entropy with the teacher's distribution and with the words of the data.
-    In evaluation only the words count.
+    """The loss is a weighted sum of the cross-entropy with the teacher's distribution and with the target tokens. In
+    evaluation only the target tokens count.
     """
 
     share: float = 0.5
-    """Weight of the teacher's distribution, from 0 to 1; the words of the data have the rest."""
+    """Weight of the teacher's distribution, from 0 to 1; the target tokens have the rest."""
     temperature: float = 1.0
     """Temperature of both distributions. The gradients are multiplied by its square, as in Hinton et al. (2015)."""
 
@@ -36,19 +37,40 @@ class Distillation(Translation):
             raise SeqlabError("task.loss_chunk must be 0: distillation compares the logits of all positions")
 
     def loss(self, model: Any, params: Params, batch: Batch, context: Context) -> Loss:
+        """Returns `share` times the cross-entropy with the teacher's distribution plus 1 - `share` times that with
+        the targets; in evaluation only the latter.
+        """
         teacher, train = teacher_of(context), context.key is not None
         rngs = {"dropout": context.key} if train else None
         logits = model.apply(params, batch.inputs, batch.prefix, train=train, rngs=rngs, method="outputs")
-        smoothing = self.label_smoothing if train else 0.0
-        loss, weight, sums = cross_entropy(logits, batch.targets, batch.weights, smoothing)
-        if not train:
-            return Loss(loss, weight, sums)
-        expected = teacher.model.apply(teacher.params, batch.inputs, batch.prefix, train=False, method="outputs")
-        probabilities = jax.nn.softmax(expected / self.temperature)
-        log_probs = jax.nn.log_softmax(logits / self.temperature)
-        distance = -(probabilities * log_probs).sum(-1) * self.temperature**2
-        del sums["correct"]
-        return Loss(self.share * (distance * batch.weights).sum() + (1 - self.share) * loss, weight, sums)
+
+        def distance() -> jax.Array:
+            expected = teacher.model.apply(teacher.params, batch.inputs, batch.prefix, train=False, method="outputs")
+            probabilities = jax.nn.softmax(expected / self.temperature)
+            log_probs = jax.nn.log_softmax(logits / self.temperature)
+            return -(probabilities * log_probs).sum(-1) * self.temperature**2
+
+        loss = mix_losses(logits, batch, train, self.share, self.label_smoothing, distance)
+        if train:
+            del loss.sums["correct"]
+        return loss
+
+
+def mix_losses(
+    logits: jax.Array,
+    batch: Batch,
+    train: bool,
+    share: float,
+    label_smoothing: float,
+    distance: Callable[[], jax.Array],
+) -> Loss:
+    """Returns `share` times the distance from the teacher plus 1 - `share` times the cross-entropy with the targets;
+    in evaluation the cross-entropy, without label smoothing. `distance` returns the distance of each target.
+    """
+    loss, weight, sums = cross_entropy(logits, batch.targets, batch.weights, label_smoothing if train else 0.0)
+    if train:
+        loss = share * (distance() * batch.weights).sum() + (1 - share) * loss
+    return Loss(loss, weight, sums)
 
 
 def check_share(share: float) -> None:
