@@ -263,6 +263,9 @@ class SpanPredictor(Tagger, Protocol):
         """Returns float32 logits [B P 2] and the mask of real positions [B P]."""
         ...
 
+    def tag(self, inputs: Any, *, train: bool) -> Any:
+        return self.predict_span(inputs, train=train)
+
 
 @runtime_checkable
 class Regressor(Model, Protocol):

@@ -89,7 +89,10 @@ def tagger_loss(model: Any, params: Params, batch: Batch, context: Context) -> L
     """
     logits = model_outputs(model, params, batch.inputs, context.key)
     if logits.shape[:2] != batch.targets.shape:
-        raise SeqlabError(f"{logits.shape[1]} outputs for {batch.targets.shape[1]} positions: tag every position")
+        raise SeqlabError(
+            f"{type(model).__name__} has {logits.shape[1]} outputs for {batch.targets.shape[1]} positions: use an "
+            "encoder with one output per position"
+        )
     return Loss(*cross_entropy(logits, batch.targets, batch.weights))
 
 

@@ -30,8 +30,5 @@ class SpanHead(EncoderHead, SpanPredictor):
         output = Dense("bsd,dc->bsc", (encoded.values.shape[-1], 2), dtype=self.dtype, name="output")
         return output(encoded.values), encoded.mask
 
-    def tag(self, inputs: Inputs, *, train: bool) -> tuple[Float[Array, "B P 2"], Bool[Array, "B P"]]:
-        return self.predict_span(inputs, train=train)
-
 
 TINY = SpanHead(RecurrentEncoder(Words(vocabulary=9), dim=8, both_ways=True))
