@@ -4,10 +4,9 @@
 
 from flax import linen as nn
 
-from seqlab.layers.hierarchy import document_vector, members, segments_of
+from seqlab.layers.hierarchy import document_vector, segments_of
 from seqlab.layers.recurrent import Bidirectional
 from seqlab.readers.words import Words
-from seqlab.system.checks import check_minimum
 from seqlab.types import Encoded, Encoder, Tokens
 
 
@@ -40,13 +39,11 @@ class HierarchicalEncoder(nn.Module, Encoder):
 
     @nn.compact
     def encode(self, inputs: Tokens, *, train: bool) -> Encoded:
-        check_minimum("sentences", self.sentences, 1)
         x, mask = self.reader.read(inputs, self.dim)
         sizes = (self.cell, 1, x.shape[-1], self.hidden, self.dropout, self.dtype)
         words, _ = Bidirectional(*sizes, name="word_encoder")(x, mask, segments=segments_of(inputs), train=train)
-        parts = members(inputs, self.sentences)
-        options = (self.cell, self.hidden, self.dropout, self.dtype)
-        summary = document_vector(words, parts, *options, train=train)
+        options = (self.sentences, self.cell, self.hidden, self.dropout, self.dtype)
+        summary = document_vector(words, inputs, *options, train=train)
         return Encoded(words, mask, summary)
 
 

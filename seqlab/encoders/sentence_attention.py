@@ -9,9 +9,8 @@ from flax import linen as nn
 
 from seqlab.encoders.bert import BertEncoder
 from seqlab.layers.head import EncoderHead, encode_inputs
-from seqlab.layers.hierarchy import document_vector, members
+from seqlab.layers.hierarchy import document_vector
 from seqlab.readers.words import Words
-from seqlab.system.checks import check_minimum
 from seqlab.system.errors import SeqlabError
 from seqlab.types import Encoded, Encoder, Tokens
 
@@ -39,15 +38,14 @@ class SentenceAttentionEncoder(EncoderHead, Encoder):
 
     @nn.compact
     def encode(self, inputs: Tokens, *, train: bool) -> Encoded:
-        check_minimum("sentences", self.sentences, 1)
         encoded = encode_inputs(self.encoder, inputs, train=train)
         if encoded.mask.shape != inputs.mask.shape:
             raise SeqlabError(
                 f"{type(self.encoder).__name__} returns {encoded.mask.shape[1]} positions for "
                 f"{inputs.mask.shape[1]} tokens: sentences need a vector for each token"
             )
-        parts, options = members(inputs, self.sentences), (self.cell, self.hidden, self.dropout, self.dtype)
-        summary = document_vector(encoded.values, parts, *options, train=train)
+        options = (self.sentences, self.cell, self.hidden, self.dropout, self.dtype)
+        summary = document_vector(encoded.values, inputs, *options, train=train)
         return Encoded(encoded.values, encoded.mask, summary)
 
 

@@ -8,6 +8,7 @@ from seqlab.layers.attention import masked_softmax
 from seqlab.layers.axes import declare_axes
 from seqlab.layers.dense import Dense
 from seqlab.layers.recurrent import Bidirectional
+from seqlab.system.checks import check_minimum
 from seqlab.types import Tokens
 
 
@@ -49,7 +50,8 @@ class Pool(nn.Module):
 
 def document_vector(
     words: Float[Array, "B S E"],
-    parts: Bool[Array, "B N S"],
+    inputs: Tokens,
+    sentences: int,
     cell: str,
     hidden: int,
     dropout: float,
@@ -58,12 +60,15 @@ def document_vector(
     train: bool,
 ) -> Float[Array, "B D"]:
     """Returns a vector of each document, D = 2 `hidden`: a pooled vector of the words of each sentence, a recurrent
-    encoder of the sentences, and its pooled output (Yang et al. 2016). `parts` are the words of each sentence.
+    encoder of the sentences, and its pooled output (Yang et al. 2016). `words` are the vectors of the tokens
+    `inputs`. There are at most `sentences` sentences: later ones are merged into the last one.
 
     Call it in a compact method, whose module owns the layers "word_attention", "sentence_encoder" and
     "sentence_attention".
     """
-    width, real = 2 * hidden, parts.any(-1)
+    check_minimum("sentences", sentences, 1)
+    parts, width = members(inputs, sentences), 2 * hidden
+    real = parts.any(-1)
     x = Pool(width, dtype, name="word_attention")(words, parts)
     sizes = (cell, 1, x.shape[-1], hidden, dropout, dtype)
     x, _ = Bidirectional(*sizes, name="sentence_encoder")(x, real, train=train)

@@ -153,8 +153,8 @@ MUTANTS = [
     (
         Mutant(
             "words of all sentences together",
-            "encoders.sentence_attention",
-            "members(inputs, self.sentences)",
+            "layers.hierarchy",
+            "members(inputs, sentences)",
             "members(inputs, 1)",
             ENCODERS + "test_sentences_on_another_encoder",
         ),
