@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from tyro.conf import arg
 
 from seqlab.cli.options import NO_SEARCH, SINGLE_PROCESS, Checkpoint, Parts, ProcessOptions, RunFolder, SearchOptions
-from seqlab.cli.start import check_output, load_generator, start_computing, use_parts
+from seqlab.cli.start import check_input, check_output, load_generator, start_computing, use_parts
 from seqlab.system.checks import check_minimum
 from seqlab.system.errors import SeqlabError
 
@@ -150,9 +150,7 @@ def pause_of(path: Path | None, flush_ms: int) -> float | None:
 def check_files(files: Files, is_cluster: bool) -> None:
     """Raises `SeqlabError` for files that cannot be read or written, and for options that need others."""
     for name in ("input", "prefixes", "constraints"):
-        path = getattr(files, name)
-        if path is not None and (path.is_dir() or not path.exists()):
-            raise SeqlabError(f"--{name} {path}: {'this is a folder' if path.is_dir() else 'no such file'}")
+        check_input(getattr(files, name), f"--{name}")
     if (files.resume or files.shard != "1/1") and (files.input is None or not files.input.is_file()):
         raise SeqlabError(f"--{'resume' if files.resume else 'shard'} needs an input file: give --input")
     if files.resume and files.output is None:
@@ -221,8 +219,7 @@ def predict(
 
     check_output(output, input)
     check_minimum("--nbest", nbest, 1)
-    if input is not None and not input.is_file():
-        raise SeqlabError(f"--input {input}: {'this is a folder' if input.is_dir() else 'no such file'}")
+    check_input(input, "--input")
     pause = pause_of(input, flush_ms)
     start_computing()
     loaded = load(run, checkpoint)

@@ -6,7 +6,7 @@ from typing import Annotated
 from tyro.conf import arg
 
 from seqlab.cli.options import Checkpoint, Parts, RunFolder
-from seqlab.cli.start import check_output, start_computing, use_parts
+from seqlab.cli.start import check_input, check_output, start_computing, use_parts
 from seqlab.system.errors import SeqlabError
 
 
@@ -27,8 +27,7 @@ def embed(
     check_output(output, input)
     if output.suffix != ".npy":
         raise SeqlabError(f"--output {output}: the name of the output must end in .npy")
-    if not input.is_file():
-        raise SeqlabError(f"--input {input}: {'this is a folder' if input.is_dir() else 'no such file'}")
+    check_input(input, "--input", read_twice=True)
     start_computing()
     from seqlab.decoding.embeddings import embed_file
     from seqlab.runs.loading import load

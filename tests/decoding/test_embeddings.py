@@ -81,8 +81,9 @@ def test_a_masked_language_model_and_a_compressed_file(home):
     ("arguments", "message"),
     [
         (("--input", "empty.txt"), "empty.txt is empty: there is no line to embed"),
-        (("--input", "nowhere.txt"), "--input nowhere.txt: no such file"),
-        (("--input", "classifier"), "--input classifier: this is a folder"),
+        (("--input", "nowhere.txt"), "--input nowhere.txt: no such file: check the path"),
+        (("--input", "classifier"), "--input classifier: this is a folder: give a file"),
+        (("--input", "/dev/null"), "--input /dev/null: this is not a file and cannot be read twice"),
         (("--output", "no/out.npy"), "no/out.npy cannot be written because the folder no does not exist: "),
         (("--output", "out.txt"), "--output out.txt: the name of the output must end in .npy"),
         (("--input", "long.txt"), f"long.txt:2: 24 tokens, but the model reads at most {LONGEST}: shorten the line"),

@@ -200,7 +200,7 @@ def test_list(home, capsys, kind):
         ),
         (["decode", "nowhere"], "nowhere is not a run"),
         (["decode", "run", "--checkpoint", "99"], "no checkpoint '99': choose best, last or a step (2, 4)"),
-        (["decode", "run", "--input", "missing.txt"], "--input missing.txt: no such file"),
+        (["decode", "run", "--input", "missing.txt"], "--input missing.txt: no such file: check the path"),
         (
             ["decode", "run", "--output", "no/folder/out", "--input", "tiny.py"],
             "because the folder no/folder does not exist",
