@@ -12,19 +12,16 @@ import time
 from pathlib import Path
 from typing import Annotated, Any
 
-import jax
 import tyro
 from tyro.conf import Positional, arg
 
 from seqlab.cli.options import DATA_DIR
 from seqlab.data.records import prepare_split
 from seqlab.metrics.registry import score
-from seqlab.runs.checkpoint import parameters_of, restore
+from seqlab.runs.checkpoint import byte_count, parameters_of, restore
 from seqlab.runs.loading import load
 from seqlab.system.compilation import keep_compilations
 from seqlab.system.errors import SeqlabError
-
-MIB = 1 << 20
 
 
 def measure(folder: Path, split: str, beam: int) -> dict[str, Any]:
@@ -38,8 +35,8 @@ def measure(folder: Path, split: str, beam: int) -> dict[str, Any]:
     texts = run.translate(sources, beam=beam)
     seconds = time.perf_counter() - begin
     scores = [result._asdict() for result in score("bleu", texts, [[example["target"] for example in examples]])]
-    size = sum(leaf.nbytes for leaf in jax.tree.leaves(parameters_of(restore(folder, run.step)))) / MIB
-    costs = {"sentences per second": len(sources) / seconds, "MiB": size}
+    size = byte_count(parameters_of(restore(folder, run.step)))
+    costs = {"sentences per second": len(sources) / seconds, "MiB": size / 2**20}
     scores += [{"name": name, "value": value, "signature": f"beam:{beam}"} for name, value in costs.items()]
     return {"scores": scores, "data": {"sha256": data.hashes[split], **data.origin}}
 

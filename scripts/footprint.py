@@ -20,12 +20,11 @@ from tyro.conf import Positional, arg
 
 from seqlab import catalogue
 from seqlab.data.codec_files import load_codecs
+from seqlab.runs.checkpoint import checkpoint_size
 from seqlab.runs.manifest import checkpoint_steps
 from seqlab.runs.parametrized import parameter_shapes, trained_pattern
 from seqlab.runs.trainable import split as split_params
 from seqlab.system.errors import SeqlabError
-
-MIB = 1 << 20
 
 
 def trainable_count(run: Path) -> int:
@@ -45,11 +44,10 @@ def costs(run: Path) -> dict[str, float]:
         raise SeqlabError(f"{run} has {len(steps)} checkpoints: the time needs two")
     first, last = (run / "checkpoints" / str(step) for step in (steps[0], steps[-1]))
     seconds = (last / "state").stat().st_mtime - (first / "state").stat().st_mtime
-    size = sum(path.stat().st_size for path in last.rglob("*") if path.is_file())
     return {
         "trainable parameters": trainable_count(run),
         "seconds per step": seconds / (steps[-1] - steps[0]),
-        "checkpoint MiB": size / MIB,
+        "checkpoint MiB": checkpoint_size(run, steps[-1]) / 2**20,
     }
 
 

@@ -22,7 +22,7 @@ def average(run: Path, last: int, out: Path) -> list[int]:
     experiment = catalogue.load_experiment(run / "experiment.json")
     check_new(out)
     params, steps = mean_parameters(run, last, experiment.validation.every, experiment.steps)
-    write_run(run, out, experiment, params, {"averaged": steps})
+    write_run(run, out, experiment, params, "averaged", steps)
     return steps
 
 

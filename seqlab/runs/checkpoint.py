@@ -22,7 +22,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from seqlab.runs.manifest import checkpoint_steps, verify
+from seqlab.runs.manifest import checkpoint_steps, read_manifest, verify
 from seqlab.system.digests import digest_of
 from seqlab.system.errors import SeqlabError
 
@@ -134,6 +134,17 @@ def saved_tree(state: Any) -> dict[str, Any]:
 def parameters_of(tree: dict[str, Any]) -> Any:
     """Returns the parameters for validation and decoding: the moving average, if the checkpoint has one."""
     return tree.get("average", tree["params"])
+
+
+def byte_count(tree: Any) -> int:
+    """Returns the number of bytes of the arrays of a tree in memory."""
+    return sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
+
+
+def checkpoint_size(run: Path, step: int) -> int:
+    """Returns the number of bytes of the files of a checkpoint."""
+    folder = run / "checkpoints" / str(step) / "state"
+    return sum((folder / name).stat().st_size for name in read_manifest(run, step)["files"])
 
 
 def fingerprint(run: Path, step: int) -> str:

@@ -20,19 +20,19 @@ from seqlab.system.untrusted import resolve_inside
 from seqlab.types import Counted, Params
 
 
-def write_run(source: Path, out: Path, experiment: Experiment, params: Params, steps: dict[str, list[int]]) -> None:
+def write_run(source: Path, out: Path, experiment: Experiment, params: Params, change: str, steps: list[int]) -> None:
     """Writes the run `out`, which has this experiment, these parameters in its only checkpoint, and the codecs of the
     run `source`.
 
-    The new run can decode but not resume training, since it has no optimizer state. `steps` names the change, and the
-    checkpoints of `source` that were used, of which the new checkpoint has the last step.
+    The new run can decode but not resume training, since it has no optimizer state. `change`, such as "pruned", and
+    the `steps` of the checkpoints of `source` that it used are recorded. The new checkpoint has the last of these
+    steps.
     """
-    ((_, used),) = steps.items()
     with atomic_folder(out) as part:
         save_codecs(load_codecs(source, experiment.task.columns), part)
         catalogue.save_experiment(relocate_references(experiment, source, out), part / "experiment.json")
         shutil.copyfile(resolve_inside(source, RUN_RECORD), part / RUN_RECORD)
-        saving.save_alone(part, {"params": params, "step": np.int32(used[-1])}, used[-1], dict(steps))
+        saving.save_alone(part, {"params": params, "step": np.int32(steps[-1])}, steps[-1], {change: steps})
 
 
 def relocate_references(experiment: Experiment, source: Path, out: Path) -> Experiment:
@@ -70,5 +70,5 @@ def merge(run: Path, out: Path) -> int:
     if loaded.experiment.parametrization is None:
         raise SeqlabError(f"{run} has no parametrization to merge: use the run as it is")
     experiment = dataclasses.replace(without_base(loaded.experiment), parametrization=None)
-    write_run(run, out, experiment, jax.tree.map(np.asarray, loaded.params), {"merged": [loaded.step]})
+    write_run(run, out, experiment, jax.tree.map(np.asarray, loaded.params), "merged", [loaded.step])
     return loaded.step

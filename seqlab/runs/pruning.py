@@ -59,7 +59,7 @@ def prune(
         )
     params = unflatten_dict({**base, **pruned}, sep="/")
     experiment = dataclasses.replace(without_base(loaded.experiment), parametrization=None)
-    write_run(run, out, experiment, params, {"pruned": [loaded.step]})
+    write_run(run, out, experiment, params, "pruned", [loaded.step])
     return count_zeros(pruned)
 
 

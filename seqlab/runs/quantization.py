@@ -8,8 +8,8 @@ import jax
 import numpy as np
 
 from seqlab.parametrizations.quantized import Quantized, check_bits
-from seqlab.runs import manifest
 from seqlab.runs.base import without_base
+from seqlab.runs.checkpoint import byte_count, checkpoint_size
 from seqlab.runs.derived import load_matrices, write_run
 from seqlab.runs.parametrized import apply_parametrization, parametrize
 from seqlab.system.files import check_new
@@ -38,24 +38,14 @@ def quantize(run: Path, out: Path, bits: int) -> Sizes:
     loaded = load_matrices(run)
     experiment = dataclasses.replace(without_base(loaded.experiment), parametrization=Quantized(bits))
     params = jax.tree.map(np.asarray, parametrize(experiment, loaded.params))
-    write_run(run, out, experiment, params, {"quantized": [loaded.step]})
+    write_run(run, out, experiment, params, "quantized", [loaded.step])
     return Sizes(
-        size_of(loaded.params),
-        size_of(params),
+        byte_count(loaded.params),
+        byte_count(params),
         checkpoint_size(run, loaded.step),
         checkpoint_size(out, loaded.step),
         relative_error(loaded.params, apply_parametrization(experiment, params)),
     )
-
-
-def size_of(params: Params) -> int:
-    return sum(leaf.nbytes for leaf in jax.tree.leaves(params))
-
-
-def checkpoint_size(run: Path, step: int) -> int:
-    """Returns the bytes of the files of a checkpoint."""
-    folder = run / "checkpoints" / str(step) / "state"
-    return sum((folder / name).stat().st_size for name in manifest.read_manifest(run, step)["files"])
 
 
 def relative_error(params: Params, changed: Params) -> float:

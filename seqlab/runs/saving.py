@@ -13,7 +13,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from seqlab.distributed.hosts import is_process_zero, on_process_zero
-from seqlab.runs.checkpoint import silence_orbax
+from seqlab.runs.checkpoint import byte_count, silence_orbax
 from seqlab.runs.manifest import MANIFEST, STEP, checkpoint_steps, hash_files, read_manifest, write_manifest
 from seqlab.system.errors import SeqlabError
 
@@ -55,7 +55,7 @@ class Saver:
         target = (self.run / "checkpoints" / str(step)).resolve()
         # A copy, because the next step donates the buffers of `state`.
         copy = jax.tree.map(lambda x: _copy(x) if isinstance(x, jax.Array) else np.array(x), state)
-        reason = on_process_zero(lambda: _make_room(target, sum(x.nbytes for x in jax.tree.leaves(copy))))
+        reason = on_process_zero(lambda: _make_room(target, byte_count(copy)))
         if reason:
             return self._report_failure(step, reason)
         try:
