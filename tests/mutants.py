@@ -8,11 +8,14 @@ import contextlib
 import importlib.abc
 import importlib.machinery
 import importlib.util
+import inspect
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any, NamedTuple
+
+import pytest
 
 
 class Mutant(NamedTuple):
@@ -488,3 +491,23 @@ def planted(mutant: Mutant, *names: str) -> Iterator[Any]:
         sys.meta_path.remove(finder)
         take_out()
         sys.modules.update(real)
+
+
+def each_mutant(mutants: Iterable[tuple[Mutant, Any]]) -> pytest.MarkDecorator:
+    """Returns the parametrization of a test by mutants and the arguments of the tests that catch them."""
+    return pytest.mark.parametrize(
+        ("mutant", "arguments"), mutants, ids=lambda value: getattr(value, "bug", "").replace(" ", "-")
+    )
+
+
+def check_caught(mutant: Mutant, arguments: Any, tmp_path: Path) -> None:
+    """Raises an error unless the test that a mutant names fails with the bug. `arguments` are those of the test
+    without `tmp_path`, or a function that returns them, given the test's module.
+    """
+    module, _, name = mutant.law.rpartition(".")
+    with planted(mutant, f"tests.{module}") as mutated:
+        test = getattr(mutated, name)
+        options = {"tmp_path": tmp_path} if "tmp_path" in inspect.signature(test).parameters else {}
+        values = arguments(mutated) if callable(arguments) else arguments
+        with pytest.raises(AssertionError):
+            test(*values, **options)

@@ -1,8 +1,6 @@
 """Planted bugs in the evaluation of texts: each must fail the named test."""
 
-import pytest
-
-from tests.mutants import Mutant, planted
+from tests.mutants import Mutant, check_caught, each_mutant
 
 WHOSE = "evaluation.test_evaluation.test_whose_fault_it_is"
 MUTANTS = [
@@ -101,8 +99,6 @@ MUTANTS = [
 ]
 
 
-@pytest.mark.parametrize(("mutant", "arguments"), MUTANTS, ids=lambda x: getattr(x, "bug", "").replace(" ", "-"))
-def test_mutant_is_caught(mutant, arguments):
-    module, _, test = mutant.law.rpartition(".")
-    with planted(mutant, f"tests.{module}") as mutated, pytest.raises(AssertionError):
-        getattr(mutated, test)(*arguments)
+@each_mutant(MUTANTS)
+def test_mutant_is_caught(mutant, arguments, tmp_path):
+    check_caught(mutant, arguments, tmp_path)

@@ -2,9 +2,7 @@
 
 from typing import Any
 
-import pytest
-
-from tests.mutants import Mutant, planted
+from tests.mutants import Mutant, check_caught, each_mutant
 
 PARAMETRIZED, COMPRESSION = "runs.test_parametrized.", "runs.test_compression."
 ROUNDED = "layers.test_quantization."
@@ -164,8 +162,6 @@ MUTANTS: tuple[tuple[Mutant, tuple[Any, ...]], ...] = (  # with the arguments of
 )
 
 
-@pytest.mark.parametrize(("mutant", "arguments"), MUTANTS, ids=lambda x: getattr(x, "bug", "").replace(" ", "-"))
-def test_mutant_is_caught(mutant, arguments):
-    module, _, test = mutant.law.rpartition(".")
-    with planted(mutant, f"tests.{module}") as mutated, pytest.raises(AssertionError):
-        getattr(mutated, test)(*arguments)
+@each_mutant(MUTANTS)
+def test_mutant_is_caught(mutant, arguments, tmp_path):
+    check_caught(mutant, arguments, tmp_path)

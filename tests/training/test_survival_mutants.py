@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests import miniature
-from tests.mutants import Mutant
+from tests.mutants import Mutant, each_mutant
 from tests.system import test_files, test_signals
 from tests.training import test_survival
 
@@ -552,7 +552,7 @@ def sound():
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-@pytest.mark.parametrize(("mutant", "arguments"), MUTANTS, ids=lambda x: getattr(x, "bug", "").replace(" ", "-"))
+@each_mutant(MUTANTS)
 def test_mutant_is_caught(mutant, arguments, tmp_path):
     module, _, name = mutant.law.rpartition(".")
     test = getattr(MODULES[module], name)

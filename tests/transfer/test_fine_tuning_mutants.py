@@ -1,10 +1,6 @@
 """Planted bugs in fine-tuning, embeddings and regularizers: each must fail the named test."""
 
-import inspect
-
-import pytest
-
-from tests.mutants import Mutant, planted
+from tests.mutants import Mutant, check_caught, each_mutant
 
 TOKENIZERS, EMBEDDINGS = "transfer.test_other_tokenizers.", "decoding.test_embeddings."
 TUNING, REGULARIZERS = "transfer.test_fine_tuning.", "transfer.test_regularizers."
@@ -228,11 +224,6 @@ MUTANTS = [
 ]
 
 
-@pytest.mark.parametrize(("mutant", "arguments"), MUTANTS, ids=lambda x: getattr(x, "bug", "").replace(" ", "-"))
+@each_mutant(MUTANTS)
 def test_mutant_is_caught(mutant, arguments, tmp_path):
-    module, _, test = mutant.law.rpartition(".")
-    with planted(mutant, f"tests.{module}") as mutated:
-        law = getattr(mutated, test)
-        options = {"tmp_path": tmp_path} if "tmp_path" in inspect.signature(law).parameters else {}
-        with pytest.raises(AssertionError):
-            law(*arguments, **options)
+    check_caught(mutant, arguments, tmp_path)

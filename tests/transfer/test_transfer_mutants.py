@@ -1,9 +1,6 @@
 """Planted bugs in pre-training, encoders and adapters: each must fail the named test."""
 
-import pytest
-
-from seqlab.tasks.masked_tokens import MaskedTokens
-from tests.mutants import Mutant, planted
+from tests.mutants import Mutant, check_caught, each_mutant
 
 MASKS = "transfer.test_masked_tokens."
 ENCODERS = "transfer.test_encoders."
@@ -18,7 +15,7 @@ MUTANTS = [
             "KEPT, RANDOM = 0.0, 0.0",
             MASKS + "test_masks",
         ),
-        ("task",),
+        lambda tests: (tests.MaskedTokens(),),
     ),
     (
         Mutant(
@@ -248,7 +245,7 @@ MUTANTS = [
             "windows_of(data.read(TRAIN), None, WINDOW)",
             "transfer.test_distilled_data.test_an_interrupted_file_is_continued",
         ),
-        ("tmp_path",),
+        (),
     ),
     (
         Mutant(
@@ -258,16 +255,11 @@ MUTANTS = [
             "_place(owner) < HELD_OUT for",
             "transfer.test_datasets.test_pre_training_text_is_apart_from_the_held_out_splits",
         ),
-        ("tmp_path",),
+        (),
     ),
 ]
 
 
-@pytest.mark.parametrize(("mutant", "arguments"), MUTANTS, ids=lambda x: getattr(x, "bug", "").replace(" ", "-"))
+@each_mutant(MUTANTS)
 def test_mutant_is_caught(mutant, arguments, tmp_path):
-    module, _, test = mutant.law.rpartition(".")
-    with planted(mutant, f"tests.{module}") as mutated, pytest.raises(AssertionError):
-        places = {"tmp_path": tmp_path, "task": getattr(mutated, "MaskedTokens", MaskedTokens)()}
-        getattr(mutated, test)(
-            *(places.get(argument, argument) if isinstance(argument, str) else argument for argument in arguments)
-        )
+    check_caught(mutant, arguments, tmp_path)
