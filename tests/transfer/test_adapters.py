@@ -16,7 +16,7 @@ from seqlab.runs.parameters import init_model_parameters
 from seqlab.system.errors import SeqlabError
 from seqlab.training.train import train
 from tests.proofs.runs import leaves_of
-from tests.transfer.test_other_tokenizers import OLD, bert, classifying, moods, pretrained
+from tests.transfer.subjects import OLD, bert, classifying, moods, pretrained
 
 
 def tiny(kind, name, **changes):

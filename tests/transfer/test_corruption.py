@@ -12,7 +12,7 @@ from seqlab.data.corpus import Corpus
 from seqlab.system.errors import SeqlabError
 from seqlab.tasks.denoising import Denoising
 from seqlab.tasks.span_corruption import SENTINELS, SpanCorruption, partition
-from tests.transfer.test_masked_tokens import codec_of_words, corpus_of_words
+from tests.transfer.subjects import codec_of_words, corpus_of_words
 
 MASK, SENTINEL = 9_999, 10_000  # ids that no text contains
 

@@ -11,7 +11,6 @@ from seqlab.codecs.symbols import Symbols
 from seqlab.config import Text
 from seqlab.data.corpus import Corpus
 from seqlab.data.plans import BatchPlan
-from seqlab.encoders.bert import BertEncoder
 from seqlab.encoders.kim import KimEncoder
 from seqlab.metrics.registry import score
 from seqlab.metrics.span_f1 import spans_of
@@ -25,8 +24,8 @@ from seqlab.training.train import train
 from tests.command import call
 from tests.proofs.runs import check_run, quiet, small
 from tests.transfer.splits import splits_of, write_rows, write_splits
+from tests.transfer.subjects import ENCODER
 
-ENCODER = BertEncoder(layers=1, dim=16, heads=2, hidden=24, dropout=0.0, norm="pre")
 BPE = Text("bpe", 300)
 
 

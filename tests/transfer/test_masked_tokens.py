@@ -8,10 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from seqlab.codecs.sentencepiece import train_sentencepiece
-from seqlab.config import Batching, Schedule, Text
-from seqlab.data.corpus import Corpus, encode_split
-from seqlab.encoders.bert import BertEncoder
+from seqlab.config import Batching, Schedule
+from seqlab.data.corpus import encode_split
 from seqlab.layers.nesting import with_fields
 from seqlab.models.classifier_head import ClassifierHead
 from seqlab.models.masked_lm import MaskedLM
@@ -27,8 +25,7 @@ from seqlab.types import Context
 from tests.command import call
 from tests.proofs.runs import check_run, leaves_of, quiet, small
 from tests.transfer.splits import day_of_kind, splits_of, write_splits
-
-ENCODER = BertEncoder(layers=1, dim=16, heads=2, hidden=24, dropout=0.0, norm="pre")
+from tests.transfer.subjects import ENCODER, codec_of_words, corpus_of_words
 
 
 @pytest.fixture(scope="module")
@@ -48,26 +45,6 @@ def classification(home, **changes):
     parts = {"initialize": (("encoder", str(home / "run"), "encoder"),)}
     data = splits_of(home, source="text", label="kind")
     return small(ClassifierHead(ENCODER, dropout=0.0), Classification(), data, **parts | changes)
-
-
-WORDS = "north wind sun cloak traveler warm stronger agreed first making take off should considered".split()
-
-
-@functools.cache
-def codec_of_words():
-    return train_sentencepiece([" ".join(WORDS), "\n".join(WORDS)], Text("bpe", 310), TEXT.reserved)
-
-
-@functools.cache
-def corpus_of_words(count=400):
-    """Returns texts of one to five sentences, in which the first word of every sentence is the number of the text."""
-    random, codec = np.random.default_rng(0), codec_of_words()
-    sentences = [
-        [f"{i} {' '.join(random.choice(WORDS, random.integers(1, 9)))}" for _ in range(i % 5 + 1)]
-        for i in range(count)
-    ]
-    rows = [np.array(row, np.int32) for row in codec.encode(["\n".join(text) for text in sentences])]
-    return Corpus({"source": np.concatenate(rows)}, {"source": np.cumsum([0, *map(len, rows)])})
 
 
 def batches(task, draw=(0, 0)):

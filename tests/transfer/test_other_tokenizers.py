@@ -12,9 +12,7 @@ from seqlab.codecs.label import Label
 from seqlab.codecs.sentencepiece import train_sentencepiece
 from seqlab.codecs.symbols import Symbols
 from seqlab.config import Text
-from seqlab.encoders.bert import BertEncoder
 from seqlab.encoders.mean import MeanEncoder
-from seqlab.laws.training import tiny_experiment
 from seqlab.models.classifier_head import ClassifierHead
 from seqlab.parametrizations.lora import Lora
 from seqlab.readers.words import Words
@@ -23,22 +21,11 @@ from seqlab.runs.initialize import load_model, load_parts
 from seqlab.runs.parameters import axes_of, init_model_parameters
 from seqlab.runs.pieces import PieceAxis, codec_of, copy_matching, piece_axes
 from seqlab.system.errors import SeqlabError
-from seqlab.tasks.classification import Classification
 from seqlab.training.train import train
-from tests.command import save_untrained
-from tests.transfer.splits import splits_of, write_splits
+from tests.transfer.subjects import OLD, bert, classifying, moods, pretrained
 
-OLD = train_sentencepiece(["the cat sat on the mat", "a dog"], Text("bpe", 290 + 10))
 NEW = train_sentencepiece(["the dog ran to the cat", "a bird"], Text("bpe", 290 + 14))
 SAME_SIZE = train_sentencepiece(["quick brown foxes jump", "over lazy hounds"], Text("bpe", 290 + 10))
-
-
-def bert(**changes):
-    return BertEncoder(Words(), layers=1, dim=8, heads=2, hidden=12, max_length=24, **changes)
-
-
-def classifying():
-    return dataclasses.replace(tiny_experiment(), model=ClassifierHead(bert()), task=Classification())
 
 
 def resolved(codec, experiment=None):
@@ -104,11 +91,6 @@ def test_a_table_of_several_tokenizers_is_in_doubt():
 def copied_line(count, size):
     """Returns the line about the embedding table of BERT, of whose `size` rows `count` were copied."""
     return f"encoder/words/table: copied {count:,} of {size:,} rows, those of pieces that both tokenizers have"
-
-
-def pretrained(folder, codec):
-    save_untrained(classifying(), {"source": codec, "label": Label(("x", "y"))}, folder, 3)
-    return flatten_dict(checkpoint.restore(folder, 1)["params"], sep="/")
 
 
 @pytest.mark.parametrize("codec", [OLD, SAME_SIZE], ids=["another size", "the same size"])
@@ -179,14 +161,6 @@ def test_a_different_model_is_refused(tmp_path, encoder):
         model, codecs = resolved(codec, dataclasses.replace(classifying(), model=ClassifierHead(encoder)))
         with pytest.raises(SeqlabError, match="pre has a different model: "):
             load_model(tmp_path / "pre", dataclasses.replace(classifying(), model=model), codecs, print)
-
-
-def moods(folder):
-    def row(i):
-        return {"text": "the cat" if i % 2 else "a dog", "mood": "xy"[i % 2]}
-
-    write_splits(folder, row, (12, 4, 4))
-    return splits_of(folder, source="text", label="mood")
 
 
 def test_tokenizers_of_equal_size_are_not_equal(tmp_path):

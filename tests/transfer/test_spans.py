@@ -18,7 +18,6 @@ from seqlab.codecs.sentencepiece import train_sentencepiece
 from seqlab.config import Text
 from seqlab.data.corpus import Corpus
 from seqlab.data.plans import BatchPlan
-from seqlab.encoders.bert import BertEncoder
 from seqlab.evaluation.diagnosis.activations import activations
 from seqlab.evaluation.diagnosis.gradients import last_targets
 from seqlab.laws.tasks import tiny_corpus, tiny_plan
@@ -34,6 +33,7 @@ from seqlab.types import Context
 from tests.command import call
 from tests.proofs.runs import check_run, quiet, small
 from tests.transfer.splits import splits_of, write_rows, write_splits
+from tests.transfer.subjects import ENCODER
 
 TEXTS = ["Who was born in (Zürich)? In 1912, Zoë was.", "the cat sat on the mat, Zürich 12 東京"]
 TOKENIZERS = {kind: train_sentencepiece(TEXTS * 9, Text(kind, 330)) for kind in ("char", "bpe")}
@@ -232,9 +232,8 @@ def home(tmp_path_factory):
 
 
 def answering(home):
-    encoder = BertEncoder(layers=1, dim=16, heads=2, hidden=24, dropout=0.0, norm="pre")
     data = splits_of(home, source="text", further_columns=(("question", "q"), ("answer", "a")))
-    return small(SpanHead(encoder), SpanExtraction(), data, text=Text("bpe", 300))
+    return small(SpanHead(ENCODER), SpanExtraction(), data, text=Text("bpe", 300))
 
 
 def test_it_learns_resumes_and_is_the_same_on_devices(home):
