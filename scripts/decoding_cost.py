@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
-from tyro.conf import Positional, arg
+from tyro.conf import arg
 
-from seqlab.cli.options import DATA_DIR
+from seqlab.cli.options import DATA_DIR, RunFolder, Split
 from seqlab.data.records import prepare_split
 from seqlab.metrics.registry import score
 from seqlab.runs.checkpoint import byte_count, parameters_of, restore
@@ -41,7 +41,11 @@ def measure(folder: Path, split: str, beam: int) -> dict[str, Any]:
     return {"scores": scores, "data": {"sha256": data.hashes[split], **data.origin}}
 
 
-def main(run: Annotated[Positional[Path], arg(metavar="RUN")], split: str = "test", beam: int = 5) -> None:
+def main(
+    run: RunFolder,
+    split: Split = "test",
+    beam: Annotated[int, arg(help="Beam width.")] = 5,
+) -> None:
     """Print the BLEU, the decoding speed and the size of a run as JSON."""
     keep_compilations()
     print(json.dumps(measure(run, split, beam)))

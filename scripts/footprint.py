@@ -11,14 +11,14 @@ import json
 import math
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import jax
 import tyro
 from machine import python
-from tyro.conf import Positional, arg
 
 from seqlab import catalogue
+from seqlab.cli.options import RunFolder, Split
 from seqlab.data.codec_files import load_codecs
 from seqlab.runs.checkpoint import checkpoint_size
 from seqlab.runs.manifest import checkpoint_steps
@@ -51,7 +51,7 @@ def costs(run: Path) -> dict[str, float]:
     }
 
 
-def main(run: Annotated[Positional[Path], arg(metavar="RUN")], split: str = "validation") -> None:
+def main(run: RunFolder, split: Split = "validation") -> None:
     """Print the scores and the costs of a run as JSON."""
     command = ("-m", "seqlab.cli", "evaluate", str(run), "--split", split, "--json")
     evaluated: dict[str, Any] = json.loads("".join(python(command)))

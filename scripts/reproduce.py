@@ -184,8 +184,15 @@ def write_table() -> None:
 
 def main(
     row: Annotated[Positional[str], arg(metavar="ROW|table", help=", ".join(ROWS))],
-    folder: Annotated[Path | None, arg(metavar="DIR", help="Folder with the files of the datasets.")] = None,
-    seed: int = 0,
+    folder: Annotated[
+        Path | None,
+        arg(
+            metavar="DIR",
+            help="Folder with the subfolders sentences, sick, snips, multi30k and tinyshakespeare; for the rows "
+            "multi30k-*, the folder of Multi30k itself.",
+        ),
+    ] = None,
+    seed: Annotated[int, arg(help="Random seed of training.")] = 0,
     only: Annotated[str | None, arg(metavar="RUN", help="Run only this run of the row.")] = None,
 ) -> None:
     """Reproduce a row of the results in docs/results.md, or write the table."""

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import tyro
 from tyro.conf import Positional, arg
 
-from seqlab.cli.options import DATA_DIR
+from seqlab.cli.options import DATA_DIR, Split
 from seqlab.evaluation.compare import compare_systems
 from seqlab.evaluation.texts import gather_texts
 from seqlab.system.compilation import keep_compilations
@@ -32,8 +32,8 @@ def judge(baseline: Path, run: Path, metric: str, split: str) -> dict[str, Any]:
 def main(
     baseline: Annotated[Positional[Path], arg(metavar="RUN", help="Baseline.")],
     run: Annotated[Positional[Path], arg(metavar="RUN", help="Run to compare with the baseline.")],
-    metric: str = "accuracy",
-    split: str = "test",
+    metric: Annotated[str, arg(help="Metric to compare.")] = "accuracy",
+    split: Split = "test",
 ) -> None:
     """Print the difference of a score between two runs and its p-value, as JSON."""
     keep_compilations()

@@ -29,8 +29,8 @@ def distill(
 ) -> None:
     """Decode the training data of a run, to train a student on the decoded texts.
 
-    DIR/train.jsonl has the sources with the best text of the run for each. The other splits are copied. If the
-    command was interrupted, repeat it. Search options that are not given keep the run's values.
+    DIR/train.jsonl pairs each source with the best text that the run decodes. The other splits are copied. Repeat the
+    command to continue after an interruption. Search options that are not given keep the run's values.
 
     Example: seqlab distill runs/quickstart --out data/distilled --beam 5
     """
@@ -47,7 +47,7 @@ def distill(
 
 
 def merge(run: RunFolder, out: NewRun, parts: Parts = None) -> None:
-    """Write the parameters that a run with a parametrization, such as an adapter, decodes with into a plain run.
+    """Write a plain run with the parameters that a parametrized run, such as an adapter, decodes with.
 
     The new run can decode, and other runs can start from it with --init-from.
 
@@ -65,7 +65,9 @@ def prune(
     run: RunFolder,
     out: NewRun,
     share: Annotated[float, arg(metavar="SHARE", help="Share of the weights or heads to set to zero.")],
-    per_matrix: Annotated[bool, arg(help="Prune the share of each matrix, or of each attention layer.")] = False,
+    per_matrix: Annotated[
+        bool, arg(help="Apply the share to each matrix separately, or with --heads to each attention layer.")
+    ] = False,
     heads: Annotated[bool, arg(help="Prune whole attention heads.")] = False,
     pattern: Annotated[
         str | None,
