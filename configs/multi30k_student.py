@@ -1,4 +1,4 @@
-"""Distillation of the translation model of configs/multi30k_transformer.py into a model of a quarter of its size.
+"""Distillation of the translation model of configs/multi30k_transformer.py into one with a quarter of its parameters.
 
     seqlab prepare multi30k/en-de --folder DIR_WITH_MULTI30K
     seqlab train configs/multi30k_transformer.py --out runs/multi30k

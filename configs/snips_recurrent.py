@@ -3,7 +3,7 @@
     seqlab prepare snips/slots --folder DIR
     seqlab train configs/snips_recurrent.py --out runs/snips-recurrent
 
-`DIR` contains the files of MiuLab/SlotGated-SLU, data/snips. The recurrent layer has the size of that in
+`DIR` contains the files of MiuLab/SlotGated-SLU, data/snips. The recurrent layer has the same size as in
 configs/elmo_snips.py, and is trained in the same way.
 """
 

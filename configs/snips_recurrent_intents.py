@@ -3,7 +3,7 @@
     seqlab prepare snips/intents --folder DIR
     seqlab train configs/snips_recurrent_intents.py --out runs/snips-recurrent-intents
 
-`DIR` contains the files of MiuLab/SlotGated-SLU, data/snips. The recurrent layer has the size of that in
+`DIR` contains the files of MiuLab/SlotGated-SLU, data/snips. The recurrent layer has the same size as in
 configs/elmo_snips_intents.py, and is trained in the same way.
 """
 

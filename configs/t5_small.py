@@ -2,7 +2,7 @@
 
     seqlab train configs/t5_small.py --out runs/t5-small
 
-The model has the sizes of that in configs/debian_synopsis.py, which can be fine-tuned from it:
+The model has the same sizes as in configs/debian_synopsis.py. To fine-tune it on synopses:
 
     seqlab train configs/debian_synopsis.py --out runs/t5-synopsis --initialize "" ../t5-small "" \
         --tokenizer runs/t5-small/codecs/source+target.sentencepiece

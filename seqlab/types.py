@@ -338,8 +338,8 @@ class Loss(NamedTuple):
 
 @struct.dataclass
 class TrainState:
-    """The state that training updates. `sums` accumulates metrics since the last log entry; `average` is a moving
-    average of the parameters, if one is maintained.
+    """The state that training updates. `sums` accumulates metrics since the last log entry; `average` is the
+    average of the parameters (`optimizer.average` or `average_from`), if one is maintained.
     """
 
     step: AnyArray

@@ -13,9 +13,9 @@ from seqlab.types import Encoded, Inputs, TextEncoder
 
 
 class BilmEncoder(nn.Module, TextEncoder):
-    """The directions share only the embeddings, so neither sees the words that it predicts. The values are the top
-    outputs of both, forward first. `layers` also contains the embeddings, twice, as layer 0. The summary is the last
-    output of each direction.
+    """The directions share only the embeddings, so that neither sees the tokens that it predicts. The values are the
+    top outputs of both, forward first. `Encoded.layers` has `layers` + 1 entries: first the embeddings, concatenated
+    with themselves, then the outputs of each layer. The summary is the last output of each direction.
     """
 
     reader: nn.Module = Words()

@@ -92,7 +92,8 @@ class TiedEmbedding(nn.Module):
     bias: bool = True
     """Add a bias to the logits."""
     prompts: int = 0
-    """Number of soft prompts (Lester et al. 2021): learned vectors for ids from `entries` upwards, without logits."""
+    """Number of soft prompts (Lester et al. 2021): learned vectors with the ids `entries`, `entries` + 1, ...; they
+    have no logits."""
 
     def setup(self):
         if self.prompts:

@@ -132,7 +132,7 @@ def saved_tree(state: Any) -> dict[str, Any]:
 
 
 def parameters_of(tree: dict[str, Any]) -> Any:
-    """Returns the parameters for validation and decoding: the moving average, if the checkpoint has one."""
+    """Returns the parameters for validation and decoding: the average, if the checkpoint has one."""
     return tree.get("average", tree["params"])
 
 
