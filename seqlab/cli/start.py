@@ -76,11 +76,13 @@ def load_generator(run: Path, checkpoint: str, dtype: str | None = None, base: P
 
 def check_input(path: Path | None, option: str, read_twice: bool = False) -> None:
     """Raises `SeqlabError`, before the work, for an input that is not a file. A pipe can be read, but not twice."""
-    if path is not None and path.is_dir():
+    if path is None:
+        return
+    if path.is_dir():
         raise SeqlabError(f"{option} {path}: this is a folder: give a file")
-    if path is not None and not path.exists():
+    if not path.exists():
         raise SeqlabError(f"{option} {path}: no such file: check the path")
-    if path is not None and read_twice and not path.is_file():
+    if read_twice and not path.is_file():
         raise SeqlabError(f"{option} {path}: this is not a file and cannot be read twice: write its lines to a file")
 
 
