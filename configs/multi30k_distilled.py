@@ -6,7 +6,8 @@
     seqlab train configs/multi30k_distilled.py --out runs/multi30k-distilled \
         --tokenizer runs/multi30k/codecs/source+target.sentencepiece
 
-The student is that of configs/multi30k_student.py, a quarter of the size of the teacher.
+The student is that of configs/multi30k_student.py, with a quarter of the parameters of the teacher. Sources for which
+the teacher writes an empty text are left out.
 """
 
 from seqlab.config import Batching, Experiment, Optimizer, Schedule, Text, Validation
@@ -25,6 +26,7 @@ experiment = Experiment(
         "distilled/test_2016_flickr.jsonl",
         source="source",
         target="target",
+        errors="replace",
     ),
     steps=5000,
     text=Text(kind="bpe", size=8000),
