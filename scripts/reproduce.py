@@ -170,6 +170,23 @@ def draw(results: list[dict[str, Any]], rows: list[str], path: Path) -> None:
     chart.savefig(path, dpi=110)
 
 
+def draw_compression(results: list[dict[str, Any]], path: Path) -> None:
+    """Plots the BLEU of the pruned models over their share of zeros, and that of the quantized models as lines."""
+    from matplotlib.figure import Figure
+
+    bleu = {line["run"]: line["scores"][0]["value"] for line in of_row(results, "compress-multi30k")}
+    shares = {0: bleu.pop("float32")} | {int(run.split()[0]): bleu.pop(run) for run in list(bleu) if "zeros" in run}
+    chart = Figure(figsize=(5, 3.6), layout="constrained")
+    axis = chart.subplots()
+    axis.plot(*zip(*sorted(shares.items()), strict=True), marker=".", label="pruned")
+    for (run, value), style in zip(bleu.items(), (":", "--"), strict=True):
+        axis.axhline(value, color="gray", linestyle=style, label=run)
+    axis.set(xlabel="zeros, % of the kernels", ylabel="BLEU")
+    axis.grid(alpha=0.3)
+    axis.legend()
+    chart.savefig(path, dpi=110)
+
+
 def write_table() -> None:
     results = read_results()
     page = ROOT / "docs" / "results.md"
@@ -180,6 +197,7 @@ def write_table() -> None:
     write_atomically(page, before + BEGIN + table(results) + END + after)
     draw(results, ["adding-200", "adding-400"], ROOT / "docs" / "adding_problem.png")
     draw(results, ["copy-500"], ROOT / "docs" / "copy_memory.png")
+    draw_compression(results, ROOT / "docs" / "compression.png")
 
 
 def main(
