@@ -55,7 +55,7 @@ class TransformerLM(nn.Module, Generator):
 
     def setup(self):
         self.words = TiedEmbedding(self.vocabulary, self.dim, self.tie, self.dtype, False, self.prompts)
-        self.where = Positions(self.positions, self.dim, self.max_length)
+        self.target_positions = Positions(self.positions, self.dim, self.max_length, name="where")  # as in older runs
         inner = self.dropout if self.inner_dropout is None else self.inner_dropout
         sizes = (self.dim, self.heads, self.hidden, self.dropout, inner, self.norm)
         settings: Any = {
@@ -69,7 +69,7 @@ class TransformerLM(nn.Module, Generator):
 
     @nn.nowrap
     def embed(self, prefix: Tokens) -> Float[Array, "B T D"]:
-        return self.words.embed(prefix.ids) + self.where.of_rows(prefix.mask, prefix.segments)
+        return self.words.embed(prefix.ids) + self.target_positions.of_rows(prefix.mask, prefix.segments)
 
     def features(
         self, inputs: None, prefix: Tokens, carry: Any = None, *, train: bool
@@ -81,7 +81,7 @@ class TransformerLM(nn.Module, Generator):
         return self.words.project(features)
 
     def start(self, inputs: None, prompt: Tokens, capacity: int, hypotheses: int) -> tuple[Any, Any]:
-        self.where.check_length(capacity)
+        self.target_positions.check_length(capacity)
         past, caches = Tokens(prompt.ids[:, :-1], prompt.mask[:, :-1]), None
         if past.ids.shape[1]:
             caches, _ = self.decoder.forced(self.embed(past), past.mask)
@@ -90,7 +90,7 @@ class TransformerLM(nn.Module, Generator):
     def step(
         self, memory: Any, state: Any, token: Int[Array, "B K"], t: Int[Array, ""]
     ) -> tuple[Float[Array, "B K V"], Any]:
-        x = self.words.embed(token) + self.where((t - state["offset"])[:, None])
+        x = self.words.embed(token) + self.target_positions((t - state["offset"])[:, None])
         x, state, _ = self.decoder.step(x, state, t)
         return self.project(x), state
 
