@@ -2,8 +2,7 @@
 
     seqlab train configs/gpt_small.py --out runs/gpt-small
     seqlab prepare tiny_shakespeare --folder DIR_WITH_INPUT_TXT
-    seqlab train configs/gpt_shakespeare_prompts.py --out runs/gpt-shakespeare-prompts \
-        --initialize "" ../gpt-small "" --tokenizer runs/gpt-small/codecs/target.sentencepiece
+    seqlab train configs/gpt_shakespeare_prompts.py --out runs/gpt-shakespeare-prompts --init-from runs/gpt-small
 
 Twenty learned vectors precede each row. Only these vectors are trained.
 """

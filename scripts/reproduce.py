@@ -117,7 +117,7 @@ def table(results: list[dict[str, Any]]) -> str:
             continue
         missing = [f"{run} was not run" for run in row.runs if run not in {line["run"] for line in row_results}]
         figures = "; ".join([*map(figure, row_results), *missing, *baselines(row_results)])
-        machines = ", ".join(dict.fromkeys(line["machine"] for line in row_results))
+        machines = "; ".join(dict.fromkeys(line["machine"] for line in row_results))
         times = [line["seconds"] for line in row_results]
         cost = f"{sum(times) / 60:.0f} min, {machines}" if None not in times else machines
         lines.append(f"| {row.title} | {figures} | {row.published} | `{name}` | {cost} |")
@@ -175,12 +175,15 @@ def draw_compression(results: list[dict[str, Any]], path: Path) -> None:
     from matplotlib.figure import Figure
 
     bleu = {line["run"]: line["scores"][0]["value"] for line in of_row(results, "compress-multi30k")}
-    shares = {0: bleu.pop("float32")} | {int(run.split()[0]): bleu.pop(run) for run in list(bleu) if "zeros" in run}
+    if "float32" not in bleu:
+        return
+    zeros = {int(run.partition("%")[0]): value for run, value in bleu.items() if "zeros" in run}
     chart = Figure(figsize=(5, 3.6), layout="constrained")
     axis = chart.subplots()
-    axis.plot(*zip(*sorted(shares.items()), strict=True), marker=".", label="pruned")
-    for (run, value), style in zip(bleu.items(), (":", "--"), strict=True):
-        axis.axhline(value, color="gray", linestyle=style, label=run)
+    axis.plot(*zip(*sorted(({0: bleu["float32"]} | zeros).items()), strict=True), marker=".", label="pruned")
+    for run, style in (("int8", ":"), ("int4", "--")):
+        if run in bleu:
+            axis.axhline(bleu[run], color="gray", linestyle=style, label=run)
     axis.set(xlabel="zeros, % of the kernels", ylabel="BLEU")
     axis.grid(alpha=0.3)
     axis.legend()

@@ -96,16 +96,16 @@ def fine_tune(
     return {
         f"{name} from scratch": (*preparations, *train_and_evaluate(config, *SOURCE_TOKENIZER, *options)),
         name: (*preparations, *train_and_evaluate(config, *SOURCE_TOKENIZER, *initialization, *options)),
-        f"{name}, gain": gain(f"{{row}}/{name}-from-scratch{{suffix}}", f"{{row}}/{name}{{suffix}}"),
+        f"{name}, gain": compare_runs(f"{{row}}/{name}-from-scratch{{suffix}}", f"{{row}}/{name}{{suffix}}"),
     }
 
 
-def gain(baseline: str, run: str, metric: str = "accuracy", split: str = "test") -> tuple[Command, ...]:
+def compare_runs(baseline: str, run: str, metric: str = "accuracy", split: str = "test") -> tuple[Command, ...]:
     """Returns a command that tests whether a run is better than another one."""
     return (Command(("scripts/significance.py", baseline, run, "--metric", metric, "--split", split)),)
 
 
-def snips(labels: str, suffix: str, metric: str) -> dict[str, tuple[Command, ...]]:
+def compare_snips(labels: str, suffix: str, metric: str) -> dict[str, tuple[Command, ...]]:
     """Returns the runs on SNIPS with and without the pre-trained language model, and their comparison."""
     preparation = seqlab("prepare", f"snips/{labels}", "--folder", "{folder}/snips")
     initialization = ("--initialize", "encoder/encoder", "../pretraining", "encoder")
@@ -113,7 +113,9 @@ def snips(labels: str, suffix: str, metric: str) -> dict[str, tuple[Command, ...
     return {
         f"{labels}, LSTM": (preparation, *train_and_evaluate(f"snips_recurrent{suffix}", *SOURCE_TOKENIZER)),
         f"{labels}, ELMo": (preparation, *train_and_evaluate(f"elmo_snips{suffix}", *options)),
-        f"{labels}, gain": gain(f"{{row}}/{labels}-LSTM{{suffix}}", f"{{row}}/{labels}-ELMo{{suffix}}", metric),
+        f"{labels}, gain": compare_runs(
+            f"{{row}}/{labels}-LSTM{{suffix}}", f"{{row}}/{labels}-ELMo{{suffix}}", metric
+        ),
     }
 
 
@@ -128,7 +130,7 @@ def measure_translation(run: str, beam: int, split: str = "test_2016_flickr") ->
     return Command(("scripts/decoding_cost.py", run, "--split", split, "--beam", str(beam)))
 
 
-def translator(config: str, beam: int, *options: str, split: str = "test_2016_flickr") -> tuple[Command, ...]:
+def train_translator(config: str, beam: int, *options: str, split: str = "test_2016_flickr") -> tuple[Command, ...]:
     """Returns commands that train a translation model and measure its BLEU, speed and size on Multi30k."""
     return train(config, *options), measure_translation("{run}", beam, split)
 
@@ -162,7 +164,7 @@ DISTILLED = (
 )
 TARGET_TOKENIZER = ("--tokenizer", "{row}/pretraining/codecs/target.sentencepiece")
 WHOLE_MODEL = ("--initialize", "", "../pretraining", "")
-BERT_LAYERS = ("--model.activation", "gelu", "--model.biases")  # as in configs/bert_small.py
+BERT_LAYERS = ("--model.activation", "gelu", "--model.biases")  # as in BERT, from which the row bert-multi30k starts
 ROWS = {
     "adding-200": adding(200),
     "adding-400": adding(400),
@@ -227,14 +229,14 @@ ROWS = {
         published="slots 88.8, intents 97.0 (Goo et al. 2018)",
         runs={
             "pretraining": train_and_evaluate("bilm_small"),
-            **snips("slots", "", "span_f1"),
-            **snips("intents", "_intents", "accuracy"),
+            **compare_snips("slots", "", "span_f1"),
+            **compare_snips("intents", "_intents", "accuracy"),
         },
         scores=("loss", "span F1", "gain in span F1", "accuracy", "gain in accuracy", "p"),
     ),
     "gpt-shakespeare": Row(
         title="a decoder-only Transformer, pre-trained on `debian_descriptions/text` and continued on "
-        "`tiny_shakespeare`: validation perplexity by piece",
+        "`tiny_shakespeare`: validation perplexity per token",
         published="-",
         runs={
             "pretraining": train_and_evaluate("gpt_small"),
@@ -289,16 +291,16 @@ ROWS = {
         scores=tuple(f"ROUGE-{n}{suffix}" for suffix in ("", " (first sentence)") for n in "12L"),
     ),
     "distill-multi30k": Row(
-        title="Multi30k en-de, raw files, a Transformer and students of a quarter of its size, one of them without a "
-        "teacher: BLEU on test2016, the teacher with beam 5, students with beam 1",
+        title="Multi30k en-de, raw files, a Transformer with GELU and biases, and students of a quarter of its size, "
+        "one of them without a teacher: BLEU on test2016, the teacher with beam 5, students with beam 1",
         published="-",
         runs={
-            "teacher": (MULTI30K, *translator("multi30k_transformer", 5, *BERT_LAYERS)),
-            "no teacher": translator("multi30k_transformer", 1, *STUDENT, *TEACHER_CODEC),
-            "words": translator("multi30k_student", 1, "--references", "teacher", "../teacher", *TEACHER_CODEC),
+            "teacher": (MULTI30K, *train_translator("multi30k_transformer", 5, *BERT_LAYERS)),
+            "no teacher": train_translator("multi30k_transformer", 1, *STUDENT, *TEACHER_CODEC),
+            "words": train_translator("multi30k_student", 1, "--references", "teacher", "../teacher", *TEACHER_CODEC),
             "sequences": (
                 seqlab("distill", "{row}/teacher", "--out", "{row}/distilled", "--beam", "5"),
-                *translator("multi30k_distilled", 1, *DISTILLED, *TEACHER_CODEC, split="test"),
+                *train_translator("multi30k_distilled", 1, *DISTILLED, *TEACHER_CODEC, split="test"),
             ),
         },
         scores=("BLEU", "sentences per second", "MiB"),
@@ -309,7 +311,7 @@ ROWS = {
         published="-",
         runs={
             "float32": (measure_translation(TEACHER, 5),),
-            **{f"{percent} % zeros": prune(percent) for percent in (30, 50, 70, 90)},
+            **{f"{percent}% zeros": prune(percent) for percent in (30, 50, 70, 90)},
             "int8": quantize(8),
             "int4": quantize(4),
         },
@@ -320,7 +322,7 @@ ROWS = {
         "BLEU on test2016",
         published="-",
         runs={
-            "from BERT": translator(
+            "from BERT": train_translator(
                 "multi30k_transformer",
                 5,
                 *BERT_LAYERS,
@@ -328,7 +330,7 @@ ROWS = {
                 *("encoder", "../../bert-small/pretraining", "encoder/stack"),
                 *("words", "../../bert-small/pretraining", "encoder/words"),
             ),
-            "gain": gain(TEACHER, "{row}/from-BERT{suffix}", "bleu", "test_2016_flickr"),
+            "gain": compare_runs(TEACHER, "{row}/from-BERT{suffix}", "bleu", "test_2016_flickr"),
         },
         scores=("BLEU", "gain in BLEU", "p"),
     ),

@@ -61,7 +61,7 @@ class Batching:
     max_ratio: float = 9.0
     """Maximum length ratio of a training pair. Pairs above it are skipped and counted."""
     curriculum: int = 0
-    """Number of epochs with only the easiest examples, whose share grows linearly (Platanios et al. 2019)."""
+    """Number of epochs with only the easiest examples, whose share grows linearly (Platanios et al. 2019); 0: all."""
     difficulty: str = ""
     """Numeric column of the training data that orders the examples of the curriculum; empty: their length."""
 
@@ -89,10 +89,10 @@ class Optimizer:
     average: float = 0.0
     """Decay of a moving average of the parameters, which validation and decoding use; 0: no average."""
     average_from: int = 0
-    """First step of an equal-weight mean of the parameters after each step (Izmailov et al. 2018),
+    """Step from which an equal-weight mean of the parameters is maintained (Izmailov et al. 2018),
     which validation and decoding use; 0: no mean."""
     l1: float = 0.0
-    """Coefficient of the L1 norm of matrices, which is added to the gradient but not to the reported loss."""
+    """Coefficient of the L1 norm of matrices in the objective. The reported loss does not contain it."""
     trainable: str = ""
     """Train only the parameters whose path contains a match of this regular expression.
     Empty: train all parameters, or only those that a parametrization adds, if it adds any."""
@@ -100,7 +100,7 @@ class Optimizer:
     """Multipliers of the learning rate: pairs of a regular expression and a factor.
     The first expression that matches a parameter's path applies."""
     depth_decay: float = 1.0
-    """Factor of the learning rate for each layer above a parameter in its stack (Howard & Ruder 2018); 1: none.
+    """Factor of the learning rate for each layer above a parameter in its stack (Howard & Ruder 2018); 1: no change.
     Embeddings and readers are below all layers. Heads keep their rate."""
     unfreeze: tuple[tuple[str, int], ...] = ()
     """Gradual unfreezing: pairs of a regular expression and the first step that trains the matching parameters.

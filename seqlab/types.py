@@ -6,6 +6,7 @@ Axes in shape annotations:
     D width        H heads    L layers           V vocabulary          C classes             F features
 """
 
+import re
 from collections.abc import Iterable
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -302,8 +303,8 @@ class Counted(Protocol):
 
 
 def kind_of(protocol: type) -> str:
-    """Returns the name of a protocol for messages: "generator" for `Generator`."""
-    return protocol.__name__.lower()
+    """Returns the name of a protocol for messages: "masked predictor" for `MaskedPredictor`."""
+    return re.sub(r"(?<!^)(?=[A-Z])", " ", protocol.__name__).lower()
 
 
 @struct.dataclass

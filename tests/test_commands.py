@@ -442,11 +442,18 @@ def test_the_last_rate_is_above_zero(name):
     assert 0 < rates[-1] < rates[-2]
 
 
-def test_a_warm_up_longer_than_training_is_reported(files, monkeypatch):
+def test_settings_after_the_end_are_reported(files, monkeypatch):
     folder, experiment = files
-    long, lines = dataclasses.replace(experiment.schedule, warmup=100), []
-    train_in(folder, dataclasses.replace(experiment, schedule=long), "warmup", monkeypatch, lines)
-    assert "schedule.warmup is 100 steps, and training has 3: the peak rate is never reached" in lines
+    schedule = dataclasses.replace(experiment.schedule, warmup=100)
+    optimizer = dataclasses.replace(experiment.optimizer, average_from=4, unfreeze=(("words", 5), ("encoder", 3)))
+    lines: list[str] = []
+    late = dataclasses.replace(experiment, schedule=schedule, optimizer=optimizer)
+    train_in(folder, late, "late", monkeypatch, lines)
+    assert [line for line in lines if ", and training has 3: " in line] == [
+        "schedule.warmup is 100 steps, and training has 3: the peak rate is never reached",
+        "optimizer.average_from is step 4, and training has 3: no mean is computed",
+        "optimizer.unfreeze trains 'words' from step 5, and training has 3: it is never trained",
+    ]
 
 
 def test_settings_of_text_without_effect_are_reported(files, monkeypatch):

@@ -82,9 +82,7 @@ class Models:
         Path | None, arg(metavar="RUN", help="Language model with the same tokenizer, to combine with RUN.")
     ] = None
     lm_weight: Annotated[float, arg(help="Weight of the language model's log-probabilities.")] = 0.1
-    adapter: Annotated[
-        Path | None, arg(metavar="RUN", help="Run of an adapter that was trained on RUN, its base.")
-    ] = None
+    adapter: Annotated[Path | None, arg(metavar="RUN2", help="Run of an adapter whose base is RUN.")] = None
     dtype: Annotated[
         Literal["float32", "bfloat16"] | None,
         arg(help="Data type of matrix products with parameters.", help_behavior_hint="(default: the run's value)"),

@@ -65,12 +65,12 @@ def first_argument(arguments: list[str], name: str, usage: str) -> tuple[str, li
 def load_generator(run: Path, checkpoint: str, dtype: str | None = None, base: Path | None = None) -> Any:
     """Returns a run of a generator; `base` is the folder of its base. Raises `SeqlabError` for another model."""
     from seqlab.runs.loading import load
-    from seqlab.types import kind_of
 
     loaded = load(run, checkpoint, dtype, base)
     task = loaded.experiment.task
     if not task.searches:
-        raise SeqlabError(f"a {kind_of(task.model)} does not generate text: use seqlab predict")
+        advice = "use seqlab predict" if task.predicts else "fine-tune it on another task first"
+        raise SeqlabError(f"a run of {type(task).__name__} does not generate text: {advice}")
     return loaded
 
 

@@ -77,8 +77,8 @@ class Buckets(NamedTuple):
 
 
 def batches_of(buckets: Sequence[Bucket], counts: Sequence[int], seed: int, epoch: int) -> Sequence[BatchPlan]:
-    """Returns the batches of an epoch in order, with a number of examples of each bucket: of those that the bucket
-    takes in the epoch, the first in their order.
+    """Returns the batches of an epoch in order. Of the examples that bucket i takes in the epoch, only the first
+    `counts[i]` are used.
     """
     ends = np.cumsum([-(-count // bucket.rows) for bucket, count in zip(buckets, counts, strict=True)])
 

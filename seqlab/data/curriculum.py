@@ -22,7 +22,7 @@ class Curriculum(NamedTuple):
     linearly: (epoch + 1) / (epochs + 1), with epochs counted from 0.
 
     Examples are ordered by their `scores` [examples], the lowest first, or if these are None by their buckets, the
-    shortest first. If only a part of a bucket belongs to the share of the shortest, it is random. The batches of
+    shortest first. If the share ends within a bucket, a random part of that bucket is used. The batches of
     later epochs are those of the buckets alone.
     """
 
@@ -110,9 +110,9 @@ def with_curriculum(plan: Plan, batching: Batching, corpus: Corpus) -> Plan:
 
 def scores_in(corpus: Corpus, column: str) -> Float[np.ndarray, "N"]:
     """Returns the scores of the examples. Raises `SeqlabError` unless each example has one number."""
-    wrong = np.flatnonzero(corpus.lengths(column) != 1)
-    if corpus.values[column].dtype.kind != "f" or corpus.values[column].ndim > 1 or len(wrong):
-        place = f"example {wrong[0] + 1} of " if len(wrong) else ""
+    malformed_indices = np.flatnonzero(corpus.lengths(column) != 1)
+    if corpus.values[column].dtype.kind != "f" or corpus.values[column].ndim > 1 or len(malformed_indices):
+        place = f"example {malformed_indices[0] + 1} of " if len(malformed_indices) else ""
         raise SeqlabError(f"batching.difficulty: {place}the column {column!r} must have one number for each example")
     return corpus.values[column]
 

@@ -96,14 +96,14 @@ class Task(abc.ABC):
         return ()
 
     def blank(self, model: Any, rows: int, length: int) -> Any:
-        """Returns a batch of zeros, sufficient to measure a model. A task defines it if its batches are not the
-        `Batch` that other tasks of its kind of model have; None stands for that batch.
+        """Returns a batch of zeros, sufficient to measure a model. A task whose batches are not the usual `Batch` of
+        its kind of model defines it. None: the usual batch.
         """
         return None
 
     def places(self, batch: Any) -> Any:
-        """Returns the position in the inputs that each target [B M] is predicted at, for `seqlab show-batch`. If the
-        targets are positions, returns them. None: there is one target per row or position.
+        """Returns the position in the inputs that each target [B M] is predicted at, for `seqlab show-batch` and
+        `seqlab diagnose`. If the targets are positions, returns them. None: there is one target per row or position.
         """
         return None
 

@@ -35,6 +35,10 @@ class ElmoEncoder(EncoderHead, Encoder):
     def causal(self) -> bool:
         return False
 
+    @property
+    def receptive_field(self) -> int | None:
+        return None
+
     @nn.nowrap
     def paths(self, length: int) -> dict[str, int | None]:
         return {"source": length - 1}

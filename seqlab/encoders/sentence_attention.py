@@ -36,6 +36,14 @@ class SentenceAttentionEncoder(EncoderHead, Encoder):
     def causal(self) -> bool:
         return False
 
+    @property
+    def receptive_field(self) -> int | None:
+        return None
+
+    @nn.nowrap
+    def paths(self, length: int) -> dict[str, int | None]:
+        return {"source": 2}
+
     @nn.compact
     def encode(self, inputs: Tokens, *, train: bool) -> Encoded:
         encoded = encode_inputs(self.encoder, inputs, train=train)

@@ -73,7 +73,7 @@ def likelihood_scores(
     word and a character. Only examples that are longer than the model can read are left out.
     """
     task, model = run.experiment.task, run.experiment.model
-    writes = generates(task)
+    writes = generates(task) and task.searches  # spans and noisy texts are predicted, but not written
     if writes:
         examples = list(data.read(split, 0, CAUSALITY_EXAMPLES))
         sources, targets = ([example.get(column, "") for example in examples] for column in ("source", "target"))
@@ -83,7 +83,7 @@ def likelihood_scores(
             )
     values, units, left_out = loss_of_split(run.experiment, run.codecs, corpus, references)(run.params)
     signature = f"unit:{task.unit}|{task.unit}s:{units}|left-out:{left_out}"
-    names = ("loss" if task.model is Tagger else "perplexity", "accuracy")
+    names = ("loss" if task.model is Tagger and "label" in task.columns else "perplexity", "accuracy")
     scores = [Score(n, values[n], signature) for n in names if n in values and n not in task.metrics]
     if writes and "perplexity" in values and not left_out:
         texts = [example["target"] for example in data.read(split)]

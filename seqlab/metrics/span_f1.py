@@ -11,18 +11,18 @@ Span = tuple[str, int, int]  # its label, its first word, and the word after its
 
 
 def spans_of(tags: Sequence[str]) -> set[Span]:
-    """Returns the spans of tags such as B-city, I-city and O.
+    """Returns the spans of tags such as B-city, I-city and O, or B, I and O.
 
     A span begins at a B tag, and at an I tag that does not continue a span with the same label, as in conlleval.
     """
     spans: set[Span] = set()
-    begin, current = 0, ""
+    begin, current = 0, None
     for i, tag in enumerate([*tags, "O"]):
         prefix, _, label = tag.partition("-")
-        if current and not (prefix == "I" and label == current):
+        if current is not None and not (prefix == "I" and label == current):
             spans.add((current, begin, i))
-            current = ""
-        if prefix in ("B", "I") and not current:
+            current = None
+        if prefix in ("B", "I") and current is None:
             begin, current = i, label
     return spans
 

@@ -27,8 +27,8 @@ class BidirectionalLM(EncoderHead, Tagger):
         encoded = encode_inputs(self.encoder, inputs, train=train)
         bias = self.param("bias", nn.initializers.zeros, (self.classes,))
         declare_axes(self, "bias", ("vocabulary",))
-        both = jnp.concatenate(jnp.split(encoded.values, 2, axis=-1), axis=1)
-        return self.encoder.project(both) + bias, jnp.concatenate([encoded.mask, encoded.mask], axis=1)
+        halves = jnp.concatenate(jnp.split(encoded.values, 2, axis=-1), axis=1)
+        return self.encoder.project(halves) + bias, jnp.concatenate([encoded.mask, encoded.mask], axis=1)
 
 
 TINY = BidirectionalLM(BilmEncoder(Words(vocabulary=9), dim=8))

@@ -39,10 +39,10 @@ class MaskedLM(EncoderHead, MaskedPredictor):
         x = LayerNorm(name="norm")(jax.nn.gelu(x, approximate=False))
         bias = self.param("bias", nn.initializers.zeros, (self.classes,))
         declare_axes(self, "bias", ("vocabulary",))
-        width = encoded.summary.shape[-1]
-        summary = Dense("bd,de->be", (width, width), bias=True, dtype=self.dtype, name="follows_hidden")
-        follows = Dense("bd,do->bo", (width, 1), bias=True, dtype=self.dtype, name="follows")
-        return self.encoder.project(x) + bias, follows(jnp.tanh(summary(encoded.summary)))[:, 0]
+        summary_width, options = encoded.summary.shape[-1], {"bias": True, "dtype": self.dtype}
+        pair_hidden = Dense("bd,de->be", (summary_width, summary_width), **options, name="follows_hidden")
+        pair_output = Dense("bd,do->bo", (summary_width, 1), **options, name="follows")
+        return self.encoder.project(x) + bias, pair_output(jnp.tanh(pair_hidden(encoded.summary)))[:, 0]
 
     def tag(self, inputs: Inputs, *, train: bool) -> tuple[Float[Array, "B P V"], Bool[Array, "B P"]]:
         everywhere = jnp.broadcast_to(jnp.arange(inputs.mask.shape[1]), inputs.mask.shape)

@@ -93,7 +93,7 @@ def load_parts(
         if not fitting:
             raise SeqlabError(
                 f"initialize: no parameter of {describe_part(stored_part)} of the run {run} fits "
-                f"{describe_part(part)} of this one"
+                f"{describe_part(part)} of this one: check the names of both parts"
             )
         leaves, lines = match_arrays(run, stored_run, fitting, needed | taken, pieces)
         taken |= leaves

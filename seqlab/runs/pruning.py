@@ -90,8 +90,8 @@ def prune_heads(matrices: Matrices, axes: Mapping[str, int], share: float, per_l
 
 
 def thresholds(magnitudes: Matrices, share: float, separate: bool) -> dict[str, float]:
-    """Returns for each array the largest of the smallest magnitudes that make up a share of its magnitudes, if the
-    thresholds are `separate`, or else of the magnitudes of all arrays.
+    """Returns the threshold of each array: entries of at most this magnitude become zero. If `separate`, the share is
+    that of each array, otherwise that of all arrays together.
     """
     if separate:
         return {name: threshold(values.ravel(), share) for name, values in magnitudes.items()}
@@ -99,7 +99,7 @@ def thresholds(magnitudes: Matrices, share: float, separate: bool) -> dict[str, 
 
 
 def threshold(magnitudes: np.ndarray, share: float) -> float:
-    """Returns the largest of the smallest magnitudes [N] that make up a share of all, rounded down; -1 for none."""
+    """Returns the largest of the floor(share N) smallest magnitudes [N], or -1 if there are none."""
     count = math.floor(share * len(magnitudes) + 1e-9)
     return float(np.partition(magnitudes, count - 1)[count - 1]) if count else -1.0
 

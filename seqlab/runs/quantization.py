@@ -17,7 +17,8 @@ from seqlab.types import Params
 
 
 class Sizes(NamedTuple):
-    """Sizes in bytes before and after quantization: of the parameters in memory, and of the files of a checkpoint.
+    """Sizes in bytes before and after quantization: of the parameters as they are stored, and of the files of a
+    checkpoint.
     `error` is the root mean square change of the parameters, relative to their root mean square.
     """
 

@@ -40,8 +40,8 @@ class Classification(Task):
     label_smoothing: float = 0.0
     """Label smoothing: share of the target probability that is spread over all classes."""
     mixup: float = 0.0
-    """Alpha of Beta(alpha, alpha), the share of a document in its mixture with another one of the batch, in training.
-    The summaries are mixed (Verma et al. 2019; Guo et al. 2019); 0: no mixtures."""
+    """Parameter alpha of Beta(alpha, alpha), the distribution of a document's share in its mixture with another
+    document of the batch, in training. Summaries are mixed (Verma et al. 2019; Guo et al. 2019); 0: no mixtures."""
 
     model = Classifier
     columns = MappingProxyType({"source": SentencePiece(), "label": Label()})

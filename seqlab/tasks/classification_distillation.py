@@ -37,11 +37,11 @@ class ClassificationDistillation(Classification):
         teacher, train = teacher_of(context), context.key is not None
         logits = model_outputs(model, params, batch.inputs, context.key)
 
-        def distance() -> jax.Array:
+        def teacher_loss() -> jax.Array:
             expected = model_outputs(teacher.model, teacher.params, batch.inputs)
             return ((logits - expected) ** 2).mean(-1)
 
-        return mix_losses(logits, batch, train, self.share, self.label_smoothing, distance)
+        return mix_losses(logits, batch, train, self.share, self.label_smoothing, teacher_loss)
 
 
 TASK = ClassificationDistillation

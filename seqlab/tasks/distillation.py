@@ -26,7 +26,8 @@ class Distillation(Translation):
     share: float = 0.5
     """Weight of the teacher's distribution, from 0 to 1; the target tokens have the rest."""
     temperature: float = 1.0
-    """Temperature of both distributions. The gradients are multiplied by its square, as in Hinton et al. (2015)."""
+    """Temperature of both distributions. The teacher's term of the loss is multiplied by its square, as in Hinton et
+    al. (2015)."""
 
     def __post_init__(self) -> None:
         Translation.__post_init__(self)
@@ -44,13 +45,13 @@ class Distillation(Translation):
         rngs = {"dropout": context.key} if train else None
         logits = model.apply(params, batch.inputs, batch.prefix, train=train, rngs=rngs, method="outputs")
 
-        def distance() -> jax.Array:
+        def teacher_loss() -> jax.Array:
             expected = teacher.model.apply(teacher.params, batch.inputs, batch.prefix, train=False, method="outputs")
             probabilities = jax.nn.softmax(expected / self.temperature)
             log_probs = jax.nn.log_softmax(logits / self.temperature)
             return -(probabilities * log_probs).sum(-1) * self.temperature**2
 
-        loss = mix_losses(logits, batch, train, self.share, self.label_smoothing, distance)
+        loss = mix_losses(logits, batch, train, self.share, self.label_smoothing, teacher_loss)
         if train:
             del loss.sums["correct"]
         return loss
@@ -62,14 +63,14 @@ def mix_losses(
     train: bool,
     share: float,
     label_smoothing: float,
-    distance: Callable[[], jax.Array],
+    teacher_loss: Callable[[], jax.Array],
 ) -> Loss:
-    """Returns `share` times the distance from the teacher plus 1 - `share` times the cross-entropy with the targets;
-    in evaluation the cross-entropy, without label smoothing. `distance` returns the distance of each target.
+    """Returns `share` times the teacher's loss plus 1 - `share` times the cross-entropy with the targets; in
+    evaluation the cross-entropy, without label smoothing. `teacher_loss` returns the teacher's loss of each target.
     """
     loss, weight, sums = cross_entropy(logits, batch.targets, batch.weights, label_smoothing if train else 0.0)
     if train:
-        loss = share * (distance() * batch.weights).sum() + (1 - share) * loss
+        loss = share * (teacher_loss() * batch.weights).sum() + (1 - share) * loss
     return Loss(loss, weight, sums)
 
 

@@ -96,7 +96,10 @@ class LanguageModeling(Task):
         """
         prompts = getattr(model, "prompts", 0)
         if prompts != self.prompts:
-            raise SeqlabError(f"the model has {prompts} soft prompts, but the task {self.prompts}: set both equal")
+            raise SeqlabError(
+                f"the model has {prompts} soft prompts, but the task {self.prompts}: set model.prompts and "
+                "task.prompts to the same number"
+            )
         return generator_loss(model, params, batch, context, self.label_smoothing, self.loss_chunk)
 
     def requests(self, inputs: Sequence[Any], codecs: Codecs, max_length: int) -> list[Request]:

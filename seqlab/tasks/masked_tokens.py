@@ -48,7 +48,8 @@ class MaskedBatch:
 @dataclass(frozen=True)
 class MaskedTokens(Task):
     share: float = 0.15
-    """Share of the tokens to mask; at least one token per example, unless no whole word is short enough."""
+    """Share of the tokens to mask. At least one token of each example is masked, unless `whole_words` is set and
+    every word is longer than the share allows."""
     whole_words: bool = False
     """Mask all tokens of a word, or none."""
     next_sentence: bool = False
@@ -83,7 +84,7 @@ class MaskedTokens(Task):
             text = corpus.row("source", index)[: self.max_tokens]
             if self.next_sentence:
                 (first, second), follows[i] = self.pair(text, corpus, int(index), codec, random)
-                text = joined_pair(first, second[: length - len(first) - 2], codec.eos)
+                text = joined_pair(first, second[: len(text) - len(first)], codec.eos)
             masked, chosen = self.mask(text, codec, random)
             rows.append(masked)
             places.append(chosen)
@@ -100,8 +101,8 @@ class MaskedTokens(Task):
         first, second = split_at_random(text, codec.newline, random)
         follows = bool(random.random() < 0.5) or len(corpus) == 1
         if not follows:
-            another = (index + 1 + random.integers(len(corpus) - 1)) % len(corpus)
-            _, second = split_at_random(corpus.row("source", another), codec.newline, random)
+            second_index = (index + 1 + random.integers(len(corpus) - 1)) % len(corpus)
+            _, second = split_at_random(corpus.row("source", second_index), codec.newline, random)
         return (first, second), follows
 
     def blank(self, model: Any, rows: int, length: int) -> MaskedBatch:
@@ -153,8 +154,9 @@ def split_at_random(text: np.ndarray, newline: int, random: np.random.Generator)
 
 
 def chosen_words(words: np.ndarray, count: int, random: np.random.Generator) -> np.ndarray:
-    """Returns the places, in ascending order, of all tokens of randomly chosen words: as many words as have at most
-    `count` tokens in total, leaving out longer ones. `words` has the number of the word of each token.
+    """Returns the places, in ascending order, of all tokens of randomly chosen words. Words are taken in random order
+    until the next one would exceed `count` tokens in total; words of more than `count` tokens are left out. `words`
+    has the number of the word of each token.
     """
     numbers, sizes = np.unique(words, return_counts=True)
     order = random.permutation(np.flatnonzero(sizes <= count))

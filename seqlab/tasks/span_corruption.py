@@ -5,8 +5,8 @@ In the source, a sentinel replaces each span. The target has each sentinel, foll
     text      the tour ends at the old harbor       source    the [S0] at the [S1]
                                                     target    [S0] tour ends [S1] old harbor
 
-Each epoch chooses other spans; evaluation always chooses the same ones. The text is the column `source`; the column
-`target`, which can be the same, only provides the tokens of the target.
+Each epoch chooses other spans; evaluation always chooses the same ones. The text is the column `source`. The
+tokenizer is also learned from the column `target`, which can be the same text; its content is not used otherwise.
 """
 
 from dataclasses import dataclass, field
@@ -18,7 +18,7 @@ import numpy as np
 from seqlab.codecs.codec import Codecs
 from seqlab.codecs.sentencepiece import SentencePiece
 from seqlab.config import Batching
-from seqlab.data.batches import pair_batch
+from seqlab.data.batches import check_one_tokenizer, pair_batch
 from seqlab.data.corpus import Corpus
 from seqlab.data.plan_cache import cut_pairs_plan
 from seqlab.data.plans import BatchPlan, Plan
@@ -76,6 +76,7 @@ class SpanCorruption(Task):
 
     def collate(self, corpus: Corpus, batch_plan: BatchPlan, codecs: Codecs, draw: Draw = None) -> Batch:
         """Returns the batch. The spans of an example depend on the seed, the epoch and its index alone."""
+        check_one_tokenizer(codecs, ("source", "target"))
         sentinels = [TEXT.reserved_id(name, codecs["source"]) for name in SENTINELS]
         sources, targets = [], []
         for index in batch_plan.indices:

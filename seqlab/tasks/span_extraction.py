@@ -98,8 +98,8 @@ class SpanExtraction(Task):
     def malformed_examples(self, corpus: Corpus, codecs: Codecs) -> Iterator[str]:
         for index in range(len(corpus)):
             answer = corpus.row("answer", index)
-            wanted = text_of(answer, codecs["answer"]).strip()
-            if not wanted or wanted not in text_of(corpus.row("source", index), codecs["source"]):
+            answer_text = text_of(answer, codecs["answer"]).strip()
+            if not answer_text or answer_text not in text_of(corpus.row("source", index), codecs["source"]):
                 yield missing_answer(index, answer, codecs["answer"])
 
     def joined(self, questions: Sequence[Any], contexts: Sequence[Any], eos: int) -> list[np.ndarray]:
@@ -167,9 +167,9 @@ def span_of(
     precedes others. The first and the last token may contain further characters.
     """
     pieces = [surfaces(codec)[i] for i in context]
-    text, wanted = b"".join(pieces), re.escape(text_of(answer, answer_codec).strip())
-    match = re.search(rb"(?<!%b)%b(?!%b)" % (WORD, wanted, WORD), text) or re.search(wanted, text)
-    if not wanted or match is None:
+    text, pattern = b"".join(pieces), re.escape(text_of(answer, answer_codec).strip())
+    match = re.search(rb"(?<!%b)%b(?!%b)" % (WORD, pattern, WORD), text) or re.search(pattern, text)
+    if not pattern or match is None:
         return None
     ends = np.cumsum([len(piece) for piece in pieces])
     first, last = np.searchsorted(ends, [match.start(), match.end() - 1], side="right").tolist()

@@ -31,11 +31,12 @@ class Tagging(Task):
     def plan(self, corpus: Corpus, batching: Batching) -> Plan:
         def sizes() -> np.ndarray:
             lengths = corpus.lengths("source", "label")
-            wrong = np.flatnonzero(lengths[:, 0] != lengths[:, 1])
-            if len(wrong):
-                symbols, labels = lengths[wrong[0]]
+            malformed = np.flatnonzero(lengths[:, 0] != lengths[:, 1])
+            if len(malformed):
+                symbols, labels = lengths[malformed[0]]
                 raise SeqlabError(
-                    f"example {wrong[0] + 1} has {symbols} symbols but {labels} labels: each symbol needs one label"
+                    f"example {malformed[0] + 1} has {symbols} symbols but {labels} labels: each symbol needs one "
+                    "label"
                 )
             return lengths[:, :1]
 

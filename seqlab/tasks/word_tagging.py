@@ -68,7 +68,7 @@ def mismatch(index: int | np.integer, words: int | np.integer, labels: int | np.
     """Returns what is wrong with an example that does not have one label per word."""
     return (
         f"example {index + 1} has {words} words but {labels} labels: give each word one label, and set "
-        "text.kind to bpe or word"
+        "text.kind to bpe"
     )
 
 

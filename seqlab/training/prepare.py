@@ -156,15 +156,26 @@ def fit_codec(codec: Codec, names: Sequence[str], text: Text, data: PreparedData
         return codec.load(content, str(path))
 
 
+def settings_after_the_end(experiment: Experiment) -> Iterator[str]:
+    """Yields a message for each setting that has no effect before training ends."""
+    optimizer, ends = experiment.optimizer, f"and training has {experiment.steps}"
+    if experiment.schedule.warmup > experiment.steps:
+        yield f"schedule.warmup is {experiment.schedule.warmup} steps, {ends}: the peak rate is never reached"
+    if optimizer.average_from > experiment.steps:
+        yield f"optimizer.average_from is step {optimizer.average_from}, {ends}: no mean is computed"
+    for pattern, first in optimizer.unfreeze:
+        if first > experiment.steps:
+            yield f"optimizer.unfreeze trains {pattern!r} from step {first}, {ends}: it is never trained"
+
+
 def plan_batches(experiment: Experiment, corpus: Corpus, say: Callable[[str], None]) -> Plan:
     """Returns the batch plan and describes it with `say`. Raises `SeqlabError` if it does not fit the model."""
     whole = dataclasses.replace(experiment.batching, curriculum=0, difficulty="")  # cached without a curriculum
     plan = with_curriculum(experiment.task.plan(corpus, whole), experiment.batching, corpus)
     for line in plan.describe():
         say(line)
-    warmup, steps = experiment.schedule.warmup, experiment.steps
-    if warmup > steps:
-        say(f"schedule.warmup is {warmup} steps, and training has {steps}: the peak rate is never reached")
+    for line in settings_after_the_end(experiment):
+        say(line)
     check_longest(experiment.model, plan)
     if not plan.batches(experiment.seed, 0):
         raise SeqlabError("no training example is short enough: raise batching.max_length")

@@ -51,7 +51,9 @@ def initial_state(experiment: Experiment, batch: Any, references: dict[str, Refe
     check_patterns(params, "optimizer.unfreeze", [pattern for pattern, _ in settings.unfreeze])
     trained, _ = split(params, trained_pattern(experiment))
     if not jax.tree.leaves(trained):
-        raise SeqlabError("no parameter is trained, since integers are not: set optimizer.trainable")
+        raise SeqlabError(
+            "optimizer.trainable matches only arrays of integers, which cannot be trained: match other parameters"
+        )
     context = Context(jax.random.key(0), references=references or {})
     experience = jax.eval_shape(rollout_of(experiment), params, batch, context)
     value = jax.eval_shape(loss_of(experiment), params, experience, context)

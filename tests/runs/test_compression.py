@@ -284,7 +284,7 @@ def test_counted_models_are_refused(home, command, capsys):
     assert "run: Bigram is counted: its parameters are probabilities" in capsys.readouterr().err
 
 
-def test_a_quantized_run_is_no_base_and_does_not_resume(home, tmp_path, capsys):
+def test_other_runs_cannot_start_from_a_quantized_run(home, tmp_path, capsys):
     (home / "config.py").write_text(
         "from pathlib import Path\nfrom seqlab import catalogue\n"
         "experiment = catalogue.load_experiment(Path('run/experiment.json'))\n"

@@ -18,19 +18,16 @@ from seqlab.parametrizations.fake_quantized import FakeQuantized
 from seqlab.parametrizations.keep_zeros import KeepZeros
 from seqlab.parametrizations.parametrization import Parametrization, key_of
 from seqlab.parametrizations.quantized import Quantized
-from seqlab.runs import checkpoint, manifest
+from seqlab.runs import checkpoint
 from seqlab.runs.parameters import init_model_parameters
 from seqlab.runs.parametrized import apply_parametrization, init_experiment_parameters, trained_pattern
 from seqlab.system.errors import SeqlabError
 from seqlab.training.state import initial_state, training_step
 from seqlab.training.train import create_state, train
 from tests.command import save_untrained
-from tests.proofs.runs import check_devices
+from tests.proofs.runs import check_devices, quiet
+from tests.proofs.runs import leaves_of as run_leaves
 from tests.subjects import batch_of, subject
-
-
-def quiet(line):
-    """Prints nothing."""
 
 
 def small_subject():
@@ -44,11 +41,6 @@ def experiment_of(parametrization, **changes):
 
 def leaves_of(tree) -> dict[str, np.ndarray]:
     return {path: np.asarray(leaf) for path, leaf in flatten_dict(tree, sep="/").items()}
-
-
-def run_leaves(run, step=None):
-    tree = checkpoint.restore(run, manifest.choose_step(run) if step is None else step)
-    return leaves_of(tree["params"])
 
 
 def random_weights(experiment) -> dict[str, np.ndarray]:

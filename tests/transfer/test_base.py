@@ -93,7 +93,7 @@ def test_adapters_are_chosen_at_decoding(home):
     assert chosen == [texts(home, name) for name in ("first", "second")]
 
 
-def test_a_run_without_a_base_is_no_adapter(home, capsys):
+def test_a_run_without_a_base_is_not_an_adapter(home, capsys):
     assert call(home, "decode", "base", "--adapter", "base", "--input", "lines.txt") == 2
     assert "base has all its parameters and needs no base run" in capsys.readouterr().err
 

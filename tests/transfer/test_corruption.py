@@ -1,18 +1,25 @@
 """Span corruption (Raffel et al. 2020) and denoising (Lample et al. 2018), against their definitions."""
 
 import itertools
+import json
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seqlab.config import Batching
+from seqlab.codecs.sentencepiece import train_sentencepiece
+from seqlab.config import Batching, Text
 from seqlab.data.corpus import Corpus
+from seqlab.data.plans import BatchPlan
+from seqlab.models.transformer import Transformer
 from seqlab.system.errors import SeqlabError
 from seqlab.tasks.denoising import Denoising
 from seqlab.tasks.span_corruption import SENTINELS, SpanCorruption, partition
-from tests.transfer.subjects import codec_of_words, corpus_of_words
+from tests.command import call, save_untrained
+from tests.proofs.runs import small
+from tests.transfer.splits import splits_of, warm_day, write_splits
+from tests.transfer.subjects import OLD, codec_of_words, corpus_of_words
 
 MASK, SENTINEL = 9_999, 10_000  # ids that no text contains
 
@@ -56,6 +63,29 @@ def test_partitions_are_equally_likely():
 def test_too_many_spans():
     with pytest.raises(SeqlabError, match=f"a text of 400 tokens has more than {len(SENTINELS)} spans"):
         SpanCorruption(share=0.5, span=1.0, max_tokens=400)
+
+
+def test_texts_and_spans_need_one_tokenizer():
+    corpus, codecs = corpus_of_words(), {"source": codec_of_words(), "target": OLD}
+    with pytest.raises(SeqlabError, match="need one tokenizer: set text.joint to True"):
+        SpanCorruption().collate(corpus, BatchPlan(np.array([0]), (20, 20), 1), codecs)
+
+
+def test_scores_of_spans(tmp_path, capsys):
+    """There is a perplexity per token of the spans, and none by word or by character, which count the whole text."""
+    write_splits(tmp_path, warm_day)
+    model = Transformer(encoder_layers=1, decoder_layers=1, dim=8, heads=2, hidden=12)
+    data = splits_of(tmp_path, source="text", target="text")
+    task = SpanCorruption()
+    codec = train_sentencepiece(["a warm day 1"], Text("char", 400), task.columns["source"].reserved)
+    save_untrained(small(model, task, data), {"source": codec, "target": codec}, tmp_path / "run")
+    (tmp_path / "run" / "data.json").write_text("{}")
+    assert call(tmp_path, "evaluate", "run", "--split", "test", "--json") == 0
+    scores = json.loads(capsys.readouterr().out)["scores"]
+    assert {score["name"] for score in scores} == {"perplexity", "accuracy"}
+    assert call(tmp_path, "decode", "run", stdin="a warm day") == 2
+    expected = "a run of SpanCorruption does not generate text: fine-tune it on another task first"
+    assert expected in capsys.readouterr().err
 
 
 def words_of(ids):

@@ -153,7 +153,7 @@ def test_refused(fields, message):
         MaskedTokens(**fields)
 
 
-def test_the_mask_is_no_text(home):
+def test_the_mask_is_not_text(home):
     codec = loading.load(home / "run").codecs["source"]
     ids = codec.encode(["[MASK]"])[0]
     assert TEXT.reserved_id("[MASK]", codec) not in ids

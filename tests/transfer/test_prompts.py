@@ -71,7 +71,7 @@ def test_it_learns_resumes_and_is_the_same_on_devices(home):
 
 
 def test_decoding_begins_with_the_prompts(home):
-    """The request contains the prompts, which are not part of the text and change it."""
+    """The request contains the prompts, which are not part of the text."""
     run = loading.load(home / "run")
     task, size = run.experiment.task, run.codecs["target"].size
     (request,) = task.requests([[7, 8]], run.codecs, 5)
@@ -85,7 +85,7 @@ def test_refused(home):
     with pytest.raises(SeqlabError, match="set task.rows to lines or stream"):
         LanguageModeling("packed", prompts=2)
     experiment = modeling(home, N)
-    with pytest.raises(SeqlabError, match="the model has 2 soft prompts, but the task 3: set both equal"):
+    with pytest.raises(SeqlabError, match="the model has 2 soft prompts, but the task 3: set model.prompts and"):
         train(
             dataclasses.replace(experiment, model=experiment.model.clone(prompts=2)),
             home / "unequal",
