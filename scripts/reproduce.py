@@ -152,7 +152,8 @@ def named(score: dict[str, Any]) -> str:
 
 
 def shown(value: float) -> str:
-    return f"{value:.1f}" if value >= 1 else f"{value:.3f}" if value >= 0.001 else f"{value:.1e}"
+    size = abs(value)
+    return f"{value:.1f}" if size >= 1 else f"{value:.3f}" if size >= 0.001 else f"{value:.1e}"
 
 
 def draw(results: list[dict[str, Any]], rows: list[str], path: Path) -> None:
