@@ -19,7 +19,9 @@ from seqlab.tasks.word_tagging import WordTagging
 
 experiment = Experiment(
     model=TaggerHead(
-        ElmoEncoder(BilmEncoder(dim=256, dropout=0.0, dtype="bfloat16"), dim=200, dropout=0.5, dtype="bfloat16"),
+        ElmoEncoder(
+            BilmEncoder(dim=256, dropout=0.0, dtype="bfloat16"), words=256, dim=200, dropout=0.5, dtype="bfloat16"
+        ),
     ),
     task=WordTagging(),
     data=Snips("slots"),

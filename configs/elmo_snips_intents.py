@@ -19,7 +19,9 @@ from seqlab.tasks.classification import Classification
 
 experiment = Experiment(
     model=ClassifierHead(
-        ElmoEncoder(BilmEncoder(dim=256, dropout=0.0, dtype="bfloat16"), dim=200, dropout=0.5, dtype="bfloat16"),
+        ElmoEncoder(
+            BilmEncoder(dim=256, dropout=0.0, dtype="bfloat16"), words=256, dim=200, dropout=0.5, dtype="bfloat16"
+        ),
     ),
     task=Classification(),
     data=Snips("intents"),

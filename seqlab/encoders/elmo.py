@@ -7,19 +7,23 @@ from flax import linen as nn
 from seqlab.encoders.bilm import BilmEncoder
 from seqlab.layers.axes import declare_axes
 from seqlab.layers.dropout import Dropout
+from seqlab.layers.embed import Embedding
 from seqlab.layers.head import EncoderHead, encode_inputs
 from seqlab.layers.recurrent import Bidirectional
 from seqlab.readers.words import Words
 from seqlab.system.errors import SeqlabError
-from seqlab.types import Encoded, Encoder, Inputs
+from seqlab.types import Encoded, Encoder, Inputs, Tokens
 
 
 class ElmoEncoder(EncoderHead, Encoder):
     """The input of the recurrent layers is gamma sum_l softmax(s)_l h_l, where h_l are the layers of `encoder`, which
-    is usually pre-trained and frozen. `s` and `gamma` are learned.
+    is usually pre-trained and frozen. `s` and `gamma` are learned. As in the paper, embeddings that only the task
+    trains can be concatenated with it.
     """
 
     encoder: nn.Module = BilmEncoder()
+    words: int = 0
+    """Width of the embeddings of the task, which are concatenated with the mixture; 0: none."""
     cell: str = "lstm"
     """Type of recurrent cell: rnn, irnn, lstm or gru."""
     layers: int = 1
@@ -55,6 +59,10 @@ class ElmoEncoder(EncoderHead, Encoder):
         declare_axes(self, "mixture", (None,))
         declare_axes(self, "gamma", ())
         x = gamma * jnp.tensordot(jax.nn.softmax(scores), encoded.layers, axes=1)
+        if self.words:
+            if not isinstance(inputs, Tokens):
+                raise SeqlabError("the embeddings of the task need a source of tokens: set words of the encoder to 0")
+            x = jnp.concatenate([x, Embedding(self.encoder.reader.vocabulary, self.words)(inputs.ids)], axis=-1)
         sizes = (self.cell, self.layers, x.shape[-1], self.dim, self.dropout, self.dtype)
         x, ends = Bidirectional(*sizes, name="stack")(x, encoded.mask, train=train)
         summary = jnp.concatenate([state[0] for state in ends[-1]], axis=-1)
@@ -63,3 +71,4 @@ class ElmoEncoder(EncoderHead, Encoder):
 
 
 TINY = ElmoEncoder(BilmEncoder(Words(vocabulary=9), dim=8), dim=6)
+VARIANTS = (TINY.clone(words=5),)
