@@ -15,15 +15,17 @@ from typing import Any
 
 import jax
 import tyro
-from machine import python
 
 from seqlab import catalogue
-from seqlab.cli.options import RunFolder, Split
+from seqlab.cli.options import DATA_DIR, RunFolder, Split
 from seqlab.data.codec_files import load_codecs
+from seqlab.evaluation.evaluate import evaluate
 from seqlab.runs.checkpoint import checkpoint_size
+from seqlab.runs.loading import load
 from seqlab.runs.manifest import checkpoint_steps
 from seqlab.runs.parametrized import parameter_shapes, trained_pattern
 from seqlab.runs.trainable import split as split_params
+from seqlab.system.compilation import keep_compilations
 from seqlab.system.errors import SeqlabError
 
 
@@ -51,12 +53,18 @@ def costs(run: Path) -> dict[str, float]:
     }
 
 
+def measure(run: Path, split: str) -> dict[str, Any]:
+    """Returns the scores and costs of a run, and the data that it was evaluated on."""
+    evaluation = evaluate(load(run), split, DATA_DIR)
+    scores = [score._asdict() for score in evaluation.scores]
+    scores += [{"name": name, "value": value, "signature": ""} for name, value in costs(run).items()]
+    return {"scores": scores, "data": {"sha256": evaluation.data.hashes[split], **evaluation.data.origin}}
+
+
 def main(run: RunFolder, split: Split = "validation") -> None:
     """Print the scores and the costs of a run as JSON."""
-    command = ("-m", "seqlab.cli", "evaluate", str(run), "--split", split, "--json")
-    evaluated: dict[str, Any] = json.loads("".join(python(command)))
-    measured = [{"name": name, "value": value, "signature": ""} for name, value in costs(run).items()]
-    print(json.dumps(evaluated | {"scores": evaluated["scores"] + measured}))
+    keep_compilations()
+    print(json.dumps(measure(run, split)))
 
 
 if __name__ == "__main__":

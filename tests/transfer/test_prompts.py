@@ -1,7 +1,9 @@
 """Soft prompts (Lester et al. 2021): training changes their vectors alone, and decoding begins with them."""
 
 import dataclasses
+import json
 
+import footprint
 import numpy as np
 import pytest
 
@@ -79,6 +81,20 @@ def test_decoding_begins_with_the_prompts(home):
     assert request.begin == N + 1
     (text,) = run.translate(["a warm"], max_length=8)
     assert text.startswith("a warm")
+
+
+def test_the_costs_of_a_run(home, monkeypatch, capsys):
+    """The script prints one line of JSON with the scores and the costs."""
+    monkeypatch.chdir(home)
+    footprint.main(home / "run", "validation")
+    printed = json.loads(capsys.readouterr().out)
+    scores = {score["name"]: score["value"] for score in printed["scores"]}
+    width = leaves_of(home / "run")["params/words/prompts"].shape[1]
+    assert scores["trainable parameters"] == N * width
+    assert scores["perplexity"] > 1
+    assert scores["seconds per step"] > 0
+    assert scores["checkpoint MiB"] > 0
+    assert printed["data"]["sha256"]
 
 
 def test_refused(home):
