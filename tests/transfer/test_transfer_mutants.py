@@ -159,6 +159,16 @@ MUTANTS = [
     ),
     (
         Mutant(
+            "convolutions at pads",
+            "layers.phrases",
+            "jnp.where(mask[..., None], jnp.concatenate(maps, axis=-1), 0.0)",
+            "jnp.concatenate(maps, axis=-1)",
+            ENCODERS + "test_convolutions_of_several_widths",
+        ),
+        ("phrases", (2, 3)),
+    ),
+    (
+        Mutant(
             "highway gates exchanged",
             "encoders.kim",
             "t * jax.nn.relu(inner(summary)) + (1 - t) * summary",
