@@ -62,9 +62,8 @@ class ElmoEncoder(EncoderHead, Encoder):
         if self.words:
             if not isinstance(inputs, Tokens):
                 raise SeqlabError("the embeddings of the task need a source of tokens: set words of the encoder to 0")
-            x = jnp.concatenate(
-                [x, Embedding(self.encoder.reader.vocabulary, self.words, name="task_words")(inputs.ids)], axis=-1
-            )
+            task_words = Embedding(self.encoder.reader.vocabulary, self.words, name="task_words")
+            x = jnp.concatenate([x, task_words(inputs.ids)], axis=-1)
         sizes = (self.cell, self.layers, x.shape[-1], self.dim, self.dropout, self.dtype)
         x, ends = Bidirectional(*sizes, name="stack")(x, encoded.mask, train=train)
         summary = jnp.concatenate([state[0] for state in ends[-1]], axis=-1)
