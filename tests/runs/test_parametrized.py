@@ -200,7 +200,7 @@ def test_fields_are_checked(make, message):
 
 def test_something_must_be_trained():
     experiment = experiment_of(Quantized(), optimizer=Optimizer(trainable="integers$"))
-    with pytest.raises(SeqlabError, match="no parameter is trained"):
+    with pytest.raises(SeqlabError, match="optimizer.trainable matches only arrays of integers"):
         initial_state(experiment, batch_of(small_subject()))
 
 

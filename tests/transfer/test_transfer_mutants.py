@@ -231,8 +231,8 @@ MUTANTS = [
         Mutant(
             "answers inside of words come first",
             "tasks.span_extraction",
-            "% (WORD, wanted, WORD)",
-            '% (b"x", wanted, b"x")',
+            "% (WORD, pattern, WORD)",
+            '% (b"x", pattern, b"x")',
             SPANS + "test_answers_are_aligned_to_tokens",
         ),
         ("char", "In 1912, 12 cats", "12", (9, 11)),
