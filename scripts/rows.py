@@ -232,7 +232,7 @@ ROWS = {
             **compare_snips("slots", "", "span_f1"),
             **compare_snips("intents", "_intents", "accuracy"),
         },
-        scores=("loss", "span F1", "gain in span F1", "accuracy", "gain in accuracy", "p"),
+        scores=("loss", "perplexity", "span F1", "gain in span F1", "accuracy", "gain in accuracy", "p"),
     ),
     "gpt-shakespeare": Row(
         title="a decoder-only Transformer, pre-trained on `debian_descriptions/text` and continued on "

@@ -8,14 +8,14 @@ from seqlab.encoders.bilm import BilmEncoder
 from seqlab.layers.axes import declare_axes
 from seqlab.layers.dropout import Dropout
 from seqlab.layers.embed import Embedding
-from seqlab.layers.head import EncoderHead, encode_inputs
+from seqlab.layers.head import StackedEncoder, encode_inputs
 from seqlab.layers.recurrent import Bidirectional
 from seqlab.readers.words import Words
 from seqlab.system.errors import SeqlabError
-from seqlab.types import Encoded, Encoder, Inputs, Tokens
+from seqlab.types import Encoded, Inputs, Tokens
 
 
-class ElmoEncoder(EncoderHead, Encoder):
+class ElmoEncoder(StackedEncoder):
     """The input of the recurrent layers is gamma sum_l softmax(s)_l h_l, where h_l are the layers of `encoder`, which
     is usually pre-trained and frozen. `s` and `gamma` are learned. As in the paper, embeddings that only the task
     trains can be concatenated with it.
@@ -34,14 +34,6 @@ class ElmoEncoder(EncoderHead, Encoder):
     """Dropout rate of the input of each layer, and of the outputs."""
     dtype: str = "float32"
     """Data type of the operands of matrix products with parameters; everything else is float32."""
-
-    @property
-    def causal(self) -> bool:
-        return False
-
-    @property
-    def receptive_field(self) -> int | None:
-        return None
 
     @nn.nowrap
     def paths(self, length: int) -> dict[str, int | None]:

@@ -1,12 +1,14 @@
 """Convolutions of several widths with a maximum over time (Kim 2014), optionally followed by highway layers."""
 
 import jax
+import jax.numpy as jnp
 from flax import linen as nn
 
+from seqlab.layers.convolution import shift
 from seqlab.layers.dense import Dense
 from seqlab.layers.dropout import Dropout
-from seqlab.layers.phrases import phrase_vectors
 from seqlab.readers.words import Words
+from seqlab.system.errors import SeqlabError
 from seqlab.types import Encoded, Encoder, Inputs
 
 
@@ -43,9 +45,17 @@ class KimEncoder(nn.Module, Encoder):
 
     @nn.compact
     def encode(self, inputs: Inputs, *, train: bool) -> Encoded:
+        if not self.widths or min(self.widths) < 1:
+            raise SeqlabError(f"widths must be one or more numbers of at least 1, not {self.widths}")
         x, mask = self.reader.read(inputs, self.dim)
-        x = Dropout(self.dropout)(x, train=train)
-        values = phrase_vectors(x, mask, self.widths, self.filters, self.dtype)
+        x = Dropout(self.dropout)(jnp.where(mask[..., None], x, 0.0), train=train)
+        maps = []
+        for i, width in enumerate(self.widths):
+            window = jnp.concatenate([shift(x, width // 2 - j) for j in range(width)], axis=-1)
+            sizes = (window.shape[-1], self.filters)
+            kernel = Dense("bpf,fd->bpd", sizes, bias=True, dtype=self.dtype, name=f"convolutions_{i}")
+            maps.append(jax.nn.relu(kernel(window)))
+        values = jnp.where(mask[..., None], jnp.concatenate(maps, axis=-1), 0.0)
         summary, width = values.max(axis=1), values.shape[-1]  # zero for a row of pads, since relu is not negative
         for i in range(self.highway):
             inner = Dense("bd,de->be", (width, width), bias=True, dtype=self.dtype, name=f"highway_{i}")

@@ -8,14 +8,14 @@ separately.
 from flax import linen as nn
 
 from seqlab.encoders.bert import BertEncoder
-from seqlab.layers.head import EncoderHead, encode_inputs
+from seqlab.layers.head import StackedEncoder, encode_inputs
 from seqlab.layers.hierarchy import document_vector
 from seqlab.readers.words import Words
 from seqlab.system.errors import SeqlabError
-from seqlab.types import Encoded, Encoder, Tokens
+from seqlab.types import Encoded, Tokens
 
 
-class SentenceAttentionEncoder(EncoderHead, Encoder):
+class SentenceAttentionEncoder(StackedEncoder):
     """The values are those of `encoder`. Their pooled vectors, one for each sentence, are the input of a recurrent
     encoder. The summary is its pooled output.
     """
@@ -31,14 +31,6 @@ class SentenceAttentionEncoder(EncoderHead, Encoder):
     """Dropout rate of the input of the recurrent encoder."""
     dtype: str = "float32"
     """Data type of the operands of matrix products with parameters; everything else is float32."""
-
-    @property
-    def causal(self) -> bool:
-        return False
-
-    @property
-    def receptive_field(self) -> int | None:
-        return None
 
     @nn.nowrap
     def paths(self, length: int) -> dict[str, int | None]:

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from seqlab.system.errors import SeqlabError
-from seqlab.types import Encoded, Inputs
+from seqlab.types import Encoded, Encoder, Inputs
 
 
 class EncoderHead(nn.Module):
@@ -29,6 +29,18 @@ class EncoderHead(nn.Module):
     @nn.nowrap
     def paths(self, length: int) -> dict[str, int | None]:
         return self.encoder.paths(length)
+
+
+class StackedEncoder(EncoderHead, Encoder):
+    """An encoder on top of another one, each of whose outputs depends on the whole text."""
+
+    @property
+    def causal(self) -> bool:
+        return False
+
+    @property
+    def receptive_field(self) -> int | None:
+        return None
 
 
 def encode_inputs(encoder: Any, inputs: Inputs, *, train: bool) -> Encoded:

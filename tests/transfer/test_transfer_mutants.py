@@ -160,12 +160,12 @@ MUTANTS = [
     (
         Mutant(
             "convolutions at pads",
-            "layers.phrases",
+            "encoders.kim",
             "jnp.where(mask[..., None], jnp.concatenate(maps, axis=-1), 0.0)",
             "jnp.concatenate(maps, axis=-1)",
             ENCODERS + "test_convolutions_of_several_widths",
         ),
-        ("phrases", (2, 3)),
+        ((2, 3),),
     ),
     (
         Mutant(
